@@ -260,16 +260,20 @@ async def test_each_app_says_whether_a_unionid_is_required(
 # What a mobile session is not.
 
 
-async def test_a_mobile_session_neither_claims_nor_decides_scans(client: httpx.AsyncClient) -> None:
+async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: httpx.AsyncClient) -> None:
     headers = bearer(await logged_in(client, MOBILE))
     scan = "/v1/me/scans/0199d0a8-0000-7000-8000-000000000000"
     for path, body in (
         ("/v1/me/scans", {"user_code": "ABCD-EFGH"}),
         (f"{scan}/approve", {"login_code": "alice"}),
         (f"{scan}/deny", None),
+        ("/v1/me/authorizations", {"login_code": "alice", "client_id": "shop"}),
     ):
         problem_of(await client.post(path, json=body, headers=headers), "insufficient_scope", 403)
     in_mini_program = bearer(await logged_in(client, MINI))
+    asked = {"login_code": "alice", "client_id": "shop"}
+    answer = await client.post("/v1/me/authorizations", json=asked, headers=in_mini_program)
+    problem_of(answer, "invalid_request", 422)  # there is no such client
     problem_of(await client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
 
 

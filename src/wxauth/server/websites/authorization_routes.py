@@ -11,7 +11,7 @@ from wxauth.errors import (
     WrongPerson,
 )
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.users.callers import CallerDep, DeviceDep
+from wxauth.server.users.callers import DeviceDep, PhoneDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import authorizations
@@ -29,7 +29,7 @@ router = Router("scans")
     failures=[InvalidCode, CodeUsed, UnknownApp, RateLimited, WeChatUserBlocked, WrongPerson, *WECHAT_FAILURES],
 )
 async def authorize_site(
-    caller: CallerDep, body: AuthorizationRequest, services: ServicesDep, device: DeviceDep
+    caller: PhoneDep, body: AuthorizationRequest, services: ServicesDep, device: DeviceDep
 ) -> AuthorizationAnswer:
     """Answer the request with which a site in a web-view came to `/v1/authorize`, and open `redirect_to` in a web-view.
 

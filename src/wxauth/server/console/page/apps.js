@@ -1,4 +1,4 @@
-// The mini-programs.
+// The apps.
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
@@ -16,10 +16,11 @@ export function showApps(main, { query }) {
     list({
       place,
       caption: text('apps'),
-      columns: ['appId', 'clientTitle', 'state', 'signUp', 'wechatToken', 'push', 'acts'].map(text),
+      columns: ['appId', 'appKind', 'clientTitle', 'state', 'signUp', 'wechatToken', 'push', 'acts'].map(text),
       ask: async () => search.among(await get('/apps')),
       cells: (app) => [
         [code(app.app_id), app.is_default ? tag(text('isDefault')) : null].filter(Boolean),
+        text(app.kind),
         [app.title, app.source === 'settings' ? tag(text('fromSettings')) : null].filter(Boolean),
         app.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
         { open: text('signUpOpen'), closed: text('signUpClosed') }[app.sign_up] ?? text('signUpDefault'),
@@ -75,6 +76,7 @@ function showReport(app) {
   load(place, () => post(`${path(app)}/check`), report)
 }
 
+const KINDS = ['mini_program', 'official_account', 'website', 'mobile_app']
 const SECRETS = ['app_secret', 'push_token', 'push_aes_key']
 
 function ask(app, reload) {
@@ -83,10 +85,30 @@ function ask(app, reload) {
     field({ name, label, type: 'password', required, hint: isThere ? text('leaveEmpty') : required ? undefined : text('optional') })
   const fields = [
     app ? null : field({ name: 'app_id', label: text('appId'), required: true, pattern: '[A-Za-z0-9_\\-]{1,64}' }),
+    app
+      ? null
+      : field({
+          name: 'kind',
+          label: text('appKind'),
+          type: 'select',
+          value: 'mini_program',
+          options: KINDS.map((kind) => [kind, text(kind)]),
+        }),
     field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
     secret('app_secret', text('appSecret'), Boolean(app), !app),
     secret('push_token', `${text('push').split(' ')[0]} ${text('pushToken')}`, known.has_push_token),
     secret('push_aes_key', text('pushAesKey'), known.has_push_aes_key),
+    field({
+      name: 'unionid',
+      label: 'unionid',
+      type: 'select',
+      value: known.unionid ?? '',
+      options: [
+        ...(app ? [] : [['', text('unionidDefault')]]),
+        ['required', text('unionidRequired')],
+        ['optional', text('unionidOptional')],
+      ],
+    }),
     field({
       name: 'sign_up',
       label: text('signUp'),
@@ -106,8 +128,9 @@ function ask(app, reload) {
     fields,
     name: app ? 'save' : 'add',
     onsubmit: async (values) => {
-      const body = { ...values, title: values.title || null, sign_up: values.sign_up || null }
+      const body = { ...values, title: values.title || null, sign_up: values.sign_up || null, unionid: values.unionid || null }
       for (const name of SECRETS) if (!body[name]) delete body[name]
+      if (app?.unionid === body.unionid) delete body.unionid // shown as it is in force, set or not
       await (app ? patch(path(app), body) : post('/apps', body))
       toast(text('done'))
       reload()
