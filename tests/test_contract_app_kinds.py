@@ -277,6 +277,18 @@ async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: httpx
     problem_of(await client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
 
 
+async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(
+    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection
+) -> None:
+    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
+    tv = {"name": "tv", "title": "TV", "device": True, "app_id": MOBILE}
+    secret = (await root.ask("POST", "/clients", json=tv)).json()["client_secret"]
+    started = (await client.post("/v1/device_authorization", auth=("tv", secret))).json()
+    scene = started["verification_uri_complete"].rpartition("/")[2]
+    assert (await client.get(f"/v1/scans/{scene}/code")).headers["content-type"] == "image/png"  # an ordinary QR code
+    assert {call.api for call in simulator.calls} == {"code2session"}
+
+
 async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:

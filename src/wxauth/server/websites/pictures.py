@@ -82,10 +82,12 @@ class Pictures:
         settings = self._settings
         try:
             app = self._find_app(scan["app_id"])
+            if not app.is_mini_program:
+                raise UnknownApp("only a mini-program has codes")
             await self._limits.pictures.admit(app.app_id)
             return await self._wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
         except UnknownApp:
-            change = "the site was added with an --app that is not configured"
+            change = "the site was added with an --app that is no configured mini-program"
             log.error("mini_program_code_not_made", app_id=scan["app_id"], what_to_change=change)
         except RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
