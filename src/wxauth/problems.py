@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic_core import to_json
 from starlette.datastructures import Headers
@@ -24,6 +24,21 @@ _POLICY_VIOLATION = 1008
 Language = Literal["en", "zh"]
 
 
+class AnyHeaders(Protocol):
+    """The header fields of a request in any framework, whatever the case of their names."""
+
+    def get(self, name: str, /) -> str | None:
+        """The field's value, or None."""
+
+
+class Problem(NamedTuple):
+    """An answer, in the order in which Flask and Sanic take it."""
+
+    body: bytes
+    status: int
+    headers: dict[str, str]
+
+
 def accepted_request_id(value: str | None) -> str:
     """The caller's own `X-Request-ID` if it is well formed; otherwise a new id."""
     if value is not None and _REQUEST_ID.fullmatch(value):
@@ -38,8 +53,11 @@ def preferred_language(headers: Headers) -> Language:
     with an empty one, the language is the one that WeChat names in its user agent.
     """
     accepted = ",".join(filter(str.strip, headers.getlist("accept-language")))
-    if not accepted:
-        user_agent = headers.get("user-agent", "")
+    return _language(accepted, headers.get("user-agent", ""))
+
+
+def _language(accepted: str, user_agent: str) -> Language:
+    if not accepted.strip():
         return "zh" if "MicroMessenger" in user_agent and _CHINESE.search(user_agent) else "en"
     best: dict[str, tuple[float, int]] = {}
     for position, part in enumerate(accepted[:1024].split(",")):
@@ -69,25 +87,34 @@ def problem_document(error: WxAuthError, *, language: Language, request_id: str)
     }
 
 
+def problem(error: WxAuthError, headers: AnyHeaders) -> Problem:
+    """The answer to a request with these headers that failed, in the language its sender prefers: for any framework."""
+    request_id = accepted_request_id(headers.get("X-Request-ID"))
+    language = _language(headers.get("Accept-Language") or "", headers.get("User-Agent") or "")
+    answer = _problem(error, language, request_id)
+    answer.headers["X-Request-ID"] = request_id
+    return answer
+
+
 def problem_response(error: WxAuthError, scope: Scope) -> Response:
-    """The answer to a request that failed, in the language its sender prefers."""
+    """The answer to an ASGI request that failed, in the language its sender prefers."""
     connection = HTTPConnection(scope)
     known_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = known_id or accepted_request_id(connection.headers.get("x-request-id"))
-    language = preferred_language(connection.headers)
+    answer = _problem(error, preferred_language(connection.headers), request_id)
+    if known_id is None:
+        answer.headers["X-Request-ID"] = request_id
+    return Response(*answer)
+
+
+def _problem(error: WxAuthError, language: Language, request_id: str) -> Problem:
     headers = {
         **error.headers(),
         "Cache-Control": "no-store",
         "Content-Language": {"en": "en", "zh": "zh-CN"}[language],
+        "Content-Type": "application/problem+json",
     }
-    if known_id is None:
-        headers["X-Request-ID"] = request_id
-    return Response(
-        to_json(problem_document(error, language=language, request_id=request_id)),
-        status_code=error.status,
-        headers=headers,
-        media_type="application/problem+json",
-    )
+    return Problem(to_json(problem_document(error, language=language, request_id=request_id)), error.status, headers)
 
 
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:

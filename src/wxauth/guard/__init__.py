@@ -6,10 +6,26 @@ guard = BearerGuard(issuer="https://auth.example.com", audience="wxauth")
 async def orders(user: Annotated[Principal, Depends(guard)]): ...
 
 app = BearerMiddleware(app, guard, public=["/healthz"])  # or, for any ASGI app, as middleware
+app = BearerWSGIMiddleware(app, guard, public=["/healthz"])  # for any WSGI app
+
+user = await guard.verify(bearer_token(request.headers.get("Authorization")))  # in any other framework
+demand_roles(user, "clerk")
 """
 
+from wxauth.errors import WxAuthError
 from wxauth.guard.asgi import BearerMiddleware
-from wxauth.guard.bearer import BearerGuard
+from wxauth.guard.bearer import BearerGuard, bearer_token, demand_roles
+from wxauth.guard.wsgi import BearerWSGIMiddleware
+from wxauth.problems import problem
 from wxauth.tokens.claims import Principal
 
-__all__ = ["BearerGuard", "BearerMiddleware", "Principal"]
+__all__ = [
+    "BearerGuard",
+    "BearerMiddleware",
+    "BearerWSGIMiddleware",
+    "Principal",
+    "WxAuthError",
+    "bearer_token",
+    "demand_roles",
+    "problem",
+]

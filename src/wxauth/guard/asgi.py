@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import BearerGuard, bearer_token, demand_roles
+from wxauth.guard.bearer import BearerGuard, all_of, authorizations_of, bearer_token, demand_roles, public_paths
 from wxauth.problems import answer_problem
 
 
@@ -35,17 +35,15 @@ class BearerMiddleware:
     ) -> None:
         self._app = app
         self._guard = guard
-        self._roles = _all_of(roles)
-        self._public = _all_of(public)
-        if not all(path.startswith("/") for path in self._public):
-            raise ValueError("a public path begins with a slash")
+        self._roles = all_of(roles)
+        self._public = public_paths(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, one WebSocket, or the app's lifespan."""
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
-                user = await self._guard.verify(bearer_token(scope))
-                demand_roles(user, self._roles)
+                user = await self._guard.verify(bearer_token(*authorizations_of(scope)))
+                demand_roles(user, *self._roles)
             except WxAuthError as refusal:
                 await _refuse(refusal, scope, receive, send)
                 return
@@ -72,7 +70,3 @@ async def _refuse(refusal: WxAuthError, scope: Scope, receive: Receive, send: Se
     answer = await answer_problem(WebSocket(scope, receive, send) if is_websocket else HTTPConnection(scope), refusal)
     if answer is not None:
         await answer(scope, receive, send)
-
-
-def _all_of(names: Iterable[str]) -> frozenset[str]:
-    return frozenset([names] if isinstance(names, str) else names)

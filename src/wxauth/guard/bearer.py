@@ -1,7 +1,8 @@
 """The guard: a FastAPI dependency that turns a bearer token into a `Principal` (RFC 6750)."""
 
+import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -16,6 +17,8 @@ from wxauth.problems import answer_problem
 from wxauth.tokens.claims import Principal
 from wxauth.tokens.keys import KeySource
 from wxauth.tokens.verifier import Verifier
+
+_ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
 class BearerGuard(SecurityBase):
@@ -84,7 +87,7 @@ class BearerGuard(SecurityBase):
             `Authorization` headers.
         """
         try:
-            return await self.verify(bearer_token(connection.scope))
+            return await self.verify(bearer_token(*authorizations_of(connection.scope)))
         except WxAuthError as refusal:
             _see_that_it_is_answered(refusal, connection.scope)
             raise
@@ -95,7 +98,7 @@ class BearerGuard(SecurityBase):
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
             try:
-                demand_roles(user, demanded)
+                demand_roles(user, *demanded)
             except InsufficientRole as refusal:
                 _see_that_it_is_answered(refusal, connection.scope)
                 raise
@@ -104,25 +107,43 @@ class BearerGuard(SecurityBase):
         return with_roles
 
 
-def bearer_token(scope: Scope) -> str:
-    """The token in the `Authorization` header of an ASGI request.
+def bearer_token(*authorizations: str | None) -> str:
+    """The token in the `Authorization` header, of which a framework gives one, None, or a list.
 
-    Raises: MissingToken, and InvalidRequest for two headers.
+    Raises: MissingToken, and InvalidRequest for two headers, even if the server has joined them by a comma.
     """
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(values) > 1:
+    values = [value for value in authorizations if value is not None]
+    if len(values) > 1 or _ANOTHER_HEADER.search("".join(values)):
         raise InvalidRequest("there are two Authorization headers", status=400)
-    scheme, _, token = values[0].decode("latin-1").partition(" ") if values else ("", "", "")
+    scheme, _, token = "".join(values).partition(" ")
     token = token.strip(" ")
     if scheme.lower() != "bearer" or not token:
         raise MissingToken("send the access token as 'Authorization: Bearer ...'")
     return token
 
 
-def demand_roles(user: Principal, demanded: frozenset[str]) -> None:
+def authorizations_of(scope: Scope) -> list[str]:
+    """The `Authorization` headers of an ASGI request."""
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+
+
+def demand_roles(user: Principal, *roles: str) -> None:
     """Raises: InsufficientRole, unless the user has every one of these roles."""
-    if not demanded <= user.roles:
-        raise InsufficientRole(f"this needs the role {', '.join(sorted(demanded))}")
+    if not user.roles.issuperset(roles):
+        raise InsufficientRole(f"this needs the role {', '.join(sorted(roles))}")
+
+
+def all_of(names: Iterable[str]) -> frozenset[str]:
+    """These names; one alone may come as a string."""
+    return frozenset([names] if isinstance(names, str) else names)
+
+
+def public_paths(paths: Iterable[str]) -> frozenset[str]:
+    """Paths that middleware leaves open. Raises: ValueError, for one that does not begin with a slash."""
+    public = all_of(paths)
+    if not all(path.startswith("/") for path in public):
+        raise ValueError("a public path begins with a slash")
+    return public
 
 
 def _see_that_it_is_answered(refusal: WxAuthError, scope: Scope) -> None:

@@ -1,0 +1,71 @@
+"""The guard as WSGI middleware, for Flask, Django and apps without a framework."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from wxauth.errors import WxAuthError
+from wxauth.guard.bearer import BearerGuard, all_of, bearer_token, demand_roles, public_paths
+from wxauth.problems import Problem, problem
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+USER_KEY: Final = "wxauth.user"
+"""Where the `Principal` is in a request's environ."""
+
+
+class BearerWSGIMiddleware:
+    """Lets requests through that carry a good access token.
+
+    The `Principal` is `environ["wxauth.user"]`. Other requests are refused as by `BearerMiddleware`.
+
+    Args:
+        app: The app to guard.
+        guard: Checks the tokens.
+        roles: The user must have every one of these.
+        public: Paths that need no token, each as it stands in the routes of `app` (`PATH_INFO`), compared exactly.
+
+    Raises: ValueError, for a public path that does not begin with a slash.
+    """
+
+    def __init__(
+        self, app: "WSGIApplication", guard: BearerGuard, *, roles: Iterable[str] = (), public: Iterable[str] = ()
+    ) -> None:
+        self._app = app
+        self._guard = guard
+        self._roles = all_of(roles)
+        self._public = public_paths(public)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Serve one request."""
+        environ.pop(USER_KEY, None)
+        if _path(environ) not in self._public:
+            try:
+                user = self._guard.verify_sync(bearer_token(environ.get("HTTP_AUTHORIZATION")))
+                demand_roles(user, *self._roles)
+            except WxAuthError as refusal:
+                return _send(problem(refusal, _Headers(environ)), environ, start_response)
+            environ[USER_KEY] = user
+        return self._app(environ, start_response)
+
+
+class _Headers:
+    def __init__(self, environ: "WSGIEnvironment") -> None:
+        self._environ = environ
+
+    def get(self, name: str, /) -> str | None:
+        value: str | None = self._environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+        return value
+
+
+def _path(environ: "WSGIEnvironment") -> str:
+    # Bytes, of which WSGI makes text by Latin-1 (PEP 3333).
+    path: str = environ.get("PATH_INFO", "")
+    return path.encode("latin-1", "replace").decode(errors="replace")
+
+
+def _send(answer: Problem, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+    headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
+    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]

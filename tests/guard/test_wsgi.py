@@ -1,0 +1,161 @@
+"""The guard as WSGI middleware, which answers as the ASGI one does."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import httpx
+import pytest
+import respx
+from starlette.types import Receive, Scope, Send
+
+from tests.guard.fakes import CODES, FakeIssuer, Timer, answer_of, client_of
+from tests.headers import bearer
+from tests.problems import problem_of
+from tests.sweeps import Sweep
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
+from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
+
+
+@pytest.fixture
+def issuer() -> Iterator[FakeIssuer]:
+    with respx.mock(assert_all_called=False) as router:
+        yield FakeIssuer(router)
+
+
+@pytest.fixture
+def guard(issuer: FakeIssuer) -> BearerGuard:
+    return issuer.guard(Timer())
+
+
+def who(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answers the user's openid, or nobody."""
+    user: Principal | None = environ.get("wxauth.user")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [(user.openid if user else "nobody").encode()]
+
+
+async def who_by_asgi(scope: Scope, receive: Receive, send: Send) -> None:
+    user = scope.get("user")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": (user.openid if user else "nobody").encode()})
+
+
+def ask(
+    guard: BearerGuard,
+    path: str = "/orders",
+    headers: Iterable[tuple[str, str | bytes]] = (),
+    method: str = "GET",
+    **options: Any,
+) -> httpx.Response:
+    """What a request is answered, handed over as servers do: two headers of one name are joined, a path is unquoted."""
+    environ: WSGIEnvironment = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "SCRIPT_NAME": "", "QUERY_STRING": "",
+    }
+    setup_testing_defaults(environ)
+    for name, sent in headers:
+        value = sent.decode("latin-1") if isinstance(sent, bytes) else sent
+        key = f"HTTP_{name.upper().replace('-', '_')}"
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    head: list[Any] = []
+    app = validator(BearerWSGIMiddleware(validator(who), guard, **options))
+    answered = app(environ, lambda *told: head.extend(told) or bytes)  # type: ignore[func-returns-value]
+    body = b"".join(answered)
+    answered.close()  # type: ignore[attr-defined]
+    return httpx.Response(int(head[0].split(" ")[0]), headers=head[1], content=body)
+
+
+def test_a_good_token_puts_its_user_into_the_environ(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    assert ask(guard, headers=bearer(issuer.token()).items()).text == "openid-alice"
+
+
+def test_every_hostile_token_is_refused_and_every_good_one_taken(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    answers = {}
+    for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
+        answer = ask(guard, headers=bearer(forge(Forger(issuer.token(), issuer.key))).items())
+        code = answer.json()["code"] if answer.is_error else None
+        answers[name] = (answer.status_code, code, answer.headers.get("www-authenticate"))
+    assert answers == {name: answer_of(code) for name, code in CODES.items()}
+
+
+async def test_a_refusal_is_that_of_the_asgi_middleware_to_the_letter(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    token = issuer.token()
+    requests: dict[str, list[tuple[str, str]]] = {
+        "no token": [],
+        "no token, in Chinese": [("Accept-Language", "zh_CN")],
+        "no token, in WeChat": [("User-Agent", "Mozilla/5.0 MicroMessenger/8.0.50 NetType/WIFI Language/zh_CN")],
+        "a bad token": [("Authorization", "Bearer no")],
+        "another scheme": [("Authorization", f"Basic {token}")],
+        "a scheme with parameters": [("Authorization", 'Digest username="alice", realm="shop"')],
+        "two tokens": [("Authorization", f"Bearer {token}")] * 2,
+        "two schemes": [("Authorization", "Basic YTpi"), ("Authorization", f"Bearer {token}")],
+        "no role": [("Authorization", f"Bearer {token}"), ("Accept-Language", "zh-CN,zh;q=0.9,en;q=0.8")],
+    }
+    asgi = client_of(BearerMiddleware(who_by_asgi, guard, roles="clerk"))
+    with Sweep() as sweep:
+        for name, headers in requests.items():
+            with sweep.case(name):
+                sent = [("X-Request-ID", "order-7"), *headers]
+                expected, answer = await asgi.get("/", headers=sent), ask(guard, headers=sent, roles="clerk")
+                assert (answer.status_code, answer.content) == (expected.status_code, expected.content)
+                assert dict(answer.headers) == dict(expected.headers)
+
+
+def test_a_request_id_that_is_no_good_is_replaced(guard: BearerGuard) -> None:
+    answer = ask(guard, headers=[("X-Request-ID", "a b")])
+    assert problem_of(answer, "missing_token", 401)["request_id"] == answer.headers["x-request-id"] != "a b"
+
+
+def test_no_key_and_no_issuer_is_503(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    issuer.fails()
+    answer = ask(guard, headers=bearer(issuer.token()).items())
+    problem_of(answer, "keys_unavailable", 503)
+    assert answer.headers["retry-after"] == "5"
+
+
+@pytest.mark.parametrize(("held", "status"), [([], 403), (["clerk"], 403), (["clerk", "auditor"], 200)])
+def test_every_role_is_demanded(guard: BearerGuard, issuer: FakeIssuer, held: list[str], status: int) -> None:
+    headers = bearer(issuer.token(*held)).items()
+    assert ask(guard, headers=headers, roles=["auditor", "clerk"]).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/healthz", 200),
+        ("/%68ealthz", 200),
+        ("/%E5%81%A5%E5%BA%B7", 200),
+        ("/healthz/", 401),
+        ("//healthz", 401),
+        ("/healthz;a", 401),
+        ("/Healthz", 401),
+        ("/orders/../healthz", 401),
+        ("/healthz%2F", 401),
+        ("/%ff", 401),
+    ],
+)
+def test_public_paths_are_compared_exactly(guard: BearerGuard, path: str, status: int) -> None:
+    assert ask(guard, path, public=["/healthz", "/健康"]).status_code == status
+
+
+def test_a_public_path_begins_with_a_slash(guard: BearerGuard) -> None:
+    with pytest.raises(ValueError, match="slash"):
+        BearerWSGIMiddleware(who, guard, public="healthz")
+
+
+def test_nobody_is_there_on_a_public_path_whatever_stood_in_the_environ(guard: BearerGuard) -> None:
+    environ: WSGIEnvironment = {"PATH_INFO": "/healthz", "wxauth.user": "mallory"}
+    setup_testing_defaults(environ)
+    app = BearerWSGIMiddleware(who, guard, public="/healthz")
+    assert b"".join(app(environ, lambda *_: bytes)) == b"nobody"
+
+
+def test_a_refused_head_request_has_no_body(guard: BearerGuard) -> None:
+    answer = ask(guard, method="HEAD")
+    assert (answer.status_code, answer.content) == (401, b"")
+    assert int(answer.headers["content-length"]) > 0
