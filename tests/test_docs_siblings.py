@@ -37,7 +37,7 @@ def test_the_table_of_claims_has_every_claim(page: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 def test_the_test_shown_passes_with_the_service_shown(blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    service, its_test, _ = blocks
+    service, its_test, *_ = blocks
     monkeypatch.setitem(sys.modules, "app", SimpleNamespace(**run(service)))
     run(its_test)["test_orders_are_the_callers_own"](TestIssuer())
 

@@ -55,7 +55,8 @@ def ask(
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": method,
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-        "SCRIPT_NAME": "", "QUERY_STRING": "",
+        "SCRIPT_NAME": "",
+        "QUERY_STRING": "",
     }
     setup_testing_defaults(environ)
     for name, sent in headers:

@@ -1,0 +1,234 @@
+"""The frameworks that docs/siblings.md shows, each guarded as it stands there."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import django.conf
+import django.core.handlers.wsgi
+import django.urls
+import httpx
+import pytest
+import tornado.httpserver
+import tornado.netutil
+from aiohttp import web
+from sanic import Sanic
+
+from tests.problems import problem_of
+from tests.sweeps import Sweep
+from tests.tokens.hostile import HOSTILE, Forger
+from wxauth.guard import Principal
+from wxauth.testing import TestIssuer
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(DOCS.glob("siblings*.md"))
+LONGEST = 20
+"""Lines of an example."""
+
+Shown = dict[str, Any]
+"""What an example defines."""
+
+
+@pytest.fixture(scope="module")
+def issuer() -> TestIssuer:
+    return TestIssuer(issuer="http://127.0.0.1:8000")
+
+
+def example(page: Path, first: str) -> str:
+    """The example that begins with this import."""
+    [found] = [block for block in page.read_text().split("```python\n") if block.startswith(first)]
+    return found.partition("```")[0]
+
+
+def run(source: str, name: str) -> Shown:
+    module = sys.modules[name] = ModuleType(name)
+    exec(source, module.__dict__)
+    return module.__dict__
+
+
+def by_wsgi(app: Any) -> httpx.AsyncBaseTransport:
+    transport = httpx.WSGITransport(app)
+
+    class InThread(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            answer = await asyncio.to_thread(transport.handle_request, request)
+            return httpx.Response(answer.status_code, headers=answer.headers, content=answer.read())
+
+    return InThread()
+
+
+@asynccontextmanager
+async def flask_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    shown = run(example(page, "from flask"), "flask_example")
+    async with httpx.AsyncClient(transport=by_wsgi(shown["app"]), base_url="http://orders.test") as client:
+        yield shown, client
+
+
+def set_up_django() -> None:
+    if not django.conf.settings.configured:
+        django.conf.settings.configure(
+            ALLOWED_HOSTS=["*"],
+            SECRET_KEY="no secret",
+            ROOT_URLCONF="urls_of_example",
+            MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"],
+            INSTALLED_APPS=["rest_framework"],
+            REST_FRAMEWORK={
+                "EXCEPTION_HANDLER": "rest_example.refuse",
+                "UNAUTHENTICATED_USER": None,
+                "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+                "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+            },
+        )
+        django.setup()
+
+
+@asynccontextmanager
+async def django_served(routes: list[Any]) -> AsyncIterator[httpx.AsyncClient]:
+    sys.modules["urls_of_example"] = SimpleNamespace(urlpatterns=routes)  # type: ignore[assignment]
+    django.urls.clear_url_caches()
+    app = django.core.handlers.wsgi.WSGIHandler()
+    async with httpx.AsyncClient(transport=by_wsgi(app), base_url="http://orders.test") as client:
+        yield client
+
+
+@asynccontextmanager
+async def plain_django_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    set_up_django()
+    from django.http import HttpResponse
+
+    shown = run(example(page, "from django.http import HttpResponse, JsonResponse"), "django_example")
+    routes = [
+        django.urls.path("orders", shown["guarded"](shown["orders"])),
+        django.urls.path("orders/7", shown["guarded"](lambda request: HttpResponse(status=204), "clerk")),
+    ]
+    async with django_served(routes) as client:
+        yield shown, client
+
+
+@asynccontextmanager
+async def rest_framework_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    set_up_django()
+    shown = run(example(page, "from django.http import HttpResponse\n"), "rest_example")
+    async with django_served([django.urls.path("orders", shown["Orders"].as_view())]) as client:
+        yield shown, client
+
+
+@asynccontextmanager
+async def sanic_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    Sanic._app_registry.clear()
+    shown = run(example(page, "from sanic").replace('Sanic("orders")', 'Sanic("orders", configure_logging=False)'), "s")
+    shown["app"].config.TOUCHUP = False  # which compiles the class anew, and can do so but once in a process
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = await shown["app"].create_server(sock=listening, return_asyncio_server=True)
+        await server.startup()
+        await server.start_serving()
+        async with at(listening.getsockname()[1]) as client:
+            yield shown, client
+        await server.close()
+
+
+@asynccontextmanager
+async def tornado_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    shown = run(example(page, "from tornado"), "tornado_example")
+    server = tornado.httpserver.HTTPServer(shown["app"])
+    sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    async with at(sockets[0].getsockname()[1]) as client:
+        yield shown, client
+    server.stop()
+    await server.close_all_connections()
+
+
+@asynccontextmanager
+async def aiohttp_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
+    shown = run(example(page, "from aiohttp"), "aiohttp_example")
+    erase = web.delete("/orders/{number}", shown["guarded"](answer_nothing, "clerk"))
+    shown["app"].add_routes([erase])
+    runner = web.AppRunner(shown["app"])
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with at(runner.addresses[0][1]) as client:
+        yield shown, client
+    await runner.cleanup()
+
+
+async def answer_nothing(request: web.Request, user: Principal) -> web.Response:
+    return web.Response(status=204)
+
+
+def at(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False)
+
+
+Served = Callable[[Path], AbstractAsyncContextManager[tuple[Shown, httpx.AsyncClient]]]
+FRAMEWORKS: dict[str, Served] = {
+    "Flask (WSGI)": flask_served,
+    "Django (WSGI)": plain_django_served,
+    "Django REST framework (WSGI)": rest_framework_served,
+    "Sanic": sanic_served,
+    "Tornado": tornado_served,
+    "aiohttp": aiohttp_served,
+}
+SOME_HOSTILE = (
+    "alg none",
+    "kid unknown",
+    "another key under our kid",
+    "aud another",
+    "iss with a slash",
+    "one bit off",
+)
+WITH_ROLES = {"Flask (WSGI)", "Django (WSGI)", "Sanic", "aiohttp"}
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+def page(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_the_example_guards_its_routes(page: Path, framework: str, issuer: TestIssuer) -> None:
+    token = issuer.token(openid="o1")
+    async with FRAMEWORKS[framework](page) as (shown, client):
+        with issuer.trusted_by(shown["guard"]), Sweep() as sweep:
+            with sweep.case("a good token"):
+                answer = await client.get("/orders", headers={"Authorization": f"Bearer {token}"})
+                assert answer.json()["openid"] == "o1", answer.text
+            with sweep.case("no token"):
+                answer = await client.get("/orders", headers={"Accept-Language": "zh-CN", "X-Request-ID": "order-7"})
+                problem = problem_of(answer, "missing_token", 401)
+                assert (problem["title"], problem["request_id"]) == ("请先登录。", "order-7")
+                assert answer.headers["www-authenticate"] == "Bearer"
+            with sweep.case("two tokens"):
+                # httpx's WSGI hands on the last alone, where servers join them.
+                two = (
+                    [("Authorization", "Bearer a, Bearer b")]
+                    if "WSGI" in framework
+                    else [("Authorization", "Bearer a")] * 2
+                )
+                problem_of(await client.get("/orders", headers=two), "invalid_request", 400)
+            for name in SOME_HOSTILE:
+                with sweep.case(name):
+                    hostile = {"Authorization": f"Bearer {HOSTILE[name](Forger(token, issuer._key))}"}
+                    problem_of(await client.get("/orders", headers=hostile), "invalid_token", 401)
+            if framework in WITH_ROLES:
+                with sweep.case("no role"):
+                    answer = await client.delete("/orders/7", headers={"Authorization": f"Bearer {token}"})
+                    problem_of(answer, "insufficient_role", 403)
+                with sweep.case("the role"):
+                    answer = await client.delete("/orders/7", headers=issuer.headers(roles=["clerk"]))
+                    assert answer.status_code == 204
+
+
+def test_an_example_fits_on_a_screen(page: Path) -> None:
+    for first in ("flask", "django", "rest_framework", "sanic", "tornado", "aiohttp"):
+        shown = [
+            block for block in page.read_text().split("```python\n") if f"from {first}" in block.partition("```")[0]
+        ]
+        assert shown
+        assert all(len(block.partition("```")[0].splitlines()) <= LONGEST for block in shown)
