@@ -12,6 +12,7 @@ export class BearerGuard {
   #now
 
   constructor({ issuer, audience = 'wxauth', keys, now = () => Date.now(), ...remote } = {}) {
+    if (keys && remote.internalUrl) throw new TypeError('internalUrl is where keys are read: with keys it must be left out')
     this.#verifier = new Verifier({ issuer, audience, keys: keys ?? new RemoteKeys(issuer, remote) })
     this.#now = now
   }

@@ -56,6 +56,11 @@ export interface VerificationKey {
 export interface GuardOptions {
   /** The issuer's public URL, compared exactly with `iss`. https, or http on loopback. */
   issuer: string
+  /**
+   * Where the issuer's keys are read inside your own network, plain http allowed, such as `http://wxauth:8000`. The
+   * metadata there must still name the public issuer.
+   */
+  internalUrl?: string
   /** What `aud` must name; `wxauth` unless given. */
   audience?: string
   /** Where keys come from; the issuer's own metadata, unless given. */

@@ -12,16 +12,30 @@ const FETCH_TIMEOUT = 5 * SECOND
 const DEFAULT_MAX_AGE = 300 * SECOND
 const MAX_DOCUMENT = 256 * 1024
 const MAX_KID_LENGTH = 256
+const MAX_TOLD = 200
 
 const COORDINATE = /^[A-Za-z0-9_-]{43}$/
 const MAX_AGE = /(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})/i
 const AGE = /^(\d{1,9})\s*(?:,|$)/
+const BELOW = /^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._~-]+)+$/
+
+const NAME_FAILURES = { ENOTFOUND: 'Name or service not known', EAI_AGAIN: 'Temporary failure in name resolution' }
+const CONNECTION_FAILURES = {
+  ECONNREFUSED: 'Connection refused',
+  ECONNRESET: 'Connection reset by peer',
+  EHOSTUNREACH: 'No route to host',
+  ENETUNREACH: 'Network is unreachable',
+  ETIMEDOUT: 'Connection timed out',
+  UND_ERR_CONNECT_TIMEOUT: 'Connection timed out',
+}
+const TLS_FAILURE = /^(?:ERR_(?:SSL|TLS)_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|INVALID_CA|HOSTNAME_MISMATCH|EPROTO$)/
 
 class Unreadable extends Error {}
 
 /** Keys of an issuer, by `kid`. What is an argument here is for tests, and for networks of an own kind. */
 export class RemoteKeys {
   #issuer
+  #internalUrl
   #fetch
   #timer
   #timeout
@@ -36,14 +50,16 @@ export class RemoteKeys {
   constructor(
     issuer,
     {
+      internalUrl = null,
       fetch = (url, init) => globalThis.fetch(url, init),
       timer = () => performance.now(),
       timeout = FETCH_TIMEOUT,
       warn = (message) => console.warn(message),
     } = {},
   ) {
-    checkIssuer(issuer)
+    checkUrls(issuer, internalUrl)
     this.#issuer = issuer
+    this.#internalUrl = internalUrl
     this.#fetch = fetch
     this.#timer = timer
     this.#timeout = timeout
@@ -99,26 +115,39 @@ export class RemoteKeys {
       if (this.#keySet.keys.size === 0) this.#noteFailure('the JWK set has no usable key')
     } catch (error) {
       // No network, no answer in time, not JSON: only what is ours to say is told, for it may be in an answer.
-      this.#noteFailure(error instanceof Unreadable ? error.message : (error.cause?.code ?? error.name))
+      this.#noteFailure(error instanceof Unreadable ? error.message : causeOf(error, this.#timeout))
     }
   }
 
   #noteFailure(reason) {
-    this.#warn(`The keys of ${this.#issuer} could not be read: ${reason}`)
+    const place = this.#internalUrl === null ? '' : ` at ${this.#internalUrl}`
+    this.#warn(`The keys of ${this.#issuer} could not be read${place}: ${reason}`)
     this.#failure = reason
     this.#failedAt = this.#timer()
     this.#nextRefresh = this.#failedAt + UNKNOWN_KEY_PAUSE
   }
 
   async #fetchKeySet(signal) {
-    const [metadata] = await this.#getJson(this.#issuer + METADATA_PATH, signal)
-    if (metadata.issuer !== this.#issuer) throw new Unreadable('the metadata names another issuer')
-    if (!isSecure(metadata.jwks_uri) || (!isOnLoopback(this.#issuer) && !isHttps(metadata.jwks_uri))) {
-      throw new Unreadable("the metadata's jwks_uri is missing or not https")
+    const [metadata] = await this.#getJson((this.#internalUrl ?? this.#issuer) + METADATA_PATH, signal)
+    if (metadata.issuer !== this.#issuer) {
+      throw new Unreadable(`the metadata names another issuer, ${told(metadata.issuer)}, in place of '${this.#issuer}'`)
     }
-    const [jwks, headers] = await this.#getJson(metadata.jwks_uri, signal)
+    const [jwks, headers] = await this.#getJson(this.#jwksUrl(metadata.jwks_uri), signal)
     if (!Array.isArray(jwks.keys)) throw new Unreadable('the JWK set has no list of keys')
     return { keys: await verificationKeys(jwks.keys), readAt: this.#timer(), maxAge: maxAge(headers) }
+  }
+
+  #jwksUrl(jwksUri) {
+    if (this.#internalUrl !== null) {
+      const isText = typeof jwksUri === 'string'
+      const path = isText && jwksUri.startsWith(this.#issuer) ? jwksUri.slice(this.#issuer.length) : ''
+      if (!BELOW.test(path)) throw new Unreadable("the metadata's jwks_uri is not below the issuer")
+      return this.#internalUrl + path
+    }
+    if (!isSecure(jwksUri) || (!isOnLoopback(this.#issuer) && !isHttps(jwksUri))) {
+      throw new Unreadable("the metadata's jwks_uri is missing or not https")
+    }
+    return jwksUri
   }
 
   async #getJson(url, signal) {
@@ -175,13 +204,41 @@ function maxAge(headers) {
   return Math.min(Math.max((Number(match[1]) - Number(age?.[1] ?? 0)) * SECOND, SECOND), KEPT_FOR)
 }
 
-function checkIssuer(issuer) {
-  // The message does not repeat it: a URL with a user has a password, too.
-  if (!isSecure(issuer) || /[\s?#@\\]|\/$/.test(issuer) || new URL(issuer).port === '0') {
+/** What kept the keys from being read: name, connection, TLS or time. It names no host, for it may be in an answer. */
+function causeOf(error, timeout) {
+  const cause = error.cause?.errors?.[0] ?? error.cause // one for each address of a name
+  const code = cause?.code
+  if (typeof code === 'string') {
+    if (code in NAME_FAILURES) return `the host's name could not be resolved: ${NAME_FAILURES[code]}`
+    if (code in CONNECTION_FAILURES) return `no connection: ${CONNECTION_FAILURES[code]}`
+    if (TLS_FAILURE.test(code)) return `TLS failed: ${code}`
+    return code
+  }
+  return error.name === 'TimeoutError' ? `no answer within ${timeout / SECOND} s (TimeoutError)` : error.name
+}
+
+/** Another issuer's name, fit to be shown: a password may stand before an @, a secret behind a question mark. */
+function told(issuer) {
+  const [plain] = String(issuer).split('@').at(-1).split(/[?#]/)
+  return `'${plain.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_TOLD)}'`
+}
+
+function checkUrls(issuer, internalUrl) {
+  // The messages do not repeat them: a URL with a user has a password, too.
+  if (!isPlain(issuer) || !isSecure(issuer)) {
     throw new TypeError(
       'issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end',
     )
   }
+  if (internalUrl !== null && !isPlain(internalUrl)) {
+    throw new TypeError('internalUrl must be an http or https URL without user, query, fragment or a slash at the end')
+  }
+}
+
+/** Whether it has a host, a path perhaps, and nothing else. */
+function isPlain(url) {
+  if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
+  return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
 }
 
 const isHttps = (url) => new URL(url).protocol === 'https:'

@@ -133,7 +133,7 @@ describe('an outage', () => {
     issuer.isAway = false
     time += SECOND
     assert.ok(await keys.find(issuer.key.kid))
-    assert.match(warnings[0], /could not be read: ECONNREFUSED/)
+    assert.match(warnings[0], /could not be read: no connection: Connection refused$/)
   })
 
   test('after a pause it holds up the first request alone', async () => {
@@ -181,14 +181,15 @@ describe('an outage', () => {
           .catch(({ code, message }) => [path, code, message.replace("the issuer's keys cannot be read: ", '')].join(' ')),
       ),
     )
+    const another = `'https://evil.test', in place of 'http://127.0.0.1:${server.address().port}/another'`
     assert.deepEqual(reasons, [
-      '/slow keys_unavailable TimeoutError',
+      '/slow keys_unavailable no answer within 0.3 s (TimeoutError)',
       '/long keys_unavailable the document is too large',
       '/no-json keys_unavailable SyntaxError',
       '/a-list keys_unavailable not a JSON object',
       '/elsewhere keys_unavailable status 302',
       '/broken keys_unavailable status 500',
-      '/another keys_unavailable the metadata names another issuer',
+      `/another keys_unavailable the metadata names another issuer, ${another}`,
       "/no-keys keys_unavailable the metadata's jwks_uri is missing or not https",
     ])
   })
@@ -196,6 +197,92 @@ describe('an outage', () => {
   test('an issuer elsewhere does not send us to this machine', async () => {
     issuer.document.jwks_uri = 'http://127.0.0.1:9/keys'
     await assert.rejects(keys.find('any'), { message: /jwks_uri is missing or not https/ })
+  })
+})
+
+describe("inside the operator's network", () => {
+  const INTERNAL = 'http://wxauth:8000'
+  const inside = (options) => new RemoteKeys(ISSUER, { internalUrl: INTERNAL, warn: (text) => warnings.push(text), ...options })
+
+  function fetchInside(url, init) {
+    return url.startsWith(INTERNAL) ? issuer.fetch(url.replace(INTERNAL, ISSUER), init) : assert.fail(url)
+  }
+
+  test('keys are read there while the issuer stays the public one', async () => {
+    assert.ok(await inside({ fetch: fetchInside }).find(issuer.key.kid))
+    assert.deepEqual(issuer.fetches, [1, 1])
+  })
+
+  test('the metadata must name the public issuer', async () => {
+    issuer.document = { issuer: INTERNAL, jwks_uri: `${INTERNAL}/.well-known/jwks.json` }
+    const message = `the metadata names another issuer, '${INTERNAL}', in place of '${ISSUER}'`
+    await assert.rejects(inside({ fetch: fetchInside }).find('any'), { ...unavailable, message: new RegExp(message) })
+    assert.ok(warnings[0].startsWith(`The keys of ${ISSUER} could not be read at ${INTERNAL}: ${message}`))
+  })
+
+  for (const jwksUri of [
+    `${INTERNAL}/.well-known/jwks.json`,
+    'https://keys.test/set',
+    ISSUER,
+    `${ISSUER}/`,
+    `${ISSUER}.evil.test/keys`,
+    `${ISSUER}@evil.test/keys`,
+    `${ISSUER}/../keys`,
+    `${ISSUER}/a/%2e%2e/keys`,
+    `${ISSUER}//evil.test/keys`,
+    `${ISSUER}/keys?at=evil.test`,
+    `${ISSUER}/keys\n`,
+    '',
+    null,
+    7,
+  ]) {
+    test(`a jwks_uri that is ${JSON.stringify(jwksUri)} is refused`, async () => {
+      issuer.document.jwks_uri = jwksUri
+      await assert.rejects(inside({ fetch: fetchInside }).find('any'), { message: /jwks_uri is not below the issuer$/ })
+      assert.deepEqual(issuer.fetches, [1, 0])
+    })
+  }
+
+  test('an internal URL is a host and perhaps a path', () => {
+    for (const internalUrl of ['wxauth:8000', 'ftp://wxauth', 'http://', 'http://wxauth/', 'http://a:secret@wxauth', 'http://wxauth?a', 7, '']) {
+      const isRefused = ({ message }) => message.startsWith('internalUrl must be') && !message.includes('secret')
+      assert.throws(() => new BearerGuard({ issuer: ISSUER, internalUrl }), isRefused)
+    }
+    const keys = { find: async () => null }
+    assert.throws(() => new BearerGuard({ issuer: ISSUER, internalUrl: INTERNAL, keys }), TypeError)
+  })
+})
+
+describe('what keeps the keys from being read', () => {
+  const cause = (internalUrl) =>
+    new RemoteKeys(ISSUER, { internalUrl, warn() {} }).find('any').catch(({ message }) => message.replace(/^.*?: /, ''))
+
+  test('a host without an address is told apart', async () => {
+    assert.match(await cause('http://wxauth.invalid'), /^the host's name could not be resolved: /)
+  })
+
+  test('a refused connection is told apart, and so is a server without TLS', async (t) => {
+    const server = createServer((request, response) => response.end())
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address()
+    t.after(() => server.close())
+    assert.match(await cause(`https://127.0.0.1:${port}`), /^TLS failed: /)
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+    assert.equal(await cause(`http://127.0.0.1:${port}`), 'no connection: Connection refused')
+  })
+
+  test('a bad certificate is told apart', async () => {
+    const fetch = async () => {
+      throw new TypeError('fetch failed', { cause: { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' } })
+    }
+    const keys = new RemoteKeys(ISSUER, { fetch, warn() {} })
+    await assert.rejects(keys.find('any'), { message: /: TLS failed: DEPTH_ZERO_SELF_SIGNED_CERT$/ })
+  })
+
+  test('another issuer is named without its password', async () => {
+    issuer.document.issuer = `https://operator:p@ss?word@auth.example.com/\n${'x'.repeat(10_000)}`
+    await assert.rejects(keys.find('any'), ({ message }) => /'auth\.example\.com\/\?x/.test(message) && !/operator|p@ss|word/.test(message) && message.length < 500)
   })
 })
 
