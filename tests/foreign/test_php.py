@@ -24,7 +24,8 @@ pytestmark = pytest.mark.process
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two files that are shown."""
     folder = tmp_path_factory.mktemp("php")
-    guard, index, _ = code_blocks(ROOT / "docs/languages.md", "php")
+    guard, index, fake, _ = code_blocks(ROOT / "docs/languages.md", "php")
+    (folder / "fake_wxauth.php").write_text(fake)
     (folder / "guard.php").write_text(guard)
     (folder / "index.php").write_text(index)
     return folder
@@ -110,3 +111,14 @@ def test_php_lets_nobody_in_where_wxauth_is_away(site: Path, issuer: Issuer) -> 
         answer = orders.get("/orders", headers=bearer(issuer.token))
         assert code_of(answer) == (503, "keys_unavailable")
         assert answer.headers["retry-after"] == "5"
+
+
+def test_php_is_tested_without_wxauth(site: Path) -> None:
+    url = f"127.0.0.1:{free_port()}"
+    with Running(needs("php"), "-S", url, "fake_wxauth.php", cwd=site) as fake:
+        fake.wait_for("started")
+        for orders in served(site, f"http://{url}", "orders:secret"):
+            assert orders.get("/orders", headers=bearer("alice")).text == "openid-alice"
+            assert code_of(orders.delete("/orders/7", headers=bearer("alice"))) == (403, "insufficient_role")
+            assert orders.delete("/orders/7", headers=bearer("carol")).status_code == 200
+            assert code_of(orders.get("/orders", headers=bearer("mallory"))) == (401, "invalid_token")
