@@ -12,7 +12,6 @@ from wxauth.errors import NotFound
 from wxauth.server.clients.client import Client
 from wxauth.server.clients.clients import is_name
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.tables import Client
 from wxauth.server.clients.uris import is_registered, shown
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
