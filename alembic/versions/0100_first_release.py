@@ -472,7 +472,7 @@ def upgrade() -> None:
             IF TG_OP = 'DELETE' THEN
                 DELETE FROM sessions WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
             ELSE
-                UPDATE sessions SET user_id = NEW.user_id
+                UPDATE sessions SET user_id = NEW.user_id, app_id = NEW.app_id, openid = NEW.openid
                  WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
             END IF;
             RETURN NULL;
@@ -480,7 +480,7 @@ def upgrade() -> None:
         $$
     """)
     op.execute("""
-        CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id ON identities
+        CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id, app_id, openid ON identities
             FOR EACH ROW EXECUTE FUNCTION take_sessions_along()
     """)
     op.execute("""

@@ -134,7 +134,7 @@ after_create(
             IF TG_OP = 'DELETE' THEN
                 DELETE FROM sessions WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
             ELSE
-                UPDATE sessions SET user_id = NEW.user_id
+                UPDATE sessions SET user_id = NEW.user_id, app_id = NEW.app_id, openid = NEW.openid
                  WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
             END IF;
             RETURN NULL;
@@ -142,7 +142,7 @@ after_create(
         $$
     """,
     """
-        CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id ON identities
+        CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id, app_id, openid ON identities
             FOR EACH ROW EXECUTE FUNCTION take_sessions_along()
     """,
 )
