@@ -1,1 +1,1 @@
-"""The mini-programs: apps of the settings, and apps that are added while the service runs."""
+"""The apps: those of the settings, and apps that are added while the service runs."""

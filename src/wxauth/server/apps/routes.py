@@ -1,4 +1,4 @@
-"""`/v1/admin/apps`: administrators list, add, change and remove mini-programs."""
+"""`/v1/admin/apps`: administrators list, add, change and remove apps."""
 
 from typing import Final
 

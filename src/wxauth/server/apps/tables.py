@@ -15,7 +15,7 @@ from wxauth.server.core.tables import TIME
 
 
 class StoredApp(SQLModel, table=True):
-    """A mini-program that was added at run time; the settings may name others."""
+    """An app that was added at run time; the settings may name others."""
 
     __tablename__ = "apps"
     __table_args__ = (
