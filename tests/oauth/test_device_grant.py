@@ -551,6 +551,10 @@ async def test_scans_are_counted_by_how_far_they_come(
     await phone.scan(await site.start())
     await site.start()
     assert await counted() == [4, 3, 1, 1, 1, 0]
+    metrics = (await client.get("/metrics")).text
+    for outcome, number in (("logged_in", 1), ("refused", 1), ("failed", 0)):
+        assert f'wxauth_doors_total{{door="scan",outcome="{outcome}"}} {number}.0' in metrics
+        assert f'wxauth_doors_total{{door="typed",outcome="{outcome}"}} 0.0' in metrics
     clock.advance(seconds=180 + 3601)
     for _ in range(2):
         await sweep(services, pause=0)

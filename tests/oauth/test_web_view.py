@@ -27,6 +27,7 @@ from tests.sweeps import Sweep
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS, EventType
+from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.users.merging import link_unionid
 
 WEB_VIEW = (
@@ -358,6 +359,21 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
 
 
 # What is written down.
+
+
+async def test_a_code_is_stored_as_a_hash_and_swept_an_hour_after_its_end(
+    shop: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    code = await code_of(phone)
+    stored = repr(await rows.fetch("SELECT * FROM scans"))
+    assert code not in stored
+    assert code.encode().hex() not in stored
+    clock.advance(seconds=60 + 3599)
+    await sweep(services, pause=0)
+    assert await count(rows, "scans") == 1  # so long its reuse is noticed
+    clock.advance(seconds=2)
+    await sweep(services, pause=0)
+    assert await count(rows, "scans") == 0
 
 
 async def test_an_answer_is_in_the_trail_alone_and_counted_by_its_door(
