@@ -66,6 +66,31 @@ def test_merges_in_the_wrong_order_lead_to_who_remains(orders: Orders) -> None:
     assert (orders.of("b"), orders.of("c")) == ([], ["oolong"])
 
 
+def test_who_is_split_takes_back_what_was_theirs(orders: Orders) -> None:
+    for user_id in ("a", "b", "c"):
+        orders.add(user_id, f"of {user_id}")
+    orders.follow(event(1, "user.merged", "b", former_id="a"))
+    orders.follow(event(2, "user.merged", "c", former_id="b"))
+    orders.add("b", "by a former token")
+    orders.follow(event(4, "user.split", "c", new_user_id="b"))
+    assert (orders.of("b"), orders.of("c")) == (["of a", "of b", "by a former token"], ["of c"])
+    orders.follow(event(3, "user.merged", "c", former_id="b"))
+    assert orders.of("c") == ["of c"], "a merge that comes after the split that has undone it"
+    orders.add("a", "jasmine")
+    assert orders.of("b")[-1] == "jasmine"
+    orders.follow(event(5, "user.split", "c", new_user_id="d"))
+    assert (orders.of("c"), orders.of("d")) == (["of c"], [])
+
+
+def test_a_split_that_was_missed_is_made_up_for(orders: Orders) -> None:
+    for user_id in ("a", "b"):
+        orders.add(user_id, f"of {user_id}")
+    orders.follow(event(1, "user.merged", "b", former_id="a"))
+    assert orders.of("b") == ["of a", "of b"]
+    orders.catch_up({"a": {"id": "a"}, "b": {"id": "b"}}, orders.user_ids())
+    assert (orders.of("a"), orders.of("b")) == (["of a"], ["of b"])
+
+
 def test_an_erasure_before_its_merge_takes_the_former_users_orders_too(orders: Orders) -> None:
     orders.add("al", "oolong")
     orders.follow(event(2, "user.erased", "alice", former_ids=["al"]))

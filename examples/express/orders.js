@@ -3,10 +3,16 @@ import pg from 'pg'
 
 const TABLES = `
   SELECT pg_advisory_xact_lock(hashtext('orders'));
-  CREATE TABLE IF NOT EXISTS orders (user_id text NOT NULL, item text NOT NULL);
+  CREATE TABLE IF NOT EXISTS orders (user_id text NOT NULL, item text NOT NULL, placed_by text NOT NULL);
   CREATE TABLE IF NOT EXISTS events_seen (id text PRIMARY KEY);
-  CREATE TABLE IF NOT EXISTS former_users (id text PRIMARY KEY, user_id text NOT NULL);
+  CREATE TABLE IF NOT EXISTS former_users (id text PRIMARY KEY, user_id text NOT NULL, merged_into text NOT NULL);
+  CREATE TABLE IF NOT EXISTS splits (new_user_id text PRIMARY KEY, event_id text NOT NULL);
   CREATE TABLE IF NOT EXISTS feed (cursor text NOT NULL);`
+
+const THEIRS = `
+  WITH RECURSIVE theirs (id) AS (
+    VALUES ($1::text) UNION SELECT former.id FROM former_users former JOIN theirs ON former.merged_into = theirs.id
+  )`
 
 // An event's id is stored in the transaction of what it changes: one that comes twice changes nothing twice.
 export class Orders {
@@ -27,7 +33,7 @@ export class Orders {
     return this.#transaction(async (query) => {
       // Shares the table with other orders, and not with a merge: no order is added under an id that has just gone.
       await query('LOCK TABLE former_users IN ROW SHARE MODE')
-      await query('INSERT INTO orders VALUES ($1, $2)', [await remaining(query, userId), item])
+      await query('INSERT INTO orders VALUES ($1, $2, $3)', [await remaining(query, userId), item, userId])
     })
   }
 
@@ -38,7 +44,9 @@ export class Orders {
       if (seen.rowCount === 0) return
       // An erased user's orders go under any id, also where the merge has not been told yet.
       if (event.type === 'user.erased') await forget(query, [event.user_id, ...event.data.former_ids])
-      if (event.type === 'user.merged') await move(query, event.data.former_id, event.user_id)
+      if (event.type === 'user.merged' && !(await wasSplitSince(query, event.data.former_id, event.id)))
+        await move(query, event.data.former_id, event.user_id)
+      if (event.type === 'user.split') await split(query, event.user_id, event.data.new_user_id, event.id)
     })
   }
 
@@ -47,14 +55,20 @@ export class Orders {
     return this.#change(async (query) => {
       for (const userId of asked) {
         const user = users.get(userId)
-        if (user === undefined) await forget(query, [userId])
-        else if (user.id !== userId) await move(query, userId, user.id)
+        if (user === undefined) {
+          await forget(query, [userId])
+          continue
+        }
+        // An id that is a user's own may have been merged, and split again.
+        if (user.id === userId) await query('DELETE FROM former_users WHERE id = $1', [userId])
+        else await move(query, userId, user.id)
+        await query('UPDATE orders SET user_id = $2 WHERE placed_by = $1', [userId, user.id])
       }
     })
   }
 
   async userIds() {
-    const { rows } = await this.#pool.query('SELECT DISTINCT user_id FROM orders')
+    const { rows } = await this.#pool.query('SELECT user_id FROM orders UNION SELECT placed_by FROM orders')
     return rows.map((row) => row.user_id)
   }
 
@@ -102,11 +116,32 @@ async function move(query, formerId, userId) {
   // Webhooks come in no promised order: of two merges in a row, the second may come first.
   const remainingId = await remaining(query, userId)
   await query(
-    'INSERT INTO former_users VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id',
-    [formerId, remainingId]
+    `INSERT INTO former_users VALUES ($1, $2, $3)
+     ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, merged_into = excluded.merged_into`,
+    [formerId, remainingId, userId]
   )
   await query('UPDATE former_users SET user_id = $2 WHERE user_id = $1', [formerId, remainingId])
   await query('UPDATE orders SET user_id = $2 WHERE user_id = $1', [formerId, remainingId])
+}
+
+// A former id that is a user again takes back what was placed under it, and under ids that were merged into it.
+async function split(query, userId, newUserId, eventId) {
+  await query(
+    'INSERT INTO splits VALUES ($1, $2) ON CONFLICT (new_user_id) DO UPDATE SET event_id = excluded.event_id',
+    [newUserId, eventId]
+  )
+  await query('DELETE FROM former_users WHERE id = $1', [newUserId])
+  await query(`${THEIRS} UPDATE former_users SET user_id = $1 WHERE id IN (SELECT id FROM theirs)`, [newUserId])
+  await query(
+    `${THEIRS} UPDATE orders SET user_id = $1 WHERE user_id = $2 AND placed_by IN (SELECT id FROM theirs)`,
+    [newUserId, await remaining(query, userId)]
+  )
+}
+
+// Ids of events are in the order of time. A merge may come after the split that has undone it.
+async function wasSplitSince(query, formerId, eventId) {
+  const { rows } = await query('SELECT event_id FROM splits WHERE new_user_id = $1', [formerId])
+  return rows.length > 0 && rows[0].event_id > eventId
 }
 
 async function forget(query, userIds) {

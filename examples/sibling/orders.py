@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS orders (user_id TEXT NOT NULL, item TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS orders (user_id TEXT NOT NULL, item TEXT NOT NULL, placed_by TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS events_seen (id TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS former_users (id TEXT PRIMARY KEY, user_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS former_users (id TEXT PRIMARY KEY, user_id TEXT NOT NULL, merged_into TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS splits (new_user_id TEXT PRIMARY KEY, event_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS feed (cursor TEXT NOT NULL);
+"""
+_THEIRS = """
+WITH RECURSIVE theirs (id) AS (
+    VALUES (?) UNION SELECT former.id FROM former_users former JOIN theirs ON former.merged_into = theirs.id
+)
+SELECT id FROM theirs
 """
 
 
@@ -24,7 +31,7 @@ class Orders:
 
     def add(self, user_id: str, item: str) -> None:
         with closing(self._connect()) as database, database:
-            database.execute("INSERT INTO orders VALUES (?, ?)", (_remaining(database, user_id), item))
+            database.execute("INSERT INTO orders VALUES (?, ?, ?)", (_remaining(database, user_id), item, user_id))
 
     def of(self, user_id: str) -> list[str]:
         with closing(self._connect()) as database:
@@ -39,8 +46,10 @@ class Orders:
             match event["type"]:
                 case "user.erased":  # under any id, also where the merge has not been told yet
                     _forget(database, [event["user_id"], *event["data"]["former_ids"]])
-                case "user.merged":
+                case "user.merged" if not _was_split_since(database, event["data"]["former_id"], event["id"]):
                     _move(database, event["data"]["former_id"], event["user_id"])
+                case "user.split":
+                    _split(database, event["user_id"], event["data"]["new_user_id"], event["id"])
 
     def catch_up(self, users: Mapping[str, Mapping[str, Any]], asked: Iterable[str]) -> None:
         """Do what events that were missed would have done: `users` are those who are there, by each of their ids."""
@@ -48,12 +57,18 @@ class Orders:
             for user_id in asked:
                 if user_id not in users:
                     _forget(database, [user_id])
-                elif users[user_id]["id"] != user_id:
-                    _move(database, user_id, users[user_id]["id"])
+                    continue
+                remaining = users[user_id]["id"]
+                if remaining == user_id:  # also one who was merged and split again
+                    database.execute("DELETE FROM former_users WHERE id = ?", (user_id,))
+                else:
+                    _move(database, user_id, remaining)
+                database.execute("UPDATE orders SET user_id = ? WHERE placed_by = ?", (remaining, user_id))
 
     def user_ids(self) -> list[str]:
         with closing(self._connect()) as database:
-            return [user_id for (user_id,) in database.execute("SELECT DISTINCT user_id FROM orders")]
+            rows = database.execute("SELECT user_id FROM orders UNION SELECT placed_by FROM orders")
+            return [user_id for (user_id,) in rows]
 
     @property
     def cursor(self) -> str | None:
@@ -79,9 +94,26 @@ def _remaining(database: sqlite3.Connection, user_id: str) -> str:
 def _move(database: sqlite3.Connection, former_id: str, user_id: str) -> None:
     # Webhooks come in no promised order: of two merges in a row, the second may come first.
     remaining = _remaining(database, user_id)
-    database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?)", (former_id, remaining))
+    database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?, ?)", (former_id, remaining, user_id))
     database.execute("UPDATE former_users SET user_id = ? WHERE user_id = ?", (remaining, former_id))
     database.execute("UPDATE orders SET user_id = ? WHERE user_id = ?", (remaining, former_id))
+
+
+def _split(database: sqlite3.Connection, user_id: str, new_user_id: str, event_id: str) -> None:
+    # A former id that is a user again takes back what was placed under it, and under ids that were merged into it.
+    database.execute("INSERT OR REPLACE INTO splits VALUES (?, ?)", (new_user_id, event_id))
+    database.execute("DELETE FROM former_users WHERE id = ?", (new_user_id,))
+    remaining = _remaining(database, user_id)
+    for (former_id,) in database.execute(_THEIRS, (new_user_id,)).fetchall():
+        database.execute("UPDATE former_users SET user_id = ? WHERE id = ?", (new_user_id, former_id))
+        moved = (new_user_id, remaining, former_id)
+        database.execute("UPDATE orders SET user_id = ? WHERE user_id = ? AND placed_by = ?", moved)
+
+
+def _was_split_since(database: sqlite3.Connection, former_id: str, event_id: str) -> bool:
+    # Ids of events are in the order of time. A merge may come after the split that has undone it.
+    row = database.execute("SELECT event_id FROM splits WHERE new_user_id = ?", (former_id,)).fetchone()
+    return row is not None and str(row[0]) > event_id
 
 
 def _forget(database: sqlite3.Connection, user_ids: list[str]) -> None:

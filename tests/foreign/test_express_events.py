@@ -36,7 +36,7 @@ class Shop:
         self._connection = connection
 
     async def add(self, user_id: str, item: str) -> None:
-        await self._connection.execute("INSERT INTO orders VALUES ($1, $2)", user_id, item)
+        await self._connection.execute("INSERT INTO orders VALUES ($1, $2, $1)", user_id, item)
 
     async def of(self, user_id: str) -> list[str]:
         rows = await self._connection.fetch("SELECT item FROM orders WHERE user_id = $1 ORDER BY item", user_id)
@@ -97,6 +97,11 @@ async def test_orders_follow_what_webhooks_tell_once_and_in_any_order(shop: Shop
             assert await send(event(3, "user.merged", "c", former_id="b")) == 204
             assert await send(event(2, "user.merged", "b", former_id="a")) == 204
             assert (await shop.of("b"), await shop.of("c")) == ([], ["oolong"]), "merges in the wrong order"
+
+            assert await send(event(5, "user.split", "c", new_user_id="b")) == 204
+            assert (await shop.of("b"), await shop.of("c")) == (["oolong"], []), "with what was merged into it"
+            assert await send(event(4, "user.merged", "c", former_id="b")) == 204
+            assert await shop.of("b") == ["oolong"], "a merge that comes after the split that has undone it"
 
 
 async def test_a_running_service_makes_both_forget_an_erased_users_orders(
