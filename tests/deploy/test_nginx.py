@@ -1,4 +1,4 @@
-"""`deploy/nginx`: real nginx with TLS in front of two replicas, which are restarted in turn while people log in."""
+"""`deploy/nginx`: nginx with TLS in front of two replicas, which are restarted in turn while people log in."""
 
 import json
 import re
@@ -7,9 +7,10 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import httpx
 import pytest
@@ -28,39 +29,33 @@ TEXT = (ROOT / "deploy/nginx/wxauth.conf").read_text()
 PEOPLE = 6
 
 
-@dataclass
+@dataclass(frozen=True)
+class Replicas:
+    """Two replicas as processes."""
+
+    addresses: list[str]
+    running: list[Running]
+    start: Callable[[int], Running]
+    """Start this one again, and wait until it serves."""
+
+
+@dataclass(frozen=True)
 class Front:
-    """nginx with the file of `deploy/nginx`, and the replicas behind it."""
+    """nginx in front of them."""
 
     url: str
     trusted: ssl.SSLContext
-    log: Path
-    replicas: list[Running] = field(default_factory=list)
-    start: Callable[[int], Running] = field(default=lambda number: NotImplemented)
-    """Start this replica, and wait until it is ready."""
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, verify=self.trusted, trust_env=False, timeout=20)
 
 
 @pytest.fixture
-def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
-    ports, own, plain = (free_port(), free_port()), free_port(), free_port()
-    authority = Authority(tmp_path)
-    authority.server("127.0.0.1")
-    certificate = tmp_path / "server.pem"
-    addresses = {
-        "listen 443 ssl": f"listen 127.0.0.1:{own} ssl",
-        "listen 80": f"listen 127.0.0.1:{plain}",
-        "127.0.0.1:8001": f"127.0.0.1:{ports[0]}",
-        "127.0.0.1:8002": f"127.0.0.1:{ports[1]}",
-        "/etc/nginx/certificates/auth.example.com.pem": str(certificate),
-        "/etc/nginx/certificates/auth.example.com.key": str(certificate),
-        "/var/log/wxauth/access.log": f"{tmp_path}/access.log",
-    }
+def replicas(tmp_path: Path, database_url: str) -> Iterator[Replicas]:
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
         settings = {"wechat_base_url": wechat_url, "login_rate_limit": "1000000/minute"}
+        ports = (free_port(), free_port())
 
         def start(number: int) -> Running:
             env = service_env(database_url, **settings, port=ports[number], trusted_proxies="127.0.0.1")
@@ -68,38 +63,62 @@ def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
             replica.wait_for('"started"')
             return replica
 
-        replicas = [start(number) for number in range(len(ports))]
-        nginx = stack.enter_context(nginx_with(TEXT, tmp_path, addresses))
-        until(lambda: answers(own) or nginx.process.poll() is not None)
-        assert nginx.process.poll() is None, nginx.output
-        yield Front(f"https://127.0.0.1:{own}", authority.trusted(), tmp_path / "access.log", replicas, start)
+        yield Replicas([f"127.0.0.1:{port}" for port in ports], [start(number) for number in range(len(ports))], start)
 
 
-def test_replicas_restarted_in_turn_fail_no_request(front: Front) -> None:
+@pytest.fixture
+def nginx(tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
+    own, plain = free_port(), free_port()
+    authority = Authority(tmp_path)
+    authority.server("127.0.0.1")
+    certificate = tmp_path / "server.pem"
+    addresses = {
+        "listen 443 ssl": f"listen 127.0.0.1:{own} ssl",
+        "listen 80": f"listen 127.0.0.1:{plain}",
+        "127.0.0.1:8001": replicas.addresses[0],
+        "127.0.0.1:8002": replicas.addresses[1],
+        "/etc/nginx/certificates/auth.example.com.pem": str(certificate),
+        "/etc/nginx/certificates/auth.example.com.key": str(certificate),
+        "/var/log/wxauth/access.log": f"{tmp_path}/access.log",
+    }
+    with nginx_with(TEXT, tmp_path, addresses) as command:
+        until(lambda: answers(own) or command.process.poll() is not None)
+        assert command.process.poll() is None, command.output
+        yield Front(f"https://127.0.0.1:{own}", authority.trusted())
+
+
+def test_replicas_restarted_in_turn_fail_no_request(nginx: Front, replicas: Replicas) -> None:
     seen: Counter[str] = Counter()
     is_over = Event()
 
     def use(person: int) -> None:
-        with front.client() as client:
+        with nginx.client() as client:
+
+            def ask(method: str, path: str, **options: Any) -> dict[str, Any]:
+                answer = client.request(method, path, **options)
+                seen[str(answer.status_code)] += 1
+                return answer.raise_for_status().json()  # type: ignore[no-any-return]
+
             while not is_over.is_set():
                 try:
-                    login = client.post("/v1/login", json={"code": f"person-{person}"})
-                    again = client.post("/v1/refresh", json={"refresh_token": login.json()["refresh_token"]})
-                    me = client.get("/v1/me", headers={"Authorization": f"Bearer {again.json()['access_token']}"})
-                    seen.update(str(answer.status_code) for answer in (login, again, me))
-                except (httpx.HTTPError, ValueError, KeyError) as exc:
+                    login = ask("POST", "/v1/login", json={"code": f"person-{person}"})
+                    again = ask("POST", "/v1/refresh", json={"refresh_token": login["refresh_token"]})
+                    ask("GET", "/v1/me", headers={"Authorization": f"Bearer {again['access_token']}"})
+                except httpx.HTTPStatusError:
+                    pass  # counted by its status
+                except httpx.HTTPError as exc:
                     seen[repr(exc)] += 1
 
     people = [Thread(target=use, args=(person,)) for person in range(PEOPLE)]
     for thread in people:
         thread.start()
     try:
-        for number, replica in enumerate(front.replicas):
+        for number, replica in enumerate(replicas.running):
             until(lambda: seen["200"] > 100 * (number + 1))  # noqa: B023 - done within the turn
             assert replica.end(signal.SIGTERM) == 0
             so_far = seen.total()
             until(lambda: seen.total() > so_far + 100)  # noqa: B023 - the other one serves
-            front.start(number)
+            replicas.start(number).wait_for('"logged_in"')  # the proxy has seen that it is back
     finally:
         is_over.set()
         for thread in people:
@@ -107,8 +126,8 @@ def test_replicas_restarted_in_turn_fail_no_request(front: Front) -> None:
     assert set(seen) == {"200"}, seen
 
 
-def test_an_answer_and_the_logs_of_both_have_one_request_id(front: Front) -> None:
-    with front.client() as client:
+def test_an_answer_and_the_logs_of_both_have_one_request_id(nginx: Front, replicas: Replicas, tmp_path: Path) -> None:
+    with nginx.client() as client:
         answer = client.post("/v1/login", json={"code": "alice"}, headers={"X-Forwarded-For": "203.0.113.9"})
         refused = client.get("/v1/scans/a-scene-that-nobody-may-read/code", params={"code": "nor-this"})
         hidden = [client.get(path) for path in ("/metrics", "/readyz", "/auth/metrics", "//readyz", "/%6Detrics")]
@@ -116,15 +135,18 @@ def test_an_answer_and_the_logs_of_both_have_one_request_id(front: Front) -> Non
             "/v1/me/sessions", headers={"Authorization": f"Bearer {answer.json()['access_token']}"}
         ).json()["items"]
     assert session["ip"] == "127.0.0.1", "what the client says of itself does not count"
+    with nginx.client() as client:
+        too_long = client.get("/v1/me", headers={"Authorization": f"Bearer {'a' * 8192}"})
+    assert too_long.json()["code"] == "invalid_token", "wxauth itself says what is wrong with the longest token"
     request_id = answer.headers["X-Request-ID"]
     assert re.fullmatch("[0-9a-f]{32}", request_id)
-    lines = [json.loads(line) for line in front.log.read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
     [line] = [line for line in lines if line["request_id"] == request_id]
     assert (line["method"], line["path"], line["status"], line["client"]) == ("POST", "/v1/login", "200", "127.0.0.1")
-    assert sum(f'"request_id":"{request_id}"' in replica.output for replica in front.replicas) == 1
+    assert sum(f'"request_id":"{request_id}"' in replica.output for replica in replicas.running) == 1
     assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
-    assert "nobody-may-read" not in front.log.read_text()
-    assert "nor-this" not in front.log.read_text()
+    assert "nobody-may-read" not in (tmp_path / "access.log").read_text()
+    assert "nor-this" not in (tmp_path / "access.log").read_text()
     for nginxs_own in hidden:
         assert (nginxs_own.status_code, len(nginxs_own.headers.get_list("X-Request-ID"))) == (404, 1)
 
