@@ -32,6 +32,7 @@ MAY: Final = {
     ("DELETE", "/v1/admin/users/{user_id}/sessions/{session_id}"),
     ("GET", "/v1/admin/events"),
     ("GET", "/v1/admin/numbers"),
+    ("GET", "/v1/admin/refusals"),
 }
 OVER: Final = timedelta(seconds=3601)
 """Longer than a login is fresh."""

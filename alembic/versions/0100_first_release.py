@@ -233,6 +233,22 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""
+        CREATE TABLE refusals (
+            id UUID NOT NULL,
+            at TIMESTAMP WITH TIME ZONE NOT NULL,
+            code TEXT NOT NULL,
+            wechat_errcode INTEGER,
+            app_id TEXT,
+            user_id UUID,
+            network CIDR,
+            request_id TEXT NOT NULL,
+            CONSTRAINT refusals_pkey PRIMARY KEY (id)
+        )
+    """)
+    op.execute("CREATE INDEX refusals_request_id_idx ON refusals (request_id)")
+    op.execute("CREATE INDEX refusals_code_id_idx ON refusals (code, id)")
+    op.execute("CREATE INDEX refusals_user_id_id_idx ON refusals (user_id, id) WHERE user_id IS NOT NULL")
+    op.execute("""
         CREATE TABLE sweeps (
             name TEXT NOT NULL,
             after UUID NOT NULL,
@@ -654,6 +670,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE users")
     op.execute("DROP TABLE sweeps")
     op.execute("DROP TABLE signing_keys")
+    op.execute("DROP TABLE refusals")
     op.execute("DROP TABLE push_nonces")
     op.execute("DROP TABLE push_messages")
     op.execute("DROP TABLE profile_changes")

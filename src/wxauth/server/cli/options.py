@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
+from wxauth.server.web.bodies import Time
 from wxauth.server.web.paging import id_in_cursor
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -27,6 +30,25 @@ def page_options(command: Command) -> Command:
     """Add `--limit` and `--cursor`."""
     command = click.option("--cursor", callback=_cursor, help="The next_cursor of the page before.")(command)
     return click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)(command)
+
+
+def text_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A text without the blanks around it, as a callback."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("must be UTF-8.") from None
+    return value and value.strip()
+
+
+def time_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    """A time with its offset, as a callback."""
+    if value is None:
+        return None
+    try:
+        return TypeAdapter(Time).validate_python(value)
+    except ValidationError:
+        raise click.BadParameter("must be a time with its offset, like 2026-11-27T18:00:00+08:00.") from None
 
 
 def more(next_cursor: str | None) -> list[str]:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from wxauth.errors import NotFound
 from wxauth.server.cli.asking import read_settings, with_database, with_services
 from wxauth.server.cli.moving import export_command, import_command
-from wxauth.server.cli.options import confirm, more, page_options, yes_option
+from wxauth.server.cli.options import confirm, more, page_options, text_option, time_option, yes_option
 from wxauth.server.cli.printing import Failed, json_option, minute, printable, show
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
@@ -36,7 +36,6 @@ from wxauth.server.users.admin import (
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.rows import UserSearch
 from wxauth.server.users.typed_phones import phones_meant
-from wxauth.server.web.bodies import Time
 
 
 def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -45,32 +44,15 @@ def _role(_context: click.Context, _parameter: click.Parameter, value: str | Non
     return value
 
 
-def _time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        return TypeAdapter(Time).validate_python(value)
-    except ValidationError:
-        raise click.BadParameter("must be a time with its offset, like 2026-11-27T18:00:00+08:00.") from None
-
-
 def _reason(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     try:
-        return TypeAdapter(Reason | None).validate_python(_text(context, parameter, value))
+        return TypeAdapter(Reason | None).validate_python(text_option(context, parameter, value))
     except ValidationError:
         raise click.BadParameter("must be at most 500 characters, without control characters.") from None
 
 
-def _text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter("must be UTF-8.") from None
-    return value and value.strip()
-
-
 def _identity(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, str]:
-    app_id, _, openid = (_text(_context, _parameter, value) or "").partition(":")
+    app_id, _, openid = (text_option(_context, _parameter, value) or "").partition(":")
     if not app_id or not openid:
         raise click.BadParameter("must be APP_ID:OPENID.")
     return app_id, openid
@@ -92,12 +74,12 @@ users.add_command(export_command)
 @users.command()
 @click.option(
     "--q",
-    callback=_text,
+    callback=text_option,
     help="A whole openid, unionid, external id or id, or a phone number. If nothing matches: a part of the nickname.",
 )
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--role", callback=_role)
-@click.option("--app-id", callback=_text, help="Only users who have an identity in this app.")
+@click.option("--app-id", callback=text_option, help="Only users who have an identity in this app.")
 @page_options
 @json_option
 def list_command(
@@ -220,7 +202,7 @@ def _validity(state: KeyState) -> str:
 @click.option("--reason", callback=_reason, help="Why, for staff alone; at most 500 characters.")
 @click.option(
     "--until",
-    callback=_time,
+    callback=time_option,
     metavar="TIME",
     help="When the ban ends by itself, with an offset: 2026-11-27T18:00:00+08:00. Without it, the ban has no end.",
 )
@@ -284,7 +266,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     callback=_identity,
     help="The identity that leaves, with the user's others that have its unionid.",
 )
-@click.option("--external-id", callback=_text, help="An external id of the user's that goes along.")
+@click.option("--external-id", callback=text_option, help="An external id of the user's that goes along.")
 @yes_option
 @json_option
 def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, yes: bool, as_json: bool) -> None:

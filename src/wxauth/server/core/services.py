@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wxauth.server.pictures.avatars import Avatars
     from wxauth.server.profile.nicknames import Nicknames
     from wxauth.server.push.withdrawals import Withdrawals
+    from wxauth.server.refusals.refusals import Refusals
     from wxauth.server.risk.risk import Risk
     from wxauth.server.service.metrics import Metrics
     from wxauth.server.service.readiness import Readiness
@@ -72,6 +73,7 @@ class Services:
     guard: "BearerGuard"
     login_limiter: "RateLimiter"
     numbers: "Numbers"
+    refusals: "Refusals"
     scan_limits: "ScanLimits"
     user_codes: "UserCodes"
     pictures: "Pictures"
@@ -89,7 +91,7 @@ class Services:
         await self.wechat.aclose()
         await self.wechat_api.aclose()
         await self.login_limiter.aclose()
-        await self.numbers.aclose()
+        await asyncio.gather(self.numbers.aclose(), self.refusals.aclose())
         await self.scan_limits.aclose()
         await self.database.aclose()
         if self.tracing is not None:

@@ -20,6 +20,7 @@ from wxauth.server.limits.rates import WINDOW
 from wxauth.server.limits.rows import sweep_attempts
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.push.rows import sweep_messages, sweep_nonces
+from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.rows import forget_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, forget_next, forget_rest
 from wxauth.server.users.standing import lift_bans
@@ -42,6 +43,8 @@ PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
 """How long a repeated message of WeChat's is recognised. WeChat repeats a message within seconds."""
 PUSH_NONCES_KEPT: Final = timedelta(hours=2)
 """Longer than a signature is valid, and than a message waits in memory while the database is away."""
+REFUSALS_KEPT: Final = timedelta(days=14)
+"""How long refused logins are kept, for who answers customers."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
 """How long settled deliveries to webhooks are kept, for operators to look at. Pending ones stay."""
 SWEEP_EVERY: Final = timedelta(days=1)
@@ -238,6 +241,7 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
         partial(sweep_attempts, database, began_before=now - WINDOW),
         partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
         partial(sweep_nonces, database, received_before=now - PUSH_NONCES_KEPT),
+        partial(sweep_refusals, database, before=now - REFUSALS_KEPT),
         partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
     ):
         while await erase_page(size=page_size):  # noqa: ASYNC110

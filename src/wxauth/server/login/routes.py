@@ -41,11 +41,16 @@ from wxauth.server.web.direct import Router
 
 router = Router("login")
 
+LOGIN: Final = "/v1/login"
+REFRESH: Final = "/v1/refresh"
+APP_KEY: Final = "wxauth.app_id"
+"""The key in the ASGI scope under which a login keeps the app that it names, for the list of refused logins."""
+
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
 
 @router.post(
-    "/v1/login",
+    LOGIN,
     summary=Title("Log in with a wx.login code", "用 wx.login 的 code 登录"),
     failures=[
         UnknownApp,
@@ -61,13 +66,13 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
         StorageUnavailable,
     ],
 )
-async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
+async def log_in(request: Request, body: LoginRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
 
     The user is made at first sight. A code works once: after any failure, call `wx.login` again. A mobile app sends the
     code of the SDK's `SendAuth`, and its `app_id`.
     """
-    app_id = body.app_id or None
+    app_id = request.scope[APP_KEY] = body.app_id or None
     with services.metrics.login(app_id) as outcome:
         tokens = await login.log_in(
             services,
@@ -84,7 +89,7 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
 
 
 @router.post(
-    "/v1/refresh",
+    REFRESH,
     summary=Title("Refresh the tokens", "用刷新令牌换取新的一对令牌"),
     failures=[
         InvalidRefreshToken,

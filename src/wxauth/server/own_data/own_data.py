@@ -84,6 +84,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
         }
     ],
     "events": [],
+    "refusals": [],
     "avatar": None,
 }
 
@@ -223,6 +224,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
         ("sessions", rows.sessions_of(state, user_id)),
         ("consents", rows.consents_by(state, ids)),
         ("events", rows.events_about(state, ids)),
+        ("refusals", rows.refusals_of(state, ids)),
     ):
         separator = b',"%b":[' % name.encode()
         async for page in pages:

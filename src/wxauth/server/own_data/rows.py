@@ -57,6 +57,10 @@ SELECT id, type, at, app_id,
           FROM events WHERE user_id = ANY (:user_ids::uuid[])) AS theirs
  ORDER BY id
 """)
+_REFUSALS: Final = Statement[Told]("""
+SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id
+  FROM refusals WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY id
+""")
 _AVATAR: Final = Statement[_Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
 
 
@@ -96,6 +100,12 @@ async def consents_by(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterato
 async def events_about(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
     """The events about a person, by any of the person's ids, the oldest first. They name nobody else."""
     async for page in state.pages(_EVENTS, PAGE, user_ids=user_ids):
+        yield [dict(row) for row in page]
+
+
+async def refusals_of(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
+    """The person's refused logins, by any of the person's ids, the oldest first."""
+    async for page in state.pages(_REFUSALS, PAGE, user_ids=user_ids):
         yield [dict(row) for row in page]
 
 

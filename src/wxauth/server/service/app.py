@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -14,10 +15,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from wxauth import __version__
 from wxauth.errors import (
+    AccountDisabled,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -26,7 +28,7 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.guard.bearer import BearerGuard
-from wxauth.problems import problem_response
+from wxauth.problems import REQUEST_ID_KEY, problem_response
 from wxauth.server.apps import routes as app_routes
 from wxauth.server.checks import routes as check_routes
 from wxauth.server.clients import routes as client_routes
@@ -51,6 +53,7 @@ from wxauth.server.own_data import routes as moving_routes
 from wxauth.server.pictures import routes as avatar_routes
 from wxauth.server.profile import routes as profile_routes
 from wxauth.server.push import routes as push_routes
+from wxauth.server.refusals import routes as refusal_routes
 from wxauth.server.service import probes
 from wxauth.server.service.readiness import is_migrated
 from wxauth.server.siblings import routes as sibling_routes
@@ -87,6 +90,7 @@ _ROUTERS: Final = (
     app_routes.router,
     admin_key_routes.router,
     number_routes.router,
+    refusal_routes.router,
     check_routes.router,
     key_routes.router,
     metadata.router,
@@ -148,7 +152,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     app = Edge(
         app,
         larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD},
-        refused=services.metrics.refused,
+        refused=partial(_note_refusal, services),
         answered=services.metrics.answered,
     )
     if services.tracing is not None:
@@ -223,6 +227,7 @@ async def _keep(services: Services, *, is_read: bool) -> None:
         services.keys.keep_fresh(),
         services.apps.keep_fresh(),
         services.numbers.keep_storing(),
+        services.refusals.keep_storing(),
         services.id_token_keys.keep_fresh(),
         keep_house(services),
         keep_forgetting(services),
@@ -259,6 +264,21 @@ async def _tell_what_is_unlimited(services: Services) -> None:
                 consequence="one locked row can hold up every login",
                 what_to_change="; ".join(unlimited),
             )
+
+
+def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
+    """Count a request that was answered by a problem; note it for support staff if it was a login."""
+    services.metrics.refused(error)
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    # Of refreshes, that of somebody who is banned: after any other the phone logs in, and nobody notices.
+    if scope["method"] != "POST" or not (
+        path == login_routes.LOGIN or (path == login_routes.REFRESH and isinstance(error, AccountDisabled))
+    ):
+        return
+    app_id, client = scope.get(login_routes.APP_KEY), scope.get("client")
+    if app_id is None and login_routes.APP_KEY in scope and (default := services.apps.default) is not None:
+        app_id = default.app.app_id
+    services.refusals.note(error, app_id=app_id, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
 
 
 def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:

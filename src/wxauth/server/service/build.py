@@ -28,6 +28,7 @@ from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.push.withdrawals import Withdrawals
+from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.risk.risk import Risk
 from wxauth.server.service.metrics import Metrics
 from wxauth.server.service.readiness import Readiness
@@ -192,6 +193,7 @@ def build_services(
         pictures=Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
         user_codes=UserCodes(settings.secret_keys),
         numbers=Numbers(database, clock, store_pause=waits.numbers_store),
+        refusals=Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store),
         metrics=metrics,
         readiness=Readiness(database, keys, clock),
         tracing=tracing,

@@ -43,6 +43,7 @@ from wxauth.errors import (
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import InvalidSettings
+from wxauth.server.refusals.refusals import Dropped
 from wxauth.server.service.processes import Processes
 from wxauth.server.service.statistics_rows import statistics
 from wxauth.server.users.merging import Source
@@ -128,6 +129,11 @@ class Metrics(Collector):
             "wxauth_refreshes", "Refreshes by outcome: ok, or the code of the problem.", "outcome"
         )
         self._refusals = counter("wxauth_requests_refused", "Requests answered by a problem, by its code.", "code")
+        self._refusals_dropped = counter(
+            "wxauth_refusals_dropped",
+            "Refused logins that are only counted, and not listed for support staff, by why.",
+            "reason",
+        )
         self._wechat_calls = counter(
             "wxauth_wechat_calls",
             "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
@@ -177,6 +183,7 @@ class Metrics(Collector):
         # These series exist from the start, at 0, so that the first count is seen as an increase.
         self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
         self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
+        self._refusals_dropped.expect(Dropped)
         self._merges.expect(Source)
         self._scans.expect(ScanOutcome)
         self._doors.expect((door, outcome) for door in Door for outcome in DoorOutcome)
@@ -269,6 +276,10 @@ class Metrics(Collector):
     def refused(self, error: WxAuthError) -> None:
         """Counts a request that was answered by a problem."""
         self._refusals[error.code].inc()
+
+    def refusals_dropped(self, why: Dropped, number: int) -> None:
+        """Counts refused logins that are not stored."""
+        self._refusals_dropped[why].inc(number)
 
     async def scrape(self) -> bytes:
         """All metrics, in Prometheus's text format."""

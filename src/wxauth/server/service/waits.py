@@ -12,6 +12,7 @@ from wxauth.server.keys import keyring
 from wxauth.server.numbers import numbers
 from wxauth.server.phones import phones
 from wxauth.server.push import withdrawals
+from wxauth.server.refusals import refusals
 from wxauth.server.wechat import client, opinions
 
 
@@ -29,6 +30,7 @@ class Waits:
     phones_farewell: float = phones.FAREWELL_TO_WECHAT
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
     promises: float = promises.PAUSE
+    refusals_store: float = refusals.STORE_PAUSE
     webhooks: float = delivering.PATIENCE
     wechat_busy: Sequence[float] = client.BUSY_PAUSES
     withdrawals: float = withdrawals.PATIENCE

@@ -1,8 +1,8 @@
-"""Forgetting what is stored of an erased person besides the user: their consents, and what the trail tells of them.
+"""Forgetting what is stored of an erased person besides the user: consents, refused logins, and what the trail tells.
 
 What is little is forgotten with the user, in the same transaction. The rest waits in `erasures`, a row for each id of
-the person, and is forgotten a page at a time. Until then nobody is shown it: consents are read by their user's ids, and
-`find_events` blanks what an erased person's events tell.
+the person, and is forgotten a page at a time. Until then nobody is shown it: consents are read by their user's ids,
+`find_events` blanks what an erased person's events tell, and `find_refusals` leaves theirs out.
 """
 
 import asyncio
@@ -66,6 +66,9 @@ SELECT id FROM page ORDER BY id
 _FORGET_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents WHERE id IN (SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size)
 """)
+_FORGET_REFUSALS: Final = Statement[Nothing]("""
+DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE user_id = :user_id ORDER BY id LIMIT :size)
+""")
 _GO_ON: Final = Statement[Nothing](
     "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
 )
@@ -128,6 +131,7 @@ async def _forget_page(
     acted = await transaction.values(_FORGET_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
     number = len(about) + len(acted)
     number += await transaction.run(_FORGET_CONSENTS, user_id=user_id, size=size - number)
+    number += await transaction.run(_FORGET_REFUSALS, user_id=user_id, size=size - number)
     if number < size:
         await transaction.run(_FINISH, user_id=user_id)
     else:

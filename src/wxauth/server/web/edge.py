@@ -41,7 +41,7 @@ class Edge:
     Args:
         app: The app to wrap.
         larger_bodies: By path, how many bytes its body may have if that is more than `MAX_BODY`.
-        refused: Called with each problem that was answered.
+        refused: Called with each request that was answered by a problem.
         answered: Called for each answered request with its status, and how many seconds it took.
     """
 
@@ -50,7 +50,7 @@ class Edge:
         app: ASGIApp,
         *,
         larger_bodies: Mapping[str, int],
-        refused: Callable[[WxAuthError], None],
+        refused: Callable[[Scope, WxAuthError], None],
         answered: Callable[[Scope, int, float], None],
     ) -> None:
         self._app = app
@@ -134,7 +134,7 @@ class Edge:
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
-                    self._refused(scope[PROBLEM_KEY])
+                    self._refused(scope, scope[PROBLEM_KEY])
             request_id.reset(id_token)
             if trace_token is not None:
                 trace_id.reset(trace_token)

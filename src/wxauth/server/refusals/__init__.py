@@ -1,0 +1,1 @@
+"""Refused logins, for who answers customers."""

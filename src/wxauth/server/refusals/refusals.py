@@ -1,0 +1,144 @@
+"""Refused logins: noted in memory as they are answered, and stored every second, in one statement.
+
+No request waits for the database because of it. A flood costs no more than a hundred rows a second for each process.
+Where a process is killed, its last second is lost.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import StorageUnavailable, WxAuthError
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, reason_of
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.ip_addresses import network_of
+from wxauth.server.core.logs import get_logger
+from wxauth.server.refusals.rows import RefusalRow, RefusalSearch, find_refusals, store_refusals
+from wxauth.server.web.paging import Page
+
+STORE_PAUSE: Final = 1.0
+"""Seconds between two times that what was noted is stored."""
+AT_MOST: Final = 100
+"""How many are noted in a second. More are only counted."""
+IN_MEMORY: Final = 1000
+"""How many wait to be stored, while the database is slow. More are only counted."""
+FAREWELL: Final = 2.0
+"""Seconds for the last store when the service ends."""
+
+_APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_ERRCODE: Final = 2**31 - 1
+"""What the column takes. WeChat's are far smaller."""
+
+log = get_logger()
+
+
+class Dropped(StrEnum):
+    """Why a refused login is only counted."""
+
+    TOO_MANY = "too_many"
+    STORAGE = "storage"
+    """The database is away, or too slow."""
+
+
+class Refusals:
+    """Those of one process.
+
+    Args:
+        database: Where they are stored.
+        clock: The time.
+        observe_dropped: Called with how many are only counted, and why.
+        store_pause: Seconds between two times that they are stored.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        observe_dropped: Callable[[Dropped, int], None],
+        store_pause: float = STORE_PAUSE,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._observe_dropped = observe_dropped
+        self._store_pause = store_pause
+        self._noted: list[RefusalRow] = []
+        self._second = 0
+        self._in_second = 0
+        self._storing = asyncio.Lock()
+
+    def note(self, error: WxAuthError, *, app_id: str | None, ip: str | None, request_id: str) -> None:
+        """Note a login that was answered by this error, unless there are too many. The app_id may be any text."""
+        now = self._clock()
+        second = int(now.timestamp())
+        if second != self._second:
+            self._second, self._in_second = second, 0
+        self._in_second += 1
+        if self._in_second > AT_MOST:
+            self._observe_dropped(Dropped.TOO_MANY, 1)
+            return
+        if len(self._noted) >= IN_MEMORY:
+            self._observe_dropped(Dropped.STORAGE, 1)
+            return
+        errcode: int | None = getattr(error, "errcode", None)
+        self._noted.append(
+            {
+                "id": new_id(now),
+                "at": now,
+                "code": error.code,
+                "wechat_errcode": None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
+                "app_id": app_id if app_id is not None and _APP_ID.fullmatch(app_id) else None,
+                "user_id": error.user_id,
+                "network": _network_of(ip),
+                "request_id": request_id,
+            }
+        )
+
+    async def store(self) -> None:
+        """Store what was noted since the last time; if the database is away, drop it. Raises: StorageUnavailable."""
+        async with self._storing:
+            noted, self._noted = self._noted, []
+            if not noted:
+                return
+            try:
+                await store_refusals(self._database, noted)
+            except BaseException:
+                self._observe_dropped(Dropped.STORAGE, len(noted))
+                raise
+
+    async def keep_storing(self) -> None:
+        """Store what is noted for ever, through outages."""
+        while True:
+            await asyncio.sleep(self._store_pause)
+            try:
+                await self.store()
+            except StorageUnavailable as exc:
+                log.warning("refusals_not_stored", reason=reason_of(exc))
+            except Exception:
+                log.exception("refusals_not_stored")
+
+    async def aclose(self) -> None:
+        """Store the last ones, if that takes only a moment."""
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await self.store()
+        except (TimeoutError, StorageUnavailable):
+            log.warning("refusals_not_stored", reason="the service has ended")
+
+
+async def list_refusals(
+    database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
+) -> Page[RefusalRow]:
+    """The newest that the search finds, older than `before`. Raises: StorageUnavailable."""
+    return Page.of(await find_refusals(database, search, before=before, limit=limit + 1), limit)
+
+
+def _network_of(ip: str | None) -> str | None:
+    try:
+        return None if ip is None else network_of(ip)
+    except ValueError:
+        return None  # a unix socket

@@ -1,0 +1,85 @@
+"""`GET /v1/admin/refusals`: why somebody could not log in."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.errors import Title
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.refusals import refusals
+from wxauth.server.refusals.rows import RefusalRow, RefusalSearch
+from wxauth.server.users.callers import StaffDep
+from wxauth.server.web.bodies import TEXT, ShownAppId, ShownUserId, Time
+from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery
+
+router = Router("admin")
+
+
+class RefusalsQuery(PageQuery):
+    """Which refused logins to list."""
+
+    request_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="The id of the request, which the phone shows."
+    )
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="Who was refused, where that is known.")
+    code: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="The code of the problem, such as `account_disabled`."
+    )
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="None earlier than this.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="All earlier than this.")
+
+
+class RefusalAnswer(TypedDict):
+    """A login that was refused."""
+
+    at: Annotated[datetime, Field(examples=["2026-11-20T10:02:00Z"])]
+    code: Annotated[str, Field(examples=["account_disabled"])]
+    wechat_errcode: Annotated[int | None, Field(description="WeChat's errcode, if it gave one.")]
+    app_id: ShownAppId | None
+    user_id: Annotated[ShownUserId | None, Field(description="Null where nobody knows who it was.")]
+    network: Annotated[str | None, Field(description="The /24 or /48 of the address.", examples=["203.0.113.0/24"])]
+    request_id: Annotated[str, Field(examples=["0f8fad5bd9cb469fa16570867728950e"])]
+
+
+class RefusalsAnswer(TypedDict):
+    """Some refused logins, the newest first."""
+
+    items: list[RefusalAnswer]
+    next_cursor: NextCursor
+
+
+@router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
+async def list_refusals(_: StaffDep, services: ServicesDep, query: Annotated[RefusalsQuery, Query()]) -> RefusalsAnswer:
+    """The newest first, of the last 14 days. What is given must all fit; an empty parameter is an absent one.
+
+    A login that was refused, and a refresh that was refused because the user is banned. Each process stores them every
+    second, at most 100 of a second; what is more is only counted (`wxauth_refusals_dropped_total`).
+    """
+    await services.refusals.store()
+    search = RefusalSearch(
+        request_id=query.request_id, user_id=query.user_id, code=query.code, since=query.since, until=query.until
+    )
+    page = await refusals.list_refusals(services.database, search, before=query.cursor, limit=query.limit)
+    return refusals_answer(page)
+
+
+def refusals_answer(page: Page[RefusalRow]) -> RefusalsAnswer:
+    """A page of refused logins."""
+    items: list[RefusalAnswer] = [
+        {
+            "at": refusal["at"],
+            "code": refusal["code"],
+            "wechat_errcode": refusal["wechat_errcode"],
+            "app_id": refusal["app_id"],
+            "user_id": refusal["user_id"],
+            "network": refusal["network"],
+            "request_id": refusal["request_id"],
+        }
+        for refusal in page.items
+    ]
+    return {"items": items, "next_cursor": page.next_cursor}

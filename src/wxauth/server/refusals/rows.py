@@ -1,0 +1,123 @@
+"""Refused logins as they are stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypedDict
+from uuid import UUID
+
+from wxauth.server.core.database import Database
+from wxauth.server.core.ids import first_id_at
+from wxauth.server.core.statements import Nothing, Statement
+
+
+class RefusalRow(TypedDict):
+    """A refused login as it is read."""
+
+    id: UUID
+    at: datetime
+    code: str
+    wechat_errcode: int | None
+    app_id: str | None
+    user_id: UUID | None
+    network: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalSearch:
+    """A search for refused logins. A field that is None does not limit it."""
+
+    request_id: str | None = None
+    user_id: UUID | None = None
+    code: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+# Of somebody who was erased a moment ago nothing is stored: an erasure that is under way has the user locked, and is
+# waited for. Two that lock several users do so in the order of ids. A batch that is sent twice is stored once.
+_STORE: Final = Statement[Nothing]("""
+WITH there AS (
+    SELECT id FROM users WHERE id = ANY (:user_ids::uuid[]) ORDER BY id FOR KEY SHARE
+)
+INSERT INTO refusals (id, at, code, wechat_errcode, app_id, user_id, network, request_id)
+SELECT noted.id, at, code, wechat_errcode, app_id, noted.user_id, network::cidr, request_id
+  FROM unnest(:ids::uuid[], :times::timestamptz[], :codes::text[], :errcodes::integer[], :app_ids::text[],
+              :user_ids::uuid[], :networks::text[], :request_ids::text[])
+       AS noted (id, at, code, wechat_errcode, app_id, user_id, network, request_id)
+  LEFT JOIN there ON there.id = noted.user_id
+ WHERE noted.user_id IS NULL OR there.id IS NOT NULL
+ON CONFLICT (id) DO NOTHING
+""")
+_TYPES: Final = {"request_id": "text", "user_id": "uuid", "code": "text"}
+
+
+def _finding(by: str | None) -> Statement[RefusalRow]:
+    """The search by the index of this column, in which the others may be limited too."""
+    fits = " AND ".join(
+        f"refusals.{name} = :{name}" if name == by else f"(:{name}::{kind} IS NULL OR refusals.{name} = :{name})"
+        for name, kind in _TYPES.items()
+    )
+    return Statement[RefusalRow](f"""
+SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id
+  FROM refusals
+ WHERE {fits} AND id >= :first AND id < :before
+   AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
+ ORDER BY id DESC LIMIT :limit
+""")  # noqa: S608 - put together from constants
+
+
+_BY_REQUEST: Final = _finding("request_id")
+_BY_USER: Final = _finding("user_id")
+_BY_CODE: Final = _finding("code")
+_OF_ALL: Final = _finding(None)
+_SWEEP: Final = Statement[Nothing]("""
+DELETE FROM refusals
+ WHERE id IN (SELECT id FROM refusals WHERE id < :before ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED)
+""")
+_LAST_ID: Final = UUID(int=2**128 - 1)
+
+
+async def store_refusals(database: Database, refusals: Sequence[RefusalRow]) -> None:
+    """Store refused logins, but none of users who are not there. Raises: StorageUnavailable."""
+    await database.run(
+        _STORE,
+        ids=[each["id"] for each in refusals],
+        times=[each["at"] for each in refusals],
+        codes=[each["code"] for each in refusals],
+        errcodes=[each["wechat_errcode"] for each in refusals],
+        app_ids=[each["app_id"] for each in refusals],
+        user_ids=[each["user_id"] for each in refusals],
+        networks=[each["network"] for each in refusals],
+        request_ids=[each["request_id"] for each in refusals],
+    )
+
+
+async def find_refusals(
+    database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
+) -> Sequence[RefusalRow]:
+    """The newest refused logins that the search finds, older than `before`. Raises: StorageUnavailable."""
+    if search.request_id is not None:
+        statement = _BY_REQUEST
+    elif search.user_id is not None:
+        statement = _BY_USER
+    else:
+        statement = _OF_ALL if search.code is None else _BY_CODE
+    # Compares ids, not times: an id begins with its time.
+    until = first_id_at(search.until) if search.until is not None else _LAST_ID
+    return await database.rows(
+        statement,
+        request_id=search.request_id,
+        user_id=search.user_id,
+        code=search.code,
+        first=first_id_at(search.since) if search.since is not None else UUID(int=0),
+        before=min(until, before or _LAST_ID),
+        limit=limit,
+    )
+
+
+async def sweep_refusals(database: Database, *, before: datetime, size: int) -> int:
+    """Delete refused logins from before a time, the oldest first; how many. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        return await transaction.run(_SWEEP, before=first_id_at(before), size=size)

@@ -1,0 +1,32 @@
+"""The table of refused logins."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Index, Text, text
+from sqlalchemy.dialects.postgresql import CIDR
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.tables import TIME
+
+
+class Refusal(SQLModel, table=True):
+    """A login that was refused."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (
+        Index(None, "request_id"),
+        Index(None, "user_id", "id", postgresql_where=text("user_id IS NOT NULL")),
+        Index(None, "code", "id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    at: datetime = Field(sa_type=TIME)
+    code: str = Field(sa_type=Text)
+    wechat_errcode: int | None
+    app_id: str | None = Field(sa_type=Text)
+    user_id: UUID | None
+    """Not a reference: there may be too many to delete in the moment of an erasure."""
+    network: str | None = Field(sa_type=CIDR)
+    """The /24 or /48 of the address."""
+    request_id: str = Field(sa_type=Text)

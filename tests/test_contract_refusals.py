@@ -1,0 +1,238 @@
+"""Refused logins: who answers customers finds out why a phone could not log in at 10:02."""
+
+import json
+from asyncio import to_thread
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.admins import Admin
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.clock import Clock
+from tests.fakes import APP, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import run
+from tests.store.proxy import Proxy
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.refusals.refusals import AT_MOST
+
+ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
+
+
+async def refused(client: httpx.AsyncClient, code: str, **headers: str) -> str:
+    """Log in with a code that is refused; the id that the phone shows."""
+    answer = await client.post("/v1/login", json={"code": code}, headers={**ADDRESS, **headers})
+    assert answer.status_code >= 400
+    request_id: str = answer.json()["request_id"]
+    return request_id
+
+
+async def listed(root: Admin, **query: object) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = (await root.read("/refusals", **query))["items"]
+    return items
+
+
+async def dropped(client: httpx.AsyncClient, reason: str) -> float:
+    lines = (await client.get("/metrics")).text.splitlines()
+    line = next(line for line in lines if line.startswith(f'wxauth_refusals_dropped_total{{reason="{reason}"}}'))
+    return float(line.split()[-1])
+
+
+async def test_the_id_that_the_phone_shows_leads_to_what_was_wrong(
+    client: httpx.AsyncClient, root: Admin, clock: Clock
+) -> None:
+    request_id = await refused(client, "nonsense")
+    await refused(client, "nonsense-too")
+    assert await listed(root, request_id=request_id) == [
+        {
+            "at": clock().isoformat().replace("+00:00", "Z"),
+            "code": "invalid_code",
+            "wechat_errcode": 40029,
+            "app_id": APP["app_id"],
+            "user_id": None,
+            "network": "203.0.113.0/24",
+            "request_id": request_id,
+        }
+    ]
+
+
+async def test_the_person_leads_to_it_too_at_login_and_at_refresh(
+    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, wechat: WeChatByRespx
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    await root.change(user_id, status="disabled")
+    at_login = await refused(client, wechat.code_for("alice"))
+    at_refresh = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    found = await listed(root, user_id=user_id)
+    assert [(each["code"], each["request_id"]) for each in found] == [
+        ("account_disabled", at_refresh.json()["request_id"]),
+        ("account_disabled", at_login),
+    ]
+
+
+async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(
+    client: httpx.AsyncClient, root: Admin, login: LoginAnswer
+) -> None:
+    alice = await login("alice")
+    await client.post("/v1/logout", json={"refresh_token": alice["refresh_token"]})
+    for token in (alice["refresh_token"], "nonsense"):
+        assert (await client.post("/v1/refresh", json={"refresh_token": token})).status_code == 400
+    assert await listed(root) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "app_id"),
+    [
+        ({}, "invalid_request", None),
+        ({"code": "x", "app_id": "wxunknown"}, "unknown_app", "wxunknown"),
+        ({"code": "x", "app_id": "\u0000" * 9}, "unknown_app", None),
+        ({"code": "x", "app_id": "x" * 65}, "unknown_app", None),
+    ],
+)
+async def test_a_request_that_names_no_code_or_app_of_ours_is_one_too(
+    client: httpx.AsyncClient, root: Admin, body: dict[str, str], code: str, app_id: str | None
+) -> None:
+    await client.post("/v1/login", json=body)
+    assert [(each["code"], each["app_id"]) for each in await listed(root)] == [(code, app_id)]
+
+
+async def test_what_was_no_login_is_not_listed(client: httpx.AsyncClient, root: Admin) -> None:
+    await client.get("/v1/me")
+    await client.get("/v1/login")
+    await client.post("/v1/nothing")
+    assert await listed(root) == []
+
+
+async def test_an_ipv6_address_becomes_its_48(client: httpx.AsyncClient, root: Admin) -> None:
+    await refused(client, "nonsense", **{"X-Forwarded-For": "2001:db8:1:2:3:4:5:6"})
+    assert [each["network"] for each in await listed(root)] == ["2001:db8:1::/48"]
+
+
+async def test_they_are_found_by_code_and_time_page_by_page_the_newest_first(
+    client: httpx.AsyncClient, root: Admin, clock: Clock
+) -> None:
+    ids = []
+    for _ in range(3):
+        ids.append(await refused(client, "nonsense"))
+        clock.advance(seconds=60)
+    await client.post("/v1/login", json={})
+    assert [each["request_id"] for each in await listed(root, code="invalid_code")] == ids[::-1]
+    since = clock().isoformat()
+    newest = (await root.read("/refusals", since=since))["items"]
+    assert [each["code"] for each in newest] == ["invalid_request"]
+    earlier = await listed(root, until=since)
+    assert [each["request_id"] for each in earlier] == ids[::-1]
+    page = await root.read("/refusals", code="invalid_code", limit=2)
+    assert [each["request_id"] for each in page["items"]] == [ids[2], ids[1]]
+    rest = await root.read("/refusals", code="invalid_code", limit=2, cursor=page["next_cursor"])
+    assert ([each["request_id"] for each in rest["items"]], rest["next_cursor"]) == ([ids[0]], None)
+
+
+async def test_a_flood_is_only_counted_beyond_a_hundred_a_second(
+    client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    for _ in range(AT_MOST + 5):
+        await client.post("/v1/login", json={})
+    await listed(root)
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == AT_MOST
+    assert await dropped(client, "too_many") == 5
+    clock.advance(seconds=1)
+    await client.post("/v1/login", json={})
+    await listed(root)
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == AT_MOST + 1
+
+
+async def test_they_are_stored_beside_the_requests_and_the_last_ones_at_the_end(
+    make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+) -> None:
+    services = await make_services()
+    await make_client(services).post("/v1/login", json={})
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+    await services.aclose()
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 1
+
+
+@pytest.mark.proxy
+async def test_while_the_database_is_away_they_are_dropped_and_counted(
+    make_services: MakeServices, make_client: MakeClient, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    services = await make_services(database_url=proxy.url)
+    client = make_client(services)
+    await client.post("/v1/login", json={})
+    await proxy.refuse()
+    with pytest.raises(StorageUnavailable):
+        await services.refusals.store()
+    assert await dropped(client, "storage") == 1
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+
+
+async def test_they_are_kept_for_14_days(
+    client: httpx.AsyncClient, root: Admin, services: Services, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    for _ in range(5):
+        await refused(client, "nonsense")
+    await listed(root)
+    clock.advance(days=14)
+    await sweep(services, page_size=2, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 5
+    clock.advance(seconds=1)
+    await sweep(services, page_size=2, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+
+
+async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_stored(
+    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    await refused(client, wechat.code_for("alice"))
+    assert len(await listed(root, user_id=user_id)) == 1
+    await refused(client, wechat.code_for("alice"))
+    assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
+    assert await listed(root) == []
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+
+
+async def test_a_person_takes_their_own_along(
+    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, wechat: WeChatByRespx
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    request_id = await refused(client, wechat.code_for("alice"))
+    await listed(root)
+    await root.change(user_id, status="active")
+    document = (await client.get("/v1/me/export", headers=bearer(await login("alice")))).json()
+    assert [(each["code"], each["request_id"]) for each in document["refusals"]] == [("account_disabled", request_id)]
+
+
+async def test_support_staff_may_read_them_and_nobody_else(
+    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    sue = Admin(client, await login("sue"))
+    problem_of(await sue.ask("GET", "/refusals"), "insufficient_role", 403)
+    await root.change(sue.id, roles=["support"])
+    assert await listed(sue) == []
+    wrong = await sue.ask("GET", "/refusals", params={"user_id": "sue", "limit": 201})
+    assert {error["field"] for error in problem_of(wrong, "invalid_request", 422)["errors"]} == {"user_id", "limit"}
+
+
+@pytest.mark.process
+async def test_a_command_prints_them(client: httpx.AsyncClient, root: Admin, database_url: str, tmp_path: Path) -> None:
+    request_id = await refused(client, "nonsense")
+    expected = await listed(root)
+
+    async def refusals(*arguments: str) -> Any:
+        return await to_thread(run, "refusals", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+
+    shown = (await refusals("--request-id", request_id)).stdout
+    assert "invalid_code (40029)" in shown
+    assert "203.0.113.0/24" in shown
+    assert json.loads((await refusals("--json", "--code", "invalid_code")).stdout)["items"] == expected
+    assert json.loads((await refusals("--json", "--code", "code_used")).stdout)["items"] == []
+    assert (await refusals("--since", "friday")).returncode == 2
