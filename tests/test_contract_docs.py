@@ -50,6 +50,7 @@ from wxauth.server.login.bodies import (
 )
 from wxauth.server.numbers.routes import NumbersAnswer
 from wxauth.server.profile.bodies import PhoneRequest, ProfileChange
+from wxauth.server.refusals.routes import RefusalsAnswer
 from wxauth.server.service.app import create_api
 from wxauth.server.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
 from wxauth.server.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
@@ -134,6 +135,7 @@ MODELS = {
     "RotatedAnswer": RotatedAnswer,
     "WithdrawnAnswer": WithdrawnAnswer,
     "NumbersAnswer": NumbersAnswer,
+    "RefusalsAnswer": RefusalsAnswer,
     "ReportAnswer": ReportAnswer,
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
@@ -194,6 +196,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("rotate_key", "post /v1/admin/keys/rotate"),
         ("withdraw_key", "post /v1/admin/keys/{kid}/withdraw"),
         ("read_numbers", "get /v1/admin/numbers"),
+        ("list_refusals", "get /v1/admin/refusals"),
         ("check_everything", "get /v1/admin/check"),
         ("check_one_app", "post /v1/admin/apps/{app_id}/check"),
         ("list_apps", "get /v1/admin/apps"),

@@ -37,9 +37,9 @@ async def listed(root: Admin, **query: object) -> list[dict[str, Any]]:
     return items
 
 
-async def dropped(client: httpx.AsyncClient, reason: str) -> float:
+async def dropped(client: httpx.AsyncClient, outcome: str) -> float:
     lines = (await client.get("/metrics")).text.splitlines()
-    line = next(line for line in lines if line.startswith(f'wxauth_refusals_dropped_total{{reason="{reason}"}}'))
+    line = next(line for line in lines if line.startswith(f'wxauth_refusals_dropped_total{{outcome="{outcome}"}}'))
     return float(line.split()[-1])
 
 

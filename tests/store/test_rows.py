@@ -71,6 +71,7 @@ def test_all_rooms_with_statements_are_looked_at() -> None:
         "pictures",
         "profile",
         "push",
+        "refusals",
         "risk",
         "service",
         "session_keys",

@@ -132,7 +132,7 @@ class Metrics(Collector):
         self._refusals_dropped = counter(
             "wxauth_refusals_dropped",
             "Refused logins that are only counted, and not listed for support staff, by why.",
-            "reason",
+            "outcome",
         )
         self._wechat_calls = counter(
             "wxauth_wechat_calls",
