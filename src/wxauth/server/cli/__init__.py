@@ -10,7 +10,7 @@ from wxauth import __version__
 SUMMARIES: Final = {
     "admin": "Log in to the administrators' console.",
     "alive": "Check that the service on this machine answers.",
-    "apps": "Manage mini-programs.",
+    "apps": "Manage mini-programs and other apps.",
     "check": "Run the health checks.",
     "clients": "Manage services and sites that use wxauth.",
     "dev": "Run the service for development, with nothing configured.",

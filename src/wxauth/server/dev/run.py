@@ -79,8 +79,6 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
                 language=language,
             )
             _serve(_app(settings, simulated_url), listener, told)
-    except ModuleNotFoundError as exc:
-        raise DevFailed(f"{exc.name} is missing: pip install 'wxauth[dev]'") from None
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
