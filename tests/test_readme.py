@@ -215,7 +215,12 @@ def test_what_to_try_is_what_dev_prints(language: str) -> None:
     readme = ROOT / f"README{language}.md"
     settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
     told = welcome(
-        settings, simulated_url="http://127.0.0.1:8001", site_url="http://127.0.0.1:8004", findings=[], home=HOME
+        settings,
+        simulated_url="http://127.0.0.1:8001",
+        site_url="http://127.0.0.1:8004",
+        findings=[],
+        home=HOME,
+        language="zh" if "zh" in language else "en",
     )
     printed = re.sub(r"(?m)^  ", "", told)
     assert code_blocks(readme, "sh")[0] in printed

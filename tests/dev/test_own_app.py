@@ -73,8 +73,8 @@ def test_an_app_of_the_simulation_is_not_known_beside_ones_own(client: httpx.Cli
 
 
 def test_the_banner_says_which_wechat_it_is_and_what_that_says_of_the_app(dev: Running, wechat_url: str) -> None:
-    assert "with the real WeChat.  已就绪，连接真实微信" in dev.output
-    assert f"WeChat / 微信          {wechat_url}\n" in dev.output
+    assert "wxauth is ready, with the real WeChat.\n" in dev.output
+    assert f"  WeChat      {wechat_url}\n" in dev.output
     assert f"ok    wechat {OWN['WXAUTH_APP_ID']}: " in dev.output
     assert f"ok    wechat {OWN['WXAUTH_APP_ID']} phone: " in dev.output
     assert "BAD" not in dev.output
@@ -107,15 +107,19 @@ def test_the_banner_has_the_address_for_a_phone_in_the_same_network(dev: Running
 
 @pytest.mark.no_signing_key
 @pytest.mark.parametrize(
-    ("locale", "words"), [("C.UTF-8", "the app secret is wrong"), ("zh_CN.UTF-8", "AppSecret 不正确")]
+    ("locale", "words", "end"),
+    [
+        ("C.UTF-8", "the app secret is wrong", "Ctrl-C ends it all"),
+        ("zh_CN.UTF-8", "AppSecret 不正确", "按 Ctrl-C 停止"),
+    ],
 )
 def test_a_secret_that_wechat_refuses_is_told_at_the_start(
-    wechat_url: str, database_url: str, tmp_path: Path, locale: str, words: str
+    wechat_url: str, database_url: str, tmp_path: Path, locale: str, words: str, end: str
 ) -> None:
     env = {**OWN, "WXAUTH_APP_SECRET": "an-old-one", "WXAUTH_WECHAT_BASE_URL": wechat_url, "LC_ALL": locale}
     env |= {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_PORT": str(free_port())}
     with Running(WXAUTH, "dev", cwd=tmp_path, env=env) as command:
-        output = command.wait_for("Ctrl-C ends it all")
+        output = command.wait_for(end)
         assert f"BAD   wechat {OWN['WXAUTH_APP_ID']}: {words}" in output
         assert "an-old-one" not in output
         assert command.end(signal.SIGTERM) == 0
