@@ -18,6 +18,7 @@ from tests.clients import add_client
 from tests.fakes import Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
+from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
 from wxauth.server.clients.clients import Credentials, remove_client
 from wxauth.server.core.services import Services
@@ -132,71 +133,77 @@ async def test_nothing_that_begins_after_a_sign_out_passes(
     await asyncio.gather(*under_way)  # each has had an answer, whichever came first
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        b"",
-        b" ",
-        b":",
-        b"Basic",
-        b"Basic ",
-        b"Basic =",
-        b"Basic ====",
-        b"Basic \xff\xfe",
-        b"Basic !!!!",
-        b"Basic " + b64encode(b""),
-        b"Basic " + b64encode(b":"),
-        b"Basic " + b64encode(b"billing"),
-        b"Basic " + b64encode(b"billing:"),
-        b"Basic " + b64encode(b":secret"),
-        b"Basic " + b64encode(b"billing\0:secret"),
-        b"Basic " + b64encode(b"billing%00:secret"),
-        b"Basic " + b64encode(b"billing%0a:secret"),
-        b"Basic " + b64encode(b"\xff\xfe:\xff"),
-        b"Basic " + b64encode("账单:密钥".encode()),
-        b"Basic " + b64encode(b"%ED%A0%80:%ED%A0%80"),
-        b"Basic " + b64encode(b"BILLING:x"),
-        b"Basic " + b64encode(b"billing' OR 1=1 --:x"),
-        b"Basic " + b64encode(b"billing:" + b"x" * 60_000),
-        b"Basic " + b64encode(b"x" * 60_000 + b":x"),
-        b"Basic " + b64encode(b"billing:x").rstrip(b"="),
-        b"Basic Basic " + b64encode(b"billing:x"),
-        b"Basic," + b64encode(b"billing:x"),
-        b"Basic " + b64encode(b"billing:x") + b", Bearer eyJ",
-        b"Basic\t" + b64encode(b"billing:x"),
-        b"Basic " + b64encode(b"billing:x") + b"\x0b",
-        b'Digest username="billing", realm="", nonce="", uri="/", response=""',
-        b"Negotiate YII=",
-        b"Bearer",
-        b"Bearer ",
-        b"Bearer \xff",
-        b"Bearer \0",
-        b"Bearer a b",
-        b"Bearer " + b"." * 60_000,
-        b"bearer null",
-        b"Bearer undefined",
-        b"wxr_x",
-        b"\xe5\xb0\x8f",
-    ],
-)
+HOSTILE_AUTHORIZATIONS = [
+    b"",
+    b" ",
+    b":",
+    b"Basic",
+    b"Basic ",
+    b"Basic =",
+    b"Basic ====",
+    b"Basic \xff\xfe",
+    b"Basic !!!!",
+    b"Basic " + b64encode(b""),
+    b"Basic " + b64encode(b":"),
+    b"Basic " + b64encode(b"billing"),
+    b"Basic " + b64encode(b"billing:"),
+    b"Basic " + b64encode(b":secret"),
+    b"Basic " + b64encode(b"billing\0:secret"),
+    b"Basic " + b64encode(b"billing%00:secret"),
+    b"Basic " + b64encode(b"billing%0a:secret"),
+    b"Basic " + b64encode(b"\xff\xfe:\xff"),
+    b"Basic " + b64encode("账单:密钥".encode()),
+    b"Basic " + b64encode(b"%ED%A0%80:%ED%A0%80"),
+    b"Basic " + b64encode(b"BILLING:x"),
+    b"Basic " + b64encode(b"billing' OR 1=1 --:x"),
+    b"Basic " + b64encode(b"billing:" + b"x" * 60_000),
+    b"Basic " + b64encode(b"x" * 60_000 + b":x"),
+    b"Basic " + b64encode(b"billing:x").rstrip(b"="),
+    b"Basic Basic " + b64encode(b"billing:x"),
+    b"Basic," + b64encode(b"billing:x"),
+    b"Basic\t" + b64encode(b"billing:x"),
+    b"Basic " + b64encode(b"billing:x") + b"\x0b",
+    b'Digest username="billing", realm="", nonce="", uri="/", response=""',
+    b"Negotiate YII=",
+    b"Bearer",
+    b"Bearer ",
+    b"Bearer \xff",
+    b"Bearer \0",
+    b"Bearer a b",
+    b"Bearer " + b"." * 60_000,
+    b"bearer null",
+    b"Bearer undefined",
+    b"wxr_x",
+    b"\xe5\xb0\x8f",
+]
+
+
 async def test_a_hostile_authorization_header_is_refused(
-    client: httpx.AsyncClient, billing: Credentials, token: str, authorization: bytes
+    client: httpx.AsyncClient, billing: Credentials, token: str
 ) -> None:
-    headers = {"Authorization": authorization}
-    answer = await client.get(VERIFY, headers=headers)
-    problem_of(answer, answer.json()["code"], 401)
-    assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')
-    answer = await client.post(INTROSPECT, data={"token": token}, headers=headers)
-    problem_of(answer, "invalid_client", 401)
-    assert answer.headers["www-authenticate"] == "Basic"
+    with Sweep() as sweep:
+        for authorization in HOSTILE_AUTHORIZATIONS:
+            with sweep.case(authorization[:60]):
+                headers = {"Authorization": authorization}
+                answer = await client.get(VERIFY, headers=headers)
+                problem_of(answer, answer.json()["code"], 401)
+                assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')
+                answer = await client.post(INTROSPECT, data={"token": token}, headers=headers)
+                problem_of(answer, "invalid_client", 401)
+                assert answer.headers["www-authenticate"] == "Basic"
 
 
 async def test_two_authorization_headers_are_a_bad_request(
     client: httpx.AsyncClient, billing: Credentials, token: str
 ) -> None:
-    problem_of(await client.get(VERIFY, headers=[*bearer(token).items()] * 2), "invalid_request", 400)
-    twice = [*basic(*billing).items()] * 2
-    problem_of(await client.post(INTROSPECT, data={"token": token}, headers=twice), "invalid_request", 400)
+    bearers, basics = [*bearer(token).items()], [*basic(*billing).items()]
+    by_proxy = {"Authorization": f"{basics[0][1]}, {basics[0][1]}"}  # which joins what came as two
+    with Sweep() as sweep:
+        for name, verifying, introspecting in (("two", bearers * 2, basics * 2), ("joined", by_proxy, by_proxy)):
+            with sweep.case(name):
+                problem_of(await client.get(VERIFY, headers=verifying), "invalid_request", 400)
+                answer = await client.post(INTROSPECT, data={"token": token}, headers=introspecting)
+                problem_of(answer, "invalid_request", 400)
 
 
 async def test_without_a_database_a_bad_token_is_refused_and_a_good_one_cannot_be_told(
@@ -487,7 +494,7 @@ async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
     assert (await client.post(INTROSPECT, data={"token": token}, headers=headers)).json()["active"] is True
 
 
-@pytest.mark.parametrize("form", ["!{}", "{}!", "{} {}", "{},Basic {}"])
+@pytest.mark.parametrize("form", ["!{}", "{}!", "{} {}"])
 async def test_the_right_credentials_with_something_around_are_refused(
     client: httpx.AsyncClient, billing: Credentials, token: str, form: str
 ) -> None:

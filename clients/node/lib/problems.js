@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
+const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // behind a comma, a server or a proxy has joined it (RFC 9110, 5.3)
 const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
 
 /** Status, headers and body of the answer to a request that is refused. */
@@ -29,15 +30,13 @@ export function problem(refusal, request) {
   return { status, headers, body: JSON.stringify(document) }
 }
 
-/** Every `Authorization` that a request has: Node's, or one of the Fetch standard. */
+/** Every `Authorization` that a request has: Node's, or one of the Fetch standard. Two that were joined are two. */
 export function authorizations(request) {
   const { headers, rawHeaders = [] } = request
-  if (typeof headers.get === 'function') {
-    const value = headers.get('authorization')
-    return value === null ? [] : value.split(', ') // which is how two come here; no token has a comma
-  }
+  const isFetch = typeof headers.get === 'function'
   const sent = rawHeaders.filter((_, index) => index % 2 === 1 && /^authorization$/i.test(rawHeaders[index - 1]))
-  return sent.length > 0 ? sent : [headers.authorization ?? []].flat() // made by hand, as serverless adapters do
+  const made = isFetch ? headers.get('authorization') : headers.authorization // serverless adapters have no raw headers
+  return (sent.length > 0 ? sent : [made ?? []].flat()).flatMap((value) => value.split(ANOTHER_HEADER))
 }
 
 function header({ headers }, name) {

@@ -79,16 +79,20 @@ for (const [name, start] of Object.entries(frameworks)) {
     })
 
     test('two Authorization headers are a bad request', async () => {
-      const authorization = `Authorization: ${issuer.headers().authorization}\r\n`
+      const { authorization } = issuer.headers()
       const { hostname, port, pathname } = new URL(url)
-      const socket = connect(port, hostname)
-      socket.end(`GET ${pathname} HTTP/1.1\r\nHost: ${hostname}\r\nConnection: close\r\n${authorization.repeat(2)}\r\n`)
-      const chunks = []
-      socket.on('data', (chunk) => chunks.push(chunk))
-      await once(socket, 'close')
-      const answer = Buffer.concat(chunks).toString()
-      assert.match(answer, /^HTTP\/1\.1 400 /)
-      assert.match(answer, /"code":"invalid_request".*"errors":\[\]/)
+      const joined = [`${authorization}, ${authorization}`, `Basic eDp5, ${authorization}`] // by a proxy
+      for (const headers of [[authorization, authorization], ...joined.map((value) => [value])]) {
+        const sent = headers.map((value) => `Authorization: ${value}\r\n`).join('')
+        const socket = connect(port, hostname)
+        socket.end(`GET ${pathname} HTTP/1.1\r\nHost: ${hostname}\r\nConnection: close\r\n${sent}\r\n`)
+        const chunks = []
+        socket.on('data', (chunk) => chunks.push(chunk))
+        await once(socket, 'close')
+        const answer = Buffer.concat(chunks).toString()
+        assert.match(answer, /^HTTP\/1\.1 400 /)
+        assert.match(answer, /"code":"invalid_request".*"errors":\[\]/)
+      }
     })
   })
 }

@@ -112,14 +112,22 @@ def bearer_token(*authorizations: str | None) -> str:
 
     Raises: MissingToken, and InvalidRequest for two headers, even if the server has joined them by a comma.
     """
-    values = [value for value in authorizations if value is not None]
-    if len(values) > 1 or _ANOTHER_HEADER.search("".join(values)):
-        raise InvalidRequest("there are two Authorization headers", status=400)
-    scheme, _, token = "".join(values).partition(" ")
+    scheme, _, token = single_authorization(*authorizations).partition(" ")
     token = token.strip(" ")
     if scheme.lower() != "bearer" or not token:
         raise MissingToken("send the access token as 'Authorization: Bearer ...'")
     return token
+
+
+def single_authorization(*authorizations: str | None) -> str:
+    """The one `Authorization` header among these, or "" if there is none.
+
+    Raises: InvalidRequest for two headers, even if a server or a proxy has joined them by a comma (RFC 9110, 5.3).
+    """
+    values = [value for value in authorizations if value is not None]
+    if len(values) > 1 or _ANOTHER_HEADER.search("".join(values)):
+        raise InvalidRequest("there are two Authorization headers", status=400)
+    return "".join(values)
 
 
 def authorizations_of(scope: Scope) -> list[str]:

@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
+from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
 from wxauth.server.core.services import Services
@@ -66,10 +67,7 @@ EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FO
 
 def basic_credentials(request: Request) -> Credentials:
     """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
-    values = request.headers.getlist("authorization")
-    if len(values) > 1:
-        raise InvalidRequest("there are two Authorization headers", status=400)
-    scheme, _, encoded = values[0].partition(" ") if values else ("", "", "")
+    scheme, _, encoded = single_authorization(*request.headers.getlist("authorization")).partition(" ")
     if scheme.lower() != "basic":
         raise InvalidClient("send the service client's name and secret by HTTP Basic")
     try:
