@@ -14,6 +14,7 @@ from tests.problems import problem_of
 
 NO_SITE = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
+    **{"account_app_id": None, "website_app_id": None},
     **{"near": False, "user_code": False, "email_domain": None, "id_token_alg": None},
 }
 SITE = {
@@ -24,6 +25,8 @@ SITE = {
     "redirect_uris": ["https://shop.example.com/callback", "http://127.0.0.1/callback"],
     "logout_uris": ["https://shop.example.com/"],
     "app_id": "wx1a2b3c4d5e6f7a8b",
+    "account_app_id": None,
+    "website_app_id": None,
     "near": True,
     "user_code": True,
     "email_domain": "example.com",
@@ -43,6 +46,8 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("title", {"title": "\u3000 "}),
     ("title", {"title": "\u202epohS"}),
     ("app_id", {"app_id": "wx 1"}),
+    ("account_app_id", {"account_app_id": "wx0000000000000000"}),
+    ("website_app_id", {"website_app_id": "wx0000000000000000"}),
     ("email_domain", {"email_domain": "a@example.com"}),
     ("id_token_alg", {"id_token_alg": "HS256"}),
     ("id_token_alg", {"id_token_alg": "none"}),

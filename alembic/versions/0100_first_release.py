@@ -105,6 +105,8 @@ def upgrade() -> None:
             redirect_uris TEXT[] DEFAULT '{}' NOT NULL,
             logout_uris TEXT[] DEFAULT '{}' NOT NULL,
             app_id TEXT,
+            account_app_id TEXT,
+            website_app_id TEXT,
             near BOOLEAN DEFAULT false NOT NULL,
             user_code BOOLEAN DEFAULT false NOT NULL,
             email_domain TEXT,
@@ -127,7 +129,8 @@ def upgrade() -> None:
             CONSTRAINT clients_id_token_alg_check CHECK ((id_token_alg IS NULL) = (title IS NULL) AND
                 id_token_alg IN ('RS256', 'ES256')),
             CONSTRAINT clients_service_check CHECK (title IS NOT NULL OR NOT (is_public OR near OR user_code)
-                AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, email_domain) = 0)
+                AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, account_app_id, website_app_id,
+                email_domain) = 0)
         )
     """)
     op.execute("""

@@ -12,6 +12,7 @@ import pytest
 from tests.fakes import APP, service_env
 from tests.processes import run
 from wxauth.server.clients.clients import NAME_RULE
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 pytestmark = pytest.mark.process
 
@@ -21,8 +22,8 @@ CALLBACK = "https://shop.example.com/callback"
 
 @pytest.fixture
 def clients(database_url: str, tmp_path: Path) -> Command:
-    async def command(*arguments: str, audience: str = "wxauth") -> CompletedProcess[str]:
-        env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_AUDIENCE": audience}
+    async def command(*arguments: str, audience: str = "wxauth", **env: str) -> CompletedProcess[str]:
+        env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_AUDIENCE": audience, **env}
         done = await to_thread(run, "clients", *arguments, cwd=tmp_path, env=env)
         assert "Traceback" not in done.stderr
         return done
@@ -53,6 +54,8 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "redirect_uris": [CALLBACK, "http://127.0.0.1/callback"],
         "logout_uris": ["https://shop.example.com/"],
         "app_id": "wx1a2b3c4d5e6f7a8b",
+        "account_app_id": None,
+        "website_app_id": None,
         "near": True,
         "user_code": True,
         "email_domain": "example.com",
@@ -123,6 +126,29 @@ async def test_what_is_named_of_a_site_is_changed_and_an_empty_text_takes_it_bac
     (listed,) = json.loads((await clients("list", "--json")).stdout)
     assert (listed["title"], listed["redirect_uris"], listed["email_domain"]) == ("shop", [], "example.com")
     assert listed["id_token_alg"] == "ES256"
+
+
+async def test_a_site_names_apps_of_the_right_kinds_alone(clients: Command, rows: asyncpg.Connection) -> None:
+    page, computer, mobile = ACCOUNT["app_id"], WEBSITE["app_id"], MOBILE_APP["app_id"]
+    apps = {"WXAUTH_APPS": json.dumps([*APPS, ACCOUNT, MOBILE_APP])}
+    await rows.execute(
+        "INSERT INTO apps (app_id, created_at, fields, secrets) VALUES ($1, now(), $2, $3)",
+        *(computer, json.dumps({"kind": "website"}), bytes(64)),
+    )
+    added = await clients("add", "shop", "--redirect-uri", CALLBACK, "--account", page, "--website", computer, **apps)
+    assert added.returncode == 0, added.stderr
+    for option, app_id in (
+        *(("--app", page), ("--app", mobile), ("--account", computer), ("--account", APPS[0]["app_id"])),
+        *(("--account", "wx0000000000000000"), ("--website", page), ("--website", "wx0000000000000000")),
+    ):
+        for command in (("add", "other", "--redirect-uri", CALLBACK), ("set", "shop")):
+            refused = await clients(*command, option, app_id, **apps)
+            assert (refused.returncode, f"Invalid value for {option}" in refused.stderr) == (2, True), refused.stderr
+    (listed,) = json.loads((await clients("list", "--json")).stdout)
+    assert (listed["app_id"], listed["account_app_id"], listed["website_app_id"]) == (None, page, computer)
+    assert (await clients("set", "shop", "--account", "", "--website", "")).returncode == 0
+    (listed,) = json.loads((await clients("list", "--json")).stdout)
+    assert (listed["account_app_id"], listed["website_app_id"]) == (None, None)
 
 
 async def test_a_change_that_makes_what_none_can_be_is_a_wrong_call(clients: Command) -> None:

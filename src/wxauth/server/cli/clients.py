@@ -1,12 +1,13 @@
 """`wxauth clients`: the services that may ask, and the sites that may log people in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
 from wxauth.errors import InvalidRequest
+from wxauth.server.apps.rows import stored_apps
 from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.oauth_options import changes_in, client_options, refused_as_wrong_call
 from wxauth.server.cli.printing import Failed, json_option, show
@@ -17,8 +18,10 @@ from wxauth.server.clients.clients import (
     asked_for,
     change_client,
     check_name,
+    names_apps,
     names_of_others,
     refuse_reserved,
+    refuse_wrong_apps,
     remove_client,
     renew_secret,
 )
@@ -57,6 +60,7 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     """
     with refused_as_wrong_call():
         client = asked_for(client_name, options)  # a wrong call is refused without a database
+        _check_apps(options)
         refuse_reserved(client, _reserved())
     credentials = with_database(lambda database, now: add_client(database, client, now=now))
     _show(client_name, credentials, client.scopes, as_json=as_json)
@@ -72,6 +76,8 @@ def set_command(client_name: str, **options: Any) -> None:
     those of their scopes that are left.
     """
     changes, reserved = changes_in(options), _reserved()
+    with refused_as_wrong_call():
+        _check_apps(changes)
 
     async def change(database: Database, now: datetime) -> Client:
         with refused_as_wrong_call():
@@ -125,6 +131,14 @@ def _reserved() -> Sequence[str]:
     """The names with which a site's tokens would be taken for others, so that `serve` would not start."""
     audience = read_settings(AudienceSettings).audience
     return with_database(lambda database, _: names_of_others(database, audience))
+
+
+def _check_apps(values: Mapping[str, Any]) -> None:
+    """Refuse fields that name an app of another kind. Raises: WrongClient, Failed."""
+    if names_apps(values):
+        settings, stored = read_settings(AudienceSettings), with_database(lambda database, _: stored_apps(database))
+        kinds = {row["app_id"]: row["fields"].get("kind", "mini_program") for row in stored}
+        refuse_wrong_apps(values, kinds | {app.app_id: app.kind for app in settings.apps})
 
 
 def _show(name: str, credentials: Credentials | None, scopes: Sequence[str], *, as_json: bool) -> None:

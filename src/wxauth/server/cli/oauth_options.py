@@ -19,6 +19,8 @@ _HINTS: Final = {
     "device": "--device",
     "is_public": "--public",
     "app_id": "--app",
+    "account_app_id": "--account",
+    "website_app_id": "--website",
     "title": "--title",
     "near": "--near",
     "user_code": "--user-code",
@@ -48,6 +50,8 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         click.option("--logout-uri", "logout_uris", multiple=True, metavar="URI", help=_LOGOUT_URI),
         flag("device", "Allow the device grant: it shows a code itself (RFC 8628)."),
         text("--app", "app_id", "APP_ID", "The app whose code is shown; by default the default app."),
+        text("--account", "account_app_id", "APP_ID", "The service account for its pages in WeChat's browser."),
+        text("--website", "website_app_id", "APP_ID", "The website app for computers with WeChat, beside the code."),
         text("--title", "title", "TITLE", "Its name on the phone; by default NAME."),
         click.option(
             "--scope",

@@ -21,6 +21,12 @@ class _ClientOptions(BaseModel):
     redirect_uris: list[str] | None = Field(default=None, description="Where browsers go with a code.")
     logout_uris: list[str] | None = Field(default=None, description="Where browsers may go after signing out.")
     app_id: str | None = Field(default=None, description="Whose mini-program's code is shown; null: the default app's.")
+    account_app_id: str | None = Field(
+        default=None, description="The service account that logs people in on pages in WeChat's browser; null: none."
+    )
+    website_app_id: str | None = Field(
+        default=None, description="The website app that may log people in on a computer with WeChat; null: none."
+    )
     near: bool | None = Field(default=None, description="Phone and browser must be in one network.")
     user_code: bool | None = Field(default=None, description="People may type the codes of this site.")
     email_domain: str | None = Field(

@@ -47,6 +47,10 @@ class Client(BaseModel):
     logout_uris: list[str] = Field([], examples=[["https://shop.example.com/"]])
     app_id: str | None = None
     """The app whose mini-program code is shown; null: the default app."""
+    account_app_id: str | None = None
+    """The service account by which people log in on its pages in WeChat's browser; null: by a code."""
+    website_app_id: str | None = None
+    """The website app by which people may log in on a computer that has WeChat, beside the code; null: not."""
     near: bool = False
     """Whether phone and browser must be in one network."""
     user_code: bool = False

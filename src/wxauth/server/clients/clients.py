@@ -20,6 +20,7 @@ from wxauth.server.clients.client import CLIENT_NAME, AddedClient, Client, IdTok
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
@@ -53,13 +54,20 @@ _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_HASH: Final = bytes(sha256().digest_size)
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
+_ANY_APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_APPS: Final[Mapping[str, tuple[AppKind, str]]] = {
+    "app_id": ("mini_program", "must be the app_id of a mini-program"),
+    "account_app_id": ("official_account", "must be the app_id of a service account"),
+    "website_app_id": ("website", "must be the app_id of a website app"),
+}
+"""By field of a site, the kind of app that it names, and its rule."""
 # Neither controls nor lone surrogates, nor what reorders the text around it (Unicode, UAX 9): the phone shows a title.
 _TITLE: Final = (
     r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
 )
 _FORMS: Final = {
     "title": (re.compile(_TITLE), "must be 1 to 64 characters, not only spaces, none of them a control"),
-    "app_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "must be the app_id of a mini-program"),
+    **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "must be a domain like example.com"),
     "id_token_alg": (re.compile("|".join(ID_TOKEN_ALGS)), f"must be one of {', '.join(ID_TOKEN_ALGS)}"),
 }
@@ -289,6 +297,22 @@ def refuse_reserved(client: Client, reserved: Collection[str]) -> None:
         raise WrongClient(
             "name", "must not be a site's: it is the audience's or an app's, and tokens would be confused"
         )
+
+
+def names_apps(values: Mapping[str, Any]) -> bool:
+    """Whether these fields of a site name an app."""
+    return any(values.get(field) for field in _APPS)
+
+
+def refuse_wrong_apps(values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
+    """Refuse fields of a site that name an app of another kind. Only a mini-program may be added later.
+
+    Raises: WrongClient.
+    """
+    for field, (kind, rule) in _APPS.items():
+        app_id = values.get(field)
+        if app_id and kinds.get(app_id, "mini_program") != kind:
+            raise WrongClient(field, rule)
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:

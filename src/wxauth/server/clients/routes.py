@@ -1,6 +1,7 @@
 """`/v1/admin/clients`: administrators say which services may ask, and which sites may log people in."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients import clients
@@ -18,7 +19,7 @@ from wxauth.server.clients.bodies import (
 from wxauth.server.clients.client import AddedClient
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.uris import URI_RULE
-from wxauth.server.core.services import ServicesDep
+from wxauth.server.core.services import Services, ServicesDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.direct import Router
 
@@ -46,6 +47,7 @@ async def add_client(
     """
     now, settings = services.clock(), services.settings
     client = clients.asked_for(body.name, body.model_dump(exclude={"name"}))
+    await _check_apps(services, client.model_dump())
     clients.refuse_reserved(client, await clients.names_of_others(services.database, settings.audience, settings.apps))
     credentials = await clients.add_client(services.database, client, by=administrator, now=now)
     added = AddedClient(**client.model_dump(), created_at=now)
@@ -65,11 +67,12 @@ async def change_client(
     `redirect_uris` or `device` make a site of a service; a site remains a site. A site's sessions go on, but their next
     tokens lack the scopes that the site has lost.
     """
-    now, settings = services.clock(), services.settings
+    now, settings, changes = services.clock(), services.settings, body.model_dump(exclude_unset=True)
+    await _check_apps(services, changes)
     changed = await clients.change_client(
         services.database,
         name,
-        body.model_dump(exclude_unset=True),
+        changes,
         reserved=await clients.names_of_others(services.database, settings.audience, settings.apps),
         by=administrator,
         now=now,
@@ -99,3 +102,10 @@ async def renew_client_secret(
         "client_secret": credentials.client_secret,
         "scopes": list(scopes),
     }
+
+
+async def _check_apps(services: Services, values: Mapping[str, Any]) -> None:
+    """Refuse fields that name an app of another kind. Raises: WrongClient, StorageUnavailable."""
+    if clients.names_apps(values):
+        await services.apps.refresh()  # it may have been added just now, at another replica
+        clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in services.apps.all()})

@@ -42,7 +42,8 @@ class StoredClient(SQLModel, table=True):
         ),
         CheckConstraint(
             "title IS NOT NULL OR NOT (is_public OR near OR user_code)"
-            " AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, email_domain) = 0",
+            " AND cardinality(logout_uris) = 0"
+            " AND num_nonnulls(app_id, account_app_id, website_app_id, email_domain) = 0",
             name="service",
         ),
     )
@@ -57,6 +58,8 @@ class StoredClient(SQLModel, table=True):
     redirect_uris: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": _EMPTY})
     logout_uris: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": _EMPTY})
     app_id: str | None = Field(sa_type=Text)
+    account_app_id: str | None = Field(sa_type=Text)
+    website_app_id: str | None = Field(sa_type=Text)
     near: bool = Field(sa_column_kwargs={"server_default": _FALSE})
     user_code: bool = Field(sa_column_kwargs={"server_default": _FALSE})
     email_domain: str | None = Field(sa_type=Text)

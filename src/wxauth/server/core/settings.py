@@ -279,6 +279,7 @@ class AudienceSettings(DatabaseSettings):
     """What `wxauth clients add` and `set` need."""
 
     audience: TokenAudience = _DEFAULT_AUDIENCE
+    apps: Annotated[tuple[App, ...], NoDecode, AppList] = ()
 
 
 class Settings(DatabaseSettings):
