@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -371,11 +372,22 @@ def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
 
 
 def test_the_locks_agree_on_every_version_but_the_oldest() -> None:
-    assert len(LOCKS) == 5
+    assert len(LOCKS) == 6
     everything = pins(ROOT / "requirements-dev.lock")
     for lock in LOCKS:
         if lock != LOWEST_LOCK:
             assert pins(lock).items() <= everything.items()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("script", ["dev", "test", "check"])
+def test_a_script_of_a_fresh_clone_explains_itself_without_an_install(tmp_path: Path, script: str) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    for file in (*LOCKS, ROOT / "pyproject.toml"):
+        shutil.copy(file, tmp_path)
+    told = subprocess.check_output([tmp_path / "scripts" / script, "--help"], text=True)
+    assert told.startswith((ROOT / "scripts" / script).read_text().splitlines()[1].removeprefix("# "))
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_the_guard_is_tested_with_the_oldest_versions_that_it_takes() -> None:
@@ -394,9 +406,14 @@ def test_the_locks_have_what_the_project_names() -> None:
             *project["project"]["optional-dependencies"]["server"],
         ],
         "requirements-build.lock": project["build-system"]["requires"],
+        "requirements-run.lock": [
+            *project["project"]["optional-dependencies"]["dev"],
+            *project["project"]["optional-dependencies"]["server"],
+            *project["dependency-groups"]["build"],
+        ],
     }
     for lock, requirements in named.items():
-        names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+        names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} - {"wxauth"}
         assert names <= set(pins(ROOT / lock))
 
 
