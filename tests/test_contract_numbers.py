@@ -45,6 +45,21 @@ async def test_thirty_days_are_told_unless_another_number_is_asked_for(root: Adm
         assert problem["errors"][0]["field"] == "days"
 
 
+async def test_days_begin_where_the_reader_is(
+    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+) -> None:
+    clock.advance(hours=7, minutes=59)  # one minute to midnight in China
+    await login("alice")
+    clock.advance(minutes=1)
+    again = Admin(client, await login("root"))
+    assert await days_of(again, days=2, utc_offset=480) == [("2026-11-20", 2, 2), ("2026-11-21", 0, 1)]
+    assert await days_of(again, days=2, utc_offset=-720) == [("2026-11-19", 1, 1), ("2026-11-20", 1, 2)]
+    assert await days_of(again, days=1) == [("2026-11-20", 2, 3)]
+    for wrong in ("-721", "841", "Asia/Shanghai"):
+        problem = problem_of(await again.ask("GET", "/numbers", params={"utc_offset": wrong}), "invalid_request", 422)
+        assert problem["errors"][0]["field"] == "utc_offset"
+
+
 async def test_a_login_that_is_refused_because_of_a_ban_is_none(
     root: Admin, login: LoginAnswer, wechat: WeChatByRespx
 ) -> None:
@@ -64,7 +79,7 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(
     replicas = [await make_services() for _ in range(3)]
     clients = [make_client(replica) for replica in replicas]
     async with rows.transaction():
-        await rows.execute("LOCK TABLE daily_numbers IN ACCESS EXCLUSIVE MODE")
+        await rows.execute("LOCK TABLE hourly_numbers IN ACCESS EXCLUSIVE MODE")
         for client in clients * 2:
             answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
             assert answer.status_code == 200
@@ -108,7 +123,7 @@ async def test_the_rows_of_a_day_long_over_become_one_and_tell_the_same(
     clock.advance(days=8)
     for _ in range(2):
         await asyncio.gather(*(services.numbers.sum_up() for _ in range(3)))
-        stored = await rows.fetch("SELECT new_users, logins FROM daily_numbers")
+        stored = await rows.fetch("SELECT new_users, logins FROM hourly_numbers")
         assert [tuple(row) for row in stored] == [(4, 4)]
 
 

@@ -299,13 +299,13 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX attempts_since_idx ON attempts (since)")
     op.execute("""
-        CREATE TABLE daily_numbers (
-            day DATE NOT NULL,
+        CREATE TABLE hourly_numbers (
+            hour TIMESTAMP WITH TIME ZONE NOT NULL,
             process UUID NOT NULL,
             new_users BIGINT NOT NULL,
             logins BIGINT NOT NULL,
-            CONSTRAINT daily_numbers_pkey PRIMARY KEY (day, process),
-            CONSTRAINT daily_numbers_numbers_check CHECK (new_users >= 0 AND logins >= 0)
+            CONSTRAINT hourly_numbers_pkey PRIMARY KEY (hour, process),
+            CONSTRAINT hourly_numbers_numbers_check CHECK (new_users >= 0 AND logins >= 0)
         )
     """)
     op.execute("""
@@ -678,13 +678,13 @@ def downgrade() -> None:
     op.execute("DROP TABLE push_messages")
     op.execute("DROP TABLE profile_changes")
     op.execute("DROP TABLE id_token_keys")
+    op.execute("DROP TABLE hourly_numbers")
     op.execute("DROP TABLE feed_swept")
     op.execute("DROP TABLE feed")
     op.execute("DROP TABLE events_unplaced")
     op.execute("DROP TABLE events")
     op.execute("DROP TABLE erasures")
     op.execute("DROP TABLE deliveries")
-    op.execute("DROP TABLE daily_numbers")
     op.execute("DROP TABLE console_sessions")
     op.execute("DROP TABLE consents")
     op.execute("DROP TABLE clients")

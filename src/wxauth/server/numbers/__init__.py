@@ -1,1 +1,1 @@
-"""Users, sessions and logins, counted for each day."""
+"""Users, sessions and logins, counted for each hour."""

@@ -1,4 +1,6 @@
-"""Logins and new users of each day: counted in memory as they happen, and stored every few seconds.
+"""Logins and new users of each hour: counted in memory as they happen, and stored every few seconds.
+
+Hours, because a day begins at another time for whoever reads it elsewhere.
 
 No login writes, or waits for, a row that another one writes. Each process stores what it has counted so far in rows of
 its own, so that a statement that is sent twice counts once. Where a process is killed, its last seconds are lost.
@@ -7,7 +9,7 @@ its own, so that a statement that is sent twice counts once. Where a process is 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -20,7 +22,7 @@ from wxauth.server.numbers.rows import DayRow, numbers_of, store_numbers, sum_up
 STORE_PAUSE: Final = 5.0
 """Seconds between two times that what was counted is stored."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
-"""A day's rows become one after this. By then no process counts that day, even after days without a database."""
+"""An hour's rows become one after this. By then no process counts it, even after days without a database."""
 FAREWELL: Final = 2.0
 """Seconds for the last store when the service ends."""
 
@@ -28,7 +30,7 @@ log = get_logger()
 
 
 @dataclass(slots=True)
-class _Day:
+class _Hour:
     new_users: int = 0
     logins: int = 0
     is_stored: bool = False
@@ -57,26 +59,27 @@ class Numbers:
         self._clock = clock
         self._store_pause = store_pause
         self._process: UUID = uuid4()
-        self._days: dict[date, _Day] = {}
+        self._hours: dict[datetime, _Hour] = {}
         self._storing = asyncio.Lock()
 
     def count_login(self, *, is_new: bool, at: datetime) -> None:
         """Count a login."""
-        today = _day_of(at)
-        day = self._days.get(today)
-        if day is None:
-            day = self._days[today] = _Day()
-        day.logins += 1
-        day.new_users += is_new
-        day.is_stored = False
+        this_one = _hour_of(at)
+        hour = self._hours.get(this_one)
+        if hour is None:
+            hour = self._hours[this_one] = _Hour()
+        hour.logins += 1
+        hour.new_users += is_new
+        hour.is_stored = False
 
-    async def overview(self, *, days: int) -> Overview:
-        """What there is, and so many days, today being the last. Raises: StorageUnavailable."""
+    async def overview(self, *, days: int, utc_offset: timedelta) -> Overview:
+        """What there is, and so many days of that offset, today being the last. Raises: StorageUnavailable."""
         now = self._clock()
         await self.store()
         there_are = await totals(self._database, now=now)
-        last = _day_of(now)
-        found = await numbers_of(self._database, first=last - timedelta(days=days - 1), last=last)
+        last = (now.astimezone(UTC) + utc_offset).date()
+        first = last - timedelta(days=days - 1)
+        found = await numbers_of(self._database, first=first, last=last, utc_offset=utc_offset)
         return Overview(there_are["users"], there_are["sessions"], found)
 
     async def store(self) -> None:
@@ -96,8 +99,8 @@ class Numbers:
                 log.exception("numbers_not_stored")
 
     async def sum_up(self) -> None:
-        """Make one row of each day that is long over. Raises: StorageUnavailable."""
-        await sum_up(self._database, before=_day_of(self._clock() - SUMMED_UP_AFTER))
+        """Make one row of each hour that is long over. Raises: StorageUnavailable."""
+        await sum_up(self._database, before=_hour_of(self._clock() - SUMMED_UP_AFTER))
 
     async def aclose(self) -> None:
         """Store the last counts, if that takes only a moment."""
@@ -108,7 +111,7 @@ class Numbers:
             log.warning("numbers_not_stored", reason="the service has ended")
 
     async def _store(self) -> None:
-        counted = {day: it for day, it in self._days.items() if not it.is_stored}
+        counted = {hour: it for hour, it in self._hours.items() if not it.is_stored}
         if not counted:
             return
         for it in counted.values():
@@ -117,7 +120,7 @@ class Numbers:
             await store_numbers(
                 self._database,
                 self._process,
-                days=list(counted),
+                hours=list(counted),
                 new_users=[it.new_users for it in counted.values()],
                 logins=[it.logins for it in counted.values()],
             )
@@ -125,10 +128,10 @@ class Numbers:
             for it in counted.values():
                 it.is_stored = False
             raise
-        today = _day_of(self._clock())
-        for day in [day for day, it in self._days.items() if it.is_stored and today - day > timedelta(days=1)]:
-            del self._days[day]
+        now = self._clock()
+        for hour in [hour for hour, it in self._hours.items() if it.is_stored and now - hour > timedelta(days=1)]:
+            del self._hours[hour]
 
 
-def _day_of(time: datetime) -> date:
-    return time.astimezone(UTC).date()
+def _hour_of(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

@@ -1,6 +1,6 @@
 """`GET /v1/admin/numbers`: how many users and sessions there are, and what has happened on each of the last days."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Final
 
 from fastapi import Query
@@ -21,10 +21,14 @@ class NumbersQuery(BaseModel):
     """Which days to read."""
 
     days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
+    utc_offset: Annotated[int, Field(ge=-12 * 60, le=14 * 60)] = Field(
+        default=0,
+        description="Where the days begin: minutes east of UTC, such as 480 for China. Counted in whole hours.",
+    )
 
 
 class DayAnswer(TypedDict):
-    """What has happened on a day, in UTC."""
+    """What has happened on a day."""
 
     date: Annotated[date, Field(examples=["2026-11-20"])]
     new_users: Annotated[int, Field(examples=[12])]
@@ -47,7 +51,7 @@ async def read_numbers(_: StaffDep, services: ServicesDep, query: Annotated[Numb
 
     Of other processes than the one that answers, the last seconds are not in it yet.
     """
-    found = await services.numbers.overview(days=query.days)
+    found = await services.numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
     return {
         "users": found.users,
         "sessions": found.sessions,

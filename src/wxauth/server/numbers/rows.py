@@ -1,7 +1,7 @@
 """The numbers of users, sessions and logins, found without reading all rows."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final, TypedDict
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
 
 SUMS: Final = UUID(int=0)
-"""Stands for all processes, in the one row of a day that is long over."""
+"""Stands for all processes, in the one row of an hour that is long over."""
 
 
 class DayRow(TypedDict):
@@ -50,28 +50,38 @@ OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expi
 _TOTALS: Final = Statement[TotalsRow](
     f"SELECT ({estimate_of('users', 'true')}) AS users, ({OPEN_SESSIONS_PART}) AS sessions"
 )
-# Stores a process's whole count of each day, not an increment: written twice, it is the same.
+# Stores a process's whole count of each hour, not an increment: written twice, it is the same.
 _STORE: Final = Statement[Nothing]("""
-INSERT INTO daily_numbers (day, process, new_users, logins)
-SELECT day, :process, new_users, logins
-  FROM unnest(:days::date[], :new_users::bigint[], :logins::bigint[]) AS counted (day, new_users, logins)
-ON CONFLICT (day, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
+INSERT INTO hourly_numbers (hour, process, new_users, logins)
+SELECT hour, :process, new_users, logins
+  FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
+ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """)
 # Gives a row for every day, even if nothing has happened.
 _DAYS: Final = Statement[DayRow]("""
-SELECT d::date AS day, COALESCE(sum(new_users), 0)::bigint AS new_users, COALESCE(sum(logins), 0)::bigint AS logins
+WITH bounds AS (
+    SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS first,
+           (:last::date + 1)::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS after_last
+), counted AS (
+    SELECT (hour AT TIME ZONE 'UTC' + :utc_offset::interval)::date AS day,
+           sum(new_users)::bigint AS new_users, sum(logins)::bigint AS logins
+      FROM hourly_numbers, bounds
+     WHERE hour >= bounds.first AND hour < after_last
+     GROUP BY 1
+)
+SELECT d::date AS day, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0) AS logins
   FROM generate_series(:first::date::timestamp, :last::date::timestamp, interval '1 day') AS d
-  LEFT JOIN daily_numbers ON day = d::date
- GROUP BY d ORDER BY d
+  LEFT JOIN counted ON day = d::date
+ ORDER BY d
 """)
 _SUM_UP: Final = Statement[Nothing]("""
 WITH gone AS (
-    DELETE FROM daily_numbers WHERE day < :before AND process <> :sums RETURNING day, new_users, logins
+    DELETE FROM hourly_numbers WHERE hour < :before AND process <> :sums RETURNING hour, new_users, logins
 )
-INSERT INTO daily_numbers (day, process, new_users, logins)
-SELECT day, :sums, sum(new_users), sum(logins) FROM gone GROUP BY day
-ON CONFLICT (day, process) DO UPDATE
-   SET new_users = daily_numbers.new_users + excluded.new_users, logins = daily_numbers.logins + excluded.logins
+INSERT INTO hourly_numbers (hour, process, new_users, logins)
+SELECT hour, :sums, sum(new_users), sum(logins) FROM gone GROUP BY hour
+ON CONFLICT (hour, process) DO UPDATE
+   SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
 
 
@@ -83,18 +93,18 @@ async def totals(database: Database, *, now: datetime) -> TotalsRow:
 
 
 async def store_numbers(
-    database: Database, process: UUID, *, days: Sequence[date], new_users: Sequence[int], logins: Sequence[int]
+    database: Database, process: UUID, *, hours: Sequence[datetime], new_users: Sequence[int], logins: Sequence[int]
 ) -> None:
-    """Store all that a process has counted on these days. Raises: StorageUnavailable."""
-    await database.run(_STORE, process=process, days=days, new_users=new_users, logins=logins)
+    """Store all that a process has counted in these hours. Raises: StorageUnavailable."""
+    await database.run(_STORE, process=process, hours=hours, new_users=new_users, logins=logins)
 
 
-async def numbers_of(database: Database, *, first: date, last: date) -> Sequence[DayRow]:
-    """What all processes have counted on each of these days. Raises: StorageUnavailable."""
-    return await database.rows(_DAYS, first=first, last=last)
+async def numbers_of(database: Database, *, first: date, last: date, utc_offset: timedelta) -> Sequence[DayRow]:
+    """What all processes have counted on each of these days of that offset. Raises: StorageUnavailable."""
+    return await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
 
 
-async def sum_up(database: Database, *, before: date) -> None:
-    """Make one row of each day's that is long over, however many processes have counted. Raises: StorageUnavailable."""
+async def sum_up(database: Database, *, before: datetime) -> None:
+    """Make one row of an hour's that is long over, however many processes counted. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         await transaction.run(_SUM_UP, before=before, sums=SUMS)
