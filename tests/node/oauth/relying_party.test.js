@@ -2,44 +2,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as client from 'openid-client'
+import { browse, json, phone } from './person.js'
 
 const { SERVICE_URL, SHOP_SECRET } = process.env
 const CALLBACK = 'http://127.0.0.1/callback'
 const insecure = { execute: [client.allowInsecureRequests] }
-
-async function json(path, body, headers = {}) {
-  const answer = await fetch(SERVICE_URL + path, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
-    body: JSON.stringify(body),
-  })
-  assert.ok(answer.ok, `${path}: ${answer.status}`)
-  return answer.status === 204 ? null : answer.json()
-}
-
-/** A phone: claims what is shown, and says yes. */
-async function phone(person) {
-  const { access_token, user } = await json('/v1/login', { code: person })
-  const authorization = { authorization: `Bearer ${access_token}` }
-  const decide = async (scene, verdict = 'approve') => {
-    const { id } = await json('/v1/me/scans', { scene, entry_scene: 1047 }, authorization)
-    await json(`/v1/me/scans/${id}/${verdict}`, { login_code: person }, authorization)
-  }
-  return { user, decide }
-}
-
-/** A browser that is sent to the page, and comes back with what the site is told. */
-async function browse(url, decide, verdict) {
-  const page = await fetch(url)
-  assert.equal(page.status, 200)
-  const cookie = page.headers.get('set-cookie').split(';')[0]
-  const html = await page.text()
-  await decide(/\/v1\/scans\/([\w-]{22})\/code/.exec(html)[1], verdict)
-  const [, next] = /href="(\/v1\/authorize\/[\w-]{22}\/next)"/.exec(html)
-  const answer = await fetch(SERVICE_URL + next, { headers: { cookie }, redirect: 'manual' })
-  assert.equal(answer.status, 303)
-  return new URL(answer.headers.get('location'))
-}
 
 const KINDS = {
   'a confidential site': () => client.discovery(new URL(SERVICE_URL), 'shop', SHOP_SECRET, undefined, insecure),
