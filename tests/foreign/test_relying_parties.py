@@ -1,11 +1,13 @@
-"""Sites made with others' libraries, beside a running `wxauth dev`: openid-client in Node, Authlib in Python."""
+"""Sites made with others' libraries, beside a running `wxauth dev`: openid-client, Auth.js, better-auth and Authlib."""
 
 import json
 import re
+import shlex
 import subprocess
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,7 +15,8 @@ import httpx
 import pytest
 
 from tests.processes import WXAUTH, Running, free_port
-from tests.programs import run_node_tests
+from tests.programs import NODE_TESTS, run_node_tests
+from tests.test_readme import DOCS, code_blocks
 
 with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
     from authlib.integrations.httpx_client import AsyncOAuth2Client
@@ -21,13 +24,14 @@ with warnings.catch_warnings(record=True):  # Authlib announces what its next ve
 
 pytestmark = pytest.mark.process
 
+GUIDE = DOCS / "openid-provider.md"
 CALLBACK = "http://127.0.0.1/callback"
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Where things are, and the secret of a site."""
+    """Where things are, and the secrets of sites."""
     folder = tmp_path_factory.mktemp("sites")
     ports = [str(free_port()) for _ in range(3)]
     options = [word for pair in zip(("--port", "--wechat-port", "--site-port"), ports, strict=True) for word in pair]
@@ -39,12 +43,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             [command, "clients", "add", "shop", "--device", *uris], capture_output=True, text=True, check=True
         )
         subprocess.run([command, "clients", "add", "page", "--public", *uris], capture_output=True, check=True)
-        yield {"SERVICE_URL": f"http://127.0.0.1:{ports[0]}", "SHOP_SECRET": json.loads(shop.stdout)["client_secret"]}
+        shown = code_blocks(GUIDE, "sh")[0].replace("\\\n", "")
+        words = shlex.split(shown.replace("https://portal.example.com", "http://127.0.0.1"))[1:]
+        portal = subprocess.run([command, *words, "--json"], capture_output=True, text=True, check=True)
+        yield {
+            "SERVICE_URL": f"http://127.0.0.1:{ports[0]}",
+            "SHOP_SECRET": json.loads(shop.stdout)["client_secret"],
+            "PORTAL_SECRET": json.loads(portal.stdout)["client_secret"],
+        }
 
 
 @pytest.mark.node
 def test_openid_client(world: dict[str, str]) -> None:
     run_node_tests("oauth/relying_party.test.js", world)
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("library", ["auth_js", "better_auth"])
+def test_a_library_that_is_set_up_as_the_guide_shows(world: dict[str, str], library: str, tmp_path: Path) -> None:
+    for block in code_blocks(GUIDE, "js"):
+        if named := re.match(r"// ([\w.]+)\.js\n", block):
+            (tmp_path / f"{named[1]}.mjs").write_text(block)
+    (tmp_path / "node_modules").symlink_to(NODE_TESTS / "node_modules")
+    run_node_tests(f"oauth/{library}.test.js", {**world, "GUIDE": str(tmp_path)})
 
 
 async def by_scan(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
