@@ -17,6 +17,7 @@ from wxauth.server.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "wxauth": ("login", "guarded", "refresh"),
+    "go_whole": ("login", "guarded"),
     "go": ("login", "guarded"),
     "express": ("login", "guarded"),
     "floor": ("login", "guarded"),
@@ -26,6 +27,8 @@ KINDS_OF: dict[str, tuple[Kind, ...]] = {
 """The situations that a service takes part in."""
 NAMES = tuple(KINDS_OF)
 
+_ROWS = ("users", "identities", "sessions")
+"""The tables of a service that keeps sessions."""
 _APP = {"APP_ID": "wxbench00000000001", "APP_SECRET": secrets.token_hex(16)}
 _SECRET_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 
@@ -81,7 +84,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         subprocess.run([sys.executable, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
         command = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
         with running(name, *command, port=port, folder=folder, env=env) as pid:
-            yield Contender(name, pid, port, database_url, row_counts=("users", "identities", "sessions"))
+            yield Contender(name, pid, port, database_url, row_counts=_ROWS)
         return
     options = {"host": "127.0.0.1", "port": port}
     if name == "floor":  # the tutorial runs with uvicorn's own settings
@@ -93,10 +96,11 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         JWT_SECRET=_SECRET_KEY,
         PORT=str(port),
         NODE_ENV="production",
+        WORK=name.partition("_")[2],
         UVICORN_OPTIONS=json.dumps(options),
     )
     program, *arguments = (
         command_of(name, folder) if name in PEERS else (sys.executable, "-m", f"benchmarks.services.{name}")
     )
     with running(name, *arguments, program=program, port=port, folder=folder, env=env) as pid:
-        yield Contender(name, pid, port, database_url)
+        yield Contender(name, pid, port, database_url, row_counts=_ROWS if name == "go_whole" else ("users",))

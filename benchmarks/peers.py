@@ -9,18 +9,19 @@ from pathlib import Path
 
 from benchmarks.processes import ROOT
 
-PEERS = ("go", "express")
+_GO = ("go", "go_whole")
+PEERS = (*_GO, "express")
 
 _SOURCES = ROOT / "benchmarks/services"
 _EXPRESS = _SOURCES / "express"
-_GOPATH = Path("/usr/share/gocode")
-"""Where Debian puts Go's packages."""
-_PGX = _GOPATH / "src/github.com/jackc/pgx"
+_GOPATH = [path for path in (*os.environ.get("GOPATH", "").split(os.pathsep), "/usr/share/gocode") if path]
+"""The last is where Debian puts Go's packages."""
+_PGX = "src/github.com/jackc/pgx"
 
 
 def missing(name: str) -> str | None:
     """What this machine lacks for this service; None where all is there."""
-    if name == "go" and not (shutil.which("go") and _PGX.is_dir()):
+    if name in _GO and not (shutil.which("go") and any(Path(path, _PGX).is_dir() for path in _GOPATH)):
         return "apt-get install golang golang-github-jackc-pgx-v4-dev"
     if name == "express" and not (shutil.which("node") and shutil.which("npm")):
         return "apt-get install nodejs npm"
@@ -29,10 +30,10 @@ def missing(name: str) -> str | None:
 
 def command_of(name: str, folder: Path) -> Sequence[str]:
     """Build this service; how to run it."""
-    if name == "go":
-        binary = folder / "go-peer"
-        env = {**os.environ, "GO111MODULE": "off", "GOPATH": str(_GOPATH), "GOFLAGS": ""}
-        _run("go", "build", "-o", str(binary), str(_SOURCES / "go/main.go"), env=env)
+    if name in _GO:
+        binary = folder / f"{name}-peer"
+        env = {**os.environ, "GO111MODULE": "off", "GOPATH": os.pathsep.join(_GOPATH), "GOFLAGS": ""}
+        _run("go", "build", "-o", str(binary), *map(str, sorted(_SOURCES.glob("go/*.go"))), env=env)
         return [str(binary)]
     _run("npm", "ci", "--prefix", str(_EXPRESS), "--loglevel=error", env=dict(os.environ))
     return [shutil.which("node") or "node", str(_EXPRESS / "app.js")]

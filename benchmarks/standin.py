@@ -14,6 +14,7 @@ CODE2SESSION = b"GET /sns/jscode2session?"
 
 _END_OF_REQUEST = b"\r\n\r\n"
 _OPENID = "oBenchmark{:018d}"
+_UNIONID = "uBenchmark{:018d}"
 
 
 def code_for(person: int, number: int) -> bytes:
@@ -29,8 +30,9 @@ def openid_of(person: int) -> bytes:
 def code2session(target: bytes) -> bytes:
     """The body that answers a request with this target."""
     start = target.index(b"js_code=") + len(b"js_code=")
-    openid = openid_of(int(target[start : start + 12]))
-    return b'{"session_key":"tiihtNczf5v6AKRyjwEUhQ==","openid":"%b"}' % openid
+    person = int(target[start : start + 12])
+    unionid = _UNIONID.format(person).encode()
+    return b'{"session_key":"tiihtNczf5v6AKRyjwEUhQ==","openid":"%b","unionid":"%b"}' % (openid_of(person), unionid)
 
 
 class StandIn:

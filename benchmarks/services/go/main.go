@@ -1,5 +1,5 @@
 // A peer in Go: net/http and pgx, ES256. As little as the floor does: no sessions, no refresh token, nothing sealed,
-// nothing logged.
+// nothing logged. With WORK=whole it does what wxauth does instead: whole.go.
 package main
 
 import (
@@ -56,6 +56,13 @@ type claims struct {
 	Expires  int64  `json:"exp"`
 }
 
+type wechatUser struct {
+	OpenID     string `json:"openid"`
+	UnionID    string `json:"unionid"`
+	SessionKey string `json:"session_key"`
+	ErrCode    int    `json:"errcode"`
+}
+
 type user struct {
 	ID          string    `json:"id"`
 	OpenID      string    `json:"openid"`
@@ -69,13 +76,14 @@ type service struct {
 	key    *ecdsa.PrivateKey
 }
 
-func (s *service) logIn(w http.ResponseWriter, r *http.Request) {
+// exchange asks WeChat who sent the code. Where that fails, the answer has been written.
+func (s *service) exchange(w http.ResponseWriter, r *http.Request) (wechat wechatUser, ok bool) {
 	var body struct {
 		Code string `json:"code"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64*1024)).Decode(&body); err != nil || body.Code == "" {
 		http.Error(w, "invalid request", http.StatusBadRequest)
-		return
+		return wechat, false
 	}
 	query := url.Values{
 		"appid":      {os.Getenv("APP_ID")},
@@ -87,21 +95,24 @@ func (s *service) logIn(w http.ResponseWriter, r *http.Request) {
 	request, err := http.NewRequestWithContext(r.Context(), http.MethodGet, target, nil)
 	if err != nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)
-		return
+		return wechat, false
 	}
 	answer, err := s.client.Do(request)
 	if err != nil {
 		http.Error(w, "WeChat does not answer", http.StatusServiceUnavailable)
-		return
+		return wechat, false
 	}
 	defer answer.Body.Close()
-	var wechat struct {
-		OpenID     string `json:"openid"`
-		SessionKey string `json:"session_key"`
-		ErrCode    int    `json:"errcode"`
-	}
 	if err := json.NewDecoder(answer.Body).Decode(&wechat); err != nil || wechat.ErrCode != 0 {
 		http.Error(w, "WeChat refused the code", http.StatusBadRequest)
+		return wechat, false
+	}
+	return wechat, true
+}
+
+func (s *service) logIn(w http.ResponseWriter, r *http.Request) {
+	wechat, ok := s.exchange(w, r)
+	if !ok {
 		return
 	}
 	var id string
@@ -109,7 +120,8 @@ func (s *service) logIn(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
 		return
 	}
-	token, err := s.sign(id, time.Now().Unix())
+	now := time.Now().Unix()
+	token, err := s.sign(claims{issuer, audience, id, now, now + ttl})
 	if err != nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
@@ -118,13 +130,13 @@ func (s *service) logIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *service) readMe(w http.ResponseWriter, r *http.Request) {
-	subject, err := s.verified(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
-	if err != nil {
+	var said claims
+	if err := s.verify(bearer(r), &said); err != nil || !said.areGood() {
 		http.Error(w, "invalid token", http.StatusUnauthorized)
 		return
 	}
 	var found user
-	row := s.pool.QueryRow(r.Context(), selectUser, subject)
+	row := s.pool.QueryRow(r.Context(), selectUser, said.Subject)
 	if err := row.Scan(&found.ID, &found.OpenID, &found.CreatedAt, &found.LastLoginAt); err != nil {
 		http.Error(w, "no such user", http.StatusUnauthorized)
 		return
@@ -132,8 +144,12 @@ func (s *service) readMe(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, found)
 }
 
-func (s *service) sign(subject string, now int64) (string, error) {
-	payload, err := json.Marshal(claims{issuer, audience, subject, now, now + ttl})
+func bearer(r *http.Request) string {
+	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+}
+
+func (s *service) sign(said interface{}) (string, error) {
+	payload, err := json.Marshal(said)
 	if err != nil {
 		return "", err
 	}
@@ -149,32 +165,30 @@ func (s *service) sign(subject string, now int64) (string, error) {
 	return signed + "." + base64url.EncodeToString(signature), nil
 }
 
-func (s *service) verified(token string) (string, error) {
+// verify checks the signature, and reads what the token says.
+func (s *service) verify(token string, said interface{}) error {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 || parts[0] != jwtHeader {
-		return "", errInvalid
+		return errInvalid
 	}
 	signature, err := base64url.DecodeString(parts[2])
 	if err != nil || len(signature) != 64 {
-		return "", errInvalid
+		return errInvalid
 	}
 	digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 	r, t := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
 	if !ecdsa.Verify(&s.key.PublicKey, digest[:], r, t) {
-		return "", errInvalid
+		return errInvalid
 	}
 	payload, err := base64url.DecodeString(parts[1])
 	if err != nil {
-		return "", errInvalid
+		return errInvalid
 	}
-	var said claims
-	if err := json.Unmarshal(payload, &said); err != nil {
-		return "", errInvalid
-	}
-	if said.Issuer != issuer || said.Audience != audience || said.Expires <= time.Now().Unix() {
-		return "", errInvalid
-	}
-	return said.Subject, nil
+	return json.Unmarshal(payload, said)
+}
+
+func (c *claims) areGood() bool {
+	return c.Issuer == issuer && c.Audience == audience && c.Expires > time.Now().Unix()
 }
 
 func writeJSON(w http.ResponseWriter, value any) {
@@ -199,7 +213,11 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if _, err := pool.Exec(context.Background(), table); err != nil {
+	tables, isWhole := table, os.Getenv("WORK") == "whole"
+	if isWhole {
+		tables = wholeTables
+	}
+	if _, err := pool.Exec(context.Background(), tables); err != nil {
 		log.Fatal(err)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -208,9 +226,14 @@ func main() {
 	}
 	transport := &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}
 	s := &service{pool: pool, client: &http.Client{Transport: transport, Timeout: 5 * time.Second}, key: key}
+	logIn, readMe := s.logIn, s.readMe
+	if isWhole {
+		whole := newWhole(s)
+		logIn, readMe = whole.logIn, whole.readMe
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/v1/login", only(http.MethodPost, s.logIn))
-	mux.HandleFunc("/v1/me", only(http.MethodGet, s.readMe))
+	mux.HandleFunc("/v1/login", only(http.MethodPost, logIn))
+	mux.HandleFunc("/v1/me", only(http.MethodGet, readMe))
 	server := &http.Server{Addr: "127.0.0.1:" + os.Getenv("PORT"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	log.Fatal(server.ListenAndServe())
 }
