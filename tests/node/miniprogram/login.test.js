@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { AuthError } from '../../../clients/miniprogram/wxauth.js'
+import { AuthError, createAuth } from '../../../clients/miniprogram/wxauth.js'
 import { fates, Gate } from './phone.js'
 import {
   ask,
@@ -457,13 +457,21 @@ for (const url of [undefined, null, '', 'auth.example.com', 'ftp://auth.example.
       () => start({ baseURL: url }),
       (error) => {
         checkError(error)
+        const value = url === '' ? 'empty' : `${url}`.replace('https://user@', '…@')
+        assert.ok(error.message.startsWith('invalid_argument: baseURL must be http:// or https:// and a host'))
+        assert.ok(error.message.endsWith(`, not ${value}`), error.message)
         return error.code === 'invalid_argument'
       },
     )
   })
 
-test('a client cannot be made for an origin that is none', async () => {
-  assert.throws(() => start({ origins: ['*'] }), { code: 'invalid_argument' })
+test('a client that is given nothing says which argument it needs', async () => {
+  assert.throws(() => createAuth(), { code: 'invalid_argument', message: /baseURL must be .*, not undefined$/ })
+})
+
+test('a client cannot be made for an origin that is none, and says for which', async () => {
+  for (const origins of [['https://api.example.com', '*'], '*'])
+    assert.throws(() => start({ origins }), { code: 'invalid_argument', message: /: origins must be .*, not \*$/ })
 })
 
 test('a slash at the end of the address of the service makes no difference', async () => {

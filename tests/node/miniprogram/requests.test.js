@@ -283,10 +283,20 @@ for (const url of ELSEWHERE)
     assert.deepEqual(phone.calls, [])
   })
 
-test('what is not allowed is said before anybody is logged in', async () => {
-  const { auth, phone } = start()
-  await rejection(auth.request({ url: 'https://evil.example.com' }), 'origin_not_allowed')
+test('what is not allowed is said before anybody is logged in, with the address and what is allowed', async () => {
+  const { auth, phone } = start({ origins: ['https://api.example.com'] })
+  const error = await rejection(auth.request({ url: 'http://localhost:8001/orders?key=1' }), 'origin_not_allowed')
+  const allowed = `${new URL(SERVICE_URL).origin}, https://api.example.com`
+  assert.equal(
+    error.message,
+    `origin_not_allowed: http://localhost:8001/orders is not at baseURL, nor in origins: ${allowed}`,
+  )
   assert.deepEqual(phone.calls, [])
+})
+
+test('an address that is not allowed is named without the password in it', async () => {
+  const error = await rejection(start().auth.request({ url: 'https://me:pass@example.com/a?b=c@d' }), 'origin_not_allowed')
+  assert.match(error.message, /: …@example\.com\/a is not at baseURL/)
 })
 
 test('a redirect is not followed but given to the caller, and its target sees no token', async (t) => {
