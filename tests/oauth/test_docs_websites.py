@@ -56,5 +56,7 @@ async def test_the_site_shown_can_be_run() -> None:
         exec(source, namespace)
     transport = httpx.ASGITransport(namespace["app"])
     async with httpx.AsyncClient(transport=transport, base_url="https://shop.example.com") as client:
-        assert (await client.get("/nothing")).status_code == 404
-    assert {route.path for route in namespace["app"].routes} == {"/login", "/callback"}
+        assert (await client.get("/")).json() is None
+        answer = await client.get("/logout")
+    assert answer.headers["location"].startswith("https://auth.example.com/v1/end_session?id_token_hint=")
+    assert {route.path for route in namespace["app"].routes} == {"/", "/login", "/callback", "/logout"}

@@ -118,7 +118,7 @@ def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None)
     }
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
-        defaults["consents"] = "privacy:1,terms:1"  # documents for the phone on the desk to agree to
+        defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the phone on the desk to agree to
         fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
