@@ -504,8 +504,15 @@ async def test_the_page_is_plain_strict_and_speaks_both_languages(shop: Site, br
     assert "登录 Example Shop" in chinese.text
     assert chinese.headers["content-language"] == "zh-CN"
     assert "登录 Example Shop" in (await browser.open(ui_locales="fr zh-Hans")).text
-    phone = await browser.client.get(f"/v1/authorize?{urlencode(ASKED)}", headers={"User-Agent": "iPhone Mobile"})
-    assert "You are on a phone" in phone.text
+
+
+async def test_a_phone_is_first_shown_the_code_to_type_for_it_cannot_scan_itself(shop: Site, browser: Browser) -> None:
+    address = f"/v1/authorize?{urlencode(ASKED)}"
+    phone = (await browser.client.get(address, headers={"User-Agent": "iPhone Mobile"})).text
+    assert phone.index("You are on a phone") < phone.index('class="typed"') < phone.index('class="code"')
+    computer = (await browser.client.get(address)).text
+    assert computer.index('class="code"') < computer.index('class="typed"')
+    assert "You are on a phone" not in computer
 
 
 async def test_what_a_site_is_called_is_text(add_site: AddSite, browser: Browser) -> None:

@@ -25,7 +25,12 @@ from wxauth.server.websites.texts import TEXTS
 ASSETS_PATH: Final = "/v1/pages"
 
 _FOLDER: Final = Path(__file__).parent / "page"
-_ASSETS: Final = {"page.css": "text/css", "page.js": "text/javascript", "web-view.js": "text/javascript"}
+_ASSETS: Final = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "web-view.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,15 +72,26 @@ def code_page(
     seconds = int(LIFETIME.total_seconds())
     origin = origin_shown(asked.client)
     is_phone = _ON_A_PHONE.search(request.headers.get("user-agent", "")) is not None
+    picture = (
+        f'<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"></div>'
+    )
+    typed = f'<br><span class="typed">{started.user_code}</span>'
+    ways = [
+        f"<p>{escape(texts['how'])}</p>\n{picture}",
+        f'<p class="quiet">{escape(texts["typed"])}{typed}</p>',
+    ]
+    if is_phone:  # it cannot scan what it shows
+        ways = [
+            f"<p>{escape(texts['on_a_phone'])}{typed}</p>",
+            f"{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
+        ]
     body = f"""
 <h1>{escape(title)}</h1>
 <p class="origin">{escape(origin or "")}</p>
-{_paragraph("quiet", texts["on_a_phone"]) if is_phone else ""}
-<p>{escape(texts["how"])}</p>
-<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"></div>
+{ways[0]}
 <p class="status" role="status">{escape(texts[State.WAITING].format(seconds=seconds))}</p>
 <a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
-<p class="quiet">{escape(texts["typed"])}<br><span class="typed">{started.user_code}</span></p>
+{ways[1]}
 <noscript>
 {_paragraph("", texts["no_script"])}<a class="button" href="{paths["next"]}">{escape(texts["go_on"])}</a>
 </noscript>
@@ -162,6 +178,7 @@ def _page(
 <meta name="referrer" content="no-referrer">
 <meta name="robots" content="noindex">
 <title>{escape(title)}</title>
+<link rel="icon" href="{_root(request)}{ASSETS_PATH}/icon.svg">
 <link rel="stylesheet" href="{_root(request)}{ASSETS_PATH}/page.css">
 {module}
 </head>
