@@ -14,7 +14,7 @@ from tests.asking import MakeClient, MakeServices
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.processes import run
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
-from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 NUMBER = "+8613800138000"
@@ -131,7 +131,11 @@ def test_nobody_is_staff_from_the_start(value: str) -> None:
         )
 
 
-@pytest.mark.parametrize(("role", "is_linked"), [("member", True), ("editor", False)])
+@pytest.mark.parametrize(
+    ("role", "is_linked"),
+    [("member", True), ("editor", False), ("clerk", False)],
+    ids=["own", "given", "of_closed_app"],
+)
 async def test_a_number_links_who_has_no_other_role(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
@@ -141,7 +145,9 @@ async def test_a_number_links_who_has_no_other_role(
     role: str,
     is_linked: bool,
 ) -> None:
-    client = make_client(await make_simulated_services(phone_policy="link", sign_up_roles="member,reader"))
+    staff_app = {**LATER_APP, "sign_up": "closed", "sign_up_roles": ["clerk"]}  # open until all clerks had signed up
+    apps = [*APPS, staff_app]
+    client = make_client(await make_simulated_services(phone_policy="link", sign_up_roles="member,reader", apps=apps))
 
     async def log_in_with_number(app_id: str) -> dict[str, Any]:
         wanted = PhoneCodeRequest(person="alice", app_id=app_id, phone=NUMBER)

@@ -463,10 +463,10 @@ class Settings(DatabaseSettings):
         NoDecode,
         CommaList,
         Setting(
-            "Separated by commas. Roles that somebody who signs up has from the start, such as `member`; never "
-            '`admin` or `support`. Imported users have those of the file. `"sign_up_roles": ["member"]` of an app in '
+            "Roles that somebody who signs up has from the start, such as `member`; never `admin` or `support`. "
+            'Imported users have those of the file. `"sign_up_roles": ["member"]` of an app in '
             "`APPS` takes precedence.",
-            "逗号分隔。新注册的用户一开始就具有的角色，如 `member`；不能是 `admin` 或 `support`。"
+            "新注册的用户一开始就具有的角色，如 `member`；不能是 `admin` 或 `support`。"
             '导入的用户以文件为准。`APPS` 中各应用自己的 `"sign_up_roles": ["member"]` 优先。',
         ),
     ] = ()
@@ -591,10 +591,10 @@ class Settings(DatabaseSettings):
         NoDecode,
         CommaList,
         Setting(
-            "Files with which WeChat verifies a domain, as `name:content`, separated by commas, such as "
+            "Files with which WeChat verifies a domain, as `name:content`, such as "
             "`MP_verify_a1B2.txt:a1B2`. Served directly below `ISSUER`; if it has a path, have the proxy map the "
             "host's root.",
-            "微信校验域名所用的文件，写作 `文件名:内容`，以逗号分隔，如 `MP_verify_a1B2.txt:a1B2`，由 `ISSUER` "
+            "微信校验域名所用的文件，写作 `文件名:内容`，如 `MP_verify_a1B2.txt:a1B2`，由 `ISSUER` "
             "根路径提供；`ISSUER` 带路径时请由代理映射域名根路径。",
         ),
     ] = ()

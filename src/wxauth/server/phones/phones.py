@@ -94,7 +94,7 @@ class Phones:
         may_share: Whether several users may have one number.
         linked_within: A person who proves a number that another user has proved within this time becomes that user;
             None: never.
-        roles_at_sign_up: The roles that anybody may have by signing up. Nobody who has others is linked by a number.
+        roles_of_anybody: The roles that anybody may get by signing up. Nobody who has others is linked by a number.
         promises: Keeps the answers that the database did not take.
         attempts: Counts the questions to WeChat. Each number that it tells costs money, so those count too.
         observe_merge: Is told of each user who has become another one by a number.
@@ -117,7 +117,7 @@ class Phones:
         timeout: float,
         may_share: bool,
         linked_within: timedelta | None = None,
-        roles_at_sign_up: Callable[[], AbstractSet[str]] = frozenset,
+        roles_of_anybody: Callable[[], AbstractSet[str]] = frozenset,
         check_openid: bool,
         kept_in_memory: float = KEPT_IN_MEMORY,
         pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS,
@@ -132,7 +132,7 @@ class Phones:
         self._observe_merge = observe_merge
         self._timeout = timeout
         self._may_share = may_share
-        self._roles_at_sign_up = roles_at_sign_up
+        self._roles_of_anybody = roles_of_anybody
         self._linked_within = linked_within
         self._check_openid = check_openid
         self._kept_in_memory = kept_in_memory
@@ -299,7 +299,7 @@ class Phones:
                 answer,
                 phone,
                 proved_since=now - self._linked_within,
-                harmless_roles=self._roles_at_sign_up(),
+                harmless_roles=self._roles_of_anybody(),
                 now=now,
             )
             if linked is None:  # not allowed; or another request of the same person has just done it, and now it binds

@@ -60,7 +60,7 @@ class Risk:
         background: Does what decides nothing.
         promises: Keeps the bans that the database did not take.
         policy: What is made of a newcomer's risk.
-        roles_at_sign_up: The roles that anybody may have by signing up.
+        roles_at_sign_up: The roles that people have by signing up.
     """
 
     def __init__(

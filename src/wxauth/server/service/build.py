@@ -93,6 +93,10 @@ def build_services(
     def roles_at_sign_up() -> frozenset[str]:
         return frozenset(role for it in apps.all() for role in settings.roles_at_sign_up(it.app))
 
+    def roles_of_anybody() -> frozenset[str]:
+        are_open = (it.app for it in apps.all() if it.is_enabled and settings.may_sign_up(it.app))
+        return frozenset(role for app in are_open for role in settings.roles_at_sign_up(app))
+
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
 
@@ -149,7 +153,7 @@ def build_services(
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
             linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
-            roles_at_sign_up=roles_at_sign_up,
+            roles_of_anybody=roles_of_anybody,
             check_openid=settings.phone_check_openid,
             pauses_for_others=waits.phones_of_others,
             farewell=waits.phones_farewell,
