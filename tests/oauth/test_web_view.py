@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer
+from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import OTHER_APP, Clock, WeChatByRespx
 from tests.oauth.conftest import CALLBACK, AddSite, GetPhone, Phone, Site
 from tests.oauth.test_approval import wechat_thinking
@@ -191,6 +191,16 @@ async def test_a_request_that_no_site_may_be_told_of_has_no_url(
                 problem_of(await answer(phone, **parameters), "invalid_request", 422)
     assert len(wechat.calls) == asked
     assert await count(rows, "scans") == 0
+
+
+async def test_however_many_mistakes_a_request_has_answer_and_log_stay_short(
+    shop: Site, phone: Phone, log_lines: LogLines
+) -> None:
+    for wrong in ({f"p{number}": number for number in range(3000)}, {"p" * 50_000: 1}):
+        refusal = await answer(phone, **wrong)
+        assert problem_of(refusal, "invalid_request", 422)["errors"]
+        assert len(refusal.text) < 4000
+        assert len(str(log_lines()[-1])) < 2000
 
 
 async def test_the_console_is_no_site_in_a_web_view(

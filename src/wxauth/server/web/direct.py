@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from types import NoneType
 from typing import (
     Annotated,
@@ -38,6 +39,10 @@ _JSON = (b"content-type", b"application/json")
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 _NO_FORM: Final = "This is a form: send JSON, with Content-Type: application/json"
 
+_MOST_TOLD: Final = 20
+"""How many mistakes of one request are told. Some bodies may have any fields, and the log repeats them."""
+_LONGEST_FIELD: Final = 64
+"""Characters of a field's name that are told."""
 _FAILURE_KEY: Final = "wxauth.failure"
 
 Argument = Callable[[Request], Awaitable[Any]]
@@ -223,8 +228,9 @@ def operation_id(route: APIRoute) -> str:
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
-    """Our own failure for pydantic's errors. It names the fields, never their values."""
-    found = [FieldError(_field(error["loc"]), _message(error)) for error in errors]
+    """Our own failure for pydantic's errors, the first ones. It names the fields, never their values."""
+    told = islice(errors, _MOST_TOLD)
+    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in told]
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
 
 
