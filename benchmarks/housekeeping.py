@@ -17,7 +17,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.housekeeping.housekeeping import KEPT_AFTER_THE_END, PAGE_SIZE, SWEEP_EVERY
+from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
 from wxauth.server.housekeeping.sweep_rows import sweep_page
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.login.refresh_rows import Lifetimes, Use, rotate_refresh_token
@@ -29,6 +29,7 @@ OVER = 20
 """One session in this many ended so long ago that it is swept."""
 CALLS = 20_000
 ROUNDS = 3
+KEPT_AFTER_THE_END = timedelta(days=30)
 NOW = datetime.now(UTC)
 LIFETIMES = Lifetimes(unused=30 * 86400, at_most=365 * 86400, reuse_grace=10)
 FORMER, CURRENT = bytes(32), bytes(range(32))
