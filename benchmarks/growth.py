@@ -1,76 +1,398 @@
-"""`python -m benchmarks.growth`: what a login costs when many have logged in before, and whether memory grows."""
+"""`python -m benchmarks.growth`: what logins, chores and searches cost among many users, and whether memory grows."""
 
 import asyncio
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
-from statistics import median
+from time import perf_counter
 
 import asyncpg
 import click
 
 from benchmarks.contenders import Contender, started
 from benchmarks.processes import environment, free_port, memory_of_tree, running
-from benchmarks.rounds import NotDone, Sample, Situation, Surroundings, measure
+from benchmarks.rounds import NotDone, Situation, Surroundings, measure
+from wxauth.server.core.database import Database
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.events.feed import PLACED_AT_ONCE
+from wxauth.server.events.feed_rows import may_place, place_some
+from wxauth.server.housekeeping.housekeeping import PAGE_PAUSE, PAGE_SIZE, SWEEP_EVERY
+from wxauth.server.housekeeping.sweep_rows import sweep_page
+from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.users.rows import SEARCH_SECONDS, UserSearch, find_users
 
-FIRST_PEOPLE = 1000
-"""How many people log in by the service itself. The other users get copies of the rows that these leave."""
-LOGINS = Situation("login", 32, 0)
-REQUESTS = 3000
+AT_ONCE = 8
+WARM_UP = 2000
+"""Logins before the first that is counted: they fill the caches, and PostgreSQL settles on plans."""
+SETTLED = 11
+"""Seconds after which an idle backend has handed in its statistics."""
+QUEUE = 1_000_000
+"""Events that wait for a place in the feed."""
 EARLY, LATE = 5_000, 50_000
 """Logins after which the memory is looked at."""
 MOST_GROWTH = 1.15
+UNUSED, KEPT = timedelta(days=30), timedelta(days=30)
+"""How long a session lasts that is not used, and how long it is kept then: the settings' own values."""
 
-_TABLES = ("users", "identities", "sessions")
+_APP = "wx0123456789abcdef"
+_USER_AGENT = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
+    "MicroMessenger/8.0.49(0x18003137) NetType/WIFI Language/zh_CN miniProgram/wx0123456789abcdef"
+)
+_LOGINS = Situation("login", 32, 0)
 _SPREAD = 600_011
 """A prime, by which sessions are opened, and people log in, in another order than users came."""
+_BATCH = 500_000
+_TABLES = ("users", "identities", "sessions")
+_OPTIONS = {"shared_buffers": "1GB", "max_wal_size": "4GB", "maintenance_work_mem": "256MB", "track_io_timing": "on"}
+_LOADING = {"autovacuum": "off", "wal_level": "minimal", "max_wal_senders": "0"}
+_LASTING = {"synchronous_commit": "on"}
 
-# $1 the first number  $2 the last one  $3 how many of each  $4 the prime
-_USERS = """
-INSERT INTO users (id, created_at, last_login_at)
-SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, now(), now() FROM generate_series($1::int, $2) n
+# As the service would have written them, but without triggers and foreign keys, in batches. The sessions began within
+# the time for which one is kept that nobody uses; their ids are in the order of that, their users are not.
+_USER_ID = "('00000000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
+_OPENID = "'oBenchmark' || lpad(({})::text, 18, '0')"
+_USERS = f"""
+INSERT INTO users (id, nickname, created_at, last_login_at)
+SELECT {_USER_ID.format("n")}, 'user ' || n, now(), now() FROM generate_series($1::bigint, $2::bigint) n
 """
-_IDENTITIES = """
+_IDENTITIES = f"""
 INSERT INTO identities (app_id, openid, user_id, created_at)
-SELECT app_id, 'oBenchmark' || lpad(n::text, 18, '0'),
-       ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, now()
-  FROM generate_series($1::int, $2) n, (SELECT app_id FROM identities LIMIT 1) known
+SELECT '{_APP}', {_OPENID.format("n")}, {_USER_ID.format("n")}, now() FROM generate_series($1::bigint, $2::bigint) n
 """
-_SESSIONS = """
+_SESSIONS = f"""
 INSERT INTO sessions (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
-SELECT ('00000001-0000-7000-8000-' || lpad(to_hex($1::bigint * $3::bigint + m), 12, '0'))::uuid, i.user_id,
-       i.app_id, i.openid, known.session_key, known.ip, known.user_agent, now(), now(), now() + interval '30 days'
-  FROM (SELECT * FROM sessions LIMIT 1) known,
-       generate_series(0::bigint, ($2::bigint - $1::bigint + 1) * $3::bigint - 1) m
-       CROSS JOIN LATERAL (SELECT $1::bigint + m * $4::bigint % ($2::bigint - $1::bigint + 1) AS person)
-  JOIN identities i ON i.openid = 'oBenchmark' || lpad(person::text, 18, '0')
+SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008000' || lpad(to_hex(m), 12, '0'))::uuid,
+       {_USER_ID.format("person")}, '{_APP}', {_OPENID.format("person")}, $5::bytea, '10.1.2.3', $6::text, at, at,
+       at + make_interval(days => {UNUSED.days})
+  FROM (SELECT m, $3::bigint + m * {_SPREAD} % ($4::bigint - $3) AS person,
+               now() - make_interval(days => {(UNUSED + KEPT).days + 1})
+                     * (1 - m / ($7::float8 * ($4 - $3))) AS at
+          FROM generate_series($1::bigint, $2::bigint) m) made
+"""
+_EVENTS = f"""
+WITH made AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id)
+    SELECT gen_random_uuid(), 'user.created', now(), {_USER_ID.format("n")}::text, {_USER_ID.format("n")}, '{_APP}'
+      FROM generate_series($1::bigint, $2::bigint) n
+    RETURNING id
+)
+INSERT INTO events_unplaced (event_id) SELECT id FROM made
+"""
+_WRITTEN = """
+SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS wal, wal_fpi AS pages_in_wal, blks_read AS read, blks_hit AS hit
+  FROM pg_stat_wal, pg_stat_database WHERE datname = current_database()
 """
 
 
 @dataclass(frozen=True)
-class Size:
-    """The size of a table."""
+class Cost:
+    """What one of some calls cost in PostgreSQL."""
 
-    table: str
-    rows: int
-    heap: int
-    indexes: dict[str, int]
-    """Bytes, by name."""
+    name: str
+    cpu_us: float
+    """Of the backends that did it."""
+    wal: float
+    """Bytes."""
+    pages_in_wal: float
+    """Whole pages written to the WAL."""
+    read: float
+    """Pages that were not in PostgreSQL's own cache."""
+    hit: float
+    p50_ms: float
+    p99_ms: float
+
+    def __str__(self) -> str:
+        cells = [self.name, f"{self.cpu_us:.0f}", f"{self.wal:.0f}", f"{self.pages_in_wal:.1f}", f"{self.read:.1f}"]
+        return " | ".join([*cells, f"{self.hit:.0f}", f"{self.p50_ms:.1f}", f"{self.p99_ms:.1f}"])
+
+
+class People:
+    """Who logs in."""
+
+    def __init__(self, known: int) -> None:
+        self._known = known
+        self._returned, self._came = count(), count(int(perf_counter() * 1e6))
+
+    def returning(self) -> Login:
+        return _login(_openid(next(self._returned) * _SPREAD % self._known))
+
+    def first(self) -> Login:
+        return _login(f"oNew{next(self._came):024d}")
+
+    def first_with_unionid(self) -> Login:
+        number = next(self._came)
+        return _login(f"oNew{number:024d}", unionid=f"uNew{number:024d}")
 
 
 @click.command()
-@click.option("--users", type=click.IntRange(FIRST_PEOPLE), multiple=True, default=(FIRST_PEOPLE, 100_000, 1_000_000))
+@click.option("--users", type=click.IntRange(1000), multiple=True, default=(100_000, 1_000_000))
 @click.option("--sessions", type=click.IntRange(1), default=2, show_default=True, help="Of each user.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-def main(users: Sequence[int], sessions: int, rounds: int) -> None:
-    """Measure logins at these numbers of users, one after the other, and then the memory."""
+@click.option("--logins", type=click.IntRange(100), default=10_000, show_default=True, help="Of each kind.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the users here, for the next run.")
+@click.option("--programs", type=click.Path(exists=True, path_type=Path), help="PostgreSQL's, if not the wheel's.")
+@click.option("--memory/--no-memory", default=True, show_default=True, help="Look whether the service grows.")
+def main(
+    users: Sequence[int], sessions: int, logins: int, folder: Path | None, programs: Path | None, memory: bool
+) -> None:
+    """Measure PostgreSQL's part of logins, chores and searches among these numbers of users, then the memory.
+
+    Ten million users with two sessions each take 15 GB.
+    """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
-        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", lasting=False))
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
+        data = (folder or temporary) / "postgres"
+        click.echo("| users | login | CPU µs | WAL bytes | pages in WAL | read | hit | p50 ms | p99 ms |")
+        click.echo("|--:|---|--:|--:|--:|--:|--:|--:|--:|")
+        for number in sorted(users):
+            with EmbeddedPostgres(data, lasting=False, programs=programs, options=_OPTIONS | _LOADING) as postgres:
+                asyncio.run(fill(postgres.url(), number, sessions))
+            os.sync()
+            with EmbeddedPostgres(data, programs=programs, options=_OPTIONS | _LASTING) as postgres:
+                asyncio.run(_logins(postgres.url(), number, logins))
+        with EmbeddedPostgres(data, programs=programs, options=_OPTIONS | _LASTING) as postgres:
+            asyncio.run(_rest(postgres.url(), max(users)))
+        is_stable = not memory or _watch_memory(temporary)
+    sys.exit(0 if is_stable else 1)
+
+
+def _login(openid: str, *, unionid: str | None = None) -> Login:
+    return Login(
+        app_id=_APP,
+        openid=openid,
+        unionid=unionid,
+        nickname=None,
+        avatar_url=None,
+        session_key=os.urandom(49),
+        ip="10.1.2.3",
+        user_agent=_USER_AGENT,
+        expires_in=int(UNUSED.total_seconds()),
+        is_judged=False,
+        may_sign_up=True,
+    )
+
+
+def _openid(number: int) -> str:
+    return f"oBenchmark{number:018d}"
+
+
+async def fill(url: str, number: int, sessions: int) -> None:
+    """Fill the database with this many users, as if they had logged in that often."""
+    database = Database(url)
+    await migrate(database)
+    await database.aclose()
+    connection = await asyncpg.connect(url)
+    try:
+        there = await connection.fetchval("SELECT count(*) FROM identities WHERE openid LIKE 'oBenchmark%'")
+        if there >= number:
+            return
+        began = perf_counter()
+        await connection.execute("SET session_replication_role = replica")
+        for first, last in _batches(there, number):
+            await connection.execute(_USERS, first, last)
+            await connection.execute(_IDENTITIES, first, last)
+        for first, last in _batches(0, (number - there) * sessions):
+            await connection.execute(
+                _SESSIONS, first, last, there, number, os.urandom(49), _USER_AGENT, float(sessions), timeout=3600
+            )
+            _say(f"{last + 1:,} sessions after {perf_counter() - began:.0f} s")
+        await connection.execute("VACUUM ANALYZE")
+        size = await connection.fetchval("SELECT pg_database_size(current_database())")
+        _say(f"{number:,} users: {size / 1e9:.1f} GB, loaded in {perf_counter() - began:.0f} s")
+    finally:
+        await connection.close()
+
+
+def _batches(first: int, end: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, end, _BATCH):
+        yield start, min(start + _BATCH, end) - 1
+
+
+async def _logins(url: str, number: int, logins: int) -> None:
+    people = People(number)
+    connection = await asyncpg.connect(url)
+    database = Database(url)
+
+    async def cost(name: str, of: Callable[[], Login], *, compression: str = "off") -> None:
+        await connection.execute(f"ALTER SYSTEM SET wal_compression = {compression}")
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.execute("CHECKPOINT")
+
+        async def one() -> None:
+            await record_login(database, of(), now=datetime.now(UTC))
+
+        click.echo(f"| {number:,} | {await _cost(name, one, logins, connection)} |")
+
+    try:
+        await _repeat(lambda: record_login(database, people.returning(), now=datetime.now(UTC)), WARM_UP)
+        await cost("returning", people.returning)
+        for method in await _compressions(connection):
+            await cost(f"returning, wal_compression = {method}", people.returning, compression=method)
+        await cost("first", people.first)
+        await cost("first, with a unionid", people.first_with_unionid)
+        await cost("returning again", people.returning)
+    finally:
+        await database.aclose()
+        await connection.close()
+
+
+async def _compressions(connection: asyncpg.Connection) -> list[str]:
+    known = await connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'wal_compression'")
+    return [method for method in ("pglz", "lz4") if method in known]
+
+
+async def _cost(name: str, one: Callable[[], Awaitable[object]], times: int, connection: asyncpg.Connection) -> Cost:
+    """What each of so many calls costs."""
+    await asyncio.sleep(SETTLED)
+    before, cpu_before = await connection.fetchrow(_WRITTEN), await _backends_ns(connection)
+    latencies = sorted(await _repeat(one, times))
+    cpu = await _backends_ns(connection)
+    await asyncio.sleep(SETTLED)
+    after = await connection.fetchrow(_WRITTEN)
+    used = sum(cpu[pid] - cpu_before.get(pid, 0) for pid in cpu)
+    each = {key: float(after[key] - before[key]) / times for key in after.keys()}  # noqa: SIM118 - a record iterates over its values
+    p50, p99 = (latencies[len(latencies) * percent // 100] for percent in (50, 99))
+    return Cost(name, used / times / 1000, **each, p50_ms=p50, p99_ms=p99)
+
+
+async def _repeat(one: Callable[[], Awaitable[object]], times: int) -> list[float]:
+    """How long each took, in milliseconds."""
+    numbers, latencies = iter(range(times)), []
+
+    async def work() -> None:
+        for _ in numbers:
+            began = perf_counter()
+            await one()
+            latencies.append((perf_counter() - began) * 1000)
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return latencies
+
+
+async def _backends_ns(connection: asyncpg.Connection) -> Mapping[int, int]:
+    """CPU of each backend so far, without the one that is asked."""
+    pids = await connection.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    return {pid: _nanoseconds(pid) for (pid,) in pids}
+
+
+def _nanoseconds(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+async def _rest(url: str, number: int) -> None:
+    """The sizes of the tables, searches, the feed's queue, a lap of the sweep, and vacuum."""
+    connection = await asyncpg.connect(url)
+    database = Database(url)
+    try:
+        for table in _TABLES:
+            click.echo(await _size(connection, table))
+        await _time_searches(database, number)
+        await _time_placing(database, connection)
+        await connection.execute("TRUNCATE sweeps")
+        await _time_sweep(database)
+        for table in ("sessions", "users"):
+            await _time_vacuum(connection, table)
+    finally:
+        await database.aclose()
+        await connection.close()
+
+
+async def _size(connection: asyncpg.Connection, table: str) -> str:
+    rows = await connection.fetchval("SELECT count(*) FROM ONLY " + table, timeout=600)
+    heap = await connection.fetchval("SELECT pg_table_size($1::text::regclass)", table)
+    indexes = await connection.fetch(
+        "SELECT indexrelid::regclass::text AS name, pg_relation_size(indexrelid) AS size FROM pg_index"
+        " WHERE indrelid = $1::text::regclass ORDER BY 1",
+        table,
+    )
+    whole = heap + sum(size for _, size in indexes)
+    parts = [f"{heap / rows:.0f} bytes a row", *(f"{name} {size / rows:.0f}" for name, size in indexes)]
+    return f"- {table}: {rows:,} rows, {whole / 1e6:,.0f} MB: {', '.join(parts)}"
+
+
+async def _time_searches(database: Database, number: int) -> None:
+    searches = {
+        "first page": UserSearch(),
+        "whole openid": UserSearch(text=_openid(number // 2)),
+        "part of a nickname that many have": UserSearch(text="user 1"),
+        "part of a nickname that nobody has": UserSearch(text="nobody"),
+        "a role that nobody has": UserSearch(role="moderator"),
+        "banned users, of whom there is none": UserSearch(status=UserStatus.DISABLED),
+    }
+    for name, search in searches.items():
+        times = []
+        for _ in range(3):
+            began = perf_counter()
+            found = await find_users(database, search, before=None, limit=50, seconds=SEARCH_SECONDS)
+            times.append((perf_counter() - began) * 1000)
+        word = ", incomplete" if found.stopped_at else ""
+        click.echo(f"- search, {name}: {len(found.users)} found{word}, {min(times):.1f} to {max(times):.1f} ms")
+
+
+async def _time_placing(database: Database, connection: asyncpg.Connection) -> None:
+    await connection.execute("SET session_replication_role = replica")
+    for first, last in _batches(0, QUEUE):
+        await connection.execute(_EVENTS, first, last, timeout=600)
+    await connection.execute("SET session_replication_role = origin")
+    await connection.execute("ANALYZE events, events_unplaced")
+    times, placed, is_last = [], 0, False
+    while not is_last:
+        began = perf_counter()
+        async with database.begin() as transaction:
+            assert await may_place(transaction)
+            events = await place_some(transaction, limit=PLACED_AT_ONCE)
+        times.append((perf_counter() - began) * 1000)
+        placed, is_last = placed + len(events), len(events) < PLACED_AT_ONCE
+    times.sort()
+    click.echo(
+        f"- feed: {placed:,} events placed in {sum(times) / 1000:.0f} s, {placed / sum(times) * 1000:,.0f} a second, "
+        f"{PLACED_AT_ONCE} take {times[len(times) // 2]:.0f} ms, the longest {times[-1]:.0f} ms"
+    )
+
+
+async def _time_sweep(database: Database) -> None:
+    now, times, swept, is_last = datetime.now(UTC), [], 0, False
+    while not is_last:
+        began = perf_counter()
+        page = await sweep_page(
+            database, size=PAGE_SIZE, ended_before=now - KEPT, now=now, next_sweep_at=now + SWEEP_EVERY
+        )
+        times.append((perf_counter() - began) * 1000)
+        assert page is not None
+        swept, is_last = swept + page.sessions, page.is_last
+    times.sort()
+    lap = timedelta(seconds=round(sum(times) / 1000 + len(times) * PAGE_PAUSE))
+    click.echo(
+        f"- sweep: {swept:,} sessions erased in {len(times):,} pages of {PAGE_SIZE}, {sum(times) / 1000:.0f} s of "
+        f"work, {lap} with pauses, a page {times[len(times) // 2]:.1f} ms, the longest {times[-1]:.0f} ms"
+    )
+
+
+async def _time_vacuum(connection: asyncpg.Connection, table: str) -> None:
+    """As autovacuum would do it, with its pauses."""
+    dead = await connection.fetchval("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = $1", table)
+    await connection.execute("SET vacuum_cost_delay = 2")
+    before, began = await connection.fetchval("SELECT pg_current_wal_insert_lsn()"), perf_counter()
+    await connection.execute(f"VACUUM ANALYZE {table}", timeout=3600)
+    took = perf_counter() - began
+    wal = await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", before)
+    click.echo(f"- vacuum of {table}: {dead:,} dead rows, {took:.0f} s, {wal / 1e6:,.0f} MB of WAL")
+
+
+def _watch_memory(folder: Path) -> bool:
+    """Whether a worker is hardly larger after many logins than after some."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(EmbeddedPostgres(folder / "small", lasting=False))
         wechat_port = free_port()
         stack.enter_context(
             running(
@@ -82,37 +404,10 @@ def main(users: Sequence[int], sessions: int, rounds: int) -> None:
         contender = stack.enter_context(
             started("wxauth", database_url=postgres.url(), wechat_url=wechat_url, folder=folder)
         )
-        contender.stride = _SPREAD
-        postgres_pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        postgres_pid = int((folder / "small" / "postmaster.pid").read_text().split()[0])
         surroundings = Surroundings(wechat_port, postgres_pid)
-        try:
-            _load(contender, surroundings, requests=FIRST_PEOPLE)
-            click.echo("| users | CPU µs | Postgres µs | p50 ms | p99 ms |\n|--:|--:|--:|--:|--:|")
-            for number in sorted(users):
-                asyncio.run(_fill(contender, number, sessions))
-                samples = [_load(contender, surroundings, requests=REQUESTS) for _ in range(rounds + 1)][1:]
-                click.echo(_as_row(number, samples))
-            for size in asyncio.run(_sizes(contender.database_url)):
-                click.echo(_described(size))
-            is_stable = _watch_memory(contender, surroundings)
-        except NotDone as exc:
-            raise click.ClickException(str(exc)) from None
-    sys.exit(0 if is_stable else 1)
-
-
-def _load(contender: Contender, surroundings: Surroundings, *, requests: int) -> Sample:
-    return measure(contender, LOGINS, surroundings=surroundings, requests=requests, seconds=600, round=0)
-
-
-def _watch_memory(contender: Contender, surroundings: Surroundings) -> bool:
-    """Whether the process is hardly larger after many logins than after some."""
-    seen = []
-    done = 0
-    for until in (EARLY, LATE):
-        _load(contender, surroundings, requests=until - done)
-        done = until
-        seen.append(memory_of_tree(contender.pid))
-    early, late = seen
+        early = _memory_after(EARLY, contender, surroundings)
+        late = _memory_after(LATE - EARLY, contender, surroundings)
     is_stable = late <= early * MOST_GROWTH
     word = "met" if is_stable else "MISSED"
     click.echo(
@@ -122,61 +417,16 @@ def _watch_memory(contender: Contender, surroundings: Surroundings) -> bool:
     return is_stable
 
 
-async def _fill(contender: Contender, number: int, sessions: int) -> None:
-    """Fill the database with this many users, as if they had logged in that often."""
-    connection = await asyncpg.connect(contender.database_url)
+def _memory_after(logins: int, contender: Contender, surroundings: Surroundings) -> float:
     try:
-        if number > contender.people:
-            await connection.execute(_USERS, contender.people, number - 1)
-            await connection.execute(_IDENTITIES, contender.people, number - 1)
-            await connection.execute("ANALYZE identities")
-            await connection.execute(_SESSIONS, contender.people, number - 1, sessions, _SPREAD)
-            contender.people = number
-        await connection.execute("VACUUM ANALYZE")
-        await connection.execute("CHECKPOINT")
-    finally:
-        await connection.close()
+        measure(contender, _LOGINS, surroundings=surroundings, requests=logins, seconds=600, round=0)
+    except NotDone as exc:
+        raise click.ClickException(str(exc)) from None
+    return memory_of_tree(contender.pid)
 
 
-async def _sizes(database_url: str) -> list[Size]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        sizes = []
-        for table in _TABLES:
-            indexes = await connection.fetch(
-                "SELECT indexrelid::regclass::text AS name, pg_relation_size(indexrelid) AS size FROM pg_index"
-                " WHERE indrelid = $1::text::regclass ORDER BY 1",
-                table,
-            )
-            sizes.append(
-                Size(
-                    table,
-                    rows=await connection.fetchval(f"SELECT count(*) FROM {table}"),
-                    heap=await connection.fetchval("SELECT pg_table_size($1::text::regclass)", table),
-                    indexes={index["name"]: index["size"] for index in indexes},
-                )
-            )
-        return sizes
-    finally:
-        await connection.close()
-
-
-def _as_row(number: int, samples: Sequence[Sample]) -> str:
-    cells = [
-        f"{number:,}",
-        f"{median(sample.cpu_us for sample in samples):.0f}",
-        f"{median(sample.postgres_us for sample in samples):.0f}",
-        f"{median(sample.result.p50_ms for sample in samples):.1f}",
-        f"{median(sample.result.p99_ms for sample in samples):.1f}",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _described(size: Size) -> str:
-    parts = [f"{size.heap / size.rows:.0f} bytes a row"]
-    parts += [f"{name} {bytes_ / size.rows:.0f}" for name, bytes_ in size.indexes.items()]
-    whole = (size.heap + sum(size.indexes.values())) / 2**20
-    return f"- {size.table}: {size.rows:,} rows, {whole:.0f} MB: {', '.join(parts)}"
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -75,6 +76,7 @@ class EmbeddedPostgres:
         lasting: Whether writes wait for the disk. Tests do without.
         lock_patience: Seconds to wait for a former owner's server.
         programs: The folder with `initdb` and `postgres`. By default, the wheel's.
+        options: PostgreSQL's own settings, in place of those below.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class EmbeddedPostgres:
         lasting: bool = True,
         lock_patience: float = LOCK_PATIENCE,
         programs: Path | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self._data = data.resolve()
         self._given_programs = programs
+        self._options = options or {}
         self._lock_patience = lock_patience
         self._lasting = lasting
         self._drop: dict[str, Any] = {}
@@ -212,6 +216,7 @@ class EmbeddedPostgres:
         }
         if not self._lasting:
             options |= {"fsync": "off", "full_page_writes": "off"}
+        options |= self._options
         command = [str(programs / "postgres"), "-D", self._way_into(self._data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         # We hold the lock, so this file is stale. The process id in it may belong to another process by now, and
