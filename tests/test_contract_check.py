@@ -622,7 +622,7 @@ async def test_http_in_place_of_https_is_told_and_the_other_way_round(
     with answering(PlainTextResponse()) as (url, _):
         said(await doctor(issuer=url.replace("http:", "https:")), "issuer", BAD, "does not speak TLS", "plain http")
     with answering(PlainTextResponse(), **certificate) as (url, _):
-        said(await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER wants https")
+        said(await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https")
 
 
 async def test_an_issuer_that_hangs_up_or_says_nothing_is_told(doctor: Examine) -> None:

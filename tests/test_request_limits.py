@@ -96,7 +96,7 @@ async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, 
     problem_of(await client.get(f"/v1/verify?{roles}", headers=headers), "insufficient_role", 403)
     for more in ("role=admin", "a", ""):
         problem = problem_of(await client.get(f"/v1/verify?{roles}&{more}", headers=headers), "invalid_request", 422)
-        assert problem["errors"] == [{"field": "query", "message": "Should have at most 32 parameters"}]
+        assert problem["errors"] == [{"field": "query", "message": "Must have at most 32 parameters"}]
 
 
 async def test_no_cookie_reaches_the_parser_of_the_standard_library(

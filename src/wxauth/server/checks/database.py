@@ -152,11 +152,11 @@ def judge_server(server: Server) -> Result:
         message = "takes no writes: see default_transaction_read_only of the database and its role"
         return bad(name, message, "不能写入：请检查数据库及其角色的 default_transaction_read_only")
     if server.version_number // 10000 < OLDEST_SERVER:
-        message = f"is PostgreSQL {server.version}: wants {OLDEST_SERVER} or newer"
+        message = f"is PostgreSQL {server.version}: must be {OLDEST_SERVER} or newer"
         return bad(name, message, f"是 PostgreSQL {server.version}：需要 {OLDEST_SERVER} 或更新版本")
     if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
         default = "default_transaction_isolation"
-        message = f"isolates by {server.isolation}: wants {default} of the role to be 'read committed'"
+        message = f"isolates by {server.isolation}: {default} of the role must be 'read committed'"
         return bad(name, message, f"隔离级别为 {server.isolation}：请把该角色的 {default} 设为 'read committed'")
     return good(name, f"answers, PostgreSQL {server.version}", f"响应正常，PostgreSQL {server.version}")
 

@@ -29,7 +29,7 @@ _IS_IT_RUNNING: Final = Title(
     "right before 'wxauth serve' has started, wrong afterwards", "'wxauth serve' 启动之前属正常，启动之后则不正常"
 )
 _IS_IT_TLS: Final = Title(
-    ": does it speak TLS? Then WXAUTH_ISSUER wants https", "：是 TLS 吗？那么 WXAUTH_ISSUER 应为 https"
+    ": does it speak TLS? Then WXAUTH_ISSUER must begin with https", "：是 TLS 吗？那么 WXAUTH_ISSUER 应为 https"
 )
 _ANOTHER_SERVICE: Final = Title("another service answers there", "响应的是别的服务")
 
@@ -181,7 +181,7 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
                 )
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
                 return _Wrong(
-                    f"{where} does not speak TLS ({cause.reason}): is it plain http? Siblings want https",
+                    f"{where} does not speak TLS ({cause.reason}): is it plain http? Siblings require https",
                     f"{where} 不支持 TLS（{cause.reason}）：是 http 吗？其他服务要求 https",
                 )
             case socket.gaierror():

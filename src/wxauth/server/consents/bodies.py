@@ -18,7 +18,7 @@ MAX_CONSENTS: Final = 100
 def _texts(value: object) -> object:
     # Refused here, because pydantic's own message would repeat the name that was sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
-        raise ValueError("Should be an object of documents and versions, both text")
+        raise ValueError("Must be an object of documents and versions, both text")
     return value
 
 

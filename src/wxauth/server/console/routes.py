@@ -139,7 +139,7 @@ async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
     try:
         return _OPENING.validate_json(await request.body())
     except ValidationError:
-        raise InvalidRequest.of("secret", "Wants a link's own; or, of a scan, code and code_verifier") from None
+        raise InvalidRequest.of("secret", "Must be a link's secret; or, for a scan, code and code_verifier") from None
 
 
 def _kept_by(request: Request, services: Services) -> str:

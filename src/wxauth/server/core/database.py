@@ -519,7 +519,7 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
         case ssl.SSLError():
             en, zh = f"the TLS handshake fails: {exc.reason}", f"TLS 握手失败：{exc.reason}"
         case ConnectionError() if _REFUSED_TLS in str(exc):
-            en, zh = "refuses TLS, which sslmode wants", "不支持 TLS，而 sslmode 要求 TLS"
+            en, zh = "refuses TLS, which sslmode requires", "不支持 TLS，而 sslmode 要求 TLS"
         case ConnectionRefusedError():
             en, zh = "refuses connections: does PostgreSQL listen there?", "拒绝连接：PostgreSQL 是否在此监听？"
         case TimeoutError():

@@ -122,7 +122,7 @@ async def migrate(
 async def begin_migration(
     database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
 ) -> AsyncIterator[AsyncConnection]:
-    """A connection of its own as Alembic wants it, without a deadline; in a transaction, or committing each statement.
+    """A connection of its own as Alembic needs it, without a deadline; in a transaction, or committing each statement.
 
     Raises: StorageUnavailable, where there is no connection; MigrationForbidden.
     """

@@ -503,7 +503,7 @@ class Settings(DatabaseSettings):
         Field(ge=1),
         Setting(
             "How long ended sessions are kept, with their IP address and device. China's law on network logs "
-            "(Cybersecurity Law, article 21) wants 180 days or more.",
+            "(Cybersecurity Law, article 21) requires 180 days or more.",
             "已结束的会话（含 IP 与设备）保留多久。《网络安全法》第二十一条要求网络日志留存不少于六个月。",
         ),
     ] = 30

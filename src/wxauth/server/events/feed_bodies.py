@@ -21,7 +21,7 @@ _MAX_LIMIT: Final = 1000
 
 def _known_type(value: Any) -> Any:
     if not isinstance(value, str) or value not in TOLD_TO_SIBLINGS:
-        raise ValueError(f"Wants one of {', '.join(TOLD_TO_SIBLINGS)}")
+        raise ValueError(f"Must be one of {', '.join(TOLD_TO_SIBLINGS)}")
     return value
 
 

@@ -131,7 +131,7 @@ class Webhook(SQLModel, table=True):
     name: str = Field(sa_type=Text)
     url: str = Field(sa_type=Text)
     types: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
-    """The shown names of the wanted types; empty for all types."""
+    """The types to send; empty for all types."""
     is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
     secret: bytes = Field(sa_type=BYTEA)
     """The secret that signs, sealed."""

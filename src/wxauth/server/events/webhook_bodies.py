@@ -61,7 +61,7 @@ class ReplayRequest(BaseModel):
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if (self.event_id is None) == (self.since is None):
-            raise ValueError("Wants event_id or since")
+            raise ValueError("Must have event_id or since")
         return self
 
 

@@ -30,7 +30,7 @@ from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.direct import Router
 
 NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")
-_WRONG_URL: Final = InvalidRequest.of("url", "Should begin with https://, or with http:// in a private network")
+_WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
 
 
 def _possible_name(name: str) -> str:

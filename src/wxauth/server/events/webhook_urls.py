@@ -25,20 +25,20 @@ async def check_url(text: str, *, names: Names) -> None:
     Raises: RefusedUrl.
     """
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
-        raise RefusedUrl(f"Should be a URL of at most {MAX_URL} characters")
+        raise RefusedUrl(f"Must be a URL of at most {MAX_URL} characters")
     try:
         url = httpx.URL(text)
         host = url.host  # decoded here: it may be no good xn--
     except (httpx.InvalidURL, ValueError):
-        raise RefusedUrl("Should be a URL") from None
+        raise RefusedUrl("Must be a URL") from None
     if url.scheme not in ("http", "https") or not host:
-        raise RefusedUrl("Should begin with https://, or with http:// in a private network")
+        raise RefusedUrl("Must begin with https://, or with http:// in a private network")
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise RefusedUrl(f"Should have a port from 1 to {_LAST_PORT}, or none")
+        raise RefusedUrl(f"Must have a port from 1 to {_LAST_PORT}, or none")
     if "%" in host:
-        raise RefusedUrl("Should be without the zone of an address")
+        raise RefusedUrl("Must be without the zone of an address")
     if "@" in urlsplit(text).netloc:
-        raise RefusedUrl("Should be without a user and a password")
+        raise RefusedUrl("Must be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     try:
         # An address with a final dot is that address to browsers and to some resolvers; ours may find nothing.
@@ -46,7 +46,7 @@ async def check_url(text: str, *, names: Names) -> None:
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()
     if not addresses and scheme == "http":
-        raise RefusedUrl("Should begin with https://, for its host has no address here")
+        raise RefusedUrl("Must begin with https://, for its host has no address here")
     if any(is_refused(address, scheme) for address in addresses):
         wanted = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
-        raise RefusedUrl(f"Should lead to {wanted}")
+        raise RefusedUrl(f"Must lead to {wanted}")

@@ -67,7 +67,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What was older than the operator wants it kept."""
+    """What is older than its retention."""
 
     events: int = 0
     """How many events were erased."""

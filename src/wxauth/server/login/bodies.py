@@ -105,13 +105,13 @@ def _from_base64(value: object) -> bytes:
 
 def _whole_blocks(value: bytes) -> bytes:
     if not value or len(value) % BLOCK_BYTES:
-        raise ValueError(f"Should be one or more blocks of {BLOCK_BYTES} bytes")
+        raise ValueError(f"Must be one or more blocks of {BLOCK_BYTES} bytes")
     return value
 
 
 def _one_block(value: bytes) -> bytes:
     if len(value) != BLOCK_BYTES:
-        raise ValueError(f"Should be {BLOCK_BYTES} bytes")
+        raise ValueError(f"Must be {BLOCK_BYTES} bytes")
     return value
 
 

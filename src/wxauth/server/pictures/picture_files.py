@@ -12,7 +12,7 @@ MAX_SCANS: Final = 100
 MAX_PACKED: Final = 100
 """A PNG has a few packed chunks. Pillow unpacks each, up to 1 MiB, which takes 4 ms: 2 MiB of them would take eight
 seconds. Its own limit for all of them together does not count profiles, nor texts that break off."""
-NO_PICTURE: Final = "Should be a JPEG, PNG or WebP picture that is whole"
+NO_PICTURE: Final = "Must be a JPEG, PNG or WebP picture that is whole"
 
 _SCAN: Final = b"\xff\xda"
 # What a JPEG may have before its first scan. Arithmetic coding (0xC9 and others) is none of it: nobody sends it, and a
@@ -39,7 +39,7 @@ def check_file(file: bytes) -> None:
             image_at = at
         if number > MAX_PARTS or (at if image_at is None else image_at) > MAX_BEFORE:
             parts = f"after at most {MAX_PARTS} markers, chunks or fill bytes"
-            raise UnusablePicture(f"Should begin with its image within {MAX_BEFORE} bytes, {parts}")
+            raise UnusablePicture(f"Must begin with its image within {MAX_BEFORE} bytes, {parts}")
     if image_at is None:
         raise UnusablePicture(NO_PICTURE)
 
@@ -66,7 +66,7 @@ def _jpeg_parts(file: bytes) -> Parts:
         else:
             raise UnusablePicture(NO_PICTURE)
     if file.count(_SCAN, at) > MAX_SCANS:
-        raise UnusablePicture(f"Should have at most {MAX_SCANS} scans")
+        raise UnusablePicture(f"Must have at most {MAX_SCANS} scans")
     if at + 2 <= len(file):
         yield at, True
 
@@ -79,7 +79,7 @@ def _png_parts(file: bytes) -> Parts:
         yield at, kind == b"IDAT"
         packed += kind in _PACKED
         if packed > MAX_PACKED:
-            raise UnusablePicture(f"Should have at most {MAX_PACKED} packed texts and profiles")
+            raise UnusablePicture(f"Must have at most {MAX_PACKED} packed texts and profiles")
         at += 12 + int.from_bytes(file[at : at + 4])
 
 

@@ -73,9 +73,9 @@ def _check_size(image: Image.Image) -> None:
     """Check what the header says, before anything is decoded."""
     most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
     if image.width * image.height > most:
-        raise UnusablePicture(f"Should have at most {most} pixels")
+        raise UnusablePicture(f"Must have at most {most} pixels")
     if max(image.size) > MAX_SIDE:
-        raise UnusablePicture(f"Should have sides of at most {MAX_SIDE} pixels")
+        raise UnusablePicture(f"Must have sides of at most {MAX_SIDE} pixels")
 
 
 def _shrunk(image: Image.Image) -> Image.Image:

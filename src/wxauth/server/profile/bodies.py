@@ -22,7 +22,7 @@ def _picture_url(value: str, info: ValidationInfo) -> str:
     services: Services | None = info.context
     if (services is not None and services.avatars.serves(value)) or _HTTPS_URL.fullmatch(value):
         return value
-    raise ValueError("Should be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
+    raise ValueError("Must be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
 
 
 Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)]

@@ -21,7 +21,7 @@ router = Router("wechat")
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
-_WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
+_WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
 _NOT_TAKEN: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",

@@ -75,7 +75,7 @@ class Withdrawals:
         await self._in_time(self._claim(signature), name=f"handshake of {app_id}")
         echostr = query.get("echostr", "")
         if not _ECHOSTR.fullmatch(echostr):
-            raise InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
+            raise InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
         return echostr
 
     async def receive(self, app_id: str, query: Mapping[str, str], body: bytes) -> None:

@@ -71,7 +71,7 @@ def build_services(
         unknown_app_hint: What else a developer is told whose app is unknown.
         tracing: Where traces go. By default, as the settings say.
 
-    Raises: InvalidSettings, if the settings want traces and the packages for them are not installed.
+    Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
@@ -216,7 +216,7 @@ def make_key_rings(
 
 
 def make_tracing(settings: Settings) -> "Tracing | None":
-    """The tracing that the settings want; None if they want none. Raises: InvalidSettings."""
+    """The tracing that the settings enable; None if they enable none. Raises: InvalidSettings."""
     if settings.otlp_url is None:
         return None
     import_tracing(settings)
@@ -226,7 +226,7 @@ def make_tracing(settings: Settings) -> "Tracing | None":
 
 
 def import_tracing(settings: Settings) -> None:
-    """Import the packages for traces if the settings want traces. Raises: InvalidSettings, if they are missing."""
+    """Import the packages for traces if the settings enable them. Raises: InvalidSettings, if they are missing."""
     if settings.otlp_url is None:
         return
     try:

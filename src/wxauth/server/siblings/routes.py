@@ -55,7 +55,7 @@ async def demanded_roles(request: Request) -> frozenset[str]:
     Raises: InvalidRequest.
     """
     if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
-        raise InvalidRequest.of("query", f"Should have at most {_MAX_PARAMETERS} parameters")
+        raise InvalidRequest.of("query", f"Must have at most {_MAX_PARAMETERS} parameters")
     if request.query_params.keys() - {_ROLE}:
         raise _wrong_parameter()
     return frozenset(request.query_params.getlist(_ROLE))
@@ -179,7 +179,7 @@ def _in_header(value: str) -> str:
 def _token_in(form: bytes) -> str:
     """The field `token` of a form. Raises: InvalidRequest."""
     if form.count(b"&") >= _MAX_FORM_FIELDS:
-        raise InvalidRequest.of("body", f"Should have at most {_MAX_FORM_FIELDS} fields")
+        raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
     try:
         fields = parse_qsl(form.decode())
     except ValueError:

@@ -40,9 +40,9 @@ class LookupRequest(BaseModel):
         # Unknown fields are ignored: without this, a misspelt name would read as if all these users were gone.
         asked = [self.ids, self.openids, self.external_ids]
         if all(some is None for some in asked):
-            raise ValueError("Wants ids, openids or external_ids")
+            raise ValueError("Must have ids, openids or external_ids")
         if sum(len(some or ()) for some in asked) > LOOKED_UP_AT_ONCE:
-            raise ValueError(f"Wants at most {LOOKED_UP_AT_ONCE} ids, openids and external_ids together")
+            raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} ids, openids and external_ids together")
         return self
 
 

@@ -14,7 +14,7 @@ def _in_utc(time: datetime) -> datetime:
     try:
         return time.astimezone(UTC)
     except OverflowError:
-        raise ValueError("Should be a time in the years 1 to 9999 of UTC") from None
+        raise ValueError("Must be a time in the years 1 to 9999 of UTC") from None
 
 
 Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]

@@ -387,5 +387,5 @@ def _field(location: tuple[str | int, ...]) -> str:
 
 def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "string_pattern_mismatch":
-        return "String is not of the form wanted here"
+        return "String must have the form that the documentation gives"
     return str(error["msg"]).removeprefix("Value error, ")

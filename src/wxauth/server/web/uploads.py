@@ -31,7 +31,7 @@ async def uploaded_file(request: Request, field: str, *, max_bytes: int, patienc
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
-        raise InvalidRequest.of(field, "Should come as multipart/form-data, as wx.uploadFile sends it")
+        raise InvalidRequest.of(field, "Must come as multipart/form-data, as wx.uploadFile sends it")
     if len(options[b"boundary"]) not in _BOUNDARY:
         most = f"{_BOUNDARY.start} to {_BOUNDARY.stop - 1}"
         raise InvalidRequest(f"the boundary of a multipart body must have {most} characters", status=400)
@@ -51,7 +51,7 @@ async def uploaded_file(request: Request, field: str, *, max_bytes: int, patienc
                     await asyncio.sleep(0)
     except FormParserError:
         raise InvalidRequest.of(
-            field, f"Should come in a multipart/form-data body of at most {_MAX_PARTS} parts"
+            field, f"Must come in a multipart/form-data body of at most {_MAX_PARTS} parts"
         ) from None
     except TimeoutError:
         raise InvalidRequest(f"the body was not here in {patience:g} s", status=408) from None
@@ -59,7 +59,7 @@ async def uploaded_file(request: Request, field: str, *, max_bytes: int, patienc
     if len(content) > max_bytes:
         raise PayloadTooLarge(f"{field}: it may have {max_bytes} bytes")
     if not content:
-        raise InvalidRequest.of(field, "Should not be empty")
+        raise InvalidRequest.of(field, "Must not be empty")
     return content
 
 
@@ -71,4 +71,4 @@ def _only_file(parts: list[Field | File], field: str) -> bytes:
         case []:
             raise InvalidRequest.of(field, "Field required")
         case _:
-            raise InvalidRequest.of(field, "Should be one file, and no other one beside it")
+            raise InvalidRequest.of(field, "Must be one file, and no other one beside it")

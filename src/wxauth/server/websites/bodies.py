@@ -38,7 +38,7 @@ class ClaimRequest(BaseModel):
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
         if sum(value is not None for value in (self.scene, self.url, self.user_code)) != 1:
-            raise ValueError("wants one of scene, url and user_code")
+            raise ValueError("Must have one of scene, url and user_code")
         return self
 
     @property

@@ -48,7 +48,7 @@ MEANINGS: Final = {
     40164: Text("this server's address is not on the IP whitelist", "调用 IP 不在白名单中"),
     40169: Text("the scene is too long or empty, or the body is no JSON", "scene 过长或为空，或请求体不是 JSON"),
     40226: Text("WeChat takes the person for a high risk", "高风险用户，登录被拦截"),
-    **dict.fromkeys(SIGNED_CALLS, Text("the app wants its calls signed and encrypted", "该小程序要求对调用签名并加密")),
+    **dict.fromkeys(SIGNED_CALLS, Text("the app requires signed and encrypted calls", "该小程序要求对调用签名并加密")),
     40243: Text("the app secret is frozen", "AppSecret 已被冻结"),
     41001: Text("the access token is missing", "缺少 access_token"),
     41002: Text("the appid is missing", "缺少 appid"),
@@ -56,7 +56,7 @@ MEANINGS: Final = {
     41008: Text("the code is missing", "缺少 code"),
     42001: Text("the access token has expired", "access_token 已过期"),
     42003: Text("the code has expired", "code 已过期"),
-    43002: Text("it wants POST", "需要 POST 请求"),
+    43002: Text("it must be a POST request", "需要 POST 请求"),
     43104: Text("appid and openid do not match", "appid 与 openid 不匹配"),
     44002: Text("the body is empty", "请求体为空"),
     45002: Text("the text is too long", "文本过长"),
@@ -121,7 +121,7 @@ WHAT_TO_CHANGE: Final = {
     **dict.fromkeys(
         SIGNED_CALLS,
         Text(
-            "the app wants signed and encrypted calls, which wxauth does not make: switch API security (API 安全) off "
+            "the app requires signed and encrypted calls, which wxauth does not make: switch off API security (API 安全) "
             "in the console, development settings",
             "该小程序要求对调用签名并加密，wxauth 不支持：请在微信后台“开发设置”中关闭“API 安全”",
         ),

@@ -42,7 +42,7 @@ CHECK_TEXT: Final = "msg_sec_check"
 MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
 
 SYSTEM_BUSY: Final = -1
-"""The only errcode after which WeChat wants the same request to be repeated."""
+"""The only errcode after which WeChat asks for the same request again."""
 NOT_LATEST: Final = 40001
 WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
 """The WeChat token is no longer good. WeChat has not carried the request out."""

@@ -191,7 +191,7 @@ def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> byt
     """The request's bytes. A proxy that passes a request on needs the whole URL (RFC 9112, section 3.2.2)."""
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
-        raise httpx.LocalProtocolError("wants a target without white space, and a body of known length")
+        raise httpx.LocalProtocolError("must have a target without white space, and a body of known length")
     fields = b"".join([b"%b: %b\r\n" % field for field in request.headers.raw])
     if by_proxy is not None:
         target = b"http://%b%b" % (request.url.netloc, target)

@@ -40,7 +40,7 @@ Sealed data, with the session_key of the person's last login:
 Message push, as WeChat sends it, to the service:
   POST /push           {"person": "alice", "event": "user_authorization_revoke", "revoke_info": "6"}
     "event": or "user_authorization_cancellation"; "revoke_info": 6 name and picture, 8 phone number;
-    "app_id"; "mode": "plain" or "aes" (which the second app wants); "format": "json" or "xml"; "url"
+    "app_id"; "mode": "plain" or "aes" (which the second app requires); "format": "json" or "xml"; "url"
 
 Faults of any call, by the last part of its path (code2session for the login):
   POST   /faults       {"api": "stable_token", "errcode": 45009}

@@ -23,13 +23,13 @@ KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", 
 
 def _check_person(value: str) -> str:
     if not is_name(value):
-        raise ValueError("wants a plain name: a letter, then letters, digits, '_', '.', '-', 32 in all")
+        raise ValueError("must be a plain name: a letter, then letters, digits, '_', '.', '-', 32 in all")
     return value
 
 
 def _check_app_id(value: str) -> str:
     if value not in SECRETS:
-        raise ValueError(f"wants {' or '.join(SECRETS)}")
+        raise ValueError(f"must be {' or '.join(SECRETS)}")
     return value
 
 
@@ -105,7 +105,7 @@ class FaultRequest(_Control):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         if len([kind for kind in KINDS if getattr(self, kind) is not None]) != 1:
-            raise ValueError(f"wants one of {', '.join(KINDS)}")
+            raise ValueError(f"must be one of {', '.join(KINDS)}")
         return self
 
 

@@ -76,7 +76,7 @@ class Receiver:
         except ValidationError as exc:
             return JSONResponse({"error": exc.errors()[0]["msg"]}, status_code=422)
         except ValueError:
-            wanted_form = "Wants a secret as wxauth prints it, and a status or 'hang'"
+            wanted_form = "Must be a secret as wxauth prints it, and a status or 'hang'"
             return JSONResponse({"error": wanted_form}, status_code=422)
         self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
         return JSONResponse({"answer": self._behaviour.answer})

@@ -120,7 +120,7 @@ def _control(
         try:
             wanted = from_json(await request.body())
         except ValueError:
-            return JSONResponse({"error": 'wants JSON like {"person": "alice"}'}, status_code=400)
+            return JSONResponse({"error": 'must be JSON like {"person": "alice"}'}, status_code=400)
         try:
             given = answer(model.model_validate(wanted))
             return JSONResponse(await given if isawaitable(given) else given)
