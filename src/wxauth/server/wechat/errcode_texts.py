@@ -121,8 +121,8 @@ WHAT_TO_CHANGE: Final = {
     **dict.fromkeys(
         SIGNED_CALLS,
         Text(
-            "the app requires signed and encrypted calls, which wxauth does not make: switch off API security (API 安全) "
-            "in the console, development settings",
+            "the app requires signed and encrypted calls, which wxauth does not make: switch off API security "
+            "(API 安全) in the console, development settings",
             "该小程序要求对调用签名并加密，wxauth 不支持：请在微信后台“开发设置”中关闭“API 安全”",
         ),
     ),
