@@ -59,16 +59,18 @@ AppChangeRequest.model_rebuild(force=True)
 
 
 class WeChatTokenAnswer(TypedDict):
-    """What the answering process knows of an app's WeChat token."""
+    """The answering process's state of an app's WeChat token."""
 
     expires_at: Annotated[
         datetime | None,
         Field(
-            description="Null: this process has no token, and asks when needed.",
+            description="Null: this process has no token and will request one when needed.",
             examples=["2026-11-20T10:00:00Z"],
         ),
     ]
-    error: Annotated[str | None, Field(description="Why it could not get another token lately: the code of a problem.")]
+    error: Annotated[
+        str | None, Field(description="Why it could not get another token recently: the code of a problem.")
+    ]
 
 
 class AppAnswer(TypedDict):

@@ -38,17 +38,17 @@ _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatB
 
 @router.get("/v1/admin/apps", summary=Title("List the apps", "列出小程序"))
 async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
-    """The apps of the settings, then the others in the order in which they were added. No secret is told."""
+    """The apps in the settings, then the added ones, the oldest first. Without secrets."""
     await services.apps.refresh()
     return {"items": [app_answer(services, known) for known in services.apps.all()], "next_cursor": None}
 
 
 @router.post("/v1/admin/apps", summary=Title("Add an app", "添加小程序"), failures=[*_ASKING_WECHAT, AppTaken])
 async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
-    """Add an app. People can log in to it at once in this process, and in every other process within seconds.
+    """Add an app.
 
-    WeChat is asked first whether it takes id and secret (`check`). If WeChat refuses them or does not answer, nothing
-    is stored.
+    Users can log in to it at once in this process, and within seconds in every other one. Id and secret are checked at
+    WeChat first (`check`). If WeChat rejects them or does not answer, nothing is stored.
     """
     known = await managing.add_app(
         services, body.app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
@@ -70,10 +70,11 @@ async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) ->
 async def change_app(
     administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
 ) -> AppAnswer:
-    """Set the given fields; the rest stays. Changes hold at once in this process, in every other one within seconds.
+    """Set the given fields; others are unchanged.
 
-    WeChat is asked first whether it takes a new secret, as when an app is added. Nobody can log in to a disabled app;
-    its open sessions go on, and WeChat's pushed messages are still taken.
+    Changes take effect at once in this process, and within seconds in every other one. A new secret is checked at
+    WeChat first, as when an app is added. Nobody can log in to a disabled app; its open sessions continue, and WeChat's
+    message push is still accepted.
     """
     known = await managing.change(services, app_id, body.changes, is_checked=body.check_, by=administrator)
     return app_answer(services, known)
@@ -83,5 +84,5 @@ async def change_app(
     "/v1/admin/apps/{app_id}", summary=Title("Remove an app", "移除小程序"), failures=[NO_SUCH_APP, AppInSettings]
 )
 async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
-    """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions stay."""
+    """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions remain."""
     await managing.remove_app(services, app_id, by=administrator)

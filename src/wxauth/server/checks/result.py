@@ -7,7 +7,7 @@ from wxauth.problems import Language
 
 
 class Level(StrEnum):
-    """How bad a result is."""
+    """The severity of a result."""
 
     OK = "ok"
     NOTE = "note"

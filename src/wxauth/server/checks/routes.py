@@ -25,9 +25,7 @@ class ResultAnswer(TypedDict):
 
     name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
     ok: Annotated[bool, Field(description="Whether it works, as far as is known.")]
-    level: Annotated[
-        Level, Field(description="A `note` is right if it is intended, and wrong if not.", examples=["ok"])
-    ]
+    level: Annotated[Level, Field(description="A `note` is fine if it is intended.", examples=["ok"])]
     message: Annotated[
         str,
         Field(
@@ -46,9 +44,9 @@ class ReportAnswer(TypedDict):
 
 @router.get("/v1/admin/check", summary=Title("Run the health checks", "检查整个服务的配置"))
 async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> ReportAnswer:
-    """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat. Changes nothing.
+    """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat.
 
-    The answer comes after the slowest of these has answered, at most half a minute.
+    Changes nothing. Takes half a minute at most.
     """
     return _report(await examine(services.settings), request)
 
@@ -59,7 +57,10 @@ async def check_everything(_: AdministratorDep, services: ServicesDep, request: 
     failures=[NO_SUCH_APP],
 )
 async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request) -> ReportAnswer:
-    """Run `wxauth check` for one app: whether WeChat takes its secret and this server, and which APIs it may call."""
+    """Run `wxauth check` for one app.
+
+    Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
+    """
     known = await managing.read_app(services, app_id)
     apps = [it.app for it in services.apps.all()]
     return _report(await examine_app(services.settings, known.app, apps=apps), request)

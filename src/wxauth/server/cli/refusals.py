@@ -14,11 +14,11 @@ from wxauth.server.refusals.rows import RefusalSearch
 
 
 @click.command()
-@click.option("--request-id", callback=text_option, help="The id of the request, which the phone shows.")
+@click.option("--request-id", callback=text_option, help="The request id that the phone shows.")
 @click.option("--user-id", type=click.UUID, help="Only refusals of this user.")
 @click.option("--code", callback=text_option, help="Only refusals with this code, such as account_disabled.")
 @click.option("--since", callback=time_option, metavar="TIME", help="None earlier: 2026-11-27T10:00:00+08:00.")
-@click.option("--until", callback=time_option, metavar="TIME", help="All earlier than this.")
+@click.option("--until", callback=time_option, metavar="TIME", help="Only before this time.")
 @page_options
 @json_option
 def refusals(

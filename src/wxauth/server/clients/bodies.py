@@ -18,8 +18,10 @@ class _ClientOptions(BaseModel):
     title: str | None = Field(default=None, description="What the phone calls a site; null: its name.")
     is_public: bool | None = Field(default=None, description="The site has no secret. Cannot be changed later.")
     device: bool | None = Field(default=None, description="The site shows a code itself (RFC 8628).")
-    redirect_uris: list[str] | None = Field(default=None, description="Where browsers go with a code.")
-    logout_uris: list[str] | None = Field(default=None, description="Where browsers may go after signing out.")
+    redirect_uris: list[str] | None = Field(default=None, description="URIs to which browsers return with a code.")
+    logout_uris: list[str] | None = Field(
+        default=None, description="URIs to which browsers may return after signing out."
+    )
     app_id: str | None = Field(default=None, description="Whose mini-program's code is shown; null: the default app's.")
     account_app_id: str | None = Field(
         default=None, description="The service account that logs people in on pages in WeChat's browser; null: none."
@@ -27,10 +29,10 @@ class _ClientOptions(BaseModel):
     website_app_id: str | None = Field(
         default=None, description="The website app that may log people in on a computer with WeChat; null: none."
     )
-    near: bool | None = Field(default=None, description="Phone and browser must be in one network.")
-    user_code: bool | None = Field(default=None, description="People may type the codes of this site.")
+    near: bool | None = Field(default=None, description="Phone and browser must be in the same network.")
+    user_code: bool | None = Field(default=None, description="Users may type this site's codes.")
     email_domain: str | None = Field(
-        default=None, description="People get an address in this domain, which nobody reads."
+        default=None, description="Users get an e-mail address in this domain, which nobody reads."
     )
     id_token_alg: IdTokenAlg | None = Field(default=None, description="What signs a site's id_tokens; null: `RS256`.")
 
@@ -69,7 +71,7 @@ class ClientChangeRequest(_ClientOptions):
 
     scopes: Annotated[list[_AnyScope], Field(min_length=1)] = Field(
         default=[],
-        description="All that the client may do from now on.",
+        description="The complete list of the client's scopes from now on.",
         json_schema_extra=_without_default,
     )
 
@@ -94,16 +96,14 @@ class ClientsAnswer(TypedDict):
 
 
 class NewClientAnswer(ClientAnswer):
-    """A new client with its secret, which is told this once."""
+    """A new client with its secret, which is shown only once."""
 
     client_id: Annotated[str, Field(examples=["shop"])]
-    client_secret: str | None = Field(
-        repr=False, description="Null for a public client, which has none.", examples=["…"]
-    )
+    client_secret: str | None = Field(repr=False, description="Null for a public client.", examples=["…"])
 
 
 class ClientSecretAnswer(TypedDict):
-    """A client with its new secret, which is told this once."""
+    """A client with its new secret, which is shown only once."""
 
     name: Annotated[str, Field(examples=["billing"])]
     client_id: Annotated[str, Field(examples=["billing"])]

@@ -76,4 +76,4 @@ class AddedClient(Client):
     """A client as it is stored, without its secrets."""
 
     created_at: datetime
-    former_secret_until: datetime | None = Field(None, description="Until when the secret before this one works.")
+    former_secret_until: datetime | None = Field(None, description="Until when the former secret works.")

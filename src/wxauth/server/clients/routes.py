@@ -32,7 +32,7 @@ _PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 @router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
 async def list_clients(_: AdministratorDep, services: ServicesDep) -> ClientsAnswer:
-    """Every service client, sites among them, without its secret."""
+    """Every client (services and sites), without its secret."""
     found, now = await all_clients(services.database), services.clock()
     return {"items": [client_answer(client, now=now) for client in found], "next_cursor": None}
 
@@ -41,9 +41,10 @@ async def list_clients(_: AdministratorDep, services: ServicesDep) -> ClientsAns
 async def add_client(
     administrator: FreshAdministratorDep, services: ServicesDep, body: ClientRequest
 ) -> NewClientAnswer:
-    """The service is let in by HTTP Basic. With `redirect_uris` or `device` the client is a site that logs people in.
+    """A service authenticates with HTTP Basic.
 
-    The secret is in this answer alone: only its hash is stored. A public client has no secret.
+    With `redirect_uris` or `device`, the client is a site that logs users in. The secret is only in this answer: its
+    hash is stored. A public client has no secret.
     """
     now, settings = services.clock(), services.settings
     client = clients.asked_for(body.name, body.model_dump(exclude={"name"}))
@@ -62,10 +63,10 @@ async def add_client(
 async def change_client(
     administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName, body: ClientChangeRequest
 ) -> ClientAnswer:
-    """Set the fields that are named; the others stay. A list that is named replaces the former list.
+    """Set the given fields; others are unchanged.
 
-    `redirect_uris` or `device` make a site of a service; a site remains a site. A site's sessions go on, but their next
-    tokens lack the scopes that the site has lost.
+    A given list replaces the former list. `redirect_uris` or `device` turn a service into a site; a site remains a
+    site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
     """
     now, settings, changes = services.clock(), services.settings, body.model_dump(exclude_unset=True)
     await _check_apps(services, changes)
@@ -94,7 +95,7 @@ async def remove_client(administrator: FreshAdministratorDep, services: Services
 async def renew_client_secret(
     administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName
 ) -> ClientSecretAnswer:
-    """The new secret is in the answer, this once. The former one works for 24 hours more."""
+    """The new secret is only in this answer. The former one works for another 24 hours."""
     credentials, scopes = await clients.renew_secret(services.database, name, by=administrator, now=services.clock())
     return {
         "name": name,

@@ -23,18 +23,18 @@ def _texts(value: object) -> object:
 
 
 class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts)]]):
-    """What the person agrees to: documents in force, each with its version."""
+    """The documents that the user agrees to, each with the version in force."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"privacy": "2026-05"}]}, hide_input_in_errors=True)
 
 
 class ConsentAnswer(TypedDict):
-    """That a person has agreed to a version of a document."""
+    """A user's consent to a version of a document."""
 
     document: Annotated[str, Field(examples=["privacy"])]
     version: Annotated[str, Field(examples=["2026-05"])]
     given_at: datetime
-    withdrawn_at: Annotated[datetime | None, Field(description="Null as long as it holds.")]
+    withdrawn_at: Annotated[datetime | None, Field(description="Null while it is valid.")]
     app_id: Annotated[ShownAppId | None, Field(description="In which mini-program.")]
     ip: Annotated[ShownIp | None, Field(description="From where.")]
 
@@ -46,7 +46,7 @@ class ConsentsQuery(TimedPageQuery):
 
 
 class ConsentsAnswer(TypedDict):
-    """Some of what a person has agreed to, the newest first."""
+    """Some consents of a user, the newest first."""
 
     items: list[ConsentAnswer]
     next_cursor: NextCursor

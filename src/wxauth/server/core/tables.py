@@ -46,7 +46,7 @@ def all_tables() -> MetaData:
 
 
 class Event(SQLModel, table=True):
-    """Something that was done. An event is never changed, except to remove an erased person's data."""
+    """An event of the audit trail. An event is never changed, except to remove an erased person's data."""
 
     __tablename__ = "events"
     __table_args__ = (

@@ -65,7 +65,7 @@ class FeedQuery(BaseModel):
 
 
 class SiblingsEventAnswer(TypedDict):
-    """An event. It holds ids only: names and numbers are found by looking the user up."""
+    """An event. It contains only ids: look the user up for names and numbers."""
 
     id: Annotated[ShownEventId, Field(description="UUIDv7; the `webhook-id` too.")]
     type: Annotated[str, Field(examples=["user.merged"])]

@@ -39,17 +39,17 @@ class NewWebhook(BaseModel):
 
 
 class WebhookChange(BaseModel):
-    """Changes of a webhook. An absent or null field changes nothing."""
+    """Changes of a webhook. An absent or null field is unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": True}]}, hide_input_in_errors=True)
 
     url: _Url | None = None
     types: list[KnownType] | None = Field(default=None, description="Empty: all.")
-    is_enabled: bool | None = Field(default=None, description="A webhook that has answered 410 is disabled.")
+    is_enabled: bool | None = Field(default=None, description="A webhook that answers 410 is disabled.")
 
 
 class ReplayRequest(BaseModel):
-    """What to deliver once more: one event, or all events since a time."""
+    """What to deliver again: one event, or all events since a time."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"since": "2026-11-20T08:00:00Z"}]}, hide_input_in_errors=True
@@ -101,14 +101,14 @@ class DeliveryAnswer(TypedDict):
     """An event for a webhook."""
 
     id: Annotated[UUID, Field(examples=["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"])]
-    event_id: Annotated[ShownEventId, Field(description="The `webhook-id` of all its tries.")]
+    event_id: Annotated[ShownEventId, Field(description="The `webhook-id` of all attempts.")]
     type: Annotated[str, Field(examples=["user.merged"])]
     state: Literal["pending", "delivered", "failed"]
     attempts: Annotated[int, Field(examples=[1])]
     status: Annotated[int | None, Field(description="The status of the last answer.", examples=[500])]
-    error: Annotated[str | None, Field(description="Why the last try got no answer.")]
+    error: Annotated[str | None, Field(description="Why the last attempt got no answer.")]
     next_at: Annotated[
-        datetime | None, Field(description="The earliest time of the next try.", examples=["2026-11-20T10:00:05Z"])
+        datetime | None, Field(description="The earliest time of the next attempt.", examples=["2026-11-20T10:00:05Z"])
     ]
     at: datetime
 
@@ -121,7 +121,7 @@ class DeliveriesAnswer(TypedDict):
 
 
 class ReplayedAnswer(TypedDict):
-    """How many events are delivered once more."""
+    """How many events are delivered again."""
 
     replayed: Annotated[int, Field(examples=[12])]
 

@@ -26,10 +26,10 @@ log = get_logger()
 class KeysAnswer(TypedDict):
     """The published keys."""
 
-    items: Annotated[list[KeyAnswer], Field(description="What access tokens are signed with; the oldest first.")]
+    items: Annotated[list[KeyAnswer], Field(description="The keys of access tokens, the oldest first.")]
     id_token_keys: Annotated[
         list[KeyAnswer],
-        Field(description="What id_tokens are signed with, where there are websites; the oldest first.", examples=[[]]),
+        Field(description="The keys of id_tokens, if there are websites; the oldest first.", examples=[[]]),
     ]
     next_cursor: None
 
@@ -39,7 +39,7 @@ class RotatedAnswer(TypedDict):
 
     kid: Annotated[str, Field(examples=["…"])]
     signs_from: Annotated[
-        datetime, Field(description="When every cache has had time to see it.", examples=["2026-11-20T08:06:00Z"])
+        datetime, Field(description="When every cache has had time to fetch it.", examples=["2026-11-20T08:06:00Z"])
     ]
 
 
@@ -52,14 +52,17 @@ class WithdrawnAnswer(TypedDict):
 
 @router.get("/v1/admin/keys", summary=Title("List the signing keys", "列出签名密钥"))
 async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
-    """Every published key: the former ones, the one that signs, the next one."""
+    """Every published key: former keys, the signing key, the next key."""
     of_access_tokens, of_id_tokens = await list_published(services.database, now=services.clock())
     return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
 
 
 @router.post("/v1/admin/keys/rotate", summary=Title("Rotate the signing key", "发布新的签名密钥"))
 async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
-    """Publish a new key, which signs six minutes later. Siblings need not be told. A key that waits already is kept."""
+    """Publish a new key, which signs six minutes later.
+
+    Siblings pick it up automatically. If there is a next key already, it is kept.
+    """
     key = await rotate_both(services.keys, services.id_token_keys, by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
 
@@ -70,10 +73,10 @@ async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep
     failures=[_NO_SUCH_KEY],
 )
 async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnAnswer:
-    """For one that was stolen: no token of it is good any more.
+    """For a stolen key: its tokens are refused from now on.
 
-    Where it signs now, the waiting one does so at once, or a new one; where it was the waiting one, another is made.
-    Sessions live on: the next refresh gives a token of another key.
+    If it was the signing key, the next key, or a new one, signs at once; if it was the next key, another one is made.
+    Sessions continue: their next refresh gives a token of another key.
     """
     try:
         signs = await withdraw_of_either(

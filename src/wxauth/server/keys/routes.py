@@ -37,7 +37,7 @@ router = Router("keys")
     failures=[KeysUnavailable],
 )
 async def jwks(request: Request, services: ServicesDep) -> Response:
-    """The keys that check access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
+    """The keys that verify access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
     if not services.keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
     await services.id_token_keys.look_for_first()  # a website may have got an id_token from another replica

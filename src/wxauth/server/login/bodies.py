@@ -30,7 +30,7 @@ LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LoginRequest(BaseModel):
-    """A `wx.login` code, with the profile fields that the person gave."""
+    """A `wx.login` code, and profile fields that the user gave."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
@@ -39,45 +39,45 @@ class LoginRequest(BaseModel):
 
     code: LoginCode = Field(
         validation_alias=AliasChoices("code", "jsCode", "js_code"),
-        description="What `wx.login` gave, or in a mobile app `SendAuth`. Also accepted as `jsCode`, `js_code`. Works "
-        "once, for some minutes.",
+        description="The code from `wx.login`, or from `SendAuth` in a mobile app. Also accepted as `jsCode`, "
+        "`js_code`. Works once, for some minutes.",
         repr=False,
     )
     app_id: str | None = Field(
         default=None,
         validation_alias=AliasChoices("app_id", "appId", "appid"),
-        description="The mini-program or mobile app. Also accepted as `appId`, `appid`. The first configured "
-        "mini-program, unless given.",
+        description="The mini-program or mobile app. Also accepted as `appId`, `appid`. Default: the first "
+        "configured mini-program.",
     )
     nickname: Nickname | None = Field(
         default=None,
         validation_alias=AliasChoices("nickname", "nickName", "userName"),
-        description="Also accepted as `nickName`, `userName`. Absent, null or empty changes nothing; so does one that "
-        "WeChat finds against the rules, where the service has it checked.",
+        description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or if "
+        "nicknames are checked and it violates WeChat's rules.",
     )
     avatar_url: AvatarUrl | None = Field(
         default=None,
         validation_alias=AliasChoices("avatar_url", "avatarUrl"),
-        description="An https URL. Also accepted as `avatarUrl`. Absent, null or empty changes nothing; nor does that "
-        "of an uploaded picture.",
+        description="An https URL. Also accepted as `avatarUrl`. Unchanged if absent, null or empty, or if "
+        "it is the URL of an uploaded picture.",
     )
     phone_code: Annotated[str, Field(max_length=256)] | None = Field(
         default=None,
         validation_alias=AliasChoices("phone_code", "phoneCode"),
-        description="What the phone button gave, to bind the number too. Also accepted as `phoneCode`. "
-        "One that fails does not undo the login: see `phone_error`.",
+        description="The phone button's code, to bind the number too. Also accepted as `phoneCode`. "
+        "If it fails, the login still succeeds: see `phone_error`.",
         repr=False,
     )
     consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
         default_factory=dict,  # pydantic copies a default, deeply, for each login
         json_schema_extra={"default": {}},
-        description="Documents that the person agrees to, with their versions. What is not in force is not recorded, "
-        "and refuses no login: see `consents_due`.",
+        description="Documents that the user agrees to, with their versions. Versions not in force are ignored: "
+        "see `consents_due`.",
     )
 
 
 class RefreshRequest(BaseModel):
-    """The refresh token that the last login or refresh gave."""
+    """The refresh token of the last login or refresh."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
 
@@ -85,7 +85,7 @@ class RefreshRequest(BaseModel):
 
 
 class LogoutRequest(BaseModel):
-    """The refresh token of the session to end; the bearer's own session, unless given."""
+    """The refresh token of the session to end. Default: the session of the access token."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
 
@@ -119,7 +119,7 @@ _BASE64: Final = (BeforeValidator(_from_base64), WithJsonSchema({"type": "string
 
 
 class DecryptRequest(BaseModel):
-    """What the mini-program was given: `encryptedData` and `iv`."""
+    """The `encryptedData` and `iv` that WeChat gave the mini-program."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -136,7 +136,7 @@ class DecryptRequest(BaseModel):
 
 
 class SessionKeyResetRequest(BaseModel):
-    """The app whose session_key is to be replaced. Without an app, all are."""
+    """The app whose session_key to replace; all apps if absent."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID}]}, hide_input_in_errors=True)
 
@@ -160,9 +160,7 @@ class TokenAnswer(TypedDict):
     session_id: ShownSessionId
     is_new_user: bool
     user: UserAnswer
-    phone_error: NotRequired[
-        Annotated[str, Field(description="Why `phone_code` bound no number: the `code` of the problem.")]
-    ]
+    phone_error: NotRequired[Annotated[str, Field(description="Why `phone_code` failed: the `code` of the problem.")]]
 
 
 class DecryptedAnswer(TypedDict):
@@ -183,13 +181,13 @@ class DecryptedAnswer(TypedDict):
 
 
 class SessionKeyAnswer(TypedDict):
-    """Whether WeChat takes the session_key that is stored for an identity."""
+    """Whether the session_key stored for an identity is valid at WeChat."""
 
     app_id: ShownAppId
     openid: ShownOpenid
     valid: Annotated[
         bool | None,
-        Field(description="False where the person has to log in again; null where it is unknown.", examples=[True]),
+        Field(description="False if the user must log in again; null if unknown.", examples=[True]),
     ]
     error: Annotated[
         str | None,

@@ -69,8 +69,8 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
 async def log_in(request: Request, body: LoginRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
 
-    The user is made at first sight. A code works once: after any failure, call `wx.login` again. A mobile app sends the
-    code of the SDK's `SendAuth`, and its `app_id`.
+    The first login creates the user. A code works once: after any failure, call `wx.login` again. A mobile app sends
+    the code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = request.scope[APP_KEY] = body.app_id or None
     with services.metrics.login(app_id) as outcome:
@@ -101,10 +101,10 @@ async def log_in(request: Request, body: LoginRequest, services: ServicesDep, de
     ],
 )
 async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
-    """Keep the session going: a new access token, and the refresh token's successor.
+    """Exchange a refresh token for a new access token and the next refresh token.
 
-    A refresh token is used once. Sent again soon (its answer was lost, or two tabs sent it), it gets the same
-    successor; sent again later, it ends the session, since somebody else may have it.
+    A refresh token works once. Sent again soon (the answer was lost, or two tabs sent it), it gets the same successor;
+    sent again later, it ends the session, since somebody else may have it.
     """
     with services.metrics.refresh():
         tokens = await login.refresh(services, refresh_token=body.refresh_token, device=device)
@@ -137,9 +137,9 @@ async def log_out(request: Request, services: ServicesDep, body: LogoutRequest |
     failures=[_WRONG_WATERMARK, WrongAppKind, SessionKeyExpired],
 )
 async def decrypt(principal: PrincipalDep, body: DecryptRequest, services: ServicesDep) -> DecryptedAnswer:
-    """Check and open what WeChat gave the mini-program as `encryptedData` and `iv`.
+    """Verify and decrypt the `encryptedData` and `iv` that WeChat gave the mini-program.
 
-    WeChat changes the key with a login: at `session_key_expired` log in again, then let the person tap again, for
-    what was encrypted before does not open any more. The watermark must be of the session's app and of the last day.
+    WeChat changes the key with a login: upon `session_key_expired`, log in again, then let the user tap again, because
+    earlier data can no longer be decrypted. The watermark must be of the session's app and at most a day old.
     """
     return {"data": await session_keys.decrypt(services, principal, encrypted_data=body.encrypted_data, iv=body.iv)}

@@ -23,7 +23,7 @@ router = Router("admin")
     failures=[NO_SUCH_USER],
 )
 async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> SessionKeysAnswer:
-    """Ask WeChat about the stored session_key of each identity of a user."""
+    """Check at WeChat whether the stored session_key of each identity of a user is valid."""
     return session_keys_answer(await session_keys.check_keys(services, user_id))
 
 
@@ -38,10 +38,10 @@ async def reset_session_keys(
     user_id: UUID,
     body: SessionKeyResetRequest | None = None,
 ) -> SessionKeysAnswer:
-    """Have WeChat give each identity of a user, or that in one app, a new session_key, and store it.
+    """Have WeChat replace the session_key of each identity of a user, or of one app's, and store the new one.
 
-    The old key dies at once: what was encrypted with it does not open any more. `valid` is true where a new one is
-    stored, false where WeChat no longer knows the old one, and then nothing has changed.
+    The old key stops working at once: data encrypted with it can no longer be decrypted. `valid` is true if a new key
+    is stored, false if WeChat no longer knew the old one; then nothing has changed.
     """
     app_id = None if body is None else body.app_id
     return session_keys_answer(await session_keys.reset_keys(services, user_id, app_id=app_id, by=administrator))

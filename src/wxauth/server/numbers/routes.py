@@ -23,33 +23,31 @@ class NumbersQuery(BaseModel):
     days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
     utc_offset: Annotated[int, Field(ge=-12 * 60, le=14 * 60)] = Field(
         default=0,
-        description="Where the days begin: minutes east of UTC, such as 480 for China. Counted in whole hours.",
+        description="The time zone in which days begin: minutes east of UTC, such as 480 for China; whole hours.",
     )
 
 
 class DayAnswer(TypedDict):
-    """What has happened on a day."""
+    """The counts of a day."""
 
     date: Annotated[date, Field(examples=["2026-11-20"])]
     new_users: Annotated[int, Field(examples=[12])]
-    logins: Annotated[int, Field(description="Those that succeeded; a refresh does not count.", examples=[401])]
+    logins: Annotated[int, Field(description="Successful logins, without refreshes.", examples=[401])]
 
 
 class NumbersAnswer(TypedDict):
-    """How many there are, and what has happened."""
+    """Totals, and counts for each day."""
 
-    users: Annotated[int, Field(description="An estimate where there are more than some 50,000.", examples=[52310])]
-    sessions: Annotated[
-        int, Field(description="Open ones; an estimate where there are more than some 50,000.", examples=[60122])
-    ]
+    users: Annotated[int, Field(description="An estimate above some 50,000.", examples=[52310])]
+    sessions: Annotated[int, Field(description="Open sessions; an estimate above some 50,000.", examples=[60122])]
     days: Annotated[list[DayAnswer], Field(description="Every day, today being the last one.")]
 
 
 @router.get("/v1/admin/numbers", summary=Title("Read daily statistics", "查看每日统计"))
 async def read_numbers(_: StaffDep, services: ServicesDep, query: Annotated[NumbersQuery, Query()]) -> NumbersAnswer:
-    """Counted as it happens by each process, which stores it every few seconds.
+    """The totals, and the counts of each day.
 
-    Of other processes than the one that answers, the last seconds are not in it yet.
+    Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
     """
     found = await services.numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
     return {

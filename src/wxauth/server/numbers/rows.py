@@ -13,7 +13,7 @@ SUMS: Final = UUID(int=0)
 
 
 class DayRow(TypedDict):
-    """What has happened on a day."""
+    """The counts of a day."""
 
     day: date
     new_users: int

@@ -36,9 +36,9 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     failures=[RateLimited],
 )
 async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep) -> Response:
-    """All that is stored of me, as one document: user, identities, sessions, consents, events, picture.
+    """All data stored about the caller, as one document: user, identities, sessions, consents, events, picture.
 
-    It holds no secret, and nothing of anybody else: an administrator's actor reads `administrator`. Once a minute.
+    It contains no secrets and no other person's data: administrators appear as `administrator`. Once a minute.
     """
     return _answer(await export_mine(services, caller, ip=device.ip))
 
@@ -51,7 +51,7 @@ async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep)
     failures=[NO_SUCH_USER, RateLimited],
 )
 async def export_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> Response:
-    """All that is stored of a person, as in that person's own export. The trail records who exported it."""
+    """All data stored about a user, as in the user's own export. The audit trail records who exported it."""
     return _answer(await export_person(services.database, user_id, by=administrator, now=services.clock()))
 
 

@@ -50,7 +50,7 @@ _HEADERS: Final = {
     failures=[_WRONG_FILE, PayloadTooLarge, RateLimited],
 )
 async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
-    """Store the picture that `chooseAvatar` gave. `avatar_url` then leads to it, and the former picture is deleted.
+    """Store the picture from `chooseAvatar`. `avatar_url` is set to it, and the former picture is deleted.
 
     The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels, as `wx.uploadFile` sends it with `name: 'file'`.
     It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at most 512 pixels.
@@ -79,11 +79,7 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
     failures=[NotFound, StorageUnavailable],
 )
 async def read_avatar(file_name: str, request: Request, services: ServicesDep) -> Response:
-    """The picture behind an `avatar_url` of this service. It never changes: another picture has another URL.
-
-    Anyone who has the URL may see the picture, and nobody can guess a URL. Caches keep a deleted picture for at most a
-    day.
-    """
+    """The picture of an `avatar_url` of this service. A URL's picture never changes."""
     avatar = await services.avatars.read(file_name)
     return cacheable_response(
         request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type

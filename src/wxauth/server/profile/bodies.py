@@ -32,7 +32,7 @@ AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2
 
 
 class ProfileChange(BaseModel):
-    """Changes of the caller's profile. An absent field changes nothing; null or empty clears it."""
+    """Changes of the caller's profile. An absent field is unchanged; null or empty clears it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
 
@@ -44,7 +44,7 @@ class ProfileChange(BaseModel):
     avatar_url: AvatarUrl | None = Field(
         default=None,
         validation_alias=AliasChoices("avatar_url", "avatarUrl"),
-        description="An https URL. Also accepted as `avatarUrl`. An uploaded picture's URL changes nothing.",
+        description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
     )
 
     def changes(self) -> dict[str, str | None]:
@@ -53,7 +53,7 @@ class ProfileChange(BaseModel):
 
 
 class PhoneRequest(BaseModel):
-    """The code that the phone button gave."""
+    """The phone button's code."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"}]},

@@ -29,11 +29,11 @@ router = Router("me")
 )
 @router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
 async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
-    """Set the given fields, clear those that are null or empty; the rest stays.
+    """Set the given fields, clear those that are null or empty; others are unchanged.
 
-    `wx.request` has no PATCH, so POST does the same. If the service has nicknames checked, one that WeChat finds
-    against the rules is `invalid_request`; after 20 new nicknames in an hour, the next is `rate_limited`. After 60
-    changes in an hour, any further one is `rate_limited`.
+    `wx.request` has no PATCH, so POST does the same. If nicknames are checked, one that violates WeChat's rules is
+    `invalid_request`; after 20 new nicknames in an hour, the next one is `rate_limited`. After 60 changes in an hour,
+    any further one is `rate_limited`.
     """
     return user_answer(await changes.change_profile(services, caller, body.changes()), services.settings.consents)
 

@@ -24,14 +24,14 @@ class RefusalsQuery(PageQuery):
     """Which refused logins to list."""
 
     request_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="The id of the request, which the phone shows."
+        default=None, description="The request id that the phone shows."
     )
-    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="Who was refused, where that is known.")
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The refused user, if known.")
     code: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
         default=None, description="The code of the problem, such as `account_disabled`."
     )
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="None earlier than this.")
-    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="All earlier than this.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only from this time on.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
 
 class RefusalAnswer(TypedDict):
@@ -41,7 +41,7 @@ class RefusalAnswer(TypedDict):
     code: Annotated[str, Field(examples=["account_disabled"])]
     wechat_errcode: Annotated[int | None, Field(description="WeChat's errcode, if it gave one.")]
     app_id: ShownAppId | None
-    user_id: Annotated[ShownUserId | None, Field(description="Null where nobody knows who it was.")]
+    user_id: Annotated[ShownUserId | None, Field(description="Null if unknown.")]
     network: Annotated[str | None, Field(description="The /24 or /48 of the address.", examples=["203.0.113.0/24"])]
     request_id: Annotated[str, Field(examples=["0f8fad5bd9cb469fa16570867728950e"])]
 
@@ -57,8 +57,8 @@ class RefusalsAnswer(TypedDict):
 async def list_refusals(_: StaffDep, services: ServicesDep, query: Annotated[RefusalsQuery, Query()]) -> RefusalsAnswer:
     """The newest first, of the last 14 days. What is given must all fit; an empty parameter is an absent one.
 
-    A login that was refused, and a refresh that was refused because the user is banned. Each process stores them every
-    second, at most 100 of a second; what is more is only counted (`wxauth_refusals_dropped_total`).
+    Refused logins, and refreshes refused because the user is banned. Each process stores them every second, at most 100
+    a second; more are only counted (`wxauth_refusals_dropped_total`).
     """
     await services.refusals.store()
     search = RefusalSearch(

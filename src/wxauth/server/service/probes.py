@@ -36,7 +36,7 @@ wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid
     responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
 async def livez() -> JSONResponse:
-    """The process answers. This says nothing about the database."""
+    """The process answers. The database is not checked."""
     return JSONResponse({"status": "alive"})
 
 
@@ -53,9 +53,9 @@ async def livez() -> JSONResponse:
     },
 )
 async def readyz(services: ServicesDep) -> JSONResponse:
-    """Whether the database answers, its schema suits this version, and there is a key to sign with; each by name.
+    """Whether the database answers, its schema fits this version, and there is a signing key; each by name.
 
-    The database is asked once a second at most. For operators: do not route it from outside.
+    The database is queried at most once a second. For operators: do not expose it.
     """
     checks = await services.readiness.checks()
     is_ready = all(state == OK for state in checks.values())
@@ -73,9 +73,9 @@ async def readyz(services: ServicesDep) -> JSONResponse:
     responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
 )
 async def metrics(services: ServicesDep) -> PlainTextResponse:
-    """Logins, refreshes and refusals, time taken by WeChat and the database, open sessions, the signing key's age.
+    """Logins, refreshes and refusals, response times of WeChat and the database, open sessions, the signing key's age.
 
-    Counts are the sums of all workers. For operators: do not route it from outside.
+    Sums over all workers. For operators: do not expose it.
     """
     return PlainTextResponse(
         await services.metrics.scrape(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4

@@ -31,7 +31,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """Whether WeChat takes the session_key that is stored for an identity."""
+    """Whether the session_key stored for an identity is valid at WeChat."""
 
     app_id: str
     openid: str

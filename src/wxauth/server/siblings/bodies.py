@@ -23,15 +23,15 @@ class IntrospectionAnswer(TypedDict):
         Annotated[str, Field(description="The mini-program's app_id, or a website's name.", examples=[EXAMPLE_APP_ID])]
     ]
     app_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]]
-    scope: NotRequired[Annotated[str, Field(description="What the token is good for, in a website's token only.")]]
+    scope: NotRequired[Annotated[str, Field(description="The granted scopes, in a website's token only.")]]
     sid: NotRequired[Annotated[ShownSessionId, Field(description="The session's id.")]]
     openid: NotRequired[ShownOpenid]
     roles: NotRequired[
         Annotated[
-            list[str], Field(description="The user's present roles. Absent if there are none.", examples=[["admin"]])
+            list[str], Field(description="The user's current roles. Absent if there are none.", examples=[["admin"]])
         ]
     ]
-    external_id: NotRequired[Annotated[str, Field(description="The user's present external id. Absent if none.")]]
+    external_id: NotRequired[Annotated[str, Field(description="The user's current external id. Absent if none.")]]
 
 
 class AccessTokenAnswer(TypedDict):

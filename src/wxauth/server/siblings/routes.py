@@ -91,18 +91,18 @@ def _header(description: str, example: str) -> dict[str, Any]:
             {
                 "name": _ROLE,
                 "in": "query",
-                "description": "A role to demand. If repeated, all of them are demanded.",
+                "description": "A required role. If repeated, all of them are required.",
                 "schema": {"type": "array", "items": {"type": "string"}},
             }
         ],
     },
 )
 async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
-    """Say whether a request may pass, and who sent it: for nginx `auth_request`, Caddy and Traefik `forward_auth`.
+    """Authenticate a request for a reverse proxy: nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
-    A revoked session or a banned user is refused at once. The roles are the user's present ones, not those of the
-    token: a role that is taken away is gone with the next request. If a proxy sends a body along, it is not read. Any
-    parameter but `role` is refused, because a misspelt one would let everybody in.
+    The user is in the answer's header fields. A revoked session or a banned user is refused at once. The roles are the
+    user's current ones, not those in the token. A body is ignored. Any parameter other than `role` is refused, because
+    a misspelt one would admit everybody.
     """
     user = caller.user
     if not roles <= set(user["roles"]):
@@ -141,10 +141,10 @@ async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
     failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
 )
 async def introspect(_: IntrospectingClientDep, request: Request, services: ServicesDep) -> dict[str, Any]:
-    """Tell a service client with the scope `introspect` what an access token says.
+    """The claims of an access token, for a client with the scope `introspect`.
 
-    The answer is `{"active": false}`, and no more, for anything but a good access token: one that is expired or forged,
-    one of a revoked session or a banned user, or a refresh token. The roles are the user's present ones.
+    The answer is only `{"active": false}` for anything else: an expired or forged token, one of a revoked session or a
+    banned user, or a refresh token. The roles are the user's current ones.
     """
     claims = await introspection.introspect(services, _token_in(await request.body()))
     return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
@@ -160,12 +160,11 @@ async def introspect(_: IntrospectingClientDep, request: Request, services: Serv
 async def read_wechat_token(
     client: AccessTokenClientDep, app_id: str, services: ServicesDep, device: DeviceDep
 ) -> dict[str, Any]:
-    """Give the app's WeChat token to a service client with the scope `access_token`, which then needs no app secret.
+    """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
 
-    The token is WeChat's `stable_token`, the same for everybody. It is renewed some minutes before its end, while the
-    former one still works. Ask for it before each batch of work: it is kept here, and WeChat is asked once a minute
-    whether it still holds. So a token that WeChat has replaced early is handed out for a minute at most, as long as
-    WeChat answers. If WeChat refuses your token (40001, 40014, 42001), ask here again; do not ask WeChat for another.
+    It is WeChat's `stable_token`, the same for everybody, and is renewed some minutes before its end, while the former
+    one still works. Request it before each batch of work: it comes from memory and is checked at WeChat once a minute.
+    If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
     token = await wechat_tokens.read_wechat_token(services, client.name, app_id, ip=device.ip)
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}

@@ -49,9 +49,7 @@ class LookupRequest(BaseModel):
 class UserForSiblingsAnswer(TypedDict):
     """A user as siblings see them."""
 
-    id: Annotated[
-        ShownUserId, Field(description="UUIDv7. It differs from the id asked for if that one was merged away.")
-    ]
+    id: Annotated[ShownUserId, Field(description="UUIDv7. It differs from the requested id if that one was merged.")]
     nickname: ShownNickname
     avatar_url: ShownPictureUrl
     status: Literal["active", "disabled"]
@@ -61,7 +59,7 @@ class UserForSiblingsAnswer(TypedDict):
         datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
     ]
     external_id: Annotated[
-        str | None, Field(description="The id that the user had before wxauth. Unique.", examples=["10023"])
+        str | None, Field(description="The user's id in the system before wxauth. Unique.", examples=["10023"])
     ]
     former_ids: Annotated[
         list[UUID],
@@ -73,11 +71,11 @@ class UserForSiblingsAnswer(TypedDict):
     former_external_ids: NotRequired[
         Annotated[
             list[str],
-            Field(description="External ids of users whom WeChat's unionid made one with this one. Absent where none."),
+            Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
         ]
     ]
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
-    consents: Annotated[list[DocumentVersion], Field(description="What the person agrees to now.")]
+    consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
     phone: NotRequired[
         Annotated[str | None, Field(description="E.164. Only with the scope `phones`.", examples=["+8613800138000"])]
     ]
@@ -85,7 +83,7 @@ class UserForSiblingsAnswer(TypedDict):
         Annotated[
             bool | None,
             Field(
-                description="Whether the phone button proved the number; null without a number. Only with `phones`.",
+                description="Whether the phone button verified the number; null without a number. Only with `phones`.",
                 examples=[True],
             ),
         ]
@@ -93,7 +91,7 @@ class UserForSiblingsAnswer(TypedDict):
 
 
 class LookupAnswer(TypedDict):
-    """The users that were found, each once, in the order of the request."""
+    """The users found, each once, in the order of the request."""
 
     items: list[UserForSiblingsAnswer]
 

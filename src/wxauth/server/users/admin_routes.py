@@ -45,7 +45,7 @@ router = Router("admin")
 
 @router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
 async def list_users(_: StaffDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
-    """The newest first. What is given must all fit; an empty parameter is an absent one."""
+    """The newest first. All given filters must match; an empty parameter counts as absent."""
     search = UserSearch(
         text=query.q or None,
         phones=phones_meant(query.q or "", region=services.settings.phone_region),
@@ -74,12 +74,12 @@ async def change_user(
     user_id: UUID,
     body: UserChangeRequest,
 ) -> UserDetailAnswer:
-    """Set what is named; the rest stays, but a ban replaces reason and end of an earlier one.
+    """Set the given fields; others are unchanged, but a ban replaces the reason and the end of an earlier ban.
 
-    The answer is the user as they are then. A ban ends every session; lifting it brings none back. It is lifted by
-    itself within a minute after `until`. Roles bite at once in wxauth itself, and with the next access token at
-    siblings. Whoever gives the role `admin` or `support`, or changes a banned user who keeps it, must have logged in
-    lately: `ADMIN_FRESH_LOGIN`. The role `support` sets no roles, and changes no user who has one of the two.
+    A ban ends every session and is lifted automatically within a minute after `until`. Roles take effect at once in
+    wxauth, and with the next access token in siblings. To give the role `admin` or `support`, or to change a banned
+    user who keeps it, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot set
+    roles, nor change users with one of these roles.
     """
     now = services.clock()
     change = UserChange(status=body.status, reason=body.reason, until=body.until, roles=body.roles)
@@ -109,10 +109,10 @@ async def merge_users(
     user_id: UUID,
     body: MergeRequest,
 ) -> UserDetailAnswer:
-    """Make one user of two; the answer is the one that remains.
+    """Merge a user into another one; the answer is the user that remains.
 
-    Identities, sessions and consents go along; roles are united, and a ban of either follows. A split can undo it. If
-    one of the two has the role `admin` or `support`, you must have logged in lately: `ADMIN_FRESH_LOGIN`.
+    It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it. If one of
+    them has the role `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`.
     """
     remaining = await admin.merge_users(
         services.database,
@@ -134,10 +134,10 @@ async def merge_users(
 async def split_user(
     administrator: FreshAdministratorDep, services: ServicesDep, user_id: UUID, body: SplitRequest
 ) -> SplitAnswer:
-    """Undo a wrong merge: this identity, and the user's others that have its unionid, become a user of their own.
+    """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
 
-    If a former id brought exactly these, the new user has that id again. Name, picture, number and consents stay. The
-    sessions of these identities end. No login and no number merges the two again.
+    If exactly these came from one merge, the new user gets the former id back. Name, picture, phone number and consents
+    stay with the user. The sessions of these identities are ended. The two users are never merged automatically again.
     """
     user, new_user = await admin.split_user(
         services.database,
@@ -155,9 +155,9 @@ async def split_user(
     "/v1/admin/users/{user_id}", summary=Title("Erase a user", "删除用户"), failures=[NO_SUCH_USER, LastAdmin]
 )
 async def erase_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
-    """Erase a person: user, identities, sessions, and what the audit trail tells of them.
+    """Erase a user, the identities, the sessions, and their data in the audit trail.
 
-    The next login is a new user's, so it is no ban.
+    The next login creates a new user: this is not a ban.
     """
     await admin.erase_user(services.database, user_id, by=administrator, now=services.clock())
 
@@ -168,7 +168,7 @@ async def erase_user(administrator: AdministratorDep, services: ServicesDep, use
     failures=[NO_SUCH_USER],
 )
 async def end_sessions_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID) -> None:
-    """End every session of a user, who may log in again."""
+    """End every session of a user. The user may log in again."""
     spares_staff = not staff.is_administrator
     await admin.end_sessions(
         services.database, user_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
@@ -181,7 +181,7 @@ async def end_sessions_of_user(staff: StaffDep, services: ServicesDep, user_id: 
     failures=[NO_SUCH_SESSION],
 )
 async def end_session_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID, session_id: UUID) -> None:
-    """End one session of a user; 204 again where it has ended."""
+    """End one session of a user. Idempotent."""
     spares_staff = not staff.is_administrator
     await admin.end_session(
         services.database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
@@ -190,6 +190,6 @@ async def end_session_of_user(staff: StaffDep, services: ServicesDep, user_id: U
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
 async def list_events(_: StaffDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]) -> EventsAnswer:
-    """The newest first. What is given must all fit; an empty parameter is an absent one."""
+    """The newest first. All given filters must match; an empty parameter counts as absent."""
     search = EventSearch(user_id=query.user_id, types=query.type, since=query.since, until=query.until)
     return events_answer(await admin.list_events(services.database, search, before=query.cursor, limit=query.limit))

@@ -57,7 +57,7 @@ def _without_empty(values: Any) -> Any:
 
 
 class UserChangeRequest(BaseModel):
-    """Changes of a user. An absent or null field changes nothing; a ban replaces an earlier one's reason and end."""
+    """Changes of a user. An absent or null field is unchanged; a ban replaces the reason and end of an earlier ban."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -67,12 +67,12 @@ class UserChangeRequest(BaseModel):
     )
 
     status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
-    reason: Reason | None = Field(default=None, description="Why the user is banned, for staff alone.")
+    reason: Reason | None = Field(default=None, description="Why the user is banned, for staff only.")
     until: Time | None = Field(
-        default=None, description="When the ban ends by itself, with an offset; without it, the ban has no end."
+        default=None, description="When the ban ends automatically, with an offset; if absent, the ban has no end."
     )
     roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
-        default=None, description=f"All that the user is to have, at most {MAX_ROLES}."
+        default=None, description=f"The complete list of the user's roles, at most {MAX_ROLES}."
     )
 
 
@@ -83,11 +83,11 @@ class MergeRequest(BaseModel):
         json_schema_extra={"examples": [{"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}]}, hide_input_in_errors=True
     )
 
-    into: UUID = Field(description="The user that remains, with id, names, number and external_id.")
+    into: UUID = Field(description="The user that remains, with its id, name, phone number and external_id.")
 
 
 class SplitRequest(BaseModel):
-    """The identity that becomes a user of its own."""
+    """The identity that becomes a new user."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID}]},
@@ -96,10 +96,10 @@ class SplitRequest(BaseModel):
 
     app_id: Annotated[str, StringConstraints(pattern=TEXT)]
     openid: Annotated[str, StringConstraints(pattern=TEXT)] = Field(
-        description="The user's other identities with its unionid go along."
+        description="The user's other identities with its unionid move too."
     )
     external_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="An external_id of the user, present or former, that goes along. By default, none."
+        default=None, description="A current or former external_id of the user that moves too. Default: none."
     )
 
 
@@ -108,25 +108,25 @@ class UsersQuery(PageQuery):
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
-        description="The whole openid, unionid, external id or id, or a phone number as people write it; if nobody's, "
-        "part of the nickname.",
+        description="A complete openid, unionid, external id or user id, or a phone number as people write it. "
+        "If no user has it, part of a nickname.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = None
     role: Annotated[Role | None, OrEmpty] = None
     app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="Who has an identity in this app."
+        default=None, description="Users with an identity in this app."
     )
 
 
 class EventsQuery(PageQuery):
     """Which events to list."""
 
-    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="To whom it was done.")
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned.")
     type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="None earlier than this.")
-    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="All earlier than this.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only from this time on.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
 
 class SessionsQuery(TimedPageQuery):
@@ -145,18 +145,18 @@ class OpenSessionAnswer(TypedDict):
         str | None,
         Field(description="System, and WeChat or browser, from the User-Agent.", examples=["iOS 17.1, WeChat 8.0.44"]),
     ]
-    ip: Annotated[ShownIp | None, Field(description="Where it was last used from.")]
+    ip: Annotated[ShownIp | None, Field(description="The IP address of its last use.")]
     created_at: datetime
     last_used_at: Annotated[datetime, Field(examples=["2026-11-20T09:30:00Z"])]
     expires_at: Annotated[
-        datetime, Field(description="When it ends unless it is used.", examples=["2026-12-20T09:30:00Z"])
+        datetime, Field(description="When it expires if it is not used.", examples=["2026-12-20T09:30:00Z"])
     ]
 
 
 class SessionAnswer(OpenSessionAnswer):
     """A login on one device."""
 
-    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+    current: Annotated[bool, Field(description="Whether it is the caller's.")]
 
 
 class SessionsAnswer(TypedDict):
@@ -180,12 +180,12 @@ class ProfileAndStanding(TypedDict):
         datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
     ]
     external_id: Annotated[
-        str | None, Field(description="The id that the user had before wxauth. Unique.", examples=["10023"])
+        str | None, Field(description="The user's id in the system before wxauth. Unique.", examples=["10023"])
     ]
     phone_verified: Annotated[
         bool | None,
         Field(
-            description="Whether the number was proved by the phone button, not merely imported; null without one.",
+            description="Whether the phone button verified the number, or it was only imported; null without a number.",
             examples=[True],
         ),
     ]
@@ -199,18 +199,20 @@ class DocumentVersion(TypedDict):
 
 
 class _InSession(TypedDict):
-    id: Annotated[ShownUserId, Field(description="UUIDv7; what a sibling keys its own data by.")]
+    id: Annotated[ShownUserId, Field(description="UUIDv7; siblings store their data under it.")]
     app_id: ShownAppId
     openid: ShownOpenid
 
 
 class UserAnswer(_InSession, ProfileAndStanding):
-    """A user, with the identity of the session that asks."""
+    """A user, with the identity of the caller's session."""
 
     consents_due: NotRequired[
         Annotated[
             list[DocumentVersion],
-            Field(description="What is in force and not agreed to; there where the service has such documents."),
+            Field(
+                description="Documents in force without the user's consent; present if the service requires consents."
+            ),
         ]
     ]
 
@@ -244,9 +246,11 @@ class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
     """A user, with all identities."""
 
     reason: NotRequired[
-        Annotated[str, Field(description="What staff noted about the ban. Nobody else is told. Absent where nothing.")]
+        Annotated[str, Field(description="The reason for the ban, for staff only. Absent if there is none.")]
     ]
-    until: NotRequired[Annotated[datetime, Field(description="When the ban ends by itself. Absent where never.")]]
+    until: NotRequired[
+        Annotated[datetime, Field(description="When the ban ends automatically. Absent if it has no end.")]
+    ]
 
 
 class UserDetailAnswer(ListedUserAnswer):
@@ -255,21 +259,21 @@ class UserDetailAnswer(ListedUserAnswer):
     former_ids: NotRequired[
         Annotated[
             list[UUID],
-            Field(description="The ids merged into this user, the first merge first. Absent where none."),
+            Field(description="The ids merged into this user, the first merge first. Absent if none."),
         ]
     ]
     former_external_ids: NotRequired[
         Annotated[
             list[str],
-            Field(description="External ids of users whom WeChat's unionid made one with this one. Absent where none."),
+            Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
         ]
     ]
-    sessions: Annotated[list[OpenSessionAnswer], Field(description="The hundred that were used last.")]
-    consents: Annotated[list[ConsentAnswer], Field(description="The newest hundred, withdrawn ones too.")]
+    sessions: Annotated[list[OpenSessionAnswer], Field(description="The hundred used most recently.")]
+    consents: Annotated[list[ConsentAnswer], Field(description="The newest hundred, including withdrawn ones.")]
 
 
 class SplitAnswer(TypedDict):
-    """A user and the one who was split from them."""
+    """A user and the new user split from it."""
 
     user: UserDetailAnswer
     new_user: UserDetailAnswer
@@ -286,7 +290,7 @@ class UsersAnswer(TypedDict):
 
 
 class EventAnswer(TypedDict):
-    """Something that was done."""
+    """An event of the audit trail."""
 
     id: ShownEventId
     type: Annotated[str, Field(examples=["session.ended"])]
@@ -305,7 +309,7 @@ class EventAnswer(TypedDict):
     data: Annotated[
         dict[str, Any],
         Field(
-            description="Details that depend on the type; empty where a person was erased.",
+            description="Details that depend on the type; empty if the user was erased.",
             examples=[{"session_ids": [EXAMPLE_SESSION_ID], "reason": "reused"}],
         ),
     ]

@@ -41,9 +41,10 @@ async def list_my_consents(
 async def give_my_consents(
     caller: CallerDep, body: ConsentsRequest, services: ServicesDep, device: DeviceDep
 ) -> ConsentsAnswer:
-    """Record that I agree to these documents, in the versions in force. Idempotent: agreeing again adds no record.
+    """Record the caller's consent to these documents, in the versions in force.
 
-    The answer lists the documents in force that I agree to. After 20 consents in an hour, the next is `rate_limited`.
+    Idempotent. The answer lists the caller's consents to documents in force. After 20 consents in an hour, the next one
+    is `rate_limited`.
     """
     in_force = services.settings.consents
     consents.check_in_force(body.root, in_force)
@@ -58,7 +59,7 @@ async def give_my_consents(
     failures=[NotFound("this document has not been agreed to")],
 )
 async def withdraw_my_consent(caller: CallerDep, document: str, services: ServicesDep, device: DeviceDep) -> None:
-    """Withdraw my consent to a document. It stays in the list, with the time of withdrawal."""
+    """Withdraw the caller's consent to a document. It stays in the list, with the time of withdrawal."""
     user = caller.user
     await consents.withdraw(
         services.database, user["id"], document, app_id=user["app_id"], ip=device.ip, now=services.clock()

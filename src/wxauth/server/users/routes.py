@@ -32,16 +32,16 @@ async def read_me(caller: CallerDep, services: ServicesDep) -> UserAnswer:
 
 @router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=[LastAdmin])
 async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
-    """Erase the person: user, identities, sessions, and what the audit trail tells of them.
+    """Erase the user, the identities, the sessions, and their data in the audit trail.
 
-    The next login is a new user's.
+    The next login creates a new user.
     """
     await account.erase_me(services, caller)
 
 
 @router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"))
 async def list_my_identities(caller: CallerDep, services: ServicesDep) -> OwnIdentitiesAnswer:
-    """By which apps the user is known to WeChat, the oldest first."""
+    """The caller's openids in each app, the oldest first."""
     kinds = {it.app.app_id: it.app.kind for it in services.apps.all()}
     identities = await user_rows.identities_of(services.database, caller.user["id"])
     return {"items": [{**identity, "kind": kinds.get(identity["app_id"])} for identity in identities]}
@@ -51,7 +51,7 @@ async def list_my_identities(caller: CallerDep, services: ServicesDep) -> OwnIde
 async def list_my_sessions(
     caller: CallerDep, services: ServicesDep, query: Annotated[SessionsQuery, Query()]
 ) -> SessionsAnswer:
-    """The open sessions, the last used first. Of one app a person keeps the newest hundred."""
+    """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
     found = await account.list_sessions(services, caller, after=query.after, limit=query.limit)
     sessions = found[: query.limit]
     last = sessions[-1] if len(found) > len(sessions) else None
@@ -65,7 +65,7 @@ async def list_my_sessions(
 
 @router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
 async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> None:
-    """End every session but the one that asks."""
+    """End every session except the caller's."""
     await account.end_other_sessions(services, caller)
 
 
@@ -73,5 +73,5 @@ async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> Non
     "/v1/me/sessions/{session_id}", summary=Title("End one of my sessions", "下线某台设备"), failures=[NotFound]
 )
 async def end_my_session(caller: CallerDep, session_id: UUID, services: ServicesDep) -> None:
-    """End one of my sessions, this one too; 204 again where it has ended."""
+    """End one of the caller's sessions, possibly this one. Idempotent."""
     await account.end_my_session(services, caller, session_id)

@@ -85,13 +85,15 @@ class Problem(BaseModel):
     """A failure (RFC 9457)."""
 
     type: Annotated[str, Field(description="`urn:wxauth:problem:<code>`.")]
-    title: Annotated[str, Field(description="One short sentence for the person, in Chinese or English.")]
+    title: Annotated[str, Field(description="One short sentence for the user, in Chinese or English.")]
     status: int
     detail: Annotated[str, Field(description="For the developer, in English.")]
     code: Annotated[str, Field(description="Stable. Programs decide by this field.")]
     request_id: str
     wechat_errcode: Annotated[int | None, Field(description="WeChat's errcode, if it gave one.")] = None
-    until: Annotated[datetime | None, Field(description="For `account_disabled`: when the ban ends by itself.")] = None
+    until: Annotated[datetime | None, Field(description="For `account_disabled`: when the ban ends automatically.")] = (
+        None
+    )
     errors: Annotated[list[dict[str, str]] | None, Field(description="For `invalid_request`: field and message.")] = (
         None
     )

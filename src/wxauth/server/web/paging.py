@@ -104,7 +104,7 @@ class PageQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = PAGE_SIZE
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
-        default=None, description="The `next_cursor` of the page before."
+        default=None, description="The `next_cursor` of the previous page."
     )
 
     @field_validator("*", mode="before")
@@ -119,7 +119,7 @@ class TimedPageQuery(PageQuery):
     """The page of a list that is sorted by time and id."""
 
     cursor: Annotated[str | None, AfterValidator(_is_timed_cursor)] = Field(  # type: ignore[assignment]  # of another order
-        default=None, description="The `next_cursor` of the page before."
+        default=None, description="The `next_cursor` of the previous page."
     )
 
     @property

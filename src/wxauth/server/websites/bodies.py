@@ -111,7 +111,7 @@ class AuthorizationAnswer(TypedDict):
 
 
 class SiteAnswer(TypedDict):
-    """The site that the person would log in to."""
+    """The site that the user would log in to."""
 
     id: Annotated[str, Field(examples=["shop"])]
     title: Annotated[str, Field(examples=["Example Shop"])]
@@ -176,7 +176,7 @@ class WebTokensAnswer(TypedDict):
 
 
 class UserinfoAnswer(TypedDict):
-    """Claims about a user, by the scopes that the site has (OpenID Connect Core, section 5.1)."""
+    """Claims about a user, as the site's scopes allow (OpenID Connect Core, section 5.1)."""
 
     sub: Annotated[str, Field(examples=[EXAMPLE_USER_ID])]
     name: NotRequired[Annotated[str, Field(examples=["小明"])]]
@@ -184,7 +184,7 @@ class UserinfoAnswer(TypedDict):
     updated_at: NotRequired[Annotated[int, Field(examples=[1795161600])]]
     phone_number: NotRequired[Annotated[str, Field(description="E.164.")]]
     phone_number_verified: NotRequired[bool]
-    email: NotRequired[Annotated[str, Field(description="Made up for products that insist on one.")]]
+    email: NotRequired[Annotated[str, Field(description="Made up, for products that require one.")]]
     email_verified: NotRequired[bool]
     roles: NotRequired[list[str]]
 

@@ -69,7 +69,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=_RESPONSES,
 )
 async def metadata(services: ServicesDep) -> JSONResponse:
-    """The URLs of keys and endpoints, and what they support. The document is the same at both paths."""
+    """The URLs of the keys and endpoints, and the supported features. The document is the same at both paths."""
     return JSONResponse(
         _document(services.settings.issuer), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
     )
