@@ -409,7 +409,7 @@ def test_the_locks_have_what_the_project_names() -> None:
         "requirements-run.lock": [
             *project["project"]["optional-dependencies"]["dev"],
             *project["project"]["optional-dependencies"]["server"],
-            *project["dependency-groups"]["build"],
+            *project["dependency-groups"]["run"],
         ],
     }
     for lock, requirements in named.items():
