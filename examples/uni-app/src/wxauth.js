@@ -21,10 +21,10 @@ export class AuthError extends Error {
 }
 
 /** @type {typeof import('./wxauth.js').createAuth} */
-export function createAuth({ baseURL: url, appId: id, origins = [], platform, storageKey = 'wxauth', now = Date.now }) {
+export function createAuth(options) {
+	const { baseURL: url, appId: id, origins = [], platform, storageKey = 'wxauth', now = Date.now } = Object(options)
 	const baseURL = `${url}`.replace(/\/+$/, '')
-	const trusted = [baseURL, ...origins].map(originOf)
-	if (trusted.includes('')) fail('invalid_argument', 'baseURL, origins')
+	const trusted = [originGiven('baseURL', baseURL), ...[].concat(origins).map((one) => originGiven('origins', one))]
 	// @ts-ignore
 	const host = platform || (typeof uni === 'undefined' ? wx : uni)
 	const appId = id || attempt(() => host.getAccountInfoSync().miniProgram.appId)
@@ -203,7 +203,9 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	async function guarded(name, args) {
 		const path = given(args.url, 'url')
 		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
-		if (!trusted.includes(originOf(url))) fail('origin_not_allowed')
+		if (!trusted.includes(originOf(url))) {
+			fail('origin_not_allowed', `${shown(url)} is not at baseURL, nor in origins: ${trusted.join(', ')}`)
+		}
 		const asked = era
 		let owner = user && user.openid
 		const tokenFor = async (refused) => {
@@ -304,6 +306,14 @@ function originOf(url) {
 	const match = /^(https?:\/\/([a-z\d._-]+|\[[\da-f:.]+\])(:\d+)?)(?=[/?#]|$)[^\\]*$/i.exec(url)
 	return match ? match[1].toLowerCase().replace(/^(http:.*):80$|^(https:.*):443$/, '$1$2') : ''
 }
+
+function originGiven(name, url) {
+	const must = 'must be http:// or https:// and a host, without a user or a backslash'
+	return originOf(url) || fail('invalid_argument', `${name} ${must}, not ${shown(url) || 'empty'}`)
+}
+
+// Without what may be secret: a query, a user and a password.
+const shown = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
 
 // The body of a 2xx, where it has the wanted member or is no page.
 function bodyOf({ statusCode: status, data, header }, wanted) {
