@@ -6,7 +6,7 @@ import { MiniProgram, ORDERS_URL, SERVICE_URL, askedInWebView, until } from './m
 
 let guide
 beforeEach(() => {
-  const changes = () => ({ 'https://auth.example.com': SERVICE_URL, 'https://api.example.com': ORDERS_URL })
+  const changes = () => ({ 'http://127.0.0.1:8002': ORDERS_URL, 'http://127.0.0.1:8000': SERVICE_URL })
   guide = new MiniProgram({ folder: process.env.GUIDE, person: newPerson(), changes })
 })
 afterEach(() => guide.close())
