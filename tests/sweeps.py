@@ -1,9 +1,12 @@
 """Many cases in one test, which runs all of them and names each that fails."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from itertools import zip_longest
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -39,3 +42,45 @@ class Sweep:
             raise ExceptionGroup(
                 f"{len(self._failed)} of {self._cases} cases: {'; '.join(self._failed)}", [*self._failed.values()]
             )
+
+
+def swept(
+    names: str | tuple[str, ...], cases: Iterable[Any], *, ids: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """As `pytest.mark.parametrize`, but all in one test: for cases that find and leave everything as it was.
+
+    To set a test up and to clean the database behind it takes longer than a request.
+    """
+    keys = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
+    params = [case if hasattr(case, "marks") else pytest.param(*(case if len(keys) > 1 else [case])) for case in cases]
+    named = [
+        (
+            name or param.id or ", ".join(repr(value)[:60] for value in param.values),
+            dict(zip(keys, param.values, strict=True)),
+        )
+        for param, name in zip_longest(params, ids)
+    ]
+
+    def decorate(test: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(test)
+        async def run_async(**given: Any) -> None:
+            with Sweep() as sweep:
+                for name, values in named:
+                    with sweep.case(name):
+                        await test(**given, **values)
+
+        @wraps(test)
+        def run(**given: Any) -> None:
+            with Sweep() as sweep:
+                for name, values in named:
+                    with sweep.case(name):
+                        test(**given, **values)
+
+        whole = run_async if inspect.iscoroutinefunction(test) else run
+        signature = inspect.signature(test)
+        fixtures = [parameter for name, parameter in signature.parameters.items() if name not in keys]
+        whole.__signature__ = signature.replace(parameters=fixtures)
+        del whole.__wrapped__
+        return whole
+
+    return decorate

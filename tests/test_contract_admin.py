@@ -14,6 +14,7 @@ from tests.admins import Admin, make_admin
 from tests.asking import BESIDE_LOGINS, bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
+from tests.sweeps import swept
 from wxauth.server.users.bodies import EventsAnswer, UserDetailAnswer, UsersAnswer
 
 NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
@@ -94,7 +95,7 @@ async def people(root: Admin, wechat: WeChatByRespx, rows: asyncpg.Connection) -
     return ids
 
 
-@pytest.mark.parametrize(
+@swept(
     ("q", "found"),
     [
         ("Alice", ["Alice"]),
@@ -141,7 +142,7 @@ async def test_a_plus_that_was_not_encoded_still_finds_the_number(root: Admin, p
     assert [user["nickname"] for user in answer.json()["items"]] == ["Bob"]
 
 
-@pytest.mark.parametrize(
+@swept(
     ("query", "found"),
     [
         ({"status": "active"}, ["100%_小明", "Alice", "Root"]),
@@ -168,7 +169,7 @@ async def test_what_is_asked_for_must_all_fit(
     assert await root.names(**query) == found
 
 
-@pytest.mark.parametrize(
+@swept(
     ("path", "query", "field"),
     [
         ("/users", {"limit": 0}, "limit"),

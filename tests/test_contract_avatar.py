@@ -20,6 +20,7 @@ from starlette.requests import Request
 from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
+from tests.sweeps import swept
 from wxauth.errors import InvalidRequest
 from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_USER
@@ -176,7 +177,7 @@ async def test_an_uploaded_picture_is_what_avatar_url_leads_to(
     assert is_close(Image.open(BytesIO(picture.content)).getpixel((30, 20)), RED)
 
 
-@pytest.mark.parametrize(
+@swept(
     ("size", "expected"),
     [
         ((1, 1), (1, 1)),
@@ -194,7 +195,7 @@ async def test_it_is_made_small_and_never_larger(
     assert (await shown(encoded(plain(size=size), kind))).size == expected
 
 
-@pytest.mark.parametrize(
+@swept(
     ("orientation", "red", "blue"),
     [
         (1, (0.2, 0.5), (0.8, 0.5)),
@@ -265,7 +266,7 @@ async def test_nothing_is_kept_beside_what_is_seen(
     assert Image.open(BytesIO(content)).info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 
-@pytest.mark.parametrize(
+@swept(
     ("file", "kind", "colour"),
     [
         pytest.param(encoded(plain("CMYK", colour=(0, 255, 255, 0))), "JPEG", (254, 0, 0), id="cmyk"),
@@ -311,7 +312,7 @@ async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
 # What is refused.
 
 
-@pytest.mark.parametrize(
+@swept(
     "file",
     [
         pytest.param(b"", id="empty"),
@@ -387,8 +388,8 @@ COMMENT = b"\xff\xfe\0\2"
 WEBP_HEADER, WEBP_DATA = (b"VP8X", struct.pack("<IIH", 0, 59 | 39 << 24, 0)), (b"VP8 ", encoded(plain(), "WEBP")[20:])
 
 
-@pytest.mark.parametrize(("number", "status"), [(900, 200), (1001, 422)])
-@pytest.mark.parametrize(
+@swept(("number", "status"), [(900, 200), (1001, 422)])
+@swept(
     "make",
     [
         pytest.param(lambda number: begun_with(b"\xff" * number), id="jpeg-fill"),
@@ -427,7 +428,7 @@ async def test_a_jpeg_of_arithmetic_coding_is_refused(upload: Upload) -> None:
     problem_of(await upload(file), "invalid_request", 422)
 
 
-@pytest.mark.parametrize(
+@swept(
     "request_",
     [
         pytest.param({}, id="nothing"),
@@ -850,7 +851,7 @@ async def test_a_new_user_gets_no_picture_by_its_url(login: LoginAnswer, uploade
     assert (await login("carol", avatar_url=await uploaded()))["user"]["avatar_url"] is None
 
 
-@pytest.mark.parametrize(
+@swept(
     "path",
     [
         "wxfile://tmp_5d41402abc4b2a76b971.jpg",
@@ -864,7 +865,7 @@ async def test_a_new_user_gets_no_picture_by_its_url(login: LoginAnswer, uploade
         "http://127.0.0.1:8000/v1/avatars/5d41402abc4b2a76b97122.jpg",
     ],
 )
-@pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
+@swept("how", ["PATCH", "POST", "LOGIN"])
 async def test_a_picture_on_the_phone_has_to_be_uploaded(
     client: httpx.AsyncClient, alice: dict[str, Any], wechat: WeChatByRespx, how: str, path: str
 ) -> None:

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
+from tests.sweeps import swept
 from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.web.proxies import BehindProxies
@@ -75,7 +76,7 @@ async def test_where_anybody_is_trusted_it_is_for_one_hop(seen: Seen, forwarded_
     assert (await seen(*forwarded_for, trusted=("*",)))["client"] == "203.0.113.7"
 
 
-@pytest.mark.parametrize(
+@swept(
     ("entry", "client"),
     [
         ("203.0.113.7:1234", "203.0.113.7"),
@@ -87,7 +88,7 @@ async def test_where_anybody_is_trusted_it_is_for_one_hop(seen: Seen, forwarded_
         ("::ffff:203.0.113.7", "203.0.113.7"),
     ],
 )
-@pytest.mark.parametrize("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
+@swept("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
 async def test_an_entry_may_have_brackets_and_a_port(
     seen: Seen, entry: str, client: str, trusted: tuple[str, ...]
 ) -> None:
@@ -99,11 +100,11 @@ async def test_a_proxy_is_known_however_its_address_is_written(seen: Seen, proxy
     assert (await seen(f"203.0.113.7, {proxy}"))["client"] == "203.0.113.7"
 
 
-@pytest.mark.parametrize(
+@swept(
     "entry",
     ["unknown", "_hidden", "", "-", "unix:", "[", "[]:80", "203.0.113", "203.0.113.7:http", "203.0.113.7;", "7" * 9000],
 )
-@pytest.mark.parametrize("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
+@swept("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
 async def test_what_is_no_address_counts_as_the_proxys_own(seen: Seen, entry: str, trusted: tuple[str, ...]) -> None:
     assert (await seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == PEER
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
+from tests.sweeps import swept
 from wxauth.server.cli.clients import add_command
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import NAME_RULE, SCOPES
@@ -166,8 +167,8 @@ async def test_to_remove_what_is_not_there_fails(clients: Command) -> None:
     assert "no service client billing" in failed.stderr
 
 
-@pytest.mark.parametrize("command", ["add", "remove"])
-@pytest.mark.parametrize("name", ["Billing", "-billing", "bill ing", "账单", "a" * 65, "", "billing\n"])
+@swept("command", ["add", "remove"])
+@swept("name", ["Billing", "-billing", "bill ing", "账单", "a" * 65, "", "billing\n"])
 @pytest.mark.no_database
 async def test_what_cannot_be_a_name_is_a_wrong_call(clients: Command, command: str, name: str) -> None:
     failed = await clients(command, "--", name)

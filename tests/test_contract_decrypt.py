@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from tests.asking import LogLines
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
+from tests.sweeps import swept
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.login.bodies import DecryptedAnswer
@@ -230,7 +231,7 @@ async def test_data_opens_for_a_day(phone: Phone, clock: Clock) -> None:
     assert (await phone.decrypt(tapped)).status_code == 200
 
 
-@pytest.mark.parametrize(
+@swept(
     ("field", "value"),
     [
         ("encryptedData", "not base64!"),

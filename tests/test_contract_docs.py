@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, TypeAdapter
 
 from tests.asking import MakeClient, MakeServices
-from tests.sweeps import Sweep
+from tests.sweeps import Sweep, swept
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
 from wxauth.server.checks.routes import ReportAnswer
 from wxauth.server.clients.bodies import (
@@ -245,7 +245,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
     }
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@swept("operation", OPERATIONS)
 def test_every_operation_says_what_it_does_and_shows_an_answer(operation: dict[str, Any]) -> None:
     assert operation["summary"]
     assert operation["description"]
@@ -254,7 +254,7 @@ def test_every_operation_says_what_it_does_and_shows_an_answer(operation: dict[s
         assert answer.get("headers") or all(content["example"] for content in answer["content"].values())
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@swept("operation", OPERATIONS)
 def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, Any]) -> None:
     for status, response in operation["responses"].items():
         for content in response.get("content", {}).values():
@@ -310,7 +310,7 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
     assert list(operation["responses"]["400"]["content"]) == ["text/html"]
 
 
-@pytest.mark.parametrize(
+@swept(
     ("path", "method", "codes"),
     [
         (

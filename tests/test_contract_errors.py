@@ -14,6 +14,7 @@ from starlette.types import Message
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
+from tests.sweeps import swept
 from wxauth.errors import WxAuthError
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -80,7 +81,7 @@ def test_each_code_is_one_class_with_the_status_of_the_contract() -> None:
     assert len(kinds) == len(STATUS_OF)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)])
+@swept("kind", [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)])
 def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError]) -> None:
     assert "title" in vars(kind)
     assert re.fullmatch(r"[A-Z][A-Za-z ,']+\.", kind.title.en)
@@ -286,7 +287,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: http
     problem_of(answer, "payload_too_large", 413)
 
 
-@pytest.mark.parametrize(
+@swept(
     "body",
     [
         '{"code": "THE_SECRET"',
@@ -302,7 +303,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: http
         "Content-Disposition: form-data; name=THE_SECRET",
     ],
 )
-@pytest.mark.parametrize("secret", [SECRET_KEY, APP["app_secret"]])
+@swept("secret", [SECRET_KEY, APP["app_secret"]])
 async def test_a_refused_body_is_not_echoed(offline_client: httpx.AsyncClient, body: str, secret: str) -> None:
     answer = await offline_client.post(
         "/v1/login", content=body.replace("THE_SECRET", secret)
@@ -334,7 +335,7 @@ async def test_a_refusal_leaves_one_line_without_what_the_path_held(
 # What is answered to whom.
 
 
-@pytest.mark.parametrize(
+@swept(
     ("accepted", "language"),
     [
         (None, "en"),

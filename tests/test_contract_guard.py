@@ -33,7 +33,7 @@ from tests.guard.fakes import (
 )
 from tests.headers import bearer
 from tests.serving import serving
-from tests.sweeps import Sweep
+from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.errors import InvalidToken, WxAuthError
 from wxauth.guard import BearerGuard, Principal
@@ -444,7 +444,7 @@ def test_an_issuer_that_is_not_https_is_refused(url: str) -> None:
         BearerGuard(url)
 
 
-@pytest.mark.parametrize(
+@swept(
     "url",
     [
         "https://operator:password@auth.example.com",

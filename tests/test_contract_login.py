@@ -18,6 +18,7 @@ from tests.asking import LogLines, MakeClient, MakeServices, until
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import PATIENT
+from tests.sweeps import swept
 from tests.upstream import PostgresTap
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
@@ -189,7 +190,7 @@ async def test_unknown_fields_are_ignored(login: LoginAnswer) -> None:
     assert (answer["user"]["phone"], answer["user"]["roles"]) == (None, [])
 
 
-@pytest.mark.parametrize(
+@swept(
     ("body", "field"),
     [
         (b"", "body"),

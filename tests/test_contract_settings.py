@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
 from tests.processes import environment, run
+from tests.sweeps import swept
 from wxauth.server.core.settings import DatabaseSettings, InvalidSettings, Settings, load_settings, unknown_names
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
@@ -222,9 +223,10 @@ def load(place: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             monkeypatch.delenv(name)
 
     def load_from(kind: type[DatabaseSettings] = Settings, **values: str) -> DatabaseSettings:
-        for name, value in values.items():
-            monkeypatch.setenv(f"WXAUTH_{name}", value)
-        return load_settings(kind, env_file=place / ".env", secrets_dir=place / "secrets")
+        with monkeypatch.context() as environment:
+            for name, value in values.items():
+                environment.setenv(f"WXAUTH_{name}", value)
+            return load_settings(kind, env_file=place / ".env", secrets_dir=place / "secrets")
 
     return load_from
 
@@ -249,7 +251,7 @@ def test_what_is_no_appid_is_told_what_one_looks_like(load: Load, name: str) -> 
         load(**REQUIRED | given)
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG)
+@swept(("name", "value"), WRONG)
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(load: Load, name: str, value: str) -> None:
     given = REQUIRED | {name: value} | ({"APPS": "", "APP_SECRET": "x"} if name == "APP_ID" else {})
     with pytest.raises(InvalidSettings) as refused:

@@ -18,7 +18,7 @@ from tests.clients import add_client
 from tests.fakes import Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from tests.sweeps import Sweep
+from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
 from wxauth.server.clients.clients import Credentials, remove_client
 from wxauth.server.core.services import Services
@@ -254,7 +254,7 @@ async def test_verify_takes_and_refuses_the_tokens_that_the_guard_does(
     assert {name: await answer(forge) for name, forge in GOOD.items()} == dict.fromkeys(GOOD, (200, None))
 
 
-@pytest.mark.parametrize(
+@swept(
     ("roles", "query", "status"),
     [
         ("{}", "", 200),

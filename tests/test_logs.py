@@ -10,6 +10,7 @@ import pytest
 
 from tests.asking import LogLines
 from tests.processes import run
+from tests.sweeps import swept
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
@@ -17,7 +18,7 @@ from wxauth.server.login.login import Tokens
 from wxauth.server.profile.bodies import PhoneRequest
 
 
-@pytest.mark.parametrize(
+@swept(
     ("text", "redacted"),
     [
         (

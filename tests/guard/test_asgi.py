@@ -42,6 +42,7 @@ from tests.guard.fakes import (
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
+from tests.sweeps import swept
 from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard, BearerMiddleware
 
@@ -277,7 +278,7 @@ async def test_a_public_path_does_not_look_at_a_token(guarded: Guarded, issuer: 
     assert issuer.fetches == (0, 0)
 
 
-@pytest.mark.parametrize(
+@swept(
     "path",
     [
         "/",
@@ -329,7 +330,7 @@ async def test_a_public_path_is_the_apps_wherever_the_app_is_served(guarded: Gua
     assert await asked_for(guarded(public=["/healthz"]), path, root_path="/api") == 200
 
 
-@pytest.mark.parametrize("path", ["/api/api/healthz", "/apihealthz", "/api//healthz", "/api/api", "/api"])
+@swept("path", ["/api/api/healthz", "/apihealthz", "/api//healthz", "/api/api", "/api"])
 async def test_the_path_that_an_app_is_served_at_opens_nothing_else(guarded: Guarded, path: str) -> None:
     assert await asked_for(guarded(public=["/healthz", "/api/orders"]), path, root_path="/api") in (401, 404)
 

@@ -22,6 +22,7 @@ from tests.oauth.conftest import CALLBACK, CAMERA, EDGE, AddSite, GetPhone, Phon
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.processes import free_port
+from tests.sweeps import swept
 from tests.upstream import PostgresTap
 from wxauth.server.clients.clients import change_client, renew_secret
 from wxauth.server.core.database import Database
@@ -323,7 +324,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("parameters", WRONG.values(), ids=WRONG)
+@swept("parameters", WRONG.values(), ids=WRONG)
 async def test_where_the_browser_cannot_be_sent_back_a_page_says_so(
     shop: Site, browser: Browser, parameters: dict[str, Any]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes import APP, service_env
 from tests.processes import run
+from tests.sweeps import swept
 from wxauth.server.clients.clients import NAME_RULE
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
@@ -213,15 +214,15 @@ BAD_URIS = [
 ]
 
 
-@pytest.mark.parametrize("options", REFUSED.values(), ids=REFUSED)
+@swept("options", REFUSED.values(), ids=REFUSED)
 async def test_a_site_is_not_added_with(clients: Command, rows: asyncpg.Connection, options: list[str]) -> None:
     refused = await clients("add", "shop", *options)
     assert refused.returncode == 2, refused.stdout
     assert await rows.fetchval("SELECT count(*) FROM clients") == 0
 
 
-@pytest.mark.parametrize("option", ["--redirect-uri", "--logout-uri"])
-@pytest.mark.parametrize("uri", BAD_URIS)
+@swept("option", ["--redirect-uri", "--logout-uri"])
+@swept("uri", BAD_URIS)
 @pytest.mark.no_database
 async def test_nobody_can_be_sent_to(clients: Command, option: str, uri: str) -> None:
     refused = await clients("add", "shop", "--redirect-uri", CALLBACK, option, uri)

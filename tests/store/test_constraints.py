@@ -3,6 +3,8 @@
 import asyncpg
 import pytest
 
+from tests.sweeps import swept
+
 ALICE, BOB, NOBODY = (f"01933c5e-8f1a-7c3e-9b1d-00000000000{n}" for n in range(3))
 SESSION, OTHER = (f"01933c5e-8f1b-7c3e-9b1d-00000000000{n}" for n in range(2))
 
@@ -30,7 +32,7 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
     return rows
 
 
-@pytest.mark.parametrize(
+@swept(
     ("constraint", "statement"),
     [
         ("users_pkey", f"UPDATE users SET id = '{ALICE}'"),

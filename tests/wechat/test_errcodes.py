@@ -9,6 +9,7 @@ import pytest
 from tests.asking import LogLines, MakeClient
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
+from tests.sweeps import swept
 from wxauth.server.core.services import Services
 from wxauth.server.wechat.client import BUSY_PAUSES, WeChat
 from wxauth.server.wechat.errcode_texts import MEANINGS
@@ -220,7 +221,7 @@ async def test_there_is_no_second_try_where_the_deadline_leaves_no_time_for_it(
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 
 
-@pytest.mark.parametrize(
+@swept(
     "response",
     [
         httpx.Response(200, json={**IDENTITY, "errcode": 0, "errmsg": "ok"}),

@@ -14,6 +14,7 @@ from tests.asking import until
 from tests.certificates import Authority
 from tests.listening import Listening
 from tests.loops import on_both_loops
+from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
 from tests.wechat.asking import ask, ask_in_vain, in_a_moment, let_pass, transport
 from wxauth.server.wechat.connection import MAX_OVERHEAD
@@ -82,8 +83,8 @@ NOT_KEPT = [
 ]
 
 
-@pytest.mark.parametrize(("content", "status", "body"), KEPT)
-@pytest.mark.parametrize("in_bytes", [False, True], ids=["at-once", "byte-by-byte"])
+@swept(("content", "status", "body"), KEPT)
+@swept("in_bytes", [False, True], ids=["at-once", "byte-by-byte"])
 @on_both_loops
 async def test_an_answer_that_ends_where_it_says_leaves_its_connection_for_the_next(
     content: bytes, status: int, body: bytes, in_bytes: bool
@@ -96,7 +97,7 @@ async def test_an_answer_that_ends_where_it_says_leaves_its_connection_for_the_n
         assert (upstream.connections, len(upstream.requests)) == (1, 3)
 
 
-@pytest.mark.parametrize(("behaviour", "status", "body"), NOT_KEPT)
+@swept(("behaviour", "status", "body"), NOT_KEPT)
 @on_both_loops
 async def test_any_other_answer_is_the_last_on_its_connection(behaviour: Behaviour, status: int, body: bytes) -> None:
     async with Upstream(behaviour) as upstream, transport() as way:
@@ -268,7 +269,7 @@ SENT = [
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "expected"), SENT)
+@swept(("behaviour", "expected"), SENT)
 @secure_or_not
 @on_both_loops
 async def test_a_request_that_may_have_arrived_is_sent_once_and_its_failure_says_so(

@@ -11,6 +11,7 @@ import pytest
 from tests.asking import LogLines
 from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
+from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
 from wxauth.errors import SessionKeyExpired, WeChatError
 from wxauth.server.core.services import Services
@@ -320,7 +321,7 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
         await services.aclose()
 
 
-@pytest.mark.parametrize(
+@swept(
     ("ask", "errcode", "code"),
     [
         *((ask, 45009, "wechat_rate_limited") for ask in (phone_number, check_text)),
@@ -352,7 +353,7 @@ async def test_an_errcode_is_a_failure_of_its_own(
     assert (caught.value.code, caught.value.errcode) == (code, errcode)
 
 
-@pytest.mark.parametrize(
+@swept(
     ("ask", "body"),
     [
         *((phone_number, {"errcode": 0, "phone_info": value}) for value in (None, [], "13800138000")),
