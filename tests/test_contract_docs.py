@@ -221,6 +221,8 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_userinfo_by_post", "post /v1/userinfo"),
         ("authorize", "get /v1/authorize"),
         ("authorize_by_form", "post /v1/authorize"),
+        ("go_to_wechat", "get /v1/authorize/{request_id}/wechat"),
+        ("come_back_from_wechat", "get /v1/authorize/wechat"),
         ("end_session", "get /v1/end_session"),
         ("read_picture", "get /v1/scans/{scene}/code"),
         ("show_device_page", "get /d"),

@@ -29,6 +29,7 @@ DEFAULTS = {
     "SECRET_KEY_PREVIOUS": (),
     "WECHAT_BASE_URL": "https://api.weixin.qq.com",
     "WECHAT_FALLBACK_URL": "https://api2.weixin.qq.com",
+    "WECHAT_OPEN_URL": "https://open.weixin.qq.com",
     "WECHAT_TIMEOUT": 5,
     "WECHAT_PROXY": None,
     "PHONE_POLICY": "refuse",

@@ -236,22 +236,6 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""
-        CREATE TABLE refusals (
-            id UUID NOT NULL,
-            at TIMESTAMP WITH TIME ZONE NOT NULL,
-            code TEXT NOT NULL,
-            wechat_errcode INTEGER,
-            app_id TEXT,
-            user_id UUID,
-            network CIDR,
-            request_id TEXT NOT NULL,
-            CONSTRAINT refusals_pkey PRIMARY KEY (id)
-        )
-    """)
-    op.execute("CREATE INDEX refusals_request_id_idx ON refusals (request_id)")
-    op.execute("CREATE INDEX refusals_code_id_idx ON refusals (code, id)")
-    op.execute("CREATE INDEX refusals_user_id_id_idx ON refusals (user_id, id) WHERE user_id IS NOT NULL")
-    op.execute("""
         CREATE TABLE sweeps (
             name TEXT NOT NULL,
             after UUID NOT NULL,
@@ -329,6 +313,22 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX push_nonces_received_at_idx ON push_nonces (received_at)")
+    op.execute("""
+        CREATE TABLE refusals (
+            id UUID NOT NULL,
+            at TIMESTAMP WITH TIME ZONE NOT NULL,
+            code TEXT NOT NULL,
+            wechat_errcode INTEGER,
+            app_id TEXT,
+            user_id UUID,
+            network CIDR,
+            request_id TEXT NOT NULL,
+            CONSTRAINT refusals_pkey PRIMARY KEY (id)
+        )
+    """)
+    op.execute("CREATE INDEX refusals_code_id_idx ON refusals (code, id)")
+    op.execute("CREATE INDEX refusals_request_id_idx ON refusals (request_id)")
+    op.execute("CREATE INDEX refusals_user_id_id_idx ON refusals (user_id, id) WHERE user_id IS NOT NULL")
     op.execute("""
         CREATE TABLE users (
             id UUID NOT NULL,
@@ -555,6 +555,14 @@ def upgrade() -> None:
             device_code_hash BYTEA,
             request_hash BYTEA,
             browser_hash BYTEA,
+            presses INTEGER DEFAULT 0 NOT NULL,
+            pressed_until TIMESTAMP WITH TIME ZONE,
+            page_id UUID,
+            wechat_state_hash BYTEA,
+            wechat_code_hash BYTEA,
+            app_id TEXT,
+            openid TEXT,
+            outcome TEXT,
             redirect_uri TEXT,
             state TEXT,
             nonce TEXT,
@@ -578,15 +586,23 @@ def upgrade() -> None:
             CONSTRAINT scans_user_code_hash_key UNIQUE (user_code_hash),
             CONSTRAINT scans_device_code_hash_key UNIQUE (device_code_hash),
             CONSTRAINT scans_request_hash_key UNIQUE (request_hash),
+            CONSTRAINT scans_wechat_state_hash_key UNIQUE (wechat_state_hash),
             CONSTRAINT scans_code_hash_key UNIQUE (code_hash),
             CONSTRAINT scans_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
-            CONSTRAINT scans_kind_check CHECK (num_nonnulls(device_code_hash, request_hash) = CASE door WHEN
-                'mini_program' THEN 0 ELSE 1 END),
+            CONSTRAINT scans_kind_check CHECK (num_nonnulls(device_code_hash, request_hash, wechat_state_hash) =
+                CASE door WHEN 'mini_program' THEN 0 ELSE 1 END),
             CONSTRAINT scans_user_code_hash_check CHECK ((scene_hash IS NULL) = (user_code_hash IS NULL)),
-            CONSTRAINT scans_door_check CHECK (door IN ('scan', 'typed', 'mini_program')),
-            CONSTRAINT scans_door_claimed_check CHECK (door IS NULL OR claimed_at IS NOT NULL),
-            CONSTRAINT scans_browser_hash_check CHECK ((request_hash IS NULL) = (browser_hash IS NULL)),
-            CONSTRAINT scans_claimed_at_check CHECK ((claimed_session_id IS NULL) = (claimed_at IS NULL)),
+            CONSTRAINT scans_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website')),
+            CONSTRAINT scans_door_claimed_check CHECK (door IS NULL OR num_nonnulls(claimed_at,
+                wechat_state_hash) > 0),
+            CONSTRAINT scans_browser_hash_check CHECK ((num_nonnulls(request_hash, wechat_state_hash) = 0) =
+                (browser_hash IS NULL)),
+            CONSTRAINT scans_claimed_at_check CHECK (num_nonnulls(claimed_session_id, openid) = CASE WHEN
+                claimed_at IS NULL THEN 0 ELSE 1 END),
+            CONSTRAINT scans_wechat_state_hash_check CHECK (num_nulls(wechat_state_hash, page_id, app_id) IN (0,
+                3) AND (wechat_state_hash IS NULL OR door IN ('account', 'website')) AND (wechat_state_hash IS
+                NOT NULL OR num_nonnulls(openid, wechat_code_hash, outcome) = 0)),
+            CONSTRAINT scans_outcome_check CHECK ((outcome = 'logged_in') = (openid IS NOT NULL)),
             CONSTRAINT scans_verdict_check CHECK (verdict IS NULL OR (verdict IN ('approved', 'denied') AND
                 claimed_at IS NOT NULL)),
             CONSTRAINT scans_decided_at_check CHECK ((verdict IS NULL) = (decided_at IS NULL)),
@@ -597,7 +613,7 @@ def upgrade() -> None:
     op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
-        CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
+        CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE browser_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
     op.execute("""

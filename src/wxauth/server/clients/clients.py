@@ -230,6 +230,8 @@ async def ensure_own_client(
     title: str,
     redirect_uris: Sequence[str],
     logout_uris: Sequence[str] = (),
+    account_app_id: str | None = None,
+    website_app_id: str | None = None,
     scopes: Sequence[str],
     now: datetime,
 ) -> None:
@@ -248,6 +250,8 @@ async def ensure_own_client(
         is_public=True,
         redirect_uris=list(redirect_uris),
         logout_uris=list(logout_uris),
+        account_app_id=account_app_id,
+        website_app_id=website_app_id,
         id_token_alg=ID_TOKEN_ALG,
     )
     await rows.ensure_public_client(database, client, now=now)

@@ -26,7 +26,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 """The trace that the request belongs to (W3C Trace Context), if there is one."""
 
-_MAX_FRAMES: Final = 12
+_MAX_FRAMES: Final = 14
 _MAX_MESSAGE: Final = 500
 # Secrets that a library's error text may hold: parameters of WeChat's URLs, tokens, passwords in a DSN.
 _SECRETS = re.compile(

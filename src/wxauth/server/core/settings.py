@@ -68,6 +68,7 @@ from wxauth.server.core.setting_types import (
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")
 WECHAT_URL: Final = "https://api.weixin.qq.com"
+WECHAT_OPEN_URL: Final = "https://open.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
@@ -379,6 +380,10 @@ class Settings(DatabaseSettings):
             default=WECHAT_FALLBACK_URL,
         ),
     ] = Field(None, validate_default=True)
+    wechat_open_url: Annotated[
+        SecureUrl,
+        Setting("URL of WeChat's own login pages, to which browsers go.", "微信登录页的地址，供浏览器跳转。"),
+    ] = WECHAT_OPEN_URL
     wechat_timeout: Annotated[
         float,
         Field(gt=0, le=60),

@@ -31,7 +31,16 @@ from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.beside import command_beside
 from wxauth.server.dev.front_page import FrontPage, OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
-from wxauth.server.dev.wechat import APPS, DESK, HINTS, UNKNOWN_APP_HINT, OwnPagesOnly, create_simulator
+from wxauth.server.dev.wechat import (
+    ACCOUNT,
+    APPS,
+    DESK,
+    HINTS,
+    UNKNOWN_APP_HINT,
+    WEBSITE,
+    OwnPagesOnly,
+    create_simulator,
+)
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.service.server import check_secret_key, leave, listen, uvicorn_options
@@ -119,8 +128,9 @@ def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None)
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
         defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the phone on the desk to agree to
-        fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
+        fixed |= {"apps": (*APPS, ACCOUNT, WEBSITE), "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
+        fixed |= {"wechat_open_url": simulated_url}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
     return unset | fixed
 
@@ -198,9 +208,16 @@ async def _prepare(settings: Settings) -> None:
             title=site.TITLE,
             redirect_uris=[site.REDIRECT_URI],
             logout_uris=[site.LOGOUT_URI],
+            account_app_id=_of_settings(settings, ACCOUNT["app_id"]),
+            website_app_id=_of_settings(settings, WEBSITE["app_id"]),
             scopes=site.SCOPES,
             now=await database.time(),
         )
+
+
+def _of_settings(settings: Settings, app_id: str) -> str | None:
+    """The id, if the settings have such an app: with the real WeChat they have not."""
+    return next((app.app_id for app in settings.apps if app.app_id == app_id), None)
 
 
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:

@@ -1,4 +1,4 @@
-"""A code of WeChat's becomes a user with a session: the same way in for every door, whichever kind of app it is of."""
+"""A code of WeChat's becomes a user: the same way in for every door, whichever kind of app it is of."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,10 @@ _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
 _BIND = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
 
 log = get_logger()
+
+
+class LacksUnionid(WeChatMisconfigured):
+    """WeChat gave no unionid of somebody unknown, and the app requires one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,63 @@ async def enter(
 
     Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
     """
-    nicknames = services.nicknames
+    identity, wechat_ms = await identify(services, app, code)
+    now, nicknames = services.clock(), services.nicknames
+    login, database_ms = await record(
+        services,
+        app,
+        identity,
+        nickname=None if nicknames.are_checked else nickname,
+        avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
+        expires_in=expires_in,
+        device=device,
+        now=now,
+    )
+    user: UserRow = login.user
+    if login.left_out:
+        left_out = {"fields": login.left_out, "reason": RateLimited.code}
+        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
+    if services.risk.is_noted or nicknames.are_checked:
+        left = services.settings.wechat_timeout - wechat_ms / 1000
+        person = Person(user["id"], app.app_id, identity.openid)
+        user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
+    services.numbers.count_login(is_new=login.is_new, at=now)
+    log.info(
+        "logged_in",
+        user_id=user["id"],
+        app_id=app.app_id,
+        session_id=login.session_id,
+        is_new=login.is_new,
+        wechat_ms=wechat_ms,
+        database_ms=database_ms,
+    )
+    return Entered(login, user, identity.openid, now)
+
+
+async def identify(services: Services, app: App, code: str) -> tuple[WeChatIdentity, float]:
+    """Exchange a code for the person's identity; WeChat's milliseconds with it. Raises: WeChatError, SnapshotUser."""
     with services.metrics.exchange() as exchange:
         identity = await services.wechat.exchange(app, code)
     if identity.is_snapshot:
         raise _snapshot(app)
-    now = services.clock()
+    return identity, exchange.milliseconds
+
+
+async def record(
+    services: Services,
+    app: App,
+    identity: WeChatIdentity,
+    *,
+    nickname: str | None = None,
+    avatar_url: str | None = None,
+    expires_in: int | None,
+    device: Device,
+    now: datetime,
+) -> tuple[LoggedIn, float]:
+    """Find or create the user of an identity; the database's milliseconds with it. `expires_in` opens a session.
+
+    Raises: SnapshotUser, SignUpClosed, LacksUnionid, AccountDisabled, StorageUnavailable.
+    """
     lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
     with services.metrics.storing() as storing:
         try:
@@ -65,8 +120,8 @@ async def enter(
                     app_id=app.app_id,
                     openid=identity.openid,
                     unionid=identity.unionid,
-                    nickname=None if nicknames.are_checked else nickname,
-                    avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
+                    nickname=nickname,
+                    avatar_url=avatar_url,
                     session_key=_sealed(services, app, identity),
                     ip=device.ip,
                     user_agent=device.user_agent,
@@ -83,31 +138,13 @@ async def enter(
             if not lacks_unionid:
                 raise
             log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
-            raise WeChatMisconfigured(f"{_NO_UNIONID}: {_BIND}") from None
+            raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
         except SnapshotUser:
             raise _snapshot(app) from None
-    user: UserRow = login.user
     if login.is_disabled:
-        log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
-        raise AccountDisabled(until=login.user["banned_until"], user_id=user["id"])
-    if login.left_out:
-        left_out = {"fields": login.left_out, "reason": RateLimited.code}
-        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
-    if services.risk.is_noted or nicknames.are_checked:
-        left = services.settings.wechat_timeout - exchange.milliseconds / 1000
-        person = Person(user["id"], app.app_id, identity.openid)
-        user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
-    services.numbers.count_login(is_new=login.is_new, at=now)
-    log.info(
-        "logged_in",
-        user_id=user["id"],
-        app_id=app.app_id,
-        session_id=login.session_id,
-        is_new=login.is_new,
-        wechat_ms=exchange.milliseconds,
-        database_ms=storing.milliseconds,
-    )
-    return Entered(login, user, identity.openid, now)
+        log.warning("login_refused", reason="account_disabled", user_id=login.user["id"], app_id=app.app_id)
+        raise AccountDisabled(until=login.user["banned_until"], user_id=login.user["id"])
+    return login, storing.milliseconds
 
 
 def _snapshot(app: App) -> SnapshotUser:

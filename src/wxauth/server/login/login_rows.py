@@ -85,7 +85,7 @@ WITH person AS (
        AND users.identity_lost_at IS NULL
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), opened AS ({_OPEN_PART}
-      FROM person WHERE status = 'active'
+      FROM person WHERE status = 'active' AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM person
@@ -120,7 +120,7 @@ WITH before AS (
      WHERE users.id = before.id
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), opened AS ({_OPEN_PART}
-      FROM person WHERE status = 'active'
+      FROM person WHERE status = 'active' AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 ), renamed AS ({_renamed_part("person")}
 )
@@ -144,7 +144,7 @@ WITH {holder}person AS (
     SELECT :event_id, '{EventType.USER_CREATED.value}', :now, id::text, id, :app_id, :ip::text::inet, {_CREATED_DATA}
       FROM person
 ), opened AS ({_OPEN_PART}
-      FROM person
+      FROM person WHERE :session_id::uuid IS NOT NULL
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
@@ -214,7 +214,7 @@ WITH known AS (
       FROM joined WHERE NOT EXISTS (SELECT FROM known)
 ), renamed AS ({_renamed_part("joined")}
 ), opened AS ({_OPEN_PART}
-      FROM joined WHERE status = 'active'
+      FROM joined WHERE status = 'active' AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM joined
@@ -245,8 +245,8 @@ class Login:
     """WeChat's session_key, sealed; None where the app is no mini-program."""
     ip: str | None
     user_agent: str | None
-    expires_in: int
-    """Seconds until the session ends if it is not used."""
+    expires_in: int | None
+    """Seconds until the session ends if it is not used; None: no session is opened."""
     is_judged: bool
     """Whether WeChat is to be asked about the risk of a newcomer."""
     may_sign_up: bool
@@ -262,6 +262,7 @@ class LoggedIn:
     """A stored login."""
 
     session_id: UUID
+    """Of no session, if none was to be opened."""
     is_new: bool
     is_unjudged: bool
     """Whether the user's risk is still unknown, because WeChat has not told it at any login so far."""
@@ -383,7 +384,7 @@ def _opening(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:
         "openid": login.openid,
         "unionid": login.unionid,
         "now": now,
-        "session_id": ids.session,
+        "session_id": None if login.expires_in is None else ids.session,
         "session_key": login.session_key,
         "ip": login.ip,
         "user_agent": login.user_agent,

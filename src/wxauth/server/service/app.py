@@ -65,7 +65,7 @@ from wxauth.server.web.direct import Shortcut, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.server.web.proxies import BehindProxies
-from wxauth.server.websites import authorization_routes, metadata, page_routes, scan_routes
+from wxauth.server.websites import authorization_routes, metadata, page_routes, scan_routes, visit_routes
 from wxauth.server.websites import routes as oauth_routes
 from wxauth.server.websites.cors import SiteCors
 
@@ -103,6 +103,7 @@ _ROUTERS: Final = (
     authorization_routes.router,
     oauth_routes.router,
     page_routes.router,
+    visit_routes.router,
     webhook_routes.router,
     push_routes.router,
 )

@@ -215,9 +215,9 @@ async def session_belongs_to(database: Database, *, session_id: UUID, user_id: U
     return await database.value(_BELONGS_TO, session_id=session_id, user_id=user_id) is not None
 
 
-async def session_opened_at(database: Database, session_id: UUID) -> datetime | None:
-    """When a session began; None if there is no such session. Raises: StorageUnavailable."""
-    return await database.value(_OPENED_AT, session_id=session_id)
+async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:
+    """When a session began; None if there is no such session. Raises: StorageUnavailable, where a database is asked."""
+    return await asked.value(_OPENED_AT, session_id=session_id)
 
 
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:

@@ -135,7 +135,9 @@ async def start(services: Services, asked: SiteRequest, *, browser: Device, cook
         nonce=asked.nonce,
         code_challenge=asked.code_challenge,
     )
-    return await start_for_page(services, asked.client, scope=asked.scope, browser=browser, request=request)
+    return await start_for_page(
+        services, asked.client, scope=asked.scope, browser=browser, request=request, cookie=cookie
+    )
 
 
 async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client, str]:

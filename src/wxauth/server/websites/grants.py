@@ -18,7 +18,7 @@ from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, r
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
 from wxauth.server.websites.authorize import challenge_of
-from wxauth.server.websites.doors import AMR, Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door, DoorOutcome
 from wxauth.server.websites.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
@@ -165,10 +165,11 @@ async def _opened(
 
 def count_redeemed(services: Services, door: Door, *, now: datetime) -> None:
     """Count a login to a site, and the scan that has led to it."""
-    if door is not Door.MINI_PROGRAM:
+    if door in (Door.SCAN, Door.TYPED):
         services.metrics.scan(ScanOutcome.REDEEMED)
     services.metrics.door(door, DoorOutcome.LOGGED_IN)
-    services.numbers.count_login(is_new=False, at=now)
+    if door not in BY_WECHATS_PAGE:  # counted when the browser came back, with newcomers
+        services.numbers.count_login(is_new=False, at=now)
 
 
 async def _for_refresh_token(

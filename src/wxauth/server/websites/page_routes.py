@@ -1,6 +1,6 @@
 """Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links, and logging out."""
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -17,6 +17,16 @@ from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import authorize
+from wxauth.server.websites.answers import (
+    HTML,
+    MISTAKE,
+    REDIRECT,
+    SEE_OTHER,
+    TRY_LATER,
+    cookie_name,
+    sent_to,
+    text_parameters,
+)
 from wxauth.server.websites.authorizations import may_answer
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
 from wxauth.server.websites.doors import Door
@@ -26,46 +36,31 @@ from wxauth.server.websites.id_tokens import read_hint
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
+    account_page,
     asset,
     code_page,
     is_in_web_view,
+    is_in_wechat,
     language_of,
     message_page,
     unanswerable_page,
     web_view_page,
 )
 from wxauth.server.websites.requests import Parameters, parameters_in
+from wxauth.server.websites.visits import start_page
 
-SEE_OTHER: Final = 303
 _LONGEST_REDIRECT: Final = 8192
 """Characters of a form that are sent back to the browser as a query. Longer URLs do not pass most proxies."""
 
-_HTML: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
-}
-_MISTAKE: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"description": "A page that says what is wrong", "content": _HTML[200]["content"]}
-}
-_TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"description": "A page that says to try again later", "content": _HTML[200]["content"]}
-    for status in (RateLimited.status, StorageUnavailable.status)
-}
-_REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "Back to the site, with what went wrong"}}
-
 router = Router("websites")
-
-
-def _text_parameters(*names: str) -> dict[str, Any]:
-    # Documented here, and read from the request: errors are told as the specification says, not by FastAPI's 422.
-    return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
 @router.get(
     authorize.PATH,
     summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
     operation_id="authorize",
-    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER},
-    openapi_extra=_text_parameters(
+    responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
+    openapi_extra=text_parameters(
         *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
         *("code_challenge_method", "prompt", "max_age", "ui_locales"),
     ),
@@ -74,7 +69,8 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
     """Show a page with a code to scan. It then leads back to `redirect_uri` with `code`, `state` and `iss`.
 
     In a web-view of the mini-program, the page has no code: it asks the mini-program to open `SITE_PAGE`, which answers
-    the request by `POST /v1/me/authorizations`.
+    the request by `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service account has a
+    button that leads to WeChat's page; on a computer, that of a site with a website app a link that does.
 
     Only the code flow is supported, with PKCE (`S256`) for every client. The person is asked each time.
     """
@@ -85,7 +81,7 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
     authorize.PATH,
     summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
     operation_id="authorize_by_form",
-    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER},
+    responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
     failures=[PayloadTooLarge],
     openapi_extra={
         "requestBody": {
@@ -111,7 +107,7 @@ async def show_code_by_form(request: Request, services: ServicesDep, device: Dev
 
 async def _show_code(request: Request, services: Services, device: Device, text: str) -> Response:
     language = language_of(request)
-    name = _cookie_name(services)
+    name = cookie_name(services)
     given = cookie_in(request, name)
     cookie = cookie_for(given)
     try:
@@ -120,21 +116,25 @@ async def _show_code(request: Request, services: Services, device: Device, text:
         asked = await authorize.check_request(services, parameters)
         if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return web_view_page(request, asked, parameters, language, page=services.settings.site_page)
-        started = await authorize.start(services, asked, browser=device, cookie=cookie)
+        if is_in_wechat(request) and asked.client.account_app_id is not None:
+            request_id = await start_page(services, asked, browser=device, cookie=cookie)
+            page = account_page(request, asked, request_id, language)
+        else:
+            started = await authorize.start(services, asked, browser=device, cookie=cookie)
+            page = code_page(request, asked, started, parameters, language)
     except OAuthError as exc:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
         return message_page(request, "mistake", language, detail=mistake, status=400)
     except Unanswerable as exc:
         return unanswerable_page(request, exc, language)
     except SentBack as exc:
-        return _sent_to(exc.url)
+        return sent_to(exc.url)
     except RateLimited as exc:
         request.scope[PROBLEM_KEY] = exc
         return message_page(request, "limited", language, status=exc.status, retry_after=exc.retry_after)
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
         return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
-    page = code_page(request, asked, started, parameters, language)
     if cookie != given:
         is_secure = services.settings.issuer.startswith("https:")
         page.set_cookie(name, cookie, path="/", secure=is_secure, httponly=True, samesite="lax")
@@ -144,7 +144,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
 @router.hidden(authorize.PATH + "/{request_id}/state")
 async def tell_state(request: Request, services: ServicesDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
-    cookie = cookie_in(request, _cookie_name(services))
+    cookie = cookie_in(request, cookie_name(services))
     state = await authorize.state_of(services, request.path_params["request_id"], cookie)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
@@ -152,9 +152,9 @@ async def tell_state(request: Request, services: ServicesDep) -> Response:
 @router.hidden(authorize.PATH + "/{request_id}/next")
 async def go_on(request: Request, services: ServicesDep) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
-    cookie = cookie_in(request, _cookie_name(services))
+    cookie = cookie_in(request, cookie_name(services))
     try:
-        return _sent_to(await authorize.go_on(services, request.path_params["request_id"], cookie))
+        return sent_to(await authorize.go_on(services, request.path_params["request_id"], cookie))
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
 
@@ -162,9 +162,9 @@ async def go_on(request: Request, services: ServicesDep) -> Response:
 @router.get(
     "/v1/end_session",
     summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
-    responses={**_HTML, 303: {"description": "Back to the site"}, **_MISTAKE},
+    responses={**HTML, 303: {"description": "Back to the site"}, **MISTAKE},
     failures=[StorageUnavailable],
-    openapi_extra=_text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
+    openapi_extra=text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
 )
 async def end_session(request: Request, services: ServicesDep) -> Response:
     """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
@@ -187,7 +187,7 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
         return message_page(request, "logged_out", language)
     if not is_registered(url, client.logout_uris):
         return message_page(request, "logged_out_nowhere", language)
-    return _sent_to(_with_state(url, parameters))
+    return sent_to(_with_state(url, parameters))
 
 
 @router.get(
@@ -206,9 +206,7 @@ async def read_picture(scene: str, services: ServicesDep) -> Response:
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
-@router.get(
-    "/d", summary=Title("Instructions for scanning or typing a code", "扫码或输入代码的说明页"), responses=_HTML
-)
+@router.get("/d", summary=Title("Instructions for scanning or typing a code", "扫码或输入代码的说明页"), responses=HTML)
 async def show_device_page(request: Request) -> Response:
     """A page that explains how to scan or type a code. It changes nothing."""
     return message_page(request, "device", language_of(request))
@@ -217,7 +215,7 @@ async def show_device_page(request: Request) -> Response:
 @router.get(
     "/d/{scene}",
     summary=Title("Page for a code scanned outside WeChat", "用其他应用扫码时的提示页"),
-    responses=_HTML,
+    responses=HTML,
 )
 async def show_link_page(scene: str, request: Request, services: ServicesDep) -> Response:
     """A page that says to scan the code with WeChat. It changes nothing.
@@ -240,18 +238,7 @@ async def read_asset(request: Request) -> Response:
     return cacheable_response(request, content, etag=etag, headers={"Cache-Control": "no-cache"}, media_type=media_type)
 
 
-def _cookie_name(services: Services) -> str:
-    # With this prefix, browsers accept the cookie only from this very host, and by https (RFC 6265bis, 4.1.3.2).
-    is_secure = services.settings.issuer.startswith("https:")
-    return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
-
-
 def _with_state(url: str, parameters: Parameters) -> str:
     if "state" not in parameters:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode({'state': parameters['state']})}"
-
-
-def _sent_to(url: str) -> Response:
-    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})

@@ -21,6 +21,7 @@ from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.rows import LIFETIME
 from wxauth.server.websites.scans import Started
 from wxauth.server.websites.texts import TEXTS
+from wxauth.server.websites.visits import is_open_on_computers
 
 ASSETS_PATH: Final = "/v1/pages"
 
@@ -38,6 +39,10 @@ _POLICY: Final = (
 DOOR: Final = "door"
 """Our own parameter of `/v1/authorize`: `scan` where a web-view turned out to have no mini-program that answers."""
 _IN_MINI_PROGRAM: Final = "miniProgram"
+_IN_WECHAT: Final = "MicroMessenger"
+_IN_WECOM: Final = "wxwork"
+VISIT_PAGES: Final = {"snapshot": "try_again", "again": "once_more", "over": "once_more", "done": None}
+"""The pages that tell how a way to WeChat's page has ended, each with the text of its button."""
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger")
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
@@ -85,19 +90,51 @@ def code_page(
             f"<p>{escape(texts['on_a_phone'])}{typed}</p>",
             f"{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
         ]
+    by_computer = ""
+    if is_open_on_computers(asked.client) and not is_phone:
+        url = f"{root}{PATH}/{started.secret}/wechat"
+        by_computer = f'<p><a class="by-computer" href="{url}">{escape(texts["by_computer"])}</a></p>\n'
     body = f"""
 <h1>{escape(title)}</h1>
 <p class="origin">{escape(origin or "")}</p>
 {ways[0]}
 <p class="status" role="status">{escape(texts[State.WAITING].format(seconds=seconds))}</p>
 <a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
-{ways[1]}
+{by_computer}{ways[1]}
 <noscript>
 {_paragraph("", texts["no_script"])}<a class="button" href="{paths["next"]}">{escape(texts["go_on"])}</a>
 </noscript>
 {_paragraph("warning", texts["warning"])}"""
     attributes = f' data-state="waiting" data-expires-in="{seconds}" data-page="{escape(to_json(data).decode())}"'
     return _page(request, title, body, language, attributes=attributes, script=f"{root}{ASSETS_PATH}/page.js")
+
+
+def is_in_wechat(request: Request) -> bool:
+    """Whether WeChat's own browser shows the page: on a phone or a computer, not in a mini-program, and not WeCom's."""
+    user_agent = request.headers.get("user-agent", "")
+    return _IN_WECHAT in user_agent and _IN_WECOM not in user_agent and not is_in_web_view(request)
+
+
+def account_page(request: Request, asked: SiteRequest, request_id: str, language: Language) -> Response:
+    """The page with one button. WeChat shows whoever is asked before they have pressed anything a snapshot."""
+    texts = TEXTS[language]
+    title = texts["log_in_to"].format(title=asked.client.title)
+    body = f"""
+<h1>{escape(title)}</h1>
+<p class="origin">{escape(origin_shown(asked.client) or "")}</p>
+<a class="button" href="{_root(request)}{PATH}/{request_id}/wechat">{escape(texts["log_in_with_wechat"])}</a>"""
+    return _page(request, title, body, language)
+
+
+def visit_page(request: Request, name: str, language: Language, *, request_id: str) -> Response:
+    """The page that tells how a way to WeChat's page has ended, one of `VISIT_PAGES`."""
+    texts, button = TEXTS[language], VISIT_PAGES[name]
+    title = texts[f"visit_{name}_title"]
+    body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[f'visit_{name}'])}"
+    if button is not None:
+        url = f"{_root(request)}{PATH}/{request_id}/wechat"
+        body += f'<a class="button" href="{url}">{escape(texts[button])}</a>'
+    return _page(request, title, body, language)
 
 
 def is_in_web_view(request: Request) -> bool:

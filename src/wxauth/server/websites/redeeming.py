@@ -9,13 +9,16 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
-from wxauth.server.sessions.rows import EndReason, end_session_of
+from wxauth.server.sessions.rows import EndReason, end_session_of, session_opened_at
 from wxauth.server.websites import rows as scan_rows
-from wxauth.server.websites.doors import AMR, Door
+from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door
 from wxauth.server.websites.rows import RedeemedScan, Verdict
+from wxauth.server.websites.visit_rows import lock_visitor
 
 TOO_FAST: Final = 5
 """Seconds by which a poll that comes too early lengthens the interval."""
+COMES_TWICE: Final = timedelta(seconds=15)
+"""How long after its use a code may come again without ending the session, where WeChat's browser brought it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +96,21 @@ async def redeem_code(
     if scan is None:
         return NotGranted.UNKNOWN
     if scan["session_id"] is not None:
-        await _end_reused(transaction, scan["session_id"], now=now)
-        return NotGranted.SPENT
+        if not await _may_come_twice(transaction, scan, now=now):
+            await _end_reused(transaction, scan["session_id"], now=now)
+            return NotGranted.SPENT
+        return NotGranted.UNKNOWN
     if scan["code_expires_at"] is None or scan["code_expires_at"] <= now:
         return NotGranted.DENIED
     return await _opened(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
+
+
+async def _may_come_twice(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> bool:
+    """Whether the site may have been sent this code twice: WeChat's browsers send some callbacks again."""
+    if scan["door"] not in BY_WECHATS_PAGE or scan["session_id"] is None:
+        return False
+    opened_at = await session_opened_at(transaction, scan["session_id"])
+    return opened_at is not None and now < opened_at + COMES_TWICE
 
 
 async def _end_reused(transaction: Transaction, session_id: UUID, *, now: datetime) -> None:
@@ -110,10 +123,8 @@ async def _opened(
     transaction: Transaction, scan: RedeemedScan, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
     """The session, if the person has said yes, and neither the person nor the session that said it has ended since."""
-    decided_at, approving, door = scan["decided_at"], scan["claimed_session_id"], scan["door"]
-    person = None
-    if scan["verdict"] == Verdict.APPROVED and approving is not None:
-        person = await scan_rows.lock_person(transaction, approving, now=now)
+    decided_at, door = scan["decided_at"], scan["door"]
+    person = await _person_of(transaction, scan, now=now) if scan["verdict"] == Verdict.APPROVED else None
     if person is None or decided_at is None or door is None:
         return NotGranted.DENIED
     await scan_rows.open_session(
@@ -126,3 +137,12 @@ async def _opened(
         now=now,
     )
     return Granted(person, scan["scope"], scan["nonce"], decided_at, Door(door))
+
+
+async def _person_of(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> UserInSession | None:
+    """Lock who has said yes: the user of the phone's session, or of the identity that came by WeChat's page."""
+    if scan["claimed_session_id"] is not None:
+        return await scan_rows.lock_person(transaction, scan["claimed_session_id"], now=now)
+    if scan["app_id"] is not None and scan["openid"] is not None:
+        return await lock_visitor(transaction, app_id=scan["app_id"], openid=scan["openid"])
+    return None

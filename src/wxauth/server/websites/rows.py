@@ -59,8 +59,8 @@ class NewScan:
     id: UUID
     client_id: str
     scope: str
-    scene_hash: bytes
-    user_code_hash: bytes
+    scene_hash: bytes | None = None
+    user_code_hash: bytes | None = None
     device_code_hash: bytes | None = None
     request_hash: bytes | None = None
     browser_hash: bytes | None = None
@@ -162,6 +162,8 @@ class RedeemedScan(TypedDict):
     decided_at: datetime | None
     door: str | None
     claimed_session_id: UUID | None
+    app_id: str | None
+    openid: str | None
     session_id: UUID | None
     poll_interval: int
     polled_at: datetime | None
@@ -248,8 +250,8 @@ SELECT scan.user_id, scan.door, decided.client_id FROM scan LEFT JOIN decided ON
 """)  # noqa: S608 - put together from constants
 
 _REDEEMED_PART: Final = """
-SELECT id, nonce, scope, verdict, decided_at, door, claimed_session_id, session_id, poll_interval, polled_at,
-       code_expires_at, expires_at
+SELECT id, nonce, scope, verdict, decided_at, door, claimed_session_id, app_id, openid, session_id, poll_interval,
+       polled_at, code_expires_at, expires_at
   FROM scans WHERE client_id = :client_id"""
 # Settles the race of two polls: the second waits here, and then finds the scan spent.
 _LOCK_DEVICE: Final = Statement[RedeemedScan](f"{_REDEEMED_PART} AND device_code_hash = :code_hash FOR UPDATE")
@@ -324,16 +326,18 @@ RETURNING number, since
 _GIVE_TRY_BACK: Final = Statement[Nothing]("""
 UPDATE wrong_user_codes SET number = number - 1 WHERE user_id = :user_id
 """)
-_SWEEP: Final = Statement[str]("""
+_SWEPT_PART: Final = "RETURNING verdict IS NULL AND num_nonnulls(scene_hash, device_code_hash) > 0"
+_SWEEP: Final = Statement[bool](f"""
 DELETE FROM scans WHERE id IN (SELECT id FROM scans WHERE expires_at < :before LIMIT :size FOR UPDATE SKIP LOCKED)
-RETURNING verdict
-""")
-_SWEEP_PAGES: Final = Statement[str]("""
+{_SWEPT_PART}
+""")  # noqa: S608 - put together from constants
+_SWEEP_PAGES: Final = Statement[bool](f"""
 DELETE FROM scans WHERE id IN (
-    SELECT id FROM scans WHERE expires_at < :now AND request_hash IS NOT NULL AND claimed_at IS NULL
+    SELECT id FROM scans WHERE expires_at < :now AND browser_hash IS NOT NULL AND claimed_at IS NULL
+       AND (pressed_until IS NULL OR pressed_until < :now)
      LIMIT :size FOR UPDATE SKIP LOCKED)
-RETURNING verdict
-""")
+{_SWEPT_PART}
+""")  # noqa: S608 - put together from constants
 _SWEEP_TRIES: Final = Statement[UUID]("""
 DELETE FROM wrong_user_codes WHERE user_id IN (
     SELECT user_id FROM wrong_user_codes WHERE since < :before LIMIT :size FOR UPDATE SKIP LOCKED)
@@ -341,13 +345,13 @@ RETURNING user_id
 """)
 
 
-async def add_scan(database: Database, scan: NewScan, *, now: datetime) -> bool | None:
+async def add_scan(database: Database, scan: NewScan, *, lasts: timedelta = LIFETIME, now: datetime) -> bool | None:
     """Store a new scan. False if another scan has its user code; None if its client has been removed.
 
     Raises: StorageUnavailable.
     """
     try:
-        added = await database.value(_ADD, **asdict(scan), now=now, expires_at=now + LIFETIME)
+        added = await database.value(_ADD, **asdict(scan), now=now, expires_at=now + lasts)
     except asyncpg.ForeignKeyViolationError:
         return None
     return added is not None
@@ -528,6 +532,6 @@ async def sweep_scans(
     """Delete some scans and counts of tries that nobody needs any more; how many. Raises: StorageUnavailable."""
     pages = await database.values(_SWEEP_PAGES, now=now, size=size)
     swept = await database.values(_SWEEP, before=now - KEPT, size=size)
-    observe(ScanOutcome.EXPIRED, sum(verdict is None for verdict in (*pages, *swept)))
+    observe(ScanOutcome.EXPIRED, sum(pages) + sum(swept))
     tries = await database.values(_SWEEP_TRIES, before=now - MINUTE, size=size)
     return max(len(pages), len(swept), len(tries))

@@ -11,13 +11,17 @@ class ScanLimits:
     """Counts new scans, and the pictures that WeChat is asked for.
 
     Args:
-        browsers: Limits the scans of one browser's address.
+        browsers: Limits the scans of one browser's address, and its ways to WeChat's page.
+        pages: Limits the pages with a button, in WeChat's browser, of one address.
         clients: Limits the scans that one confidential client starts.
         pictures: Limits the pictures for one app.
     """
 
-    def __init__(self, *, browsers: RateLimiter, clients: RateLimiter, pictures: RateLimiter) -> None:
+    def __init__(
+        self, *, browsers: RateLimiter, pages: RateLimiter, clients: RateLimiter, pictures: RateLimiter
+    ) -> None:
         self.browsers = browsers
+        self.pages = pages
         self.clients = clients
         self.pictures = pictures
 
@@ -26,11 +30,12 @@ class ScanLimits:
         """The limits of the settings. `make` makes a limiter from a rate and a name."""
         return cls(
             browsers=make(settings.scan_rate_limit, "scan"),
+            pages=make(settings.scan_rate_limit, "scan-page"),
             clients=make(settings.scan_client_limit, "scan-client"),
             pictures=make(settings.scan_picture_limit, "scan-picture"),
         )
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for limiter in (self.browsers, self.clients, self.pictures):
+        for limiter in (self.browsers, self.pages, self.clients, self.pictures):
             await limiter.aclose()

@@ -33,7 +33,7 @@ from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
 from wxauth.server.websites.rows import LIFETIME, NewScan, OpenScan, ScanOutcome, Verdict
-from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
+from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret, request_id_of
 
 INTERVAL: Final = 2
 """Seconds between two polls."""
@@ -128,21 +128,25 @@ async def start_for_device(
     # First, so that one browser alone cannot use up what the client may start for all.
     await services.scan_limits.browsers.admit_address(ip)
     await services.scan_limits.clients.admit(client.name)
-    return await _start(
-        services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent), request=None
-    )
+    return await _start(services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent))
 
 
 async def start_for_page(
-    services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest
+    services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest, cookie: str
 ) -> Started:
     """Start a scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
     await services.scan_limits.browsers.admit_address(browser.ip)
-    return await _start(services, client, scope=scope, browser=browser, request=request)
+    return await _start(services, client, scope=scope, browser=browser, request=request, cookie=cookie)
 
 
 async def _start(
-    services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest | None
+    services: Services,
+    client: Client,
+    *,
+    scope: str,
+    browser: Device,
+    request: PageRequest | None = None,
+    cookie: str | None = None,
 ) -> Started:
     for _ in range(_ATTEMPTS):
         now, scene = services.clock(), new_scene()
@@ -156,7 +160,7 @@ async def _start(
             browser_ip=browser.ip,
             browser_user_agent=browser.user_agent,
         )
-        secret = new_secret() if request is None else new_scene()
+        secret = new_secret() if cookie is None else request_id_of(cookie, scan.id)
         if request is None:
             scan = replace(scan, device_code_hash=hash_of(secret))
         else:

@@ -11,6 +11,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
+from uuid import UUID
 
 from wxauth.server.core.sealing import derive
 
@@ -20,6 +21,7 @@ SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowel, so no word (RFC 8628, section 6.1)
 _USER_CODE_LENGTH: Final = 8
 _SCENE_BYTES: Final = 16
+_SCENE_LENGTH: Final = 22
 _SECRET_BYTES: Final = 32
 
 
@@ -36,6 +38,21 @@ def new_secret() -> str:
 def hash_of(secret: str) -> bytes:
     """The hash of a secret, which is stored in its place."""
     return sha256(secret.encode()).digest()
+
+
+def request_id_of(cookie: str, scan_id: UUID) -> str:
+    """The id of a page's request. Only the page's own browser, which has the cookie, leads to it."""
+    return _derived(cookie, "request", str(scan_id))[:_SCENE_LENGTH]
+
+
+def code_of(cookie: str, state: str) -> str:
+    """The authorization code of a login by WeChat's page: the same each time that the browser comes with this state."""
+    return _derived(cookie, "code", state)
+
+
+def _derived(cookie: str, what: str, value: str) -> str:
+    digest = hmac.digest(cookie.encode(), f"{what} {value}".encode(), "sha256")
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 class UserCodes:

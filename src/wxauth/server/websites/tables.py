@@ -21,7 +21,8 @@ from wxauth.server.websites.doors import Door
 class Scan(SQLModel, table=True):
     """A site's request to log a person in, mostly by a code to scan. All its secrets are stored as hashes.
 
-    Where the mini-program itself answers a request, nothing is shown: the row begins claimed and approved.
+    Where the mini-program itself answers a request, nothing is shown: the row begins claimed and approved. Each time
+    that a browser goes to WeChat's page, this is a row of its own, with what the site asked for.
 
     A claim names only a session, not a user: if the user is merged meanwhile, the session leads to the remaining user.
     """
@@ -32,18 +33,33 @@ class Scan(SQLModel, table=True):
         UniqueConstraint("user_code_hash"),
         UniqueConstraint("device_code_hash"),
         UniqueConstraint("request_hash"),
+        UniqueConstraint("wechat_state_hash"),
         UniqueConstraint("code_hash"),
         ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
-        # A device's, a browser's on our own page, or the mini-program's, which shows no code.
+        # A device's, a browser's on our own page, a browser's on WeChat's page, or the mini-program's, which shows
+        # nothing.
         CheckConstraint(
-            "num_nonnulls(device_code_hash, request_hash) = CASE door WHEN 'mini_program' THEN 0 ELSE 1 END",
+            "num_nonnulls(device_code_hash, request_hash, wechat_state_hash)"
+            " = CASE door WHEN 'mini_program' THEN 0 ELSE 1 END",
             name="kind",
         ),
         CheckConstraint("(scene_hash IS NULL) = (user_code_hash IS NULL)", name="user_code_hash"),
         CheckConstraint(f"door IN {tuple(door.value for door in Door)}", name="door"),
-        CheckConstraint("door IS NULL OR claimed_at IS NOT NULL", name="door_claimed"),
-        CheckConstraint("(request_hash IS NULL) = (browser_hash IS NULL)", name="browser_hash"),
-        CheckConstraint("(claimed_session_id IS NULL) = (claimed_at IS NULL)", name="claimed_at"),
+        CheckConstraint("door IS NULL OR num_nonnulls(claimed_at, wechat_state_hash) > 0", name="door_claimed"),
+        CheckConstraint(
+            "(num_nonnulls(request_hash, wechat_state_hash) = 0) = (browser_hash IS NULL)", name="browser_hash"
+        ),
+        CheckConstraint(
+            "num_nonnulls(claimed_session_id, openid) = CASE WHEN claimed_at IS NULL THEN 0 ELSE 1 END",
+            name="claimed_at",
+        ),
+        CheckConstraint(
+            "num_nulls(wechat_state_hash, page_id, app_id) IN (0, 3)"
+            " AND (wechat_state_hash IS NULL OR door IN ('account', 'website'))"
+            " AND (wechat_state_hash IS NOT NULL OR num_nonnulls(openid, wechat_code_hash, outcome) = 0)",
+            name="wechat_state_hash",
+        ),
+        CheckConstraint("(outcome = 'logged_in') = (openid IS NOT NULL)", name="outcome"),
         CheckConstraint(
             "verdict IS NULL OR (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL)", name="verdict"
         ),
@@ -55,7 +71,7 @@ class Scan(SQLModel, table=True):
         Index(
             "scans_unclaimed_pages_idx",
             "expires_at",
-            postgresql_where=text("request_hash IS NOT NULL AND claimed_at IS NULL"),
+            postgresql_where=text("browser_hash IS NOT NULL AND claimed_at IS NULL"),
         ),
     )
 
@@ -70,6 +86,22 @@ class Scan(SQLModel, table=True):
     request_hash: bytes | None = Field(sa_type=BYTEA)
     """The hash of the id with which the page asks for its state. It must come with the cookie of the page's browser."""
     browser_hash: bytes | None = Field(sa_type=BYTEA)
+    presses: int = Field(sa_column_kwargs={"server_default": text("0")})
+    """How often the page's browser has gone to WeChat's page for this request."""
+    pressed_until: datetime | None = Field(sa_type=TIME)
+    """Until when it may do so again, since the last time."""
+    page_id: UUID | None
+    """Of a way to WeChat's page: the request that it was for."""
+    wechat_state_hash: bytes | None = Field(sa_type=BYTEA)
+    """The hash of the `state` with which WeChat's page sends the browser back."""
+    wechat_code_hash: bytes | None = Field(sa_type=BYTEA)
+    """The hash of WeChat's code that the browser first came back with."""
+    app_id: str | None = Field(sa_type=Text)
+    """The app at WeChat whose page it is."""
+    openid: str | None = Field(sa_type=Text)
+    """Who came by it."""
+    outcome: str | None = Field(sa_type=Text)
+    """How it has ended: a `VisitOutcome`."""
     redirect_uri: str | None = Field(sa_type=Text)
     state: str | None = Field(sa_type=Text)
     nonce: str | None = Field(sa_type=Text)

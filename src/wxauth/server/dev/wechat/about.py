@@ -16,10 +16,10 @@ A person named risky-0 to risky-4 has that risk rank, everybody else 0.
 A mini-program code is an ordinary QR code of wxa:<appid>?page=<page>&scene=<scene>&env=<env>.
 A text with "risky" or "违规" is risky, one with "review" or "可疑" is for review, any other passes.
 
-Apps. wxauth has wxdev00000000000a1 and wxdev00000000000b2 in its settings. A third one,
-wxdev00000000000c3, is there to be added at run time; the phone on the desk says how. So are apps of other
-kinds: the service account wxdevaccount0000d4 (dev-secret-of-the-service-account), the website
-wxdevwebsite0000e5 (dev-secret-of-the-website), the mobile app wxdevmobile00000f6 (dev-secret-of-the-mobile-app).
+Apps. wxauth has the mini-programs wxdev00000000000a1 and wxdev00000000000b2, the service account
+wxdevaccount0000d4 and the website wxdevwebsite0000e5 in its settings. A third mini-program, wxdev00000000000c3, is
+there to be added at run time; the phone on the desk says how. So is the mobile app wxdevmobile00000f6
+(dev-secret-of-the-mobile-app).
 Their codes, also plain names, are exchanged by /sns/oauth2/access_token; no code is of use to another kind.
 
 Codes that are trouble, of both kinds:
@@ -54,6 +54,12 @@ How an app stands with WeChat; what is not named stays:
     "denied": ["getuserriskrank"] (48001), "openid_check": "on", "ignored" or "refused",
     "country_code": "text" or "number", "daily_quota": {"stable_token": 3} (then 45009),
     "pages": ["pages/index/index"] (those published; 41030 for a mini-program code of another one)
+    "callback_domains": ["127.0.0.1"] (10003 for a callback at another host)
+WeChat's own pages are /connect/oauth2/authorize (in WeChat's browser alone) and /connect/qrconnect. They ask who it is,
+and show WeChat's number for each fault. How a person stands with the app of such a page:
+  POST   /visitors     {"person": "alice", "app_id": "wxdevaccount0000d4"}
+    "is_bound": false (no unionid), "follows": true (is not asked), "snapshot": "on", "hidden_once" or "false_alarm",
+    "comes_twice": 0.3 (the browsers on the desk send the callback again, so many seconds later)
 
 A receiver of webhooks: '.wxauth/wxauth webhooks add desk {here}/webhook' sends it events.
   GET  /webhook/messages   what came, the newest first, and whether its signature holds
@@ -69,8 +75,9 @@ phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+8529
 小程序码是内容为 wxa:<appid>?page=<page>&scene=<scene>&env=<env> 的普通二维码。
 文本含 risky 或“违规”判为 risky，含 review 或“可疑”判为 review，其余为 pass。
 
-小程序：wxdev00000000000a1 与 wxdev00000000000b2 在 wxauth 的配置中；
-第三个 wxdev00000000000c3 供运行时添加，方法见网页版模拟手机；服务号、网站应用、移动应用各一个，同样供添加（见上）。
+应用：小程序 wxdev00000000000a1 与 wxdev00000000000b2、服务号 wxdevaccount0000d4、网站应用 wxdevwebsite0000e5 在
+wxauth 的配置中；第三个小程序 wxdev00000000000c3 供运行时添加，方法见网页版模拟手机；移动应用 wxdevmobile00000f6
+同样供添加。
 
 故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
 garbage 返回非 JSON；html 返回网页；status-500 返回该 HTTP 状态码。
@@ -87,7 +94,10 @@ POST /faults 让某个接口出错：“errcode”、“slow”、“status”�
 “app_id”只影响该小程序，“times”为次数（null 为一直出错），“work_is_done”表示微信已处理、只是响应丢失。
 DELETE /faults 恢复正常。
 POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
-手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面；未写的项保持不变。
+手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面、回调域名；未写的项保持不变。
+/connect/oauth2/authorize 与 /connect/qrconnect 是微信的登录页，询问是谁，出错时显示微信的错误编号。
+POST /visitors 设置某人与服务号、网站应用的关系：“is_bound”有无 unionid，“follows”是否已关注，“snapshot”快照页
+（on 每次，hidden_once 首次无标记，false_alarm 误报），“comes_twice”回调重复到达的间隔秒数。
 /webhook 是 Webhook 的接收端：.wxauth/wxauth webhooks add desk {here}/webhook 即向它发送事件。
 GET /webhook/messages 列出收到的消息及签名是否有效；POST /webhook/behaviour 设置密钥“secret”与响应“answer”
 （状态码，410 会停用 Webhook；或 hang 永不响应）。

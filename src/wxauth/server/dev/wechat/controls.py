@@ -59,6 +59,21 @@ class CodeRequest(_CodeOfPerson):
     """A made-up person of a snapshot: told by the answer, or not; or a real person who is called made up."""
 
 
+class Visitor(_Control):
+    """What `POST /visitors` takes: how a person stands with an app whose page of WeChat's they come to."""
+
+    person: Person
+    app_id: AppId
+    is_bound: bool = True
+    """False: WeChat gives no unionid, as for an app that is not bound to an Open Platform account."""
+    follows: bool = False
+    """Whether the person follows the account: then a page that opens in WeChat is not asked about."""
+    snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
+    """A snapshot each time; one whose people are not marked the first time; a real person who is called made up."""
+    comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
+    """The browsers on the desk send the callback again, after so many seconds."""
+
+
 class PhoneCodeRequest(_CodeOfPerson):
     """What `POST /phone-codes` takes: a code as the phone button gives it."""
 
@@ -128,5 +143,7 @@ class Account(_Control):
     """WeChat has sent both `"86"` and 86."""
     daily_quota: dict[Api, int] = Field(default_factory=dict)
     """By API, how many calls a day are allowed. More get 45009."""
+    callback_domains: frozenset[str] = frozenset({"127.0.0.1", "localhost"})
+    """The hosts to which WeChat's page sends browsers back. Any other is 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""

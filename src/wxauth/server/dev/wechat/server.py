@@ -13,7 +13,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from wxauth.server.dev.wechat.about import ABOUT
-from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.server.dev.wechat.connect import connect_routes
+from wxauth.server.dev.wechat.controls import (
+    Account,
+    Api,
+    CodeRequest,
+    FaultRequest,
+    PhoneCodeRequest,
+    SealRequest,
+    Visitor,
+)
 from wxauth.server.dev.wechat.desk import PATH, desk_routes
 from wxauth.server.dev.wechat.faults import answer_wrongly
 from wxauth.server.dev.wechat.mini_program_codes import Picture
@@ -54,6 +63,10 @@ def create_simulator(
             setattr(account, name, getattr(wanted, name))
         return account.model_dump(mode="json")
 
+    def change_visitor(wanted: Visitor) -> dict[str, Any]:
+        wechat.visitors[wanted.person, wanted.app_id] = wanted
+        return wanted.model_dump(mode="json")
+
     async def push(wanted: PushRequest) -> dict[str, Any]:
         async with httpx.AsyncClient(transport=push_transport, trust_env=False) as client:
             return await deliver(client, wanted, wechat.push_message(wanted), service_url=service_url)
@@ -79,6 +92,8 @@ def create_simulator(
             _control("/faults", FaultRequest, add_fault),
             Route("/faults", clear_faults, methods=["DELETE"]),
             _control("/accounts", Account, change_account),
+            _control("/visitors", Visitor, change_visitor),
+            *connect_routes(wechat),
             *Receiver().routes(),
             _control(f"{PATH}web-view", PageRequest, WebViews().open),
             *desk_routes(wires, wechat.faults, service_url=service_url, site_url=site_url),

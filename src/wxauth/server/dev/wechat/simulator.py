@@ -13,7 +13,15 @@ from pydantic_core import from_json
 
 from wxauth.server.dev.wechat.access_tokens import AccessTokens, day_of
 from wxauth.server.dev.wechat.codes import CODE_LIFETIME, Codes
-from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.server.dev.wechat.controls import (
+    Account,
+    Api,
+    CodeRequest,
+    FaultRequest,
+    PhoneCodeRequest,
+    SealRequest,
+    Visitor,
+)
 from wxauth.server.dev.wechat.faults import Faults, fault_in
 from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request, width_of
 from wxauth.server.dev.wechat.people import (
@@ -96,6 +104,8 @@ class Simulator:
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
         self._today: Counter[tuple[int, str, Api]] = Counter()
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
+        self.visitors: dict[tuple[str, str], Visitor] = {}
+        """By person and app, how somebody stands with an app at WeChat's own pages."""
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         """The last calls that came."""

@@ -1,0 +1,136 @@
+"""WeChat's own pages for browsers, `/connect/…`: they ask a person, and send the browser back with a code."""
+
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from wxauth.server.dev.wechat.controls import CodeRequest, Visitor
+from wxauth.server.dev.wechat.people import KINDS, is_name
+from wxauth.server.dev.wechat.simulator import Simulator
+
+COMES_TWICE: Final = "X-Comes-Twice"
+"""With an answer that leads to a callback: after how many seconds the browsers on the desk send it again."""
+PERSON: Final = "X-Desk-Person"
+"""Who holds a browser of the desk."""
+
+_KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
+_SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
+_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
+_STATE: Final = re.compile("[a-zA-Z0-9]{0,128}", re.ASCII)
+_ELSEWHERE: Final = "请在微信客户端打开链接"
+_FAULTS: Final = {
+    10003: "redirect_uri 域名与后台配置不一致",
+    10005: "该公众号没有这个 scope 的权限",
+    10010: "Scope 参数错误或没有 Scope 权限",
+    10011: "redirect_uri 参数错误",
+    10012: "appid 参数错误",
+    10013: "state 参数错误",
+    10016: "不支持微信开放平台的 AppID，请使用公众号 AppID",
+}
+
+
+def connect_routes(wechat: Simulator) -> list[Route]:
+    """The pages of service accounts and of website apps, and the answers that a person gives there."""
+    visitors: dict[tuple[str, str], Visitor] = wechat.visitors
+
+    async def ask(request: Request) -> Response:
+        path, query = request.path_params["path"], request.url.query
+        if (number := _fault(wechat, path, query)) is not None:
+            return _page(f"<h1>{number}</h1><p>{_FAULTS[number]}</p>", status=400)
+        user_agent = request.headers.get("user-agent", "")
+        if path != "qrconnect" and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
+            return _page(f"<h1>{_ELSEWHERE}</h1>", status=400)
+        asked = dict(parse_qsl(query))
+        person = request.headers.get(PERSON, request.query_params.get("person", ""))
+        visitor = _visitor(visitors, person, asked["appid"]) if is_name(person) else None
+        if visitor is not None and path != "qrconnect" and (visitor.follows or asked["scope"] == "snsapi_base"):
+            return _sent_back(wechat, visitor, asked)
+        return _page(_question(asked, query, person))
+
+    async def answer(request: Request) -> Response:
+        asked, person = dict(request.query_params), request.query_params.get("person", "")
+        if _fault(wechat, request.path_params["path"], urlencode(_without_answer(asked))) is not None:
+            return _page("<h1>10010</h1>", status=400)
+        if request.query_params.get("answer") != "allow":
+            return _page("<p>已拒绝。微信不会返回网站。</p>")  # WeChat leads nowhere
+        if not is_name(person):
+            return _page("<p>person: wants a plain name</p>", status=422)
+        return _sent_back(wechat, _visitor(visitors, person, asked["appid"]), asked)
+
+    return [
+        Route("/connect/{path:path}/answer", answer),
+        Route("/connect/{path:path}", ask),
+    ]
+
+
+def _visitor(visitors: Mapping[tuple[str, str], Visitor], person: str, app_id: str) -> Visitor:
+    return visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
+
+
+def _without_answer(asked: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in asked.items() if name not in ("person", "answer")}
+
+
+def _fault(wechat: Simulator, path: str, query: str) -> int | None:
+    """The number of WeChat's page of errors; None if it takes the request."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    names, asked = [name for name, _ in pairs], dict(pairs)
+    app_id, kind = asked.get("appid", ""), _KINDS.get(path)
+    if kind is None or app_id not in KINDS:
+        return 10012
+    if KINDS[app_id] != kind:
+        return 10016
+    if [name for name in _ORDER if name in names] != names or asked.get("response_type") != "code":
+        return 10010
+    if (scope := asked.get("scope", "")) not in _SCOPES[kind]:
+        return 10005 if any(scope in scopes for scopes in _SCOPES.values()) else 10010
+    if not _STATE.fullmatch(asked.get("state", "")):
+        return 10013
+    url = urlsplit(asked.get("redirect_uri", ""))
+    if url.scheme not in ("http", "https") or not url.hostname:
+        return 10011
+    return None if url.hostname in wechat.account(app_id).callback_domains else 10003
+
+
+def _question(asked: Mapping[str, str], query: str, person: str) -> str:
+    path = "qrconnect" if asked["scope"] == "snsapi_login" else "oauth2/authorize"
+    where = f"/connect/{path}/answer"
+    fields = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in asked.items()
+    )
+    links = "".join(
+        f'<a href="{where}?{escape(query)}&amp;{escape(urlencode({"person": person, "answer": answer}))}">{text}</a> '
+        for answer, text in (("allow", f"允许 {escape(person)}"), ("refuse", "拒绝"))
+    )
+    return f"""<h1>微信登录（模拟）</h1><p>{escape(asked["appid"])}</p>
+<form method="get" action="{where}">{fields}
+<label>person <input name="person" value="{escape(person or "alice")}"></label>
+<button name="answer" value="allow">允许</button> <button name="answer" value="refuse">拒绝</button></form>
+{links if person else ""}"""
+
+
+def _sent_back(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) -> Response:
+    snapshot: dict[str, str] = {"on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
+    wanted = {"person": visitor.person, "app_id": visitor.app_id, "has_unionid": visitor.is_bound}
+    if visitor.snapshot is not None:
+        wanted["snapshot"] = snapshot[visitor.snapshot]
+    if visitor.snapshot == "hidden_once":
+        visitor.snapshot = "on"
+    code = wechat.make_code(CodeRequest.model_validate(wanted))
+    told = {"code": code, **({"state": asked["state"]} if "state" in asked else {})}
+    joint = "&" if "?" in asked["redirect_uri"] else "?"
+    headers = {} if visitor.comes_twice is None else {COMES_TWICE: str(visitor.comes_twice)}
+    return RedirectResponse(f"{asked['redirect_uri']}{joint}{urlencode(told)}", 302, headers=headers)
+
+
+def _page(body: str, *, status: int = 200) -> Response:
+    html = (
+        f'<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>微信（模拟）</title><body><main>{body}</main>'
+    )
+    return HTMLResponse(html, status, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})

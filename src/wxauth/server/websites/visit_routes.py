@@ -1,0 +1,85 @@
+"""Routes for browsers that log in by WeChat's own page: the way there, the way back, and how it has ended."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import NotFound, RateLimited, StorageUnavailable, Title
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.web.cookies import cookie_in
+from wxauth.server.web.direct import Router
+from wxauth.server.web.edge import PROBLEM_KEY
+from wxauth.server.websites import visits
+from wxauth.server.websites.answers import HTML, NO_PAGE, REDIRECT, TRY_LATER, cookie_name, sent_to, text_parameters
+from wxauth.server.websites.authorize import PATH
+from wxauth.server.websites.errors import OAuthError
+from wxauth.server.websites.pages import VISIT_PAGES, language_of, message_page, visit_page
+from wxauth.server.websites.requests import parameters_in
+from wxauth.server.websites.secrets import SCENE
+from wxauth.server.websites.visits import Callback
+
+router = Router("websites")
+
+
+@router.get(
+    PATH + "/{request_id}/wechat",
+    summary=Title("Go to WeChat's page to log in", "前往微信的登录页"),
+    responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
+)
+async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDep, request_id: str) -> Response:
+    """Lead the browser that shows this page to WeChat's page, at most ten times, each with a new `state`.
+
+    In WeChat's browser that is the page of the site's service account, on a computer that of its website app.
+    """
+    cookie = cookie_in(request, cookie_name(services))
+    try:
+        return sent_to(await visits.press(services, request_id, cookie, device=device))
+    except NotFound:
+        return message_page(request, "gone", language_of(request), status=404)
+    except (RateLimited, StorageUnavailable) as exc:
+        request.scope[PROBLEM_KEY] = exc
+        name = "limited" if isinstance(exc, RateLimited) else "away"
+        return message_page(request, name, language_of(request), status=exc.status, retry_after=exc.retry_after)
+
+
+@router.get(
+    visits.CALLBACK,
+    summary=Title("Come back from WeChat's page", "从微信的登录页返回"),
+    responses={**HTML, **REDIRECT, **NO_PAGE},
+    openapi_extra=text_parameters("code", "state"),
+)
+async def come_back_from_wechat(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
+    """The callback of all apps. The browser goes on to the site, or to a page that says why not.
+
+    The next URL never has WeChat's `code` or `state`. WeChat is asked only about a `state` that this browser got by its
+    own press, and once.
+    """
+    if not request.url.query:
+        return message_page(request, "visit_gone", language_of(request), status=404)
+    cookie = cookie_in(request, cookie_name(services))
+    try:
+        parameters = parameters_in(request.url.query)
+        if cookie is None or parameters.repeated & {"state", "code"}:
+            raise NotFound("no visit of this browser")
+        callback = Callback(cookie, parameters.get("state", ""), parameters.get("code", ""))
+        return sent_to(await visits.come_back(services, callback, device=device))
+    except (NotFound, OAuthError):
+        return sent_to(f"{services.settings.issuer}{visits.CALLBACK}")
+    except StorageUnavailable as exc:
+        request.scope[PROBLEM_KEY] = exc
+        return sent_to(f"{services.settings.issuer}{visits.CALLBACK}/away")
+
+
+@router.hidden(visits.CALLBACK + "/away")
+async def show_outage(request: Request) -> Response:
+    """A page that says to begin anew in a moment."""
+    return message_page(request, "visit_away", language_of(request), status=StorageUnavailable.status)
+
+
+@router.hidden(PATH + "/{request_id}/wechat/{name}")
+async def show_outcome(request: Request) -> Response:
+    """A page that says how a way to WeChat's page has ended, and offers to try again. It reads nothing."""
+    request_id, name = request.path_params["request_id"], request.path_params["name"]
+    if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):
+        raise NotFound("there is nothing at this path")
+    return visit_page(request, name, language_of(request), request_id=request_id)

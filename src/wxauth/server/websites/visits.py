@@ -1,0 +1,314 @@
+"""Logging in by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app.
+
+The browser goes to WeChat's page when its person presses a button, and comes back with WeChat's code. WeChat is asked
+for the person once, by whichever callback comes first: WeChat's browsers send some of them twice.
+"""
+
+import asyncio
+import re
+import secrets
+from typing import Final, NamedTuple
+from urllib.parse import urlencode
+
+from wxauth.errors import (
+    AccountDisabled,
+    CodeUsed,
+    InvalidCode,
+    NotFound,
+    RateLimited,
+    SignUpClosed,
+    SnapshotUser,
+    StorageUnavailable,
+    UnknownApp,
+    WeChatRateLimited,
+    WeChatTimeout,
+    WeChatUnavailable,
+    WeChatUserBlocked,
+    WxAuthError,
+)
+from wxauth.server.clients.client import Client
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.login.entering import LacksUnionid, identify, record
+from wxauth.server.sessions.devices import Device
+from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites import visit_rows
+from wxauth.server.websites.authorize import PATH, SiteRequest, sent_back
+from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.errors import invalid_client
+from wxauth.server.websites.rows import NewScan
+from wxauth.server.websites.secrets import SCENE, code_of, hash_of, request_id_of
+from wxauth.server.websites.visit_rows import VISIT_LASTS, Visit, VisitOutcome
+
+CALLBACK: Final = f"{PATH}/wechat"
+EXTRA_PATIENCE: Final = 2.0
+"""Seconds for which a callback that comes again waits beyond the time that WeChat has."""
+PAUSE: Final = 0.1
+"""Seconds between two looks at what has become of the first callback."""
+
+_STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
+_STATE_BYTES: Final = 16
+_DENIED: Final = (AccountDisabled, SignUpClosed, WeChatUserBlocked, LacksUnionid)
+_TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, StorageUnavailable)
+_OUTCOMES: Final = {
+    VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
+    VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
+    VisitOutcome.AGAIN: DoorOutcome.FAILED,
+    VisitOutcome.TEMPORARILY_UNAVAILABLE: DoorOutcome.FAILED,
+    VisitOutcome.SERVER_ERROR: DoorOutcome.FAILED,
+}
+_DESCRIPTIONS: Final = {
+    VisitOutcome.ACCESS_DENIED: "the person has refused, or may not log in",
+    VisitOutcome.TEMPORARILY_UNAVAILABLE: "WeChat or the service gave no answer in time",
+    VisitOutcome.SERVER_ERROR: "WeChat does not answer this app: the log of the service has the cause",
+}
+
+log = get_logger()
+
+
+class Callback(NamedTuple):
+    """What a browser came back with from WeChat's page, and the cookie that it has."""
+
+    cookie: str
+    state: str
+    code: str
+    """Empty where the person has refused."""
+
+    def __repr__(self) -> str:
+        return "Callback()"
+
+
+class Closed(Exception):
+    """The door is closed to this site, or to this person."""
+
+
+def is_open_on_computers(client: Client) -> bool:
+    """Whether people may log in to this client by WeChat's page on a computer.
+
+    Nobody is told which browser it logs in: so not where phone and browser must be near each other.
+    """
+    return client.website_app_id is not None and not client.near
+
+
+async def start_page(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
+    """Note a request whose page has a button; the request's id. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    await services.scan_limits.pages.admit_address(browser.ip)
+    now = services.clock()
+    page_id = new_id(now)
+    request_id = request_id_of(cookie, page_id)
+    page = NewScan(
+        id=page_id,
+        client_id=asked.client.name,
+        scope=asked.scope,
+        request_hash=hash_of(request_id),
+        browser_hash=hash_of(cookie),
+        redirect_uri=asked.redirect_uri,
+        state=asked.state,
+        nonce=asked.nonce,
+        code_challenge=asked.code_challenge,
+        browser_ip=browser.ip,
+        browser_user_agent=browser.user_agent,
+    )
+    if await scan_rows.add_scan(services.database, page, lasts=VISIT_LASTS, now=now) is None:
+        raise invalid_client("the client has just been removed")
+    return request_id
+
+
+async def press(services: Services, request_id: str, cookie: str | None, *, device: Device) -> str:
+    """The URL of WeChat's page, for the browser whose person has pressed the button; or of the site, with an error.
+
+    Raises: NotFound, RateLimited, StorageUnavailable.
+    """
+    if cookie is None or not SCENE.fullmatch(request_id):
+        raise NotFound("this browser shows no such page")
+    page = await visit_rows.page_to_press(
+        services.database, request_hash=hash_of(request_id), browser_hash=hash_of(cookie), now=services.clock()
+    )
+    if page is None:
+        raise NotFound("this browser shows no such page")
+    door = Door.WEBSITE if page["has_scene"] else Door.ACCOUNT
+    app_id = page["website_app_id"] if door is Door.WEBSITE else page["account_app_id"]
+    if app_id is None:
+        raise NotFound("this site has no such app")
+    await services.scan_limits.browsers.admit_address(device.ip)
+    try:
+        if door is Door.WEBSITE and page["near"]:
+            raise Closed("this site was added with --near")
+        app = services.apps.for_login(app_id)
+    except (Closed, WxAuthError) as exc:
+        outcome = _outcome_of(exc, door, client_id=page["client_id"], app_id=app_id)
+        services.metrics.door(door, _OUTCOMES[outcome])
+        return _with_error(services, page["redirect_uri"], page["state"], outcome)
+    now, state = services.clock(), secrets.token_hex(_STATE_BYTES)
+    if not await visit_rows.add_visit(
+        services.database,
+        new_id(now),
+        request_hash=hash_of(request_id),
+        browser_hash=hash_of(cookie),
+        state_hash=hash_of(state),
+        door=door,
+        app_id=app_id,
+        ip=device.ip,
+        user_agent=device.user_agent,
+        now=now,
+    ):
+        raise RateLimited("the button of one page was pressed too often", retry_after=60)
+    return _wechats_page(services, app, door, state)
+
+
+def _wechats_page(services: Services, app: App, door: Door, state: str) -> str:
+    # In this order: WeChat takes no other (its page on web authorization).
+    parameters = {
+        "appid": app.app_id,
+        "redirect_uri": f"{services.settings.issuer}{CALLBACK}",
+        "response_type": "code",
+        "scope": "snsapi_login",
+        "state": state,
+    }
+    path = "qrconnect"
+    if door is Door.ACCOUNT:
+        path = "oauth2/authorize"
+        parameters["scope"] = "snsapi_userinfo" if app.unionid_in_force == "required" else "snsapi_base"
+        parameters["connect_redirect"] = "1"
+    return f"{services.settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
+
+
+async def come_back(services: Services, callback: Callback, *, device: Device) -> str:
+    """The URL at which a browser that comes from WeChat's page goes on: of the site, or of a page of ours.
+
+    Raises: NotFound, if this browser has no such visit; StorageUnavailable.
+    """
+    if not _STATE.fullmatch(callback.state):
+        raise NotFound("no state of ours")
+    hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.cookie)}
+    code_hash = hash_of(callback.code)
+    visit = await visit_rows.take_visit(services.database, **hashes, code_hash=code_hash, now=services.clock())
+    if visit is not None:
+        # Even if the browser closes the connection, and comes again.
+        work = services.background.start(_settle(services, visit, callback, device=device), name="wechat_visit")
+        outcome = await asyncio.shield(work)
+        if outcome is not VisitOutcome.LOGGED_IN:
+            return _destination(services, visit, outcome, callback)
+    visit = await _settled(services, hashes)
+    if visit["wechat_code_hash"] != code_hash:  # another code, or too late
+        return _page(services, visit, callback, "over")
+    outcome = VisitOutcome(visit["outcome"] or VisitOutcome.TEMPORARILY_UNAVAILABLE)
+    return _destination(services, visit, outcome, callback)
+
+
+async def _settled(services: Services, hashes: dict[str, bytes]) -> Visit:
+    """The visit, once it has an outcome or nobody is at it, or after a while. Raises: NotFound, StorageUnavailable."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + services.settings.wechat_timeout + EXTRA_PATIENCE
+    while True:
+        visit = await visit_rows.find_visit(services.database, **hashes)
+        if visit is None:
+            raise NotFound("this browser has no such visit")
+        if visit["wechat_code_hash"] is None or visit["outcome"] is not None or loop.time() >= deadline:
+            return visit
+        await asyncio.sleep(PAUSE)
+
+
+async def _settle(services: Services, visit: Visit, callback: Callback, *, device: Device) -> VisitOutcome:
+    """Find out who came, and store the outcome for whoever waits for it."""
+    door, fields = Door(visit["door"]), {"client_id": visit["client_id"], "app_id": visit["app_id"]}
+    try:
+        if not callback.code:
+            raise Closed("the person has refused")
+        if door is Door.WEBSITE and visit["near"]:
+            raise Closed("this site was added with --near")
+        if not await _enter(services, visit, callback, door, device=device):
+            raise Closed("the person may not log in any more, or the site has been removed")
+        return VisitOutcome.LOGGED_IN
+    except (Closed, WxAuthError) as exc:
+        outcome = _outcome_of(exc, door, **fields)
+    except Exception:
+        log.exception("visit_failed", door=door, **fields)
+        outcome = VisitOutcome.SERVER_ERROR
+    services.metrics.door(door, _OUTCOMES[outcome])
+    try:
+        await visit_rows.settle_visit(services.database, visit["id"], outcome)
+    except StorageUnavailable:
+        log.warning("visit_not_settled", door=door, **fields)  # another callback waits in vain
+    return outcome
+
+
+async def _enter(services: Services, visit: Visit, callback: Callback, door: Door, *, device: Device) -> bool:
+    """Exchange WeChat's code, find or create the user, and make the site's code; whether there is one."""
+    app = services.apps.for_login(visit["app_id"])
+    identity, wechat_ms = await identify(services, app, callback.code)
+    ids = {"app_id": app.app_id, "openid": identity.openid}
+    is_closed_to_staff = door is Door.WEBSITE and not services.settings.scan_admin_anywhere
+    if is_closed_to_staff and await visit_rows.is_one_of_these(
+        services.database, STAFF_ROLES, **ids, unionid=identity.unionid
+    ):
+        raise Closed("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
+    now = services.clock()
+    login, database_ms = await record(services, app, identity, expires_in=None, device=device, now=now)
+    services.numbers.count_login(is_new=login.is_new, at=now)
+    code_hash = hash_of(code_of(callback.cookie, callback.state))
+    async with services.database.begin() as transaction:
+        person = await visit_rows.lock_visitor(transaction, **ids)
+        is_approved = person is not None and await visit_rows.approve_visit(
+            transaction, visit["id"], openid=identity.openid, code_hash=code_hash, now=now
+        )
+        if person is not None and is_approved:
+            await record_event(
+                transaction,
+                EventType.SITE_AUTHORIZED,
+                by=Actor(str(person["id"]), device.ip),
+                at=now,
+                user_id=person["id"],
+                app_id=app.app_id,
+                data={"client_id": visit["client_id"]},
+            )
+    fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
+    log.info("site_authorized", client_id=visit["client_id"], user_id=login.user["id"], app_id=app.app_id, **fields)
+    return is_approved
+
+
+def _outcome_of(error: Closed | WxAuthError, door: Door, *, client_id: str, app_id: str) -> VisitOutcome:
+    fields = {"door": door, "client_id": client_id, "app_id": app_id}
+    if isinstance(error, Closed):
+        log.info("visit_refused", **fields, reason=str(error))
+        return VisitOutcome.ACCESS_DENIED
+    fields |= {"reason": error.code, "detail": error.detail}
+    match error:
+        case SnapshotUser():
+            return VisitOutcome.SNAPSHOT
+        case InvalidCode() | CodeUsed():
+            return VisitOutcome.AGAIN
+        case UnknownApp():
+            log.error("visit_failed", **fields, what_to_change="see 'wxauth apps list' and 'wxauth clients list'")
+            return VisitOutcome.SERVER_ERROR
+    log.warning("visit_failed", **fields)
+    if isinstance(error, _DENIED):
+        return VisitOutcome.ACCESS_DENIED
+    return VisitOutcome.TEMPORARILY_UNAVAILABLE if isinstance(error, _TRY_LATER) else VisitOutcome.SERVER_ERROR
+
+
+def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callback: Callback) -> str:
+    """Where the browser goes on: a URL without WeChat's code and state."""
+    if outcome is VisitOutcome.LOGGED_IN:
+        if visit["is_redeemed"]:
+            return _page(services, visit, callback, "done")
+        if visit["code_expires_at"] is None or visit["code_expires_at"] <= services.clock():
+            return _page(services, visit, callback, "over")
+        code = code_of(callback.cookie, callback.state)
+        return sent_back(services, visit["redirect_uri"], visit["state"], code=code)
+    if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
+        return _page(services, visit, callback, outcome)
+    return _with_error(services, visit["redirect_uri"], visit["state"], outcome)
+
+
+def _page(services: Services, visit: Visit, callback: Callback, name: str) -> str:
+    return f"{services.settings.issuer}{PATH}/{request_id_of(callback.cookie, visit['page_id'])}/wechat/{name}"
+
+
+def _with_error(services: Services, redirect_uri: str, state: str | None, outcome: VisitOutcome) -> str:
+    error = {"error": str(outcome), "error_description": _DESCRIPTIONS[outcome]}
+    return sent_back(services, redirect_uri, state, **error)
