@@ -157,6 +157,7 @@ WRONG = [
     ("WECHAT_BASE_URL", "http://api.weixin.qq.com"),
     ("WECHAT_BASE_URL", "api.weixin.qq.com"),
     ("WECHAT_FALLBACK_URL", "ftp://api2.weixin.qq.com"),
+    ("WECHAT_OPEN_URL", "http://open.weixin.qq.com"),
     ("WECHAT_TIMEOUT", "0"),
     ("WECHAT_TIMEOUT", "5s"),
     ("WECHAT_TIMEOUT", "nan"),

@@ -546,6 +546,47 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX former_external_ids_user_id_idx ON former_external_ids (user_id)")
     op.execute("""
+        CREATE TABLE wrong_user_codes (
+            user_id UUID NOT NULL,
+            since TIMESTAMP WITH TIME ZONE NOT NULL,
+            number INTEGER NOT NULL,
+            CONSTRAINT wrong_user_codes_pkey PRIMARY KEY (user_id),
+            CONSTRAINT wrong_user_codes_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
+        )
+    """)
+    op.execute("""
+        CREATE TABLE phone_answers (
+            code_hash BYTEA NOT NULL,
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            sealed BYTEA,
+            asked_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            refused_at TIMESTAMP WITH TIME ZONE,
+            settled_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT phone_answers_pkey PRIMARY KEY (code_hash),
+            CONSTRAINT phone_answers_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
+                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT phone_answers_code_hash_check CHECK (octet_length(code_hash) = 32),
+            CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
+        )
+    """)
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
+    op.execute("""
+        CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
+            IS NULL
+    """)
+    op.execute("""
+        CREATE TABLE website_sessions (
+            client_id TEXT NOT NULL,
+            session_id UUID NOT NULL,
+            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
+            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
+                DELETE CASCADE
+        )
+    """)
+    op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
+    op.execute("""
         CREATE TABLE scans (
             id UUID NOT NULL,
             client_id TEXT NOT NULL,
@@ -589,6 +630,8 @@ def upgrade() -> None:
             CONSTRAINT scans_wechat_state_hash_key UNIQUE (wechat_state_hash),
             CONSTRAINT scans_code_hash_key UNIQUE (code_hash),
             CONSTRAINT scans_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
+            CONSTRAINT scans_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities (app_id,
+                openid) ON DELETE CASCADE ON UPDATE CASCADE,
             CONSTRAINT scans_kind_check CHECK (num_nonnulls(device_code_hash, request_hash, wechat_state_hash) =
                 CASE door WHEN 'mini_program' THEN 0 ELSE 1 END),
             CONSTRAINT scans_user_code_hash_check CHECK ((scene_hash IS NULL) = (user_code_hash IS NULL)),
@@ -612,51 +655,11 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
+    op.execute("CREATE INDEX scans_openid_idx ON scans (openid, app_id) WHERE openid IS NOT NULL")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE browser_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
-    op.execute("""
-        CREATE TABLE wrong_user_codes (
-            user_id UUID NOT NULL,
-            since TIMESTAMP WITH TIME ZONE NOT NULL,
-            number INTEGER NOT NULL,
-            CONSTRAINT wrong_user_codes_pkey PRIMARY KEY (user_id),
-            CONSTRAINT wrong_user_codes_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
-        )
-    """)
-    op.execute("""
-        CREATE TABLE phone_answers (
-            code_hash BYTEA NOT NULL,
-            app_id TEXT NOT NULL,
-            openid TEXT NOT NULL,
-            sealed BYTEA,
-            asked_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            refused_at TIMESTAMP WITH TIME ZONE,
-            settled_at TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT phone_answers_pkey PRIMARY KEY (code_hash),
-            CONSTRAINT phone_answers_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
-                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT phone_answers_code_hash_check CHECK (octet_length(code_hash) = 32),
-            CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
-        )
-    """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
-    op.execute("""
-        CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
-            IS NULL
-    """)
-    op.execute("""
-        CREATE TABLE website_sessions (
-            client_id TEXT NOT NULL,
-            session_id UUID NOT NULL,
-            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
-            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
-                DELETE CASCADE
-        )
-    """)
-    op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
     op.execute("""
         CREATE TABLE scan_pictures (
             scan_id UUID NOT NULL,
@@ -673,13 +676,13 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove them."""
-    op.execute("DROP TABLE website_sessions")
     op.execute("DROP TABLE scan_pictures")
+    op.execute("DROP TABLE website_sessions")
+    op.execute("DROP TABLE scans")
     op.execute("DROP TABLE phone_answers")
     op.execute("DROP TABLE wrong_user_codes")
     op.execute("DROP TABLE unionids")
     op.execute("DROP TABLE sessions")
-    op.execute("DROP TABLE scans")
     op.execute("DROP TABLE identities")
     op.execute("DROP TABLE former_users")
     op.execute("DROP TABLE former_external_ids")

@@ -584,6 +584,7 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
     assert (await shop.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
     assert (await exchanged(shop, told(location)["code"])).json()["error"] == "invalid_grant"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
+    assert await rows.fetchval("SELECT count(*) FROM scans WHERE openid IS NOT NULL") == 0
 
 
 async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_sites_that_want_nearness(

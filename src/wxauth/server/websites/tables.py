@@ -36,6 +36,13 @@ class Scan(SQLModel, table=True):
         UniqueConstraint("wechat_state_hash"),
         UniqueConstraint("code_hash"),
         ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
+        # Whoever is erased leaves no openid behind.
+        ForeignKeyConstraint(
+            ["app_id", "openid"],
+            ["identities.app_id", "identities.openid"],
+            ondelete="CASCADE",
+            onupdate="CASCADE",
+        ),
         # A device's, a browser's on our own page, a browser's on WeChat's page, or the mini-program's, which shows
         # nothing.
         CheckConstraint(
@@ -68,6 +75,7 @@ class Scan(SQLModel, table=True):
         CheckConstraint("expires_at > created_at", name="expires_at"),
         Index(None, "client_id"),
         Index(None, "expires_at"),
+        Index("scans_openid_idx", "openid", "app_id", postgresql_where=text("openid IS NOT NULL")),
         Index(
             "scans_unclaimed_pages_idx",
             "expires_at",
