@@ -17,6 +17,7 @@ import pytest
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_TESTS, run_node_tests
 from tests.test_readme import DOCS, code_blocks
+from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 
 with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
     from authlib.integrations.httpx_client import AsyncOAuth2Client
@@ -38,7 +39,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with Running(WXAUTH, "dev", *options, cwd=folder) as running:
         running.wait_for("Ctrl-C ends it all")
         command = folder / ".wxauth" / "wxauth"
-        uris = ("--redirect-uri", CALLBACK, "--logout-uri", "http://127.0.0.1/bye", "--json")
+        apps = ("--account", ACCOUNT["app_id"], "--website", WEBSITE["app_id"])
+        uris = ("--redirect-uri", CALLBACK, "--logout-uri", "http://127.0.0.1/bye", *apps, "--json")
         shop = subprocess.run(
             [command, "clients", "add", "shop", "--device", *uris], capture_output=True, text=True, check=True
         )
@@ -88,7 +90,31 @@ async def in_web_view(browser: httpx.AsyncClient, url: str, phone: dict[str, str
     return redirect_to
 
 
-@pytest.mark.parametrize("way", [by_scan, in_web_view])
+async def by_wechats_page(browser: httpx.AsyncClient, url: str, user_agent: str) -> str:
+    """The browser shows a button, and WeChat's page another one; where the browser goes."""
+    headers = {"User-Agent": user_agent}
+    page = await browser.get(url, headers=headers)
+    pressed = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/wechat)"', page.text)[0], headers=headers)
+    question = await browser.get(pressed.headers["location"], headers={**headers, "X-Desk-Person": "alice"})
+    answer = unescape(re.findall(r'<a href="([^"]+answer=allow)"', question.text)[0])
+    allowed = await browser.get(question.url.join(answer), headers=headers)
+    back = [await browser.get(allowed.headers["location"], headers=headers) for _ in range(2)]  # as WeChat's does
+    assert back[0].headers["location"] == back[1].headers["location"]
+    location: str = back[0].headers["location"]
+    return location
+
+
+async def in_wechat(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
+    """By the service account, in WeChat's browser."""
+    return await by_wechats_page(browser, url, "Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN")
+
+
+async def on_a_computer(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
+    """By the website app."""
+    return await by_wechats_page(browser, url, "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/141.0.0.0")
+
+
+@pytest.mark.parametrize("way", [by_scan, in_web_view, in_wechat, on_a_computer])
 @pytest.mark.parametrize("name", ["shop", "page"])
 async def test_authlib(world: dict[str, str], name: str, way: Callable[..., Awaitable[str]]) -> None:
     service = world["SERVICE_URL"]

@@ -80,6 +80,41 @@ for (const [kind, discover] of Object.entries(KINDS)) {
   })
 }
 
+const BROWSERS = {
+  wechat_account: 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN',
+  wechat_website: 'Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/141.0.0.0',
+}
+
+/** A browser that goes to WeChat's page by the button of ours, where its person says yes. */
+async function browseByWeChat(url, userAgent, person) {
+  const headers = { 'user-agent': userAgent, 'x-desk-person': person }
+  const page = await fetch(url, { headers })
+  headers.cookie = page.headers.get('set-cookie').split(';')[0]
+  const follow = async (to) => (await fetch(to, { headers, redirect: 'manual' })).headers.get('location')
+  const wechat = await follow(new URL(/href="(\/v1\/authorize\/[\w-]{22}\/wechat)"/.exec(await page.text())[1], url))
+  const question = await (await fetch(wechat, { headers })).text()
+  const answer = /<a href="([^"]+answer=allow)"/.exec(question)[1].replaceAll('&amp;', '&')
+  return new URL(await follow(await follow(new URL(answer, wechat))))
+}
+
+for (const [kind, discover] of Object.entries(KINDS)) {
+  for (const [amr, userAgent] of Object.entries(BROWSERS)) {
+    test(`${kind} completes the code flow by WeChat's page: ${amr}`, async () => {
+      const config = await discover()
+      const { user } = await phone('erin')
+      for (const more of [{}, { prompt: 'login' }, { max_age: '0' }]) {
+        const { url, checks } = await asked(config, more)
+        const back = await browseByWeChat(url, userAgent, 'erin')
+        const tokens = await client.authorizationCodeGrant(config, back, { ...checks, maxAge: more.max_age && 0 })
+        const claims = tokens.claims()
+        assert.deepEqual([claims.sub, claims.amr], [user.id, [amr]])
+        const again = await client.refreshTokenGrant(config, tokens.refresh_token)
+        assert.equal(again.claims().sid, claims.sid)
+      }
+    })
+  }
+}
+
 test('a refusal arrives as access_denied, from the right issuer', async () => {
   const config = await KINDS['a public page']()
   const { decide } = await phone('bob')
