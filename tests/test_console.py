@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,8 +20,10 @@ from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
 from tests.processes import WXAUTH, run
 from tests.programs import needs, run_node_tests
+from wxauth.server.console.routes import PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
+from wxauth.server.core.trail import EventType
 
 SESSION = "/admin/session"
 ASKED_BY_THE_PAGE = {"X-Wxauth-Console": "1"}
@@ -330,6 +333,13 @@ async def test_an_operator_makes_a_link(
 
 
 # The page.
+
+
+def test_every_type_of_event_has_its_sentence() -> None:
+    listed = re.findall(r"'([a-z_]+\.[a-z_]+)'", (PAGE / "told.js").read_text(encoding="utf-8").split("]\n")[0])
+    assert sorted(listed) == sorted(EventType)
+    texts = (PAGE / "texts.js").read_text(encoding="utf-8")
+    assert [kind for kind in EventType if f"'event_{kind}': [" not in texts] == []
 
 
 @pytest.mark.own_database

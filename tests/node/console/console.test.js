@@ -5,11 +5,11 @@ import { createRequire } from 'node:module'
 import { after, afterEach, before, beforeEach, test as nodeTest } from 'node:test'
 import { cell } from '../../../src/wxauth/server/console/page/csv.js'
 import { Complaints, Pages, eventually } from '../browser.js'
-import { CONSOLE_URL, DESK_URL, LATER_APP, SERVICE_URL, asks } from './driving.js'
+import { CONSOLE_URL, DESK_URL, FIRST_APP, LATER_APP, SERVICE_URL, asks } from './driving.js'
 import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
 const MARKUP = '<img src=x onerror="document.title=1">'
-const SECTIONS = ['Overview', 'Users', 'Events', 'Services', 'Webhooks', 'Apps', 'Keys']
+const SECTIONS = ['Overview', 'Users', 'Events', 'Sign-ins', 'Services', 'Webhooks', 'Apps', 'Keys']
 
 // Several processes take turns at these tests, each beside a service of its own.
 const [part, parts] = process.env.PART.split('/').map(Number)
@@ -87,6 +87,9 @@ async function showPerson({ user }) {
   await page.goto(`${CONSOLE_URL}?lang=en#/users/${user.id}`)
   await button('Erase').waitFor()
 }
+
+/** Somebody as root sees them. */
+const shown = async ({ user }) => (await asks(root, `/v1/admin/users/${user.id}`)).json()
 
 const statusOf = async (tokens) => (await asks(tokens, '/v1/me')).status
 const isRefused = (tokens) => eventually(async () => assert.equal(await statusOf(tokens), 401))
@@ -261,12 +264,65 @@ test('somebody is found, and the search stands in the URL', async () => {
   await heading('Person').waitFor()
 })
 
-test('a list goes on where its page ends', async () => {
+test('a list goes on where its page ends, and counts what it shows', async () => {
   await Promise.all(Array.from({ length: 55 }, () => newcomer()))
   await go('Users')
   const first = await rows().count()
+  await page.getByRole('status').getByText(`${first} shown, there are more`).waitFor()
   await button('More').click()
   await eventually(async () => assert.ok((await rows().count()) > first))
+  const last = await newcomer()
+  await page.getByRole('searchbox').fill(last.user.id)
+  await button('Search').click()
+  await page.getByRole('status').getByText('1 in all').waitFor()
+})
+
+test('a search that has stopped says so, and goes on', async () => {
+  const person = await newcomer()
+  await page.route('**/v1/admin/users?q=*', async (route) => {
+    if (route.request().url().includes('cursor=')) return route.continue({ url: `${SERVICE_URL}/v1/admin/users?q=${person.user.id}` })
+    await route.fulfill({ json: { items: [], next_cursor: 'there', incomplete_results: true } })
+  })
+  await page.evaluate(() => (location.hash = '#/users?q=rare'))
+  await page.getByRole('status').getByText('0 found so far. The search stopped after a second').waitFor()
+  await button('Search on').click()
+  await page.getByRole('link', { name: person.user.nickname }).waitFor()
+  await page.getByRole('status').getByText('1 in all').waitFor()
+})
+
+test('apps and roles are chosen from what there is', async () => {
+  const [person, other] = [await newcomer(), await newcomer()]
+  await change(person, { roles: ['gardener'] })
+  await go('Users')
+  await page.getByLabel('App', { exact: true }).selectOption(FIRST_APP)
+  await page.locator('datalist option[value=gardener]').waitFor({ state: 'attached' })
+  await page.getByLabel('Role', { exact: true }).fill('gardener')
+  await button('Search').click()
+  await page.getByRole('status').getByText('1 in all').waitFor()
+  assert.ok(page.url().endsWith(`#/users?role=gardener&app_id=${FIRST_APP}`))
+  assert.equal(await page.getByLabel('App', { exact: true }).inputValue(), FIRST_APP)
+  await showPerson(other)
+  await page.getByLabel('Roles', { exact: true }).fill('editor')
+  await button('gardener').click()
+  await page.locator('button[aria-pressed=true]', { hasText: 'gardener' }).waitFor()
+  await button('Save').click()
+  await eventually(async () => assert.deepEqual((await shown(other)).roles, ['editor', 'gardener']))
+})
+
+test('a picture that does not load shows the letter', async () => {
+  const image = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+  await page.route('https://thirdwx.qlogo.cn/there', (route) => route.fulfill({ contentType: 'image/svg+xml', body: image }))
+  await page.route('https://thirdwx.qlogo.cn/gone', (route) => route.abort())
+  const [there, gone] = await Promise.all(
+    ['there', 'gone'].map((name) => newcomer({ nickname: '甲', avatar_url: `https://thirdwx.qlogo.cn/${name}` })),
+  )
+  await showPerson(there)
+  await page.waitForFunction(() => document.querySelector('img.picture').naturalWidth > 0)
+  await showPerson(gone)
+  await page.locator('span.picture', { hasText: '甲' }).waitFor()
+  assert.equal(await page.locator('img.picture').count(), 0)
+  for (const { user } of [there, gone]) await asks(root, `/v1/admin/users/${user.id}`, { method: 'DELETE' }) // so that no other test asks for these
+  complaints.bearWith(/^elsewhere: https:\/\/thirdwx|^Failed to load resource/)
 })
 
 test('a ban asks, ends the person’s session at once, and stands in the trail', async () => {
@@ -282,19 +338,69 @@ test('a ban asks, ends the person’s session at once, and stands in the trail',
   await button('Ban').waitFor()
 })
 
+test('a ban says why and until when, and is changed', async () => {
+  const person = await newcomer()
+  await showPerson(person)
+  await button('Ban').click()
+  await dialog().getByLabel('Reason').fill('spam, ticket 4711')
+  await dialog().getByLabel('Until').fill('2099-01-02T18:00')
+  await button('Ban', dialog()).click()
+  await page.getByText('spam, ticket 4711', { exact: true }).waitFor()
+  const { status, reason, until } = await shown(person)
+  assert.deepEqual([status, reason, new Date(until)], ['disabled', 'spam, ticket 4711', new Date('2099-01-02T18:00')])
+  await page.getByText(/^Banned until .*2099.*: spam, ticket 4711$/).waitFor() // the event, in a sentence
+  await button('Change the ban').click()
+  assert.equal(await dialog().getByLabel('Until').inputValue(), '2099-01-02T18:00')
+  await dialog().getByLabel('Until').fill('')
+  await button('Save', dialog()).click()
+  await page.getByText('somebody lifts it').waitFor()
+  assert.equal((await shown(person)).until, undefined)
+})
+
 test('roles are set', async () => {
   const person = await newcomer()
   await showPerson(person)
   await page.getByLabel('Roles', { exact: true }).fill('editor, auditor')
   await button('Save').click()
   await eventually(async () => {
-    const user = await (await asks(root, `/v1/admin/users/${person.user.id}`)).json()
-    assert.deepEqual(user.roles, ['editor', 'auditor'])
+    assert.deepEqual((await shown(person)).roles, ['editor', 'auditor'])
   })
   await eventually(async () => assert.equal(await page.getByLabel('Roles', { exact: true }).inputValue(), 'editor, auditor'))
   await page.getByLabel('Roles', { exact: true }).fill('NO GOOD')
   await button('Save').click()
   await page.getByRole('alert').getByText('invalid_request').waitFor()
+})
+
+test('a merge shows both, found by search, before it is done, and a split undoes it', async () => {
+  const [one, other] = [await newcomer(), await newcomer()]
+  await showPerson(one)
+  await button('Merge').click()
+  await dialog().getByRole('heading', { name: `Merge ${one.user.nickname} with another user` }).waitFor()
+  await dialog().getByText('Split on the page of the user that remains undoes it').waitFor()
+  const go = button('Merge', dialog())
+  await dialog().getByLabel('The other user').fill(other.user.id)
+  await page.keyboard.press('Enter')
+  await button(`Choose: ${other.user.nickname}`, dialog()).waitFor()
+  assert.ok(await go.isDisabled())
+  await button(`Choose: ${other.user.nickname}`, dialog()).click()
+  const ids = () => dialog().getByRole('row', { name: /^Id / }).getByRole('cell').allInnerTexts()
+  assert.deepEqual(await ids(), ['Id', one.user.id, other.user.id]) // which ends, which remains
+  await button('Swap', dialog()).click()
+  assert.deepEqual(await ids(), ['Id', other.user.id, one.user.id])
+  await button('Swap', dialog()).click()
+  await go.click()
+  await page.waitForURL(new RegExp(`#/users/${other.user.id}$`))
+  await button('Split').waitFor()
+  assert.deepEqual((await shown(other)).former_ids, [one.user.id])
+
+  await button('Split').click()
+  await dialog().getByRole('heading', { name: `Split ${other.user.nickname} into two users` }).waitFor()
+  await dialog().getByLabel('Identity').selectOption({ label: `${FIRST_APP} · ${one.user.openid}` })
+  await button('Split', dialog()).click()
+  await page.waitForURL(new RegExp(`#/users/${one.user.id}$`)) // it has its former id again
+  await button('Erase').waitFor()
+  assert.equal(await button('Split').count(), 0)
+  assert.deepEqual((await shown(one)).identities.map(({ openid }) => openid), [one.user.openid])
 })
 
 test('a person is signed out on one device, and on all', async () => {
@@ -423,6 +529,46 @@ test('events are found by type, followed, and exported', async () => {
     assert.equal(file.suggestedFilename(), `events.${format}`)
     check(await readFile(await file.path(), 'utf8'))
   }
+})
+
+test('events are told in a sentence, with the JSON behind it, and their types chosen', async () => {
+  const person = await newcomer()
+  await change(person, { roles: ['editor'] })
+  await change(person, { roles: ['auditor'] })
+  await page.evaluate((id) => (location.hash = `#/events?user_id=${id}`), person.user.id)
+  const row = rows().first()
+  await row.getByText('Roles were changed, given: auditor, taken away: editor').waitFor()
+  const raw = row.locator('details')
+  assert.ok(!(await raw.getAttribute('open')))
+  await raw.locator('summary').click()
+  assert.deepEqual(JSON.parse(await raw.locator('pre').innerText()).data, { before: ['editor'], after: ['auditor'] })
+  await page.getByText('Choose', { exact: true }).click()
+  await page.getByRole('button', { name: 'user.created' }).click()
+  assert.equal(await page.getByLabel('Types').inputValue(), 'user.created')
+  await button('Search').click()
+  await page.getByRole('status').getByText('1 in all').waitFor()
+  await rows().getByText('Came for the first time').waitFor()
+})
+
+test('a refused login is found by the request id that the phone shows, and by person', async () => {
+  const person = await newcomer()
+  await change(person, { status: 'disabled' })
+  const refused = await fetch(`${SERVICE_URL}/v1/login`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ code: person.user.nickname }),
+  })
+  const { request_id, code } = await refused.json()
+  assert.equal(code, 'account_disabled')
+  await go('Sign-ins')
+  await page.getByText('Logins today').waitFor()
+  await page.getByLabel('Request id').fill(request_id)
+  await button('Search').click()
+  await page.getByRole('status').getByText('1 in all').waitFor()
+  for (const told of ['account_disabled', 'Banned. The person’s page says why', person.user.id, '127.0.0.0/24', request_id])
+    await rows().getByText(told).waitFor()
+  await rows().getByRole('link', { name: person.user.id }).click()
+  await page.getByRole('region', { name: 'Refused logins' }).getByText(request_id).waitFor()
 })
 
 // Apps and keys.
@@ -578,6 +724,42 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   await row.waitFor({ state: 'detached' })
 })
 
+test('what a disabled webhook keeps is not called the oldest that waits', async () => {
+  const body = JSON.stringify({ name: 'asleep', url: new URL('/nothing-here', DESK_URL).href, types: ['user.banned'] })
+  await asks(root, '/v1/admin/webhooks', { method: 'POST', body })
+  await change(await newcomer(), { status: 'disabled' })
+  await page.reload()
+  const part = page.locator('section', { hasText: 'Oldest webhook delivery' })
+  await eventually(async () => {
+    await page.reload()
+    await part.getByText('From').waitFor({ timeout: 1000 })
+    await part.getByRole('link', { name: 'asleep' }).waitFor({ timeout: 1000 })
+  })
+  await asks(root, '/v1/admin/webhooks/asleep', { method: 'PATCH', body: JSON.stringify({ is_enabled: false }) })
+  await page.reload()
+  await part.getByText('none waits').waitFor()
+  await part.getByText('Disabled, sent nothing').waitFor()
+  await asks(root, '/v1/admin/webhooks/asleep', { method: 'DELETE' })
+})
+
+// The role `support`.
+
+test('support staff see what they may do, and nothing else', async () => {
+  const staff = await newcomer()
+  await change(staff, { roles: ['support'] })
+  await open({ by: staff })
+  const links = await page.getByRole('navigation').getByRole('link').allInnerTexts()
+  assert.deepEqual(links, ['Overview', 'Users', 'Events', 'Sign-ins'])
+  for (const section of links) await go(section)
+  const acts = async ({ user }) => {
+    await page.goto(`${CONSOLE_URL}?lang=en#/users/${user.id}`)
+    await page.getByRole('heading', { name: 'Events about this person' }).waitFor()
+    return page.locator('main button:visible').allInnerTexts()
+  }
+  assert.deepEqual(await acts(await newcomer()), ['Ban', 'Sign out everywhere', 'Sign out this device'])
+  assert.deepEqual(await acts(root), [])
+})
+
 test('every section’s list has a search field that says what it is', async () => {
   for (const section of SECTIONS.slice(1)) {
     await go(section)
@@ -624,6 +806,14 @@ test('the overview draws what happened, with a label', async () => {
   assert.equal(await charts.first().locator('rect').count(), 30)
 })
 
+test('the days are those of the reader’s zone', async () => {
+  await open({ timezoneId: 'Asia/Shanghai' })
+  const asked = page.waitForRequest(/numbers/)
+  await page.reload()
+  assert.equal(new URL((await asked).url()).searchParams.get('utc_offset'), '480')
+  await page.getByRole('img', { name: 'Logins, of the last 30 days (GMT+8)' }).waitFor()
+})
+
 test('it speaks Chinese to who reads Chinese, and English where that is asked for', async () => {
   await open({ locale: 'zh-CN', lang: '' })
   await heading('概览').waitFor()
@@ -643,6 +833,36 @@ test('on a phone the sections are behind the menu, and nothing is wider than the
   await heading('Users').waitFor()
   await idle()
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth))
+})
+
+test('on a phone a list is cards, its filters are folded, and numbers stay whole', async () => {
+  const phoneCode = `phone-138${String(10_000_000 + number).slice(-8)}`
+  const person = await newcomer({ nickname: '一个名字很长很长的人'.repeat(3), phoneCode })
+  assert.ok(person.user.phone)
+  await open({ viewport: { width: 375, height: 700 } })
+  await page.evaluate(() => (location.hash = '#/users'))
+  await rows().first().waitFor()
+  assert.equal(await page.getByLabel('Status').isVisible(), false)
+  await page.getByText('Filters', { exact: true }).click()
+  await page.getByLabel('Status').selectOption('active')
+  await page.getByRole('searchbox').fill(person.user.id)
+  await button('Search').click()
+  const card = rows().filter({ hasText: person.user.id })
+  await card.waitFor()
+  assert.ok(await page.getByLabel('Status').isVisible()) // it is in use
+  const { width } = await card.boundingBox()
+  assert.ok(width > 300 && width < 375)
+  const labels = await card.getByRole('cell').evaluateAll((cells) => cells.map((cell) => getComputedStyle(cell, '::before').content))
+  assert.ok(labels.includes('"Phone number"'))
+  const heightOf = async (found) => (await found.boundingBox()).height
+  assert.ok((await heightOf(card.getByText(person.user.phone))) < 30)
+  for (const section of ['events', 'signins', 'services', 'webhooks', 'apps', 'keys']) {
+    await page.evaluate((where) => (location.hash = `#/${where}`), section)
+    await page.locator(`[aria-current=page][href='#/${section}']`).waitFor({ state: 'attached' })
+    await idle()
+    const wider = await page.evaluate(() => [...document.querySelectorAll('main *')].filter((each) => !each.closest('pre, .unseen, thead') && each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.outerHTML.slice(0, 80)))
+    assert.deepEqual(wider, [], section)
+  }
 })
 
 for (const colorScheme of ['light', 'dark'])

@@ -2,10 +2,11 @@
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
+import { knownRoles } from './known.js'
 import { report } from './overview.js'
-import { act, code, copier, dialog, field, list, load, sure, tag, time, toast } from './parts.js'
+import { act, code, copier, dialog, field, list, load, sure, tag, time, toast, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
-import { text } from './texts.js'
+import { actOn, text } from './texts.js'
 
 const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
 
@@ -42,12 +43,12 @@ function push(app) {
   const mode = app.has_push_aes_key ? 'pushAes' : app.has_push_token ? 'pushPlain' : 'pushOff'
   return [
     tag(text(mode), app.has_push_aes_key ? 'ok' : 'note'),
-    h('div', { class: 'beside' }, code(app.push_url), copier(app.push_url, `${text('copy')}: ${app.push_url}`)),
+    h('div', { class: 'beside' }, code(app.push_url), copier(app.push_url, actOn('copy', app.push_url))),
   ]
 }
 
 function acts(app, reload) {
-  const of = (name) => `${text(name)}: ${app.app_id}`
+  const of = (name) => actOn(name, app.app_id)
   const check = act('check', () => showReport(app), { kind: 'small', label: of('check') })
   if (app.source === 'settings') return [check, h('small', {}, text('inSettings'))]
   return [
@@ -66,7 +67,7 @@ function showReport(app) {
   const element = h(
     'dialog',
     { class: 'wide', 'aria-labelledby': 'dialog-title' },
-    h('h2', { id: 'dialog-title' }, `${text('check')}: ${app.app_id}`),
+    h('h2', { id: 'dialog-title' }, actOn('check', app.app_id)),
     place,
     h('p', { class: 'acts' }, act('close', () => element.close())),
   )
@@ -76,6 +77,7 @@ function showReport(app) {
   load(place, () => post(`${path(app)}/check`), report)
 }
 
+const STAFF = ['admin', 'support'] // which no newcomer may have
 const KINDS = ['mini_program', 'official_account', 'website', 'mobile_app']
 const SECRETS = ['app_secret', 'push_token', 'push_aes_key']
 
@@ -120,15 +122,26 @@ function ask(app, reload) {
         ['closed', text('signUpClosed')],
       ],
     }),
+    withChoices(
+      field({ name: 'sign_up_roles', label: text('signUpRoles'), value: (known.sign_up_roles ?? []).join(', '), hint: text('signUpRolesHint') }),
+      knownRoles().then((roles) => roles.filter((role) => !STAFF.includes(role)).map((role) => [role])),
+    ),
     field({ name: 'is_enabled', label: text('enabled'), type: 'checkbox', value: known.is_enabled ?? true }),
     field({ name: 'check', label: text('checkFirst'), type: 'checkbox', value: true }),
   ].filter(Boolean)
   dialog({
-    title: app ? `${text('change')}: ${app.app_id}` : text('add'),
+    title: app ? actOn('change', app.app_id) : text('addApp'),
     fields,
     name: app ? 'save' : 'add',
     onsubmit: async (values) => {
-      const body = { ...values, title: values.title || null, sign_up: values.sign_up || null, unionid: values.unionid || null }
+      const roles = words(values.sign_up_roles)
+      const body = {
+        ...values,
+        title: values.title || null,
+        sign_up: values.sign_up || null,
+        unionid: values.unionid || null,
+        sign_up_roles: roles.length ? roles : null,
+      }
       for (const name of SECRETS) if (!body[name]) delete body[name]
       if (app?.unionid === body.unionid) delete body.unionid // shown as it is in force, set or not
       await (app ? patch(path(app), body) : post('/apps', body))

@@ -1,12 +1,15 @@
 // Charts with a bar for each day. A library for them would be larger than the whole console.
 
 import { h, svg } from './dom.js'
-import { number, text } from './texts.js'
+import { number, text, zone } from './texts.js'
 
 const WIDTH = 600
 const HEIGHT = 160
 const BELOW = 24
 const ABOVE = 20
+
+/** Which days these are: the reader's own. */
+export const lastDays = () => text('lastDays', { zone: zone() })
 
 /** A chart of one number for each day. Its label describes it in words. */
 export function chart(title, days, name) {
@@ -15,7 +18,7 @@ export function chart(title, days, name) {
   const sum = values.reduce((one, other) => one + other, 0)
   const step = WIDTH / days.length
   const height = (value) => ((HEIGHT - BELOW - ABOVE) * value) / most
-  const label = `${title}, ${text('lastDays')}: ${text('inAll')} ${number(sum)}, ${text('most')} ${number(Math.max(...values))}`
+  const label = `${title}, ${lastDays()}: ${text('inAll')} ${number(sum)}, ${text('most')} ${number(Math.max(...values))}`
   const bars = days.map((day, place) =>
     svg(
       'rect',
@@ -41,7 +44,7 @@ export function chart(title, days, name) {
     written(0, 'start', days[0].date.slice(5)),
     written(WIDTH, 'end', days.at(-1).date.slice(5)),
   )
-  return h('figure', { class: 'card' }, h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, text('lastDays'))), drawing)
+  return h('figure', { class: 'card' }, h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, lastDays())), drawing)
 }
 
 function titled(words) {

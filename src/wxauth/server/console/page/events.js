@@ -3,51 +3,46 @@
 import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
 import { h } from './dom.js'
-import { act, busy, code, download, field, list, time, words } from './parts.js'
+import { act, busy, code, download, field, list, moment, time, whole, withChoices, words } from './parts.js'
 import { filters } from './search.js'
 import { text } from './texts.js'
+import { sentence, TYPES, withMeaning } from './told.js'
 
 const FOLLOW_MS = 3000
 const EXPORTED_AT_MOST = 100_000
 
 /** The column that is the same for all that is about one person. */
-export const ABOUT = 2
+export const ABOUT = 3
 
-export const eventColumns = () => ['time', 'type', 'about', 'actor', 'address', 'data'].map(text)
+export const eventColumns = () => ['time', 'type', 'happened', 'about', 'actor', 'address'].map(text)
 
 export const eventCells = (event) => [
   time(event.at),
   code(event.type),
-  [event.user_id ? personOf(event.user_id) : null, event.app_id ? code(event.app_id) : null].filter(Boolean),
+  happened(event),
+  [event.user_id ? personOf(event.user_id) : null, event.app_id ? h('div', {}, code(event.app_id)) : null].filter(Boolean),
   personOf(event.actor),
-  event.ip,
-  Object.keys(event.data).length ? code(JSON.stringify(event.data)) : '–',
+  whole(event.ip),
+]
+
+/** The event in a sentence, with the JSON behind it. */
+const happened = (event) => [
+  h('div', { class: 'sentence' }, sentence(event, personOf)),
+  h('details', { class: 'raw' }, h('summary', {}, text('raw')), h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))),
 ]
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
 
-const personOf = (name) => (UUID.test(name) ? h('a', { href: `#/users/${name}` }, code(name)) : code(name))
+/** A person's id, which leads to the page about them; or the name of somebody else who acts. */
+export const personOf = (name) => (UUID.test(name) ? h('a', { class: 'person', href: `#/users/${name}` }, h('code', {}, name)) : code(name))
 
 export function showEvents(main, { query }) {
   const fields = [
-    field({
-      name: 'type',
-      label: text('types'),
-      type: 'search',
-      value: query.getAll('type').join(', '),
-      hint: text('typesHint'),
-    }),
+    typesField(query.getAll('type')),
     field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
-    field({ name: 'since', label: text('since'), type: 'datetime-local', value: local(query.get('since')) }),
-    field({ name: 'until', label: text('until'), type: 'datetime-local', value: local(query.get('until')) }),
+    moment({ name: 'since', label: text('since'), value: query.get('since') }),
+    moment({ name: 'until', label: text('until'), value: query.get('until') }),
   ]
-  const [type, , since, until] = fields
-  for (const each of [since, until]) {
-    const typed = each.value
-    each.value = () => (typed() ? new Date(typed()).toISOString() : '')
-  }
-  const typed = type.value
-  type.value = () => words(typed())
   const wanted = {
     type: query.getAll('type'),
     user_id: query.get('user_id'),
@@ -73,27 +68,27 @@ export function showEvents(main, { query }) {
   main.append(filters(fields, 'events'), h('div', { class: 'toolbar' }, follow, format.element, exported), trouble, place)
 
   let newest = ''
-  let shown = null
+  let prepend = null
   list({
     place,
     caption: text('events'),
     columns: eventColumns(),
     ask: (cursor) => get('/events', { ...wanted, cursor }),
     cells: eventCells,
-    onFirst: (page, table) => {
+    onFirst: (page, add) => {
       newest = page.items[0]?.id ?? ''
-      shown = table
+      prepend = add
     },
   })
 
   let timer = null
   const look = async () => {
-    if (shown && !document.hidden) {
+    if (prepend && !document.hidden) {
       await busy(h('button'), trouble, async () => {
         const { items } = await get('/events', { ...wanted, limit: 200 })
         const news = items.filter(({ id }) => id > newest)
         if (news.length) newest = news[0].id
-        shown.prepend(news.map(eventCells))
+        prepend(news)
       })
     }
     if (timer !== null) timer = setTimeout(look, FOLLOW_MS)
@@ -110,15 +105,15 @@ export function showEvents(main, { query }) {
   }
 }
 
+function typesField(chosen) {
+  const types = field({ name: 'type', label: text('types'), type: 'search', value: chosen.join(', '), hint: text('typesHint') })
+  const typed = types.value
+  types.value = () => words(typed())
+  return withChoices(types, withMeaning(TYPES))
+}
+
 async function exportEvents(wanted, format) {
   const events = await all('/events', wanted, EXPORTED_AT_MOST)
   if (format === 'csv') download('events.csv', csv(events), 'text/csv;charset=utf-8')
   else download('events.jsonl', jsonLines(events), 'application/x-ndjson')
-}
-
-/** A time in the form of an input's value, in the reader's zone. */
-function local(iso) {
-  if (!iso) return ''
-  const at = new Date(iso)
-  return Number.isNaN(at.getTime()) ? '' : new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
 }

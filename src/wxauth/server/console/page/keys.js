@@ -4,7 +4,7 @@ import { get, post } from './api.js'
 import { h } from './dom.js'
 import { act, code, list, sure, tag, time, toast } from './parts.js'
 import { searchWithin } from './search.js'
-import { text } from './texts.js'
+import { actOn, text } from './texts.js'
 
 export function showKeys(main, { query }) {
   const place = h('div', {})
@@ -30,14 +30,14 @@ export function showKeys(main, { query }) {
         act(
           'withdraw',
           () =>
-            sure(`${text('withdraw')}: ${kid}`, text('sureWithdraw'), 'withdraw', () =>
+            sure(actOn('withdraw', kid), text('sureWithdraw'), 'withdraw', () =>
               changed(() => post(`/keys/${encodeURIComponent(kid)}/withdraw`)),
             ),
-          { kind: 'small danger', label: `${text('withdraw')}: ${kid}` },
+          { kind: 'small danger', label: actOn('withdraw', kid) },
         ),
       ],
     })
-  const rotate = () => sure(text('rotate'), text('sureRotate'), 'rotate', () => changed(() => post('/keys/rotate')))
+  const rotate = () => sure(text('rotateTitle'), text('sureRotate'), 'rotate', () => changed(() => post('/keys/rotate')))
   const search = searchWithin('keys', query, act('rotate', rotate, { kind: 'primary' }))
   main.append(search.bar, place)
   reload()

@@ -10,6 +10,7 @@ import { showOverview } from './overview.js'
 import { busy, copier, failed } from './parts.js'
 import { showPerson } from './person.js'
 import { beginScan, comeBack } from './scan.js'
+import { showSignIns } from './signins.js'
 import { showServices } from './services.js'
 import { chooseLanguage, language, text, toggleLanguage } from './texts.js'
 import { showUsers } from './users.js'
@@ -19,12 +20,13 @@ const SECTIONS = {
   overview: showOverview,
   users: showUsers,
   events: showEvents,
+  signins: showSignIns,
   services: showServices,
   webhooks: showWebhooks,
   apps: showApps,
   keys: showKeys,
 }
-const OF_SUPPORT = ['overview', 'users', 'events']
+const OF_SUPPORT = ['overview', 'users', 'events', 'signins']
 const COMMAND = 'wxauth admin link'
 
 let leave = () => {} // what the section that is shown leaves running

@@ -1,16 +1,16 @@
 // The overview: numbers, the latest events, and what needs attention.
 
 import { get, mayAdminister } from './api.js'
-import { chart } from './chart.js'
+import { chart, lastDays } from './chart.js'
 import { h } from './dom.js'
-import { act, facts, load, part, table, tag, time } from './parts.js'
+import { act, facts, load, part, table, tag, time, whole } from './parts.js'
 import { number, text } from './texts.js'
 import { webhooksAndTheirOldest } from './webhooks.js'
 
 export function showOverview(main) {
   const numbers = h('div', { class: 'numbers' })
   main.append(numbers)
-  load(numbers, () => get('/numbers', { days: 30 }), ({ users, sessions, days }) => [
+  load(numbers, () => get('/numbers', { days: 30, utc_offset: -new Date().getTimezoneOffset() }), ({ users, sessions, days }) => [
     h(
       'div',
       { class: 'tiles' },
@@ -40,19 +40,23 @@ const asTable = (days) =>
     {},
     h('summary', {}, text('asTable')),
     table(
-      text('lastDays'),
+      lastDays(),
       [text('day'), text('newUsers'), text('logins')],
-      days.toReversed().map((day) => [day.date, number(day.new_users), number(day.logins)]),
+      days.toReversed().map((day) => [whole(day.date), number(day.new_users), number(day.logins)]),
     ).elements,
   )
 
+/** The oldest delivery that waits to be sent. A webhook that is disabled is sent nothing, so what it has is not waiting. */
 function oldest(found) {
-  const waiting = found.filter(({ oldest_pending }) => oldest_pending)
-  if (!waiting.length) return h('p', { class: 'quiet' }, text('noneWaits'))
-  const [first] = waiting.sort((one, other) => one.oldest_pending.localeCompare(other.oldest_pending))
+  const linked = ({ name }) => h('a', { href: `#/webhooks/${encodeURIComponent(name)}` }, name)
+  const disabled = found.filter(({ is_enabled }) => !is_enabled)
+  const [first] = found
+    .filter(({ is_enabled, oldest_pending }) => is_enabled && oldest_pending)
+    .sort((one, other) => one.oldest_pending.localeCompare(other.oldest_pending))
   return facts([
-    [text('webhooks'), h('a', { href: '#/webhooks' }, first.name)],
-    [text('since'), time(first.oldest_pending)],
+    [text('webhooks'), first ? linked(first) : text('noneWaits')],
+    first ? [text('since'), time(first.oldest_pending)] : null,
+    disabled.length ? [text('disabledOnes'), disabled.map((each) => h('div', {}, linked(each)))] : null,
   ])
 }
 

@@ -1,7 +1,7 @@
 // The parts of every section: lists, dialogs, forms, and how waiting and failures look.
 
 import { h } from './dom.js'
-import { dateAndTime, text } from './texts.js'
+import { dateAndTime, number, text } from './texts.js'
 
 /** Show in `place` that `ask` is loading, then what `render` makes of its answer, or why it failed. */
 export async function load(place, ask, render) {
@@ -43,52 +43,73 @@ export function failed(failure) {
   )
 }
 
-/** A table. Each row is a list of cells. */
+/** A table. Each row is a list of cells. On a narrow screen a row is a card, and each cell says its column. */
 export function table(caption, columns, rows) {
-  const headers = columns.map((name) => h('th', { scope: 'col' }, name))
-  const body = h('tbody', {}, rows.map(row))
+  // The roles are said, because browsers take them from a table whose rows are shown as blocks.
+  const headers = columns.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))
+  const row = (cells) => h('tr', { role: 'row' }, cells.map((cell, place) => cellOf(cell, columns[place])))
+  const body = h('tbody', { role: 'rowgroup' }, rows.map(row))
   const element = h(
     'table',
-    {},
+    { role: 'table' },
     h('caption', { class: 'unseen' }, caption),
-    h('thead', {}, h('tr', {}, headers)),
+    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, headers)),
     body,
   )
-  const empty = h('p', { class: 'state', hidden: rows.length > 0 }, text('empty'))
+  const empty = h('p', { class: 'state' }, text('empty'))
   const scroller = h('div', { class: 'scroller', tabIndex: 0, role: 'region', 'aria-label': caption }, element)
-  scroller.hidden = rows.length === 0
-  return {
-    elements: [scroller, empty],
-    append: (more) => body.append(...more.map(row)),
-    prepend(more) {
-      body.prepend(...more.map(row))
-      scroller.hidden = !body.children.length
-      empty.hidden = !scroller.hidden
-    },
+  const add = (method) => (more) => {
+    body[method](...more.map(row))
+    scroller.hidden = !body.children.length
+    empty.hidden = !scroller.hidden
   }
+  add('append')([])
+  return { elements: [scroller, empty], append: add('append'), prepend: add('prepend'), size: () => body.children.length }
 }
 
-const row = (cells) => h('tr', {}, cells.map((cell) => h('td', {}, [cell ?? '–'].flat())))
+function cellOf(cell, column) {
+  const shown = [cell ?? NOTHING].flat()
+  const kind = shown.every((each) => each === NOTHING) ? 'nothing' : undefined
+  return h('td', { role: 'cell', class: kind, 'data-label': column }, shown)
+}
 
-/** A list that is loaded by cursor. `ask(cursor)` gives a page, and `cells` the row of an item. */
+/**
+ * A list that is loaded by cursor, with the count of what is shown. `ask(cursor)` gives a page, and `cells` the row of
+ * an item. A page may be incomplete, because the search stopped after a second; it goes on where it has stopped.
+ */
 export function list({ place, caption, columns, ask, cells, onFirst = () => {} }) {
   return load(
     place,
     () => ask(null),
-    (page) => {
-      const shown = table(caption, columns, page.items.map(cells))
-      let cursor = page.next_cursor
+    (first) => {
+      const shown = table(caption, columns, first.items.map(cells))
+      const [scroller, empty] = shown.elements
+      const count = h('p', { class: 'count', role: 'status' })
       const trouble = h('div', {})
-      const more = h('button', { type: 'button', hidden: !cursor }, text('more'))
+      const more = h('button', { type: 'button' })
+      let last = first
+      const tell = () => {
+        const isStopped = Boolean(last.incomplete_results)
+        const name = isStopped ? 'countStopped' : last.next_cursor ? 'countSome' : 'countAll'
+        count.textContent = text(name, { n: number(shown.size()) })
+        count.hidden = !shown.size() && !isStopped
+        empty.hidden = Boolean(shown.size()) || isStopped
+        more.hidden = !last.next_cursor
+        more.textContent = text(isStopped ? 'searchOn' : 'more')
+      }
       more.onclick = () =>
         busy(more, trouble, async () => {
-          const next = await ask(cursor)
-          shown.append(next.items.map(cells))
-          cursor = next.next_cursor
-          more.hidden = !cursor
+          last = await ask(last.next_cursor)
+          shown.append(last.items.map(cells))
+          tell()
         })
-      onFirst(page, shown)
-      return [...shown.elements, trouble, h('p', { class: 'more' }, more)]
+      tell()
+      const prepend = (items) => {
+        shown.prepend(items.map(cells))
+        tell()
+      }
+      onFirst(first, prepend)
+      return [count, scroller, empty, trouble, h('p', { class: 'more' }, more)]
     },
   )
 }
@@ -111,6 +132,8 @@ export async function busy(button, trouble, act) {
 }
 
 const LONGEST_LINE = 45
+const SHOWN_CHOICES = 12
+const NOTHING = '–'
 
 let toastTimer
 const toaster = () => document.getElementById('toast') ?? document.body.appendChild(h('div', { id: 'toast' }))
@@ -131,7 +154,7 @@ export function act(name, onclick, { kind = '', label } = {}) {
  * A dialog that says what will happen, with fields and a button. The button calls `onsubmit(values)`. If that fails,
  * the dialog stays open and says why.
  */
-export function dialog({ title, lead, fields = [], name, kind = 'primary', onsubmit, allow = () => true }) {
+export function dialog({ title, lead, fields = [], name, kind = 'primary', size, onsubmit, allow = () => true }) {
   const trouble = h('div', {})
   const heading = h('h2', { id: 'dialog-title' }, title)
   const go = h('button', { class: kind }, text(name))
@@ -140,7 +163,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', onsub
     'form',
     { method: 'dialog', noValidate: false },
     heading,
-    lead ? h('p', {}, lead) : null,
+    [lead ?? []].flat().map((each) => h('p', {}, each)),
     fields.map((each) => each.element),
     trouble,
     h('p', { class: 'acts' }, cancel, go),
@@ -152,7 +175,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', onsub
     event.preventDefault()
     if (await busy(go, trouble, () => onsubmit(values()))) element.close()
   })
-  const element = h('dialog', { 'aria-labelledby': 'dialog-title' }, form)
+  const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, form)
   element.addEventListener('close', () => element.remove())
   document.body.append(element)
   look()
@@ -181,6 +204,57 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
   return { name, element, control, value: () => (type === 'checkbox' ? control.checked : control.value.trim()) }
 }
 
+/**
+ * Let words be chosen for a field of several: a button for each word that there is, by which it is added or taken out.
+ * `known` has the words, each with what it means, if there is more to say; or is a promise of them.
+ */
+export function withChoices(typed, known, separator = ', ') {
+  const { control, element } = typed
+  const place = h('div', {})
+  element.append(place)
+  Promise.resolve(known).then(
+    (there) => there.length && place.append(choices(control, there, separator)),
+    () => {}, // may still be typed
+  )
+  return typed
+}
+
+function choices(control, there, separator) {
+  const chips = there.map(([word, meaning]) => {
+    const shown = meaning ? [meaning, h('code', {}, word)] : word
+    const chip = h('button', { type: 'button', class: 'small chip' }, shown)
+    chip.onclick = () => {
+      const chosen = words(control.value)
+      const next = chosen.includes(word) ? chosen.filter((each) => each !== word) : [...chosen, word]
+      control.value = next.join(separator)
+      control.dispatchEvent(new Event('input', { bubbles: true }))
+    }
+    return [chip, word]
+  })
+  const look = () => {
+    const chosen = words(control.value)
+    for (const [chip, word] of chips) chip.setAttribute('aria-pressed', String(chosen.includes(word)))
+  }
+  control.addEventListener('input', look)
+  look()
+  const all = h('div', { class: 'chips', role: 'group', 'aria-label': text('choose') }, chips.map(([chip]) => chip))
+  return there.length > SHOWN_CHOICES ? h('details', {}, h('summary', {}, text('choose')), all) : all
+}
+
+/** A field for a time in the reader's zone. Its value has an offset, or is empty. */
+export function moment({ value, ...others }) {
+  const made = field({ ...others, type: 'datetime-local', value: local(value) })
+  const typed = made.value
+  made.value = () => (typed() ? new Date(typed()).toISOString() : '')
+  return made
+}
+
+/** A time in the form of an input's value, in the reader's zone. */
+function local(iso) {
+  const at = new Date(iso ?? NaN)
+  return Number.isNaN(at.getTime()) ? '' : new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
+}
+
 /** Fields of a form that belong together, by what they are for. */
 export const group = (title, members) => ({
   members,
@@ -191,13 +265,13 @@ export const group = (title, members) => ({
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 
 /** Show a secret, which cannot be shown again. */
-export function showSecret(title, secret) {
+export function showSecret(name, secret) {
   const input = h('input', { id: 'secret', type: 'password', readOnly: true, value: secret, autocomplete: 'off' })
   const show = act('showSecret', () => (input.type = input.type === 'password' ? 'text' : 'password'))
   const element = h(
     'dialog',
     { 'aria-labelledby': 'dialog-title' },
-    h('h2', { id: 'dialog-title' }, title),
+    h('h2', { id: 'dialog-title' }, text('secretOf', { name })),
     h('p', {}, text('secretOnce')),
     h('div', { class: 'field' }, h('label', { htmlFor: 'secret' }, text('secret')), input),
     h('p', { class: 'acts' }, show, copier(secret), act('close', () => element.close(), { kind: 'primary' })),
@@ -222,16 +296,19 @@ export function copier(value, label) {
 }
 
 /** A time in the reader's zone. Its tooltip says it in UTC. */
-export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : '–')
+export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : NOTHING)
 
 /** Text to be read letter by letter. It is kept on one line if it is no longer than an id. */
-export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : '–')
+export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : NOTHING)
+
+/** A number, an address or the like, which is never broken. */
+export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : NOTHING)
 
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
 
 /** Terms with their values, in two columns. */
 export const facts = (pairs) =>
-  h('dl', { class: 'facts' }, pairs.filter(Boolean).map(([term, value]) => [h('dt', {}, term), h('dd', {}, [value ?? '–'].flat())]))
+  h('dl', { class: 'facts' }, pairs.filter(Boolean).map(([term, value]) => [h('dt', {}, term), h('dd', {}, [value ?? NOTHING].flat())]))
 
 /** A part of a section, with its heading. */
 export const part = (title, ...content) => h('section', { class: 'card' }, h('h2', {}, title), ...content)

@@ -1,10 +1,13 @@
 // The section about one person: all that is known, and the actions on it.
 
-import { get, mayAdminister, patch, post, remove } from './api.js'
+import { get, mayAdminister, patch, remove } from './api.js'
 import { h } from './dom.js'
 import { ABOUT, eventCells, eventColumns } from './events.js'
-import { act, busy, code, dialog, download, facts, field, list, load, part, sure, table, tag, time, toast, words } from './parts.js'
-import { text } from './texts.js'
+import { knownRoles } from './known.js'
+import { merge, split } from './merging.js'
+import { act, busy, code, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, whole, withChoices, words } from './parts.js'
+import { refusalsOf } from './signins.js'
+import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
 
 const STAFF = ['admin', 'support']
@@ -35,16 +38,22 @@ function person(user, reload) {
   const exported = act('export', () => busy(exported, trouble, () => exportPerson(user)))
   const mayChange = mayAdminister() || !user.roles.some((role) => STAFF.includes(role))
   const acts = [
-    isBanned ? unban : act('ban', () => sure(`${text('ban')}: ${name}`, text('sureBan'), 'ban', () => changed({ status: 'disabled' })), { kind: 'danger' }),
+    isBanned ? unban : null,
+    act(isBanned ? 'changeBan' : 'ban', () => ban(user, changed), { kind: isBanned ? '' : 'danger' }),
     act('signOutEverywhere', () =>
-      sure(text('signOutEverywhere'), text('sureSignOut'), 'signOutEverywhere', async () => {
+      sure(actOn('signOutEverywhere', name), text('sureSignOut'), 'signOutEverywhere', async () => {
         await remove(`${path}/sessions`)
         toast(text('done'))
         reload()
       }),
     ),
     ...(mayAdminister()
-      ? [exported, act('merge', () => merge(user)), act('erase', () => erase(user), { kind: 'danger' })]
+      ? [
+          exported,
+          act('merge', () => merge(user)),
+          user.identities.length > 1 ? act('split', () => split(user)) : null,
+          act('erase', () => erase(user), { kind: 'danger' }),
+        ]
       : []),
   ]
   return [
@@ -53,6 +62,8 @@ function person(user, reload) {
       { class: 'card' },
       h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, user.nickname ?? text('noName')), code(user.id)), standing(user)),
       facts([
+        isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
+        user.reason ? [text('banWhy'), user.reason] : null,
         [text('phone'), phone(user)],
         ['unionid', code(user.unionid)],
         user.external_id !== undefined ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
@@ -73,13 +84,15 @@ function person(user, reload) {
       ).elements,
     ),
     part(text('devices'), ...devices(user, mayChange, reload)),
+    part(text('refusedLogins'), refusalsOf(user)),
     user.consents ? part(text('consents'), ...consents(user.consents)) : null,
     part(text('eventsOfPerson'), eventsOf(user)),
   ]
 }
 
 function rolesForm(user, changed) {
-  const roles = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint') })
+  const typed = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint') })
+  const roles = withChoices(typed, knownRoles().then((known) => known.map((role) => [role])))
   const save = h('button', { class: 'primary' }, text('save'))
   const trouble = h('div', {})
   const form = h('form', {}, roles.element, trouble, h('p', { class: 'acts' }, save))
@@ -96,13 +109,13 @@ function devices(user, mayChange, reload) {
     const out = act(
       'signOut',
       () => busy(out, trouble, async () => (await remove(`/users/${user.id}/sessions/${session.id}`), reload())),
-      { kind: 'small', label: `${text('signOutDevice')}: ${session.device ?? text('unknownDevice')}` },
+      { kind: 'small', label: actOn('signOutDevice', session.device ?? text('unknownDevice')) },
     )
     out.textContent = text('signOutDevice')
     return [
       session.device ?? text('unknownDevice'),
       code(session.client_id ?? session.app_id),
-      session.ip,
+      whole(session.ip),
       time(session.created_at),
       time(session.last_used_at),
       ...(mayChange ? [[out, trouble]] : []),
@@ -136,26 +149,27 @@ async function exportPerson(user) {
   download(`${user.id}.json`, JSON.stringify(content, null, 2), 'application/json')
 }
 
-function merge(user) {
-  const into = field({ name: 'into', label: text('mergeInto'), required: true })
+/** Ban a user, or give a ban another reason and end. */
+function ban(user, changed) {
+  const isBanned = user.status === 'disabled'
+  const fields = [
+    field({ name: 'reason', label: text('banReason'), type: 'textarea', value: user.reason ?? '', hint: text('banReasonHint'), maxLength: 500 }),
+    moment({ name: 'until', label: text('banUntil'), value: user.until, hint: text('banUntilHint') }),
+  ]
   dialog({
-    title: `${text('merge')}: ${user.nickname ?? user.id}`,
-    lead: text('sureMerge'),
-    fields: [into],
-    name: 'merge',
+    title: actOn(isBanned ? 'changeBan' : 'ban', user.nickname ?? user.id),
+    lead: text('sureBan'),
+    fields,
+    name: isBanned ? 'save' : 'ban',
     kind: 'danger',
-    onsubmit: async (values) => {
-      const remaining = await post(`/users/${user.id}/merge`, { into: values.into })
-      toast(text('done'))
-      location.hash = `#/users/${remaining?.id ?? values.into}`
-    },
+    onsubmit: ({ reason, until }) => changed({ status: 'disabled', reason: reason || null, until: until || null }),
   })
 }
 
 function erase(user) {
   const typed = field({ name: 'name', label: text('typeName'), required: true, hint: [user.nickname, user.id].filter(Boolean).join(' / ') })
   dialog({
-    title: `${text('erase')}: ${user.nickname ?? user.id}`,
+    title: actOn('erase', user.nickname ?? user.id),
     lead: text('sureErase'),
     fields: [typed],
     name: 'erase',
@@ -168,4 +182,3 @@ function erase(user) {
     },
   })
 }
-

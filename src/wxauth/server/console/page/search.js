@@ -5,12 +5,17 @@ import { h } from './dom.js'
 import { field } from './parts.js'
 import { text } from './texts.js'
 
-/** A form whose fields become the query of the URL. */
+const WIDE = matchMedia('(min-width: 761px)')
+
+/** A form whose fields become the query of the URL. The first is what is mostly asked for; on a phone the others are folded. */
 export function filters(fields, section, kind = 'primary') {
+  const [first, ...others] = fields.map((each) => each.element)
+  const isUsed = fields.slice(1).some((each) => each.value().length)
   const form = h(
     'form',
     { class: 'filters', role: 'search' },
-    fields.map((each) => each.element),
+    first,
+    others.length ? folded(others, isUsed) : null,
     h('p', { class: 'acts' }, h('button', { class: kind }, text('search'))),
   )
   form.addEventListener('submit', (event) => {
@@ -20,6 +25,14 @@ export function filters(fields, section, kind = 'primary') {
     else location.hash = target
   })
   return form
+}
+
+function folded(elements, isUsed) {
+  const details = h('details', { class: 'others', open: WIDE.matches || isUsed }, h('summary', {}, text('moreFilters')), h('div', {}, elements))
+  // A wide screen has no summary to open it by.
+  const unfold = () => details.isConnected ? (details.open ||= WIDE.matches) : WIDE.removeEventListener('change', unfold)
+  WIDE.addEventListener('change', unfold)
+  return details
 }
 
 /** A search field over a list that comes whole: a bar with it and what else may be done, and what of a page fits. */

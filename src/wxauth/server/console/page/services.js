@@ -2,11 +2,13 @@
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { act, code, dialog, field, group, list, showSecret, sure, tag, time, toast, words } from './parts.js'
+import { appField } from './known.js'
+import { act, code, dialog, field, group, list, showSecret, sure, tag, time, toast, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
-import { text } from './texts.js'
+import { actOn, text } from './texts.js'
 
 const path = ({ name }) => `/clients/${encodeURIComponent(name)}`
+const SCOPES = ['introspect', 'users', 'phones', 'events', 'access_token', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
 const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change its own pages' clients
 
 export function showServices(main, { query }) {
@@ -32,7 +34,7 @@ export function showServices(main, { query }) {
 }
 
 function acts(client, reload) {
-  const of = (name) => `${text(name)}: ${client.name}`
+  const of = (name) => actOn(name, client.name)
   const newSecret = act(
     'newSecret',
     () =>
@@ -63,7 +65,9 @@ function ask(client, reload) {
     field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
     field({ name: 'redirect_uris', label: text('redirectUris'), type: 'textarea', value: (known.redirect_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'logout_uris', label: text('logoutUris'), type: 'textarea', value: (known.logout_uris ?? []).join('\n'), hint: text('onePerLine') }),
-    field({ name: 'app_id', label: text('app'), value: known.app_id ?? '', hint: text('optional') }),
+    appField({ name: 'app_id', label: text('app'), value: known.app_id ?? '', none: text('defaultApp'), kinds: ['mini_program'] }),
+    appField({ name: 'account_app_id', label: text('accountApp'), value: known.account_app_id ?? '', none: text('noApp'), kinds: ['official_account'] }),
+    appField({ name: 'website_app_id', label: text('websiteApp'), value: known.website_app_id ?? '', none: text('noApp'), kinds: ['website'] }),
     field({ name: 'email_domain', label: text('emailDomain'), value: known.email_domain ?? '', hint: text('optional') }),
     field({ name: 'id_token_alg', label: text('idTokenAlg'), type: 'select', value: known.id_token_alg === 'ES256' ? 'ES256' : '', options: [['', 'RS256'], ['ES256', 'ES256']] }),
     client ? null : field({ name: 'is_public', label: text('isPublic'), type: 'checkbox', value: false }),
@@ -73,11 +77,15 @@ function ask(client, reload) {
   ].filter(Boolean)
   const fields = [
     client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
-    field({ name: 'scopes', label: text('scopes'), value: (known.scopes ?? []).join(' '), hint: text('scopesHint') }),
+    withChoices(
+      field({ name: 'scopes', label: text('scopes'), value: (known.scopes ?? []).join(' '), hint: text('scopesHint') }),
+      SCOPES.map((scope) => [scope]),
+      ' ',
+    ),
     group(text('ofSites'), ofSites),
   ].filter(Boolean)
   dialog({
-    title: client ? `${text('change')}: ${client.name}` : text('add'),
+    title: client ? actOn('change', client.name) : text('addService'),
     fields,
     name: client ? 'save' : 'add',
     onsubmit: async (values) => {

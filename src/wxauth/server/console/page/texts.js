@@ -7,11 +7,13 @@ const TEXTS = {
   skip: ['Skip to content', '跳到正文'],
   language: ['中文', 'English'],
   signOut: ['Sign out', '退出登录'],
-  signedInAs: ['Signed in as', '当前管理员'],
+  signedInAs: ['Signed in as', '当前登录'],
+  actOn: ['{act}: {name}', '{act}：{name}'],
 
   overview: ['Overview', '概览'],
   users: ['Users', '用户'],
   events: ['Events', '事件'],
+  signins: ['Sign-ins', '登录记录'],
   services: ['Services', '服务'],
   webhooks: ['Webhooks', 'Webhook'],
   apps: ['Apps', '应用'],
@@ -24,6 +26,15 @@ const TEXTS = {
   offline: ['The service does not answer.', '服务没有响应。'],
   notThere: ['This service does not have this yet.', '当前服务尚无此功能。'],
   more: ['More', '更多'],
+  searchOn: ['Search on', '继续搜索'],
+  countAll: ['{n} in all', '共 {n} 条'],
+  countSome: ['{n} shown, there are more', '已显示 {n} 条，还有更多'],
+  countStopped: [
+    '{n} found so far. The search stopped after a second, before it had looked everywhere.',
+    '目前找到 {n} 条。搜索一秒后已暂停，尚未查完。',
+  ],
+  choose: ['Choose', '从列表选择'],
+  moreFilters: ['Filters', '筛选'],
   search: ['Search', '搜索'],
   searchFor: ['Search for', '搜索内容'],
   any: ['Any', '不限'],
@@ -84,13 +95,14 @@ const TEXTS = {
   loginsToday: ['Logins today', '今日登录'],
   newUsers: ['New users', '新用户'],
   logins: ['Logins', '登录次数'],
-  lastDays: ['of the last 30 days (UTC)', '近 30 天（UTC）'],
+  lastDays: ['of the last 30 days ({zone})', '近 30 天（{zone}）'],
   inAll: ['in all', '合计'],
   most: ['at most', '最高'],
   asTable: ['As a table', '以表格查看'],
   day: ['Day', '日期'],
   oldestDelivery: ['Oldest webhook delivery that waits', '等待最久的 Webhook 投递'],
   noneWaits: ['none waits', '无'],
+  disabledOnes: ['Disabled, sent nothing', '已停用，不再投递'],
   checks: ['What the checks find', '检查结果'],
   runChecks: ['Check', '检查'],
   checking: ['Checking. This may take half a minute.', '正在检查，最长约半分钟。'],
@@ -112,7 +124,7 @@ const TEXTS = {
   role: ['Role', '角色'],
   roles: ['Roles', '角色'],
   rolesHint: ['with commas between', '以逗号分隔'],
-  app: ['App', '小程序'],
+  app: ['App', '应用'],
   phone: ['Phone number', '手机号'],
   unproved: ['unproved', '未验证'],
   externalId: ['External id', '外部 ID'],
@@ -138,14 +150,46 @@ const TEXTS = {
   given: ['Given', '同意时间'],
   withdrawn: ['Withdrawn', '撤回时间'],
   ban: ['Ban', '封禁'],
+  changeBan: ['Change the ban', '修改封禁'],
+  banReason: ['Reason', '原因'],
+  banReasonHint: ['for staff alone; at most 500 characters', '仅内部可见，最多 500 字'],
+  banUntil: ['Until', '封禁至'],
+  banUntilHint: ['empty: until somebody lifts it', '留空则一直封禁，直到手动解除'],
+  bannedUntil: ['Banned until', '封禁至'],
+  bannedForGood: ['somebody lifts it', '手动解除为止'],
+  banWhy: ['Reason of the ban', '封禁原因'],
   unban: ['Unban', '解除封禁'],
   sureBan: [
     'This person cannot log in any more, and every session ends at once.',
     '该用户将无法登录，所有会话立即结束。',
   ],
   merge: ['Merge', '合并'],
-  mergeInto: ['Id of the user that remains', '保留的用户 ID'],
-  sureMerge: ['This user becomes a part of the other one. It cannot be undone.', '该用户将并入另一用户，无法撤销。'],
+  mergeTitle: ['Merge {name} with another user', '将 {name} 与另一用户合并'],
+  mergeFind: ['The other user', '另一用户'],
+  mergeNobody: ['Nobody else is found.', '没有找到其他用户。'],
+  mergeMany: ['There are more. Search for something that only this person has.', '还有更多结果，请输入更精确的内容。'],
+  take: ['Choose', '选择'],
+  swap: ['Swap', '互换'],
+  compared: ['The two users', '两个用户对比'],
+  what: ['What', '项目'],
+  ends: ['Ends', '并入后消失'],
+  remains: ['Remains', '保留'],
+  sureMerge: [
+    'Identities, sessions and consents of the user that ends go to the one that remains, whose id, name, picture, number and external id stay. Roles are united. A ban of either follows.',
+    '消失一方的身份、会话和同意记录并入保留一方；保留一方的 ID、昵称、头像、手机号和外部 ID 不变；角色取并集；任一方被封禁则合并后仍为封禁。',
+  ],
+  undoMerge: [
+    'If it was wrong, Split on the page of the user that remains undoes it: the identities, and the former id with them, become a user of their own again. Name, picture, number and what was done meanwhile stay behind, so look twice.',
+    '若合并有误，可在保留用户的页面点“拆分”：相应身份连同原 ID 恢复为独立用户。昵称、头像、手机号以及合并期间产生的数据仍留在保留一方，请仔细核对。',
+  ],
+  split: ['Split', '拆分'],
+  splitTitle: ['Split {name} into two users', '将 {name} 拆分为两个用户'],
+  sureSplit: [
+    'This identity, and the others with its unionid, become a user of their own. If a merge brought exactly these, the new user has the former id again. Name, picture, number and consents stay here. The sessions of these identities end.',
+    '该身份及与其 unionid 相同的身份将成为独立用户。若它们正是某次合并带来的，新用户恢复原 ID。昵称、头像、手机号和同意记录留在此用户，这些身份的会话将结束。',
+  ],
+  identity: ['Identity', '身份'],
+  externalIdLeaves: ['External id that goes along', '随之带走的外部 ID'],
   erase: ['Erase', '彻底删除'],
   sureErase: [
     'User, identities, sessions and what the trail tells of the person are erased for good. It is no ban: whoever logs in again is a new user.',
@@ -156,6 +200,8 @@ const TEXTS = {
   eventsOfPerson: ['Events about this person', '与该用户有关的事件'],
   back: ['All users', '全部用户'],
 
+  happened: ['What happened', '事件内容'],
+  raw: ['JSON', 'JSON'],
   type: ['Type', '类型'],
   types: ['Types', '类型'],
   typesHint: ['such as user.banned, with commas between', '如 user.banned，以逗号分隔'],
@@ -170,8 +216,26 @@ const TEXTS = {
   format: ['Format', '格式'],
   exporting: ['Exporting…', '正在导出…'],
 
+  requestId: ['Request id', '请求 ID'],
+  requestIdHint: ['The phone shows it with every error', '手机报错时会显示'],
+  why: ['Why', '原因'],
+  network: ['Network', '网段'],
+  refusedLogins: ['Refused logins', '被拒绝的登录'],
+  refusedLead: ['Logins that were refused in the last 14 days.', '近 14 天被拒绝的登录。'],
+  unknownPerson: ['not known', '未知'],
+
   client: ['Client', '客户端'],
   ofSites: ['Only for a website that logs people in', '仅用于扫码登录的网站'],
+  addService: ['Add a service or a website', '添加服务或网站'],
+  addWebhook: ['Add a webhook', '添加 Webhook'],
+  addApp: ['Add an app', '添加应用'],
+  secretOf: ['The secret of {name}', '{name} 的密钥'],
+  rotateTitle: ['Rotate the signing keys', '轮换签名密钥'],
+  formerSecretUntil: ['former secret good until', '旧密钥有效至'],
+  accountApp: ['Service account, for the login in WeChat’s browser', '服务号（微信内网页登录）'],
+  websiteApp: ['Website app, for the login with WeChat on a computer', '网站应用（电脑端微信登录）'],
+  defaultApp: ['the default app', '默认小程序'],
+  noApp: ['none', '无'],
   clientName: ['Name', '名称'],
   clientTitle: ['Title', '标题'],
   scopes: ['Scopes', '权限范围'],
@@ -235,6 +299,8 @@ const TEXTS = {
   signUpDefault: ['as the service says', '按服务设置'],
   signUpOpen: ['open', '允许'],
   signUpClosed: ['closed', '不允许'],
+  signUpRoles: ['Roles of newcomers', '新用户角色'],
+  signUpRolesHint: ['with commas between; empty: as the service says', '以逗号分隔；留空则按服务设置'],
   source: ['Source', '来源'],
   fromSettings: ['settings', '配置文件'],
   fromDatabase: ['added at run time', '运行时添加'],
@@ -273,6 +339,86 @@ const TEXTS = {
     'For a key that was stolen: every token that it signed is refused within minutes. Clients refresh by themselves.',
     '用于密钥泄露：它签发的令牌几分钟内全部失效，客户端会自动刷新。',
   ],
+
+  // What an event tells, by its type.
+  'event_user.created': ['Came for the first time', '首次登录，创建用户'],
+  'event_user.merged': ['Another user was merged into this one', '另一用户并入此用户'],
+  'event_user.split': ['Split: some identities became another user', '拆分：部分身份成为另一用户'],
+  'event_identity.added': ['Known in another app from now on', '新增一个应用中的身份'],
+  'event_consent.given': ['Agreed to', '同意'],
+  'event_consent.withdrawn': ['Took back the consent to', '撤回同意'],
+  'event_user.erased': ['Erased for good', '彻底删除用户'],
+  'event_user.exported': ['All that is stored of the person was exported', '导出了该用户的全部数据'],
+  'event_user.banned': ['Banned', '封禁'],
+  'event_user.unbanned': ['The ban was lifted', '解除封禁'],
+  'event_user.roles_changed': ['Roles were changed', '修改角色'],
+  'event_user.phone_bound': ['Gave a phone number', '绑定手机号'],
+  'event_user.phone_removed': ['The phone number was taken away', '移除手机号'],
+  'event_user.profile_changed': ['Changed the profile', '修改资料'],
+  'event_user.authorization_revoked': ['Withdrew in WeChat', '在微信撤回授权'],
+  'event_session.ended': ['Signed out', '会话结束'],
+  'event_scan.approved': ['Approved a login by scan', '扫码登录已确认'],
+  'event_site.authorized': ['Logged in to a website', '登录网站'],
+  'event_risk.flagged': ['WeChat takes the account for a risk', '微信判定账号有风险'],
+  'event_nickname.flagged': ['WeChat takes the nickname for unfit', '微信判定昵称违规'],
+  'event_signing_key.rotated': ['A new signing key was published', '发布新的签名密钥'],
+  'event_signing_key.withdrawn': ['A signing key was withdrawn', '撤回签名密钥'],
+  'event_console.link_made': ['A link that opens the console was made', '生成了管理后台的登录链接'],
+  'event_console.opened': ['Opened the console', '打开管理后台'],
+  'event_app.added': ['An app was added', '添加应用'],
+  'event_app.changed': ['An app was changed', '修改应用'],
+  'event_app.removed': ['An app was removed', '移除应用'],
+  'event_client.added': ['A service was added', '添加服务'],
+  'event_client.changed': ['A service was changed', '修改服务'],
+  'event_client.secret_renewed': ['A service got a new secret', '更换服务密钥'],
+  'event_client.removed': ['A service was removed', '移除服务'],
+  'event_webhook.added': ['A webhook was added', '添加 Webhook'],
+  'event_webhook.changed': ['A webhook was changed', '修改 Webhook'],
+  'event_webhook.secret_renewed': ['A webhook got a new secret', '更换 Webhook 密钥'],
+  'event_webhook.disabled': ['A webhook was disabled, because it wanted no more', 'Webhook 拒收，已停用'],
+  'event_webhook.removed': ['A webhook was removed', '移除 Webhook'],
+  'event_session_key.reset': ['Had WeChat replace the session_key', '重置 session_key'],
+  'event_access_token.read': ['A service read WeChat’s access token', '服务读取了 access_token'],
+  'event_access_token.forced': ['WeChat’s access token was replaced', '强制刷新 access_token'],
+  intoUser: [': {id}', '：{id}'],
+  fromUser: [': {id}', '：{id}'],
+  byPhone: [', by the phone number', '（凭手机号）'],
+  byOperator: [', by staff', '（人工操作）'],
+  banEnds: [' until {until}', '，至 {until}'],
+  because: [': {reason}', '：{reason}'],
+  rolesAdded: [', given: {roles}', '，授予：{roles}'],
+  rolesTaken: [', taken away: {roles}', '，收回：{roles}'],
+  named: [': {name}', '：{name}'],
+  sessionsEnded: [' on {n} devices', '（{n} 台设备）'],
+  openedByScan: [', by scan', '（扫码）'],
+  openedByLink: [', by a link', '（链接）'],
+
+  // Why a session ended.
+  ended_signed_out: ['by themselves', '本人退出'],
+  ended_signed_out_elsewhere: ['by themselves, from another device', '本人在其他设备上操作'],
+  ended_banned: ['because of a ban', '因封禁'],
+  ended_reused: ['a refresh token was used twice, which may be theft', 'refresh token 被重复使用，可能泄露'],
+  ended_erased: ['because of the erasure', '因删除用户'],
+  ended_administrator: ['by staff', '由管理员或客服操作'],
+  ended_replaced: ['there were too many devices', '登录设备过多'],
+  ended_merged: ['because of a merge', '因合并'],
+
+  // Why a login was refused, by its code.
+  refused_account_disabled: ['Banned. The person’s page says why, and until when', '已封禁，原因与期限见用户页面'],
+  refused_invalid_code: ['The code was old, or another app’s. Try again; if it lasts, tell the developers', 'code 已过期或属于其他应用。请重试，若持续出现请联系开发'],
+  refused_code_used: ['The code was used twice. Try again; if it lasts, tell the developers', 'code 被重复使用。请重试，若持续出现请联系开发'],
+  refused_wechat_user_blocked: ['WeChat takes the account for a risk', '微信判定账号有风险'],
+  refused_sign_up_closed: ['Not invited: this app lets nobody unknown in', '未受邀：此应用不接受新用户'],
+  refused_rate_limited: ['Too many logins from this address', '该地址登录过于频繁'],
+  refused_wechat_unavailable: ['WeChat did not work. Try again in a minute', '微信服务异常，请稍后重试'],
+  refused_wechat_timeout: ['WeChat did not answer in time. Try again in a minute', '微信响应超时，请稍后重试'],
+  refused_wechat_bad_response: ['WeChat gave an unexpected answer. Try again in a minute', '微信返回异常，请稍后重试'],
+  refused_wechat_rate_limited: ['Too many requests to WeChat. Try again in a minute', '微信限频，请稍后重试'],
+  refused_wechat_misconfigured: ['The operator must act: the app is not set up right at WeChat', '应用在微信侧配置有误，请立即联系运维'],
+  refused_unknown_app: ['The app is not known here. Tell the developers', '未知的应用，请联系开发'],
+  refused_invalid_request: ['The request is not valid. Tell the developers', '请求有误，请联系开发'],
+  refused_storage_unavailable: ['The database did not answer. Tell the operator', '数据库无响应，请联系运维'],
+  refused_internal_error: ['A fault of the service. Tell the operator', '服务内部错误，请联系运维'],
 }
 
 let column
@@ -287,7 +433,18 @@ chooseLanguage()
 /** As documents name it. */
 export const language = () => (column ? 'zh-CN' : 'en')
 
-export const text = (name) => TEXTS[name]?.[column] ?? name
+/** A text, in which each {name} is replaced by its value. */
+export const text = (name, values) => phrase(name, values).join('')
+
+/** The same in pieces, for values that are elements. */
+export const phrase = (name, values) =>
+  (TEXTS[name]?.[column] ?? name).split(/\{(\w+)\}/).map((piece, place) => (place % 2 ? (values?.[piece] ?? '') : piece))
+
+/** An act with whom or what it is about. */
+export const actOn = (act, name) => text('actOn', { act: text(act), name })
+
+/** Whether there is a text of this name. */
+export const isText = (name) => Object.hasOwn(TEXTS, name)
 
 export function toggleLanguage() {
   column = 1 - column
@@ -295,6 +452,12 @@ export function toggleLanguage() {
 }
 
 const DATE_AND_TIME = { dateStyle: 'medium', timeStyle: 'short' }
+
+/** The reader's zone, such as GMT+8. */
+export const zone = () =>
+  new Intl.DateTimeFormat(language(), { timeZoneName: 'shortOffset' })
+    .formatToParts(new Date())
+    .find(({ type }) => type === 'timeZoneName').value
 
 /** In the reader's zone. */
 export const dateAndTime = (iso) => new Intl.DateTimeFormat(language(), DATE_AND_TIME).format(new Date(iso))

@@ -2,7 +2,8 @@
 
 import { get } from './api.js'
 import { h } from './dom.js'
-import { code, field, list, tag, time } from './parts.js'
+import { appField, roleField } from './known.js'
+import { code, field, list, tag, time, whole } from './parts.js'
 import { filters } from './search.js'
 import { text } from './texts.js'
 
@@ -26,8 +27,8 @@ export function showUsers(main, { query }) {
         ['disabled', text('banned')],
       ],
     }),
-    field({ name: 'role', label: text('role'), value: query.get('role') ?? '' }),
-    field({ name: 'app_id', label: text('app'), value: query.get('app_id') ?? '' }),
+    roleField({ name: 'role', label: text('role'), value: query.get('role') ?? '' }),
+    appField({ name: 'app_id', label: text('app'), value: query.get('app_id') ?? '', none: text('any') }),
   ]
   const form = filters(fields, 'users')
   const place = h('div', {})
@@ -39,7 +40,7 @@ export function showUsers(main, { query }) {
     columns: [text('name'), text('id'), text('status'), text('roles'), text('phone'), text('lastLogin')],
     ask: (cursor) => get('/users', { ...wanted, cursor }),
     cells: (user) => [
-      [picture(user), h('a', { href: `#/users/${user.id}` }, user.nickname ?? text('noName'))],
+      named(user),
       code(user.id),
       standing(user),
       user.roles.map((role) => tag(role)),
@@ -49,25 +50,38 @@ export function showUsers(main, { query }) {
   })
 }
 
+/** A person's picture and name, which lead to the page about them. */
+export const named = (user) =>
+  h('div', { class: 'named' }, picture(user), h('a', { href: `#/users/${user.id}` }, user.nickname ?? text('noName')))
+
 export const standing = ({ status }) =>
   status === 'disabled' ? tag(text('banned'), 'bad') : tag(text('active'), 'ok')
 
 export function phone(user) {
-  if (!user.phone) return '–'
-  return user.phone_verified === false ? [user.phone, ' ', tag(text('unproved'), 'note')] : user.phone
+  if (!user.phone) return null
+  return user.phone_verified === false ? [whole(user.phone), ' ', tag(text('unproved'), 'note')] : whole(user.phone)
 }
 
 const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
 
-/** A person's picture if it is ours or WeChat's; otherwise the first letter: another host would learn who looks. */
+/**
+ * A person's picture if it is ours or WeChat's, and can be loaded; otherwise the first letter: another host would learn
+ * who looks.
+ */
 export function picture({ nickname, avatar_url: url }, kind = 'small') {
-  let isKnown = false
+  const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(nickname ?? '?')][0])
+  if (!isShown(url)) return letter
+  const image = h('img', { class: `picture ${kind}`, alt: '', referrerPolicy: 'no-referrer', loading: 'lazy' })
+  image.onerror = () => image.replaceWith(letter)
+  image.src = url
+  return image
+}
+
+function isShown(url) {
   try {
     const { origin, hostname, protocol } = new URL(url)
-    isKnown = origin === location.origin || (protocol === 'https:' && HOSTS.includes(hostname))
+    return origin === location.origin || (protocol === 'https:' && HOSTS.includes(hostname))
   } catch {
-    // no URL, or a malformed one
+    return false // no URL, or a malformed one
   }
-  if (isKnown) return h('img', { class: `picture ${kind}`, src: url, alt: '', referrerPolicy: 'no-referrer', loading: 'lazy' })
-  return h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(nickname ?? '?')][0])
 }

@@ -2,15 +2,16 @@
 
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { act, busy, code, dialog, field, list, part, showSecret, sure, tag, time, toast, words } from './parts.js'
+import { act, busy, code, dialog, field, list, moment, part, showSecret, sure, tag, time, toast, whole, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
-import { text } from './texts.js'
+import { actOn, number, text } from './texts.js'
+import { TOLD_TYPES, withMeaning } from './told.js'
 
 const LOOKED_AT = 2000
 
 const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
 
-/** The webhooks, each with the time of its longest waiting delivery, if any waits. */
+/** The webhooks, each that is enabled with the time of its longest waiting delivery, if any waits. */
 export async function webhooksAndTheirOldest() {
   let found
   try {
@@ -21,6 +22,7 @@ export async function webhooksAndTheirOldest() {
   }
   return Promise.all(
     found.map(async (webhook) => {
+      if (!webhook.is_enabled) return webhook
       const waiting = await all(`${path(webhook)}/deliveries`, { state: 'pending' }, LOOKED_AT)
       return { ...webhook, oldest_pending: waiting.at(-1)?.at ?? null }
     }),
@@ -39,7 +41,7 @@ export function showWebhooks(main, { id, query }) {
       cells: (webhook) => [
         h('a', { href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name),
         code(webhook.url),
-        webhook.types?.length ? webhook.types.map((type) => code(type)) : text('allTypes'),
+        webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
         webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
         acts(webhook, reload),
       ],
@@ -50,7 +52,7 @@ export function showWebhooks(main, { id, query }) {
 }
 
 function acts(webhook, reload) {
-  const of = (name) => `${text(name)}: ${webhook.name}`
+  const of = (name) => actOn(name, webhook.name)
   const told = h('div', { role: 'status' })
   const test = act(
     'test',
@@ -59,7 +61,7 @@ function acts(webhook, reload) {
         const { status, milliseconds, error } = await post(`${path(webhook)}/test`)
         told.replaceChildren(
           status === null || status === undefined
-            ? `${text('testFailed')}: ${error}`
+            ? actOn('testFailed', error)
             : `${text('testGave')} ${status}, ${milliseconds} ms`,
         )
       }),
@@ -97,10 +99,13 @@ function ask(webhook, reload) {
   const fields = [
     webhook ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
     field({ name: 'url', label: text('url'), type: 'url', value: webhook?.url ?? '', required: true }),
-    field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint') }),
+    withChoices(
+      field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint') }),
+      withMeaning(TOLD_TYPES),
+    ),
   ].filter(Boolean)
   dialog({
-    title: webhook ? `${text('change')}: ${webhook.name}` : text('add'),
+    title: webhook ? actOn('change', webhook.name) : text('addWebhook'),
     fields,
     name: webhook ? 'save' : 'add',
     onsubmit: async ({ types, ...values }) => {
@@ -114,14 +119,14 @@ function ask(webhook, reload) {
 }
 
 function replay(webhook) {
-  const hourAgo = new Date(Date.now() - 3_600_000 - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
+  const hourAgo = new Date(Date.now() - 3_600_000).toISOString()
   dialog({
-    title: `${text('replay')}: ${webhook.name}`,
-    fields: [field({ name: 'since', label: text('replaySince'), type: 'datetime-local', value: hourAgo, required: true })],
+    title: actOn('replay', webhook.name),
+    fields: [moment({ name: 'since', label: text('replaySince'), value: hourAgo, required: true })],
     name: 'replay',
     onsubmit: async ({ since }) => {
-      const { replayed } = await post(`${path(webhook)}/replay`, { since: new Date(since).toISOString() })
-      toast(`${replayed} ${text('replayed')}`)
+      const { replayed } = await post(`${path(webhook)}/replay`, { since })
+      toast(`${number(replayed)} ${text('replayed')}`)
     },
   })
 }
@@ -137,7 +142,7 @@ function deliveries(webhook) {
   const show = () =>
     list({
       place,
-      caption: `${text('deliveries')}: ${webhook.name}`,
+      caption: actOn('deliveries', webhook.name),
       columns: ['time', 'type', 'state', 'attempts', 'answer', 'nextTry', 'acts'].map(text),
       ask: (cursor) => get(`${path(webhook)}/deliveries`, { state: state.value(), limit: 50, cursor }),
       cells: (delivery) => {
@@ -149,14 +154,14 @@ function deliveries(webhook) {
               await post(`${path(webhook)}/replay`, { event_id: delivery.event_id })
               told.replaceChildren(text('done'))
             }),
-          { kind: 'small', label: `${text('replay')}: ${delivery.event_id}` },
+          { kind: 'small', label: actOn('replay', delivery.event_id) },
         )
         return [
           time(delivery.at),
           code(delivery.type),
           tag(text(`state_${delivery.state}`), { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
           String(delivery.attempts),
-          String(delivery.status ?? delivery.error ?? '–'),
+          delivery.status === null ? delivery.error : whole(String(delivery.status)),
           time(delivery.next_at),
           [again, told],
         ]
@@ -164,6 +169,5 @@ function deliveries(webhook) {
     })
   state.control.addEventListener('change', show)
   show()
-  return part(`${text('deliveries')}: ${webhook.name}`, state.element, place)
+  return part(actOn('deliveries', webhook.name), state.element, place)
 }
-

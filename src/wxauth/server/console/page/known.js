@@ -1,0 +1,52 @@
+// What there is to choose from: apps, and roles.
+
+import { get, mayAdminister } from './api.js'
+import { h } from './dom.js'
+import { field } from './parts.js'
+import { text } from './texts.js'
+
+const CHANGES_LOOKED_AT = 200
+
+/** The apps. The role `support` may not see them. */
+const knownApps = async () => (mayAdminister() ? (await get('/apps')).items : [])
+
+/** The roles that apps give, and that were given or taken lately. */
+export async function knownRoles() {
+  const [apps, changes] = await Promise.all([
+    knownApps(),
+    get('/events', { type: 'user.roles_changed', limit: CHANGES_LOOKED_AT }),
+  ])
+  const given = apps.flatMap((app) => app.sign_up_roles ?? [])
+  const changed = changes.items.flatMap(({ data }) => [...(data.before ?? []), ...(data.after ?? [])])
+  return [...new Set(['admin', 'support', ...given, ...changed])]
+}
+
+/** A field for one role, of which those that are known are suggested. */
+export function roleField({ name, label, value }) {
+  const suggested = h('datalist', { id: `known-${name}` })
+  const made = field({ name, label, value })
+  made.control.setAttribute('list', suggested.id)
+  made.element.append(suggested)
+  knownRoles().then(
+    (roles) => suggested.append(...roles.map((role) => h('option', { value: role }))),
+    () => {}, // may still be typed
+  )
+  return made
+}
+
+/** A field for an app, chosen by its title; `none` says what no app means. Only of these kinds, if they are given. */
+export function appField({ name, label, value, none, kinds }) {
+  if (!mayAdminister()) return field({ name, label, value })
+  const options = [['', none], ...(value ? [[value, value]] : [])]
+  const made = field({ name, label, type: 'select', value, options })
+  const add = ({ app_id, title }) => {
+    const option = [...made.control.options].find((each) => each.value === app_id) ?? new Option(app_id, app_id)
+    if (title) option.textContent = `${title} (${app_id})`
+    made.control.append(option)
+  }
+  knownApps().then(
+    (apps) => apps.filter(({ kind }) => !kinds || kinds.includes(kind)).forEach(add),
+    (failure) => made.control.append(h('option', { disabled: true }, failure.title || text('failed'))),
+  )
+  return made
+}

@@ -1,0 +1,124 @@
+// Making one user of two, and two of one again.
+
+import { get, post } from './api.js'
+import { h } from './dom.js'
+import { act, busy, code, dialog, field, table, time, toast } from './parts.js'
+import { actOn, text } from './texts.js'
+import { phone, picture, standing } from './users.js'
+
+const FOUND_AT_MOST = 5
+
+const nameOf = (user) => user.nickname ?? user.id
+
+/** Ask with whom to merge a user, show the two side by side, and then do it. */
+export function merge(user) {
+  const other = otherUser(user)
+  dialog({
+    title: text('mergeTitle', { name: nameOf(user) }),
+    lead: [text('sureMerge'), text('undoMerge')],
+    fields: [other],
+    name: 'merge',
+    kind: 'danger',
+    size: 'wide',
+    allow: ({ pair }) => pair !== null,
+    onsubmit: async ({ pair: { ends, remains } }) => {
+      await post(`/users/${ends.id}/merge`, { into: remains.id })
+      toast(text('done'))
+      goTo(remains)
+    },
+  })
+}
+
+/** A field for the other user of a merge: its value is who `ends` and who `remains`, or null. */
+function otherUser(user) {
+  let pair = null
+  const searched = field({ name: 'other', label: text('mergeFind'), type: 'search', hint: text('searchUsersHint') })
+  const trouble = h('div', {})
+  const found = h('div', { class: 'found', role: 'status' })
+  const compared = h('div', {})
+  const choose = (ends, remains) => {
+    pair = { ends, remains }
+    found.replaceChildren()
+    const swap = act('swap', () => choose(remains, ends), { kind: 'small' })
+    compared.replaceChildren(...sideBySide(pair), h('p', { class: 'acts' }, swap))
+    compared.dispatchEvent(new Event('input', { bubbles: true }))
+  }
+  const result = (each) => {
+    const take = act('take', () => choose(user, each), { kind: 'small', label: actOn('take', nameOf(each)) })
+    return h('p', { class: 'result' }, picture(each), h('span', {}, nameOf(each), h('small', {}, h('code', {}, each.id))), take)
+  }
+  const go = act('search', () =>
+    busy(go, trouble, async () => {
+      const page = await get('/users', { q: searched.value(), limit: FOUND_AT_MOST + 1 })
+      const others = page.items.filter(({ id }) => id !== user.id)
+      const isMore = Boolean(page.next_cursor)
+      found.replaceChildren(
+        ...others.slice(0, FOUND_AT_MOST).map(result),
+        ...(others.length ? [] : [text('mergeNobody')]),
+        ...(isMore ? [h('p', { class: 'quiet' }, text('mergeMany'))] : []),
+      )
+    }),
+  )
+  searched.control.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.isComposing) return
+    event.preventDefault() // it searches, and merges nobody
+    go.click()
+  })
+  const element = h('div', { class: 'stack' }, h('div', { class: 'finder' }, searched.element, go), h('div', {}, trouble, found, compared))
+  return { name: 'pair', element, value: () => pair }
+}
+
+/** The two users of a merge, beside each other. */
+function sideBySide({ ends, remains }) {
+  const rows = [
+    ['name', (user) => [picture(user), ' ', user.nickname ?? text('noName')]],
+    ['id', ({ id }) => h('code', {}, id)],
+    ['status', standing],
+    ['phone', phone],
+    ['externalId', ({ external_id }) => code(external_id)],
+    ['roles', ({ roles }) => roles.join(', ') || null],
+    ['identities', ({ identities }) => identities.map(({ app_id, openid }) => h('div', {}, h('code', {}, app_id, ' ', openid)))],
+    ['created', ({ created_at }) => time(created_at)],
+    ['lastLogin', ({ last_login_at }) => time(last_login_at)],
+  ]
+  const cells = rows.map(([name, show]) => [h('strong', {}, text(name)), show(ends), show(remains)])
+  const [scroller] = table(text('compared'), ['what', 'ends', 'remains'].map(text), cells).elements
+  scroller.classList.add('compared')
+  return [scroller]
+}
+
+/** Ask which identity of a user becomes a user of its own, and then do it. */
+export function split(user) {
+  const { identities } = user
+  const external = [user.external_id, ...(user.former_external_ids ?? [])].filter(Boolean)
+  const options = identities.map(({ app_id, openid }, place) => [String(place), `${app_id} · ${openid}`])
+  const fields = [
+    field({ name: 'identity', label: text('identity'), type: 'select', options, value: String(identities.length - 1) }),
+    external.length
+      ? field({
+          name: 'external_id',
+          label: text('externalIdLeaves'),
+          type: 'select',
+          options: [['', text('none')], ...external.map((each) => [each, each])],
+        })
+      : null,
+  ].filter(Boolean)
+  dialog({
+    title: text('splitTitle', { name: nameOf(user) }),
+    lead: text('sureSplit'),
+    fields,
+    name: 'split',
+    kind: 'danger',
+    onsubmit: async ({ identity, external_id }) => {
+      const answer = await post(`/users/${user.id}/split`, { ...identities[identity], external_id: external_id || null })
+      toast(text('done'))
+      goTo(answer.new_user)
+    },
+  })
+}
+
+const goTo = ({ id }) => {
+  const target = `#/users/${id}`
+  if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
+  else location.hash = target
+}

@@ -1,0 +1,84 @@
+// Logins: how many there were today, and those that were refused, found by the request id that the phone shows.
+
+import { get } from './api.js'
+import { h } from './dom.js'
+import { personOf } from './events.js'
+import { code, field, list, load, moment, time, whole } from './parts.js'
+import { filters } from './search.js'
+import { isText, number, text } from './texts.js'
+
+const CODES = [
+  ...['account_disabled', 'sign_up_closed', 'wechat_user_blocked', 'rate_limited', 'invalid_code', 'code_used'],
+  ...['wechat_unavailable', 'wechat_timeout', 'wechat_bad_response', 'wechat_rate_limited', 'wechat_misconfigured'],
+  ...['unknown_app', 'invalid_request', 'storage_unavailable', 'internal_error'],
+]
+
+/** The column that is the same for all that is about one person. */
+const ABOUT = 3
+
+const columns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].map(text)
+
+const cells = (refusal) => [
+  time(refusal.at),
+  whyOf(refusal),
+  code(refusal.app_id),
+  refusal.user_id ? personOf(refusal.user_id) : text('unknownPerson'),
+  whole(refusal.network),
+  h('code', { class: 'request' }, refusal.request_id),
+]
+
+const whyOf = ({ code: refusal, wechat_errcode: errcode }) =>
+  [
+    isText(`refused_${refusal}`) ? h('div', {}, text(`refused_${refusal}`)) : null,
+    code(refusal),
+    errcode === null ? null : h('small', {}, `errcode ${errcode}`),
+  ].filter(Boolean)
+
+export function showSignIns(main, { query }) {
+  const fields = [
+    field({
+      name: 'request_id',
+      label: text('requestId'),
+      type: 'search',
+      value: query.get('request_id') ?? '',
+      hint: text('requestIdHint'),
+    }),
+    field({
+      name: 'code',
+      label: text('why'),
+      type: 'select',
+      value: query.get('code') ?? '',
+      options: [['', text('any')], ...CODES.map((each) => [each, text(`refused_${each}`).split(/[.。:：,，]/)[0]])],
+    }),
+    field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
+    moment({ name: 'since', label: text('since'), value: query.get('since') }),
+    moment({ name: 'until', label: text('until'), value: query.get('until') }),
+  ]
+  const today = h('div', {})
+  const place = h('div', {})
+  main.append(today, filters(fields, 'signins'), h('h2', {}, text('refusedLogins')), h('p', { class: 'quiet' }, text('refusedLead')), place)
+  load(today, () => get('/numbers', { days: 1, utc_offset: -new Date().getTimezoneOffset() }), ({ days }) =>
+    h('p', { class: 'tile' }, h('strong', {}, number(days.at(-1).logins)), h('span', {}, text('loginsToday'))),
+  )
+  const wanted = Object.fromEntries(query)
+  list({
+    place,
+    caption: text('refusedLogins'),
+    columns: columns(),
+    ask: (cursor) => get('/refusals', { ...wanted, cursor }),
+    cells,
+  })
+}
+
+/** The refused logins of one person. */
+export function refusalsOf({ id }) {
+  const place = h('div', {})
+  list({
+    place,
+    caption: text('refusedLogins'),
+    columns: columns().toSpliced(ABOUT, 1),
+    ask: (cursor) => get('/refusals', { user_id: id, limit: 20, cursor }),
+    cells: (refusal) => cells(refusal).toSpliced(ABOUT, 1),
+  })
+  return place
+}

@@ -1,0 +1,65 @@
+// What an event tells, in a sentence.
+
+import { code } from './parts.js'
+import { dateAndTime, isText, number, phrase, text } from './texts.js'
+
+/** The types of events: those that the trail may have. */
+export const TYPES = [
+  ...['user.created', 'user.merged', 'user.split', 'user.erased', 'user.exported', 'user.banned', 'user.unbanned'],
+  ...['user.roles_changed', 'user.phone_bound', 'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked'],
+  ...['identity.added', 'consent.given', 'consent.withdrawn', 'session.ended', 'scan.approved', 'site.authorized'],
+  ...['risk.flagged', 'nickname.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
+  ...['app.added', 'app.changed', 'app.removed', 'access_token.read', 'access_token.forced'],
+  ...['client.added', 'client.changed', 'client.secret_renewed', 'client.removed'],
+  ...['webhook.added', 'webhook.changed', 'webhook.secret_renewed', 'webhook.disabled', 'webhook.removed'],
+  ...['signing_key.rotated', 'signing_key.withdrawn'],
+]
+
+/** The types that siblings are told of, by webhook too. */
+export const TOLD_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')
+
+/** Types, each with what it means. */
+export const withMeaning = (types) => types.map((type) => [type, text(`event_${type}`)])
+
+/** An event's sentence, in pieces. Of a type that is not known here, nothing. `link` makes the link to a person. */
+export function sentence({ type, data }, link) {
+  if (!isText(`event_${type}`)) return []
+  return [text(`event_${type}`), ...(DETAILS[type]?.(data, link) ?? named(data))]
+}
+
+const DETAILS = {
+  'user.created': ({ roles }) => [roles?.length ? text('rolesAdded', { roles: roles.join(', ') }) : ''],
+  'user.merged': ({ former_id, by }, link) => [
+    { phone: text('byPhone'), operator: text('byOperator') }[by] ?? '',
+    ...(former_id ? phrase('fromUser', { id: link(former_id) }) : []),
+  ],
+  'user.split': ({ new_user_id }, link) => (new_user_id ? phrase('intoUser', { id: link(new_user_id) }) : []),
+  'user.banned': ({ until, reason }) => [
+    until ? text('banEnds', { until: dateAndTime(until) }) : '',
+    reason ? text('because', { reason }) : '',
+  ],
+  'user.roles_changed': ({ before = [], after = [] }) => [
+    ...['rolesAdded', 'rolesTaken'].map((name, place) => {
+      const [from, to] = place ? [after, before] : [before, after]
+      const roles = to.filter((role) => !from.includes(role))
+      return roles.length ? text(name, { roles: roles.join(', ') }) : ''
+    }),
+  ],
+  'session.ended': ({ session_ids = [], reason }) => [
+    session_ids.length > 1 ? text('sessionsEnded', { n: number(session_ids.length) }) : '',
+    isText(`ended_${reason}`) ? text('because', { reason: text(`ended_${reason}`) }) : '',
+  ],
+  'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
+}
+
+/** What else names the subject: a document, a client, a key, the fields that were changed. */
+function named({ document, version, name, client_id, kid, fields, label }) {
+  const words = [
+    document ? `${document} ${version}` : null,
+    name ?? client_id,
+    kid ? code(kid) : null,
+    fields?.join(', '),
+    label === undefined ? null : String(label),
+  ].filter(Boolean)
+  return words.length ? phrase('named', { name: words[0] }).concat(words.slice(1).map((word) => `, ${word}`)) : []
+}
