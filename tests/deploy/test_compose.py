@@ -3,23 +3,28 @@
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from starlette.types import Receive, Scope, Send
 
 from tests.asking import bearer
 from tests.clients import add_client
+from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.oauth.conftest import CALLBACK, CAMERA, Phone, Site
 from tests.oauth.test_authorize import Browser, exchanged, sent
-from tests.processes import Running, free_port, serving, until
+from tests.processes import PATIENCE, Running, free_port, serving, until
 from tests.programs import needs, needs_node
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
@@ -32,6 +37,7 @@ FOLDER = ROOT / "deploy/compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 APP = {"APP_ID": "wx1a2b3c4d5e6f7a8b", "APP_SECRET": "0123456789abcdef0123456789abcdef"}
 REPLICAS = ("wxauth-1", "wxauth-2")
+POLICY = "lb_policy random"
 
 
 @pytest.mark.node
@@ -138,8 +144,9 @@ def test_without_an_answer_no_empty_secret_is_made(make_secrets: Callable[..., P
 class Front:
     """Caddy with the file of `deploy/compose`, and the replicas behind it."""
 
-    def __init__(self, url: str, replicas: list[ExitStack], addresses: list[str]) -> None:
+    def __init__(self, url: str, caddy: Running, replicas: list[ExitStack], addresses: list[str]) -> None:
         self.url = url
+        self.caddy = caddy
         self.replicas = replicas
         self._addresses = addresses
 
@@ -153,9 +160,32 @@ class Front:
         return [dict(re.findall(rf'^{name}{{\w+="(\w+)"}} (\d+)', text, re.MULTILINE)) for text in texts]
 
 
+@contextmanager
+def caddy_before(addresses: list[str], folder: Path, *, policy: str = POLICY) -> Iterator[tuple[Running, str]]:
+    """Caddy in front of these replicas, which takes one for each request by this policy; and its URL."""
+    port = free_port()
+    env = {
+        "SITE": f"http://127.0.0.1:{port}",
+        "BIND": "127.0.0.1",
+        "REPLICAS": " ".join(addresses),
+        **{name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")},
+    }
+    text = (FOLDER / "Caddyfile").read_text()
+    assert text.count(POLICY) == 1
+    (folder / "Caddyfile").write_text(text.replace(POLICY, policy))
+    command = (needs("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile")
+    with Running(*command, cwd=folder, env=env) as caddy:
+        caddy.wait_for("serving initial configuration")
+        yield caddy, f"http://127.0.0.1:{port}"
+
+
 @pytest.fixture
-def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
-    program = needs("caddy")
+def policy() -> str:
+    return POLICY
+
+
+@pytest.fixture
+def front(tmp_path: Path, database_url: str, policy: str) -> Iterator[Front]:
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
         settings = settings_from(
@@ -169,17 +199,8 @@ def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
             url = replica.enter_context(serving(create_app(build_services(settings)), **options))
             replicas.append(replica)
             addresses.append(url.removeprefix("http://"))
-        port = free_port()
-        env = {
-            "SITE": f"http://127.0.0.1:{port}",
-            "BIND": "127.0.0.1",
-            "REPLICAS": " ".join(addresses),
-            **{name: str(tmp_path) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")},
-        }
-        command = (program, "run", "--config", str(FOLDER / "Caddyfile"), "--adapter", "caddyfile")
-        with Running(*command, cwd=tmp_path, env=env) as caddy:
-            caddy.wait_for("serving initial configuration")
-            yield Front(f"http://127.0.0.1:{port}", replicas, addresses)
+        caddy, url = stack.enter_context(caddy_before(addresses, tmp_path, policy=policy))
+        yield Front(url, caddy, replicas, addresses)
 
 
 @pytest.mark.proxy
@@ -202,6 +223,7 @@ def test_what_operators_ask_is_not_for_everybody(front: Front) -> None:
 
 
 @pytest.mark.proxy
+@pytest.mark.parametrize("policy", ["lb_policy round_robin"])  # an order that the test knows
 async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, services: Services) -> None:
     credentials = await add_client(
         services.database, "shop", title="Shop", redirect_uris=[CALLBACK], device=True, now=services.clock()
@@ -243,8 +265,30 @@ def test_a_replica_that_is_gone_is_asked_no_more(front: Front) -> None:
     assert [log_in() for _ in range(4)] == [200] * 4
     front.replicas[0].close()
     assert [front.ask("GET", "/livez").status_code for _ in range(4)] == [200] * 4
-    until(lambda: log_in() == log_in() == 200)  # each of the two has had its turn
+    front.caddy.wait_for("HTTP request failed")  # its health check
     assert [log_in() for _ in range(10)] == [200] * 10
+
+
+@pytest.mark.proxy
+def test_while_one_replica_is_away_each_of_many_requests_at_once_gets_the_other(tmp_path: Path) -> None:
+    async def replica(_scope: Scope, _receive: Receive, send: Send) -> None:  # sooner than ours, so that more collide
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    def post(host: str) -> Counter[bytes]:
+        """The statuses of many requests that are sent ahead of the answers."""
+        request = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n".encode()
+        with socket.create_connection(host.split(":"), timeout=PATIENCE) as connection:
+            connection.sendall((request + b"\r\n") * 1999 + request + b"Connection: close\r\n\r\n")
+            with connection.makefile("rb") as answers:
+                return Counter(re.findall(rb"^HTTP/1.1 (\d+)", answers.read(), re.MULTILINE))
+
+    with serving(replica, lifespan="off") as there:
+        addresses = [there.removeprefix("http://"), f"127.0.0.1:{free_port()}"]
+        with caddy_before(addresses, tmp_path) as (caddy, url), ThreadPoolExecutor(16) as pool:
+            caddy.wait_for("HTTP request failed")
+            seen = sum(pool.map(post, [url.removeprefix("http://")] * 16), Counter[bytes]())
+    assert seen == {b"200": 16 * 2000}
 
 
 @pytest.mark.proxy
@@ -252,3 +296,10 @@ def test_with_no_replica_left_the_answer_is_a_failure_of_the_gateway(front: Fron
     for replica in front.replicas:
         replica.close()
     until(lambda: front.ask("GET", "/livez").status_code in (502, 503))
+
+
+@pytest.mark.proxy
+def test_replicas_restarted_in_turn_fail_no_request(replicas: Replicas, tmp_path: Path) -> None:
+    with caddy_before(replicas.addresses, tmp_path) as (_, url):
+        seen = restart_in_turn(replicas, lambda: httpx.Client(base_url=url, verify=False, trust_env=False, timeout=20))
+    assert set(seen) == {"200"}, seen
