@@ -1,6 +1,7 @@
 """How `q` searches: by what names somebody exactly, without a look at everybody; else in the nicknames."""
 
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -33,6 +34,11 @@ class Admin:
         page: dict[str, Any] = answer.json()
         return page
 
+    async def merge(self, former: str, *, into: str) -> None:
+        path = f"/v1/admin/users/{former}/merge"
+        answer = await self._client.post(path, json={"into": into}, headers=bearer(self._login))
+        assert answer.status_code == 200, answer.text
+
     async def names(self, **query: Any) -> list[str]:
         return [user["nickname"] for user in (await self.page(**query))["items"]]
 
@@ -57,6 +63,13 @@ async def test_who_is_named_exactly_comes_alone_though_nicknames_hold_it_too(
     assert await root.names(q=text) == ["Alice"]
     await rows.execute("DELETE FROM users WHERE id::text = $1", alice["id"])
     assert await root.names(q=text) == [f"not {text}"]
+
+
+async def test_an_id_that_was_merged_away_finds_the_user_that_remains(root: Admin, login: LoginAnswer) -> None:
+    alice = (await login("alice", nickname="Alice"))["user"]["id"]
+    bob = (await login("bob", nickname="Bob"))["user"]["id"]
+    await root.merge(bob, into=alice)
+    assert await root.names(q=bob) == ["Alice"]
 
 
 async def test_what_else_is_asked_for_does_not_turn_an_exact_search_into_one_by_nickname(
@@ -113,7 +126,7 @@ async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -
         ANALYZE identities;
     """)
     for text in ("openid-union-7", "union-7", "+8617", "8617", "nothing"):
-        plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES.text}", text, None)
+        plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES.text}", text, [text], uuid4())
         lines = "\n".join(row[0] for row in plan)
         assert "Seq Scan" not in lines, lines
 

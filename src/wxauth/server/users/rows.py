@@ -115,6 +115,8 @@ SELECT id FROM users WHERE phone = ANY (:phones)
  UNION
 SELECT id FROM users WHERE id = :id
  UNION
+SELECT user_id FROM former_users WHERE id = :id
+ UNION
 SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = :text
 """)
 _IDENTITIES_OF: Final = Statement[OwnIdentity]("""
