@@ -153,6 +153,8 @@ async def test_without_a_status_one_of_both_may_be_changed_and_the_other_stays(
         ({"status": "disabled", "until": "2001-01-01T00:00:00Z"}, "until"),
         ({"status": "disabled", "until": "2099-01-01T00:00:00"}, "until"),
         ({"status": "disabled", "until": "2099-01-01"}, "until"),
+        ({"status": "disabled", "until": 4070908800}, "until"),
+        ({"status": "disabled", "until": "4070908800"}, "until"),
         ({"status": "disabled", "until": "9999-12-31T23:59:59-23:59"}, "until"),
         ({"status": "disabled", "reason": "x" * 501}, "reason"),
         ({"status": "disabled", "reason": "\u0000"}, "reason"),

@@ -1,13 +1,23 @@
 """What the bodies and parameters of all rooms share."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
+
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+
+
+def _written_out(value: object) -> object:
+    # Pydantic would take a number too, and guess whether it counts seconds or milliseconds.
+    if not isinstance(value, str) or not _DATE.match(value):
+        raise ValueError("Should be a time with its offset, such as 2026-11-20T08:00:00+08:00")
+    return value
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -17,7 +27,7 @@ def _in_utc(time: datetime) -> datetime:
         raise ValueError("Must be a time in the years 1 to 9999 of UTC") from None
 
 
-Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 """A time that the database takes. Near the ends of the calendar, an offset leads out of it."""
 
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
