@@ -69,7 +69,7 @@ async def log_in(
     await services.login_limiter.admit_address(device.ip)
     app = services.apps.for_login(app_id)
     if app.kind not in _WITH_CODES_OF_THE_CLIENT:
-        raise WrongAppKind(f"the code of a {app.kind} comes through a browser: only /v1/authorize knows which")
+        raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
     signing_key = services.keys.signing_key(services.clock())  # may fail: the code is not spent yet
 
     refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)

@@ -16,7 +16,7 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 def _written_out(value: object) -> object:
     # Pydantic would take a number too, and guess whether it counts seconds or milliseconds.
     if not isinstance(value, str) or not _DATE.match(value):
-        raise ValueError("Should be a time with its offset, such as 2026-11-20T08:00:00+08:00")
+        raise ValueError("Must be a time with its offset, such as 2026-11-20T08:00:00+08:00")
     return value
 
 
