@@ -4,10 +4,12 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -30,6 +32,7 @@ from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.users.rows import SEARCH_SECONDS, UserSearch, find_users
 
 AT_ONCE = 8
+TURNS = 10
 WARM_UP = 2000
 """Logins before the first that is counted: they fill the caches, and PostgreSQL settles on plans."""
 SETTLED = 11
@@ -71,11 +74,11 @@ SELECT '{_APP}', {_OPENID.format("n")}, {_USER_ID.format("n")}, now() FROM gener
 _SESSIONS = f"""
 INSERT INTO sessions (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
 SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008000' || lpad(to_hex(m), 12, '0'))::uuid,
-       {_USER_ID.format("person")}, '{_APP}', {_OPENID.format("person")}, $5::bytea, '10.1.2.3', $6::text, at, at,
+       {_USER_ID.format("person")}, '{_APP}', {_OPENID.format("person")}, $4::bytea, '10.1.2.3', $5::text, at, at,
        at + make_interval(days => {UNUSED.days})
-  FROM (SELECT m, $3::bigint + m * {_SPREAD} % ($4::bigint - $3) AS person,
+  FROM (SELECT m, m * {_SPREAD} % $3::bigint AS person,
                now() - make_interval(days => {(UNUSED + KEPT).days + 1})
-                     * (1 - m / ($7::float8 * ($4 - $3))) AS at
+                     * (1 - m / ($6::float8 * $3)) AS at
           FROM generate_series($1::bigint, $2::bigint) m) made
 """
 _EVENTS = f"""
@@ -95,9 +98,8 @@ SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS wal, wal_fpi AS pages_in_w
 
 @dataclass(frozen=True)
 class Cost:
-    """What one of some calls cost in PostgreSQL."""
+    """What a login cost in PostgreSQL."""
 
-    name: str
     cpu_us: float
     """Of the backends that did it."""
     wal: float
@@ -111,7 +113,7 @@ class Cost:
     p99_ms: float
 
     def __str__(self) -> str:
-        cells = [self.name, f"{self.cpu_us:.0f}", f"{self.wal:.0f}", f"{self.pages_in_wal:.1f}", f"{self.read:.1f}"]
+        cells = [f"{self.cpu_us:.0f}", f"{self.wal:.0f}", f"{self.pages_in_wal:.1f}", f"{self.read:.1f}"]
         return " | ".join([*cells, f"{self.hit:.0f}", f"{self.p50_ms:.1f}", f"{self.p99_ms:.1f}"])
 
 
@@ -133,11 +135,21 @@ class People:
         return _login(f"oNew{number:024d}", unionid=f"uNew{number:024d}")
 
 
+@dataclass(frozen=True)
+class Place:
+    """A running database with so many users."""
+
+    number: int
+    database: Database
+    connection: asyncpg.Connection
+    people: People
+
+
 @click.command()
 @click.option("--users", type=click.IntRange(1000), multiple=True, default=(100_000, 1_000_000))
 @click.option("--sessions", type=click.IntRange(1), default=2, show_default=True, help="Of each user.")
 @click.option("--logins", type=click.IntRange(100), default=10_000, show_default=True, help="Of each kind.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep the users here, for the next run.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the databases here, for the next run.")
 @click.option("--programs", type=click.Path(exists=True, path_type=Path), help="PostgreSQL's, if not the wheel's.")
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Look whether the service grows.")
 def main(
@@ -149,17 +161,20 @@ def main(
     """
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
-        data = (folder or temporary) / "postgres"
-        click.echo("| users | login | CPU µs | WAL bytes | pages in WAL | read | hit | p50 ms | p99 ms |")
-        click.echo("|--:|---|--:|--:|--:|--:|--:|--:|--:|")
-        for number in sorted(users):
+        folders = {number: (folder or temporary) / str(number) for number in sorted(users)}
+        for number, data in folders.items():
             with EmbeddedPostgres(data, lasting=False, programs=programs, options=_OPTIONS | _LOADING) as postgres:
                 asyncio.run(fill(postgres.url(), number, sessions))
-            os.sync()
-            with EmbeddedPostgres(data, programs=programs, options=_OPTIONS | _LASTING) as postgres:
-                asyncio.run(_logins(postgres.url(), number, logins))
-        with EmbeddedPostgres(data, programs=programs, options=_OPTIONS | _LASTING) as postgres:
-            asyncio.run(_rest(postgres.url(), max(users)))
+        os.sync()
+        with ExitStack() as running_ones:
+            urls = {}
+            for number, data in folders.items():
+                postgres = EmbeddedPostgres(data, programs=programs, options=_OPTIONS | _LASTING)
+                urls[number] = running_ones.enter_context(postgres).url()
+            click.echo("| users | login | CPU µs | WAL bytes | pages in WAL | read | hit | p50 ms | p99 ms |")
+            click.echo("|--:|---|--:|--:|--:|--:|--:|--:|--:|")
+            asyncio.run(_compare(urls, logins))
+            asyncio.run(_rest(urls[max(users)], max(users)))
         is_stable = not memory or _watch_memory(temporary)
     sys.exit(0 if is_stable else 1)
 
@@ -191,18 +206,16 @@ async def fill(url: str, number: int, sessions: int) -> None:
     await database.aclose()
     connection = await asyncpg.connect(url)
     try:
-        there = await connection.fetchval("SELECT count(*) FROM identities WHERE openid LIKE 'oBenchmark%'")
-        if there >= number:
+        if await connection.fetchval("SELECT EXISTS (SELECT FROM users)"):
             return
         began = perf_counter()
         await connection.execute("SET session_replication_role = replica")
-        for first, last in _batches(there, number):
+        for first, last in _batches(number):
             await connection.execute(_USERS, first, last)
             await connection.execute(_IDENTITIES, first, last)
-        for first, last in _batches(0, (number - there) * sessions):
-            await connection.execute(
-                _SESSIONS, first, last, there, number, os.urandom(49), _USER_AGENT, float(sessions), timeout=3600
-            )
+        _say(f"{number:,} users after {perf_counter() - began:.0f} s")
+        for first, last in _batches(number * sessions):
+            await connection.execute(_SESSIONS, first, last, number, os.urandom(49), _USER_AGENT, float(sessions))
             _say(f"{last + 1:,} sessions after {perf_counter() - began:.0f} s")
         await connection.execute("VACUUM ANALYZE")
         size = await connection.fetchval("SELECT pg_database_size(current_database())")
@@ -211,56 +224,70 @@ async def fill(url: str, number: int, sessions: int) -> None:
         await connection.close()
 
 
-def _batches(first: int, end: int) -> Iterator[tuple[int, int]]:
-    for start in range(first, end, _BATCH):
+def _batches(end: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, end, _BATCH):
         yield start, min(start + _BATCH, end) - 1
 
 
-async def _logins(url: str, number: int, logins: int) -> None:
-    people = People(number)
-    connection = await asyncpg.connect(url)
-    database = Database(url)
+async def _compare(urls: Mapping[int, str], logins: int) -> None:
+    """Measure logins among these numbers of users, in turns, so that slow moments of the machine hit all alike."""
+    async with AsyncExitStack() as stack:
+        places = [await stack.enter_async_context(_place(number, url)) for number, url in urls.items()]
+        for place in places:
+            await _repeat(partial(_log_in, place, place.people.returning), WARM_UP)
+        kinds = [("returning", "off"), *(("returning", method) for method in await _compressions(places[0]))]
+        for kind, compression in [*kinds, ("first", "off"), ("first_with_unionid", "off")]:
+            for place in places:
+                await place.connection.execute(f"ALTER SYSTEM SET wal_compression = {compression}")
+                await place.connection.execute("SELECT pg_reload_conf()")
+                await place.connection.execute("CHECKPOINT")
+            name = kind.replace("_", " ") + (f", {compression}" if compression != "off" else "")
+            for number, cost in (await _costs(places, kind, logins)).items():
+                click.echo(f"| {number:,} | {name} | {cost} |")
 
-    async def cost(name: str, of: Callable[[], Login], *, compression: str = "off") -> None:
-        await connection.execute(f"ALTER SYSTEM SET wal_compression = {compression}")
-        await connection.execute("SELECT pg_reload_conf()")
-        await connection.execute("CHECKPOINT")
 
-        async def one() -> None:
-            await record_login(database, of(), now=datetime.now(UTC))
-
-        click.echo(f"| {number:,} | {await _cost(name, one, logins, connection)} |")
-
-    try:
-        await _repeat(lambda: record_login(database, people.returning(), now=datetime.now(UTC)), WARM_UP)
-        await cost("returning", people.returning)
-        for method in await _compressions(connection):
-            await cost(f"returning, wal_compression = {method}", people.returning, compression=method)
-        await cost("first", people.first)
-        await cost("first, with a unionid", people.first_with_unionid)
-        await cost("returning again", people.returning)
-    finally:
-        await database.aclose()
+@asynccontextmanager
+async def _place(number: int, url: str) -> AsyncIterator[Place]:
+    async with aclosing(Database(url)) as database:
+        connection = await asyncpg.connect(url)
+        yield Place(number, database, connection, People(number))
         await connection.close()
 
 
-async def _compressions(connection: asyncpg.Connection) -> list[str]:
-    known = await connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'wal_compression'")
+async def _compressions(place: Place) -> list[str]:
+    known = await place.connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'wal_compression'")
     return [method for method in ("pglz", "lz4") if method in known]
 
 
-async def _cost(name: str, one: Callable[[], Awaitable[object]], times: int, connection: asyncpg.Connection) -> Cost:
-    """What each of so many calls costs."""
+async def _costs(places: Sequence[Place], kind: str, logins: int) -> dict[int, Cost]:
+    """What each login cost: of the CPU the lowest of the turns, for a busy machine only adds; of the rest the mean."""
     await asyncio.sleep(SETTLED)
-    before, cpu_before = await connection.fetchrow(_WRITTEN), await _backends_ns(connection)
-    latencies = sorted(await _repeat(one, times))
-    cpu = await _backends_ns(connection)
+    before = {place.number: await place.connection.fetchrow(_WRITTEN) for place in places}
+    cpu = defaultdict[int, list[float]](list)
+    latencies = defaultdict[int, list[float]](list)
+    each_turn = logins // TURNS
+    for _ in range(TURNS):
+        for place in places:
+            began = await _backends_ns(place.connection)
+            latencies[place.number] += await _repeat(partial(_log_in, place, getattr(place.people, kind)), each_turn)
+            ended = await _backends_ns(place.connection)
+            used = sum(nanoseconds - began.get(pid, 0) for pid, nanoseconds in ended.items())
+            cpu[place.number].append(used / each_turn / 1000)
     await asyncio.sleep(SETTLED)
-    after = await connection.fetchrow(_WRITTEN)
-    used = sum(cpu[pid] - cpu_before.get(pid, 0) for pid in cpu)
-    each = {key: float(after[key] - before[key]) / times for key in after.keys()}  # noqa: SIM118 - a record iterates over its values
-    p50, p99 = (latencies[len(latencies) * percent // 100] for percent in (50, 99))
-    return Cost(name, used / times / 1000, **each, p50_ms=p50, p99_ms=p99)
+    costs = {}
+    for place in places:
+        after, times = await place.connection.fetchrow(_WRITTEN), sorted(latencies[place.number])
+        costs[place.number] = Cost(
+            cpu_us=min(cpu[place.number]),
+            p50_ms=times[len(times) // 2],
+            p99_ms=times[len(times) * 99 // 100],
+            **{key: float(count - before[place.number][key]) / len(times) for key, count in after.items()},
+        )
+    return costs
+
+
+async def _log_in(place: Place, who: Callable[[], Login]) -> None:
+    await record_login(place.database, who(), now=datetime.now(UTC))
 
 
 async def _repeat(one: Callable[[], Awaitable[object]], times: int) -> list[float]:
@@ -324,7 +351,7 @@ async def _time_searches(database: Database, number: int) -> None:
     searches = {
         "first page": UserSearch(),
         "whole openid": UserSearch(text=_openid(number // 2)),
-        "part of a nickname that many have": UserSearch(text="user 1"),
+        "part of a nickname that many have": UserSearch(text="user 9"),
         "part of a nickname that nobody has": UserSearch(text="nobody"),
         "a role that nobody has": UserSearch(role="moderator"),
         "banned users, of whom there is none": UserSearch(status=UserStatus.DISABLED),
@@ -341,7 +368,7 @@ async def _time_searches(database: Database, number: int) -> None:
 
 async def _time_placing(database: Database, connection: asyncpg.Connection) -> None:
     await connection.execute("SET session_replication_role = replica")
-    for first, last in _batches(0, QUEUE):
+    for first, last in _batches(QUEUE):
         await connection.execute(_EVENTS, first, last, timeout=600)
     await connection.execute("SET session_replication_role = origin")
     await connection.execute("ANALYZE events, events_unplaced")
