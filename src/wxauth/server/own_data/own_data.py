@@ -202,21 +202,11 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     former = await former_ids(state, user_id)
     ids = [user_id, *former]
     told = {
-        "id": user["id"],
-        "former_ids": former,
-        "external_id": user["external_id"],
-        "former_external_ids": await former_external_ids(state, user_id),
-        "unionid": user["unionid"],
-        "unionids": await rows.unionids_of(state, user_id),
-        "nickname": user["nickname"],
-        "avatar_url": user["avatar_url"],
-        "phone": user["phone"],
+        **{name: value for name, value in user.items() if name != "consents"},  # which are listed below
         "phone_verified": phone_verified(user),
-        "phone_proved_at": user["phone_proved_at"],
-        "roles": user["roles"],
-        "status": user["status"],
-        "created_at": user["created_at"],
-        "last_login_at": user["last_login_at"],
+        "former_ids": former,
+        "former_external_ids": await former_external_ids(state, user_id),
+        "unionids": await rows.unionids_of(state, user_id),
     }
     yield to_json({"exported_at": now, "user": told})[:-1]
     for name, pages in (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -404,19 +404,15 @@ def events_answer(page: Page[EventRow]) -> EventsAnswer:
     return {"items": items, "next_cursor": page.next_cursor}
 
 
+_AS_READ: Final = tuple(name for name in ProfileAndStanding.__annotations__ if name in UserRow.__annotations__)
+
+
 def _profile_and_standing(user: UserRow) -> ProfileAndStanding:
-    return {
-        "unionid": user["unionid"],
-        "nickname": user["nickname"],
-        "avatar_url": user["avatar_url"],
-        "phone": user["phone"],
-        "roles": user["roles"],
-        "status": user["status"],
-        "created_at": user["created_at"],
-        "last_login_at": user["last_login_at"],
-        "external_id": user["external_id"],
-        "phone_verified": phone_verified(user),
-    }
+    row: Mapping[str, Any] = user
+    copied: Any = {name: row[name] for name in _AS_READ}
+    copied["phone_verified"] = phone_verified(user)
+    answer: ProfileAndStanding = copied
+    return answer
 
 
 def _address(ip: object | None) -> str | None:
