@@ -347,7 +347,7 @@ def test_every_type_of_event_has_its_sentence() -> None:
 @pytest.mark.process
 @pytest.mark.browser
 @pytest.mark.node
-@pytest.mark.parametrize("part", ["0/2", "1/2"])
+@pytest.mark.parametrize("part", ["0/3", "1/3", "2/3"])
 def test_the_page_in_a_browser(tmp_path: Path, database_url: str, part: str) -> None:
     chromium = needs("chromium-headless-shell", "chromium")
     with running_dev(tmp_path, WXAUTH_DATABASE_URL=database_url) as dev:

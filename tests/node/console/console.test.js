@@ -592,9 +592,12 @@ test('an app is added, checked, changed and removed', async () => {
   await button('Close', dialog()).click()
   await row.getByRole('button', { name: /^Change/ }).click()
   await dialog().getByLabel('Title').fill('Shop')
+  await dialog().getByLabel('Roles of newcomers').fill('member')
   await dialog().getByLabel('enabled').uncheck()
   await button('Save', dialog()).click()
-  await eventually(async () => assert.match(await row.innerText(), /Shop[^]*disabled/))
+  await eventually(async () => assert.match(await row.innerText(), /mini-program[^]*Shop[^]*disabled/))
+  const { sign_up_roles } = await (await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`)).json()
+  assert.deepEqual(sign_up_roles, ['member'])
   await row.getByRole('button', { name: /^Remove/ }).click()
   await button('Remove', dialog()).click()
   await row.waitFor({ state: 'detached' })
@@ -648,7 +651,10 @@ test('a service client is added, and its secret shown this once', async () => {
   assert.notEqual(await closeSecret(), secret)
 })
 
+const ACCOUNT = { app_id: 'wxdev00000000000d4', kind: 'official_account', app_secret: 'a-secret-of-the-service-account', title: '店铺服务号' }
+
 test('a site is added, shown and changed', async () => {
+  await asks(root, '/v1/admin/apps', { method: 'POST', body: JSON.stringify({ ...ACCOUNT, check: false }) })
   const shop = { Name: 'shop', Title: '小店', 'Redirect URIs': 'https://shop.example.com/callback\nhttp://shop.example.com/' }
   await addClient({ ...shop, 'Email domain': 'example.com' }, ['Only from the same network'])
   await dialog().getByRole('alert').getByText(/redirect_uris: must be https/).waitFor()
@@ -668,6 +674,8 @@ test('a site is added, shown and changed', async () => {
   await dialog().getByLabel('id_token signed by').selectOption('ES256')
   await dialog().getByLabel('Only from the same network').uncheck()
   await dialog().getByLabel('Device grant').check()
+  await dialog().getByLabel('Service account').selectOption({ label: `店铺服务号 (${ACCOUNT.app_id})` })
+  assert.deepEqual(await dialog().getByLabel('Website app').locator('option').allInnerTexts(), ['none']) // of that kind alone
   await button('Save', dialog()).click()
   await row.getByText('Corner Shop').waitFor()
   for (const shown of ['phone', 'Device grant']) await row.getByText(shown, { exact: true }).waitFor()
@@ -677,6 +685,7 @@ test('a site is added, shown and changed', async () => {
     ...{ name: 'shop', title: 'Corner Shop', scopes: ['openid', 'phone'], is_public: false, device: true, app_id: null },
     ...{ redirect_uris: ['https://shop.example.com/callback'], logout_uris: [], near: false, user_code: false },
     ...{ email_domain: null, id_token_alg: 'ES256', former_secret_until: null },
+    ...{ account_app_id: ACCOUNT.app_id, website_app_id: null },
   })
 })
 

@@ -1,6 +1,6 @@
 // Makes the pictures of docs/console.md, each section, and that of the desk, in both languages. scripts/pictures runs it.
 import { launch } from '../browser.js'
-import { CONSOLE_URL, DESK_URL, linkFor, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
+import { CONSOLE_URL, DESK_URL, SERVICE_URL, linkFor, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
 
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
@@ -15,9 +15,17 @@ for (const [name, url, types] of [
   ['orders', 'https://orders.example.com/hooks/wxauth', ['user.erased', 'user.merged']],
 ])
   await change('/webhooks', 'POST', { name, url, types })
-await change(`/users/${people[1].user.id}`, 'PATCH', { status: 'disabled' })
+const friday = new Date(Date.now() + 5 * 86_400_000).toISOString()
+await change(`/users/${people[1].user.id}`, 'PATCH', { status: 'disabled', reason: '群发广告', until: friday })
 await change(`/users/${people[2].user.id}`, 'PATCH', { roles: ['editor'] })
 await change(`/users/${people[3].user.id}/sessions`, 'DELETE', {})
+// Who cannot log in.
+for (const [code, app_id] of [['person-1'], ['an old code'], ['person-1'], ['person-2', 'wx0000000000000000']])
+  await fetch(`${SERVICE_URL}/v1/login`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ code, app_id }),
+  })
 await change('/apps', 'POST', { ...LATER_APP, title: '小店', push_token: 'devPushTokenOfTheThirdApp' })
 await change('/keys/rotate', 'POST', {})
 for (const [name, scopes] of [
@@ -72,13 +80,21 @@ for (const [lang, scheme] of [
   if (scheme === 'dark') continue
   await show('users')
   await show('users-person', `users/${people[0].user.id}`)
+  await page.evaluate(() => document.querySelector('main .acts button:nth-of-type(4)').click())
+  await page.fill('dialog input[type=search]', people[4].user.id)
+  await page.keyboard.press('Enter')
+  await page.click('dialog .result button')
+  await shoot('merge')
+  await page.keyboard.press('Escape')
   await show('events')
+  await show('signins')
   await show('services')
   await show('webhooks', 'webhooks/crm')
   await show('apps')
   await show('keys')
   await page.setViewportSize({ width: 390, height: 760 })
-  await page.goto(`${page.url().split('#')[0]}#/overview`)
+  await page.goto(`${page.url().split('#')[0]}#/users`)
+  await page.waitForSelector('main tbody tr')
   await shoot('phone')
 }
 

@@ -54,8 +54,8 @@ function otherUser(user) {
       const isMore = Boolean(page.next_cursor)
       found.replaceChildren(
         ...others.slice(0, FOUND_AT_MOST).map(result),
-        ...(others.length ? [] : [text('mergeNobody')]),
-        ...(isMore ? [h('p', { class: 'quiet' }, text('mergeMany'))] : []),
+        ...(others.length ? [] : [text(page.incomplete_results ? 'mergeStopped' : 'mergeNobody')]),
+        ...(others.length && isMore ? [h('p', { class: 'quiet' }, text('mergeMany'))] : []),
       )
     }),
   )

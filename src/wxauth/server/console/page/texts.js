@@ -167,6 +167,10 @@ const TEXTS = {
   mergeTitle: ['Merge {name} with another user', '将 {name} 与另一用户合并'],
   mergeFind: ['The other user', '另一用户'],
   mergeNobody: ['Nobody else is found.', '没有找到其他用户。'],
+  mergeStopped: [
+    'Nobody else was found within a second. Search for something whole, such as an id or a phone number.',
+    '一秒内没有找到其他用户。请输入完整的 ID 或手机号。',
+  ],
   mergeMany: ['There are more. Search for something that only this person has.', '还有更多结果，请输入更精确的内容。'],
   take: ['Choose', '选择'],
   swap: ['Swap', '互换'],
