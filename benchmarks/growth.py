@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
+from random import randrange
 from time import perf_counter
 
 import asyncpg
@@ -52,7 +53,7 @@ _USER_AGENT = (
 )
 _LOGINS = Situation("login", 32, 0)
 _SPREAD = 600_011
-"""A prime, by which sessions are opened, and people log in, in another order than users came."""
+"""A prime, by which sessions are opened in another order than users came."""
 _BATCH = 500_000
 _TABLES = ("users", "identities", "sessions")
 _OPTIONS = {"shared_buffers": "1GB", "max_wal_size": "4GB", "maintenance_work_mem": "256MB", "track_io_timing": "on"}
@@ -122,10 +123,10 @@ class People:
 
     def __init__(self, known: int) -> None:
         self._known = known
-        self._returned, self._came = count(), count(int(perf_counter() * 1e6))
+        self._came = count(int(perf_counter() * 1e6))
 
     def returning(self) -> Login:
-        return _login(_openid(next(self._returned) * _SPREAD % self._known))
+        return _login(_openid(randrange(self._known)))
 
     def first(self) -> Login:
         return _login(f"oNew{next(self._came):024d}")
