@@ -29,6 +29,18 @@ def port() -> Iterator[str]:
         yield url.rpartition(":")[2]
 
 
+def test_a_service_that_lives_but_cannot_serve_is_not_ready(tmp_path: Path) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(status_code={"/livez": 200, "/readyz": 503}[scope["path"]])(scope, receive, send)
+
+    with serving(app, lifespan="off") as url:
+        env = {"WXAUTH_PORT": url.rpartition(":")[2]}
+        assert run("alive", cwd=tmp_path, env=env).returncode == 0
+        done = run("alive", "--ready", cwd=tmp_path, env=env)
+    assert done.returncode == 1
+    assert "status 503" in done.stderr
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
 def test_a_service_that_answers_is_alive(port: str, tmp_path: Path, host: str) -> None:
     done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": host, "WXAUTH_PORT": port})

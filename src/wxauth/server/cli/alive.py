@@ -10,12 +10,13 @@ from dotenv import dotenv_values
 
 
 @click.command()
-def alive() -> None:
+@click.option("--ready", is_flag=True, help="Check that it can serve, as /readyz says.")
+def alive(*, ready: bool) -> None:
     """Check that the service on this machine answers. Asks WXAUTH_HOST at WXAUTH_PORT; for health checks."""
     host, port = _address()
     connection = HTTPConnection(host, port, timeout=2)
     try:
-        connection.request("GET", "/livez")
+        connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
     except (OSError, HTTPException) as exc:
         sys.exit(f"nothing answers at {host}, port {port}: {type(exc).__name__}. 该地址无响应。")
