@@ -167,7 +167,12 @@ async def find_users(
             break
         before = floor
         is_over = monotonic() - began > seconds
-        if (is_over or size == WINDOWS[-1]) and part is not None and await _is_indexed(database, part):
+        if (
+            (is_over or size == WINDOWS[-1])
+            and part is not None
+            and len(wanted) == 1
+            and await _is_indexed(database, part)
+        ):
             # The text is in few nicknames, or these windows would have filled the page.
             del wanted["part"]
             wanted["pattern"] = f"%{_escaped(part)}%"
