@@ -1,8 +1,10 @@
 """The phone on the desk: what the simulator's server does for its page."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -11,7 +13,7 @@ from tests.asking import MakeClient, MakeServices, bearer
 from tests.dev.running import Dev, running_dev
 from tests.fakes import Clock
 from tests.processes import serving, until
-from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
 from wxauth.server.service.waits import Waits
 
@@ -187,6 +189,35 @@ def test_an_answer_that_never_came_is_not_told_as_one(code: str) -> None:
         until(lambda: wechat.get("/desk/wires/0").json()["calls"][0]["ms"] is not None)
         [call] = wechat.get("/desk/wires/0").json()["calls"]
         assert (call["status"], call["answer"]) == (None, None)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3])
+@pytest.mark.no_database
+@pytest.mark.process
+async def test_a_browser_on_the_desk_sends_a_callback_twice_where_it_is_told_to(seconds: float) -> None:
+    came = []
+
+    async def come_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append((await reader.readuntil(b"\r\n\r\n")).split()[1])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(come_back, "127.0.0.1", 0) as site:
+        back = f"http://127.0.0.1:{site.sockets[0].getsockname()[1]}/v1/authorize/wechat"
+        with serving(create_simulator()) as url:
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+                app_id = ACCOUNT["app_id"]
+                visitor = {"person": "张三", "app_id": app_id, "follows": True, "comes_twice": seconds}
+                assert (await client.post("/visitors", json=visitor)).status_code == 200
+                asked = {"appid": app_id, "redirect_uri": back, "response_type": "code", "scope": "snsapi_userinfo"}
+                page = f"{url}/connect/oauth2/authorize?{urlencode({**asked, 'state': 'a1'})}"
+                wanted = {"person": "张三", "url": page, "user_agent": "MicroMessenger", "browser": "wechat"}
+                answer = (await client.post("/desk/web-view", json=wanted)).json()
+    assert (answer["status"], answer["html"]) == (200, "ok")
+    assert len(came) == 2
+    assert came[0] == came[1]
+    assert came[0].startswith(b"/v1/authorize/wechat?code=")
 
 
 @pytest.mark.no_database

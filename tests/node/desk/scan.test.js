@@ -177,6 +177,25 @@ test('a site in the web-view is logged in to by the mini-program around it, and 
   await shown.getByRole('button', { name: '微信扫码登录' }).waitFor()
 })
 
+test("one person logs in to a site by WeChat's pages, in WeChat and on a computer", async () => {
+  const { page: phone } = await desk()
+  const shown = phone.locator('#web-page')
+  const people = new Set()
+  for (const [browser, button, amr] of [
+    ['wechat', '微信登录', 'wechat_account'],
+    ['computer', /on this computer/, 'wechat_website'],
+  ]) {
+    await phone.selectOption('#browser', browser)
+    await phone.click('#web-view button')
+    for (const name of ['微信扫码登录', button, /^允许 /]) await shown.getByRole('button', { name }).click()
+    await shown.getByText('已登录').waitFor()
+    const told = JSON.parse(await shown.locator('pre').innerText())
+    assert.deepEqual(told.amr, [amr])
+    people.add(told.sub)
+  }
+  assert.equal(people.size, 1)
+})
+
 for (const [name, options] of Object.entries({
   phone: { viewport: { width: 320, height: 640 }, userAgent: 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1) Mobile' },
   dark: { colorScheme: 'dark', locale: 'en' },

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from html import escape
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -17,7 +17,7 @@ from wxauth.server.dev.wechat.simulator import Simulator
 COMES_TWICE: Final = "X-Comes-Twice"
 """With an answer that leads to a callback: after how many seconds the browsers on the desk send it again."""
 PERSON: Final = "X-Desk-Person"
-"""Who holds a browser of the desk."""
+"""Who holds a browser of the desk, percent-encoded."""
 
 _KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
@@ -47,7 +47,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         if path != "qrconnect" and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
             return _page(f"<h1>{_ELSEWHERE}</h1>", status=400)
         asked = dict(parse_qsl(query))
-        person = request.headers.get(PERSON, request.query_params.get("person", ""))
+        person = unquote(request.headers.get(PERSON, ""))
         visitor = _visitor(visitors, person, asked["appid"]) if is_name(person) else None
         if visitor is not None and path != "qrconnect" and (visitor.follows or asked["scope"] == "snsapi_base"):
             return _sent_back(wechat, visitor, asked)

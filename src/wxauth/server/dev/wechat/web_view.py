@@ -1,59 +1,93 @@
-"""The mini-program's web-view on the desk: a small browser, for a page can choose neither user agent nor cookies."""
+"""The browsers on the desk, in WeChat, in a web-view, on a computer: a page chooses neither user agent nor cookies."""
 
+import asyncio
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Any, Final, Literal
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
+from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
 from wxauth.server.dev.wechat.controls import Person
 
-MOST_PEOPLE: Final = 50
-"""How many people's cookies are kept; the oldest go first."""
+MOST_BROWSERS: Final = 50
+"""How many browsers' cookies are kept; the oldest go first."""
 MOST_REDIRECTS: Final = 10
 
 _HERE: Final = frozenset({"127.0.0.1", "localhost"})
 _TIMEOUT: Final = 10
 """Seconds."""
+_ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
 
 
 class PageRequest(BaseModel):
-    """What `POST /desk/web-view` takes: the page that a person's web-view is to open."""
+    """What `POST /desk/web-view` takes: the page that a person's browser is to open."""
 
     model_config = ConfigDict(extra="forbid")
 
     person: Person
     url: str
     user_agent: str = Field(max_length=512)
+    """Of the person's phone."""
+    browser: Literal["web_view", "wechat", "computer"] = "web_view"
 
 
 class WebViews:
-    """The web-views of all people. Each has cookies of its own."""
+    """The browsers of all people. Each has cookies of its own."""
 
     def __init__(self) -> None:
-        self._cookies = OrderedDict[str, httpx.Cookies]()
+        self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
 
     async def open(self, wanted: PageRequest) -> dict[str, Any]:
-        """Open a page of this machine; what the web-view shows after all redirects. Raises: ValueError."""
-        headers = {"user-agent": f"{wanted.user_agent} miniProgram/wxdev", "accept": "text/html"}
+        """Open a page of this machine; what the browser shows after all redirects. Raises: ValueError."""
+        user_agents = {
+            "web_view": f"{wanted.user_agent} miniProgram/wxdev",
+            "wechat": wanted.user_agent,
+            "computer": _ON_A_COMPUTER,
+        }
+        # The simulated pages of WeChat know who holds the browser.
+        headers = {
+            "user-agent": user_agents[wanted.browser],
+            "accept": "text/html",
+            PERSON: quote(wanted.person),
+        }
+        key = (wanted.person, wanted.browser)
         async with httpx.AsyncClient(
-            cookies=self._cookies.pop(wanted.person, None),
+            cookies=self._cookies.pop(key, None),
             event_hooks={"request": [_see_that_it_is_here]},
-            follow_redirects=True,
             headers=headers,
-            max_redirects=MOST_REDIRECTS,
             timeout=_TIMEOUT,
             trust_env=False,
         ) as browser:
             try:
-                page = await browser.get(wanted.url)
+                page = await _open(browser, wanted.url)
             except (httpx.HTTPError, httpx.InvalidURL) as exc:
                 raise ValueError(f"url: {type(exc).__name__}") from None
             finally:
-                self._cookies[wanted.person] = browser.cookies
-                while len(self._cookies) > MOST_PEOPLE:
+                self._cookies[key] = browser.cookies
+                while len(self._cookies) > MOST_BROWSERS:
                     self._cookies.popitem(last=False)
         return {"url": str(page.url), "status": page.status_code, "html": page.text}
+
+
+async def _open(browser: httpx.AsyncClient, url: str) -> httpx.Response:
+    """The page at the end of all redirects. Raises: HTTPError."""
+    page = await browser.get(url)
+    for _ in range(MOST_REDIRECTS):
+        if page.next_request is None:
+            return page
+        request, twice = page.next_request, page.headers.get(COMES_TWICE)
+        if twice is None:
+            page = await browser.send(request)
+        else:
+            _, page = await asyncio.gather(browser.send(request), _later(browser, str(request.url), float(twice)))
+    raise httpx.TooManyRedirects("too many redirects")
+
+
+async def _later(browser: httpx.AsyncClient, url: str, seconds: float) -> httpx.Response:
+    await asyncio.sleep(seconds)
+    return await browser.get(url)
 
 
 async def _see_that_it_is_here(request: httpx.Request) -> None:

@@ -200,9 +200,9 @@ const TAPS = {
   closeAccount: () => push({ event: 'user_authorization_cancellation' }),
 }
 
-/** The web-view opens a page. A page that asks the mini-program gets its answer, as pages/authorize of the demo gives it. */
+/** A browser opens a page. In the web-view, a page that asks the mini-program gets its answer, as pages/authorize of the demo gives it. */
 async function browse(url) {
-  const seen = await simulated('web-view', { person: person(), url, user_agent: userAgent() })
+  const seen = await simulated('web-view', { person: person(), url, user_agent: userAgent(), browser: $('browser').value })
   const plain = seen.html.replace(/ style="[^"]*"/g, '') // which the policy of this page refuses
   const page = new DOMParser().parseFromString(plain, 'text/html')
   const asked = JSON.parse(page.querySelector('main[data-page]')?.dataset.page ?? '{}').url
