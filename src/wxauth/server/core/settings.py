@@ -556,7 +556,11 @@ class Settings(DatabaseSettings):
         ),
     ] = "camera"
     scan_rate_limit: Annotated[
-        Rate, Setting("New scans from one browser's IP address.", "每个浏览器 IP 新建扫码的次数。")
+        Rate,
+        Setting(
+            "New scans, and presses of a button that leads to WeChat's page, from one browser's IP address.",
+            "每个浏览器 IP 新建扫码与点击微信登录按钮的次数。",
+        ),
     ] = "60/minute"
     scan_client_limit: Annotated[
         Rate, Setting("New scans started by one confidential client.", "每个机密客户端新建扫码的次数。")

@@ -266,8 +266,9 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
                 app_id=app.app_id,
                 data={"client_id": visit["client_id"]},
             )
-    fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
-    log.info("site_authorized", client_id=visit["client_id"], user_id=login.user["id"], app_id=app.app_id, **fields)
+    if is_approved:
+        fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
+        log.info("site_authorized", client_id=visit["client_id"], user_id=login.user["id"], app_id=app.app_id, **fields)
     return is_approved
 
 
