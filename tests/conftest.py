@@ -5,12 +5,12 @@ import io
 import os
 import pickle
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
@@ -50,6 +50,8 @@ use_memory()
 hear_interrupts()
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+STARTS_PROGRAMS = {"foreign", "process", "wheel", *programs.MARKS.values()}
+"""The marks of tests that start something."""
 SETTINGS = {
     "apps": [APP, OTHER_APP],
     "secret_key": SECRET_KEY,
@@ -72,24 +74,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    from tests.spreading import workers_for
-
-    return workers_for(config)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from tests.spreading import Spreading
-
-    return Spreading(config, log) if config.option.dist == "load" else None
+    """How many processes: none for a few named files; else two more than processors, for some tests always wait."""
+    named = [Path(argument.partition("::")[0]) for argument in config.args]
+    if config.args_source is pytest.Config.ArgsSource.ARGS and all(path.suffix == ".py" for path in named):
+        return 0
+    return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @pytest.hookimpl(trylast=True)  # when those that do not run are gone
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):
-        from tests.spreading import sort_longest_first
-
-        sort_longest_first(items, config.workerinput["workercount"])
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: those of a browser, and those that start programs."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        seconds[item.path] += 1000 if "browser" in marks else 5 if marks & STARTS_PROGRAMS else 1
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 def pytest_collection_finish() -> None:
