@@ -164,8 +164,8 @@ def judge_server(server: Server) -> Result:
 def judge_wal(wal: Wal) -> Result | None:
     """How to write fewer whole pages to the log, or smaller ones; None if there are few.
 
-    After a checkpoint, PostgreSQL logs the whole of each page that is changed for the first time. lz4 made them half
-    as large among ten million users: 5.5 KB for a returning login in place of 13.5.
+    After a checkpoint, PostgreSQL logs the whole of each page that is changed for the first time. With lz4
+    a returning login among ten million users wrote 5.5 KB in place of 13.5.
     """
     is_compressed, is_seldom = wal["compression"] != "off", wal["checkpoint_timeout"] >= SELDOM
     if wal["page_bytes"] < MUCH_WAL or (is_compressed and is_seldom):
