@@ -3,12 +3,12 @@ import assert from 'node:assert/strict'
 import { after, afterEach, before, test } from 'node:test'
 import { Complaints, Pages } from '../browser.js'
 
-const { SERVICE_URL, SITE_URL } = process.env
+const { SERVICE_URL, SITE_URL, WECHAT_URL } = process.env
 const userAgent =
   'Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Mobile Safari/537.36 ' +
   'MMWEBID/1 MicroMessenger/8.0.60.2860 WeChat/arm64 NetType/WIFI Language/zh_CN ABI/arm64 miniProgram/wx1234567890abcdef'
 
-const complaints = new Complaints(SERVICE_URL, SITE_URL)
+const complaints = new Complaints(SERVICE_URL, SITE_URL, WECHAT_URL)
 const pages = new Pages(SERVICE_URL, complaints, { userAgent, locale: 'zh-CN', viewport: { width: 375, height: 667 } })
 before(() => pages.start())
 after(() => pages.browser.close())
@@ -77,6 +77,23 @@ test('a bridge that comes later is waited for', async () => {
   assert.match(page.url(), /\/v1\/authorize\?/)
   assert.equal(await page.getByRole('button').count(), 1)
 })
+
+for (const javaScriptEnabled of [true, false]) {
+  test(`in WeChat one button leads to its page, which is asked when it is pressed: scripts ${javaScriptEnabled}`, async () => {
+    const page = await pages.fresh({ userAgent: userAgent.replace(/ miniProgram.*/, ''), javaScriptEnabled })
+    await page.goto(`${SITE_URL}/login`)
+    assert.match(page.url(), /\/v1\/authorize\?/) // nothing has happened by itself
+    assert.equal(await page.getByRole('link').count(), 1)
+    const { width } = await page.locator('main').boundingBox()
+    assert.ok(width <= 375)
+    await page.getByRole('link', { name: '微信登录' }).click()
+    await page.fill('[name=person]', 'alice')
+    await page.getByRole('button', { name: '允许' }).click()
+    await page.getByText('已登录').waitFor()
+    assert.match(await page.textContent('pre'), /wechat_account/)
+    assert.ok(!page.url().includes('code='))
+  })
+}
 
 test('without a bridge the page shows its code after three seconds', async () => {
   const page = await shown()
