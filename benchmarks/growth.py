@@ -407,11 +407,11 @@ async def _time_sweep(database: Database) -> None:
 
 
 async def _time_vacuum(connection: asyncpg.Connection, table: str) -> None:
-    """As autovacuum would do it, with its pauses."""
+    """As autovacuum would do it, with its pauses, and with the indexes, at which it looks after some days' sweeps."""
     dead = await connection.fetchval("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = $1", table)
     await connection.execute("SET vacuum_cost_delay = 2")
     before, began = await connection.fetchval("SELECT pg_current_wal_insert_lsn()"), perf_counter()
-    await connection.execute(f"VACUUM ANALYZE {table}", timeout=3600)
+    await connection.execute(f"VACUUM (ANALYZE, INDEX_CLEANUP ON, PARALLEL 0) {table}", timeout=3600)
     took = perf_counter() - began
     wal = await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", before)
     click.echo(f"- vacuum of {table}: {dead:,} dead rows, {took:.0f} s, {wal / 1e6:,.0f} MB of WAL")
