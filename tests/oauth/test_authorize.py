@@ -337,7 +337,7 @@ async def test_where_the_browser_cannot_be_sent_back_a_page_says_so(
 
 
 @pytest.mark.parametrize(
-    ("language", "site", "came"), [("en", "Site: ", "came: "), ("zh-CN", "网站：", "收到的地址：")]
+    ("language", "site", "came"), [("en", "Site: ", "Received address: "), ("zh-CN", "网站：", "收到的地址：")]
 )
 async def test_a_redirect_uri_that_is_not_registered_is_shown_and_is_one_warning(
     shop: Site, browser: Browser, log_lines: LogLines, language: str, site: str, came: str
@@ -666,7 +666,7 @@ async def test_logging_out_at_the_site_ends_its_session_and_goes_where_it_may(
     tokens = await tokens_of(shop, browser, phone)
     answer = await log_out(tokens, post_logout_redirect_uri="https://evil.example/")
     assert (answer.status_code, "location" in answer.headers) == (200, False)
-    assert "not one that it was added with" in answer.text.replace("\n", " ")
+    assert "is not registered" in answer.text.replace("\n", " ")
     assert not await is_in(tokens)
 
     picture = "https://example.com/".ljust(2048, "x")
