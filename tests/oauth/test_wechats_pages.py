@@ -22,8 +22,10 @@ from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import Visitor
+from wxauth.server.dev.wechat.people import openid_of, unionid_of
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.service.waits import Waits
+from wxauth.server.users.merging import link_unionid
 
 IN_WECHAT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
@@ -585,6 +587,19 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
     assert (await exchanged(shop, told(location)["code"])).json()["error"] == "invalid_grant"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
     assert await rows.fetchval("SELECT count(*) FROM scans WHERE openid IS NOT NULL") == 0
+
+
+async def test_a_merge_between_code_and_token_is_followed(
+    shop: Site, get_browser: GetBrowser, make_services: MakeServices, simulator: Simulator, clock: Clock
+) -> None:
+    alice = await in_mini_program(shop.client)
+    simulator.account(PAGE).has_unionids = False
+    optional = await make_services(apps=[*APPS, {**ACCOUNT, "unionid": "optional"}])
+    location = await get_browser(at=optional).log_in()
+    ids = {"app_id": PAGE, "openid": openid_of("alice", PAGE), "unionid": unionid_of("alice")}
+    await link_unionid(optional.database, **ids, now=clock())
+    tokens = await logged_in(shop, location)
+    assert (await id_claims(shop.client, tokens["id_token"]))["sub"] == alice["user"]["id"]
 
 
 async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_sites_that_want_nearness(
