@@ -103,7 +103,7 @@ function show() {
   leave()
   const { section, id, query } = whereTo()
   const shown = frame()
-  document.body.replaceChildren(shown)
+  document.body.replaceChildren(shown, ...document.querySelectorAll('#toast')) // an act may lead to another view
   const main = shown.querySelector('main')
   const title = h('h1', { tabIndex: -1 }, text(section === 'users' && id ? 'person' : section))
   main.append(title)

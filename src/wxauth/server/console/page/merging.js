@@ -111,7 +111,8 @@ export function split(user) {
     kind: 'danger',
     onsubmit: async ({ identity, external_id }) => {
       const answer = await post(`/users/${user.id}/split`, { ...identities[identity], external_id: external_id || null })
-      toast(text('done'))
+      const isBack = (user.former_ids ?? []).includes(answer.new_user.id)
+      toast(text(isBack ? 'splitBack' : 'splitNew'))
       goTo(answer.new_user)
     },
   })

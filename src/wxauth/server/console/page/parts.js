@@ -138,11 +138,11 @@ const NOTHING = '–'
 let toastTimer
 const toaster = () => document.getElementById('toast') ?? document.body.appendChild(h('div', { id: 'toast' }))
 
-/** Show a message for a moment. */
+/** Show a message for a moment, a long one longer. */
 export function toast(message) {
   toaster().replaceChildren(h('p', { role: 'status' }, message))
   clearTimeout(toastTimer)
-  toastTimer = setTimeout(() => toaster().replaceChildren(), 5000)
+  toastTimer = setTimeout(() => toaster().replaceChildren(), Math.max(5000, 100 * message.length))
 }
 
 /** A button that acts without asking first. */

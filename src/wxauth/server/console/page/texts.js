@@ -192,6 +192,11 @@ const TEXTS = {
     'This identity, and the others with its unionid, become a user of their own. If a merge brought exactly these, the new user has the former id again. Name, picture, number and consents stay here. The sessions of these identities end.',
     '该身份及与其 unionid 相同的身份将成为独立用户。若它们正是某次合并带来的，新用户恢复原 ID。昵称、头像、手机号和同意记录留在此用户，这些身份的会话将结束。',
   ],
+  splitBack: ['The new user has its former id again.', '新用户已恢复原 ID。'],
+  splitNew: [
+    'The new user has a new id. If a merge was to be undone, this was the other identity: merge them again, and split that one.',
+    '新用户的 ID 是新的。若要撤销合并，拆出的是另一个身份：请重新合并，再拆分另一个。',
+  ],
   identity: ['Identity', '身份'],
   externalIdLeaves: ['External id that goes along', '随之带走的外部 ID'],
   erase: ['Erase', '彻底删除'],
