@@ -352,7 +352,7 @@ async def test_a_callback_that_was_sent_to_somebody_logs_nobody_in(
     assert await victim.come_back(url) == OVER
     assert (asked(simulator), await people(rows)) == (0, 0)
     page = await victim.get(OVER)
-    assert (page.status_code, "begin anew" in page.text or "重新开始" in page.text) == (404, True)
+    assert (page.status_code, "go back to the site" in page.text or "回到网站" in page.text) == (404, True)
     assert "code" in told(await attacker.come_back(url)), "another browser's try has not spent the state"
 
 
