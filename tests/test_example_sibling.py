@@ -24,7 +24,7 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[1]
 READMES = [
-    part.partition("## What happens to users")[0].partition("## 用户发生变化时")[0]
+    part.partition("## Events about users")[0].partition("## 用户发生变化时")[0]
     for part in (ROOT / "examples/sibling/README.md").read_text().split("## 中文")
 ]
 """As far as it is about tokens: what follows is in test_example_sibling_events.py."""
