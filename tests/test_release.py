@@ -1,9 +1,11 @@
 """What is published: checked as the package index would, and only where version and changelog agree."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 import yaml
 
 import wxauth
-from tests.test_packaging import metadata
+from tests.programs import needs
+from tests.test_packaging import PROJECT, metadata
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+PACKAGE_FILES = ("package.json", "package-lock.json")
 ON_MAIN = "git merge-base --is-ancestor HEAD origin/main"
 DATED = f"## [{wxauth.__version__}] - 2026-12-01"
 
@@ -57,7 +61,27 @@ def test_wheel_and_source_distribution_pass_the_checks(release: Release, tmp_pat
         f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/docs/http.md#the-life-of-a-session" in shown
     )
     assert f"https://git.example.com/wxauth/wxauth/raw/v{wxauth.__version__}/docs/desk.png" in shown
-    assert (tmp_path / "project/README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+    urls = dict(line.split(", ") for line in metadata(wheel).get_all("Project-URL"))
+    assert urls["Repository"] == "https://git.example.com/wxauth/wxauth"
+    assert urls["Changelog"] == f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/CHANGELOG.md"
+    for changed in ("README.md", "pyproject.toml", "clients/node/README.md", "clients/node/package.json"):
+        assert (tmp_path / "project" / changed).read_bytes() == (ROOT / changed).read_bytes()
+
+
+@pytest.mark.wheel
+@pytest.mark.node
+def test_the_guard_for_node_is_packed_with_links_that_lead_back(release: Release, tmp_path: Path) -> None:
+    needs("npm")
+    done = release(f"v{wxauth.__version__}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(tmp_path / f"project/build/wxauth-guard-{wxauth.__version__}.tgz") as package:
+        shown, described = (package.extractfile(f"package/{name}") for name in ("README.md", "package.json"))
+        assert not re.findall(r"\]\((?!https:)([^)]*)\)", shown.read().decode())
+        assert json.load(described)["repository"] == {
+            "type": "git",
+            "url": "git+https://git.example.com/wxauth/wxauth.git",
+            "directory": "clients/node",
+        }
 
 
 @pytest.mark.wheel
@@ -72,6 +96,13 @@ def test_a_version_without_a_date_is_refused(release: Release) -> None:
     done = release(f"v{wxauth.__version__}", heading=f"## [{wxauth.__version__}] - unreleased")
     assert done.returncode == 1
     assert "has no date" in done.stderr
+
+
+def test_every_package_has_this_version() -> None:
+    package, lock = (json.loads((ROOT / "clients/node" / name).read_text()) for name in PACKAGE_FILES)
+    kubernetes = yaml.safe_load((ROOT / "deploy/kubernetes/kustomization.yaml").read_text())
+    named = [package["version"], lock["version"], lock["packages"][""]["version"], kubernetes["images"][0]["newTag"]]
+    assert [PROJECT["version"], *named] == [wxauth.__version__] * 5
 
 
 def test_the_changelog_begins_with_this_version() -> None:
