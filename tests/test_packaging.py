@@ -16,6 +16,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -415,6 +416,13 @@ def test_the_locks_have_what_the_project_names() -> None:
     for lock, requirements in named.items():
         names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} - {"wxauth"}
         assert names <= set(pins(ROOT / lock))
+
+
+def test_dependabot_renews_the_locks_of_npm_that_scripts_lock_does() -> None:
+    configured = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    [npm] = [update for update in configured if update["package-ecosystem"] == "npm"]
+    folders = re.search(r"^for folder in (.*); do$", (ROOT / "scripts/lock").read_text(), re.MULTILINE)[1].split()
+    assert sorted(npm["directories"]) == sorted(f"/{folder}" for folder in folders)
 
 
 def dockerfile() -> list[list[str]]:
