@@ -18,14 +18,13 @@ pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 
 def test_the_guard_is_tested_with_the_versions_named(page: Path) -> None:
-    guard = page.read_text().split("\n## ")[2]
-    named = dict(re.findall(r"^\| ([a-z-]+) \| (\d\S* \| \d\S*) \|$", guard, re.MULTILINE))
+    packages = table(page, "package|软件包")
+    assert [name for name, _, _ in packages] == [Requirement(line).name for line in PROJECT["dependencies"]]
     lowest, newest = (pins(ROOT / f"requirements-guard-{end}.lock") for end in ("lowest", "newest"))
-    assert list(named) == [Requirement(line).name for line in PROJECT["dependencies"]]
-    for name, numbers in named.items():
-        oldest, latest = numbers.split(" | ")
-        assert lowest[name] == oldest, name
-        assert newest[name].startswith(f"{latest}."), f"{name}: the newest is {newest[name]}"
+    for name, oldest, latest in packages + table(page, "framework|框架"):
+        least, most = (re.match(r"[\d.]+", number)[0] for number in (oldest, latest))
+        assert f"{lowest[name]}.".startswith(f"{least}."), f"{name}: the oldest is {lowest[name]}"
+        assert newest[name].startswith(f"{most}."), f"{name}: the newest is {newest[name]}"
 
 
 def test_the_service_is_tested_with_the_postgresqls_named(page: Path) -> None:
