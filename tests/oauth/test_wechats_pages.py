@@ -15,7 +15,8 @@ import pytest
 from tests.admins import make_admin
 from tests.asking import LogLines, MakeClient, MakeServices, bearer, until
 from tests.fakes import Clock, Secrets
-from tests.oauth.conftest import CALLBACK, EDGE, AddSite, Site
+from tests.oauth import test_web_view as web_view
+from tests.oauth.conftest import CALLBACK, EDGE, AddSite, Phone, Site
 from tests.oauth.test_authorize import ASKED, exchanged, id_claims
 from tests.sweeps import Sweep
 from wxauth.server.console.sessions import add_console_as_site
@@ -193,18 +194,58 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(
     assert "access_token" in again
 
 
-async def test_one_person_by_every_door_in_any_order_is_one_user(
-    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection
+async def test_one_person_by_all_five_doors_in_any_order_is_one_user(
+    shop: Site, get_browser: GetBrowser, clock: Clock, rows: asyncpg.Connection
 ) -> None:
-    for first, person in (("website", "alice"), ("account", "bob")):
-        await logged_in(shop, await get_browser(first, person).log_in())
-        await shop.client.post("/v1/login", json={"code": person, "app_id": MOBILE_APP["app_id"]})
-        await in_mini_program(shop.client, person)
-        await logged_in(shop, await get_browser("account", person).log_in())
-        await logged_in(shop, await get_browser("website", person).log_in())
-    assert await rows.fetchval("SELECT count(*) FROM users") == 2
-    assert await rows.fetchval("SELECT count(*) FROM identities") == 8
-    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE client_id IS NULL") == 4
+    async def log_in(person: str, app_id: str) -> dict[str, Any]:
+        answer = await shop.client.post("/v1/login", json={"code": person, "app_id": app_id})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def known_to_site(location: str) -> str:
+        claims = await shop.client.get("/v1/userinfo", headers=bearer(await logged_in(shop, location)))
+        return claims.json()["sub"]
+
+    async def in_an_app(person: str, app_id: str) -> str:
+        return (await log_in(person, app_id))["user"]["id"]
+
+    async def in_web_view(person: str, app_id: str) -> str:
+        phone = Phone(shop.client, await log_in(person, app_id), lambda: person)
+        page = await get_browser(web_view.WEB_VIEW).get(f"/v1/authorize?{urlencode(ASKED)}")
+        _, query = web_view.opened_by(page)
+        return await known_to_site((await web_view.answer(phone, **query)).json()["redirect_to"])
+
+    async def in_wechat(person: str, _: str) -> str:
+        return await known_to_site(await get_browser("account", person).log_in())
+
+    async def on_a_computer(person: str, _: str) -> str:
+        return await known_to_site(await get_browser("website", person).log_in())
+
+    doors = (
+        (in_an_app, MINI, "mini_program"),
+        (in_web_view, APPS[1]["app_id"], "mini_program"),  # another one, so that the web-view may be first too
+        (in_wechat, PAGE, "official_account"),
+        (on_a_computer, COMPUTER, "website"),
+        (in_an_app, MOBILE_APP["app_id"], "mobile_app"),
+    )
+    turned = [doors[number:] + doors[:number] for number in range(len(doors))]
+    orders = [*turned, *(order[::-1] for order in turned)]
+    with Sweep() as cases:
+        for number, order in enumerate(orders):
+            with cases.case(*(f"{door.__name__}({kind})" for door, _, kind in order)):
+                person, users = f"person-{number}", set()
+                for door, app_id, _ in order:
+                    users.add(await door(person, app_id))
+                    clock.advance(seconds=20)
+                headers = bearer(await log_in(person, MINI))
+                me = (await shop.client.get("/v1/me", headers=headers)).json()
+                assert (users, me["unionid"]) == ({me["id"]}, unionid_of(person))
+                identities = (await shop.client.get("/v1/me/identities", headers=headers)).json()["items"]
+                assert [(it["app_id"], it["kind"], it["openid"]) for it in identities] == [
+                    (app_id, kind, openid_of(person, app_id)) for _, app_id, kind in order
+                ]
+    assert await rows.fetchval("SELECT count(*) FROM users") == len(orders)
+    assert await rows.fetchval("SELECT count(*) FROM unionids") == len(orders)
 
 
 async def test_wechats_page_is_asked_with_its_parameters_in_its_order(
