@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from tests.asking import bearer
 from tests.clients import add_client
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
+from tests.foreign import test_relying_parties as foreign
 from tests.oauth.conftest import CALLBACK, CAMERA, Phone, Site
 from tests.oauth.test_authorize import Browser, exchanged, sent
 from tests.processes import PATIENCE, Running, free_port, serving, until
 from tests.programs import needs, needs_node
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
-from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 
@@ -161,9 +163,11 @@ class Front:
 
 
 @contextmanager
-def caddy_before(addresses: list[str], folder: Path, *, policy: str = POLICY) -> Iterator[tuple[Running, str]]:
+def caddy_before(
+    addresses: list[str], folder: Path, *, policy: str = POLICY, port: int | None = None
+) -> Iterator[tuple[Running, str]]:
     """Caddy in front of these replicas, which takes one for each request by this policy; and its URL."""
-    port = free_port()
+    port = port or free_port()
     env = {
         "SITE": f"http://127.0.0.1:{port}",
         "BIND": "127.0.0.1",
@@ -188,8 +192,15 @@ def policy() -> str:
 def front(tmp_path: Path, database_url: str, policy: str) -> Iterator[Front]:
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
+        port = free_port()
         settings = settings_from(
-            Settings, database_url=database_url, apps=APPS, secret_key=SECRET_KEY, wechat_base_url=wechat_url
+            Settings,
+            database_url=database_url,
+            apps=[*APPS, ACCOUNT, WEBSITE],
+            secret_key=SECRET_KEY,
+            wechat_base_url=wechat_url,
+            wechat_open_url=wechat_url,
+            issuer=f"http://127.0.0.1:{port}",
         )
         replicas, addresses = [], []
         for _ in REPLICAS:
@@ -199,7 +210,7 @@ def front(tmp_path: Path, database_url: str, policy: str) -> Iterator[Front]:
             url = replica.enter_context(serving(create_app(build_services(settings)), **options))
             replicas.append(replica)
             addresses.append(url.removeprefix("http://"))
-        caddy, url = stack.enter_context(caddy_before(addresses, tmp_path, policy=policy))
+        caddy, url = stack.enter_context(caddy_before(addresses, tmp_path, policy=policy, port=port))
         yield Front(url, caddy, replicas, addresses)
 
 
@@ -255,6 +266,28 @@ async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, servic
             "denied": "0",
             "expired": "0",
         }
+
+
+@pytest.mark.proxy
+@pytest.mark.parametrize("policy", ["lb_policy round_robin\nheader_down Replica {upstream_hostport}"], ids=["in_turn"])
+@pytest.mark.parametrize("way", [foreign.in_wechat, foreign.in_web_view, foreign.on_a_computer])
+async def test_each_step_of_a_login_with_authlib_is_another_replicas(
+    front: Front, services: Services, way: foreign.Way
+) -> None:
+    apps = {"account_app_id": ACCOUNT["app_id"], "website_app_id": WEBSITE["app_id"]}
+    uris = {"title": "Shop", "redirect_uris": [foreign.CALLBACK]}
+    credentials = await add_client(services.database, "shop", **uris, **apps, now=services.clock())
+    served: list[str] = []
+
+    async def note(answer: httpx.Response) -> None:
+        served.extend(answer.headers.get_list("replica"))  # none is with an answer of WeChat's
+
+    async with httpx.AsyncClient(
+        base_url=front.url, timeout=20, verify=False, trust_env=False, event_hooks={"response": [note]}
+    ) as browser:
+        await foreign.come_and_go_with_authlib(browser, credentials.client_id, credentials.client_secret, way)
+    assert len(set(served)) == len(REPLICAS)
+    assert all(one != next_one for one, next_one in pairwise(served)), served
 
 
 @pytest.mark.proxy

@@ -114,34 +114,42 @@ async def on_a_computer(browser: httpx.AsyncClient, url: str, phone: dict[str, s
     return await by_wechats_page(browser, url, "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/141.0.0.0")
 
 
+Way = Callable[[httpx.AsyncClient, str, dict[str, str]], Awaitable[str]]
+
+
+async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret: str | None, way: Way) -> None:
+    """Alice logs in to the site this way, and is known there, until the site gives her tokens back."""
+    metadata: dict[str, Any] = (await browser.get("/.well-known/openid-configuration")).json()
+    login = (await browser.post("/v1/login", json={"code": "alice"})).json()
+    phone = {"Authorization": f"Bearer {login['access_token']}"}
+    site = AsyncOAuth2Client(
+        client_id=name,
+        client_secret=secret,
+        token_endpoint_auth_method="none" if secret is None else "client_secret_basic",
+        scope="openid profile",
+        redirect_uri=CALLBACK,
+        code_challenge_method="S256",
+        trust_env=False,
+        event_hooks=browser.event_hooks,
+    )
+    url, state = site.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
+    token: OAuth2Token = await site.fetch_token(
+        metadata["token_endpoint"],
+        authorization_response=await way(browser, url, phone),
+        state=state,
+        code_verifier=VERIFIER,
+    )
+    told = (await site.get(metadata["userinfo_endpoint"])).json()
+    assert told["sub"] == login["user"]["id"]
+    again = await site.refresh_token(metadata["token_endpoint"], refresh_token=token["refresh_token"])
+    assert again["refresh_token"] != token["refresh_token"]
+    await site.revoke_token(metadata["revocation_endpoint"], token=again["refresh_token"])
+    assert (await site.get(metadata["userinfo_endpoint"])).status_code == 401
+    await site.aclose()
+
+
 @pytest.mark.parametrize("way", [by_scan, in_web_view, in_wechat, on_a_computer])
 @pytest.mark.parametrize("name", ["shop", "page"])
-async def test_authlib(world: dict[str, str], name: str, way: Callable[..., Awaitable[str]]) -> None:
-    service = world["SERVICE_URL"]
-    async with httpx.AsyncClient(base_url=service, trust_env=False) as browser:
-        metadata: dict[str, Any] = (await browser.get("/.well-known/openid-configuration")).json()
-        login = (await browser.post("/v1/login", json={"code": "alice"})).json()
-        phone = {"Authorization": f"Bearer {login['access_token']}"}
-        site = AsyncOAuth2Client(
-            client_id=name,
-            client_secret=world["SHOP_SECRET"] if name == "shop" else None,
-            token_endpoint_auth_method="client_secret_basic" if name == "shop" else "none",
-            scope="openid profile",
-            redirect_uri=CALLBACK,
-            code_challenge_method="S256",
-            trust_env=False,
-        )
-        url, state = site.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
-        token: OAuth2Token = await site.fetch_token(
-            metadata["token_endpoint"],
-            authorization_response=await way(browser, url, phone),
-            state=state,
-            code_verifier=VERIFIER,
-        )
-        told = (await site.get(metadata["userinfo_endpoint"])).json()
-        assert told["sub"] == login["user"]["id"]
-        again = await site.refresh_token(metadata["token_endpoint"], refresh_token=token["refresh_token"])
-        assert again["refresh_token"] != token["refresh_token"]
-        await site.revoke_token(metadata["revocation_endpoint"], token=again["refresh_token"])
-        assert (await site.get(metadata["userinfo_endpoint"])).status_code == 401
-        await site.aclose()
+async def test_authlib(world: dict[str, str], name: str, way: Way) -> None:
+    async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
+        await come_and_go_with_authlib(browser, name, world["SHOP_SECRET"] if name == "shop" else None, way)
