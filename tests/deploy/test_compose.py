@@ -1,5 +1,6 @@
 """`deploy/compose`: the file by the Compose specification, its secrets, and Caddy in front of two replicas."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -27,7 +28,8 @@ from tests.foreign import test_relying_parties as foreign
 from tests.oauth.conftest import CALLBACK, CAMERA, Phone, Site
 from tests.oauth.test_authorize import Browser, exchanged, sent
 from tests.processes import PATIENCE, Running, free_port, serving, until
-from tests.programs import needs, needs_node
+from tests.programs import needs, needs_node, run_node_tests
+from wxauth.server.clients import clients
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
 from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
@@ -40,6 +42,12 @@ COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 APP = {"APP_ID": "wx1a2b3c4d5e6f7a8b", "APP_SECRET": "0123456789abcdef0123456789abcdef"}
 REPLICAS = ("wxauth-1", "wxauth-2")
 POLICY = "lb_policy random"
+SITE = {
+    "title": "Shop",
+    "redirect_uris": [foreign.CALLBACK],
+    "account_app_id": ACCOUNT["app_id"],
+    "website_app_id": WEBSITE["app_id"],
+}
 
 
 @pytest.mark.node
@@ -274,9 +282,7 @@ async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, servic
 async def test_each_step_of_a_login_with_authlib_is_another_replicas(
     front: Front, services: Services, way: foreign.Way
 ) -> None:
-    apps = {"account_app_id": ACCOUNT["app_id"], "website_app_id": WEBSITE["app_id"]}
-    uris = {"title": "Shop", "redirect_uris": [foreign.CALLBACK]}
-    credentials = await add_client(services.database, "shop", **uris, **apps, now=services.clock())
+    credentials = await add_client(services.database, "shop", **SITE, now=services.clock())
     served: list[str] = []
 
     async def note(answer: httpx.Response) -> None:
@@ -288,6 +294,18 @@ async def test_each_step_of_a_login_with_authlib_is_another_replicas(
         await foreign.come_and_go_with_authlib(browser, credentials.client_id, credentials.client_secret, way)
     assert len(set(served)) == len(REPLICAS)
     assert all(one != next_one for one, next_one in pairwise(served)), served
+
+
+@pytest.mark.proxy
+@pytest.mark.node
+@pytest.mark.parametrize("policy", ["lb_policy round_robin"])
+async def test_openid_client_completes_each_flow_at_replicas_in_turn(front: Front, services: Services) -> None:
+    options, now = {**SITE, "logout_uris": ["http://127.0.0.1/bye"]}, services.clock()
+    shop = await add_client(services.database, "shop", device=True, **options, now=now)
+    page = clients.asked_for("page", {**options, "is_public": True})
+    await clients.add_client(services.database, page, now=now)
+    env = {"SERVICE_URL": front.url, "SHOP_SECRET": shop.client_secret}
+    await asyncio.to_thread(run_node_tests, "oauth/relying_party.test.js", env)
 
 
 @pytest.mark.proxy
