@@ -169,6 +169,7 @@ async def test_the_trail_tells_once_a_day_to_whom_a_token_was_given(
     shipping = await add_sibling("shipping")
     for auth in ({}, {}, {"auth": shipping}, {"auth": shipping}):
         await read(**auth)
+        clock.advance(seconds=1)
     clock.advance(seconds=LIFETIME)
     await read()
     clock.advance(days=1)
