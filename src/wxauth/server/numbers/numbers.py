@@ -13,20 +13,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from wxauth.errors import StorageUnavailable
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, reason_of
-from wxauth.server.core.logs import get_logger
+from wxauth.server.core.database import Database
+from wxauth.server.core.storing import keep_storing, store_last
 from wxauth.server.numbers.rows import DayRow, numbers_of, store_numbers, sum_up, totals
 
 STORE_PAUSE: Final = 5.0
 """Seconds between two times that what was counted is stored."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
 """An hour's rows become one after this. By then no process counts it, even after days without a database."""
-FAREWELL: Final = 2.0
-"""Seconds for the last store when the service ends."""
-
-log = get_logger()
+_FAILED: Final = "numbers_not_stored"
 
 
 @dataclass(slots=True)
@@ -89,14 +85,7 @@ class Numbers:
 
     async def keep_storing(self) -> None:
         """Store the counts for ever, through outages."""
-        while True:
-            await asyncio.sleep(self._store_pause)
-            try:
-                await self.store()
-            except StorageUnavailable as exc:
-                log.warning("numbers_not_stored", reason=reason_of(exc))
-            except Exception:
-                log.exception("numbers_not_stored")
+        await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
 
     async def sum_up(self) -> None:
         """Make one row of each hour that is long over. Raises: StorageUnavailable."""
@@ -104,11 +93,7 @@ class Numbers:
 
     async def aclose(self) -> None:
         """Store the last counts, if that takes only a moment."""
-        try:
-            async with asyncio.timeout(FAREWELL):
-                await self.store()
-        except (TimeoutError, StorageUnavailable):
-            log.warning("numbers_not_stored", reason="the service has ended")
+        await store_last(self.store, failed=_FAILED)
 
     async def _store(self) -> None:
         counted = {hour: it for hour, it in self._hours.items() if not it.is_stored}

@@ -11,12 +11,12 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from wxauth.errors import StorageUnavailable, WxAuthError
+from wxauth.errors import WxAuthError
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, reason_of
+from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import network_of
-from wxauth.server.core.logs import get_logger
+from wxauth.server.core.storing import keep_storing, store_last
 from wxauth.server.refusals.rows import RefusalRow, RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page
 
@@ -26,14 +26,11 @@ AT_MOST: Final = 100
 """How many are noted in a second. More are only counted."""
 IN_MEMORY: Final = 1000
 """How many wait to be stored, while the database is slow. More are only counted."""
-FAREWELL: Final = 2.0
-"""Seconds for the last store when the service ends."""
 
+_FAILED: Final = "refusals_not_stored"
 _APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERRCODE: Final = 2**31 - 1
 """What the column takes. WeChat's are far smaller."""
-
-log = get_logger()
 
 
 class Dropped(StrEnum):
@@ -112,22 +109,11 @@ class Refusals:
 
     async def keep_storing(self) -> None:
         """Store what is noted for ever, through outages."""
-        while True:
-            await asyncio.sleep(self._store_pause)
-            try:
-                await self.store()
-            except StorageUnavailable as exc:
-                log.warning("refusals_not_stored", reason=reason_of(exc))
-            except Exception:
-                log.exception("refusals_not_stored")
+        await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
 
     async def aclose(self) -> None:
         """Store the last ones, if that takes only a moment."""
-        try:
-            async with asyncio.timeout(FAREWELL):
-                await self.store()
-        except (TimeoutError, StorageUnavailable):
-            log.warning("refusals_not_stored", reason="the service has ended")
+        await store_last(self.store, failed=_FAILED)
 
 
 async def list_refusals(
