@@ -182,4 +182,4 @@ class Delivery(SQLModel, table=True):
     next_at: datetime | None = Field(sa_type=TIME)
     at: datetime = Field(sa_type=TIME)
     priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
-    """See `Priority` in `siblings/webhook_rows.py`; the lowest goes first."""
+    """See `Priority` in `events/webhook_rows.py`; the lowest goes first."""
