@@ -144,13 +144,16 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
         ("::ffff:8.8.8.8", False, True),
         ("2002:808:808::1", False, True),
         ("2002:a00:1::1", False, False),
-        ("64:ff9b:1:fffe::10.0.0.1", False, False),
-        ("64:ff9b:1:fffe::8.8.8.8", False, True),
+        ("64:ff9b::10.0.0.1", False, False),
+        ("64:ff9b::8.8.8.8", False, True),
         ("100.64.0.1", False, True),
         ("100.100.100.199", False, True),
         ("100.100.100.200", True, True),
         ("fe80::1%eth0", True, True),
         ("2001::5601:5601", True, True),
+        ("2a01:4f8:0:64::8.8.8.8", False, True),
+        ("2a01:4f8:0:64::169.254.169.254", True, True),
+        ("2a01:4f8::5efe:100.100.100.200", True, True),
     ],
 )
 def test_what_an_address_counts_as(address: str, https: bool, http: bool) -> None:
