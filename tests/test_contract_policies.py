@@ -86,7 +86,6 @@ class Service:
     async def events(self) -> list[tuple[str, str, Body]]:
         """Type, actor and data of each, when all is done that goes on behind the answers."""
         await self.services.background.drain()
-        await self.services.promises.drain()
         rows = await self.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
         return [(row["type"], row["actor"], json.loads(row["data"])) for row in rows]
 
@@ -259,8 +258,8 @@ async def test_what_an_administrator_has_decided_meanwhile_counts(
     assert [kind for kind, _, _ in await service.events()] == events
 
 
-async def test_a_ban_that_the_database_does_not_take_is_tried_again(
-    make_service: MakeService, database_url: str, rows: asyncpg.Connection, log_lines: LogLines
+async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
+    make_service: MakeService, database_url: str
 ) -> None:
     async with Proxy(database_url) as proxy:
         service = await make_service(risk_policy="block", database_url=proxy.url)
@@ -270,23 +269,9 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(
         await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await proxy.accept()
+        problem_of(await service.try_to_log_in("risky-4"), "wechat_user_blocked", 403)
         assert [kind for kind, _, _ in await service.events()] == ["user.banned", "session.ended"]
         problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
-    assert [line["what"] for line in told(log_lines, "promise_put_off")] == ["ban"]
-
-
-async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
-    make_service: MakeService, database_url: str, log_lines: LogLines
-) -> None:
-    async with Proxy(database_url) as proxy:
-        service = await make_service(risk_policy="block", database_url=proxy.url)
-        service.simulator.fail(RISK, slow=0.4)
-        login = asyncio.create_task(service.try_to_log_in("risky-4"))
-        await until(lambda: bool(service.simulator.calls_of(RISK)))
-        await proxy.refuse()
-        problem_of(await login, "storage_unavailable", 503)
-        await service.services.promises.aclose()
-    assert [line["what"] for line in told(log_lines, "promise_lost")] == ["ban"]
 
 
 async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:

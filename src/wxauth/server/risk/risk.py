@@ -1,7 +1,7 @@
 """What is made of WeChat's opinion of newcomers: nothing, an event, or a ban.
 
-A newcomer is unjudged until WeChat has said the risk, and until then each login asks. So nobody passes by logging in
-several times at once, here or at another replica, nor by a first login at which WeChat was slow.
+A newcomer is unjudged until WeChat's answer is stored, and until then each login asks. So nobody passes by logging in
+several times at once, here or at another replica, nor by a first login at which WeChat was slow or the database away.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.promises import Promises
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
@@ -31,10 +30,6 @@ from wxauth.server.wechat.opinions import Opinions
 
 BLOCKED_RANK: Final = 4
 """The risk at which WeChat says to block. At any other but 0 it says to look closer."""
-BAN_PATIENCE: Final = 600.0
-"""Seconds for which a ban is retried while the database is away."""
-
-_BAN: Final = "ban"
 
 log = get_logger()
 
@@ -58,7 +53,6 @@ class Risk:
         opinions: What WeChat thinks.
         clock: The time.
         background: Does what decides nothing.
-        promises: Keeps the bans that the database did not take.
         policy: What is made of a newcomer's risk.
         roles_at_sign_up: The roles that people have by signing up.
     """
@@ -70,7 +64,6 @@ class Risk:
         clock: Clock,
         *,
         background: Background,
-        promises: Promises,
         policy: Policy,
         roles_at_sign_up: Callable[[], AbstractSet[str]] = frozenset,
     ) -> None:
@@ -79,7 +72,6 @@ class Risk:
         self._opinions = opinions
         self._clock = clock
         self._background = background
-        self._promises = promises
         self.is_noted = policy != "off"
         """Whether WeChat is asked about newcomers."""
         self.decides = policy == "block"
@@ -91,7 +83,7 @@ class Risk:
         """Ban a newcomer of the highest risk, note any other; whoever waits for it must use asyncio.shield.
 
         Logins of one person at the same time share one verdict. It goes on though all of them hang up. Raises
-        StorageUnavailable where the ban is still to be stored.
+        StorageUnavailable if it cannot be stored: the next login asks again.
         """
         user_id = person.user_id
         judging = self._judging.get(user_id)
@@ -123,7 +115,7 @@ class Risk:
         if rank is None:
             # Another replica may have stored the verdict meanwhile.
             return Verdict.BANNED if await is_banned(self._database, person.user_id) else Verdict.LET_IN
-        if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
+        if rank == BLOCKED_RANK and await self._ban(person, rank):
             return Verdict.BLOCKED
         if rank:
             self._later(person, partial(self._note, person, rank))
@@ -145,15 +137,6 @@ class Risk:
             is_blocked = rank == BLOCKED_RANK and self.decides
             self._opinions.observe("risk", person.app_id, "blocked" if is_blocked else "flagged" if rank else "pass")
         return rank
-
-    async def _ban_now_or_later(self, person: Person, rank: int) -> bool:
-        ban = partial(self._ban, person, rank)
-        try:
-            return await ban()
-        except (Exception, asyncio.CancelledError) as exc:
-            fields = {"user_id": person.user_id, "app_id": person.app_id, "risk_rank": rank}
-            self._promises.put_off(_BAN, person.user_id, ban, failure=exc, patience=BAN_PATIENCE, **fields)
-            raise
 
     async def _ban(self, person: Person, rank: int) -> bool:
         """Ban a newcomer, unless an administrator has given them a role meanwhile, and so trusts them.
