@@ -1,4 +1,4 @@
-"""What a sibling service imports to accept wxauth's access tokens.
+"""The guard: other services import it to accept wxauth's access tokens.
 
 guard = BearerGuard(issuer="https://auth.example.com", audience="wxauth")
 

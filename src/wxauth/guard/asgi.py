@@ -13,19 +13,17 @@ from wxauth.problems import answer_problem
 
 
 class BearerMiddleware:
-    """Lets HTTP requests and WebSockets through that carry a good access token.
+    """Passes on HTTP requests and WebSockets that carry a valid access token, and refuses others as the guard does.
 
-    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. Other requests are refused as
-    by the guard itself. CORS middleware belongs outside this one: a browser's preflight carries no token, and a refusal
-    needs the CORS headers, too.
+    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. CORS middleware belongs
+    outside this one: a browser's preflight carries no token, and a refusal needs the CORS headers, too.
 
     Args:
         app: The app to guard.
         guard: Checks the tokens.
         roles: The user must have every one of these.
-        public: Paths that need no token, each as it stands in the routes of `app`, and compared exactly. There are no
-            patterns: to leave a whole branch open, guard the others. If the server does not give the path as it was
-            sent (ASGI's `raw_path`), no path is public.
+        public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
+            patterns. If the server does not pass on the path as it was sent (ASGI's `raw_path`), no path is public.
 
     Raises: ValueError, for a public path that does not begin with a slash.
     """
@@ -54,8 +52,8 @@ class BearerMiddleware:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
-        # Litestar and other dispatchers cut a handler's mount point off the path. What is left may look like a public
-        # path. Only the path as it was sent can tell.
+        # Litestar and other dispatchers cut a handler's mount point off the path, and the rest may look like a public
+        # path. So the path as it was sent must be public, too.
         sent = scope.get("raw_path")
         return sent is not None and _path_in_app(scope, unquote(sent)) == path
 

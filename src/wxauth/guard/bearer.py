@@ -22,21 +22,21 @@ _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
 class BearerGuard(SecurityBase):
-    """Lets requests with a good access token through, in HTTP and WebSocket routes.
+    """Admits requests with a valid access token, in HTTP and WebSocket routes.
 
-    Tokens are checked off-line: the issuer is asked for its public keys now and then, never about a token. A refusal is
-    answered as `application/problem+json`, for which nothing has to be registered with the app.
+    Tokens are checked offline: the guard fetches the issuer's public keys now and then, and never asks about a token.
+    A refusal is answered as `application/problem+json`. The app need not register a handler for it.
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
         audience: The audience that `aud` must name.
-        internal_url: Where the issuer's keys are read inside your own network, plain http allowed, such as
-            `http://wxauth:8000`. The metadata there must still name the public issuer.
-        keys: Where verification keys come from, in place of the issuer's metadata.
+        internal_url: URL inside your own network from which the issuer's keys are read, such as `http://wxauth:8000`.
+            Plain http is allowed. The metadata there must still name the public issuer.
+        keys: Source of verification keys, in place of the issuer's metadata.
         clock: The time, in epoch seconds.
 
-    Raises: ValueError, for an issuer or audience that no token can be compared with, and for an internal URL that has
-        more than host and path, or is given beside keys.
+    Raises: ValueError, if issuer or audience is not a non-empty string, if a URL has more than host and path, if the
+        issuer is neither https nor on loopback, or if both internal_url and keys are given.
     """
 
     model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
@@ -61,9 +61,9 @@ class BearerGuard(SecurityBase):
         self._clock = clock
 
     async def verify(self, token: str) -> Principal:
-        """The user behind a token that did not come in a request's header.
+        """Check a token that did not come in a request's header, and return its user.
 
-        The guard does not answer these errors for the caller, not even in a route: catch them, or register
+        The guard does not turn these errors into an answer, not even in a route: catch them, or register
         `wxauth.problems.answer_problem` for `WxAuthError`.
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
@@ -73,8 +73,8 @@ class BearerGuard(SecurityBase):
     def verify_sync(self, token: str) -> Principal:
         """As `verify`, for threads and WSGI: it needs no event loop, and shares its keys with `verify`.
 
-        It may wait for the issuer, so in a coroutine call `verify`. Keys that were given to the guard must have
-        `find_sync`.
+        It may block while the issuer answers: in a coroutine, call `verify`. If the guard was given `keys`, they must
+        have `find_sync`.
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
@@ -93,7 +93,7 @@ class BearerGuard(SecurityBase):
             raise
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """A dependency that also demands every one of these roles. It returns the `Principal`."""
+        """Make a dependency that also requires all of these roles. It returns the `Principal`."""
         demanded = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
@@ -108,9 +108,12 @@ class BearerGuard(SecurityBase):
 
 
 def bearer_token(*authorizations: str | None) -> str:
-    """The token in the `Authorization` header, of which a framework gives one, None, or a list.
+    """The token in the `Authorization` header.
 
-    Raises: MissingToken, and InvalidRequest for two headers, even if the server has joined them by a comma.
+    Args:
+        authorizations: The header as the framework gives it: its value, None, or all its values.
+
+    Raises: MissingToken, and InvalidRequest for two headers, even if the server has joined them with a comma.
     """
     scheme, _, token = single_authorization(*authorizations).partition(" ")
     token = token.strip(" ")
@@ -122,7 +125,7 @@ def bearer_token(*authorizations: str | None) -> str:
 def single_authorization(*authorizations: str | None) -> str:
     """The one `Authorization` header among these, or "" if there is none.
 
-    Raises: InvalidRequest for two headers, even if a server or a proxy has joined them by a comma (RFC 9110, 5.3).
+    Raises: InvalidRequest for two headers, even if a server or a proxy has joined them with a comma (RFC 9110, 5.3).
     """
     values = [value for value in authorizations if value is not None]
     if len(values) > 1 or _ANOTHER_HEADER.search("".join(values)):
@@ -136,18 +139,18 @@ def authorizations_of(scope: Scope) -> list[str]:
 
 
 def demand_roles(user: Principal, *roles: str) -> None:
-    """Raises: InsufficientRole, unless the user has every one of these roles."""
+    """Require all of these roles. Raises: InsufficientRole."""
     if not user.roles.issuperset(roles):
         raise InsufficientRole(f"this needs the role {', '.join(sorted(roles))}")
 
 
 def all_of(names: Iterable[str]) -> frozenset[str]:
-    """These names; one alone may come as a string."""
+    """The names as a set. A string counts as one name."""
     return frozenset([names] if isinstance(names, str) else names)
 
 
 def public_paths(paths: Iterable[str]) -> frozenset[str]:
-    """Paths that middleware leaves open. Raises: ValueError, for one that does not begin with a slash."""
+    """The paths that need no token. Raises: ValueError, for one that does not begin with a slash."""
     public = all_of(paths)
     if not all(path.startswith("/") for path in public):
         raise ValueError("a public path begins with a slash")
@@ -155,8 +158,8 @@ def public_paths(paths: Iterable[str]) -> frozenset[str]:
 
 
 def _see_that_it_is_answered(refusal: WxAuthError, scope: Scope) -> None:
-    # Starlette looks in this mapping for an exception's handler. The app that uses the guard has not registered ours.
-    # If it has a handler of its own for WxAuthError, that one stays.
+    # Starlette looks up handlers of exceptions in this mapping. The app that uses the guard need not register one. If
+    # it has one for WxAuthError, that one stays.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers[0].setdefault(WxAuthError, _answer_own)
@@ -164,7 +167,7 @@ def _see_that_it_is_answered(refusal: WxAuthError, scope: Scope) -> None:
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Response | None:
-    # Other WxAuthErrors in the app, such as those of `verify`, are raised on. Otherwise their answer would depend on
+    # Other WxAuthErrors in the app, such as those of `verify`, are raised again. Otherwise their answer would depend on
     # whether the guard has refused a request before.
     if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
         raise error

@@ -1,4 +1,4 @@
-"""The issuer's public keys in a sibling: found by metadata, cached, and kept through an outage of the issuer."""
+"""The issuer's public keys in another service: found via its metadata, cached, and kept while it is unavailable."""
 
 import asyncio
 import json
@@ -27,12 +27,12 @@ UNKNOWN_KEY_PAUSE: Final = 10.0
 RETRY_PAUSE: Final = 1.0
 """Seconds between two tries while there is no key at all."""
 KEPT_FOR: Final = 86400.0
-"""Seconds for which keys are used while the issuer cannot be read."""
+"""Seconds for which keys are used while the issuer is unavailable."""
 KEPT_UNASKED: Final = 300.0
-"""Seconds beyond their max-age. If keys are older, because nobody asked for any, they are read again before use."""
+"""Seconds after max-age during which keys are used while new ones are fetched. Older keys are fetched before use."""
 FETCH_TIMEOUT: Final = 5.0
 CONNECT_PART: Final = 0.8
-"""The part of the timeout that connecting may take, which tells it apart from an answer that does not come."""
+"""The part of the timeout that connecting may take, so that its timeout differs from that of a missing answer."""
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
 
@@ -44,7 +44,7 @@ _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 
 
 class _Unreadable(Exception):
-    """The issuer's keys could not be read. The text says why, and is shown in answers too."""
+    """The issuer's keys could not be read. The message is shown in answers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +55,17 @@ class _KeySet:
 
 
 class RemoteKeys:
-    """A `KeySource` that reads the issuer's metadata and JWK set, for event loops and for threads alike.
+    """A `KeySource` that reads the issuer's metadata and JWK set, for event loops and for threads.
 
     Args:
         issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
-        internal_url: Where both documents are read in place of the issuer's own URL, inside the operator's network.
-            Plain http is allowed there. A `jwks_uri` must then be below the issuer, and is read below this URL.
-        timer: Seconds on a clock that never jumps.
+        internal_url: URL inside the operator's network from which both documents are read in place of the issuer's
+            own. Plain http is allowed. The `jwks_uri` must then be below the issuer, and is read below this URL.
+        timer: Monotonic clock, in seconds.
         timeout: Seconds for reading both documents.
         ssl_context: The certificates to trust. By default, those that httpx trusts.
 
-    Raises: ValueError, for an issuer that is neither https nor http on loopback, or an URL that has more than host and
-        path.
+    Raises: ValueError, if the issuer is neither https nor on loopback, or a URL has more than host and path.
     """
 
     def __init__(
@@ -102,11 +101,12 @@ class RemoteKeys:
         self._ssl = ssl_context
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The issuer's key of that id, or None.
+        """The issuer's key with this id, or None.
 
-        Waits for the issuer only at first, if nobody has asked for long, or if the id is unknown.
+        It waits for the issuer only if no usable keys are in memory, their max-age passed five minutes ago, or the id
+        is unknown.
 
-        Raises: KeysUnavailable, if there is no key, or the keys are a day old.
+        Raises: KeysUnavailable, if there are no keys, or they are more than a day old.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
@@ -116,10 +116,10 @@ class RemoteKeys:
         return self._key_at_hand(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """As `find`, for threads. The one thread that renews the keys also waits, while the others do not.
+        """As `find`, for threads. The thread that starts a fetch also waits for it; others use the keys in memory.
 
-        Some servers let other threads run only while a request waits, as uWSGI does without `enable-threads`: there,
-        a renewal for which nobody waits would never end.
+        Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. There, a
+        fetch for which no request waits would never end.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
@@ -144,7 +144,7 @@ class RemoteKeys:
         return self._key_set.keys
 
     def _needed_reading(self, kid: str) -> tuple[Future[None], bool, bool]:
-        """The last reading, whether this key cannot be told before it has ended, and whether this call began it."""
+        """The current or last fetch, whether this key must wait for its end, and whether this call began it."""
         with self._lock:
             now = self._timer()
             keys = self._usable_keys(now)
@@ -164,8 +164,8 @@ class RemoteKeys:
             return self._reading, must_wait, is_begun
 
     def _start_reading(self) -> None:
-        # In a thread and an event loop of its own: any thread and any loop can wait for it, none can end it, and the
-        # timeout holds for names that do not resolve and for answers that trickle, too.
+        # In a thread and an event loop of its own: any thread or loop can wait for it, none can end it, and the timeout
+        # also covers host names that do not resolve and answers that trickle in.
         reading: Future[None] = Future()
         reading.set_running_or_notify_cancel()  # a waiter that is cancelled must not cancel it for the others
         name = f"read the keys of {self._issuer}"
@@ -176,7 +176,7 @@ class RemoteKeys:
     def _run(self, reading: Future[None]) -> None:
         try:
             asyncio.run(self._read(reading))
-        except Exception as exc:  # no more files or threads: nobody may wait for ever
+        except Exception as exc:  # such as no more files or threads: waiters must not wait forever
             if not reading.done():
                 self._note_failure(type(exc).__name__)
                 reading.set_result(None)
@@ -185,7 +185,7 @@ class RemoteKeys:
         try:
             async with asyncio.timeout(self._timeout):
                 key_set = await self._fetch()
-        except Exception as exc:  # no network, no answer in time, not JSON: after any failure the present keys are kept
+        except Exception as exc:  # no network, a timeout, not JSON: the present keys are kept after any failure
             self._note_failure(self._cause(exc))
         else:
             self._key_set = key_set
@@ -195,7 +195,7 @@ class RemoteKeys:
         reading.set_result(None)
 
     def _cause(self, error: Exception) -> str:
-        """What kept the keys from being read. It is shown in answers too, so it names no host."""
+        """Why the keys could not be read. It is shown in answers too, so it names no host."""
         if isinstance(error, _Unreadable):
             return str(error)
         for link in _chain(error):
@@ -257,12 +257,12 @@ class RemoteKeys:
         return jwks_uri
 
     def _is_as_secure(self, url: str) -> bool:
-        # Plain http to loopback is for development. An issuer elsewhere must not send us to our own machine.
+        # Plain http to loopback is for development. Another machine's metadata must not send us to our own.
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what has led to it."""
+    """An error and its causes."""
     while error is not None:
         yield error
         if isinstance(error, BaseExceptionGroup):  # one for each address of a name
@@ -271,7 +271,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _told(issuer: object) -> str:
-    """Another issuer's name, fit to be shown: a password may stand before an @, a secret behind a question mark."""
+    """Another issuer's URL without its parts that may be secret: before an @, and after a question mark."""
     plain = re.split(r"[?#]", str(issuer).rpartition("@")[2])[0]
     return f"{plain[:_MAX_TOLD]!a}"
 
@@ -286,7 +286,7 @@ def _max_age(headers: httpx.Headers) -> float:
 
 
 async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], httpx.Headers]:
-    # Not compressed, so that the bytes counted are the bytes held: a few compressed bytes can unfold to very many.
+    # Not compressed: a few compressed bytes could decompress to more than MAX_DOCUMENT.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with client.stream("GET", url, headers=headers) as response:
         if response.status_code != httpx.codes.OK:
@@ -303,7 +303,7 @@ async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any]
 
 
 def _is_plain_url(url: str) -> bool:
-    """Whether it has a host, a path perhaps, and nothing else. With a user in it, it would have a password, too."""
+    """Whether this http or https URL has at most host, port and path, and no slash at the end."""
     try:
         parts = urlsplit(url)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

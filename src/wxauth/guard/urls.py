@@ -1,4 +1,4 @@
-"""Whether answers from a URL are safe from being altered on the way."""
+"""Whether responses from a URL are protected from tampering on the way."""
 
 import re
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def is_secure(url: str) -> bool:
-    """Whether nobody on the way can alter what is read at this URL: it is https, or on loopback."""
+    """Whether this URL is https or on loopback, so that nobody on the way can alter its responses."""
     parts = urlsplit(url)
     return (parts.scheme == "https" and bool(parts.hostname)) or (
         parts.scheme == "http" and is_loopback(parts.hostname)

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 USER_KEY: Final = "wxauth.user"
-"""Where the `Principal` is in a request's environ."""
+"""The key of the `Principal` in a request's environ."""
 
 
 class BearerWSGIMiddleware:
-    """Lets requests through that carry a good access token.
+    """Passes on requests that carry a valid access token, and refuses others as `BearerMiddleware` does.
 
-    The `Principal` is `environ["wxauth.user"]`. Other requests are refused as by `BearerMiddleware`.
+    The `Principal` is `environ["wxauth.user"]`.
 
     Args:
         app: The app to guard.
         guard: Checks the tokens.
         roles: The user must have every one of these.
-        public: Paths that need no token, each as it stands in the routes of `app` (`PATH_INFO`), compared exactly.
+        public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
 
     Raises: ValueError, for a public path that does not begin with a slash.
     """
@@ -60,7 +60,7 @@ class _Headers:
 
 
 def _path(environ: "WSGIEnvironment") -> str:
-    # Bytes, of which WSGI makes text by Latin-1 (PEP 3333).
+    # WSGI decodes the path's bytes as Latin-1 (PEP 3333).
     path: str = environ.get("PATH_INFO", "")
     return path.encode("latin-1", "replace").decode(errors="replace")
 

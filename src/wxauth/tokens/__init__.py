@@ -1,1 +1,1 @@
-"""Access tokens: their claims, and how they are signed and checked (RFC 9068, RFC 8725)."""
+"""Access tokens: claims, signing and verification (RFC 9068, RFC 8725)."""

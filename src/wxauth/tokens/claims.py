@@ -1,4 +1,4 @@
-"""The claims of an access token (RFC 9068), and the `Principal` that they describe."""
+"""The claims of an access token (RFC 9068), and the `Principal` made from them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section
 
 
 class Claims(Mapping[str, Any]):
-    """The claims of a token, read-only. A `MappingProxyType` could be neither copied nor written as JSON."""
+    """The claims of a token, read-only. A `MappingProxyType` could be neither copied nor serialized as JSON."""
 
     __slots__ = ("_claims",)
 
@@ -42,7 +42,7 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The mini-program, also in a website's token."""
+    """The app of the login. In a website's token it is the mini-program, not the site."""
     openid: str
     session_id: UUID
     roles: frozenset[str]
@@ -55,5 +55,5 @@ class Principal:
 
     @property
     def is_authenticated(self) -> bool:
-        """True: what Django REST framework and others ask of a request's user."""
+        """True. Django REST framework and others check it."""
         return True

@@ -11,7 +11,7 @@ from wxauth.tokens.keys import SigningKey, base64url
 
 
 class TokenIssuer:
-    """Signs access tokens, on which siblings rely."""
+    """Signs access tokens."""
 
     def __init__(self, *, issuer: str, audience: str) -> None:
         self.issuer = issuer
@@ -32,9 +32,10 @@ class TokenIssuer:
         client_id: str | None = None,
         scope: str = "",
     ) -> str:
-        """An access token. `now` is in epoch seconds, `expires_in` in seconds.
+        """Sign an access token. `now` is in epoch seconds, `expires_in` in seconds.
 
-        In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` what it may be used for.
+        In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` the scopes granted,
+        separated by spaces. Without `client_id`, the token's claim of that name is the app.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -57,7 +58,7 @@ class TokenIssuer:
 
 
 def sign(signer: Any, header: bytes, claims: dict[str, Any]) -> str:
-    """A compact JWS (RFC 7515, section 3.1), by python-jose's prebuilt key. The header is in base64url already."""
+    """A compact JWS (RFC 7515, section 3.1). `signer` is python-jose's key object, `header` is in base64url already."""
     signing_input = header + b"." + base64url(to_json(claims))
     signature: bytes = signer.sign(signing_input)
     return (signing_input + b"." + base64url(signature)).decode()

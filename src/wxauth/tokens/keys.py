@@ -1,4 +1,4 @@
-"""Keys for ES256, built once: private keys that sign, and public keys that check (RFC 7517)."""
+"""Keys for ES256 (RFC 7517), built once: private keys for signing, public keys for verification."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -35,7 +35,7 @@ class InvalidKey(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key, ready to check signatures."""
+    """A public key, parsed."""
 
     kid: str
     key: Any
@@ -64,7 +64,7 @@ class VerificationKey:
 
 
 def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
-    """The usable keys of a JWK set, by kid. If two usable keys share a kid, neither is taken."""
+    """The usable keys of a JWK set, by kid. If two usable keys share a kid, both are left out."""
     found: dict[str, VerificationKey] = {}
     ambiguous: set[str] = set()
     for document in documents:
@@ -79,21 +79,21 @@ def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
 
 
 class KeySource(Protocol):
-    """Where a verifier finds the key that a token names."""
+    """Looks up verification keys."""
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The key of that id, or None. Raises: KeysUnavailable."""
+        """The key with this id, or None. Raises: KeysUnavailable."""
 
 
 class SyncKeySource(Protocol):
-    """Where a verifier finds it in a thread that has no event loop."""
+    """Looks up verification keys in threads that have no event loop."""
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """As `KeySource.find`, which it waits for."""
+        """As `KeySource.find`, but it blocks."""
 
 
 class SigningKey:
-    """A private key, with its public key and the token header that names it."""
+    """A private key, with its public key and the header of the tokens that it signs."""
 
     __slots__ = ("_private_key", "header", "kid", "public_jwk", "signer", "verification_key")
 
@@ -105,7 +105,7 @@ class SigningKey:
         public = {name: _text(value) for name, value in self.signer.public_key().to_dict().items()}
         required = {name: public[name] for name in ("crv", "kty", "x", "y")}
         self.kid = base64url(sha256(to_json(required)).digest()).decode()
-        """The JWK's own thumbprint (RFC 7638)."""
+        """The thumbprint of the public JWK (RFC 7638)."""
         self.public_jwk: dict[str, str] = {**required, "alg": ALGORITHM, "use": "sig", "kid": self.kid}
         self.verification_key = VerificationKey.from_jwk(self.public_jwk)
         self.header = base64url(to_json({"alg": ALGORITHM, "kid": self.kid, "typ": TOKEN_TYPE}))
@@ -117,7 +117,7 @@ class SigningKey:
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
-        """Load the private key that `to_der` gave."""
+        """Load a private key from PKCS#8. Raises: InvalidKey, for another type of key."""
         private_key = load_der_private_key(der, password=None)
         if not isinstance(private_key, ec.EllipticCurvePrivateKey):
             raise InvalidKey("not an EC private key")

@@ -1,7 +1,7 @@
-"""Checking access tokens by RFC 8725 and RFC 9068, for our own routes and for siblings.
+"""Verification of access tokens as RFC 8725 and RFC 9068 require, in our own routes and in other services.
 
-python-jose's own `jwt.decode` lets too much pass (`crit`, `typ`, a missing `aud`, an `iat` in the future, any size). So
-only its prebuilt keys are used, and every rule is written out here.
+python-jose's own `jwt.decode` accepts too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size).
+So only its key objects are used, and every rule is written out here.
 """
 
 import json
@@ -21,29 +21,29 @@ from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
 
 MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30
-"""Seconds that clocks may differ, for `exp`, `iat` and `nbf`."""
+"""Seconds by which clocks may differ, for `exp`, `iat` and `nbf`."""
 MAX_CONTAINERS: Final = 64
-"""Objects and lists in one part of a token; ours have two. It bounds the depth too, which Python's parser may not."""
+"""Objects and lists in one part of a token; ours have two. It also limits the depth, which Python's parser may not."""
 REMEMBERED_TOKENS: Final = 4096
 MAX_REMEMBERED_LENGTH: Final = 2048
 """Characters of a remembered token; ours have about 600. All remembered tokens together take at most 9 MiB."""
 
-_LONGEST_FINITE = sys.float_info.max_10_exp  # digits; any shorter integer is within the range of a float
+_LONGEST_FINITE = sys.float_info.max_10_exp  # any integer with fewer digits is within the range of a float
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
-# The characters on which a part may end, by its length modulo four. The unused bits of the last character must be zero
-# (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
+# The characters with which a part may end, by its length modulo four. The unused bits of the last character must be
+# zero (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
 
 class Verifier:
-    """Checks an access token, and tells its user.
+    """Verifies access tokens.
 
-    Good signatures are remembered: checking one is most of the cost, and the same token comes with each call of its
-    user. The claims are checked each time, and so is that the very same key is still published.
+    Tokens with a valid signature are remembered: checking it is most of the cost, and a user sends the same token with
+    each call. Each time, the claims are checked, and that the key is still published.
 
-    Raises: ValueError, for an issuer or audience that is not text: a token without the claim would match None.
+    Raises: ValueError, if issuer or audience is not a non-empty string: a token without the claim would match None.
     """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
@@ -55,7 +55,7 @@ class Verifier:
         self._signed_by: OrderedDict[str, VerificationKey] = OrderedDict()
 
     async def verify(self, token: str, *, now: float) -> Principal:
-        """Check a token. `now` is in epoch seconds.
+        """Verify a token and return its user. `now` is in epoch seconds.
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
@@ -66,7 +66,7 @@ class Verifier:
         return self._principal(_json_object(token.split(".")[1]), now=now)
 
     def verify_sync(self, token: str, *, now: float) -> Principal:
-        """As `verify`, for threads. The keys must be a `SyncKeySource`, too."""
+        """As `verify`, for threads. The key source must also be a `SyncKeySource`."""
         keys = cast(SyncKeySource, self._keys)
         key = self._signed_by.get(token)
         if key is None or keys.find_sync(key.kid) is not key:
@@ -83,7 +83,7 @@ class Verifier:
         if len(token) <= MAX_REMEMBERED_LENGTH:
             self._signed_by[token] = key
             if len(self._signed_by) > REMEMBERED_TOKENS:
-                self._signed_by.popitem(last=False)  # the token that came first usually expires first
+                self._signed_by.popitem(last=False)  # the oldest token usually expires first
 
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
         if claims.get("iss") != self._issuer:
@@ -94,7 +94,7 @@ class Verifier:
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
-        # The token of a login in a mini-program has no claim app_id: the mini-program is its client_id. A website's
+        # The token of a login in a mini-program has no claim app_id: its client_id is the mini-program. A website's
         # token has both, and a scope.
         app_id = claims.get("app_id", client_id)
         external_id, scope = claims.get("external_id", ""), claims.get("scope", None if "app_id" in claims else "")
@@ -118,11 +118,11 @@ class Verifier:
             frozenset(roles),
             Claims(claims),
             claims.get("external_id"),
-            frozenset(scope.split(" ")) - {""},  # at spaces alone (RFC 6749, section 3.3), as the guard for Node does
+            frozenset(scope.split(" ")) - {""},  # only at spaces (RFC 6749, section 3.3), as the guard for Node does
         )
 
 
-@lru_cache(maxsize=16)  # all tokens of a key begin with the same header
+@lru_cache(maxsize=16)  # all tokens signed with a key have the same header
 def _key_id(header_part: str) -> str:
     header = _json_object(header_part)
     if header.get("alg") != ALGORITHM:
@@ -156,8 +156,8 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
 
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):  # isinstance takes a bool for an int
-        return value  # finite, as all numbers that the decoder lets through
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value  # finite: the decoder refuses others
     raise InvalidToken(f"{name} is missing or not a finite number")
 
 
@@ -171,7 +171,7 @@ def _json_object(part: str) -> dict[str, Any]:
         if text.count("{") + text.count("[") > MAX_CONTAINERS:
             raise InvalidToken("a part of the token has too many objects and lists")
         value = _decoder.decode(text)
-        if "\\u" in text:  # an escaped half of a surrogate pair would make text that cannot be encoded
+        if "\\u" in text:  # a lone escaped surrogate decodes to text that cannot be encoded
             json.dumps(value, ensure_ascii=False).encode()
     except ValueError as exc:
         raise InvalidToken("a part of the token is not JSON") from exc
@@ -181,7 +181,7 @@ def _json_object(part: str) -> dict[str, Any]:
 
 
 def _decoded(part: str) -> bytes:
-    """Decode base64url. Raises: InvalidToken, for a spelling that no encoder writes."""
+    """Decode base64url. Raises: InvalidToken, for a spelling that no encoder produces."""
     if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
         raise InvalidToken("a part of the token is not base64url")
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
@@ -202,7 +202,7 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    if len(literal) >= _LONGEST_FINITE:  # JavaScript reads it as a float; both guards must decide alike
+    if len(literal) >= _LONGEST_FINITE:  # JavaScript reads it as a float, and both guards must decide alike
         _finite(literal)
     return int(literal)
 
