@@ -1,4 +1,4 @@
-"""The command `wxauth`, also where only the guard is installed: then it says what is missing."""
+"""The command `wxauth`. If only the guard is installed, it prints which package is missing."""
 
 import gc
 import signal
@@ -8,9 +8,9 @@ import sys
 def main() -> None:
     """Run the command."""
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
-        # Otherwise one that comes during the imports, which take a second, would end the service. `Workers` heed it.
+        # The imports take a second: a SIGHUP meanwhile would end the process. `Workers` handle it later.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    gc.set_threshold(50_000)  # what is imported stays: looking through it took an eighth of a command's start
+    gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
     try:
         from wxauth.server.cli import main as run
 
@@ -24,7 +24,7 @@ def main() -> None:
     except Exception as exc:
         from wxauth.server.core.logs import lines_of
 
-        sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would quote what PostgreSQL says of a row
+        sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would contain values from PostgreSQL's message
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ WxAuthError
 ├── InvalidSignature            403  a message push that WeChat did not sign
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
-├── LoginTooOld                 403  an administrator's act that requires a fresh login
-├── WrongPerson                 403  the new wx.login is not by the person of the session
+├── LoginTooOld                 403  an administrator's change that requires a fresh login
+├── WrongPerson                 403  the new wx.login code belongs to another person than the session
 ├── CursorExpired               410
 ├── NameTaken                   409  the name of a client or a webhook
 ├── SignUpClosed                403
@@ -85,9 +85,9 @@ class WxAuthError(Exception):
     retry_after: int | None = None
     """Seconds, sent as `Retry-After`."""
     user_id: UUID | None = None
-    """The user whom it concerns, if that is known. It is for staff, and never answered."""
+    """The user concerned, if known. For staff only: it is never part of an answer."""
     is_answered_by_guard: bool = False
-    """Whether a guard raised it; the guard then sends the answer itself."""
+    """Whether a guard raised this error. The guard then sends the answer itself."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)
@@ -184,7 +184,7 @@ class UnknownApp(RequestRefused):
 
 
 class WrongAppKind(RequestRefused):
-    """The app's kind has no such thing."""
+    """This kind of app does not have this feature."""
 
     code = "wrong_app_kind"
     status = 422
@@ -498,12 +498,12 @@ class AccountDisabled(WxAuthError):
         self.user_id = user_id
 
     def members(self) -> Mapping[str, Any]:
-        """`until`, where the ban ends by itself."""
+        """`until`, if the ban ends by itself."""
         return {} if self.until is None else {"until": self.until}
 
 
 class LoginTooOld(WxAuthError):
-    """The act has lasting effect and requires a session that was opened recently."""
+    """The change has lasting effect and requires a session that was opened recently."""
 
     code = "login_too_old"
     status = 403
@@ -516,7 +516,7 @@ class LoginTooOld(WxAuthError):
 
 
 class WrongPerson(WxAuthError):
-    """The new `wx.login` is not by the person whose session it is."""
+    """The new `wx.login` code belongs to another person than the session."""
 
     code = "wrong_person"
     status = 403
@@ -524,7 +524,7 @@ class WrongPerson(WxAuthError):
 
 
 class SnapshotUser(WxAuthError):
-    """WeChat showed a snapshot, whose people are made up."""
+    """WeChat showed a snapshot of the page, whose user is made up."""
 
     code = "snapshot_user"
     status = 403

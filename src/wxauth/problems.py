@@ -1,4 +1,4 @@
-"""Failures as HTTP answers: `application/problem+json` (RFC 9457), the same from the service and from a guard."""
+"""Failures as HTTP answers: `application/problem+json` (RFC 9457), the same from the service and from guards."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from wxauth.errors import WxAuthError
 
 REQUEST_ID_KEY = "wxauth.request_id"
-"""Where the service's own edge puts the id of a request in its ASGI scope."""
+"""The key under which the service's own edge stores a request's id in the ASGI scope."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
@@ -25,14 +25,14 @@ Language = Literal["en", "zh"]
 
 
 class AnyHeaders(Protocol):
-    """The header fields of a request in any framework, whatever the case of their names."""
+    """The header fields of a request in any framework. Names are matched in any case."""
 
     def get(self, name: str, /) -> str | None:
         """The field's value, or None."""
 
 
 class Problem(NamedTuple):
-    """An answer, in the order in which Flask and Sanic take it."""
+    """An answer, in the order that Flask and Sanic expect."""
 
     body: bytes
     status: int
@@ -49,8 +49,8 @@ def accepted_request_id(value: str | None) -> str:
 def preferred_language(headers: Headers) -> Language:
     """Chinese if `Accept-Language` prefers it to English; otherwise English. Several such lines count as one.
 
-    `zh_CN`, which RFC 9110 does not allow, is taken for `zh-CN`. `wx.request` sends no such header: without one, or
-    with an empty one, the language is the one that WeChat names in its user agent.
+    `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header. If it is missing or
+    empty, the language is the one in WeChat's user agent.
     """
     accepted = ",".join(filter(str.strip, headers.getlist("accept-language")))
     return _language(accepted, headers.get("user-agent", ""))
@@ -75,7 +75,7 @@ def _language(accepted: str, user_agent: str) -> Language:
 
 
 def problem_document(error: WxAuthError, *, language: Language, request_id: str) -> dict[str, Any]:
-    """The members of RFC 9457, ours (`code`, `request_id`), and what the error itself adds."""
+    """The members of RFC 9457, ours (`code`, `request_id`), and those of the error itself."""
     return {
         "type": f"urn:wxauth:problem:{error.code}",
         "title": getattr(error.title, language),
@@ -88,7 +88,7 @@ def problem_document(error: WxAuthError, *, language: Language, request_id: str)
 
 
 def problem(error: WxAuthError, headers: AnyHeaders) -> Problem:
-    """The answer to a request with these headers that failed, in the language its sender prefers: for any framework."""
+    """The answer to a failed request with these headers, in the sender's language. For any framework."""
     request_id = accepted_request_id(headers.get("X-Request-ID"))
     language = _language(headers.get("Accept-Language") or "", headers.get("User-Agent") or "")
     answer = _problem(error, language, request_id)
@@ -97,7 +97,7 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> Problem:
 
 
 def problem_response(error: WxAuthError, scope: Scope) -> Response:
-    """The answer to an ASGI request that failed, in the language its sender prefers."""
+    """The answer to a failed ASGI request, in the sender's language."""
     connection = HTTPConnection(scope)
     known_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = known_id or accepted_request_id(connection.headers.get("x-request-id"))
@@ -118,9 +118,9 @@ def _problem(error: WxAuthError, language: Language, request_id: str) -> Problem
 
 
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
-    """Exception handler for `WxAuthError`, in HTTP and WebSocket routes alike.
+    """Exception handler for `WxAuthError`, in HTTP and WebSocket routes.
 
-    A WebSocket that is not accepted yet is refused by the status of its handshake, if the server can send one (ASGI's
+    A WebSocket that is not accepted yet gets this answer to its handshake, if the server can send one (ASGI's
     `websocket.http.response`). Any other WebSocket is closed with code 1008.
     """
     assert isinstance(error, WxAuthError)
@@ -128,7 +128,7 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
         return problem_response(error, connection.scope)
     is_handshake = connection.application_state is WebSocketState.CONNECTING
     if is_handshake and "websocket.http.response" in connection.scope.get("extensions", {}):
-        # Sent from here: Starlette before 0.41 drops what a WebSocket's handler returns.
+        # Sent here, because Starlette before 0.41 drops the return value of a WebSocket's handler.
         await connection.send_denial_response(problem_response(error, connection.scope))
         return None
     if WebSocketState.DISCONNECTED not in (connection.client_state, connection.application_state):

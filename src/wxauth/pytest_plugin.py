@@ -1,4 +1,4 @@
-"""What pytest finds where wxauth is installed: a fixture, and nothing that costs time until a test asks for it."""
+"""The pytest plugin: one fixture. It imports wxauth only when a test uses the fixture, so that pytest starts fast."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def wxauth_issuer() -> "TestIssuer":
-    """Issues access tokens as wxauth does, and guards that accept them; see `wxauth.testing.TestIssuer`."""
+    """Issues access tokens as wxauth does, and makes guards that accept them; see `wxauth.testing.TestIssuer`."""
     from wxauth.testing import TestIssuer
 
     return TestIssuer()

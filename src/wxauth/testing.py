@@ -1,7 +1,7 @@
 """Access tokens for the tests of a sibling service: no wxauth running, no network, no waiting.
 
 issuer = TestIssuer()
-app.dependency_overrides[guard] = issuer.guard()  # `guard` being the one that the routes depend on
+app.dependency_overrides[guard] = issuer.guard()  # `guard` is the one that the routes depend on
 answer = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
 """
 
@@ -18,20 +18,20 @@ from wxauth.tokens.issuer import TokenIssuer, sign
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
-"""The user of a token for which no `user_id` was given."""
+"""The default user of a token."""
 
 
 class TestIssuer:
-    """Issues access tokens as wxauth does, with a key of its own, and makes guards that accept them off-line.
+    """Issues access tokens as wxauth does, with a key of its own, and makes guards that accept them offline.
 
     Args:
-        issuer: `iss` of the tokens. Nothing is ever asked there.
+        issuer: `iss` of the tokens. It is never contacted.
         audience: `aud` of the tokens.
-        app_id: The app of the tokens for which no `app_id` was given.
+        app_id: The default app of the tokens.
         clock: The time, in epoch seconds, for tokens and guards alike: a test that moves it makes a token expire.
     """
 
-    __test__ = False  # pytest takes classes whose names start with Test for tests
+    __test__ = False  # or pytest would collect it, because its name starts with Test
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class TestIssuer:
         expires_in: int = 900,
         claims: Mapping[str, Any] | None = None,
     ) -> str:
-        """An access token. Unless they are given, openid and session are derived from user and app.
+        """An access token. Openid and session are derived from user and app unless given.
 
         Args:
-            user_id: A UUID, as is `session_id`.
+            user_id: A UUID.
             roles: Without any, the token has no such claim.
-            app_id: Unless given, that of this issuer.
+            app_id: By default, that of this issuer.
             openid: The user's openid in the app.
-            session_id: The login that the token comes from.
+            session_id: A UUID: the login that the token comes from.
             expires_in: Seconds. Guards allow 30 s of clock skew: -31 has expired, -29 has not.
-            claims: These replace claims of the token, or are added to them. A claim that is None is removed.
+            claims: Claims to replace or add. A claim that is None is removed.
         """
         user_id, app_id = UUID(str(user_id)), app_id or self.app_id
         token = self._tokens.issue(
@@ -88,22 +88,22 @@ class TestIssuer:
         return sign(self._key.signer, self._key.header, claims)
 
     def headers(self, **fields: Any) -> dict[str, str]:
-        """The header that carries a token; takes what `token` takes."""
+        """The `Authorization` header with a token. It takes the arguments of `token`."""
         return {"Authorization": f"Bearer {self.token(**fields)}"}
 
     def guard(self) -> BearerGuard:
         """A guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
 
-        Put in place of another guard, it also takes the place of that guard's `require_role`.
+        As an override of another guard, it also replaces that guard in its `require_role`.
         """
         keys = _OneKey(self._key.verification_key)
         return BearerGuard(self.issuer, self.audience, keys=keys, clock=self._clock)
 
     @contextmanager
     def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
-        """Within the block this very guard accepts these tokens, and no others.
+        """Make an existing guard accept these tokens, and no others, within the block.
 
-        For what `dependency_overrides` does not reach: ASGI middleware, and code that calls the guard itself.
+        For guards that `dependency_overrides` cannot replace: in ASGI middleware, or called by code directly.
         """
         own, trusting = (guard._verifier, guard._clock), self.guard()
         guard._verifier, guard._clock = trusting._verifier, trusting._clock
@@ -119,7 +119,7 @@ class TestIssuer:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What `/.well-known/oauth-authorization-server` answers (RFC 8414): it names the JWK set."""
+        """The document at `/.well-known/oauth-authorization-server` (RFC 8414), which names the JWK set."""
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
 
 
