@@ -1,1 +1,1 @@
-"""What every room stands on: settings, time, logs, sealing, the database, the names of the parts. It has no stories."""
+"""The base of every room: settings, time, logs, sealing, database, audit trail. It has no use cases of its own."""

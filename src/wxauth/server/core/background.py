@@ -1,4 +1,4 @@
-"""Work that goes on after the answer to the request that gave it."""
+"""Work that goes on after its request has been answered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,11 +8,11 @@ from typing import Any, Final, TypeVar
 from wxauth.server.core.logs import get_logger
 
 AT_ONCE: Final = 32
-"""How many unawaited pieces of work run at once. More would take the connections that phone numbers need."""
+"""How many tasks that nobody awaits run at once. More would take the connections that phone numbers need."""
 AT_MOST: Final = 256
-"""How many unawaited pieces of work are kept, running or waiting. Any beyond these are refused."""
+"""How many such tasks are accepted, running or waiting. More are refused."""
 FAREWELL: Final = 1.0
-"""Seconds that unfinished work gets when the service ends."""
+"""Seconds for unfinished work when the service ends."""
 
 log = get_logger()
 
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 
 class Background:
-    """Does the work that it is given, even if the request that gave it is cancelled.
+    """Runs work even if the request that started it is cancelled.
 
     Args:
-        patience: Seconds for each piece of work that nobody waits for, from when it begins.
-        farewell: Seconds for what is still to do when the service ends.
+        patience: Seconds for each task that nobody awaits, from its start.
+        farewell: Seconds for unfinished work when the service ends.
     """
 
     def __init__(self, *, patience: float, farewell: float = FAREWELL) -> None:
@@ -36,16 +36,16 @@ class Background:
         self._is_closing = False
 
     def offer(self, work: Callable[[], Awaitable[None]], *, name: str) -> bool:
-        """Take work that nobody waits for, unless there is too much or the service ends; whether it was taken."""
+        """Start work that nobody awaits. Returns False if there is too much already, or the service ends."""
         if self._is_closing or len(self._offered) >= AT_MOST:
             return False
         task = asyncio.create_task(self._do(work, name), name=name)
-        self._offered.add(task)  # the loop holds tasks weakly: an unreferenced one may be collected
+        self._offered.add(task)  # the event loop keeps only weak references, so the task might be collected
         task.add_done_callback(self._offered.discard)
         return True
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start work that outlives its request. Whoever waits for it must use asyncio.shield. Never refused."""
+        """Start work that must outlive its request. It is never refused. To await the task, use asyncio.shield."""
         task = asyncio.create_task(work, name=name)
         self._started.add(task)
         task.add_done_callback(self._forget)
@@ -57,7 +57,7 @@ class Background:
             await asyncio.wait(tasks)
 
     async def aclose(self) -> None:
-        """Take no more work, and give up what does not end within the farewell."""
+        """Refuse more work, and cancel what has not ended within `farewell` seconds."""
         self._is_closing = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self._farewell):
@@ -72,7 +72,7 @@ class Background:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._started.discard(task)
         if not task.cancelled():
-            task.exception()  # asyncio complains of an exception that nobody has retrieved
+            task.exception()  # or asyncio logs an exception that was never retrieved
 
     async def _do(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         try:

@@ -1,21 +1,21 @@
-"""The time, as an argument."""
+"""Clocks: the current time as an argument."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 Clock = Callable[[], datetime]
-"""Gives the time now, aware of its zone."""
+"""Returns the current time, with its time zone."""
 
 
 def utc_now() -> datetime:
-    """The time now by this machine, in UTC."""
+    """The current time of this machine, in UTC."""
     return datetime.now(UTC)
 
 
 class DatabaseClock:
-    """The database's time: that of this machine, corrected by the database's last answer.
+    """The database's time: this machine's time, corrected by the last difference measured.
 
-    With it, replicas on machines with different clocks agree on what has expired.
+    So replicas on machines whose clocks differ agree on what has expired.
 
     Args:
         own: This machine's time.
@@ -31,5 +31,5 @@ class DatabaseClock:
         return self.own() - self.ahead
 
     def correct(self, theirs: datetime, *, asked_at: datetime, answered_at: datetime) -> None:
-        """Correct the clock by the database's time, which is taken as read half way between question and answer."""
+        """Set the clock by the database's time, assumed to be read half way between question and answer."""
         self.ahead = asked_at + (answered_at - asked_at) / 2 - theirs

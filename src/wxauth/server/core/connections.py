@@ -1,7 +1,7 @@
-"""A handful of asyncpg connections, lent to one statement at a time.
+"""A small pool of asyncpg connections, each lent to one statement or transaction at a time.
 
-asyncpg's own pool makes a task for each release and keeps a timer for each connection, a tenth of what a login
-costs; what is lent here is given back as it is, because single statements leave nothing to reset.
+It replaces asyncpg's own pool, which starts a task for each release and a timer for each connection: a tenth of a
+login's cost. Connections are not reset when they are returned, because statements and transactions leave no state.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ CLOSE_TIMEOUT: Final = 3.0
 
 
 class Connections:
-    """Lends connections. A new one is opened if none is idle.
+    """The pool. It opens a connection if none is idle.
 
     Args:
-        connect: Opens one.
-        size: How many there may be.
+        connect: Opens a connection.
+        size: How many may be lent at once.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
@@ -33,7 +33,7 @@ class Connections:
         self._generation = 0
 
     async def acquire(self) -> asyncpg.Connection:
-        """Lend a connection, which the caller must `release`. The one used last comes first."""
+        """Lend a connection, which the caller must `release`. The one used last is lent first."""
         await self._free.acquire()
         try:
             connection = self._take_idle() or await self._connect()
@@ -53,13 +53,13 @@ class Connections:
         self._free.release()
 
     def expire(self) -> None:
-        """Never lend any of the present connections again."""
+        """Drop all present connections: idle ones now, lent ones when they are released."""
         self._generation += 1
         while self._idle:
             self._idle.pop()[0].terminate()
 
     async def aclose(self) -> None:
-        """Close the idle connections now, and lent ones when they are released."""
+        """Close the idle connections now, and drop lent ones when they are released."""
         self._generation += 1
         idle, self._idle = self._idle, []
         closing = (connection.close(timeout=CLOSE_TIMEOUT) for connection, _ in idle)

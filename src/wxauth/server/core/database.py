@@ -1,6 +1,6 @@
-"""The way to Postgres: one pool of connections, one map of errors.
+"""Access to PostgreSQL: one pool of connections, and the mapping of its errors to ours.
 
-A `Statement` is run by asyncpg. By way of SQLAlchemy's own connections it would cost several times as much.
+Statements are run by asyncpg directly: through SQLAlchemy they would cost several times as much.
 """
 
 import asyncio
@@ -26,30 +26,31 @@ from wxauth.server.core.statements import Answer, Statement
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
-"""How many connections transactions may hold at once. Without it, those waiting for a lock would starve logins."""
+"""How many connections transactions may hold at once. Without this limit, transactions that wait for a lock would take
+the connections that logins need."""
 SNAPSHOTS: Final = 4
-"""How many connections of their own snapshots may hold at once, beside those that are lent."""
+"""How many snapshots may be open at once. Each has a connection of its own, outside of the pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """Seconds for each part of a use of the database."""
+    """Time limits of database access, in seconds."""
 
     whole: float = 8.0
-    """One use, waiting for a connection included."""
+    """For one statement or transaction, including the wait for a connection."""
     statement: float = 4.0
-    """The server cancels a statement after this, and frees its locks."""
+    """After this the server cancels a statement, and releases its locks."""
     silence: float = 4.5
-    """A silent server is given up after this."""
+    """After this the connection to a server that does not answer is given up."""
     lock: float = 2.0
-    """A statement waits this long for a lock. Our own locks last milliseconds. Waiting longer for somebody else's
-    would keep the few connections from requests that need one."""
+    """For waiting for a lock. Our own locks last milliseconds; a longer wait for another client's lock would hold
+    connections that other requests need."""
     connect: float = 3.0
     connect_to_any: float = 6.0
 
     @property
     def limits(self) -> dict[str, int]:
-        """The limits that the server itself is to keep, in milliseconds."""
+        """The settings by which the server enforces limits, in milliseconds."""
         limits = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,
@@ -68,8 +69,9 @@ _CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own def
 _ENOUGH: Final = 100
 _ECHO: Final = "SELECT $1::int"
 ISOLATION: Final = "READ COMMITTED"
-"""Set whatever the database's default: a statement that waited for a lock must see what its holder committed."""
-_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, because a pooler keeps no settings
+"""Always set, because the database's default may differ: a statement that has waited for a lock must see what the
+lock's holder committed."""
+_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 _UNLIMITED: Final = Statement[str]("""
 SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
@@ -79,7 +81,7 @@ SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || '
 """)
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 
-# The database cannot be reached, is starting or stopping, is full or closed, or has become a standby; a lock is held.
+# The database is unreachable, starting, stopping, full, closed or now a standby; or a lock was not released in time.
 _AWAY = (
     OSError,
     TimeoutError,
@@ -93,13 +95,13 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# Another transaction stood in the way, and the server has undone ours whole.
+# Our transaction conflicted with another one, and the server has rolled ours back.
 _CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-# The database answers, but does not suit this version: it is not migrated, or our role lacks rights.
+# The database does not fit this version: it is not migrated, or our role lacks privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
 # A pooler has moved us to another server connection, where our prepared statements are missing or clash.
 _FORGOTTEN = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-# The URL asks for something that is unknown, or impossible.
+# The URL has an option that is unknown or impossible.
 _WRONG_URL = (
     asyncpg.ClientConfigurationError,
     asyncpg.UndefinedObjectError,
@@ -108,7 +110,7 @@ _WRONG_URL = (
     ValueError,
     OverflowError,
 )
-# The last of these comes if the server has just ended a connection, and it is used before asyncpg has noticed.
+# The connection is lost. InternalClientError: the server has just ended it, and asyncpg has not noticed yet.
 _LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
@@ -116,14 +118,13 @@ _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 
 log = get_logger()
 troubles: Final = Seldom(10.0)
-"""What each use of a database that is not there, or has no schema, would say again."""
-
+"""Limits log lines that would otherwise repeat with each use of a database that is away or has no schema."""
 
 Row = TypeVar("Row", bound=Mapping[str, object])
 
 
 class NotConnected(OSError):
-    """No connection could be had. `said` names host and port, and never the password."""
+    """No connection could be opened. `said` contains host and port, and never the password."""
 
     def __init__(self, said: Title) -> None:
         super().__init__(said.en)
@@ -131,23 +132,23 @@ class NotConnected(OSError):
 
 
 class DatabaseUrlRefused(StorageUnavailable):
-    """The driver, or PostgreSQL, does not know what the URL asks for; waiting will not help."""
+    """The driver or PostgreSQL rejects an option of the URL. Retrying does not help."""
 
 
 class ChangesClashed(StorageUnavailable):
-    """Others changed the same rows at this moment, and the server has undone what was ours: it may be tried again."""
+    """Others changed the same rows at the same time, and the server has rolled ours back. It may be tried again."""
 
 
 CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
-"""Somebody else wrote first. Tried again, the statements find what that one has written."""
+"""A concurrent transaction wrote first. If tried again, the statements see what it has written."""
 
 
 class _ConnectionLost(Exception):
-    """The connection broke under a statement, which may have been carried out."""
+    """The connection was lost during a statement, which may have been executed."""
 
 
 class Transaction:
-    """A transaction under way. Any error ends it: the caller must leave the block, and everything is rolled back."""
+    """An open transaction. After any error the caller must leave the block, and everything is rolled back."""
 
     __slots__ = ("_connection",)
 
@@ -174,35 +175,35 @@ class Transaction:
         return [row[0] for row in await self._connection.fetch(statement.text, *statement.arguments(values))]
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
-        """How many rows were written."""
-        # asyncpg sends a statement without arguments in another way, which takes no prepared one.
+        """Run a statement that returns no rows. Returns how many rows it has written."""
+        # Without arguments, asyncpg uses the simple query protocol, which prepares no statement.
         status: str = await self._connection.execute(statement.text, *statement.arguments(values))
         number = status.rpartition(" ")[2]
         return int(number) if number.isdigit() else 0
 
 
 class Snapshot(Transaction):
-    """One state of the database, whatever changes meanwhile."""
+    """A read-only transaction in which the database does not change."""
 
     __slots__ = ()
 
     async def pages(
         self, statement: Statement[Row], page_size: int, /, **values: object
     ) -> AsyncGenerator[Sequence[Row]]:
-        """All rows, so many at a time: the rest stays in the server."""
+        """All rows, `page_size` at a time. The rest stays in the server."""
         cursor = await self._connection.cursor(statement.text, *statement.arguments(values))
         while rows := await cursor.fetch(page_size):
             yield rows
 
 
 class Database:
-    """Connections to one Postgres, opened when first needed.
+    """Runs statements on one PostgreSQL database. Connections are opened when first needed.
 
     Args:
-        url: `postgresql://...`, several hosts allowed. `pgbouncer=true` in its query suits a pooler in
-            transaction mode: no prepared statements, no settings at the start of a connection. With
-            `pgbouncer=prepared` statements are prepared all the same.
-        deadlines: How long it may take.
+        url: `postgresql://...`, with one host or several. `pgbouncer=true` in the query is for poolers in transaction
+            mode: no prepared statements, and no settings at the start of a connection. `pgbouncer=prepared` is the
+            same, with prepared statements.
+        deadlines: Time limits.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
@@ -214,33 +215,33 @@ class Database:
         self._snapshots = asyncio.Semaphore(SNAPSHOTS)
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """The first row of one statement, which commits by itself; None if there is no row.
+        """Run one statement, which commits by itself. Returns its first row, or None if there is no row.
 
-        If the connection is lost on the way, the statement is sent once more on another connection. So it must be one
-        that does no harm when it runs twice. It is also sent once more if it clashed with somebody else's changes.
+        If the connection is lost or the changes of others conflict, the statement is sent once more. So it must do no
+        harm if it is executed twice.
 
-        Raises: StorageUnavailable, of which ChangesClashed says that it clashed twice; and
-            asyncpg.IntegrityConstraintViolationError for the caller to settle.
+        Raises: StorageUnavailable; as ChangesClashed, if it conflicted twice. The caller must handle
+            asyncpg.IntegrityConstraintViolationError.
         """
         rows = await self._answer(statement.text, statement.arguments(values))
         return rows[0] if rows else None
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
-        """All rows of one statement; else as `row`."""
+        """All rows of one statement. Otherwise as `row`."""
         return await self._answer(statement.text, statement.arguments(values))
 
     async def value(self, statement: Statement[Answer], /, **values: object) -> Answer | None:
-        """The first value of the first row; else as `row`."""
+        """The first value of the first row. Otherwise as `row`."""
         rows = await self._answer(statement.text, statement.arguments(values))
         value: Answer | None = rows[0][0] if rows else None
         return value
 
     async def values(self, statement: Statement[Answer], /, **values: object) -> Sequence[Answer]:
-        """The first value of each row; else as `row`."""
+        """The first value of each row. Otherwise as `row`."""
         return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
 
     async def run(self, statement: Statement[object], /, **values: object) -> None:
-        """A statement whose answer does not matter; else as `row`."""
+        """Run a statement, and ignore its result. Otherwise as `row`."""
         await self._answer(statement.text, statement.arguments(values))
 
     async def time(self) -> datetime:
@@ -250,9 +251,10 @@ class Database:
         return now
 
     async def unlimited(self) -> Sequence[str]:
-        """Statements with which an administrator sets limits in the database, if it has none, as behind a pooler.
+        """Statements with which an administrator sets missing time limits on our role.
 
-        Without limits, one locked row would hold up everybody: single statements bring no limits along.
+        They are needed behind a pooler, where single statements run without limits of our own: one locked row could
+        then block everybody.
 
         Raises: StorageUnavailable.
         """
@@ -260,7 +262,7 @@ class Database:
         return await self.values(_UNLIMITED, names=list(limits), milliseconds=list(limits.values()))
 
     def answering(self) -> AbstractAsyncContextManager[object]:
-        """A block in which all uses of the database together have one whole deadline.
+        """A block in which all database access together has one time limit, `Deadlines.whole`.
 
         Raises: StorageUnavailable.
         """
@@ -270,8 +272,8 @@ class Database:
     async def begin(self) -> AsyncIterator[Transaction]:
         """A transaction. It is committed at the end of the block, and rolled back if the block raises.
 
-        Raises: StorageUnavailable, of which ChangesClashed tells of a deadlock; and
-            asyncpg.IntegrityConstraintViolationError for the caller to settle.
+        Raises: StorageUnavailable; as ChangesClashed, for a deadlock. The caller must handle
+            asyncpg.IntegrityConstraintViolationError.
         """
         async with self.answering(), self._transactions:
             connection = await self._begun()
@@ -281,7 +283,7 @@ class Database:
             except BaseException as exc:
                 self._look_at(connection, exc)
                 if not connection.is_closed():
-                    with suppress(Exception):  # the failure that ended the transaction is the one to raise
+                    with suppress(Exception):  # so that the original failure is raised
                         await connection.execute("ROLLBACK")
                 raise
             finally:
@@ -291,11 +293,10 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
-        """One state of the database, to read at leisure on a connection of its own, which nobody else waits for.
+        """One state of the database, for long reads on a connection of its own, outside of the pool.
 
         Args:
-            patience: Seconds that a statement may take, and that the reader may wait between two of them. None: for
-                ever.
+            patience: Seconds that a statement may take, and that may pass between two statements. None: no limit.
 
         Raises: StorageUnavailable.
         """
@@ -314,8 +315,11 @@ class Database:
                 raise
 
     async def connect(self, **options: object) -> asyncpg.Connection:
-        """A connection for the caller alone. `options` are asyncpg's. Raises: asyncpg's errors."""
-        # Each host is tried with its own timeout. asyncpg has one for all hosts: a silent host would use it up.
+        """Open a connection outside of the pool. `options` are asyncpg's.
+
+        Raises: NotConnected, DatabaseUrlRefused.
+        """
+        # Each host gets a timeout of its own. asyncpg has one for all hosts, and a silent host would use it up.
         failures: list[NotConnected] = []
         for dsn in list(self._dsns):
             try:
@@ -333,9 +337,9 @@ class Database:
         return self._options.get(_CACHE) != 0
 
     async def keeps_prepared(self) -> bool | None:
-        """Whether prepared statements survive from one statement to the next, which some poolers prevent.
+        """Whether a connection keeps its prepared statements. Behind some poolers it does not.
 
-        None if that cannot be found out, because only one connection can be had.
+        None if this cannot be determined, because only one connection is available.
 
         Raises: StorageUnavailable.
         """
@@ -344,7 +348,7 @@ class Database:
             connections += [await self.connect(**{_CACHE: _ENOUGH}) for _ in range(2)]
             first, second = connections
             await first.fetchval(_ECHO, 1)
-            await second.execute("BEGIN")  # has the server's process that a pooler has just taken from the first one
+            await second.execute("BEGIN")  # occupies the server connection that the pooler has just used for the first
             await first.fetchval(_ECHO, 2)
         except _FORGOTTEN:
             return False
@@ -363,7 +367,7 @@ class Database:
         await self._connections.aclose()
 
     async def _begun(self) -> asyncpg.Connection:
-        """A connection on which a transaction has begun. If an idle connection has died meanwhile, another is tried."""
+        """A connection with a new transaction. If an idle connection turns out to be lost, another one is tried."""
         try:
             return await self._begin_on(await self._connections.acquire())
         except _ConnectionLost:
@@ -381,7 +385,7 @@ class Database:
         return connection
 
     async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
-        """All rows. Tracing looks on here."""
+        """All rows. Tracing wraps this method."""
         async with _Answering(self._deadlines.whole):
             try:
                 return await self._fetch(text, arguments)
@@ -395,20 +399,20 @@ class Database:
             return rows
         except BaseException as exc:
             if self._look_at(connection, exc) and not isinstance(exc, TimeoutError):
-                # A timeout is not retried: a second try would wait as long.
+                # A timeout is not retried: the second try would take as long.
                 raise _ConnectionLost from exc
             raise
         finally:
             self._connections.release(connection)
 
     def _look_at(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
-        """Whether this failure means that the connection is lost. Connections that must not be reused are dropped."""
+        """Drop connections that this failure makes unusable. Returns whether the connection itself is lost."""
         is_lost = isinstance(exc, _LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-            # The other connections have the same fault: their server is silent, gone, or a standby now.
+            # The other connections are affected, too: their server is silent, gone, or a standby now.
             self._connections.expire()
         if is_lost or isinstance(exc, asyncio.CancelledError):
-            # Aborted, not closed in order: that would wait for the server that does not answer.
+            # Aborted, because an orderly close would wait for a server that does not answer.
             connection.terminate()
         return is_lost
 
@@ -416,7 +420,7 @@ class Database:
         try:
             connection = await asyncpg.connect(dsn, **{**self._options, **options})
         except _WRONG_URL as exc:
-            if isinstance(exc, OSError):  # an invalid certificate's error is an OSError, and a ValueError too
+            if isinstance(exc, OSError):  # the error for an invalid certificate is an OSError and a ValueError
                 raise NotConnected(_why_not(exc, dsn)) from exc
             raise DatabaseUrlRefused("the database's URL cannot be used") from exc
         except _AWAY as exc:
@@ -427,7 +431,7 @@ class Database:
 
 
 class _Answering:
-    """A deadline for the database. All the ways in which it can be away become StorageUnavailable."""
+    """A time limit for database access. Failures by the database's state are raised as StorageUnavailable."""
 
     __slots__ = ("_seconds", "_timeout")
 
@@ -451,7 +455,7 @@ class _Answering:
 
 
 def raise_if_unavailable(exc: BaseException) -> None:
-    """Raise StorageUnavailable for a failure by the database's state. A failure by our own mistake is left as it is.
+    """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
 
     Raises: StorageUnavailable.
     """
@@ -471,9 +475,9 @@ def raise_if_unavailable(exc: BaseException) -> None:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Why there is no connection; else the database's own message; without one, the type of the error.
+    """Why there is no connection, or else the database's own message, or else the type of the error.
 
-    Of the URL, only host and port are in it.
+    It contains nothing of the URL but host and port.
     """
     cause: BaseException = exc
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
@@ -495,7 +499,7 @@ def trouble_of(exc: StorageUnavailable) -> Title:
 
 
 def _why_not(exc: BaseException, dsn: str) -> Title:
-    """Why a connection was not had: the place, and what is wrong there."""
+    """Why there is no connection: host and port, and the problem."""
     parts = urlsplit(dsn)
     query = dict(parse_qsl(parts.query))
     host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")
@@ -542,7 +546,7 @@ def _set_limits(deadlines: Deadlines) -> str:
 
 
 def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:
-    """A DSN for each host, further options for asyncpg, and whether there is a pooler in between."""
+    """A DSN for each host, further options for asyncpg, and whether there is a pooler."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
@@ -551,7 +555,7 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
         **{name: str(value) for name, value in deadlines.limits.items()},
     }
     options: dict[str, object] = {"command_timeout": deadlines.silence}
-    # A parameter of libpq's, which asyncpg would send to the server as a setting of the session.
+    # libpq's own parameter. asyncpg would send it to the server as a setting of the session.
     query.pop("connect_timeout", None)
     if query.get("channel_binding") in ("prefer", "disable"):
         del query["channel_binding"]

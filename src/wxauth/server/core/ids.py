@@ -1,4 +1,4 @@
-"""Ids that tell when they were made: UUIDv7 (RFC 9562)."""
+"""Ids that contain the time at which they were made: UUIDv7 (RFC 9562)."""
 
 import os
 from datetime import datetime
@@ -9,14 +9,14 @@ from uuid_utils.compat import uuid7
 
 _STEP_BYTES: Final = 4
 _last = 0
-"""The newest id of this process. Whoever shares it shares no more than the order within a millisecond."""
+"""The newest id of this process. It only orders ids within a millisecond."""
 
 
 def new_id(now: datetime) -> UUID:
-    """An id of this time. Within a millisecond, a process makes each id behind the one before (section 6.2, method 2).
+    """Make an id of this time. Within a millisecond, the ids of a process increase (section 6.2, method 2).
 
-    A library's `uuid7()` would ask the machine's own clock. Sessions and events of replicas whose clocks differ would
-    not stand in the order in which they came, and the newest of them might be taken for old.
+    The time is an argument because a library's own `uuid7()` reads the machine's clock: if the clocks of replicas
+    differ, sessions and events would be out of order, and the newest might seem old.
     """
     global _last
     made = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)
@@ -27,7 +27,7 @@ def new_id(now: datetime) -> UUID:
 
 
 def first_id_at(time: datetime) -> UUID:
-    """An id before all ids of this time, and behind all earlier ones (section 5.7)."""
+    """The lower bound of all ids of this time (section 5.7)."""
     return UUID(int=_milliseconds(time) << 80)
 
 

@@ -1,4 +1,4 @@
-"""Log lines: events with fields, as JSON or for a terminal. Ids and timings, never a secret."""
+"""Logging: events with fields, as JSON or for a terminal. Ids and timings, never a secret."""
 
 import atexit
 import logging
@@ -21,46 +21,47 @@ from pydantic_core import to_json
 from structlog.typing import FilteringBoundLogger, Processor
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request under way, which is in each of its log lines."""
+"""The id of the current request, which is in each of its log lines."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""The trace that the request belongs to (W3C Trace Context), if there is one."""
+"""The trace to which the request belongs (W3C Trace Context), if any."""
 
 _MAX_FRAMES: Final = 14
 _MAX_MESSAGE: Final = 500
-# Secrets that a library's error text may hold: parameters of WeChat's URLs, tokens, passwords in a DSN.
+# Secrets that a library's error message may contain: parameters of WeChat's URLs, tokens, passwords in a DSN.
 _SECRETS = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
-    r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # what is in a code, and what its page asks by
+    r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # secrets of scanned codes, in paths
 )
-# What PostgreSQL and asyncpg quote of a row or an argument, which may hold anything; it goes on to the end of the text.
+# Where messages of PostgreSQL and asyncpg begin to quote a row or an argument. What is quoted may contain anything, so
+# everything after it is removed.
 _VALUES = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _LONGEST: Final = 8192
-"""Characters of a text that are looked through for secrets. What is behind them is cut off."""
+"""Characters of a text that are searched for secrets. The rest is cut off."""
 _DATA_EXCEPTION: Final = "22"
-"""The class of SQLSTATE whose messages quote values, in the server's language."""
+"""The class of SQLSTATE codes whose messages quote values, in the server's language."""
 
 Event = MutableMapping[str, Any]
 
 
 def get_logger() -> FilteringBoundLogger:
-    """A logger of events: `log.info("logged_in", user_id=...)`."""
+    """A logger for events: `log.info("logged_in", user_id=...)`."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
 
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
-    """Send our own events, and libraries' log lines, to one stream in one form.
+    """Write our own events and the log lines of libraries to one stream in one format.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
         log_format: `json`, or `console` for people.
-        stream: Standard output, unless given.
+        stream: By default, standard output.
     """
     output = _Unfailing(stream or sys.stdout.buffer)
     if stream is None:
@@ -82,21 +83,21 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
     logging.getLogger("uvicorn").setLevel(number)
-    # These libraries log URLs at INFO, and WeChat's URLs hold the app secret.
+    # These libraries log URLs at INFO, and WeChat's URLs contain the app secret.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    for quoting in ("python_multipart", "opentelemetry"):  # they warn of what a caller sent, word for word
+    for quoting in ("python_multipart", "opentelemetry"):  # their warnings quote what a caller sent
         logging.getLogger(quoting).setLevel(logging.ERROR)
 
 
 def redact(text: str) -> str:
-    """The text, with everything replaced that looks like a secret, or like a value in an error of PostgreSQL's."""
+    """Replace everything that looks like a secret, or like a value quoted in an error of PostgreSQL's."""
     text = _VALUES.sub(r"\1 ***", text[:_LONGEST])  # cut first: the patterns are quadratic in some texts
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
 
 
 def message_of(exc: BaseException) -> str:
-    """An exception's message, without secrets, and without values from rows and arguments of statements."""
+    """An exception's message without secrets, and without values from rows or arguments of statements."""
     exc = getattr(exc, "driver_exception", None) or exc  # SQLAlchemy's errors quote the driver's
     sqlstate = str(getattr(exc, "sqlstate", None) or "")
     if sqlstate.startswith(_DATA_EXCEPTION):
@@ -105,22 +106,22 @@ def message_of(exc: BaseException) -> str:
 
 
 def lines_of(exc: BaseException) -> list[str]:
-    """An exception as the command line prints it: no value of a variable, a row or an argument is in it."""
+    """An exception as the command line prints it, without values of variables, rows or arguments."""
     told = _description(exc, exc.__traceback__)
     cause = [f"cause: {told['cause']}"] if "cause" in told else []
     return [f"{told['error']}: {told['error_message']}", *cause, *(f"    {frame}" for frame in told["frames"])]
 
 
 class Seldom:
-    """Lets a line through once in some seconds."""
+    """Limits a log line to one in so many seconds, over all processes of the service."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.share()
 
     def share(self) -> None:
-        """Begin anew, for this process and all that are forked from it together."""
-        self._next = mmap.mmap(-1, 8)  # shared memory without a name
+        """Start again with a state that this process shares with all processes forked from it."""
+        self._next = mmap.mmap(-1, 8)  # anonymous shared memory
 
     def lets_through(self, now: float) -> bool:
         """Whether the line may be written. `now` is in seconds on a clock that all processes share."""
@@ -141,7 +142,7 @@ class ConsoleLine:
         self._render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def __call__(self, logger: Any, name: str, event: Event) -> bytes:
-        """The line, as structlog asks for it."""
+        """Render a line: structlog's interface of a processor."""
         frames: list[str] = event.pop("frames", [])
         event.update({field: str(value) for field, value in event.items() if isinstance(value, UUID)})
         event.update({field: _printable(value) for field, value in event.items() if isinstance(value, str)})
@@ -150,14 +151,14 @@ class ConsoleLine:
 
 
 def _printable(text: str) -> str:
-    """The text without what would steer the terminal: strangers choose paths and names."""
+    """The text with control characters escaped: strangers choose paths and names."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _complete(_logger: object, name: str, event: Event) -> Event:
-    """What each line has: by which request, when, how bad, and the exception in place of its traceback."""
+    """Add the fields of every line: request, trace, time, level; and a description of the exception, if any."""
     current = request_id.get()
     if current is not None:
         event["request_id"] = current
@@ -182,7 +183,7 @@ def _describe_exception(event: Event) -> None:
 
 
 def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]:
-    """An exception as fields: its type, redacted text and origin. No value of a variable is in them."""
+    """An exception as fields: its type, redacted message and frames, without values of variables."""
     description: dict[str, Any] = {
         "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
         "error_message": message_of(exc),
@@ -204,7 +205,7 @@ def _decode(_logger: object, _name: str, line: Any) -> str:
 
 
 class _Unfailing:
-    """A stream that may be gone or full. Then a log line is lost, but the request that wrote it goes on."""
+    """A stream whose failures are ignored: if it is closed or full, log lines are lost, but requests go on."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -219,7 +220,7 @@ class _Unfailing:
             self._stream.flush()
 
     def let_go(self) -> None:
-        """Drop what could not be written. Otherwise Python would try again at its end, and fail."""
+        """Drop what could not be written. Otherwise Python would try again at exit, and fail."""
         with suppress(ValueError):  # it is closed
             try:
                 self._stream.flush()
@@ -228,7 +229,7 @@ class _Unfailing:
 
 
 class _TextOnto:
-    """Lets `logging`, which writes text, share the byte stream."""
+    """Encodes what `logging` writes onto the byte stream."""
 
     def __init__(self, output: _Unfailing) -> None:
         self._output = output

@@ -1,8 +1,8 @@
-"""Bringing the schema to where this version needs it; works from a checkout and from the wheel alike.
+"""Migration of the schema to another revision, from a checkout and from the wheel.
 
-Replicas serve meanwhile. A change of a table waits for whoever writes to it, and everybody else waits behind that
-change: so it gives up after a second, and tries again. What takes long (an index, a batch of rows) is done without
-such a lock, outside of a transaction, in a revision that says `transactional = False`.
+Replicas serve meanwhile. An ALTER TABLE waits for transactions that use the table, and everybody else waits behind it:
+so it gives up after a second, and tries again. Slow steps (an index, a batch of rows) must not hold such a lock: they
+run outside of a transaction, in a revision with `transactional = False`.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ HEAD: Final = "head"
 BASE: Final = "base"
 """The schema before the first revision: empty."""
 LOCK_PATIENCE: Final = 1.0
-"""Seconds that a revision waits for a table. Everybody who needs that table waits behind it."""
+"""Seconds that a revision waits for a lock on a table. Everybody else who needs the table waits behind it."""
 PAUSE: Final = 2.0
-"""Seconds between two tries, varied at random. Meanwhile those who waited for the table get it."""
+"""Seconds between two tries, varied at random. Meanwhile others can use the table."""
 PATIENCE: Final = 900.0
 """Seconds after which a migration gives up on a table that is never free."""
 OF_PREVIEW: Final = (
@@ -41,8 +41,8 @@ OF_PREVIEW: Final = (
     "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database"
 )
 
-# Replicas that migrate at once take turns; those that come later find nothing to do. They ask again and again, instead
-# of waiting in the database: an index that is made concurrently would wait for whoever waits there.
+# Replicas that migrate at the same time take turns, and later ones find nothing to do. They poll for the lock instead
+# of waiting in the database: CREATE INDEX CONCURRENTLY would wait for their transactions.
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
 _FOR_LONG: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 _DEADLINES: Final = text("""
@@ -50,22 +50,22 @@ _DEADLINES: Final = text("""
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
 _TURN_PAUSE: Final = 0.1
-# PostgreSQL raises the second one if there is no schema that the role may use.
+# PostgreSQL raises the latter if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
 log = get_logger()
 
 
 class UnknownRevision(Exception):
-    """This version of wxauth does not know the revision that was asked for, or the one the schema is at."""
+    """This version of wxauth does not know the requested revision, or the schema's present one."""
 
 
 class MigrationBlocked(Exception):
-    """Somebody has kept a table for too long; the text says what to do."""
+    """Another transaction has locked a table for too long. The message says what to do."""
 
 
 class MigrationForbidden(Exception):
-    """The role of the database's URL may not do this; the message is PostgreSQL's own."""
+    """The role in the database's URL lacks a privilege. The message is PostgreSQL's own."""
 
 
 async def migrate(
@@ -77,16 +77,16 @@ async def migrate(
     pause: float = PAUSE,
     patience: float = PATIENCE,
 ) -> str | None:
-    """Upgrade, or with an older `revision` downgrade, one revision after the other; the revision reached.
+    """Upgrade or downgrade to `revision`, one revision after the other. Returns the revision reached; None if empty.
 
-    A schema of a newer version is left as it is, for this version serves on with it.
+    A schema of a newer version is left as it is: this version works with it.
 
     Args:
-        database: What to migrate.
+        database: The database to migrate.
         revision: The revision to reach.
         scripts: The folder of Alembic's revisions.
-        lock_patience: Seconds that a revision waits for a table. Others wait behind it for as long.
-        pause: Seconds between two tries, more or less.
+        lock_patience: Seconds that a revision waits for a lock on a table. Others wait behind it as long.
+        pause: Mean of the seconds between two tries.
         patience: Seconds after which a revision is given up.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
@@ -122,9 +122,9 @@ async def migrate(
 async def begin_migration(
     database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
 ) -> AsyncIterator[AsyncConnection]:
-    """A connection of its own as Alembic needs it, without a deadline; in a transaction, or committing each statement.
+    """A SQLAlchemy connection for Alembic, without time limits: in a transaction, or else committing each statement.
 
-    Raises: StorageUnavailable, where there is no connection; MigrationForbidden.
+    Raises: StorageUnavailable, MigrationForbidden.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -154,7 +154,7 @@ async def begin_migration(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """From one revision to the next, or back."""
+    """An upgrade or downgrade by one revision."""
 
     scripts: Path
     revision: str
@@ -169,7 +169,7 @@ async def _take(database: Database, step: _Step, lock_patience: float) -> None:
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
         move(config, step.revision)
 
-    # Outside of a transaction, nobody waits behind the revision. So the revision may wait for a lock without a limit.
+    # Outside of a transaction nobody waits behind the revision, so it may wait for a lock without a limit.
     patience = lock_patience if step.is_transactional else 0.0
     async with begin_migration(database, is_transactional=step.is_transactional, lock_patience=patience) as connection:
         await connection.run_sync(run)
@@ -196,11 +196,11 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
 
 @asynccontextmanager
 async def _turn(database: Database) -> AsyncIterator[None]:
-    """A block that one process at a time is in; the others wait for as long as it takes.
+    """A block that only one process at a time can enter. Others wait without a limit.
 
-    The lock belongs to a transaction, because a pooler does not keep the lock of a session.
+    The advisory lock belongs to a transaction, because a pooler does not keep a session's locks.
 
-    Raises: StorageUnavailable, where there is no connection.
+    Raises: StorageUnavailable, if there is no connection.
     """
     try:
         connection = await database.connect()
@@ -210,10 +210,10 @@ async def _turn(database: Database) -> AsyncIterator[None]:
     try:
         await connection.execute(_FOR_LONG)
         while not await connection.fetchval(_TRY_LOCK):
-            await connection.execute("ROLLBACK")  # an open transaction would hold up an index that is made concurrently
+            await connection.execute("ROLLBACK")  # CREATE INDEX CONCURRENTLY would wait for an open transaction
             await asyncio.sleep(_TURN_PAUSE)
             await connection.execute(_FOR_LONG)
-        # Releases the last query's snapshot, for which an index that is made concurrently would wait.
+        # Releases the last query's snapshot, for which CREATE INDEX CONCURRENTLY would wait.
         await connection.execute("SELECT")
         yield
     finally:

@@ -1,7 +1,6 @@
-"""What must not get lost although the database is away: kept in memory, and done again until it is done.
+"""Promises: work that must survive a database outage, kept in memory and retried until it succeeds.
 
-A promise is over when it has been done, when its time has passed, or when the service ends. It is lost where the
-process is killed.
+A promise ends when it succeeds, when its time is up, or when the service ends. If the process is killed, it is lost.
 """
 
 import asyncio
@@ -14,9 +13,9 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.logs import get_logger
 
 AT_MOST: Final = 10_000
-"""How many promises are kept. Any beyond these are lost, and the log says so."""
+"""How many promises are kept. Any more are lost, which is logged."""
 PAUSE: Final = 0.25
-"""Seconds between two rounds."""
+"""Seconds between two rounds of retries."""
 FAREWELL: Final = 2.0
 """Seconds for a last round when the service ends."""
 
@@ -27,15 +26,15 @@ log = get_logger()
 class _Promise:
     do: Callable[[], Awaitable[object]]
     until: float
-    """When the promise is given up, in the loop's time, which no change of the clock moves."""
+    """When the promise is given up, in the event loop's monotonic time."""
     fields: dict[str, Any]
 
 
 class Promises:
-    """Keeps all promises in one loop, the oldest first. A round ends early if the database is away.
+    """Retries all promises in rounds, the oldest first. A round ends early if the database is unavailable.
 
     Args:
-        observe: Called with a kind, and how many of it are put off.
+        observe: Called with a kind and its number of waiting promises, whenever that changes.
         pause: Seconds between two rounds.
     """
 
@@ -61,15 +60,15 @@ class Promises:
         patience: float,
         **fields: Any,
     ) -> None:
-        """Try again until it is done. If a promise of the same kind and key is put off already, that one stays.
+        """Retry until it succeeds. If a promise of the same kind and key is waiting already, that one stays.
 
         Args:
             what: The kind, for logs and metrics.
             key: Identifies the promise within its kind.
-            do: Does what was promised. It may be called several times.
-            failure: Why it could not be done now.
-            patience: Seconds after which the promise is lost.
-            fields: For the log lines: enough to make up for a lost promise by hand.
+            do: The work. It may be called several times.
+            failure: Why the first try failed.
+            patience: Seconds after which the promise is given up.
+            fields: For the log lines: enough to repair a lost promise by hand.
         """
         if (what, key) in self._promises:
             return
@@ -90,7 +89,7 @@ class Promises:
             self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
 
     async def keep(self, what: str, key: Hashable) -> None:
-        """Keep this promise now, if it is put off. Raises: the errors of its `do`."""
+        """Try this promise now, if it is waiting. Raises: the errors of its `do`."""
         if promise := self._promises.get((what, key)):
             await promise.do()
             self.take_off(what, key)
@@ -102,12 +101,12 @@ class Promises:
             self._tell(what)
 
     async def drain(self) -> None:
-        """Wait until no promise is put off."""
+        """Wait until no promise is waiting."""
         if self._keeping is not None:
             await asyncio.shield(self._keeping)
 
     async def aclose(self) -> None:
-        """Try one more round, within the farewell. Promises that are left are lost."""
+        """Try one last round, for at most `FAREWELL` seconds. Promises that still fail are lost."""
         self._is_closing = True
         if self._keeping is not None:
             self._keeping.cancel()

@@ -1,4 +1,4 @@
-"""The schema's revision, and the one that this version needs. Alembic is not imported: serving does without it."""
+"""The schema's revision, compared with those that this version knows. It does not import Alembic, to start faster."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 
 
 def revisions_in(scripts: Path) -> tuple[str, ...]:
-    """The revisions in a folder of Alembic's, the newest first: the numbers at the beginning of the files' names."""
+    """The revisions in an Alembic folder, the newest first: the numbers with which the file names begin."""
     return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
 
 
-# Read at the start: an upgrade in place adds files, which the version that still runs must not ask the database for.
+# Read at import: an upgrade in place adds files that the running version must not count.
 KNOWN: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 
@@ -27,7 +27,7 @@ _CURRENT: Final = Statement[str]("SELECT version_num FROM alembic_version")
 
 
 async def is_schema_usable(database: Database) -> bool:
-    """Whether the schema has the revision that this version needs, or a newer one, of a newer replica.
+    """Whether the schema has the revision that this version needs, or a newer one from a newer replica.
 
     Raises: StorageUnavailable.
     """
@@ -50,5 +50,5 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
 
 
 def is_of_preview(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
-    """Whether this revision is older than all that this version knows: of a version before the first release."""
+    """Whether this revision is older than all that this version knows: from a version before the first release."""
     return revision is not None and revision < known[-1]

@@ -1,4 +1,4 @@
-"""Authenticated encryption of what is stored, under keys derived from `WXAUTH_SECRET_KEY`."""
+"""Authenticated encryption of stored secrets, with keys derived from `WXAUTH_SECRET_KEY`."""
 
 import os
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ _PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
 
 
 class CannotOpen(Exception):
-    """The value was sealed with another key or for another place, or has been altered."""
+    """The value was sealed with another key or in another context, or has been altered."""
 
 
 def derive(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
-    """A key for one purpose alone (HKDF-SHA256, RFC 5869)."""
+    """Derive a key for one purpose (HKDF-SHA256, RFC 5869)."""
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
 
-# The contexts: each sealed value is bound to its place, and opens in no other one.
+# The contexts. Each sealed value is bound to its place in the database, and opens in no other.
 
 
 def session_key_context(app_id: str, openid: str) -> bytes:
-    """The context of a session_key: its identity."""
+    """The context of an identity's session_key."""
     return b"\0".join((b"session_key", app_id.encode(), openid.encode()))
 
 
@@ -56,10 +56,10 @@ def webhook_secret_context(webhook_id: UUID) -> bytes:
 
 
 class Sealer:
-    """Seals with the current secret key, opens with it and with the previous ones.
+    """Seals with the current secret key, and opens with it or a previous one.
 
-    AES-256-GCM-SIV (RFC 8452), because its random nonces stay safe for far more than the 2^32 seals of
-    plain GCM, which one key would reach here. A sealed value is version, key id, nonce, ciphertext.
+    It uses AES-256-GCM-SIV (RFC 8452): with random nonces, plain GCM is safe for 2^32 values per key, which could be
+    reached here. A sealed value is version, key id, nonce, ciphertext.
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
@@ -70,7 +70,7 @@ class Sealer:
         self._current = self._ciphers[self.prefix]
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
-        """Seal for one place: `context` must be the same at `open`."""
+        """Encrypt. `open` must be given the same context."""
         nonce = os.urandom(_NONCE_BYTES)
         return self.prefix + nonce + self._current.encrypt(nonce, plaintext, context)
 
@@ -86,7 +86,7 @@ class Sealer:
             raise CannotOpen("altered, or sealed for another place") from exc
 
     def opens(self, sealed: bytes, *, context: bytes) -> bool:
-        """Whether `open` gives the plaintext."""
+        """Whether `open` succeeds."""
         try:
             self.open(sealed, context=context)
         except CannotOpen:

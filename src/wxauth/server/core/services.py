@@ -1,6 +1,6 @@
-"""The parts of the service by name; `wxauth.server.service.build` puts them together.
+"""The parts of the service by name. `wxauth.server.service.build` assembles them.
 
-The types are imported for the type checker alone, so that a story in any room may take `services` without importing
+The types are imported only for the type checker, so that a use case in any room can take `services` without importing
 the rooms above it.
 """
 
@@ -84,9 +84,9 @@ class Services:
     async def aclose(self) -> None:
         """Close every connection."""
         await self.avatars.aclose()
-        # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
+        # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
         await asyncio.gather(self.background.aclose(), self.phones.aclose(), self.deliveries.aclose())
-        await self.promises.aclose()  # what they could not do any more too
+        await self.promises.aclose()  # after the others, which may have put off more
         await self.wechat_tokens.aclose()
         await self.wechat.aclose()
         await self.wechat_api.aclose()
@@ -99,7 +99,7 @@ class Services:
 
 
 async def services_of(connection: HTTPConnection) -> Services:
-    """The services of the app that a request came to."""
+    """The services of the app that received the request."""
     services: Services = connection.app.state.services
     return services
 

@@ -1,4 +1,4 @@
-"""The types of settings: how each is read from text, and why a value is refused, without the value."""
+"""The types of settings: how they are parsed and validated. Errors never contain the value."""
 
 import base64
 import os
@@ -18,7 +18,7 @@ from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""Begins variables that Kubernetes sets in each pod beside a Service; WXAUTH_PORT, beside one named "wxauth"."""
+"""The beginning of variables that Kubernetes sets for a Service. One named "wxauth" sets WXAUTH_PORT."""
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL: Final = 180
@@ -124,7 +124,7 @@ def _check_app_secret(value: SecretStr) -> SecretStr:
 
 
 def _check_push_token(value: SecretStr) -> SecretStr:
-    # WeChat's page takes letters and digits. Other printable characters pass too, should WeChat ever take them.
+    # WeChat's page accepts letters and digits. Other printable characters are accepted in case WeChat ever does.
     if not re.fullmatch(r"[!-~]{3,32}", value.get_secret_value()):
         raise ValueError("must be the Token of WeChat's message push settings: 3 to 32 letters and digits")
     return value
@@ -200,7 +200,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
         raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone") from None
-    if any(item.endswith("/0") for item in items):  # the first entry would count, which the client itself may write
+    if any(item.endswith("/0") for item in items):  # would use the first entry, which the client itself can write
         raise ValueError("must be networks of the proxies, not all addresses; * alone trusts any last entry")
     return items
 
@@ -228,7 +228,7 @@ def _check_page(value: str) -> str:
 
 
 def _check_file(value: str) -> str:
-    # The name that WeChat's console gives the file, and what is in it.
+    # The name that WeChat's console gives the file, and its content.
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
         raise ValueError("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c")
     return value
@@ -261,14 +261,14 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-# Read from text.
+# Parsing from text.
 CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
 AppList = BeforeValidator(_read_apps)
 Lower = BeforeValidator(_lower)
 OrNone = BeforeValidator(_empty_is_none)
 
-# A title among a type's annotations says for the documentation what its values are.
+# A Title among the annotations of a type describes its values in the documentation.
 SECONDS: Final = Title("Seconds", "秒")
 AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), SECONDS]
 Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), SECONDS]

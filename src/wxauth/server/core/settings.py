@@ -1,4 +1,4 @@
-"""Settings: read once, checked whole, frozen. Each is an environment variable named `WXAUTH_` and its name."""
+"""Settings: read and validated once, then frozen. Each is an environment variable with the prefix `WXAUTH_`."""
 
 import difflib
 import os
@@ -74,12 +74,12 @@ WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
 
-# Kubernetes sets these in each pod beside a Service named "wxauth" or "wxauth-…"; WXAUTH_PORT is one of them.
+# Kubernetes sets these variables for a Service named "wxauth" or "wxauth-…". WXAUTH_PORT is one of them.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 
 
 class InvalidSettings(Exception):
-    """Settings are wrong or missing; `problems` names each variable and what it must be, never its value."""
+    """Settings are wrong or missing. `problems` names each variable and what it must be, never its value."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
@@ -91,20 +91,20 @@ AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What an operator reads about a setting, in Markdown. `scripts/settings` writes the documentation from it."""
+    """The description of a setting, in Markdown. `scripts/settings` writes the documentation from it."""
 
     en: str = field(kw_only=False)
     zh: str = field(kw_only=False)
     heading: Title | None = None
-    """Of the group that begins with this setting."""
+    """The heading of the group that begins with this setting."""
     default: str | None = None
-    """The usual default, where the declared one depends on something else."""
+    """The usual default, if the declared one depends on something else."""
     example: str | None = None
-    """A value that `.env.example` shows, uncommented, to be replaced."""
+    """A value that `.env.example` shows, not commented out, for the operator to replace."""
 
 
 class AppFields(BaseModel):
-    """What an app has beside its id: in `APPS`, in the database, and in requests of administrators.
+    """The fields of an app besides its id: in `APPS`, in the database, and in administrators' requests.
 
     A new field is declared here, shown by `AppAnswer`, and has an option in `cli/apps.py`.
     """
@@ -161,7 +161,7 @@ class App(AppFields):
 
     @property
     def has_wechat_token(self) -> bool:
-        """Whether WeChat gives this kind of app an access token, with which it may call WeChat."""
+        """Whether this kind of app gets an access token from WeChat, with which it can call WeChat's API."""
         return self.kind in ("mini_program", "official_account")
 
     @property
@@ -171,17 +171,17 @@ class App(AppFields):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The secret fields that have a value, in plain text."""
+        """The secret fields that are set, in plain text."""
         return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """All other fields but the id."""
+        """All other fields that are set, without the id."""
         return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
 
 
 class DatabaseSettings(BaseSettings):
-    """What `wxauth migrate` needs."""
+    """The settings of `wxauth migrate`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -227,7 +227,7 @@ class DatabaseSettings(BaseSettings):
     ] = SECRETS_DIR
 
 
-# Settings of more than one kind below.
+# Settings that several of the classes below have.
 PublicUrl = Annotated[
     Issuer,
     Setting(
@@ -264,20 +264,20 @@ PhoneRegion = Annotated[
 
 
 class PhoneSettings(DatabaseSettings):
-    """What `wxauth users list` needs."""
+    """The settings of `wxauth users list`."""
 
     phone_region: PhoneRegion = "CN"
 
 
 class ConsoleSettings(DatabaseSettings):
-    """What `wxauth admin link` needs."""
+    """The settings of `wxauth admin link`."""
 
     issuer: PublicUrl = _DEFAULT_ISSUER
     admin_page: AdminPage = False
 
 
 class AudienceSettings(DatabaseSettings):
-    """What `wxauth clients add` and `set` need."""
+    """The settings of `wxauth clients add` and `set`."""
 
     audience: TokenAudience = _DEFAULT_AUDIENCE
     apps: Annotated[tuple[App, ...], NoDecode, AppList] = ()
@@ -728,24 +728,24 @@ class Settings(DatabaseSettings):
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
     def access_token_lasts(self, *, session_lasts: int) -> int:
-        """Seconds for an access token: no token outlives its session; one without any time would be of no use."""
+        """The lifetime of an access token in seconds: at least 1, and otherwise no longer than its session lasts."""
         return max(1, min(self.access_token_ttl, session_lasts))
 
     def may_sign_up(self, app: App) -> bool:
-        """Whether unknown people may sign up by this app."""
+        """Whether unknown people may sign up with this app."""
         return (app.sign_up or self.sign_up) == "open"
 
     def roles_at_sign_up(self, app: App) -> tuple[str, ...]:
-        """The roles of somebody who signs up by this app."""
+        """The roles of somebody who signs up with this app."""
         return self.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles
 
 
 def load_settings(
     kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR
 ) -> AnySettings:
-    """Read each setting from the environment; else from a `.env` file; else from a file with the setting's name.
+    """Read each setting from the environment, or else from a `.env` file, or else from a file with the setting's name.
 
-    Those files are in the folder that WXAUTH_SECRETS_DIR names; without that variable, in `secrets_dir`.
+    These files are in the folder named by WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
     Raises: InvalidSettings.
     """
@@ -754,7 +754,7 @@ def load_settings(
         given = {name.upper(): value for name, value in _given(os.environ, env_file).items()}
         secrets_dir = Path(given.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
         names = [f"{PREFIX}{field.upper()}" for field in kind.model_fields]
-        # Docker makes a folder where the file to be mounted is missing.
+        # Docker creates a folder if the file to be mounted does not exist.
         if folders := [name for name in names if name not in given and (secrets_dir / name.lower()).is_dir()]:
             raise InvalidSettings(f"{name}: must be a file, and is a folder" for name in folders)
         return settings_from(kind, _env_file=env_file, _secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
@@ -767,7 +767,7 @@ def load_settings(
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
-    """Read from the environment alone; `values` go before it. Raises: InvalidSettings."""
+    """Read settings from the environment only. `values` take precedence. Raises: InvalidSettings."""
     try:
         return kind(**values)
     except ValidationError as exc:
@@ -779,7 +779,7 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[str]:
-    """A line for the operator about each variable that has our prefix and is no setting."""
+    """A line for the operator about each variable that has our prefix but is no setting."""
     known = [name.upper() for name in Settings.model_fields]
     lines = []
     for name, value in sorted(_given(environ, env_file).items()):

@@ -1,4 +1,4 @@
-"""Statements of PostgreSQL's own text, whose parameters have names."""
+"""SQL statements with named parameters."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypedDict, TypeVar
 Answer = TypeVar("Answer", covariant=True)
 Made = TypeVar("Made", covariant=True)
 
-# What PostgreSQL reads as one piece, in which a colon means no parameter; then a parameter of either spelling.
+# Literals, comments and casts, in which a colon is no parameter; then a parameter, as `:name` or `$1`.
 _PIECES: Final = re.compile(
     r"""
       \b[eE]'(?:[^'\\]|\\.|'')*'
@@ -26,20 +26,20 @@ _PIECES: Final = re.compile(
 
 
 class Nothing(TypedDict):
-    """The row of a statement that answers nothing."""
+    """The row type of a statement that returns no rows."""
 
 
 class Columns(Mapping[str, Any], Generic[Made]):
-    """A row with the fields of a class, which is made of it: `Server(**row)` of a `Columns[Server]`."""
+    """A row whose columns are the fields of a class: `Server(**row)` for a `Columns[Server]`."""
 
 
 class Statement(Generic[Answer]):
-    """PostgreSQL's own text with `:names`, and what a row of its answer is.
+    """A statement of PostgreSQL with parameters like `:name`, and the type of its rows.
 
-    `Statement[UserRow]("SELECT … WHERE id = :id")`. A TypedDict names the columns, as does `Columns` of a class;
-    `Mapping[str, object]` is a row that is passed on whatever its columns are; any other type is that of the one
-    column. A test compares them with what PostgreSQL says. A name stands for one value wherever it is put, also by way
-    of a fragment. (A slice of an array with a name in it needs a space: `[1 : size]`.)
+    `Statement[UserRow]("SELECT … WHERE id = :id")`. A TypedDict, or `Columns` of a class, names the columns;
+    `Mapping[str, object]` is a row with any columns; any other type is that of the only column. A test compares them
+    with PostgreSQL's own description. A name has one value throughout the statement, including inserted fragments.
+    (An array slice with a parameter needs spaces: `[1 : size]`.)
     """
 
     def __init__(self, text: str) -> None:
@@ -53,9 +53,9 @@ class Statement(Generic[Answer]):
             return f"${names.setdefault(piece['name'], len(names) + 1)}"
 
         self.text: Final = _PIECES.sub(numbered, text)
-        """As PostgreSQL takes it, with `$n`."""
+        """The SQL for PostgreSQL, with `$n`."""
         self.names: Final = tuple(names)
-        """The name of `$1`, of `$2`, and so on."""
+        """The names of `$1`, `$2` and so on."""
         self._pick: Final = _tuple_of(self.names)
 
     def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
@@ -64,13 +64,13 @@ class Statement(Generic[Answer]):
             try:
                 return self._pick(values)
             except KeyError:
-                pass  # told below
+                pass  # reported below
         given, names = set(values), set(self.names)
         raise TypeError(f"missing: {sorted(names - given)}, unknown: {sorted(given - names)}, of:{self.text}")
 
 
 def _tuple_of(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
-    """What takes these values out of a mapping. An itemgetter of one name would give the value by itself."""
+    """A function that picks the values of these names as a tuple. An itemgetter of one name returns no tuple."""
     if len(names) > 1:
         return itemgetter(*names)
     return lambda values: tuple(values[name] for name in names)

@@ -1,4 +1,4 @@
-"""Storing every few seconds what a process gathers in memory: through outages, and once more at its end."""
+"""Periodic storing of what a process gathers in memory: despite outages, and once more when the service ends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,13 +12,13 @@ FAREWELL: Final = 2.0
 """Seconds for the last store when the service ends."""
 
 Store = Callable[[], Awaitable[None]]
-"""Stores what was gathered since the last time. Raises: StorageUnavailable."""
+"""Stores what was gathered since the last call. Raises: StorageUnavailable."""
 
 log = get_logger()
 
 
 async def keep_storing(store: Store, *, pause: float, failed: str) -> NoReturn:
-    """Store for ever, with a pause before each time. The log gets `failed` for each time that fails."""
+    """Store forever, with a pause of so many seconds before each time. `failed` is the event logged for failures."""
     while True:
         await asyncio.sleep(pause)
         try:
@@ -30,7 +30,7 @@ async def keep_storing(store: Store, *, pause: float, failed: str) -> NoReturn:
 
 
 async def store_last(store: Store, *, failed: str) -> None:
-    """Store the last ones, if that takes only a moment."""
+    """Store once more when the service ends, for at most `FAREWELL` seconds."""
     try:
         async with asyncio.timeout(FAREWELL):
             await store()

@@ -1,4 +1,4 @@
-"""What all tables share, and the table of events, the trail. Constraints and triggers refuse rows that must not be."""
+"""What all tables share, and the table of events. Constraints and triggers refuse invalid rows."""
 
 from datetime import datetime
 from importlib import import_module
@@ -33,20 +33,20 @@ TIME = DateTime(timezone=True)
 
 
 def after_create(table: type[SQLModel], *statements: str) -> None:
-    """What belongs to a table and SQLAlchemy has no words for: it follows the table's CREATE TABLE."""
+    """Have statements run after the table's CREATE TABLE, such as triggers, which SQLAlchemy cannot express."""
     for statement in statements:
         listen(table.__table__, "after_create", DDL(statement.replace("%", "%%")))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
 
 
 def all_tables() -> MetaData:
-    """The tables of all rooms. Only migrations and checks ask for them: serving does without SQLAlchemy's 19 MB."""
+    """The tables of all rooms, for migrations and checks. Serving does not import SQLAlchemy, which saves 19 MB."""
     for path in Path(__file__).parents[1].glob("*/tables.py"):
         import_module(f"wxauth.server.{path.parent.name}.tables")
     return SQLModel.metadata
 
 
 class Event(SQLModel, table=True):
-    """An event of the audit trail. An event is never changed, except to remove an erased person's data."""
+    """An event of the audit trail. It is never changed, except to remove an erased person's data."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -63,13 +63,13 @@ class Event(SQLModel, table=True):
     at: datetime = Field(sa_type=TIME)
     actor: str = Field(sa_type=Text)
     user_id: UUID | None
-    """Not a reference: the event outlives the user."""
+    """Not a foreign key: the event outlives the user."""
     app_id: str | None = Field(sa_type=Text)
     ip: str | None = Field(sa_type=INET)
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# The trigger refuses changes and deletions of events, except for an erased person's data and the sweep of old events.
+# Refuses changes and deletions of events, except to remove an erased person's data and to delete old events.
 after_create(
     Event,
     """

@@ -1,4 +1,4 @@
-"""Corrects this replica's clock by the database's, in the background."""
+"""Correction of this replica's clock to the database's time, in the background."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -10,11 +10,11 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 
 PAUSE: Final = 5.0
-"""Seconds between two looks."""
+"""Seconds between two corrections."""
 TOO_SLOW: Final = timedelta(seconds=1)
-"""An answer that took longer is not used: it says too little about the time."""
+"""An answer that took this long is not used: it is too inexact."""
 TOLD_FROM: Final = timedelta(seconds=5)
-"""How far the clocks may differ before the log says so."""
+"""The difference of the clocks from which a warning is logged."""
 
 _TOLD_EVERY: Final = timedelta(minutes=10)
 
@@ -22,7 +22,7 @@ log = get_logger()
 
 
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = PAUSE) -> None:
-    """Correct the clock for ever, through outages."""
+    """Correct the clock forever, despite outages."""
     told_at: datetime | None = None
     while True:
         await correct(clock, database)

@@ -14,7 +14,7 @@ from wxauth.server.core.statements import Nothing, Statement
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The one who does something, and their address."""
+    """Who does something, and from which address."""
 
     name: str
     """The id of a user, the name of a service client, or one of the three names below."""
@@ -26,7 +26,7 @@ SYSTEM: Final = Actor("system")
 OPERATOR: Final = Actor("operator")
 """An operator who runs a command."""
 WECHAT: Final = Actor("wechat")
-"""WeChat, by message push."""
+"""WeChat, through message push."""
 
 
 class EventType(StrEnum):
@@ -96,21 +96,22 @@ TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.AUTHORIZATION_REVOKED: ("fields",),
     EventType.SESSION_ENDED: ("session_ids", "reason"),
 }
-"""The types that siblings are told of, with the fields of their data. These are not personal, and outlive a person.
+"""The types of events that other services receive, with the fields of the data that they get. These fields are not
+personal, and remain when a user is erased.
 
-A trigger of the table has the same list."""
+A trigger in `events/tables.py` has the same list."""
 
 _LASTING: Final = [kind.value for kind, names in TOLD_TO_SIBLINGS.items() if names]
 
 
 def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an event's data that siblings get."""
+    """The part of an event's data that other services get."""
     names = TOLD_TO_SIBLINGS[EventType(kind)] if kind in TOLD_TO_SIBLINGS else ()
     return {name: data[name] for name in names if name in data}
 
 
 class EventRow(TypedDict):
-    """An event as it is read."""
+    """An event, as read from the database."""
 
     id: UUID
     type: str
@@ -125,7 +126,7 @@ class EventRow(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSearch:
-    """A search for events. A field that is None or empty does not limit it."""
+    """Criteria for events. One that is None or empty does not apply."""
 
     types: Sequence[str] = ()
     user_id: UUID | None = None
@@ -139,12 +140,12 @@ VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::json
 """)
 FORGOTTEN_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
-"""SQL for what stays of an event's data when the person whom it is about is erased: what siblings are told."""
+"""SQL for the data that remains of an event when its user is erased: that of the types in TOLD_TO_SIBLINGS."""
 TELLS_OF_ERASURE: Final = """
 (events.type IN ('user.erased', 'user_erased')
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
-"""SQL: whether an event tells of an erasure itself. It stays, with the address of the one who erased."""
-# A person who is erased is forgotten in pages. Nobody is to see what still waits.
+"""SQL: whether an event reports an erasure itself. It keeps the address of whoever erased the user."""
+# An erased user's events are cleared in batches. Until then, their data must be hidden.
 _IS_ABOUT_ERASED: Final = f"""
 (EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {TELLS_OF_ERASURE} IS NOT TRUE)"""
 _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
@@ -153,7 +154,7 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {FORGOTTEN_DATA} ELSE events.data END AS data
   FROM events"""  # noqa: S608 - put together from constants
-# Compares ids, not times: an id begins with the event's time, and is in the index.
+# Compares ids instead of times: an id begins with the event's time, and is in the index.
 _NEWEST: Final = "events.id >= :since AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _OF_ALL: Final = Statement[EventRow](f"{_EVENTS} WHERE {_NEWEST}")
 _OF_TYPES: Final = Statement[EventRow](f"""
@@ -161,7 +162,7 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)  # noqa: S608 - put together from constants
-"""The newest events of each type, by that type's part of the index: else all events of these types would be sorted."""
+"""Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
 _OF_USER: Final = Statement[EventRow](f"{_EVENTS} WHERE events.user_id = :user_id AND {_NEWEST}")
 _OF_USER_AND_TYPES: Final = Statement[EventRow](
     f"{_EVENTS} WHERE events.user_id = :user_id AND events.type = ANY (:types) AND {_NEWEST}"
@@ -179,7 +180,7 @@ async def record_event(
     app_id: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an event, in the transaction of what was done: its type, who did it, and to which user."""
+    """Record an event in the transaction of the change itself."""
     await transaction.run(
         _RECORD,
         id=new_id(at),
@@ -196,7 +197,7 @@ async def record_event(
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
 ) -> Sequence[EventRow]:
-    """The newest events that the search finds, older than `before`; an erased person's as if they were forgotten.
+    """The newest matching events before the id `before`. Data and addresses of erased users are left out.
 
     Raises: StorageUnavailable.
     """

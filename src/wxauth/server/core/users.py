@@ -1,4 +1,4 @@
-"""What is read of a user, in every room."""
+"""A user's row, as every room reads it."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +8,7 @@ from uuid import UUID
 ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32
 STAFF_ROLES: Final = frozenset({"admin", "support"})
-"""The roles that open other people's data: nobody gets one but by an administrator or a command."""
+"""The roles that allow access to other people's data. Only an administrator or a command can assign them."""
 
 
 class UserStatus(StrEnum):
@@ -19,7 +19,7 @@ class UserStatus(StrEnum):
 
 
 class UserRow(TypedDict):
-    """A user as it is read: every column of the table but what only logins and staff read."""
+    """A user, as read from the database: all columns except those that only logins and staff need."""
 
     id: UUID
     unionid: str | None
@@ -32,7 +32,7 @@ class UserRow(TypedDict):
     last_login_at: datetime | None
     external_id: str | None
     phone_proved_at: datetime | None
-    """When the number was last proved by the phone button; None for one that was merely imported."""
+    """When the number was last verified with the phone button; None if it was only imported."""
     consents: dict[str, str] | None
     """The present consents, document → version. None means the same as empty."""
 
@@ -49,5 +49,5 @@ USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
 
 
 def phone_verified(user: UserRow) -> bool | None:
-    """Whether the number was proved by the phone button; None without a number."""
+    """Whether the number was verified with the phone button; None without a number."""
     return None if user["phone"] is None else user["phone_proved_at"] is not None
