@@ -1,4 +1,4 @@
-"""The documented answers of an operation: an example made of its fields, and every failure."""
+"""The documented answers of an operation: an example built from its fields, and every failure."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,9 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
-"""A failure that an operation may answer: an error, or its class, which stands for a typical one."""
+"""A failure that an operation may answer: an error, or a class, of which a typical error is shown."""
 Security = Sequence[Mapping[str, Sequence[str]]]
-"""The credentials of an operation in OpenAPI's words. One of the entries must be met; `{}` is met by anybody."""
+"""OpenAPI's `security` of an operation: alternatives, of which `{}` means no credentials."""
 
 BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)
 """An access token."""
@@ -44,7 +44,7 @@ PROBLEM_REF: Final = "#/components/schemas/Problem"
 
 @dataclass(frozen=True, slots=True)
 class Entails:
-    """What a parameter entails for each operation that takes it; stands in the parameter's `Annotated`."""
+    """The documentation that a parameter adds to each operation with it. Put it into the parameter's `Annotated`."""
 
     failures: Sequence[Failure] = ()
     security: Security = ()
@@ -67,7 +67,7 @@ WECHAT_FAILURES: Final[Sequence[Failure]] = (
     WeChatUnavailable,
     WeChatTimeout,
 )
-"""The failures of every operation that asks WeChat."""
+"""The failures of every operation that calls WeChat."""
 
 _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
@@ -100,7 +100,7 @@ class Problem(BaseModel):
 
 
 def failures(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
-    """`responses` for FastAPI: each status with an example for each code."""
+    """FastAPI's `responses`: each status, with an example for each code."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, InternalError):
         error = kind if isinstance(kind, WxAuthError) else _error(kind)
@@ -117,9 +117,9 @@ def failures(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
 
 
 def example_of(hint: Any) -> Any:
-    """An example of an answer, made of the examples of its fields: `Field(examples=[...])`.
+    """An example of an answer, built from those of its fields: `Field(examples=[...])`.
 
-    A field that may be absent is shown if it has an example; one that may be null is null unless it has one.
+    An optional field is left out unless it has an example. A nullable field is null unless it has one.
 
     Raises: TypeError, if a field has no example.
     """

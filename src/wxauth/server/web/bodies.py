@@ -1,4 +1,4 @@
-"""What the bodies and parameters of all rooms share."""
+"""Types and examples that the bodies and parameters of all rooms share."""
 
 import re
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 
 
 def _written_out(value: object) -> object:
-    # Pydantic would take a number too, and guess whether it counts seconds or milliseconds.
+    # Pydantic would also accept a number, and guess whether it means seconds or milliseconds.
     if not isinstance(value, str) or not _DATE.match(value):
         raise ValueError("Must be a time with its offset, such as 2026-11-20T08:00:00+08:00")
     return value
@@ -28,7 +28,7 @@ def _in_utc(time: datetime) -> datetime:
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
-"""A time that the database takes. Near the ends of the calendar, an offset leads out of it."""
+"""A time with an offset, converted to UTC. A time whose UTC is beyond the years 1 to 9999 is refused."""
 
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -42,4 +42,4 @@ ShownIp = Annotated[str, Field(examples=["203.0.113.7"])]
 ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
 ShownEventId = Annotated[UUID, Field(examples=["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"])]
-"""What answers show of each: the same people, apps and sessions in every example."""
+"""The fields of answers, with examples that always show the same people, apps and sessions."""

@@ -1,4 +1,4 @@
-"""Answers that clients may keep, and that are not sent again to a client that has them."""
+"""Answers that clients may cache and revalidate (`ETag`)."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The documentation in Chinese: its description, and each operation's summary."""
+"""The Chinese OpenAPI document: its description and the operations' summaries are translated."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -16,7 +16,7 @@ DESCRIPTION: Final = """
 
 
 def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict[str, Any]:
-    """An OpenAPI document with its summaries and its description in Chinese. Everything else stays."""
+    """A copy of an OpenAPI document with description and summaries in Chinese."""
     translated = deepcopy(dict(document))
     translated["info"]["description"] = DESCRIPTION
     for route in routes:

@@ -1,7 +1,7 @@
-"""Cookies of ours. No library parses a request's cookies.
+"""Reading of cookies, without `http.cookies`.
 
-`http.cookies` takes seconds for some kilobytes of backslashes (CVE-2024-7592, in Python before 3.11.10 and 3.12.6).
-FastAPI has it parse the cookies of each request, whether or not a route reads them.
+It takes seconds for some kilobytes of backslashes (CVE-2024-7592, in Python before 3.11.10 and 3.12.6), and FastAPI
+has it parse the cookies of each request, whether or not a route reads them.
 """
 
 from typing import Final
@@ -9,13 +9,13 @@ from typing import Final
 from starlette.requests import Request
 
 COOKIES_KEY: Final = "wxauth.cookies"
-"""Where the edge puts the `Cookie` header in the ASGI scope. It takes it out of the headers."""
+"""The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
 MAX_COOKIES: Final = 4096
-"""Bytes of all `Cookie` headers of a request. A longer one is not read."""
+"""Bytes of all `Cookie` headers of a request. If there are more, they are ignored."""
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """The value of this cookie as it was sent, without unquoting: ours need none. The last of several counts."""
+    """The value of a cookie as it was sent: ours need no unquoting. If there are several of this name, the last one."""
     header: bytes = request.scope.get(COOKIES_KEY, b"")
     if len(header) > MAX_COOKIES:
         return None

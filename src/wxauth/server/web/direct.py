@@ -1,4 +1,4 @@
-"""Operations: declared and documented as FastAPI's, but served without FastAPI's dependency solver."""
+"""Routes that are declared and documented with FastAPI, but served without its dependency solver."""
 
 import inspect
 import re
@@ -40,16 +40,16 @@ _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-dat
 _NO_FORM: Final = "This is a form: send JSON, with Content-Type: application/json"
 
 _MOST_TOLD: Final = 20
-"""How many mistakes of one request are told. Some bodies may have any fields, and the log repeats them."""
+"""How many errors of one request are reported. Some bodies may have any fields, and the log repeats them."""
 _LONGEST_FIELD: Final = 64
-"""Characters of a field's name that are told."""
+"""Characters of a field's name that are reported."""
 _FAILURE_KEY: Final = "wxauth.failure"
 
 Argument = Callable[[Request], Awaitable[Any]]
 
 
 class _Parameter(NamedTuple):
-    """Where a parameter's value comes from, and what it entails for the operation."""
+    """How a parameter gets its value, and what it adds to the documentation."""
 
     argument: Argument
     entails: Entails
@@ -58,13 +58,16 @@ class _Parameter(NamedTuple):
 class DirectRoute(APIRoute):
     """Serves an endpoint whose parameters are a body model, a query model, path parameters, the request, dependencies.
 
-    FastAPI solves dependencies anew for each request, which costs several times as much as all else that it does. Here
-    the dependencies are called one after the other. The body is validated from its bytes, with the services as context,
-    whatever its Content-Type says. An empty body is None, if the endpoint takes None. If the endpoint returns a
-    Response, that is sent. Any other value is written as JSON; a test compares it with its model.
+    FastAPI resolves the dependencies anew for each request, which costs several times as much as everything else that
+    it does. Here they are called one after the other, in the order of the parameters. A dependency takes the request
+    alone.
 
-    The documentation is put together from what is declared: the failures are those of the operation and of each
-    parameter, the example is that of the answer's fields, the credentials are those that a dependency asks for.
+    The body is validated from its bytes whatever its Content-Type is, with the services as context. An empty body is
+    None, if the parameter may be None. A Response that the endpoint returns is sent as it is. Any other value is sent
+    as JSON; a test compares it with its model.
+
+    The documentation is combined from the declarations: the failures of the operation and of its parameters, the
+    examples of the answer's fields, and the credentials that a dependency requires.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class DirectRoute(APIRoute):
         self.app = self._serve
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
-        """Add what follows from the declaration to what is declared itself."""
+        """Add the documentation of parameters and answer to that of the operation itself."""
         answers = failures_of(*(failure for each in entailed for failure in each.failures), *failures)
         if self.response_model is not None and 200 not in self.responses:
             answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
@@ -119,7 +122,7 @@ class DirectRoute(APIRoute):
         await _say(await self.answer_to(scope, receive), scope, receive, send)
 
     def _is_in_path(self, name: str, hint: Any) -> bool:
-        # A dependency may have the name of a path parameter, which it then reads by itself.
+        # A dependency may have the name of a path parameter. It then reads the parameter itself.
         return name in self.param_convertors and _dependency(hint) is None
 
 
@@ -127,7 +130,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Declared(TypedDict, total=False):
-    """What an operation may say of itself. Everything else follows from its parameters and its answer."""
+    """What an operation declares itself. The rest of its documentation comes from its parameters and its answer."""
 
     summary: Required[Title]
     failures: Sequence[Failure]
@@ -141,10 +144,10 @@ class Declared(TypedDict, total=False):
 
 
 class Router:
-    """The operations of a file, all under one tag unless they name another.
+    """The operations of a file.
 
     Args:
-        tag: The heading in the documentation.
+        tag: Their heading in the documentation, unless an operation has its own.
     """
 
     def __init__(self, tag: str) -> None:
@@ -156,7 +159,7 @@ class Router:
         return self._add("GET", path, declared)
 
     def post(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that makes or does something."""
+        """Add an operation that creates or does something."""
         return self._add("POST", path, declared)
 
     def patch(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
@@ -168,7 +171,7 @@ class Router:
         return self._add("DELETE", path, declared)
 
     def hidden(self, path: str) -> Callable[[Endpoint], Endpoint]:
-        """Add a GET that our own pages use alone: the documentation leaves it out."""
+        """Add a GET route that only our own pages use, and that is not documented."""
 
         def add(endpoint: Endpoint) -> Endpoint:
             self.routes.append(DirectRoute(path, endpoint, methods=["GET"], include_in_schema=False))
@@ -191,10 +194,10 @@ class Router:
 
 
 class Shortcut:
-    """Leads requests straight to direct routes without path parameters. FastAPI's nine layers cost as much as a token.
+    """Calls direct routes without path parameters directly: FastAPI's nine layers cost as much as making a token.
 
-    A failure is raised once more within FastAPI, where its handlers answer it. All else is FastAPI's from the start,
-    also all requests under an issuer's path.
+    A failure is raised again inside FastAPI, whose handlers answer it. FastAPI also serves all other requests, and all
+    requests under an issuer's path.
 
     Args:
         app: The app.
@@ -223,23 +226,23 @@ class Shortcut:
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of an operation in the OpenAPI document: the endpoint's name."""
+    """The default operationId in the OpenAPI document: the endpoint's name."""
     return route.name
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
-    """Our own failure for pydantic's errors, the first ones. It names the fields, never their values."""
+    """Our own error for the first of pydantic's errors. It names the fields, never their values."""
     told = islice(errors, _MOST_TOLD)
     found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in told]
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
 
 
 def _direct_ones(routes: Sequence[BaseRoute]) -> Iterator[tuple[tuple[str, str], DirectRoute]]:
-    """The direct routes without path parameters, unless a route before them takes their requests."""
+    """The direct routes without path parameters, except those that an earlier route hides."""
     for place, route in enumerate(routes):
         if not isinstance(route, DirectRoute) or route.param_convertors:
             continue
-        # By the pattern first: `matches` builds much for each.
+        # The pattern first, because `matches` is slow.
         rivals = [r for r in routes[:place] if not isinstance(r, Route) or r.path_regex.match(route.path)]
         for method in route.methods or ():
             scope = {"type": "http", "method": method, "path": route.path}
@@ -320,7 +323,7 @@ def _query(model: type[BaseModel]) -> _Parameter:
 
 
 def _refusals(tries: Iterable[Callable[[], Any]]) -> Sequence[Failure]:
-    """The first refusal of these tries, with its own words; none if all of them pass."""
+    """The error of the first of these tries that fails; empty if none fails."""
     for attempt in tries:
         try:
             attempt()
@@ -353,7 +356,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> _Parameter:
 
 
 def _refusal_of(model: type[BaseModel]) -> InvalidRequest:
-    """What is said of a body that is `{}`, or of one that is no object."""
+    """The error for the body `{}`, or else for one that is no object."""
     for wrong in (b"{}", b"0"):
         try:
             model.__pydantic_validator__.validate_json(wrong)

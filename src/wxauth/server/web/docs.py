@@ -1,4 +1,4 @@
-"""`/docs` and `/openapi.json`, served by this process alone, without a CDN."""
+"""`/docs` and `/openapi.json`, without a CDN."""
 
 import re
 from base64 import b64encode
@@ -17,7 +17,7 @@ from wxauth.problems import Language, preferred_language
 from wxauth.server.web.chinese import in_chinese
 
 _ASSETS = "/docs/assets"
-# Beside the scripts. The page shares its origin with the console.
+# All but `script-src`. The policy is strict because the page shares its origin with the console.
 _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -26,7 +26,7 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add the documentation's routes. They come last, so that no other request is matched against them.
+    """Add the documentation's routes. Add them last, so that no other request is matched against them.
 
     The summaries are in Chinese if the request prefers it.
     """
@@ -50,7 +50,7 @@ def add_docs(app: FastAPI) -> None:
             swagger_favicon_url=f"{root}{_ASSETS}/favicon.png",
             swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
         )
-        # Swagger UI's page starts itself with an inline script.
+        # Swagger UI starts with an inline script in the page.
         hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(page.body))
         page.headers["Content-Security-Policy"] = f"{_POLICY}; script-src 'self' {hashes}"
         return page
@@ -61,7 +61,7 @@ def add_docs(app: FastAPI) -> None:
     files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
-    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # no mount: its 405 would lack Allow
+    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # the 405 of a mount would lack Allow
 
 
 def _sha256(script: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: the request's id and trace, what no route takes, and the log line of a failure."""
+"""The outermost ASGI layer: request id, trace, checks that apply to all routes, and the log line of a failure."""
 
 import asyncio
 import re
@@ -18,11 +18,11 @@ MAX_BODY: Final = 64 * 1024
 MAX_CONTENT_TYPE: Final = 256
 """Characters of a `Content-Type`. Libraries parse its parameters in quadratic time."""
 MAX_PARAMETERS: Final = 128
-"""Parameters of a query. Libraries parse all of them, whatever a route reads."""
+"""Parameters of a query string. Libraries parse all of them, even those that a route does not read."""
 PROBLEM_KEY: Final = "wxauth.problem"
-"""The key in the ASGI scope under which an answered failure is kept for the log line."""
+"""The key in the ASGI scope of the error that was answered, for the log line."""
 EXPECTED_KEY: Final = "wxauth.expected"
-"""This key in the ASGI scope keeps a refusal out of the log: a poll was told to wait, which is normal."""
+"""The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
 
 _NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent"))
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -36,13 +36,13 @@ log = get_logger()
 
 
 class Edge:
-    """Wraps the app.
+    """The outermost layer around the app.
 
     Args:
         app: The app to wrap.
-        larger_bodies: By path, how many bytes its body may have if that is more than `MAX_BODY`.
-        refused: Called with each request that was answered by a problem.
-        answered: Called for each answered request with its status, and how many seconds it took.
+        larger_bodies: The size limits, in bytes, of paths whose bodies may be larger than `MAX_BODY`.
+        refused: Called with each request that was answered with a problem document, and its error.
+        answered: Called with each answered request, its status, and its duration in seconds.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Edge:
         cookies: list[bytes] = []
         is_typed = True
         for name, value in scope["headers"]:
-            if name not in _NOTED:  # one look-up costs less than five comparisons
+            if name not in _NOTED:  # one lookup is cheaper than five comparisons
                 continue
             if name == b"x-request-id":
                 given_id = value.decode("latin-1")
@@ -111,7 +111,7 @@ class Edge:
                 ]
             await send(message)
 
-        # The server lets no body be longer than its declared size.
+        # The server never passes on more than the declared size.
         is_small = declared_size is not None and declared_size <= MAX_BODY
         try:
             if (refusal := _refusal_of(scope, is_typed=is_typed)) is not None:
@@ -120,16 +120,16 @@ class Edge:
             else:
                 await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
-            # Most likely the server is stopping, and cuts off the requests that are left.
+            # Most likely the server is stopping, and cancels the requests that are left.
             if status == 0:
                 scope[PROBLEM_KEY] = failure = InternalError("the service was stopped before it could answer")
                 await problem_response(failure, scope)(scope, receive, send_with_id)
             raise
         except Exception as fault:
-            log.error("request_failed", exc_info=fault)  # the app has answered 500, unless an answer had begun
+            log.error("request_failed", exc_info=fault)  # the app has sent a 500, unless the answer had begun already
         finally:
             seconds = perf_counter() - started
-            if status:  # 0: the client was gone, and nothing was answered
+            if status:  # 0: the client disconnected, and nothing was sent
                 self._answered(scope, status, seconds)
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
@@ -140,14 +140,14 @@ class Edge:
                 trace_id.reset(trace_token)
 
     def _check_size(self, size: int, scope: Scope) -> None:
-        """Check a body that is larger than most paths take. Raises: PayloadTooLarge."""
+        """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
         limit = self._larger_bodies.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
 class UnderPath:
-    """Serves an app under the issuer's path, whether or not the proxy in front has cut that path off."""
+    """Serves an app under the issuer's path, whether or not a reverse proxy has removed that path."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app
@@ -161,9 +161,9 @@ class UnderPath:
 
 
 def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:
-    """Why no route may see this request; None if routes may."""
+    """Why this request is refused before it reaches a route, or None."""
     path = scope["path"]
-    # A route's pattern also matches before a final newline.
+    # A route's pattern ends with `$`, which also matches before a final newline.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
         return InvalidRequest("a path must be without control characters", status=400)
     if scope["query_string"].count(b"&") >= MAX_PARAMETERS:

@@ -1,4 +1,4 @@
-"""One request and its answer, between an ASGI app and the bytes of HTTP/1.1."""
+"""One request and its answer, between the ASGI app and an HTTP/1.1 connection."""
 
 import asyncio
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ log = get_logger()
 
 
 class Exchange:
-    """Passes the parts of a request to the app, and writes the app's answer.
+    """Passes a request to the app in parts, and writes the app's answer.
 
     Args:
-        connection: The connection that the request came over.
-        scope: The ASGI scope, made of the request's head.
-        keeps_alive: Whether another request may follow on the connection.
+        connection: The connection of the request.
+        scope: The ASGI scope, made from the request's head.
+        keeps_alive: Whether the client may send another request on the connection.
         expects_continue: Whether the client waits for `100 Continue` before it sends the body.
     """
 
@@ -59,37 +59,37 @@ class Exchange:
 
         self._parts: list[bytes] = []
         self.unread = 0
-        """Bytes of the body that the app has not taken yet."""
+        """Bytes of the body that the app has not received yet."""
         self._is_whole = self._is_told_whole = False
         self._failure: InvalidRequest | None = None
         self._is_gone = False
         self._waiter: asyncio.Future[None] | None = None
 
         self._head: bytes | None = None
-        """The answer's head. It is written together with the first part of the body."""
+        """The head of the answer, which is written together with the first part of its body."""
         self._is_written = self.is_answered = False
         self._sends_body = self._is_chunked = False
         self._body_left: int | None = None
-        """Bytes of the answer's body still to come, by the content-length in the head."""
+        """Bytes of the answer's body still to come, according to its content-length."""
 
     async def run(self, app: ASGIApp) -> None:
         """Run the app on this request."""
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
-            pass  # the server ends; the edge has answered, if it still could
+            pass  # the server is stopping; the edge has answered, if it still could
         except Exception:
             log.exception("request_failed")
         if not (self.is_answered or self._is_gone):
             self._connection.give_up(None if self._is_written else self._failure or InternalError("the log has more"))
-        self._failure = None  # its traceback refers to us: such a cycle would wait for the garbage collector
+        self._failure = None  # its traceback refers to us: this cycle would have to wait for the garbage collector
 
     # What the app calls
 
     async def receive(self) -> Message:
-        """The next part of the body; `http.disconnect` once the client is gone or has been answered.
+        """The next part of the body, or `http.disconnect` if the client is gone or the answer is complete.
 
-        Raises: InvalidRequest, if the rest of the body does not come.
+        Raises: InvalidRequest, if the rest of the body is invalid or does not arrive in time.
         """
         if self._expects_continue and not self._parts and not self._is_whole:
             self._expects_continue = False
@@ -128,19 +128,19 @@ class Exchange:
     # What the connection calls
 
     def take(self, body: bytes) -> None:
-        """A part of the body has come."""
+        """A part of the body has arrived."""
         if not self.is_answered:
             self._parts.append(body)
             self.unread += len(body)
             self._wake()
 
     def end_body(self) -> None:
-        """The body has come whole."""
+        """The body is complete."""
         self._is_whole = True
         self._wake()
 
     def fail(self, error: InvalidRequest) -> None:
-        """The rest of the body will not come, and nothing more can be read on this connection."""
+        """The rest of the body will not arrive, and nothing more can be read from this connection."""
         self._failure = error
         self.keeps_alive = False
         self._wake()
@@ -156,7 +156,7 @@ class Exchange:
 
     def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if self._expects_continue and not self._is_whole:
-            self.keeps_alive = False  # without `100 Continue`, either the body or another request may come next
+            self.keeps_alive = False  # without `100 Continue`, the client may next send the body or another request
         if self._connection.is_leaving:
             self.keeps_alive = False
         lines = [STATUS_LINES[status]]
@@ -169,7 +169,7 @@ class Exchange:
         if self._sends_body:
             self._body_left = length
             if length is None and self.scope["http_version"] == "1.0":
-                self.keeps_alive = False  # the body ends where the connection does
+                self.keeps_alive = False  # the end of the connection marks the end of the body
             elif length is None:
                 self._is_chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")

@@ -1,7 +1,7 @@
-"""HTTP/1.1 over one connection: requests come one after the other, with limits on their size and time.
+"""HTTP/1.1 on one connection, with limits on the size and the time of requests.
 
-uvicorn runs this protocol in place of its own, and httptools parses. uvicorn's own protocol has no time limit for a
-request, parses any number of pipelined requests, takes trailers for headers, and reads the body after an ignored
+uvicorn runs this protocol in place of its own; httptools is the parser. uvicorn's own protocol has no time limit for a
+request, parses any number of pipelined requests, treats trailers as headers, and reads the body after an ignored
 Upgrade as the next request.
 """
 
@@ -28,17 +28,19 @@ from wxauth.server.web.exchange import STATUS_LINES, Exchange
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a request line and its header fields, and of everything between or after the chunks of a body."""
 MAX_FIELDS: Final = 128
-"""Header fields of a request. Each costs more than its bytes."""
+"""Header fields of a request: the cost of a field is more than that of its bytes."""
 MAX_PIECES: Final = 8192
-"""Chunks, or reads, of a body: 2 MiB in small TCP segments are 4,000; a million of a byte take seconds."""
+"""Chunks of a body, or reads from the socket. 2 MiB in small TCP segments are 4,000; a million of one byte each would
+take seconds."""
 MAX_QUEUED: Final = 16
-"""Pipelined requests that wait for the answer to the one before. More of them are not read yet."""
+"""Pipelined requests that wait for earlier answers. Further ones are not read yet."""
 
 LINGER: Final = 2.0
-"""Seconds after our last answer in which the client's bytes are read and dropped. A close at once might lose it."""
+"""Seconds after our last answer during which the client's bytes are read and dropped. Closing at once might lose the
+answer."""
 
 _MAX_UNREAD: Final = 64 * 1024
-"""Bytes of a body that wait for the app. With more, no more is read from the client."""
+"""Bytes of a body that the app has not received yet. Beyond that, reading from the client pauses."""
 _BLANK_LINE: Final = b"\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
@@ -48,17 +50,17 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How many seconds a client is waited for."""
+    """Time limits for clients, in seconds."""
 
     request: float = 30.0
-    """Until the whole request has come, head and body; also until the client has read its answer."""
+    """For sending a whole request, head and body; also for reading its answer."""
     longer_requests: Mapping[str, float] = field(default_factory=dict)
-    """The same for requests that may take longer, by the end of their path."""
+    """The same for paths with these endings, if it is longer."""
     idle: float = 75.0
-    """Until the next request begins. Usual proxies close their own idle connections earlier."""
+    """Until the next request begins. Common proxies close their idle connections earlier."""
 
     def of(self, path: str) -> float:
-        """How long a request to this path may take."""
+        """The time limit of a request to this path."""
         return max((longer for end, longer in self.longer_requests.items() if path.endswith(end)), default=self.request)
 
 
@@ -78,7 +80,7 @@ class HttpProtocol(asyncio.Protocol):
         config: uvicorn's, with the app.
         server_state: Shared by all connections.
         app_state: Not used.
-        patience: How long the client is waited for. The server must call `look_at_clock` now and then.
+        patience: Time limits. The server must call `look_at_clock` regularly.
     """
 
     def __init__(
@@ -98,21 +100,21 @@ class HttpProtocol(asyncio.Protocol):
         self._parser = self._new_parser()
         self._unfed = b""
         self._fed = 0
-        """How many bytes at the beginning of `_unfed` have been fed already. Cutting them off each time would copy."""
+        """How many bytes at the beginning of `_unfed` have been fed already. Removing them each time would copy."""
         self._bytes_beside_body = 0
         self._pieces = 0
-        """In how many pieces the body has come so far."""
+        """In how many pieces the body has arrived so far."""
         self._is_in_head = True
         self._is_resuming = False
 
         self._has_begun = False
-        """Whether a request has begun to arrive, and has not ended."""
+        """Whether a request has arrived in part."""
         self._arriving: Exchange | None = None
         """The exchange of the request that is arriving, once its head is complete."""
         self._answering: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._refusal: InvalidRequest | None = None
-        """The refusal that is sent after all answers before it; then the connection is closed."""
+        """A refusal that is sent after the answers to earlier requests. Then the connection is closed."""
         self._is_lingering = False
         self._late_at = inf
         self._is_reading = True
@@ -124,12 +126,12 @@ class HttpProtocol(asyncio.Protocol):
         """A client has connected."""
         self._transport = cast(asyncio.Transport, transport)
         self._local, self._remote = get_local_addr(self._transport), get_remote_addr(self._transport)
-        self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols alone
+        self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn's type has only its own protocols
         self._quiet_since = self._loop.time()
         self._late_at = self._quiet_since + self._patience.request
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended, by the client or by us."""
+        """The client or we have closed the connection."""
         del exc
         self._server.connections.discard(self)
         self._unfed, self._fed = b"", 0
@@ -138,7 +140,7 @@ class HttpProtocol(asyncio.Protocol):
                 exchange.forget()
         self._queue.clear()
         self._end_drain()
-        del self._parser  # it refers to us: such a cycle would wait for the garbage collector
+        del self._parser  # it refers to us: this cycle would have to wait for the garbage collector
         self._answering = self._arriving = None
 
     def data_received(self, data: bytes) -> None:
@@ -161,7 +163,7 @@ class HttpProtocol(asyncio.Protocol):
     # What the server calls
 
     def look_at_clock(self, now: float) -> None:
-        """Give the client up if its time is over."""
+        """Close the connection if the client has exceeded a time limit."""
         if now < self._late_at:
             return
         if self._transport.is_closing() or self.is_full:
@@ -180,37 +182,37 @@ class HttpProtocol(asyncio.Protocol):
             self._close()
 
     def leave(self, *, quiet_since: float) -> None:
-        """Close the connection if nothing is under way on it, and nothing has come since then."""
+        """Close the connection if no request is in progress, and none has been since then."""
         if self._answering is None and not self._has_begun and self._quiet_since <= quiet_since:
             self._close()
 
     def hang_up(self) -> None:
-        """Close the connection at once, whatever is under way."""
+        """Close the connection at once, even during a request."""
         self._transport.abort()
 
     # What the exchange calls
 
     @property
     def is_full(self) -> bool:
-        """Whether the client has yet to read what was written."""
+        """Whether the write buffer is full, because the client does not read its answer."""
         return self._drained is not None
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the answer that begins is the connection's last. It is not while more requests have come."""
+        """Whether the answer that begins now is the last on the connection, because no further request has arrived."""
         return self._server.is_leaving and not self._queue and self._fed == len(self._unfed)
 
     async def drain(self) -> None:
-        """Wait until the client has read what was written, or is gone."""
+        """Wait until the write buffer has room, or the client is gone."""
         if self._drained is not None:
             await asyncio.shield(self._drained)
 
     def write(self, data: bytes) -> None:
-        """Send data, or keep it until it can be sent."""
+        """Send data, or buffer it until it can be sent."""
         self._transport.write(data)
 
     def go_on_reading(self) -> None:
-        """Read from the client if there is room for more, and pause if there is not."""
+        """Resume reading from the client if there is room for more, or else pause it."""
         has_room = self._fed == len(self._unfed) and (self._arriving is None or self._arriving.unread <= _MAX_UNREAD)
         if has_room is self._is_reading or self._transport.is_closing():
             return
@@ -222,7 +224,7 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def answered(self, exchange: Exchange) -> None:
-        """The answer is written: on to the next request."""
+        """The answer is written. Go on with the next request."""
         self._answering = None
         if not exchange.keeps_alive:
             self._close()
@@ -236,13 +238,13 @@ class HttpProtocol(asyncio.Protocol):
             self._parse()
 
     def give_up(self, error: WxAuthError | None) -> None:
-        """The app has failed to answer: send this error. With None, an answer has begun, and is broken off."""
+        """The app has failed: send this error, or abort the answer that has begun (None)."""
         if error is None:
             self._transport.abort()
         else:
             self._say(error)
 
-    # What the parser calls. The made-up head of `_ignore_upgrade` is no request of its own.
+    # What the parser calls. While `_is_resuming`, it parses the made-up head of `_ignore_upgrade`, which is no request.
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -260,7 +262,7 @@ class HttpProtocol(asyncio.Protocol):
             self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field, or a trailer. Trailers must not pass for header fields (RFC 9110, section 6.5.1)."""
+        """A header field, or a trailer. Trailers must not be treated as header fields (RFC 9110, section 6.5.1)."""
         if self._is_in_head and not self._is_resuming:
             if len(self._headers) == MAX_FIELDS:
                 raise InvalidRequest(f"a request must have at most {MAX_FIELDS} header fields", status=431)
@@ -270,7 +272,7 @@ class HttpProtocol(asyncio.Protocol):
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head is over."""
+        """The head is complete."""
         self._is_in_head, self._bytes_beside_body, self._pieces = False, 0, 0
         if self._is_resuming:
             self._is_resuming = False
@@ -297,11 +299,11 @@ class HttpProtocol(asyncio.Protocol):
         self._arriving.take(body)
 
     def on_message_complete(self) -> None:
-        """The body is over; a head may follow."""
+        """The request is complete. Another one may follow."""
         self._is_in_head, self._bytes_beside_body = True, 0
         assert self._arriving is not None
         if self._parser.should_upgrade() and any(name in _FRAMING for name, _ in self._headers):
-            return  # the body is still to come, see `_ignore_upgrade`
+            return  # not yet: `_ignore_upgrade` reads the body
         self._arriving.end_body()
         self._arriving = None
         self._has_begun = False
@@ -311,12 +313,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        # Otherwise bytes after a request with `Connection: close` would be an error, and its answer would be lost.
+        # Otherwise bytes after a request with `Connection: close` are an error, and its answer is lost.
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 
     def _parse(self) -> None:
-        """Feed the parser as long as there is room for the requests that it may find."""
+        """Feed the parser while there is room in the queue for the requests that it may find."""
         while self._fed < len(self._unfed) and len(self._queue) < MAX_QUEUED and not self._is_deaf():
             end = _end_of_blank_line(self._unfed, self._fed, MAX_QUEUED - len(self._queue))
             self._bytes_beside_body += end - self._fed
@@ -339,20 +341,20 @@ class HttpProtocol(asyncio.Protocol):
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as stopped:
                 self._fed -= len(data) - stopped.args[0]
-                self._ignore_upgrade()  # its framing is parsed there, and may be wrong
+                self._ignore_upgrade()  # inside the outer try, because the framing is parsed there, and may be invalid
         except httptools.HttpParserError as exc:
             cause = exc.__context__
             if isinstance(exc, httptools.HttpParserCallbackError) and not _is_clients_fault(cause):
                 log.error("request_not_parsed", exc_info=cause)
             refusal = InvalidRequest("invalid http request received", status=400)
-            # Without its traceback, which refers to us: such a cycle would wait for the garbage collector.
+            # Without its traceback, which refers to us: this cycle would have to wait for the garbage collector.
             self._refuse(cause.with_traceback(None) if isinstance(cause, InvalidRequest) else refusal)
 
     def _ignore_upgrade(self) -> None:
-        """Serve a request whose Upgrade we do not take (RFC 9110, section 7.8).
+        """Serve a request and ignore its Upgrade, which we do not support (RFC 9110, section 7.8).
 
-        httptools stops at an Upgrade and treats the request as finished. A second parser, fed a made-up head with only
-        the length, reads the body.
+        httptools stops at an Upgrade and treats the request as complete. So a new parser gets a made-up head with only
+        the length, and reads the body.
         """
         self._parser = self._new_parser()
         framing = [b"%b: %b\r\n" % field for field in self._headers if field[0] in _FRAMING]
@@ -361,7 +363,7 @@ class HttpProtocol(asyncio.Protocol):
             self._parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
 
     def _scope(self, version: str) -> Scope:
-        if b"#" in self._url:  # RFC 9112, section 3.2; a proxy may have matched what we would cut off
+        if b"#" in self._url:  # RFC 9112, section 3.2: we would cut it off, though a proxy may have matched it
             raise InvalidRequest("a request target must have no fragment", status=400)
         target = httptools.parse_url(self._url)
         raw_path = target.path or b"/"
@@ -399,7 +401,7 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(InvalidRequest(f"the body was not here in {patience:g} s", status=408))
 
     def _refuse(self, error: InvalidRequest) -> None:
-        """Read no further, and send this refusal after the answers to all requests before it."""
+        """Stop reading, and send this refusal after the answers to earlier requests."""
         self._refusal = error
         self._unfed, self._fed = b"", 0
         if self._arriving is not None and not self._arriving.is_answered:
@@ -419,7 +421,7 @@ class HttpProtocol(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        """Close after the answers on their way. If the client is still sending, a close at once might lose them."""
+        """Close the connection after what was written. While the client still sends, closing at once might lose it."""
         if self._has_begun or self._refusal is not None:
             self._is_lingering = True
             self._transport.write_eof()
@@ -430,7 +432,7 @@ class HttpProtocol(asyncio.Protocol):
             self._late_at = self._loop.time() + self._patience.request
 
     def _wait_anew(self) -> None:
-        """Set the time until which the client must send or read; none while the app is answering."""
+        """Set the client's time limit again; there is none while the app is answering."""
         if self._transport.is_closing() or self._is_lingering or self.is_full:
             return
         if self._has_begun:
@@ -448,7 +450,7 @@ class HttpProtocol(asyncio.Protocol):
 
 
 def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
-    """Where the blank line of this number ends. Each head ends with one: up to there are no more requests than that."""
+    """The end of the blank line of this number. As each head ends with one, at most as many requests come before it."""
     for _ in range(number):
         found = data.find(_BLANK_LINE, start)
         if found < 0:
@@ -458,5 +460,5 @@ def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
 
 
 def _is_clients_fault(exc: BaseException | None) -> bool:
-    # A bad request target raises the first two.
+    # An invalid request target raises one of the first two.
     return isinstance(exc, httptools.HttpParserError | UnicodeError | InvalidRequest)

@@ -1,4 +1,4 @@
-"""uvicorn's server for connections of `HttpProtocol`. It watches their time limits, and ends in steps."""
+"""uvicorn's server with `HttpProtocol`: it enforces time limits, and stops gracefully."""
 
 import asyncio
 import signal
@@ -14,26 +14,26 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.web.http_protocol import HttpProtocol, State
 
 _TICKS_BETWEEN_LOOKS: Final = 5
-"""uvicorn makes ten ticks a second."""
+"""Ticks of uvicorn, of which there are ten a second, between two checks of time limits."""
 _TICK: Final = 0.05
-"""Seconds between two looks while the server leaves."""
+"""Seconds between two checks while the server stops."""
 _FAREWELL: Final = 1.0
-"""Seconds in which requests that are cut off can still be answered so."""
+"""Seconds for answering the requests that are cancelled."""
 
 log = get_logger()
 
 
 class Server(uvicorn.Server):
-    """Serves until it is asked to end, and then leaves so that a proxy in front loses no request.
+    """Serves until it is stopped, and stops so that a reverse proxy loses no request.
 
-    Once it is asked, every answer says `Connection: close`. For `learning` seconds it still accepts connections and
-    answers every request, because the proxy must first learn that this server leaves. Then requests under way have
-    uvicorn's `timeout_graceful_shutdown`.
+    From the signal on, answers have `Connection: close`. For `learning` seconds the server still accepts connections
+    and answers every request, because the proxy must first learn that it stops. Then requests in progress get uvicorn's
+    `timeout_graceful_shutdown`.
 
     Args:
         config: uvicorn's.
-        learning: Seconds that a proxy needs to learn it. After SIGINT, which a person sends, none.
-        on_leaving: Called in the signal handler, as soon as the server is asked to end.
+        learning: Seconds that a proxy needs to learn that this server stops. After SIGINT, which a person sends, none.
+        on_leaving: Called in the signal handler.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         self._on_leaving = on_leaving
 
     async def on_tick(self, counter: int) -> bool:
-        """Called by uvicorn ten times a second. Watching time limits here costs less than a timer for each request."""
+        """Called by uvicorn ten times a second. Checking time limits here is cheaper than a timer for each request."""
         if counter % _TICKS_BETWEEN_LOOKS == 0:
             self._look_at_clock(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
@@ -59,11 +59,11 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def hand_over(self) -> None:
-        """Leave for another process that accepts on the same port. `on_leaving` is not called: the service goes on."""
+        """Stop, because another process has taken over the port. `on_leaving` is not called: the service goes on."""
         self.server_state.is_leaving = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Leave."""
+        """Stop gracefully."""
         self.server_state.is_leaving = True
         loop = asyncio.get_running_loop()
         learnt_at = loop.time() + self._learning
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(_TICK)
         await self._stop_listening(sockets or [])
         while not self.force_exit and (now := loop.time()) < ends_at:
-            await asyncio.sleep(_TICK)  # first: a connection just accepted is not known yet
+            await asyncio.sleep(_TICK)  # first, because a connection just accepted is not in the set yet
             if not self.server_state.connections and not self.server_state.tasks:
                 break
             self._look_at_clock(now)
@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
 
     async def _cut_off(self) -> None:
-        """Cut off the requests and connections that have not ended by themselves."""
+        """Cancel the requests, and close the connections, that have not ended by themselves."""
         tasks = list(self.server_state.tasks)
         if tasks:
             log.warning("requests_cut_off", requests=len(tasks))
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(_TICK)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        """Stop listening, but serve connections that wait to be accepted: the kernel would reset them."""
+        """Stop listening. Connections that wait in the backlog are still served: the kernel would reset them."""
         waiting = [connection for listener in sockets for connection in _accepted(listener)]
         for server in self.servers:
             server.close()
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    with suppress(OSError):  # nobody waits any more, or the listener has been closed
+    with suppress(OSError):  # the backlog is empty, or the listener has been closed
         while True:
             connection, _ = listener.accept()
             connection.setblocking(False)

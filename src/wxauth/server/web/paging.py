@@ -1,4 +1,4 @@
-"""Lists in pages: a page, the request for one, and the cursor to the next."""
+"""Paging of lists: pages, their query parameters, and cursors."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -31,14 +31,14 @@ NextCursor = Annotated[
     str | None,
     Field(description="`cursor` for the next page, null after the last.", examples=["AZM8Xo8afD6bHS9qTowNFw"]),
 ]
-"""A field of each list that has pages."""
+"""The field `next_cursor` of each list that has pages."""
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Some rows of a list, and the cursor to the next ones."""
+    """Some rows of a list, and the cursor for the next page."""
 
     items: Sequence[Row]
     next_cursor: str | None
@@ -47,26 +47,26 @@ class Page(Generic[Row]):
 
     @classmethod
     def of(cls, rows: Sequence[Row], limit: int) -> Self:
-        """The page of these rows. One row more than the limit must have been asked for: it tells of a next page."""
+        """Make a page of rows that were queried with `limit + 1`: one row too many means that there is a next page."""
         items = rows[:limit]
         is_last = len(rows) <= limit
         return cls(items, None if is_last else cursor_at(items[-1]["id"]))
 
 
 def cursor_at(row_id: UUID) -> str:
-    """The cursor to the rows behind this one."""
+    """The cursor for the rows after this one."""
     return urlsafe_b64encode(row_id.bytes).rstrip(b"=").decode()
 
 
 def id_in_cursor(cursor: str) -> UUID:
-    """The id in a cursor: that of the last row before the page. Raises: ValueError."""
+    """The id in a cursor, which is that of the last row before the page. Raises: ValueError."""
     if not _CURSOR.fullmatch(cursor):
         raise ValueError("Not a next_cursor of this list")
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
 
 
 def timed_cursor(at: datetime, row_id: UUID) -> str:
-    """The cursor to the rows behind this one, in a list that is sorted by time and id."""
+    """The cursor for the rows after this one, in a list that is sorted by time and id."""
     microseconds = (at - _FIRST_TIME) // timedelta(microseconds=1)
     return urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
 
@@ -87,7 +87,7 @@ def _is_timed_cursor(cursor: str) -> str:
 
 
 class _OrEmpty:
-    """Documents that a parameter may be empty, which means the same as absent."""
+    """Documents that a parameter may be the empty string, which means the same as absent."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         given = handler(schema)
@@ -118,11 +118,11 @@ class PageQuery(BaseModel):
 class TimedPageQuery(PageQuery):
     """The page of a list that is sorted by time and id."""
 
-    cursor: Annotated[str | None, AfterValidator(_is_timed_cursor)] = Field(  # type: ignore[assignment]  # of another order
+    cursor: Annotated[str | None, AfterValidator(_is_timed_cursor)] = Field(  # type: ignore[assignment]  # another type
         default=None, description="The `next_cursor` of the previous page."
     )
 
     @property
     def after(self) -> tuple[datetime, UUID] | None:
-        """Where the page before ended."""
+        """Time and id of the last row before the page."""
         return None if self.cursor is None else _place_in(self.cursor)

@@ -1,4 +1,4 @@
-"""Finds the client of a request, which only trusted reverse proxies may name."""
+"""The client's address and scheme, as reported by trusted reverse proxies."""
 
 import re
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.logs import get_logger
 
 ANYBODY: Final = "*"
-"""In place of a list of proxies: whoever connects is a trusted proxy, and no other one stands before it."""
+"""In place of a list of proxies: whoever connects is the only proxy, and is trusted."""
 
 _MOST_HOPS: Final = 32
-"""How many entries are looked at, from the last one backwards."""
+"""How many entries are examined, from the last one backwards."""
 _LONGEST: Final = 64
-"""Bytes of an entry. An IPv6 address with zone, brackets and port has fewer. Longer entries are never remembered."""
+"""Bytes of an entry. An IPv6 address with zone, brackets and port has fewer. Longer entries are invalid."""
 _REMEMBERED: Final = 4096
 _ENTRY: Final = re.compile(r"\[(?P<bracketed>[^]]+)\](:\d{1,5})?|(?P<v4>[^:]+)(:\d{1,5})?|(?P<v6>.+)")
-_ZONE: Final = re.compile(r"%[^/]*")  # a zone has a meaning only on the machine that wrote it
+_ZONE: Final = re.compile(r"%[^/]*")  # a zone is meaningful only on the machine that wrote it
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
 Address = IPv4Address | IPv6Address
@@ -31,8 +31,8 @@ log = get_logger()
 class BehindProxies:
     """Puts the client's address and scheme into the scope, if the peer is a trusted proxy.
 
-    Each proxy appends to `X-Forwarded-For` the address from which it was connected to. So the client is the last entry
-    that is no trusted proxy. The entries before it may have been written by the client itself.
+    Each proxy appends the address of its own peer to `X-Forwarded-For`. So the client is the last entry that is not a
+    trusted proxy. The client itself may have written the entries before it.
 
     Args:
         app: The app to wrap.
@@ -54,7 +54,7 @@ class BehindProxies:
         await self._app(scope, receive, send)
 
     def _look_behind_proxies(self, scope: Scope) -> None:
-        forwarded_for: list[bytes] = []  # several header fields are one list
+        forwarded_for: list[bytes] = []  # several such header fields count as one list
         scheme = None
         for name, value in scope["headers"]:
             if name == b"x-forwarded-for":
@@ -74,7 +74,7 @@ class BehindProxies:
             scope["client"] = (address, 0)
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
-        """The client's address; None if a proxy did not know it: then the peer's address stays."""
+        """The client's address, or None if a proxy did not know it. Then the peer's address stays."""
         entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
         if self._trusts_anybody:
             return self._look_up(entries[-1])[0]
@@ -83,10 +83,10 @@ class BehindProxies:
             address, is_trusted = self._look_up(entry)
             if not is_trusted:
                 break
-        return address  # if all are trusted proxies, the first one is the client
+        return address  # if all entries are trusted proxies, it is the first one
 
     def _look_up(self, entry: bytes) -> tuple[str | None, bool]:
-        """The address in an entry, if there is one, and whether it is a trusted proxy's."""
+        """The address in an entry, if there is one, and whether it belongs to a trusted proxy."""
         entry = entry.strip()
         return (None, False) if len(entry) > _LONGEST else self._remembered(entry)
 

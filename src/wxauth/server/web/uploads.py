@@ -1,4 +1,4 @@
-"""Files as `wx.uploadFile` sends them: `multipart/form-data` (RFC 7578)."""
+"""Uploads of files with `wx.uploadFile`: `multipart/form-data` (RFC 7578)."""
 
 import asyncio
 from math import inf
@@ -12,20 +12,21 @@ from starlette.requests import Request
 from wxauth.errors import InvalidRequest, PayloadTooLarge
 
 PATIENCE: Final = 60.0
-"""Seconds within which a file must have come. `wx.uploadFile` gives up after the same time."""
+"""Seconds within which a file must have arrived. `wx.uploadFile` has the same timeout."""
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
 _BOUNDARY: Final = range(8, 71)
-"""How many characters a boundary may have: RFC 2046 allows 70. The parser stops at whatever begins like a short one."""
+"""Length of a boundary: RFC 2046 allows 70 characters. A very short one slows the parser down, which stops wherever the
+data begins like it."""
 _PIECE: Final = 8 * 1024
-"""Bytes that are parsed at once, in 2 ms at worst. Other requests go on in between."""
-# Parts are kept in memory: there may be no directory to write to, and the edge limits the whole body.
+"""Bytes that are parsed without a break, in 2 ms at worst. Other requests run in between."""
+# Parts are kept in memory, because there may be no writable directory. The edge limits the whole body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 
 
 async def uploaded_file(request: Request, field: str, *, max_bytes: int, patience: float = PATIENCE) -> bytes:
-    """The one file in the body, whatever its name and Content-Type say. Other fields are ignored.
+    """The file in this field of the body, whatever its name and Content-Type are. Other fields are ignored.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """
