@@ -1,4 +1,4 @@
-"""The calls to WeChat that need a WeChat token."""
+"""Calls to those APIs of WeChat that require a WeChat token."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -36,9 +36,9 @@ _PATHS: Final = {
 }
 _RISK_RANKS: Final = range(5)
 _SIGN_UP: Final = 0
-"""getUserRiskRank's scene; 1 would be marketing."""
+"""getUserRiskRank's `scene`; 1 is marketing."""
 _PROFILE: Final = 1
-"""msgSecCheck's scene for a person's profile."""
+"""msgSecCheck's `scene` for a person's profile."""
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class TextVerdict:
 
     suggest: Literal["pass", "review", "risky"]
     label: int
-    """WeChat's reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
+    """The reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,10 @@ class Picture:
 
 
 class WeChatApi:
-    """Each call whose WeChat token is refused renews it and is sent again, once: WeChat has not carried it out."""
+    """Calls WeChat with the app's token. If WeChat refuses the token, it is renewed, and the call is sent once more.
+
+    This is safe, because WeChat does not execute a call whose token it refuses.
+    """
 
     def __init__(self, wechat: WeChat, wechat_tokens: WeChatTokens) -> None:
         self._wechat = wechat
@@ -72,11 +75,11 @@ class WeChatApi:
         await self._wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
-        """WeChat's `phone_info` for the code of a phone button, as it came.
+        """Exchange the code of a phone button for WeChat's `phone_info`.
 
-        A code works once, for five minutes, and each success costs money. So nothing in the answer is checked here: it
-        can be stored before anything can fail. With an openid, WeChat checks that the code is that person's. The answer
-        may take `extra_time` seconds longer than those of other calls.
+        A code works once, for five minutes, and each success costs money. So the content of the answer is not checked
+        here: the caller can store it before anything can fail. If `openid` is given, WeChat checks that the code is
+        this person's. `extra_time` is added to the time limit, in seconds.
 
         Raises: InvalidCode (40029; 40003, 43104: another person's code), CodeUsed (40163), other WeChatError.
         """
@@ -84,7 +87,7 @@ class WeChatApi:
         return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
-        """Whether this is still the person's session_key. It is base64 text, as WeChat sent it. Raises: WeChatError."""
+        """Whether this is still the person's session_key, as base64 text. Raises: WeChatError."""
         try:
             await self._get_signed(CHECK_SESSION_KEY, app, openid, session_key, read=lambda _: None)
         except SessionKeyExpired:
@@ -92,25 +95,25 @@ class WeChatApi:
         return True
 
     async def reset_session_key(self, app: App, *, openid: str, session_key: bytes) -> bytes:
-        """Have WeChat replace the person's session_key; the new one, as base64 text. The old one no longer works.
+        """Have WeChat replace the person's session_key. Returns the new one; both are base64 text.
 
-        Raises: SessionKeyExpired (87007, 87009), if the old one did not work before; other WeChatError.
+        Raises: SessionKeyExpired (87007, 87009), if the old one was no longer valid; other WeChatError.
         """
         return await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
 
     async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
-        """WeChat's rating of a person who signs up, from 0 (harmless) to 4. The caller logs WeChat's refusals.
+        """WeChat's rating of a person who signs up, from 0 (harmless) to 4. The caller logs errcodes.
 
-        Raises: WeChatMisconfigured (48001: the account may not ask), WeChatBadResponse (of errcode
+        Raises: WeChatMisconfigured (48001: the account may not use this API), WeChatBadResponse (with errcode
             `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
         return await self._post(RISK_RANK, app, body, read=_risk_rank, tells_refusals=False)
 
     async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
-        """WeChat's verdict on a text in a person's profile. The caller logs WeChat's refusals.
+        """WeChat's verdict on a text in a person's profile. The caller logs errcodes.
 
-        Raises: WeChatBadResponse (of errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
+        Raises: WeChatBadResponse (with errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
         if nickname is not None:
@@ -120,12 +123,12 @@ class WeChatApi:
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
     ) -> Picture:
-        """A mini-program code that opens a page of the version `env` with this scene.
+        """A mini-program code that opens this page with this scene, in the mini-program's version `env`.
 
-        Of the published version (`release`), WeChat checks that it has the page.
+        For the published version (`release`), WeChat checks that the page exists.
 
-        Raises: WeChatMisconfigured (40097, 41030: the page is not there), WeChatRateLimited (45009: too many in this
-            minute), other WeChatError.
+        Raises: WeChatMisconfigured (40097: no such version, 41030: no such page), WeChatRateLimited (45009: too many in
+            this minute), other WeChatError.
         """
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
         return await self._post(
@@ -148,7 +151,7 @@ class WeChatApi:
             api,
             app,
             "",
-            body=to_json(body),  # writes UTF-8 as it is: msgSecCheck does not read \uXXXX
+            body=to_json(body),  # does not escape as \uXXXX, which msgSecCheck does not decode
             read=read,
             secrets=secrets,
             extra_time=extra_time,
@@ -179,7 +182,7 @@ class WeChatApi:
         tells_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
-        deadline = self._wechat.deadline(extra_time=extra_time)  # for all requests, also those that renew the token
+        deadline = self._wechat.deadline(extra_time=extra_time)  # for all requests, including those for a token
 
         async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
             value = token.value.get_secret_value()
@@ -215,9 +218,9 @@ async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> 
 
 
 def sign(session_key: bytes, message: bytes = b"") -> str:
-    """The signature that proves to WeChat that we have a person's session_key.
+    """The signature with which WeChat checks a person's session_key.
 
-    The key is the base64 text itself, not the bytes that it encodes. Source: WeChat server API, checkSessionKey.
+    The HMAC key is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
     """
     return digest(session_key, message, sha256).hex()
 
@@ -251,7 +254,7 @@ def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
 
 
 def _picture(answer: dict[str, Any]) -> Picture:
-    """The type is told by the first bytes: WeChat has sent pictures with the Content-Type of JSON."""
+    """Detect the type by the first bytes: WeChat has sent pictures with the Content-Type of JSON."""
     content = answer.get(PICTURE, b"")
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return Picture(content, "image/png")

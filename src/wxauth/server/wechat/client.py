@@ -1,4 +1,4 @@
-"""The client for WeChat's servers.
+"""The client for WeChat's server API: login codes, and calls in general.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html
 """
@@ -43,7 +43,7 @@ _MADE_UP_CODE: Final = "000000000000"
 MAX_PICTURE: Final = 1024 * 1024
 """Bytes. A mini-program code has about 100,000."""
 PICTURE: Final = "picture"
-"""The name under which `read` gets an answer that is a picture, not JSON."""
+"""The key under which `read` gets an answer that is a picture instead of JSON."""
 
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
@@ -56,25 +56,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WeChatIdentity:
-    """Whom WeChat says that a code stands for."""
+    """The identity for which WeChat exchanged a code."""
 
     openid: str
     unionid: str | None
     session_key: bytes | None = field(default=None, repr=False)
-    """As WeChat sends it: base64 text, not decoded. Only a mini-program has one."""
+    """As base64 text. Only a mini-program has one."""
     is_snapshot: bool = False
-    """Whether WeChat has shown a snapshot of a page, so that this person is made up."""
+    """Whether the page was shown in WeChat's snapshot mode, in which this identity is made up."""
 
 
 class _Copy(httpx.Request):
-    """A copy of a request without a body, for less than `copy` costs, which asks what pickling would keep."""
+    """A copy of a request without a body. `copy.copy` is slower, because it uses the pickle protocol."""
 
     def __init__(self, request: httpx.Request) -> None:
         self.__dict__.update(vars(request))
 
 
 class _Host:
-    """A host of WeChat. Its GET requests differ only in their target, so they are copies of one request."""
+    """A host of WeChat. Its GET requests differ only in their target, so they are copies of one template."""
 
     def __init__(self, url: str) -> None:
         self._template = httpx.Request("GET", url, headers=_HEADERS)
@@ -94,7 +94,7 @@ class _Host:
 
 
 class _Asked(NamedTuple):
-    """A request, for whichever host it is sent to."""
+    """A request, without the host to which it is sent."""
 
     target: bytes
     body: bytes | None
@@ -103,17 +103,17 @@ class _Asked(NamedTuple):
 
 
 class WeChat:
-    """A client of WeChat's server API; one for each process.
+    """The client for WeChat's server API, one per process.
 
     Args:
-        transport: The way to the network. Tests put their own here.
+        transport: Sends requests. Tests replace it.
         base_url: The URL of WeChat's servers.
         fallback_url: The URL to use if no connection to `base_url` can be made.
         timeout: Seconds for a whole exchange, retries included.
-        busy_pauses: Seconds before each further try while WeChat is busy.
-        sleep: Waits.
-        observe: Called after each call with the name of the API, and the failure if there was one.
-        hints: By errcode, what else `detail` tells the developer.
+        busy_pauses: Seconds before each retry while WeChat is busy.
+        sleep: Waits for so many seconds.
+        observe: Called after each call with the name of the API, and the error if it failed.
+        hints: By errcode, a text for the developer that is appended to `detail`.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class WeChat:
         self._login_targets: dict[str, tuple[App, str]] = {}
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
-        """Exchange a code for the person's identity: of `wx.login` in a mini-program, of OAuth in any other app.
+        """Exchange a code for the person's identity: from `wx.login` in a mini-program, from OAuth in any other app.
 
-        A code works once, for some minutes. WeChat answers 200 even to failures; `errcode` tells them apart. WeChat's
-        access and refresh tokens, which come with an identity by OAuth, are dropped here.
+        A code works once, for some minutes. The status is 200 even for failures, which have an `errcode`. The access
+        and refresh tokens in an OAuth answer are dropped here.
 
         Raises: InvalidCode (40029, 42003), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
             45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
@@ -152,17 +152,17 @@ class WeChat:
         return await self.call(exchange_api(app), app, target, read=partial(_identity, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
-        """Check whether WeChat takes the app's id and secret. The question has a made-up code, and spends nobody's.
+        """Check with a made-up code whether WeChat accepts the app's id and secret.
 
-        Raises: WeChatMisconfigured, if WeChat does not take them; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
+        Raises: WeChatMisconfigured, if WeChat rejects them; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
             WeChatBadResponse.
         """
         try:
-            # Not `_login_target` of this client, which would keep a secret that may be wrong.
+            # Not `self._login_target`, which would remember a secret that may be wrong.
             target = f"{_login_target(app)}{_MADE_UP_CODE}"
             await self.call(exchange_api(app), app, target, read=lambda _: None, tells_refusals=False)
         except (InvalidCode, CodeUsed, WeChatUserBlocked):
-            return  # WeChat has refused the code, so it has taken id and secret
+            return  # WeChat rejects the code, so it has accepted id and secret
 
     async def call(
         self,
@@ -178,17 +178,17 @@ class WeChat:
         tells_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
-        """Call an API of WeChat. A call is repeated only if WeChat is busy, or no connection could be made.
+        """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be made.
 
         Args:
             api: The API's name, for logs and metrics.
-            app: The app on whose behalf WeChat is asked.
-            target: Path and query of the request. They hold secrets.
-            body: JSON to send by POST; None for a GET.
-            read: Takes what is needed from the answer. Raises: WeChatBadResponse.
+            app: The app on whose behalf WeChat is called.
+            target: Path and query of the request, which contain secrets.
+            body: JSON to send with POST; None for a GET.
+            read: Extracts the result from the answer. Raises: WeChatBadResponse.
             secrets: Parts of the request that must not be logged, besides the app's secret.
             expected: errcodes that the caller handles, and that are not logged.
-            deadline: When to give up, in the loop's time; by default, after the client's timeout.
+            deadline: When to give up, in the event loop's time; by default, after the client's timeout.
             tells_refusals: Whether errcodes are logged here. If not, the caller logs them.
             is_for_picture: Whether the answer may be a picture, which `read` gets under `PICTURE`.
 
@@ -212,12 +212,12 @@ class WeChat:
         return result
 
     def deadline(self, *, extra_time: float = 0.0) -> float:
-        """When an exchange that begins now must be over, in the loop's time."""
+        """When an exchange that begins now must end, in the event loop's time."""
         return asyncio.get_running_loop().time() + self._timeout + extra_time
 
     def _login_target(self, app: App) -> str:
         kept = self._login_targets.get(app.app_id)
-        if kept is None or kept[0] is not app:  # a changed app is another object
+        if kept is None or kept[0] is not app:  # an app that has changed is a new object
             self._login_targets[app.app_id] = kept = (app, _login_target(app))
         return kept[1]
 
@@ -271,7 +271,7 @@ class WeChat:
         try:
             return await self._transport.handle_async_request(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            # Nothing was sent, so the code is not spent: try once more, at the fallback host if there is one.
+            # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
             hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
         return await self._transport.handle_async_request(self._fallback.request(asked))
@@ -283,7 +283,7 @@ def exchange_api(app: App) -> str:
 
 
 def _login_target(app: App) -> str:
-    """The request to exchange a code, up to the code."""
+    """The target of the request that exchanges a code, up to the code."""
     path, name = ("jscode2session", "js_code") if app.is_mini_program else ("oauth2/access_token", "code")
     secret = quote(app.app_secret.get_secret_value(), safe="")
     return f"/sns/{path}?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}&{name}="

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection. A request goes out in one write; its answer is read whole, or the connection is ended."""
+"""An HTTP/1.1 client connection. If an answer cannot be read completely, the connection is ended."""
 
 import asyncio
 import math
@@ -9,14 +9,14 @@ import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_OVERHEAD: Final = 64 * 1024
-"""Bytes of an answer besides its body: its head, 1xx answers before it, sizes and extensions of chunks, trailers."""
+"""Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
 
 _SURELY_OPEN: Final = 1.0
-"""Seconds. After a longer idle time the kernel is asked whether the other side has closed, which takes some µs."""
+"""Seconds of idle time after which the kernel is asked whether the peer has closed, which takes some µs."""
 
 
 class Answer(NamedTuple):
-    """An answer. Its body is as it came, whatever its Content-Encoding says."""
+    """An answer. Its body is not decoded, even if it has a Content-Encoding."""
 
     status: int
     body: bytes
@@ -33,18 +33,18 @@ class Connection(asyncio.Protocol):
         self._date: str | None = None
         self._begin_head()
         self.stale_at = math.inf
-        """When the connection has been idle for too long, in the loop's time."""
+        """When the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
-        """Whether another request may follow: the last answer ended where its head said, and closes nothing."""
+        """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
     def ask(self, request: bytes, *, max_body: int, wants_body: bool = True) -> asyncio.Future[Answer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        `wants_body` is False if the answer has no body, whatever its head says.
+        `wants_body` is False if the answer has no body even if its head says so, as for HEAD.
 
-        Raises: httpx.ConnectError, if the connection has ended before: nothing was sent. The future raises
+        Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
             httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does, and
-            httpx.DecodingError, if the answer is not HTTP or too large; the connection is then ended.
+            httpx.DecodingError, if the answer is not HTTP or too large. The connection is then ended.
         """
         if self.transport.is_closing():
             raise httpx.ConnectError("closed before anything was sent")
@@ -59,23 +59,23 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     def keep(self, seconds: float) -> None:
-        """Note that the connection is idle now. It may stay so for `seconds`, or for less if the other side said so."""
+        """Mark the connection as idle. It may be reused for `seconds`, or less if the answer's `Keep-Alive` says so."""
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._patience)
 
     def is_usable(self) -> bool:
-        """Whether an idle connection is still open, as far as this side can know."""
+        """Whether an idle connection is still open, as far as our side can know."""
         now = self._loop.time()
         if self.transport.is_closing() or now >= self.stale_at:
             return False
         if now < self._kept_at + _SURELY_OPEN:
             return True
-        with selectors.DefaultSelector() as selector:  # readable: an end that the loop has not noticed yet
+        with selectors.DefaultSelector() as selector:  # readable means an end of file that the loop has not seen yet
             selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
             return not selector.select(0)
 
     def end(self) -> None:
-        """End the connection at once, whatever is under way."""
+        """Abort the connection."""
         self.transport.abort()
 
     # What the loop calls.
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """A part of the answer has come."""
+        """A part of the answer has arrived."""
         if self._answer is None:
             self.end()  # no request is waiting for an answer
             return
@@ -98,14 +98,14 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_OVERHEAD or self._body_size > self._max_body:
             self._fail(httpx.DecodingError("the answer is too large"))
         elif self._is_complete:
-            # Not kept if more bytes follow the answer, or if the other side has not read the whole request.
+            # Not kept if more bytes follow the answer, or if the peer has not read the whole request.
             self.can_be_kept &= is_http and self.transport.get_write_buffer_size() == 0
             self._succeed()
         elif not is_http:
             self._fail(httpx.DecodingError("the answer is not HTTP"))
 
     def eof_received(self) -> None:
-        """The other side has closed the connection in order."""
+        """The peer has closed the connection."""
         self._lose(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """An answer begins, or bytes that follow a whole answer."""
+        """An answer begins, or more bytes follow a complete answer."""
         if self._is_complete:
             raise ValueError("more than was asked for")
 
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
                 self._patience = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
-        """The head is over. 101 is refused: we never ask for it. After another 1xx, the real answer follows."""
+        """The head is complete. 101 is refused, because we never ask for it. After another 1xx the answer follows."""
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
         self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        """The answer is over, or a 1xx before it."""
+        """The answer is complete, or a 1xx before it."""
         if self._status < httpx.codes.OK:
             self._begin_head()
             self._body.clear()
@@ -184,9 +184,9 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """How long the other side keeps an idle connection, by its `Keep-Alive: timeout=5`."""
+    """For how many seconds to reuse an idle connection, by the peer's `Keep-Alive: timeout=5`."""
     for parameter in keep_alive.split(b","):
         name, _, value = parameter.strip().partition(b"=")
         if name.lower() == b"timeout" and value.isdigit():
-            return float(value) - 1  # a request takes a while to arrive, too
+            return float(value) - 1  # because a request takes a while to arrive
     return math.inf

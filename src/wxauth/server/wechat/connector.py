@@ -1,4 +1,4 @@
-"""Connecting to a host: name, addresses, TLS, and a proxy if there is one. No part of a request is sent here."""
+"""Connecting to a host: name resolution, TCP, TLS, and a forward proxy. No part of a request is sent here."""
 
 import asyncio
 import base64
@@ -19,22 +19,22 @@ import httpx
 from wxauth.server.wechat.connection import Connection
 
 HEAD_START: Final = 0.25
-"""Seconds that an address has before the next one is tried beside it (RFC 8305, section 5)."""
+"""Seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
 NAME_SECONDS: Final = 10.0
-"""How long a resolved name is kept. Connections that are opened at once ask for it only once."""
+"""How long a resolved name is kept, so that connections opened at the same time resolve it only once."""
 
 _MAX_REFUSAL: Final = 64 * 1024
 
 Address = tuple[Any, ...]
-"""An address as getaddrinfo gives it: family, type, protocol, name, socket address."""
+"""An address from getaddrinfo: family, type, protocol, name, socket address."""
 
 
 class ProxyFailed(httpx.ConnectError):
-    """The proxy cannot be connected to, or does not let us through: nothing has been sent to WeChat."""
+    """The proxy is unreachable, or refuses to connect us. Nothing has been sent to WeChat."""
 
 
 class _Refused(OSError):
-    """A proxy's refusal. The text is ours, and may be shown."""
+    """The proxy refuses a tunnel. The text is ours, and may be shown."""
 
 
 class Origin(NamedTuple):
@@ -46,7 +46,7 @@ class Origin(NamedTuple):
 
     @property
     def port(self) -> int:
-        """The port that the URL names, or the scheme's."""
+        """The port in the URL, or the default of its scheme."""
         return self.named_port or (443 if self.scheme == "https" else 80)
 
 
@@ -84,9 +84,9 @@ class Connector:
         self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[list[Address]]]] = {}
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
-        """A new connection, at the latest by `until` in the loop's time.
+        """Open a connection. `until` is the time limit, in the event loop's time.
 
-        Raises: ProxyFailed, httpx.ConnectTimeout, httpx.ConnectError. After any of these, no request has been sent.
+        Raises: ProxyFailed, httpx.ConnectTimeout, httpx.ConnectError. In all these cases no request has been sent.
         """
         proxy, is_https = self._proxy, origin.scheme == "https"
         is_at_proxy = proxy is not None
@@ -102,15 +102,15 @@ class Connector:
                         connection = await self._secured(connection, origin.host)
                     undo.pop_all()
                     return connection
-            except (OSError, ValueError, httpx.RequestError) as exc:  # ValueError: the host is no possible name
+            except (OSError, ValueError, httpx.RequestError) as exc:  # ValueError: the host name is invalid
                 failure = _failure(exc, is_at_proxy=is_at_proxy)
-        raise failure  # outside the `except`: the other side's text must not even be this error's context
+        raise failure  # outside the `except`, because the peer's text must not even be this error's context
 
     async def _open(self, end: Origin | Proxy) -> Connection:
         try:
             return await _first_connected(await self._addresses(end.host, end.port))
         except OSError:
-            self._lookups.pop((end.host, end.port), None)  # the host may have moved: resolve its name anew
+            self._lookups.pop((end.host, end.port), None)  # the host may have moved: resolve its name again
             raise
 
     async def _addresses(self, host: str, port: int) -> list[Address]:
@@ -155,19 +155,19 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
 
 
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:
-    """Have the proxy connect us to the origin (RFC 9110, section 9.3.6)."""
+    """Have the proxy open a tunnel to the origin (RFC 9110, section 9.3.6)."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     head = f"CONNECT {host}:{origin.port} HTTP/1.1\r\nHost: {host}:{origin.port}\r\n"
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, wants_body=False)
     if not httpx.codes.is_success(answer.status):
         raise _Refused(f"it answers with status {answer.status}")
-    if answer.body:  # in TLS the server never speaks first: these bytes are the proxy's
+    if answer.body:  # in TLS the client speaks first, so these bytes are the proxy's own
         raise _Refused("it says more than it was asked")
 
 
 async def _first_connected(addresses: Sequence[Address]) -> Connection:
-    """A connection to the address that answers first. IPv6 and IPv4 addresses are tried in turn (RFC 8305)."""
+    """Connect to the address that answers first. IPv6 and IPv4 addresses are tried alternately (RFC 8305)."""
     families: dict[int, list[Address]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
@@ -193,8 +193,8 @@ async def _first_connected(addresses: Sequence[Address]) -> Connection:
 
 
 async def _connected(address: Address) -> Connection:
-    # uvloop opens the socket itself. If a socket of ours were reset before uvloop took it over, its file descriptor
-    # would be closed twice, the second time perhaps as another connection's.
+    # No socket of our own is passed in: if it were reset before uvloop took it over, its file descriptor would be
+    # closed twice, and by then might belong to another connection.
     family, _, protocol, _, (host, port, *_) = address
     loop = asyncio.get_running_loop()
     return (await loop.create_connection(Connection, host, port, family=family, proto=protocol))[1]

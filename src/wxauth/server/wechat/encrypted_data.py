@@ -1,4 +1,4 @@
-"""`encryptedData`: data about a user that WeChat gives to the mini-program, encrypted with the session_key.
+"""`encryptedData`: data about a user that the mini-program gets from WeChat, encrypted with the session_key.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html
 """
@@ -20,12 +20,12 @@ MAX_AGE: Final = timedelta(days=1)
 MAX_AHEAD: Final = timedelta(minutes=5)
 """How much WeChat's clock may be ahead of ours."""
 
-# Undoes what forms, URLs and text boxes do to base64.
+# Repairs base64 that has passed through forms, URLs or text fields.
 _MENDED: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
 
 
 class WrongWatermark(Exception):
-    """The opened data is another app's, or is not of today. The message says which."""
+    """The data is another app's, too old, or from the future. The message says which."""
 
 
 def base64_bytes(text: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import Final
 from wxauth.errors import Title as Text
 
 SIGNED_CALLS: Final = range(40230, 40241)
-"""The app demands signed and encrypted calls, and the signature or encryption is missing or wrong."""
+"""The app requires signed and encrypted calls, and the signature or encryption is missing or wrong."""
 
 _OUR_REQUEST: Final = Text(
     "the request did not arrive as it was sent: see which proxy between here and WeChat changes it",

@@ -1,4 +1,4 @@
-"""WeChat's errcodes: the failure of ours that each stands for, and what developers and operators are told.
+"""WeChat's errcodes: the error of ours for each, its meaning, and what operators should do.
 
 Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
@@ -32,7 +32,7 @@ from wxauth.server.wechat.errcode_texts import (
 
 CODE2SESSION: Final = "code2session"
 OAUTH_CODE: Final = "access_token"
-"""`/sns/oauth2/access_token`: exchanges the codes of all apps that are no mini-programs."""
+"""`/sns/oauth2/access_token`: exchanges the codes of apps that are not mini-programs."""
 STABLE_TOKEN: Final = "stable_token"  # noqa: S105 - the name of an API
 PHONE_NUMBER: Final = "getuserphonenumber"
 CHECK_SESSION_KEY: Final = "checksession"
@@ -42,23 +42,23 @@ CHECK_TEXT: Final = "msg_sec_check"
 MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
 
 SYSTEM_BUSY: Final = -1
-"""The only errcode after which WeChat asks for the same request again."""
+"""The only errcode after which WeChat asks to retry."""
 NOT_LATEST: Final = 40001
 WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
-"""The WeChat token is no longer good. WeChat has not carried the request out."""
+"""The WeChat token is no longer valid. WeChat has not executed the request."""
 NOT_SEEN_LATELY: Final = 61010
-"""The person has not used the app for two hours, so WeChat tells nothing about the person."""
+"""The person has not used the app for two hours, so WeChat does not rate them."""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The session_key is missing, has expired, or has been replaced."""
 DAILY_QUOTA: Final = 45009
 OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
-"""A phone code is another person's, or the person is not a user of the app."""
+"""A phone code belongs to another person, or the openid is not of this app."""
 ABOUT_THE_ACCOUNT: Final = frozenset({89501, 89506, 89507, *SIGNED_CALLS})
-"""WeChat refuses the app, whatever is asked. The operator must mend it; the phone is told of an unexpected answer."""
+"""WeChat refuses all calls of the app until the operator fixes it. The phone gets `wechat_bad_response`."""
 
 _EXCHANGES: Final = frozenset({CODE2SESSION, OAUTH_CODE})
 _MISCONFIGURED: Final = (40013, 40125, 40164, 40243, 41001, 41002, 41004, 41008, 48001, 50002, 89503)
-"""Class C: the operator must mend the configuration."""
+"""Class C: the operator must fix the configuration."""
 _WHAT_TO_CHANGE_AT: Final = {
     (CODE2SESSION, NOT_LATEST): SECRET_NOT_TAKEN,
     (OAUTH_CODE, NOT_LATEST): SECRET_NOT_TAKEN,
@@ -92,7 +92,7 @@ _ERRORS_AT: Final[dict[tuple[str, int], tuple[type[WeChatError], int | None]]] =
     (MINI_PROGRAM_CODE, 40097): (WeChatMisconfigured, None),
     (MINI_PROGRAM_CODE, 41030): (WeChatMisconfigured, None),
     (OAUTH_CODE, 42003): (InvalidCode, None),
-    (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # at this API it is a quota for each minute
+    (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # for this API, it is a limit per minute
 }
 
 KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *(errcode for _, errcode in _ERRORS_AT)})
@@ -100,7 +100,7 @@ KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *(er
 
 
 def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
-    """The failure that an errcode of this API stands for. A hint for the developer follows its meaning."""
+    """The error for an errcode of this API. Its detail is the meaning, followed by the hint."""
     found = _ERRORS_AT.get((api, errcode)) or _ERRORS.get(errcode)
     if found is None and api not in _EXCHANGES:
         found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
@@ -120,7 +120,7 @@ def meaning(errcode: int, *, api: str) -> Title | None:
 
 def is_for_the_operator(errcode: int, *, api: str) -> bool:
     """Whether the failure lasts until the operator does something."""
-    if api in _EXCHANGES and errcode == NOT_LATEST:  # the call has no access token, so this is the secret
+    if api in _EXCHANGES and errcode == NOT_LATEST:  # without an access token in the call, this is about the secret
         return True
     return errcode in ABOUT_THE_ACCOUNT or isinstance(error_for(errcode, api=api), WeChatMisconfigured)
 

@@ -1,4 +1,4 @@
-"""Which texts can be the ids that WeChat gives."""
+"""Checks of WeChat's ids: openid, unionid, session_key."""
 
 import re
 from typing import Final, TypeGuard
@@ -6,7 +6,7 @@ from typing import Final, TypeGuard
 _MAX_LENGTH: Final = 128
 _PLACEHOLDERS: Final = frozenset({"null", "(null)", "#n/a", "\\n", "none", "undefined", "nan", "nil", "n/a", "0", "-"})
 _COUNTER: Final = re.compile(r"[1-9]{1,11}")
-"""An id that a table may have counted up to, though it be 7, 22 or 5555."""
+"""A number that a table's counter may have reached, such as 7, 22 or 5555. It is no placeholder."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -16,9 +16,9 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether programs write this text where there is no id. As an id, it would make one person of many.
+    """Whether this text stands for a missing id, as programs write it. As an id, it would merge many people into one.
 
-    So does one character again and again, as in a UUID of zeros, or no letter and digit at all.
+    Placeholders are also texts without letters and digits, and repetitions of one character, as in a UUID of zeros.
     """
     if text.strip().lower() in _PLACEHOLDERS:
         return True
@@ -28,5 +28,5 @@ def is_placeholder(text: str) -> bool:
 
 
 def can_name_a_person(unionid: str) -> bool:
-    """Whether a unionid may join identities. WeChat's have 28 or 29 characters, a length that it may change."""
+    """Whether a unionid may join identities. The length is not checked: it is 28 or 29, but WeChat may change it."""
     return _UNIONID.fullmatch(unionid) is not None and not is_placeholder(unionid)

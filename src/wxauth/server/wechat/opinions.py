@@ -1,6 +1,6 @@
-"""WeChat's opinions on people and texts. If WeChat gives none, for whatever reason, nothing is held up.
+"""WeChat's opinions on people and texts. If WeChat gives none, the request goes on without it.
 
-Each such failure is counted, and logged once in a while.
+Each such failure is counted, and logged at most once a minute.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
 
 PATIENCE: Final = 2.0
-"""Seconds, at most, that a request waits for an opinion that decides about it."""
+"""The longest time in seconds that a request waits for an opinion that decides its outcome."""
 TOLD_AGAIN_AFTER: Final = timedelta(minutes=1)
 """The time between two log lines about the same failure."""
 
@@ -29,21 +29,21 @@ T = TypeVar("T")
 
 
 class Observe(Protocol):
-    """Called after each question to WeChat with its outcome."""
+    """Called with the outcome of each question to WeChat."""
 
     def __call__(self, policy: PolicyName, app_id: str, outcome: str, errcode: int | None = None) -> None:
         """`outcome` is pass, flagged, blocked, or why there is no opinion."""
 
 
 class Opinions:
-    """Asks WeChat, and puts up with getting no answer.
+    """Asks WeChat for opinions, and tolerates any failure.
 
     Args:
         wechat_api: WeChat.
         clock: The time.
-        find_app: The app of that id. Raises: UnknownApp.
-        observe: Called after each question with its outcome.
-        longest_wait: Seconds, at most, that a request waits for an answer.
+        find_app: Returns the app with this id. Raises: UnknownApp.
+        observe: Called with the outcome of each question.
+        longest_wait: The longest time in seconds that a request waits for an answer.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Opinions:
         *,
         patience: float | None = None,
     ) -> T | None:
-        """WeChat's answer; None after any failure, and in apps that are no mini-programs. Nothing is raised.
+        """WeChat's answer, or None after any failure and for apps that are not mini-programs. Raises nothing.
 
         Args:
             policy: The policy that needs the answer.
@@ -94,7 +94,7 @@ class Opinions:
         return None
 
     def miss(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
-        """Count a missing opinion, and log it unless the same failure has just been logged."""
+        """Count a missing opinion, and log it unless the same failure was logged within the last minute."""
         errcode = failure.errcode if isinstance(failure, WeChatError) else None
         self.observe(policy, app_id, reason, errcode)
         now = self._clock()

@@ -1,4 +1,4 @@
-"""Turns WeChat's `phone_info` into a phone number in E.164.
+"""Conversion of WeChat's `phone_info` to a phone number in E.164.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html
 """
@@ -17,9 +17,9 @@ _HOME: Final = "CN"
 
 
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
-    """The number in WeChat's `phone_info`, which must be marked as this app's.
+    """The number in WeChat's `phone_info`, whose watermark must be this app's.
 
-    Raises: WeChatBadResponse, whose text never holds the number.
+    Raises: WeChatBadResponse, whose message never contains the number.
     """
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
@@ -29,7 +29,7 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
         if country and pure:
             number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
             is_good = phonenumbers.is_possible_number(number)
-        else:  # a foreign number without its country code may look possible as a Chinese one: it must be valid there
+        else:  # a foreign number without its country code may be possible in China, so it must even be valid there
             number = phonenumbers.parse(whole, _HOME)
             is_good = phonenumbers.is_valid_number(number)
     except phonenumbers.NumberParseException:

@@ -1,7 +1,7 @@
-"""Message push: whether a request is WeChat's, and what a person withdraws by it.
+"""Message push: verifying that a request is WeChat's, and what a person withdraws with it.
 
-WeChat's plain signature covers token, timestamp and nonce. It does not cover the message, and the handshake has the
-same kind. So a signature is valid for some minutes, and the caller must check that it comes with one message alone.
+WeChat's plain signature covers token, timestamp and nonce, but not the message; the handshake has the same kind. So a
+signature is only valid for some minutes, and the caller must check that it is used for one message only.
 
 Source: WeChat, mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`).
 """
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from hashlib import sha1, sha256
 from io import StringIO
 from typing import Any, Final
-from xml.etree.ElementTree import Element, ParseError  # the types alone; the parser is the one below
+from xml.etree.ElementTree import Element, ParseError  # only the types: the parser is defusedxml's
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
@@ -29,38 +29,38 @@ from wxauth.errors import FieldError, InvalidRequest, InvalidSignature
 from wxauth.server.core.settings import App
 
 REVOKED: Final = "user_authorization_revoke"
-"""The event of a person who withdraws some data."""
+"""The event when a person withdraws some data."""
 LEFT: Final = "user_authorization_cancellation"
-"""The event of a person whose WeChat account is closed."""
+"""The event when a person's WeChat account is closed."""
 FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
     "6": frozenset({"nickname", "avatar_url"}),
     "8": frozenset({"phone"}),
-    "19": frozenset({"nickname"}),  # chosen by <input type="nickname">
-    "20": frozenset({"avatar_url"}),  # chosen by <button open-type="chooseAvatar">
+    "19": frozenset({"nickname"}),  # chosen with <input type="nickname">
+    "20": frozenset({"avatar_url"}),  # chosen with <button open-type="chooseAvatar">
 }
-"""By code, the fields that are stored here. Data of the other codes (addresses, invoices, places, files...) is not."""
+"""The fields of a user for each code. Data of other codes (addresses, invoices, places, files...) is not stored."""
 SIGNED_WITHIN: Final = timedelta(minutes=5)
-"""How far WeChat's timestamp may be from our time. WeChat signs when it sends, and sends again within seconds."""
+"""How far WeChat's timestamp may be from our time. WeChat signs when it sends, and retries within seconds."""
 
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
 _MAX_XML_PARTS: Final = 1000
-"""How many `<`, and how many `=`, a message may have. Anybody may send one, and an encrypted one is parsed before its
-signature can be checked. A real message has ten elements, and perhaps some of these characters in its texts."""
+"""How many `<`, and how many `=`, a message may have. Anybody can send one, and the envelope of an encrypted message is
+parsed before its signature is checked. A real message has ten elements, and perhaps some `<` and `=` in its texts."""
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
-_BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes; AES's own have 16
-_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # ten digits from 2001 to 2286; another spelling is not WeChat's
+_BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
+_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat's spelling: ten digits from 2001 to 2286
 _NONCE: Final = re.compile(r"[!-~]{1,128}")
 _OPENID: Final = re.compile(r"[!-~]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A timestamp and nonce that WeChat has signed, and the message that came with them."""
+    """A signature of WeChat's, and the message that came with it."""
 
     digest: bytes
-    """The digest of app and what was signed, which several pairs of timestamp and nonce may have in common."""
+    """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same."""
     content: bytes | None
     """The digest of the message; None for the handshake, which has none."""
 
@@ -76,19 +76,22 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """What a person withdraws."""
+    """A withdrawal: data that the user no longer shares, or the whole account."""
 
     openid: str
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     is_whole: bool = False
-    """Whether the user is to be erased: the WeChat account is closed."""
+    """Whether the user must be erased, because the WeChat account is closed."""
     mark: bytes
-    """Identifies the message: the same each time WeChat sends it, and different from every other message's."""
+    """Identifies the message: the same for each delivery of it, and different for every other message."""
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Signature:
-    """The signature of a handshake, with which WeChat checks that this URL is the app's. Raises: InvalidSignature."""
+    """Check the signature of a handshake, by which WeChat verifies that this URL is the app's.
+
+    Raises: InvalidSignature.
+    """
     _check_signature(app, query, name="signature", now=now)
     return _signature(app, query, None)
 
@@ -99,7 +102,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
     Args:
         app: An app with a push_token. If it has a push_aes_key, the message must be encrypted.
         query: The parameters of the request.
-        body: JSON or XML, whatever its Content-Type says.
+        body: JSON or XML, whatever its Content-Type is.
         now: The time.
 
     Raises: InvalidSignature.
@@ -111,12 +114,12 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         encrypted = _encrypted_in(body)
         _check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
-    # The digest is of the text, not of the body: WeChat may encrypt a message anew when sending it again.
+    # The digest is of the text, not of the body, because WeChat may encrypt a message anew for each delivery.
     return Message(app.app_id, text, _signature(app, query, text))
 
 
 def withdrawal_in(message: Message) -> Withdrawal | None:
-    """What a message withdraws; None if it withdraws nothing that is stored here.
+    """The withdrawal in a message; None if it withdraws nothing that is stored here.
 
     Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
     """
@@ -130,7 +133,7 @@ def withdrawal_in(message: Message) -> Withdrawal | None:
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
     if not _OPENID.fullmatch(openid):
         raise InvalidRequest("the message names nobody", errors=[FieldError("OpenID", "Field required")])
-    # WeChat itself identifies an event by person and time. If the time is missing, the signature takes its place.
+    # WeChat itself identifies an event by person and time. If the time is missing, the signature replaces it.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
@@ -141,11 +144,11 @@ def withdrawal_in(message: Message) -> Withdrawal | None:
 
 
 def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted: str = "", now: datetime) -> None:
-    """Check that the signature covers `timestamp`, `nonce` and the encrypted text, and was made just now."""
+    """Check the signature of `timestamp`, `nonce` and the encrypted text, and that it is recent."""
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
-    # SHA-1 allows length extension without the token. But the padding that this puts in between is never printable.
+    # SHA-1 allows length extension without the token, but the padding that this inserts is never printable.
     if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _NONCE.fullmatch(nonce):
         raise InvalidSignature(f"{name} is not that of this app's push_token")
     if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
@@ -153,8 +156,8 @@ def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted
 
 
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> Signature:
-    # Of the joined text, as WeChat signs it. Cut elsewhere, or with timestamp and nonce in each other's place, it has
-    # the same signature, and would otherwise pass for a signature that did not come before.
+    # The digest of the joined text, as WeChat signs it. The same text, split differently into timestamp and nonce, has
+    # the same signature, and must not count as a new one.
     digest = _mark(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
     return Signature(digest, None if text is None else sha256(text).digest())
 
@@ -175,7 +178,7 @@ def _encrypted_in(body: bytes) -> str:
 
 
 def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
-    """Decrypt to 16 random bytes, the length, the message and the app_id; the message. Raises: InvalidSignature."""
+    """Decrypt a message. The plaintext is 16 random bytes, length, message, app_id. Raises: InvalidSignature."""
     key = b64decode(aes_key.get_secret_value() + "=")
     decryptor, unpadder = Cipher(AES256(key), CBC(key[:16])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
     try:
@@ -195,7 +198,7 @@ def _fields_in(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode("utf-8-sig").strip()
         fields = _xml_fields(text) if text.startswith("<") else from_json(text)
-    except (ValueError, ParseError):  # defusedxml raises a ValueError for what it forbids
+    except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         fields = None
     if not isinstance(fields, dict):
         raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
@@ -203,7 +206,7 @@ def _fields_in(body: bytes) -> dict[str, Any]:
 
 
 def _xml_fields(text: str) -> dict[str, str]:
-    """The text in each element under the root. Texts of several elements with one name are joined by spaces."""
+    """The text of each element under the root. Texts of several elements with one name are joined with spaces."""
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
     depth, root = 0, None
@@ -224,7 +227,7 @@ def _text(value: object) -> str:
 
 
 def _codes_in(revoke_info: object) -> frozenset[str]:
-    """The codes in RevokeInfo. WeChat documents one code in a string; numbers, lists and several codes are read too."""
+    """The codes in RevokeInfo. WeChat documents a string with one code; numbers, lists and several codes work, too."""
     values = revoke_info if isinstance(revoke_info, list) else [revoke_info]
     return frozenset(code for value in values for code in re.findall("[0-9]+", _text(value)))
 

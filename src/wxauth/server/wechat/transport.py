@@ -1,7 +1,7 @@
-"""httpx requests over connections of our own, whose failures tell whether the request may have arrived.
+"""An httpx transport with a connection pool of our own, whose errors show whether the request may have arrived.
 
-No request to WeChat is idempotent: even a GET spends the code in it. So nothing is sent twice here, and a failure to
-connect means that nothing was sent. Besides, httpx's own pool costs many times as much CPU with 200 waiting requests.
+No request to WeChat is idempotent: even a GET uses up the code in it. So nothing is sent twice here, and a failure to
+connect means that nothing was sent. Besides, httpx's own pool takes many times as much CPU with 200 waiting requests.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from wxauth.server.wechat.connection import Answer, Connection
 from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes of an answer's body, unless the request's extension `max_body` says otherwise."""
+"""Bytes of an answer's body, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
 """How many idle connections to one host are kept."""
 IDLE_SECONDS: Final = 30.0
 CONNECT_SHARE: Final = 0.4
-"""The share of an exchange's time that one connect may take. With more, no time would be left for the fallback host."""
+"""The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
 SHORTEST: Final = 0.05
-"""Seconds. With less time left than this, a request is not sent: WeChat's answer would come too late."""
+"""Seconds. If less time is left, a request is not sent, because WeChat's answer would be too late."""
 
 _WEIGHT_OF_LATEST: Final = 1 / 8
 _TARGET: Final = re.compile(rb"[!-~]+")
@@ -35,28 +35,28 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 class HttpTransport(httpx.AsyncBaseTransport):
     """A transport that raises httpx's errors.
 
-    Extensions of a request, all of which may be left out:
+    Optional extensions of a request:
 
-    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. A secret in the target
-      is then in no URL that is printed or logged.
-    - `deadline`: when the caller stops waiting, in the loop's time. If waiting for a connection, or connecting, leaves
-      too little time for an answer, the request is not sent.
+    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. So secrets in it are
+      in no URL that is printed or logged.
+    - `deadline`: when the caller stops waiting, in the event loop's time. If getting a connection leaves too little
+      time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 
-    An answer has its status, its body as it came, and WeChat's time as the extension `date`. Other header fields are
-    left out: httpx would decompress a Content-Encoding that nobody asked for, to any size.
+    An answer has its status, its body without decoding, and WeChat's time as the extension `date`. Other header fields
+    are left out: httpx would decompress an unrequested Content-Encoding, to any size.
 
     Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
     that, httpx.ReadError, httpx.RemoteProtocolError or, if the answer is not HTTP or too large, httpx.DecodingError.
-    None of them carries another error, or any part of the request.
+    None of them contains another error, or any part of the request.
 
     Args:
         connect_timeout: Seconds for one connect: name, TCP, proxy and TLS.
         proxy: `http://[user:password@]host:port`, the proxy for all requests.
         tls: The certificates to trust. By default, those of this machine.
-        max_connections: How many requests are under way at once. Others wait, first come first served.
+        max_connections: How many requests may be in progress at once. Others wait in order.
         idle_seconds: How long an idle connection is kept.
     """
 
@@ -75,17 +75,17 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._places = asyncio.Semaphore(max_connections)
         self._idle_seconds = idle_seconds
         self._idle: dict[Origin, list[Connection]] = {}
-        """The connection used last is at the end, and is taken first. So those that are not needed grow stale."""
+        """The connection used last is at the end, and is reused first. So those that are not needed expire."""
         self._next_look: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._usual_seconds = 0.0
-        """How long recent answers took, as a moving average."""
+        """Moving average of how long recent answers took."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read the whole answer."""
         url = request.url
         origin = Origin(url.scheme, url.host, url.port)
-        by_proxy = self._proxy if origin.scheme == "http" else None  # with https, the proxy only makes a tunnel
+        by_proxy = self._proxy if origin.scheme == "http" else None  # for https, the proxy only opens a tunnel
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
         max_body = request.extensions.get("max_body", MAX_BODY)
@@ -111,7 +111,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         for connection in chain.from_iterable(self._idle.values()):
             connection.end()
         self._idle.clear()
-        await asyncio.sleep(0)  # lets the loop close the transports
+        await asyncio.sleep(0)  # so that the event loop closes the transports
 
     async def _take_place(self, deadline: float) -> None:
         if not self._places.locked():
@@ -123,7 +123,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         except TimeoutError:
             pass
         else:
-            # Requests queue because answers take long. Sending one that cannot be answered in time makes it worse.
+            # Requests wait because answers are slow. Sending one that cannot be answered in time would make it worse.
             if _now() + self._usual_seconds < deadline:
                 return
             self._places.release()
@@ -174,7 +174,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Response(httpx.Response):
-    """A response whose body has been read. httpx's own way to read a body takes as long as the whole exchange."""
+    """A response whose body has been read. Reading it with httpx would take as long as the whole exchange."""
 
     def __init__(self, answer: Answer) -> None:
         stream = httpx.ByteStream(answer.body)
@@ -183,12 +183,12 @@ class _Response(httpx.Response):
 
     @property
     def content(self) -> bytes:
-        """The body, as it came."""
+        """The body, without decoding."""
         return self._body
 
 
 def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
-    """The request's bytes. A proxy that passes a request on needs the whole URL (RFC 9112, section 3.2.2)."""
+    """The request's bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2)."""
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
         raise httpx.LocalProtocolError("must have a target without white space, and a body of known length")

@@ -1,8 +1,8 @@
-"""The apps' WeChat tokens: fetched once, kept, and renewed before their end.
+"""The apps' WeChat tokens: fetched, kept in memory, and renewed before they expire.
 
-WeChat hands the same token to everybody who asks, until about five minutes before its end. So every process keeps its
-own copy, and does no harm to another's. If WeChat refuses a token and still hands it out, the token must be replaced by
-force. That ends it for everybody, and WeChat allows it only some times a day: so an operator decides (`force`).
+WeChat gives the same token to all callers until about five minutes before it expires, so each process can keep a copy.
+If WeChat refuses a token and still gives it out, the token must be replaced by force. That ends it for everybody, and
+WeChat allows it only some times a day. So an operator decides (`force`).
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""WeChat hands out the next token this long before the end: five minutes, less some seconds to be safe."""
+"""How long before a token expires WeChat gives out the next one: five minutes, less some seconds to be safe."""
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
-"""Processes spread their renewals over this time, so that they do not ask WeChat all at once."""
+"""The time over which processes spread their renewals, so that they do not all call WeChat at once."""
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
-"""Pause between two requests for an app's token while WeChat keeps answering with the old one."""
+"""Pause between two requests for an app's token while WeChat still answers with the old one."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""A failure answers everybody for this long, unless WeChat says how long it will last."""
+"""How long all callers get a failure without calling WeChat again, unless the failure has a `retry_after`."""
 LOOK_PATIENCE: Final = 0.5
-"""Seconds that a caller waits for WeChat's current token while the stored one is still good."""
+"""Seconds that a caller waits for WeChat's current token while the one in memory is still valid."""
 
 _LONGEST_LIFE: Final = 7200
 _LONGEST_TOKEN: Final = 4096
@@ -47,7 +47,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WeChatToken:
-    """An app's token, and the seconds it has left."""
+    """An app's token, and the seconds until it expires."""
 
     value: SecretStr
     expires_in: int
@@ -55,50 +55,50 @@ class WeChatToken:
 
 @dataclass(frozen=True, slots=True)
 class WeChatTokenState:
-    """What a process knows of an app's token."""
+    """The state of an app's token in a process."""
 
     ends_at: datetime | None
-    """When the process's token ends; None if it has no good one."""
+    """When the token expires; None if the process has no valid one."""
     failure: str | None
-    """Why the process could not get another token when it last tried: the code of the problem."""
+    """The error code of the last attempt to get another token, if it failed."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What this process knows of an app's token."""
+    """The token of an app in this process."""
 
     secret: SecretStr
-    """The app secret with which WeChat was asked."""
+    """The app secret with which it was requested."""
     value: str = field(default="", repr=False)
     ends_at: datetime = _NEVER
     looked_at: datetime = _NEVER
-    """When WeChat was last asked, with or without success."""
+    """When WeChat was last called for it, with or without success."""
     renews_at: datetime = _NEVER
-    """When to ask for another token, while this one is still good."""
+    """When to fetch the next token, while this one is still valid."""
     failure: WeChatError | None = None
     paused_until: datetime = _NEVER
-    """Until then WeChat is not asked again, because of `failure`."""
+    """Until then WeChat is not called again, because of `failure`."""
     is_refused: bool = False
     heeds_refusals_at: datetime = _NEVER
-    """Refusals before this time are ignored: we have just asked, and it did not help."""
+    """Refusals of the token before this time are ignored, because it was fetched again just now."""
     flight: asyncio.Task[WeChatError | None] | None = None
 
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
 
     def forget_the_future(self, now: datetime) -> None:
-        """Drop waits computed before the clock was put back: they would end far too late."""
+        """Drop times that were computed before the clock was set back, because they would be far too late."""
         if now < self.looked_at:
             self.looked_at = self.renews_at = self.paused_until = self.heeds_refusals_at = _NEVER
 
 
 class WeChatTokens:
-    """The tokens of all apps; one for each process.
+    """The tokens of all apps, in one process.
 
     Args:
-        wechat: Where the tokens come from.
+        wechat: The client for WeChat.
         clock: The time.
-        jitter: Gives numbers from 0 to 1.
+        jitter: Returns random numbers from 0 to 1.
     """
 
     def __init__(self, wechat: WeChat, clock: Clock, *, jitter: Callable[[], float] = random.random) -> None:
@@ -109,14 +109,14 @@ class WeChatTokens:
         self._flights: set[asyncio.Task[WeChatError | None]] = set()
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
-        """The app's token. The caller waits for WeChat only if there is no good one.
+        """The app's token. The caller waits for WeChat only if there is no valid one.
 
         Args:
             app: The app.
-            looked_within: For callers that cannot report a refused token. If WeChat has not been asked within this
-                time, it is asked now, and waited for briefly. If it does not answer, the caller gets the kept token.
+            looked_within: For callers that cannot report a refused token. If WeChat was not called within this time,
+                it is called now, and waited for briefly. If it does not answer, the caller gets the token in memory.
 
-        Raises: WeChatError. For a while everybody gets the same failure, and WeChat is not asked again.
+        Raises: WeChatError. For a while all callers get the same failure, and WeChat is not called again.
         """
         kept = self._kept_of(app)
         now = self._clock()
@@ -125,7 +125,7 @@ class WeChatTokens:
         if not kept.is_good(now):
             if kept.flight is None and kept.failure is not None and not may_ask:
                 raise _again(kept.failure, kept.paused_until - now)
-            failure = await asyncio.shield(self._flight(app, kept))  # others may wait for it when this caller gives up
+            failure = await asyncio.shield(self._flight(app, kept))  # others may still wait if this caller gives up
             if failure is not None and not kept.is_good(self._clock()):
                 raise _again(failure, kept.paused_until - self._clock())
         elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
@@ -138,7 +138,7 @@ class WeChatTokens:
         return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """The app's token, after WeChat has refused this one. It is the same one if WeChat has no other.
+        """The app's token, after WeChat has refused this one. It is the same token if WeChat gives out no other.
 
         Raises: WeChatError.
         """
@@ -155,20 +155,22 @@ class WeChatTokens:
     async def force(self, app: App) -> None:
         """Have WeChat replace the app's token. The former one then stops working for everybody.
 
-        Other processes ask for the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty
-        times a day, 30 s apart. Raises: WeChatError.
+        Other processes fetch the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty
+        times a day, 30 s apart.
+
+        Raises: WeChatError.
         """
         await self._ask(app, self._kept_of(app), force=True)
 
     async def aclose(self) -> None:
-        """Cancel the requests under way."""
+        """Cancel the requests in progress."""
         flights = list(self._flights)
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
     def state_of(self, app: App) -> WeChatTokenState:
-        """What this process knows of the app's token, without asking anybody."""
+        """The state of the app's token in this process."""
         kept, now = self._kept_of(app), self._clock()
         return WeChatTokenState(
             ends_at=kept.ends_at if kept.is_good(now) else None,
@@ -176,14 +178,14 @@ class WeChatTokens:
         )
 
     def _kept_of(self, app: App) -> _Kept:
-        """What is known of the app's token. It begins anew if the app's secret has changed."""
+        """The app's token in this process. If the app's secret has changed, it starts empty."""
         kept = self._kept.get(app.app_id)
         if kept is None or kept.secret != app.app_secret:
             kept = self._kept[app.app_id] = _Kept(app.app_secret)
         return kept
 
     def _flight(self, app: App, kept: _Kept) -> asyncio.Task[WeChatError | None]:
-        """The one request under way for this app."""
+        """The one request in progress for this app, which is started if there is none."""
         if kept.flight is None:
             kept.flight = asyncio.create_task(self._fetch(app, kept), name=f"WeChat token of {app.app_id}")
             self._flights.add(kept.flight)
@@ -194,7 +196,7 @@ class WeChatTokens:
         try:
             await self._ask(app, kept)
             if kept.is_refused:
-                # WeChat hands out the refused token again. It stays in use, because other APIs may still take it.
+                # WeChat has given out the refused token again. It stays in use, because other APIs may still accept it.
                 kept.is_refused = False
                 log.error("access_token_refused_for_good", app_id=app.app_id, what_to_change=_WHAT_TO_CHANGE)
         except WeChatError as exc:
@@ -244,7 +246,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def _again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """A copy of a failure for another caller. Raising one object again and again would collect all their tracebacks."""
+    """A copy of a failure for another caller. One object raised repeatedly would collect all the tracebacks."""
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)
