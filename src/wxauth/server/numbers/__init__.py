@@ -1,1 +1,1 @@
-"""Users, sessions and logins, counted for each hour."""
+"""Hourly counts of users, sessions and logins."""

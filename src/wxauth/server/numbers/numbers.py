@@ -1,9 +1,9 @@
-"""Logins and new users of each hour: counted in memory as they happen, and stored every few seconds.
+"""Logins and new users per hour: counted in memory, and stored every few seconds.
 
-Hours, because a day begins at another time for whoever reads it elsewhere.
+Counts are per hour because readers in different time zones begin their days at different hours.
 
-No login writes, or waits for, a row that another one writes. Each process stores what it has counted so far in rows of
-its own, so that a statement that is sent twice counts once. Where a process is killed, its last seconds are lost.
+No login writes, or waits for, a row that another login writes. Each process stores its running totals in rows of its
+own, so storing the same totals twice changes nothing. A process that is killed loses its last few seconds.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from wxauth.server.core.storing import keep_storing, store_last
 from wxauth.server.numbers.rows import DayRow, numbers_of, store_numbers, sum_up, totals
 
 STORE_PAUSE: Final = 5.0
-"""Seconds between two times that what was counted is stored."""
+"""Seconds between two stores."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
-"""An hour's rows become one after this. By then no process counts it, even after days without a database."""
+"""Age at which an hour's rows are merged into one. No process still counts it, even after days without a database."""
 _FAILED: Final = "numbers_not_stored"
 
 
@@ -34,7 +34,7 @@ class _Hour:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How many there are, and what has happened lately."""
+    """Totals, and the counts of recent days."""
 
     users: int
     sessions: int
@@ -42,12 +42,12 @@ class Overview:
 
 
 class Numbers:
-    """Counts for one process.
+    """The counts of one process.
 
     Args:
         database: Where the counts are stored.
         clock: The time.
-        store_pause: Seconds between two times that they are.
+        store_pause: Seconds between two stores.
     """
 
     def __init__(self, database: Database, clock: Clock, *, store_pause: float = STORE_PAUSE) -> None:
@@ -59,7 +59,7 @@ class Numbers:
         self._storing = asyncio.Lock()
 
     def count_login(self, *, is_new: bool, at: datetime) -> None:
-        """Count a login."""
+        """Count a login, and a new user if it is one."""
         this_one = _hour_of(at)
         hour = self._hours.get(this_one)
         if hour is None:
@@ -69,7 +69,7 @@ class Numbers:
         hour.is_stored = False
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> Overview:
-        """What there is, and so many days of that offset, today being the last. Raises: StorageUnavailable."""
+        """The totals, and the counts of the last `days` days up to today at that offset. Raises: StorageUnavailable."""
         now = self._clock()
         await self.store()
         there_are = await totals(self._database, now=now)
@@ -79,20 +79,20 @@ class Numbers:
         return Overview(there_are["users"], there_are["sessions"], found)
 
     async def store(self) -> None:
-        """Store what was counted since the last time. Raises: StorageUnavailable."""
+        """Store everything counted since the last store. Raises: StorageUnavailable."""
         async with self._storing:
             await self._store()
 
     async def keep_storing(self) -> None:
-        """Store the counts for ever, through outages."""
+        """Store the counts periodically, forever, through outages."""
         await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
 
     async def sum_up(self) -> None:
-        """Make one row of each hour that is long over. Raises: StorageUnavailable."""
+        """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one. Raises: StorageUnavailable."""
         await sum_up(self._database, before=_hour_of(self._clock() - SUMMED_UP_AFTER))
 
     async def aclose(self) -> None:
-        """Store the last counts, if that takes only a moment."""
+        """Store the last counts, unless that takes more than a moment."""
         await store_last(self.store, failed=_FAILED)
 
     async def _store(self) -> None:
@@ -100,7 +100,7 @@ class Numbers:
         if not counted:
             return
         for it in counted.values():
-            it.is_stored = True  # what is counted while this is stored makes it false again
+            it.is_stored = True  # a login counted during the store resets this
         try:
             await store_numbers(
                 self._database,

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import Query
 from pydantic import BaseModel, Field
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.errors import Title
 from wxauth.server.core.services import ServicesDep

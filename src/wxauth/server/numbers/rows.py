@@ -1,4 +1,4 @@
-"""The numbers of users, sessions and logins, found without reading all rows."""
+"""Statements for the counts of users, sessions and logins. None of them reads a whole large table."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -9,7 +9,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
 
 SUMS: Final = UUID(int=0)
-"""Stands for all processes, in the one row of an hour that is long over."""
+"""The process id in the merged row of an old hour."""
 
 
 class DayRow(TypedDict):
@@ -21,17 +21,17 @@ class DayRow(TypedDict):
 
 
 class TotalsRow(TypedDict):
-    """How many users there are, and open sessions. Large numbers are estimates."""
+    """The numbers of users and of open sessions. Large numbers are estimates."""
 
     users: int
     sessions: int
 
 
 def estimate_of(table: str, condition: str) -> str:
-    """A scalar query: how many rows of a table fit.
+    """A scalar query that counts, or estimates, the rows of a table that meet a condition.
 
-    At most 16 MiB are read: all of a small table; of a large one some pages, always the same, from which the whole is
-    inferred to within some percent. An operator may have cut it into partitions.
+    It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
+    a few percent. The table may be partitioned.
     """
     size = (
         f"SELECT sum(pg_relation_size(COALESCE(inhrelid, '{table}'::regclass)))"  # noqa: S608 - of constants
@@ -45,19 +45,19 @@ def estimate_of(table: str, condition: str) -> str:
 
 
 OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
-"""How many sessions are open."""
+"""A scalar query for the number of open sessions."""
 
 _TOTALS: Final = Statement[TotalsRow](
     f"SELECT ({estimate_of('users', 'true')}) AS users, ({OPEN_SESSIONS_PART}) AS sessions"
 )
-# Stores a process's whole count of each hour, not an increment: written twice, it is the same.
+# Stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
 _STORE: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
 SELECT hour, :process, new_users, logins
   FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
 ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """)
-# Gives a row for every day, even if nothing has happened.
+# Returns a row for every day, even without logins.
 _DAYS: Final = Statement[DayRow]("""
 WITH bounds AS (
     SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS first,
@@ -95,16 +95,16 @@ async def totals(database: Database, *, now: datetime) -> TotalsRow:
 async def store_numbers(
     database: Database, process: UUID, *, hours: Sequence[datetime], new_users: Sequence[int], logins: Sequence[int]
 ) -> None:
-    """Store all that a process has counted in these hours. Raises: StorageUnavailable."""
+    """Store a process's totals for these hours. Raises: StorageUnavailable."""
     await database.run(_STORE, process=process, hours=hours, new_users=new_users, logins=logins)
 
 
 async def numbers_of(database: Database, *, first: date, last: date, utc_offset: timedelta) -> Sequence[DayRow]:
-    """What all processes have counted on each of these days of that offset. Raises: StorageUnavailable."""
+    """The counts of all processes for each of these days at that offset. Raises: StorageUnavailable."""
     return await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
 
 
 async def sum_up(database: Database, *, before: datetime) -> None:
-    """Make one row of an hour's that is long over, however many processes counted. Raises: StorageUnavailable."""
+    """Merge the rows of all processes for each hour before a time into one row. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         await transaction.run(_SUM_UP, before=before, sums=SUMS)

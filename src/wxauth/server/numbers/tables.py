@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 
 
 class HourlyNumbers(SQLModel, table=True):
-    """The counts of one process in one hour. An hour that is long over has one row, which belongs to no process."""
+    """The counts of one process in one hour. An old hour has one row, with the process id `SUMS`."""
 
     __tablename__ = "hourly_numbers"
     __table_args__ = (CheckConstraint("new_users >= 0 AND logins >= 0", name="numbers"),)
