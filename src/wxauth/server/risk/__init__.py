@@ -1,1 +1,1 @@
-"""WeChat's opinion of newcomers, and what the risk policy makes of it."""
+"""WeChat's risk rank for new users, and what the risk policy does with it."""

@@ -1,7 +1,8 @@
-"""What is made of WeChat's opinion of newcomers: nothing, an event, or a ban.
+"""Applies the risk policy to new users: depending on WeChat's risk rank, nothing, an event, or a ban.
 
-A newcomer is unjudged until WeChat's answer is stored, and until then each login asks. So nobody passes by logging in
-several times at once, here or at another replica, nor by a first login at which WeChat was slow or the database away.
+A new user is unjudged until WeChat's risk rank is stored, and each login until then asks for it. So several logins at
+once, here or at another replica, do not get round the check, and neither does a first login at which WeChat was slow or
+the database unavailable.
 """
 
 import asyncio
@@ -29,20 +30,20 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.opinions import Opinions
 
 BLOCKED_RANK: Final = 4
-"""The risk at which WeChat says to block. At any other but 0 it says to look closer."""
+"""The risk rank at which WeChat recommends blocking. For any other rank above 0 it recommends a closer look."""
 
 log = get_logger()
 
 
 class Verdict(StrEnum):
-    """What the verdict means for a login."""
+    """What the risk check means for a login."""
 
     LET_IN = "let in"
-    """The login goes on: the risk is not high, an administrator trusts the person, or WeChat does not tell."""
+    """The login continues: the risk is not high, an administrator trusts the person, or WeChat gave no rank."""
     BLOCKED = "blocked"
-    """Banned by this verdict, or erased meanwhile."""
+    """This check has banned the user, or the user has been erased or banned in the meantime."""
     BANNED = "banned"
-    """Somebody else has banned the person while WeChat was asked, and WeChat did not tell the risk."""
+    """The user was banned elsewhere while WeChat was asked, and WeChat gave no rank."""
 
 
 class Risk:
@@ -50,11 +51,11 @@ class Risk:
 
     Args:
         database: Where the users are.
-        opinions: What WeChat thinks.
+        opinions: Asks WeChat for the risk rank.
         clock: The time.
-        background: Does what decides nothing.
-        policy: What is made of a newcomer's risk.
-        roles_at_sign_up: The roles that people have by signing up.
+        background: Runs the work on which no login depends.
+        policy: `off`, or what to do about a risky new user.
+        roles_at_sign_up: The roles that new users get.
     """
 
     def __init__(
@@ -73,17 +74,17 @@ class Risk:
         self._clock = clock
         self._background = background
         self.is_noted = policy != "off"
-        """Whether WeChat is asked about newcomers."""
+        """Whether WeChat is asked about new users."""
         self.decides = policy == "block"
-        """Whether a newcomer waits for the answer."""
+        """Whether a new user's login waits for the rank."""
         self._judging: dict[UUID, asyncio.Task[Verdict]] = {}
         self._noting: set[UUID] = set()
 
     def judge(self, person: Person, ip: str | None, *, patience: float) -> asyncio.Task[Verdict]:
-        """Ban a newcomer of the highest risk, note any other; whoever waits for it must use asyncio.shield.
+        """Ban a new user of the highest rank, and note any other rank. Callers must await the task in asyncio.shield.
 
-        Logins of one person at the same time share one verdict. It goes on though all of them hang up. Raises
-        StorageUnavailable if it cannot be stored: the next login asks again.
+        Simultaneous logins of one person share the task. It continues even if all of them disconnect. The task raises
+        StorageUnavailable if the ban could not be stored: the next login asks again.
         """
         user_id = person.user_id
         judging = self._judging.get(user_id)
@@ -94,7 +95,7 @@ class Risk:
         return judging
 
     def note_later(self, person: Person, ip: str | None) -> None:
-        """Note a newcomer's risk, if there is any. Nobody waits for this."""
+        """Note a new user's risk rank in the background."""
         user_id = person.user_id
         if user_id in self._noting:
             return
@@ -124,7 +125,7 @@ class Risk:
         return Verdict.LET_IN
 
     async def _rank(self, person: Person, ip: str | None, *, patience: float | None = None) -> int | None:
-        """The person's risk, 0 to 4; None if WeChat does not tell."""
+        """The person's risk rank, 0 to 4; None if WeChat gave none."""
         if ip is None:
             self._opinions.miss("risk", person.app_id, "no_client_address")
             return None
@@ -139,14 +140,14 @@ class Risk:
         return rank
 
     async def _ban(self, person: Person, rank: int) -> bool:
-        """Ban a newcomer, unless an administrator has given them a role meanwhile, and so trusts them.
+        """Ban a new user, unless an administrator has given them a role in the meantime, which is a sign of trust.
 
-        The roles of everybody who signs up are no sign of trust.
+        Roles that new users get are not. Returns False if the user is trusted.
         """
         now = self._clock()
         async with self._database.begin() as transaction:
             before = await lock_standing(transaction, person.user_id)
-            if before is None:  # erased: there is nobody to keep out
+            if before is None:  # erased: nobody to ban
                 return True
             await note_judged_in(transaction, person.user_id)
             if before.is_banned:
@@ -171,7 +172,7 @@ class Risk:
             await flag(self._database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self._clock())
         try:
             await note_judged(self._database, person.user_id)
-        except StorageUnavailable as exc:  # the next login asks again
+        except StorageUnavailable as exc:  # the next login asks WeChat again
             log.warning("risk_not_noted", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
 
     def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> bool:

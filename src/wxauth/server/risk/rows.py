@@ -1,4 +1,4 @@
-"""The statements about newcomers whose risk WeChat is asked for."""
+"""The statements for new users whose risk rank is unknown or was just learnt."""
 
 from typing import Final
 from uuid import UUID
@@ -13,12 +13,12 @@ _IS_BANNED: Final = Statement[bool]("SELECT status = 'disabled' AS is_banned FRO
 
 
 async def note_judged(database: Database, user_id: UUID) -> None:
-    """WeChat need not be asked about this user again. Raises: StorageUnavailable."""
+    """Record that WeChat need not be asked about this user again. Raises: StorageUnavailable."""
     await database.run(_NOTE_JUDGED, user_id=user_id)
 
 
 async def note_judged_in(transaction: Transaction, user_id: UUID) -> None:
-    """WeChat need not be asked about this user again, in the transaction of what it leads to."""
+    """As `note_judged`, in the transaction that acts on the rank."""
     await transaction.run(_NOTE_JUDGED, user_id=user_id)
 
 
