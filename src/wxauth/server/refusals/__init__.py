@@ -1,1 +1,1 @@
-"""Refused logins, for who answers customers."""
+"""Refused logins, for customer support."""

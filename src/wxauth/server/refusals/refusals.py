@@ -1,7 +1,7 @@
-"""Refused logins: noted in memory as they are answered, and stored every second, in one statement.
+"""Refused logins: collected in memory, and stored once a second in one statement.
 
-No request waits for the database because of it. A flood costs no more than a hundred rows a second for each process.
-Where a process is killed, its last second is lost.
+No request waits for the database because of them. A flood of refusals stores at most a hundred rows a second per
+process. A process that is killed loses its last second.
 """
 
 import asyncio
@@ -21,34 +21,34 @@ from wxauth.server.refusals.rows import RefusalRow, RefusalSearch, find_refusals
 from wxauth.server.web.paging import Page
 
 STORE_PAUSE: Final = 1.0
-"""Seconds between two times that what was noted is stored."""
+"""Seconds between two stores."""
 AT_MOST: Final = 100
-"""How many are noted in a second. More are only counted."""
+"""How many are stored per second. The rest are only counted."""
 IN_MEMORY: Final = 1000
-"""How many wait to be stored, while the database is slow. More are only counted."""
+"""How many may wait in memory while the database is slow. The rest are only counted."""
 
 _FAILED: Final = "refusals_not_stored"
 _APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERRCODE: Final = 2**31 - 1
-"""What the column takes. WeChat's are far smaller."""
+"""The largest value of the column. WeChat's error codes are far smaller."""
 
 
 class Dropped(StrEnum):
-    """Why a refused login is only counted."""
+    """Why a refused login was only counted, not stored."""
 
     TOO_MANY = "too_many"
     STORAGE = "storage"
-    """The database is away, or too slow."""
+    """The database is down or too slow."""
 
 
 class Refusals:
-    """Those of one process.
+    """The refused logins of one process.
 
     Args:
         database: Where they are stored.
         clock: The time.
-        observe_dropped: Called with how many are only counted, and why.
-        store_pause: Seconds between two times that they are stored.
+        observe_dropped: Called with the reason and the number of refusals that were only counted.
+        store_pause: Seconds between two stores.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Refusals:
         self._storing = asyncio.Lock()
 
     def note(self, error: WxAuthError, *, app_id: str | None, ip: str | None, request_id: str) -> None:
-        """Note a login that was answered by this error, unless there are too many. The app_id may be any text."""
+        """Note a login refused with this error, unless there are too many. The app_id may be any text."""
         now = self._clock()
         second = int(now.timestamp())
         if second != self._second:
@@ -96,7 +96,7 @@ class Refusals:
         )
 
     async def store(self) -> None:
-        """Store what was noted since the last time; if the database is away, drop it. Raises: StorageUnavailable."""
+        """Store the refusals noted since the last store. On failure they are dropped. Raises: StorageUnavailable."""
         async with self._storing:
             noted, self._noted = self._noted, []
             if not noted:
@@ -108,18 +108,21 @@ class Refusals:
                 raise
 
     async def keep_storing(self) -> None:
-        """Store what is noted for ever, through outages."""
+        """Store the refusals periodically, forever, through outages."""
         await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
 
     async def aclose(self) -> None:
-        """Store the last ones, if that takes only a moment."""
+        """Store the last refusals, unless that takes more than a moment."""
         await store_last(self.store, failed=_FAILED)
 
 
 async def list_refusals(
     database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
 ) -> Page[RefusalRow]:
-    """The newest that the search finds, older than `before`. Raises: StorageUnavailable."""
+    """A page of the refusals that match a search and are older than `before`, newest first.
+
+    Raises: StorageUnavailable.
+    """
     return Page.of(await find_refusals(database, search, before=before, limit=limit + 1), limit)
 
 

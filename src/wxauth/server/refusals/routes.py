@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.errors import Title
 from wxauth.server.core.services import ServicesDep

@@ -1,4 +1,4 @@
-"""Refused logins as they are stored."""
+"""The statements for refused logins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from wxauth.server.core.statements import Nothing, Statement
 
 
 class RefusalRow(TypedDict):
-    """A refused login as it is read."""
+    """A refused login."""
 
     id: UUID
     at: datetime
@@ -26,7 +26,7 @@ class RefusalRow(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalSearch:
-    """A search for refused logins. A field that is None does not limit it."""
+    """A search for refused logins. A field that is None matches everything."""
 
     request_id: str | None = None
     user_id: UUID | None = None
@@ -35,8 +35,9 @@ class RefusalSearch:
     until: datetime | None = None
 
 
-# Of somebody who was erased a moment ago nothing is stored: an erasure that is under way has the user locked, and is
-# waited for. Two that lock several users do so in the order of ids. A batch that is sent twice is stored once.
+# Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
+# statement waits for it. Users are locked in the order of their ids, against deadlocks. A batch that is sent twice is
+# stored once.
 _STORE: Final = Statement[Nothing]("""
 WITH there AS (
     SELECT id FROM users WHERE id = ANY (:user_ids::uuid[]) ORDER BY id FOR KEY SHARE
@@ -54,7 +55,7 @@ _TYPES: Final = {"request_id": "text", "user_id": "uuid", "code": "text"}
 
 
 def _finding(by: str | None) -> Statement[RefusalRow]:
-    """The search by the index of this column, in which the others may be limited too."""
+    """The search that uses the index on this column. The other columns are filtered."""
     fits = " AND ".join(
         f"refusals.{name} = :{name}" if name == by else f"(:{name}::{kind} IS NULL OR refusals.{name} = :{name})"
         for name, kind in _TYPES.items()
@@ -80,7 +81,7 @@ _LAST_ID: Final = UUID(int=2**128 - 1)
 
 
 async def store_refusals(database: Database, refusals: Sequence[RefusalRow]) -> None:
-    """Store refused logins, but none of users who are not there. Raises: StorageUnavailable."""
+    """Store refused logins, except those of users who no longer exist. Raises: StorageUnavailable."""
     await database.run(
         _STORE,
         ids=[each["id"] for each in refusals],
@@ -97,14 +98,14 @@ async def store_refusals(database: Database, refusals: Sequence[RefusalRow]) -> 
 async def find_refusals(
     database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
 ) -> Sequence[RefusalRow]:
-    """The newest refused logins that the search finds, older than `before`. Raises: StorageUnavailable."""
+    """The newest refused logins that match the search and are older than `before`. Raises: StorageUnavailable."""
     if search.request_id is not None:
         statement = _BY_REQUEST
     elif search.user_id is not None:
         statement = _BY_USER
     else:
         statement = _OF_ALL if search.code is None else _BY_CODE
-    # Compares ids, not times: an id begins with its time.
+    # Compares ids instead of times, because an id begins with its time.
     until = first_id_at(search.until) if search.until is not None else _LAST_ID
     return await database.rows(
         statement,
@@ -118,6 +119,9 @@ async def find_refusals(
 
 
 async def sweep_refusals(database: Database, *, before: datetime, size: int) -> int:
-    """Delete refused logins from before a time, the oldest first; how many. Raises: StorageUnavailable."""
+    """Delete up to `size` refused logins older than a time, oldest first, and return how many.
+
+    Raises: StorageUnavailable.
+    """
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, before=first_id_at(before), size=size)

@@ -26,7 +26,7 @@ class Refusal(SQLModel, table=True):
     wechat_errcode: int | None
     app_id: str | None = Field(sa_type=Text)
     user_id: UUID | None
-    """Not a reference: there may be too many to delete in the moment of an erasure."""
+    """Not a foreign key: a user may have too many rows to delete within an erasure."""
     network: str | None = Field(sa_type=CIDR)
-    """The /24 or /48 of the address."""
+    """The client address, shortened to its /24 or /48 network."""
     request_id: str = Field(sa_type=Text)
