@@ -42,7 +42,7 @@ _MESSAGE: Final = {
 
 
 def _parameters(*names: str) -> list[dict[str, Any]]:
-    # Documented here, and read from the request: a missing one is `invalid_signature`; FastAPI would answer 422.
+    # Documented here but read from the request: FastAPI would answer 422 for a missing one, not `invalid_signature`.
     return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
 

@@ -14,7 +14,7 @@ from wxauth.server.core.tables import TIME
 
 
 class PushMessage(SQLModel, table=True):
-    """A message of WeChat's that has been carried out. Nothing about the person can be read from it."""
+    """A message from WeChat that has been carried out. It stores nothing about the person."""
 
     __tablename__ = "push_messages"
     __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"), Index(None, "received_at"))
@@ -25,7 +25,7 @@ class PushMessage(SQLModel, table=True):
 
 
 class PushNonce(SQLModel, table=True):
-    """A timestamp and nonce that WeChat has signed, and the message that they first came with."""
+    """A timestamp and nonce that WeChat has signed, and the first message they came with."""
 
     __tablename__ = "push_nonces"
     __table_args__ = (
@@ -37,5 +37,5 @@ class PushNonce(SQLModel, table=True):
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
     """SHA-256 of app_id, timestamp and nonce."""
     content: bytes | None = Field(sa_type=BYTEA)
-    """SHA-256 of the message; null for the check of the URL, which has none."""
+    """SHA-256 of the message; null for the check of the URL, which has no message."""
     received_at: datetime = Field(sa_type=TIME)

@@ -1,4 +1,4 @@
-"""WeChat's pushed messages: a person withdraws data, or has closed their WeChat account."""
+"""WeChat's pushed messages: a person has withdrawn data, or closed their WeChat account."""
 
 import asyncio
 import re
@@ -22,9 +22,9 @@ from wxauth.server.users.rows import erase_user, lock_user_of
 from wxauth.server.wechat.push import Message, Signature, Withdrawal, read_handshake, read_message, withdrawal_in
 
 PATIENCE: Final = 1.0
-"""Seconds that an answer waits for the database. WeChat waits for five, and sends a message up to three times."""
+"""Seconds that a response waits for the database. WeChat waits five seconds, and sends a message up to three times."""
 KEPT_IN_MEMORY: Final = 3600.0
-"""Seconds that a withdrawal waits in memory for the database to come back."""
+"""Seconds that a withdrawal waits in memory for the database to recover."""
 
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 _WITHDRAWAL: Final = "withdrawal"
@@ -33,18 +33,18 @@ log = get_logger()
 
 
 class Withdrawals:
-    """Takes WeChat's messages, and carries out each withdrawal once.
+    """Receives WeChat's messages, and carries out each withdrawal once.
 
-    WeChat stops resending after some seconds. So a withdrawal that fails is kept and carried out later.
+    WeChat stops resending after some seconds, so a withdrawal that fails is kept and retried.
 
     Args:
-        find_app: The app of that id. Raises: UnknownApp.
+        find_app: Returns the app of an id. Raises: UnknownApp.
         database: Where the users are.
         clock: The time.
         background: Finishes work that WeChat no longer waits for.
-        promises: Keeps withdrawals that the database did not take.
-        patience: Seconds that an answer waits for the database.
-        kept_in_memory: Seconds for which a failed withdrawal is tried again.
+        promises: Retries withdrawals that could not be stored.
+        patience: Seconds that a response waits for the database.
+        kept_in_memory: Seconds for which a failed withdrawal is retried.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Withdrawals:
         self.kept_in_memory = kept_in_memory
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
-        """The answer with which WeChat checks the URL that an operator enters, before WeChat saves it.
+        """The response that WeChat expects before it saves a push URL.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
@@ -79,7 +79,7 @@ class Withdrawals:
         return echostr
 
     async def receive(self, app_id: str, query: Mapping[str, str], body: bytes) -> None:
-        """Carry out a message. A message of another kind, or about an unknown person, is no failure.
+        """Carry out a message. Messages of other kinds, and messages about unknown people, are ignored.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
@@ -93,7 +93,7 @@ class Withdrawals:
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        """Start the work, and wait for it up to `patience`. It goes on: when WeChat sends again, it may be done."""
+        """Start the work, and wait for it up to `patience`. It continues, and may be done when WeChat sends again."""
         try:
             async with asyncio.timeout(self._patience):
                 await asyncio.shield(self._background.start(work, name=name))
@@ -104,7 +104,7 @@ class Withdrawals:
         try:
             withdrawal = withdrawal_in(message)
         except InvalidRequest:
-            await self._claim(message.signature)  # nobody may use the signature of an unreadable message for another
+            await self._claim(message.signature)  # so that nobody reuses the signature of an unreadable message
             raise
         if withdrawal is None:
             await self._claim(message.signature)
@@ -112,7 +112,7 @@ class Withdrawals:
             await self._carry_out_or_put_off(message, withdrawal)
 
     async def _claim(self, signature: Signature) -> None:
-        """Let a signature come with one message only, over all replicas.
+        """Bind a signature to this message, across all replicas.
 
         Raises: InvalidSignature, StorageUnavailable.
         """
@@ -120,7 +120,7 @@ class Withdrawals:
             raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
 
     async def _carry_out_or_put_off(self, message: Message, withdrawal: Withdrawal) -> None:
-        # The key is the signature: a message with a caught signature cannot take another withdrawal's place.
+        # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest
 
         async def carry_out() -> None:
@@ -130,7 +130,7 @@ class Withdrawals:
         async def carry_out_late() -> None:
             try:
                 await carry_out()
-            except InvalidSignature as exc:  # WeChat has had its answer: only the log can tell of this
+            except InvalidSignature as exc:  # WeChat has had its response already, so this can only be logged
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
@@ -149,29 +149,32 @@ class Withdrawals:
                 withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
             )
             raise
-        self._promises.take_off(_WITHDRAWAL, key)  # put off before: WeChat has sent it again, and now it is done
+        self._promises.take_off(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
 
     async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
         now = self._clock()
         async with self._database.begin() as transaction:
-            # Only a message that has come before is skipped. A late one is carried out, and clears what was set since.
+            # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
+            # sent.
             if not await remember(transaction, withdrawal.mark, app_id=app_id, now=now):
                 log.info("push_repeated", app_id=app_id)
                 return
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             is_left = False
             if user_id is None:
-                pass  # remembered all the same: repeated later, it must not erase what a newcomer has given by then
+                pass  # remembered nevertheless: a repeat must not erase the data of somebody who signs up in between
             elif withdrawal.is_whole:
-                # A user joined from several WeChat accounts, by number or by an operator, loses only the closed one.
+                # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
+                # account.
                 is_left = await is_joined(transaction, user_id) and bool(
                     await erase_identities(
                         transaction, user_id, app_id=app_id, openid=withdrawal.openid, by=WECHAT, now=now
                     )
                 )
                 if not is_left:
-                    # Even the last administrator is erased: data of a closed account may not be kept, and that person
-                    # could not log in.
+                    # Even the last administrator is erased: the data of a closed account must not be kept, and that
+                    # person could
+                    # not log in anyway.
                     await erase_user(transaction, user_id, by=WECHAT, now=now)
             else:
                 has_lost_phone = await clear_fields(transaction, user_id, withdrawal.fields)
