@@ -1,1 +1,1 @@
-"""Names and pictures' URLs that users set, and the check of nicknames."""
+"""Nicknames and picture URLs that users set, and the check of nicknames."""

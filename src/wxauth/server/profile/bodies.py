@@ -1,4 +1,4 @@
-"""Requests with names, picture URLs and phone codes."""
+"""Request bodies with nicknames, picture URLs and phone codes."""
 
 import re
 from typing import Annotated, Final
@@ -8,8 +8,8 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 from wxauth.server.core.services import Services
 from wxauth.server.web.bodies import TEXT
 
-# An absolute https URL without user information, or empty text. The hosts tmp, usr and store are refused: WeChat's
-# tools put local files under http://tmp/, and old tutorials change that to https.
+# An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
+# WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
 _HTTPS_URL: Final = re.compile(
     r"(https://(?!(tmp|usr|store)(/|$))"
     r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
@@ -48,7 +48,7 @@ class ProfileChange(BaseModel):
     )
 
     def changes(self) -> dict[str, str | None]:
-        """The fields that the request gives, with None for those to clear."""
+        """The fields that the request contains, with None for those to clear."""
         return {name: getattr(self, name) or None for name in self.model_fields_set}
 
 

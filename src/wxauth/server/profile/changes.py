@@ -15,13 +15,13 @@ log = get_logger()
 
 
 async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> UserInSession:
-    """Set those of `nickname` and `avatar_url` that are named, None to clear; the changed user.
+    """Set those of `nickname` and `avatar_url` that are given, clear those that are None, and return the changed user.
 
     Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has
-        changed the profile, or had WeChat asked, too often; InvalidToken, if the user has just been erased;
+        changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased;
         StorageUnavailable.
     """
-    if services.avatars.serves(changes.get("avatar_url")):  # a form sends every field back, our own picture's URL too
+    if services.avatars.serves(changes.get("avatar_url")):  # a form also sends our own URL back
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}
     person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
     user = await services.nicknames.set(
@@ -37,7 +37,7 @@ async def change_profile(services: Services, caller: Caller, changes: Mapping[st
 
 
 async def change_avatar(services: Services, caller: Caller, file: bytes) -> UserInSession:
-    """Store an uploaded picture, and let avatar_url lead to it; the changed user.
+    """Store an uploaded picture, point `avatar_url` to it, and return the changed user.
 
     Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
     """
@@ -47,7 +47,7 @@ async def change_avatar(services: Services, caller: Caller, file: bytes) -> User
 
 
 async def bind_phone(services: Services, caller: Caller, code: str) -> UserInSession:
-    """Bind the phone number behind a code of the phone button; the changed user.
+    """Bind the phone number behind a code of the phone button, and return the changed user.
 
     Raises: UnknownApp, if the session's app is no longer configured; WrongAppKind; WeChatError; RateLimited;
         PhoneTaken; InvalidToken, if the user has just been banned or erased; StorageUnavailable.

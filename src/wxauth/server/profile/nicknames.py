@@ -1,4 +1,4 @@
-"""Has WeChat check nicknames. The policy says whether a bad one is accepted, flagged by an event, or refused."""
+"""Checks nicknames at WeChat. The policy decides whether a bad one is accepted, flagged by an event, or refused."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -22,7 +22,7 @@ from wxauth.server.wechat.opinions import PATIENCE, Opinions
 
 _CONTENT_REFUSED: Final = 87014
 _OTHER: Final = 21000
-"""WeChat's label for other reasons. It stands in for the label that a refusal by errcode lacks."""
+"""WeChat's label for "other", used when WeChat refuses by errcode and so gives no label."""
 
 log = get_logger()
 
@@ -36,9 +36,9 @@ class Nicknames:
         database: Where the users are.
         opinions: Asks WeChat.
         clock: The time.
-        background: Runs checks and notes that no request waits for.
-        attempts: Counts the questions to WeChat.
-        policy: What is done about a nickname against the rules.
+        background: Runs the checks and notes that no request waits for.
+        attempts: Limits how often one person causes a check.
+        policy: What to do about a nickname that violates WeChat's rules.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Nicknames:
         self._attempts = attempts
         self._policy = policy
         self.are_checked = policy != "off"
-        """If set, a login stores no nickname itself: `set_at_login` does, after WeChat's check."""
+        """Whether nicknames are checked. If so, a login leaves the nickname to `set_at_login`, which runs after it."""
 
     async def set(
         self,
@@ -69,9 +69,9 @@ class Nicknames:
         store: Callable[[], Awaitable[T]],
         patience: float = PATIENCE,
     ) -> T:
-        """Store a nickname unless WeChat is asked and refuses it. WeChat is not asked about an unchanged nickname.
+        """Store a nickname, unless the policy is `block` and WeChat refuses it. An unchanged nickname is not checked.
 
-        Raises: InvalidRequest; RateLimited; StorageUnavailable; whatever `store` raises.
+        Raises: InvalidRequest; RateLimited; StorageUnavailable; any exception of `store`.
         """
         if not self.asks_about(nickname, before=before):
             return await store()
@@ -88,9 +88,9 @@ class Nicknames:
         return stored
 
     async def set_at_login(self, person: Person, user: UserRow, nickname: str | None, *, patience: float) -> UserRow:
-        """Set the nickname that came with a login; the user, changed or not.
+        """Set the nickname that came with a login. Returns the user, changed or not.
 
-        Nothing is raised: a failure here must not fail the login, whose code is spent.
+        Raises nothing: a failure must not fail the login, whose code is spent.
         """
         before = user["nickname"]
         if not self.asks_about(nickname, before=before):
@@ -104,10 +104,10 @@ class Nicknames:
         except (RateLimited, StorageUnavailable) as exc:
             log.warning("login_without_nickname", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
             return user
-        return user if named is None else named  # the user has been erased meanwhile
+        return user if named is None else named  # None if the user has just been erased
 
     def asks_about(self, nickname: str | None, *, before: str | None) -> TypeGuard[str]:
-        """Whether WeChat is asked about a nickname, given the stored one."""
+        """Whether a new nickname must be checked at WeChat, given the stored one."""
         return self.are_checked and nickname is not None and nickname != before
 
     async def _flag(self, person: Person, nickname: str) -> None:
@@ -116,7 +116,7 @@ class Nicknames:
             await self._note(person, verdict)
 
     async def _verdict(self, person: Person, nickname: str, *, patience: float | None = None) -> TextVerdict | None:
-        """WeChat's verdict on a nickname; None if WeChat gives none."""
+        """WeChat's verdict on a nickname; None if WeChat gave none."""
 
         async def check(wechat_api: WeChatApi, app: App) -> TextVerdict:
             try:

@@ -1,4 +1,4 @@
-"""The statements that change a person's name and picture, and clear what the person withdraws."""
+"""The statements that change nicknames and picture URLs, and clear withdrawn data."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -42,11 +42,11 @@ RETURNING before.phone IS NOT NULL AND users.phone IS NULL
 async def change_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserRow | None:
-    """Set those of `nickname` and `avatar_url` that are named; the changed user, or None if the user is gone.
+    """Set those of `nickname` and `avatar_url` that are given. Returns the changed user; None if the user is gone.
 
     Raises: RateLimited, StorageUnavailable.
     """
-    # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
+    # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
         before = await transaction.row(_BEFORE, user_id=user["id"])
         changed: UserRow | None = await transaction.row(
@@ -81,5 +81,5 @@ async def record_profile_change(
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Sequence[str]) -> bool:
-    """Clear those of `nickname`, `avatar_url` and `phone` that are named; whether the user has lost a phone number."""
+    """Clear those of `nickname`, `avatar_url` and `phone` that are named. Returns whether a phone was cleared."""
     return bool(await transaction.value(_CLEAR, user_id=user_id, fields=fields))
