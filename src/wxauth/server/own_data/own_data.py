@@ -1,4 +1,7 @@
-"""All that is stored of a person, as one document. It holds no secret, sealed or not, and nothing of anybody else."""
+"""The export of all data stored about a person, as one JSON document.
+
+It contains no secrets, sealed or not, and no other person's data.
+"""
 
 import asyncio
 from base64 import b64encode
@@ -26,7 +29,7 @@ from wxauth.server.users.account import Caller
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
 
 EXPORT_EVERY: Final = timedelta(minutes=1)
-"""How often one person may export, over all replicas: no other request reads as much."""
+"""How often one person may export, across all replicas: no other request reads as much."""
 
 EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
@@ -89,13 +92,13 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
 }
 
 IN_MEMORY: Final = 2**20
-"""Bytes of a document up to which it is read whole before it is sent."""
+"""Bytes up to which a document is read completely before it is sent."""
 PATIENCE: Final = 30.0
-"""Seconds that the reader of a large document may take for a piece of it, and the database for a statement."""
+"""Seconds that the reader of a large document may take for one piece, and the database for one statement."""
 LARGE_WITHIN: Final = 300.0
-"""Seconds within which a large document must have been taken."""
+"""Seconds within which a large document must be downloaded."""
 LARGE_AT_ONCE: Final = 2
-"""How many large documents each process sends at once. They hold connections, of which others must find some free."""
+"""How many large documents a process sends at once. Each holds a connection, and the pool must keep some free."""
 
 _large: Final = asyncio.Semaphore(LARGE_AT_ONCE)
 
@@ -104,16 +107,16 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A document that is being written."""
+    """A document that is being produced."""
 
     first: bytes
-    """Its beginning; all of it, unless it is large."""
+    """Its beginning; the whole document, unless it is large."""
     rest: AsyncGenerator[bytes] | None
-    """What follows, in pieces; None if that was all. It must be closed: it holds a connection."""
+    """The remaining pieces of a large document; None for others. It must be closed, because it holds a connection."""
 
 
 async def export_mine(services: Services, caller: Caller, *, ip: str | None) -> Export:
-    """All that is stored of the caller. Raises: RateLimited, InvalidToken, StorageUnavailable."""
+    """Export everything stored about the caller. Raises: RateLimited, InvalidToken, StorageUnavailable."""
     user_id, now = caller.user["id"], services.clock()
     key = sha256(b"export\0" + user_id.bytes).digest()
     since = await take_attempt(services.database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
@@ -129,14 +132,14 @@ async def export_mine(services: Services, caller: Caller, *, ip: str | None) -> 
 async def export_person(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN
 ) -> Export:
-    """All that is stored of a person; the trail records the export. A merged id leads to the user that remains.
+    """Export everything stored about a person, and record it in the audit trail. A merged id finds the remaining user.
 
     Args:
         database: Where it is stored.
         user_id: The person.
         by: Who exports it.
         now: The time.
-        whole_within: Seconds within which a large document must have been taken; None: however long it takes.
+        whole_within: Seconds within which a large document must be downloaded; None for no limit.
 
     Raises: NotFound, RateLimited, StorageUnavailable.
     """
@@ -160,9 +163,9 @@ async def _begun(pieces: AsyncGenerator[bytes]) -> Export:
 async def _pieces(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None
 ) -> AsyncGenerator[bytes]:
-    """The document in pieces, the first of which is all of it unless it is large.
+    """The document in pieces. The first piece is the whole document, unless it is large.
 
-    Only a large document's reader, who may be slow, holds a connection; and there are few of these at once.
+    Only a large document holds a connection while its reader, who may be slow, takes it; and few are sent at once.
     """
     async with AsyncExitStack() as held:
         state = await held.enter_async_context(database.snapshot(patience=whole_within and PATIENCE))
@@ -202,7 +205,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     former = await former_ids(state, user_id)
     ids = [user_id, *former]
     told = {
-        **{name: value for name, value in user.items() if name != "consents"},  # which are listed below
+        **{name: value for name, value in user.items() if name != "consents"},  # listed below
         "phone_verified": phone_verified(user),
         "former_ids": former,
         "former_external_ids": await former_external_ids(state, user_id),

@@ -1,4 +1,4 @@
-"""`GET /v1/me/export` and `GET /v1/admin/users/{user_id}/export`: all that is stored of a person, as a download."""
+"""`GET /v1/me/export` and `GET /v1/admin/users/{user_id}/export`: all data stored about a person, as a download."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -18,7 +18,7 @@ from wxauth.server.web.direct import Router
 router = Router("me")
 
 _AT_ONCE: Final = 64 * 1024
-"""Bytes. A slow reader must take what was sent within half a minute."""
+"""Bytes per chunk. A slow reader must take each chunk within half a minute."""
 _HEADERS: Final = {"Content-Disposition": 'attachment; filename="wxauth-export.json"', "Cache-Control": "no-store"}
 _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     200: {
@@ -56,7 +56,7 @@ async def export_user(administrator: AdministratorDep, services: ServicesDep, us
 
 
 class _Download(StreamingResponse):
-    """Sends a large document. Its pieces are closed also where the reader goes away."""
+    """Sends a large document. Closes its pieces even if the client disconnects."""
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
         self._rest = rest

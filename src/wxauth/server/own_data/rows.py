@@ -1,4 +1,4 @@
-"""The statements that read all that is stored of one person, except secrets."""
+"""The statements that read everything stored about one person, except secrets."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -10,10 +10,10 @@ from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserRow
 
 PAGE: Final = 250
-"""How many rows are read, and written as JSON, at once: some milliseconds, in which nobody else is answered."""
+"""Rows read and serialized at once. That takes some milliseconds, during which the event loop answers nobody else."""
 
 Told = Mapping[str, object]
-"""A row as the person is told it, whatever its columns are."""
+"""A row as the person sees it, whatever its columns are."""
 Rows = Sequence[dict[str, object]]
 
 
@@ -24,7 +24,7 @@ class _Picture(TypedDict):
 
 
 _USER: Final = Statement[UserRow](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
-# KEY SHARE: an erasure or a merge of this user waits for us, a login does not.
+# KEY SHARE: an erasure or a merge of this user waits for this transaction; a login does not.
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR KEY SHARE")
 _UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
 _IDENTITIES: Final = Statement[Told]("""
@@ -40,9 +40,9 @@ _CONSENTS: Final = Statement[Told]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
 """)
-# Another person's id reads `administrator`, and that person's address is left out: both are somebody else's data. Names
-# of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. What staff
-# notes about a ban is for staff alone. Whoever was split from this person is somebody else.
+# Another person's id reads `administrator`, and that person's address is left out: both are that person's data. Names
+# of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. The reason that staff note
+# for a ban is for staff alone. A user who was split from this person is another person.
 _EVENTS: Final = Statement[Told]("""
 SELECT id, type, at, app_id,
        CASE WHEN type = 'user.banned' THEN data - 'reason'
@@ -70,7 +70,7 @@ async def user_row(state: Snapshot, user_id: UUID) -> UserRow | None:
 
 
 async def lock_user(transaction: Transaction, user_id: UUID) -> bool:
-    """See to it that the user is not erased before the transaction ends; whether there is one."""
+    """Keep the user from being erased before the transaction ends. False if there is no such user."""
     return await transaction.value(_LOCK, user_id=user_id) is not None
 
 
@@ -92,19 +92,19 @@ async def sessions_of(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
 
 
 async def consents_by(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
-    """All that a person has ever agreed to, by any of the person's ids, the newest first."""
+    """Every consent of a person under any of the person's ids, newest first."""
     async for page in state.pages(_CONSENTS, PAGE, user_ids=user_ids):
         yield [dict(row) for row in page]
 
 
 async def events_about(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
-    """The events about a person, by any of the person's ids, the oldest first. They name nobody else."""
+    """The events about a person under any of the person's ids, oldest first. They name nobody else."""
     async for page in state.pages(_EVENTS, PAGE, user_ids=user_ids):
         yield [dict(row) for row in page]
 
 
 async def refusals_of(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
-    """The person's refused logins, by any of the person's ids, the oldest first."""
+    """The refused logins of a person under any of the person's ids, oldest first."""
     async for page in state.pages(_REFUSALS, PAGE, user_ids=user_ids):
         yield [dict(row) for row in page]
 
