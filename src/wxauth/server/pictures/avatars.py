@@ -1,4 +1,4 @@
-"""The pictures that users upload: few uploads at a time, one decoded after the other, each with its own URL."""
+"""Users' pictures: few uploads at a time, decoded one after the other, each stored under its own URL."""
 
 import asyncio
 import re
@@ -21,9 +21,9 @@ from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
 
 PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
-"""Bytes of an uploaded picture."""
+"""Maximum bytes of an uploaded picture."""
 UPLOADS: Final = 64
-"""How many uploads this process takes at once: up to 132 MiB wait to be decoded."""
+"""How many uploads this process accepts at once: up to 132 MiB wait to be decoded."""
 UPLOADS_OF_ONE_USER: Final = 8
 
 _ID_BYTES: Final = 16
@@ -32,12 +32,12 @@ _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
 
 class Avatars:
-    """Stores and reads pictures of users.
+    """Stores and reads users' pictures.
 
     Args:
         database: Where the pictures are.
         clock: The time.
-        issuer: The URL under which the pictures are served.
+        issuer: The base URL of the pictures' URLs.
     """
 
     def __init__(self, database: Database, clock: Clock, *, issuer: str) -> None:
@@ -48,22 +48,24 @@ class Avatars:
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         )
         self._turns = WeakValueDictionary[UUID, asyncio.Lock]()
-        # One thread bounds the memory, and leaves the other cores to logins: Pillow decodes without the GIL. One user's
-        # pictures take turns before they take it, so that others wait for one of them at most.
+        # One thread bounds the memory, and leaves the other cores to logins: Pillow decodes without the GIL. The
+        # pictures
+        # of one user queue before they reach the thread, so that other users wait for at most one of them.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
 
     def serves(self, url: str | None) -> bool:
-        """Whether a URL is one of our pictures', even of a deleted one. Only an upload sets such a URL."""
+        """Whether a URL is that of one of our pictures, even a deleted one. Only an upload can set such a URL."""
         return url is not None and url.startswith(self._base_url)
 
     def upload(self, user_id: UUID) -> AbstractContextManager[None]:
-        """Hold a place for one upload while the block runs. Raises: RateLimited."""
+        """Reserve one of the places for uploads while the block runs. Raises: RateLimited."""
         return self._uploads.place(user_id)
 
     async def replace(self, user: UserInSession, file: bytes) -> UserRow:
-        """Replace a user's picture and its URL; the changed user.
+        """Replace a user's picture and its URL, and return the changed user.
 
-        What is decoded counts, even if it turns out to be broken: decoding is the work.
+        A picture counts towards the rate limit even if it turns out to be broken, because decoding is the expensive
+        part.
 
         Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased;
             StorageUnavailable.
@@ -94,7 +96,7 @@ class Avatars:
         return avatar
 
     async def aclose(self) -> None:
-        """Drop the pictures whose decoding has not begun."""
+        """Drop the pictures that are still waiting to be decoded."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 

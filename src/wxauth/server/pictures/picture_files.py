@@ -1,35 +1,37 @@
-"""What the file of a picture is made of: one over which Pillow would take long is refused before it is decoded."""
+"""Checks the structure of a picture file, and refuses one that Pillow would take long to decode."""
 
 from collections.abc import Iterator
 from typing import Final
 
 MAX_BEFORE: Final = 256 * 1024
-"""Bytes before the image itself. EXIF with a thumbnail has up to 64 KiB."""
+"""Maximum bytes before the image data. EXIF with a thumbnail has up to 64 KiB."""
 MAX_PARTS: Final = 1000
-"""Markers, chunks and fill bytes. Pillow reads each in Python, holding the interpreter: 2 MiB of them take seconds."""
+"""Maximum number of markers, chunks and fill bytes. Pillow reads each in Python under the GIL: 2 MiB take seconds."""
 MAX_SCANS: Final = 100
-"""A progressive JPEG has about ten scans. A scan of 33 bytes takes 6 ms: 2 MiB of such scans would take six minutes."""
+"""Maximum scans of a progressive JPEG; usual are ten. A 33-byte scan takes 6 ms: 2 MiB of them would take six
+minutes."""
 MAX_PACKED: Final = 100
-"""A PNG has a few packed chunks. Pillow unpacks each, up to 1 MiB, which takes 4 ms: 2 MiB of them would take eight
-seconds. Its own limit for all of them together does not count profiles, nor texts that break off."""
+"""Maximum compressed chunks of a PNG; usual are a few. Pillow decompresses up to 1 MiB of each, which takes 4 ms: 2 MiB
+of
+them would take eight seconds. Pillow's own total limit covers neither profiles nor truncated texts."""
 NO_PICTURE: Final = "Must be a JPEG, PNG or WebP picture that is whole"
 
 _SCAN: Final = b"\xff\xda"
-# What a JPEG may have before its first scan. Arithmetic coding (0xC9 and others) is none of it: nobody sends it, and a
-# hundred scans in 2 KB take five seconds.
+# Segments that a JPEG may have before its first scan. Arithmetic coding (0xC9 and others) is left out: nobody uses it,
+# and a hundred scans in 2 KB take five seconds.
 _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
 _PACKED: Final = (b"iCCP", b"iTXt", b"zTXt")
 
 Parts = Iterator[tuple[int, bool]]
-"""Where each marker, chunk or fill byte begins, and whether the image itself begins there."""
+"""The offset of each marker, chunk or fill byte, and whether the image data begins there."""
 
 
 class UnusablePicture(Exception):
-    """The file is no JPEG, PNG or WebP, is broken, or is a bomb. The message is for the sender."""
+    """The file is not a JPEG, PNG or WebP, is broken, or is a decompression bomb. The message is for the uploader."""
 
 
 def check_file(file: bytes) -> None:
-    """Check that Pillow will not be busy for long with what is around the image. Takes 10 ms at most.
+    """Check that Pillow will not take long over the parts around the image data. Takes 10 ms at most.
 
     Raises: UnusablePicture.
     """
@@ -55,7 +57,7 @@ def _parts(file: bytes) -> Parts:
 
 
 def _jpeg_parts(file: bytes) -> Parts:
-    """Up to the first scan. What comes after it is read in C."""
+    """The parts up to the first scan. Pillow reads what follows in C."""
     at = 2
     while at + 2 <= len(file) and not file.startswith(_SCAN, at):
         yield at, False
@@ -72,7 +74,7 @@ def _jpeg_parts(file: bytes) -> Parts:
 
 
 def _png_parts(file: bytes) -> Parts:
-    """All of them: Pillow reads those between and after the parts of the image in Python too."""
+    """All parts: Pillow reads even those between and after the image data in Python."""
     at, kind, packed = 8, b"", 0
     while at + 8 <= len(file) and kind != b"IEND":
         kind = file[at + 4 : at + 8]
@@ -84,7 +86,7 @@ def _png_parts(file: bytes) -> Parts:
 
 
 def _webp_parts(file: bytes) -> Parts:
-    """Up to the image. What comes after it is read in C."""
+    """The parts up to the image data. Pillow reads what follows in C."""
     at, is_image = 12, False
     while at + 8 <= len(file) and not is_image:
         is_image = file[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")

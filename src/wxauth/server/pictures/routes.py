@@ -1,4 +1,4 @@
-"""`POST /v1/me/avatar` and `GET /v1/avatars/...`: uploading and showing pictures."""
+"""`POST /v1/me/avatar` and `GET /v1/avatars/...`: upload and download of pictures."""
 
 from typing import Final
 
@@ -20,13 +20,13 @@ router = Router("me")
 
 UPLOAD_PATH: Final = "/v1/me/avatar"
 MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
-"""Bytes of an upload's body: the picture, and the multipart form around it."""
+"""Maximum bytes of an upload's body: the picture and the multipart form around it."""
 
 _FIELD: Final = "file"
 _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
-    # A picture never changes, but is deleted with its person: a cache may keep it for a day, and must ask then.
+    # A picture never changes, but is deleted with its user. So a cache may keep it for a day, and must then revalidate.
     "Cache-Control": "public, max-age=86400, must-revalidate",
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -1,4 +1,4 @@
-"""Pictures of users. A trigger deletes a picture when its user's avatar_url no longer leads to it."""
+"""The statements for users' pictures. A trigger deletes a picture when its user's avatar_url no longer points to it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,7 +37,7 @@ class Avatar:
     """A user's picture."""
 
     id: str
-    """22 characters that nobody can guess."""
+    """22 unguessable characters."""
     content_type: str
     content: bytes
 
@@ -45,11 +45,11 @@ class Avatar:
 async def replace_avatar(
     database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, now: datetime
 ) -> UserRow | None:
-    """Replace a user's picture; the changed user, or None if the user is banned or erased.
+    """Replace a user's picture. Returns the changed user; None if the user is banned or erased.
 
     Raises: StorageUnavailable.
     """
-    # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
+    # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
         user: UserRow | None = await transaction.row(
             _REPLACE,

@@ -16,7 +16,7 @@ from wxauth.server.core.tables import TIME, after_create
 
 
 class Avatar(SQLModel, table=True):
-    """The picture that a user's avatar_url leads to."""
+    """The picture that a user's avatar_url points to."""
 
     __tablename__ = "avatars"
     __table_args__ = (
@@ -28,7 +28,7 @@ class Avatar(SQLModel, table=True):
     )
 
     id: str = Field(sa_type=Text, primary_key=True)
-    """The secret part of the picture's URL: whoever has the URL may see the picture."""
+    """The secret part of the picture's URL: anybody who has the URL may see the picture."""
     user_id: UUID
     content_type: str = Field(sa_type=Text)
     content: bytes = Field(sa_type=BYTEA)
@@ -38,8 +38,8 @@ class Avatar(SQLModel, table=True):
 after_create(
     Avatar,
     "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # already compressed
-    # A trigger, so that no statement that changes avatar_url need delete the picture. A login, which names the column,
-    # pays for a comparison.
+    # A trigger, so that the statements that change avatar_url need not delete the picture. Its cost to a login, which
+    # sets the column, is one comparison.
     """
         CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
