@@ -1,1 +1,1 @@
-"""Work that runs by itself: sweeping what has ended or expired."""
+"""Background work: deleting what has ended or expired."""

@@ -1,4 +1,4 @@
-"""Housekeeping: erases what erased persons have left, ended sessions, retired keys, old answers, events, addresses."""
+"""Housekeeping: deletes the remains of erased users, ended sessions, retired keys, and old events and addresses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,50 +27,50 @@ from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.rows import sweep_scans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
-"""WeChat's answer to a phone code is kept this long, so that the code still works after most outages."""
+"""How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""
 OPEN_SESSIONS: Final = 100
-"""Open sessions that an identity keeps. Without a limit, repeated logins would fill the list of sessions."""
+"""Open sessions kept per identity. Without a limit, repeated logins would fill the list of sessions."""
 SESSIONS: Final = 1000
-"""Sessions of an identity, open and ended, that are kept however often somebody logs in: a merge and an erasure move or
-delete all of them in one statement. WeChat gives one person 100 codes a minute for each app, so there are at most 50
-more before the next look. What ended lately is among the newest, and its client is still told why."""
+"""Sessions kept per identity, open and ended, because a merge or an erasure moves or deletes all of them in one
+statement. WeChat issues one person 100 codes a minute per app, so at most 50 more accumulate between two checks.
+Recently ended sessions are among the newest, so their clients still learn why they ended."""
 REPLACED_EVERY: Final = timedelta(seconds=30)
 REPLACED_AT_ONCE: Final = 5000
-"""How many sessions one transaction ends, and deletes."""
+"""How many sessions one transaction ends, and how many it deletes."""
 FORGET_PAUSE: Final = 5.0
-"""Seconds between two looks for erased persons of whom there is something left to forget."""
+"""Seconds between two checks for remains of erased users."""
 PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
-"""How long a repeated message of WeChat's is recognised. WeChat repeats a message within seconds."""
+"""How long a repeated message from WeChat is recognised. WeChat repeats a message within seconds."""
 PUSH_NONCES_KEPT: Final = timedelta(hours=2)
-"""Longer than a signature is valid, and than a message waits in memory while the database is away."""
+"""Longer than a signature is valid, and longer than a message waits in memory during a database outage."""
 REFUSALS_KEPT: Final = timedelta(days=14)
-"""How long refused logins are kept, for who answers customers."""
+"""How long refused logins are kept for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
-"""How long settled deliveries to webhooks are kept, for operators to look at. Pending ones stay."""
+"""How long settled webhook deliveries are kept for operators. Pending ones stay."""
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
-"""How far our clock and the database's may differ. Beyond that, nothing is erased for its age."""
+"""How far our clock and the database's may differ. Beyond that, nothing is deleted by age."""
 LOOK_PAUSE: Final = 300.0
-"""Seconds between two looks for something to do."""
+"""Seconds between two checks for due work."""
 BANS_LOOK_PAUSE: Final = 20.0
-"""Seconds between two looks for bans whose end has come: each is to be lifted within a minute."""
+"""Seconds between two checks for bans that have ended: each must be lifted within a minute."""
 BANS_AT_ONCE: Final = 100
 """How many bans one transaction lifts."""
 SCANS_LOOK_PAUSE: Final = 30.0
-"""Seconds between two looks for scans that are over: anybody who opens an authorize page stores one."""
+"""Seconds between two checks for finished scans. Anybody who opens an authorize page stores one."""
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE: Final = 0.1
-"""Seconds between two pages, in which others can use the database."""
+"""Seconds between two pages, so that others can use the database."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What is older than its retention."""
+    """How much `sweep_aged` has deleted or shortened."""
 
     events: int = 0
-    """How many events were erased."""
+    """How many events were deleted."""
     addresses: int = 0
     """How many addresses were shortened to their networks."""
 
@@ -78,9 +78,9 @@ class Swept:
 async def keep_house(
     services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, look_pause: float = LOOK_PAUSE
 ) -> None:
-    """Sweep for ever, through outages. Every worker tries; a lock in the database lets one sweep sessions at a time.
+    """Sweep forever, through outages. All workers try; a lock in the database lets one at a time sweep sessions.
 
-    A sweep of the sessions may take hours. The other chores do not wait for it.
+    A sweep of sessions may take hours. The other chores do not wait for it.
     """
     await asyncio.gather(
         *(
@@ -93,7 +93,7 @@ async def keep_house(
 
 
 async def keep_forgetting(services: Services, *, look_pause: float = FORGET_PAUSE) -> None:
-    """Forget what erased persons have left, for ever, through outages."""
+    """Delete the remains of erased users, forever, through outages."""
 
     async def forget() -> None:
         if await are_waiting(services.database):
@@ -104,7 +104,7 @@ async def keep_forgetting(services: Services, *, look_pause: float = FORGET_PAUS
 
 
 async def keep_sessions_few(services: Services) -> None:
-    """Keep each identity's newest sessions and no more, for ever, through outages."""
+    """Keep only each identity's newest sessions, forever, through outages."""
     pause = REPLACED_EVERY.total_seconds()
     await asyncio.sleep(pause)
     await _keep_doing(
@@ -116,7 +116,9 @@ async def keep_sessions_few(services: Services) -> None:
 
 
 async def replace_sessions(services: Services) -> None:
-    """End open sessions and delete ended ones beyond the newest of identities with a recent login.
+    """End the oldest open sessions, and delete the oldest ended ones, beyond the limits per identity.
+
+    Only identities with a recent login are checked.
 
     Raises: StorageUnavailable.
     """
@@ -146,7 +148,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
-    """Do every chore that is due once, and sweep old events and addresses in any case. Raises: StorageUnavailable."""
+    """Do every due chore once, and sweep old events and addresses even if not due. Raises: StorageUnavailable."""
     for lap, _ in _laps(services.settings):
         await begin_lap(services.database, lap, now=services.clock())
     await forget_rest(services.database)
@@ -154,7 +156,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
 
 
 async def forget_erased(services: Services, *, page_size: int, pause: float) -> None:
-    """Forget what erased persons have left, unless another worker is at it. Raises: StorageUnavailable."""
+    """Delete the remains of erased users, unless another worker is doing so. Raises: StorageUnavailable."""
     while page := await forget_next(services.database, size=page_size):
         if page.is_last:
             log.info("person_forgotten", user_id=page.user_id)
@@ -162,7 +164,7 @@ async def forget_erased(services: Services, *, page_size: int, pause: float) -> 
 
 
 async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:
-    """If a lap is due, erase events older than EVENTS_KEPT_DAYS, and shorten addresses older than ADDRESSES_KEPT_DAYS.
+    """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and shorten addresses older than ADDRESSES_KEPT_DAYS.
 
     Raises: StorageUnavailable.
     """
@@ -186,7 +188,7 @@ async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swe
 
 
 def sweeps_of(settings: Settings) -> list[str]:
-    """The names of the sweeps that are done each day under these settings."""
+    """The names of the daily sweeps under these settings."""
     return [SESSIONS_SWEEP, *(lap.name for lap, _ in _laps(settings))]
 
 
@@ -199,7 +201,7 @@ def _laps(settings: Settings) -> list[tuple[Lap, timedelta]]:
 
 
 async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
-    """If a sweep is due, erase the sessions that ended long ago. Raises: StorageUnavailable."""
+    """If a sweep is due, delete the sessions that ended long ago. Raises: StorageUnavailable."""
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
@@ -223,7 +225,7 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
 
 
 async def sweep_rest(services: Services, *, page_size: int, pause: float) -> None:
-    """Bind the phone numbers that no request has bound. Erase retired keys and all that is kept for a time only.
+    """Bind the phone numbers that no request has bound. Delete retired keys and other data with a limited retention.
 
     Raises: StorageUnavailable.
     """
@@ -249,7 +251,7 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
 
 
 async def sweep_over_scans(services: Services, *, page_size: int, pause: float) -> None:
-    """Delete scans that are over. Raises: StorageUnavailable."""
+    """Delete finished scans. Raises: StorageUnavailable."""
     if not _clocks_agree(services):
         return
     now = services.clock()
@@ -259,14 +261,14 @@ async def sweep_over_scans(services: Services, *, page_size: int, pause: float) 
 
 
 async def lift_over_bans(services: Services, *, page_size: int, pause: float) -> None:
-    """Lift the bans whose end has come. Raises: StorageUnavailable."""
+    """Lift the bans that have ended. Raises: StorageUnavailable."""
     size = min(page_size, BANS_AT_ONCE)
     while await lift_bans(services.database, size=size, now=services.clock()) >= size:  # noqa: ASYNC110
         await asyncio.sleep(pause)
 
 
 def _clocks_agree(services: Services) -> bool:
-    """Whether our clock is near the database's. If not, one is badly wrong, and erasing by it is final."""
+    """Whether our clock and the database's agree. If not, one is badly wrong, and deletion by age is irreversible."""
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
 
@@ -277,7 +279,7 @@ _CHORES: Final = (
     (lift_over_bans, BANS_LOOK_PAUSE),
     (sweep_sessions, LOOK_PAUSE),
 )
-"""Every chore but `sweep_aged`, which tells what it has done, and the pause between two looks for something to do."""
+"""Every chore except `sweep_aged`, which returns its counts, and the seconds between two checks for due work."""
 
 
 async def _keep_doing(
@@ -287,7 +289,7 @@ async def _keep_doing(
     put_off: str = "sweep_put_off",
     failed: str = "sweep_failed",
 ) -> None:
-    """Do a chore for ever. The log gets `put_off` once for each outage of the database, and `failed` for each error."""
+    """Do a chore forever. Logs `put_off` once per database outage, and `failed` for each error."""
     is_well = True
     while True:
         try:

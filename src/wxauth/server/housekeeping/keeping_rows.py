@@ -1,6 +1,6 @@
-"""Sweeping what operators may limit in time: events, and addresses.
+"""Sweeps of data with a configurable retention: events and addresses.
 
-A lap goes through one table, a page at a time in the order of the ids. Any worker may sweep the next page.
+A lap goes through one table, one page at a time in the order of ids. Any worker may sweep the next page.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class _LastRow(TypedDict):
 
 
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.keeping'))")
-# A trigger refuses every other change of events: the trail must not be altered.
+# A trigger refuses every other change to events, because the audit trail must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# The end of a page of each table.
+# The last row of a page of each table.
 _END_OF_EVENTS: Final = Statement[_LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
@@ -33,7 +33,7 @@ _END_OF_SESSIONS: Final = Statement[_LastRow](
 _END_OF_CONSENTS: Final = Statement[_LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-# Merges, splits and erasures are kept for good: siblings must always be able to learn of them.
+# Merges, splits and erasures are kept forever, so that sibling services can always learn of them.
 _ERASE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
  WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
@@ -44,7 +44,7 @@ _SHORTEN_IN_EVENTS: Final = Statement[Nothing](f"""
 UPDATE events SET ip = {_NETWORK_PART}
  WHERE id > :after AND id <= :until AND at < :older_than AND {_IS_WHOLE_PART}
 """)  # noqa: S608 - put together from constants
-# Locked rows are skipped, and left to the next lap: a sweep that waited for locks could deadlock.
+# Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
 _SHORTEN_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions SET ip = {_NETWORK_PART}
  WHERE id IN (SELECT id FROM sessions
@@ -59,11 +59,11 @@ UPDATE consents SET ip = {_NETWORK_PART}
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """A way through a table, with the statement that is run on each page."""
+    """A pass through one table, and the statement to run on each page."""
 
     name: str
     end_of_page: Statement[_LastRow]
-    """The query for a page's last id, and a time than which no row behind the page is older."""
+    """The query for the last id of a page, and for a time before which no row after the page was made."""
     work: Statement[Nothing]
 
 
@@ -71,7 +71,7 @@ EVENTS: Final = Lap("events", _END_OF_EVENTS, _ERASE_EVENTS)
 ADDRESSES: Final = (
     Lap("addresses_in_events", _END_OF_EVENTS, _SHORTEN_IN_EVENTS),
     Lap("addresses_in_sessions", _END_OF_SESSIONS, _SHORTEN_IN_SESSIONS),
-    # Imported consents are older than their ids. So a lap goes through to the last row.
+    # Imported consents are older than their ids. So this lap always goes through to the last row.
     Lap("addresses_in_consents", _END_OF_CONSENTS, _SHORTEN_IN_CONSENTS),
 )
 
@@ -86,7 +86,7 @@ class LappedPage:
 
 
 async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
-    """Let a lap begin now, at the first row. Raises: StorageUnavailable."""
+    """Start a lap now, at the first row. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         await note_progress(transaction, lap.name, START, due_at=now)
 

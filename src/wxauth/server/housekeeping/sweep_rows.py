@@ -1,7 +1,7 @@
-"""Sweeping all sessions, a page at a time in the order of their ids.
+"""Sweeps of all sessions, one page at a time in the order of ids.
 
-Ids are UUIDv7, so this is the order of the logins. It needs no further index. An index on `expires_at`, which every
-refresh changes, would make heap-only updates impossible for refreshes.
+Ids are UUIDv7, so this is the order of logins, and needs no additional index. An index on `expires_at`, which every
+refresh changes, would rule out heap-only updates for refreshes.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class _Progress(TypedDict):
 
 
 _TRY_LOCK_REPLACING: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))")
-# The planner expects a few sessions of a user, and would read and sort all of one who has a million for each page. The
-# index has them in order already.
+# The planner expects a user to have a few sessions. For a user with a million it would read and sort all of them for
+# each page, although the index has them in order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
@@ -37,7 +37,7 @@ _NOTE: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
-# Locked rows are skipped: a statement that waits for nobody is part of no deadlock.
+# Locked rows are skipped, so that this statement waits for nobody and cannot deadlock.
 _ERASE: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id IN (
     SELECT id FROM sessions
@@ -69,8 +69,10 @@ async def replace_old_sessions(
 ) -> ReplacedPage | None:
     """End a page of open sessions, and delete a page of ended ones, beyond the newest of each identity.
 
-    Of identities that have logged in since the last time. None if another worker is at it or has just done it. Raises:
-    StorageUnavailable.
+    Only identities that have logged in since the last run are checked. None if another worker is doing this or has just
+    done it.
+
+    Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK_REPLACING):
@@ -82,7 +84,7 @@ async def replace_old_sessions(
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, by=SYSTEM, now=now)
         erased = await forget_ended_sessions(transaction, since=since, at_most=ended_kept, size=size)
         is_last = max(ended, erased) < size
-        # The next look begins a minute before now, for the sake of logins under way.
+        # The next run begins a minute before now, to cover logins under way.
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
         await note_progress(transaction, _REPLACING, after, due_at=due_at)
         return ReplacedPage(ended, erased, is_last)
@@ -103,7 +105,7 @@ async def sweep_page(
             return None
         until, last_login_at = await end_of_page(transaction, after=after, size=size)
         erased = await transaction.run(_ERASE, after=after, until=until, ended_before=ended_before)
-        # Sessions behind this page began even later, so they cannot have ended before that time.
+        # Later sessions began even later, so they cannot have ended before that time.
         is_last = last_login_at is None or last_login_at >= ended_before
         if is_last:
             await note_progress(transaction, SESSIONS_SWEEP, START, due_at=next_sweep_at)
@@ -113,11 +115,11 @@ async def sweep_page(
 
 
 async def progress_of(transaction: Transaction, name: str) -> tuple[UUID, datetime] | None:
-    """The last id that a sweep has looked at, and when it goes on; None before its first page."""
+    """The last id that a sweep has reached, and when it continues; None before its first page."""
     row = await transaction.row(_PROGRESS, name=name)
     return None if row is None else (row["after"], row["due_at"])
 
 
 async def note_progress(transaction: Transaction, name: str, after: UUID, *, due_at: datetime) -> None:
-    """Note the last id that a sweep has looked at, and when it goes on."""
+    """Store the last id that a sweep has reached, and when it continues."""
     await transaction.run(_NOTE, name=name, after=after, due_at=due_at)

@@ -12,12 +12,12 @@ from wxauth.server.core.tables import TIME
 
 
 class Sweep(SQLModel, table=True):
-    """How far a sweep has come. Any worker may go on with it."""
+    """The progress of a sweep. Any worker may continue it."""
 
     __tablename__ = "sweeps"
 
     name: str = Field(sa_type=Text, primary_key=True)
     after: UUID
-    """The id of the last row that was looked at."""
+    """The id of the last row that was checked."""
     due_at: datetime = Field(sa_type=TIME)
-    """When the next page is due; after the last row, when the next sweep begins."""
+    """When the next page is due; after the last page, when the next sweep begins."""
