@@ -1,1 +1,1 @@
-"""Routes for sibling services: verify, introspect, look users up, WeChat tokens."""
+"""Routes for sibling services: verify, introspect, user lookups, WeChat tokens."""

@@ -1,15 +1,15 @@
-"""Answers to other services."""
+"""Answers to sibling services."""
 
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownOpenid, ShownSessionId, ShownUserId
 
 
 class IntrospectionAnswer(TypedDict):
-    """Whether an access token is good. If it is, its claims follow (RFC 7662, section 2.2)."""
+    """Whether an access token is valid. If it is, its claims follow (RFC 7662, section 2.2)."""
 
     active: bool
     token_type: NotRequired[Annotated[Literal["Bearer"], Field(examples=["Bearer"])]]

@@ -1,4 +1,4 @@
-"""Introspection: what an access token says, for services that cannot verify it themselves (RFC 7662)."""
+"""Introspection: the claims of an access token, for services that cannot verify it themselves (RFC 7662)."""
 
 from typing import Any, Final
 
@@ -12,9 +12,9 @@ _CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
 
 
 async def introspect(services: Services, token: str) -> dict[str, Any] | None:
-    """A token's claims, with the user's present roles; None if the token is not, or no longer, a good access token.
+    """A token's claims, with the user's current roles; None if it is not a valid access token.
 
-    A token of ours costs one indexed read, anything else none.
+    A token signed by this service costs one indexed read, any other costs none.
 
     Raises: KeysUnavailable, StorageUnavailable.
     """

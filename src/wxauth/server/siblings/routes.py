@@ -43,14 +43,14 @@ _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
 
 
 def _wrong_parameter() -> InvalidRequest:
-    """A new one each time, because an exception that was raised keeps its frames."""
+    """A new exception each time, because a raised exception keeps its stack frames alive."""
     message = "Takes no parameter but 'role', repeated for several"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
 
 
 async def demanded_roles(request: Request) -> frozenset[str]:
-    """The roles that a proxy demands. A misspelt parameter is refused: it would demand no role and let everybody in.
+    """The roles that a proxy requires. Other parameters are refused: a misspelt `role` would admit everybody.
 
     Raises: InvalidRequest.
     """
@@ -62,7 +62,8 @@ async def demanded_roles(request: Request) -> frozenset[str]:
 
 
 DemandedRolesDep = Annotated[frozenset[str], Depends(demanded_roles), Entails(failures=(_wrong_parameter(),))]
-"""The roles that a proxy demands. Checked before the token: administrators try a new configuration without one."""
+"""The roles that a proxy requires. Checked before the token, because administrators try a new configuration without
+one."""
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
     },
     failures=[InsufficientRole],
     openapi_extra={
-        # Documented here, and read from the request: FastAPI does not refuse parameters that an endpoint does not have.
+        # Documented here but read from the request: FastAPI does not refuse unknown parameters.
         "parameters": [
             {
                 "name": _ROLE,

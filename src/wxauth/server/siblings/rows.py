@@ -1,4 +1,4 @@
-"""Lookups of users, and the record of which client was given an app's WeChat token."""
+"""The statements that look users up, and record which client was given an app's WeChat token."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,13 +14,13 @@ from wxauth.server.users.rows import IdentityRow, UserWithIdentities
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user with all identities and former ids, the first merge first."""
+    """A user with all identities and former ids, in the order of the merges."""
 
     former_ids: list[UUID]
     former_external_ids: list[str]
 
 
-# A user who is named twice, by any id or openid, comes once, at the first place. Each app_id goes with an openid.
+# A user named twice, by any id or openid, is returned once, at the first position. Each app_id pairs with an openid.
 _LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
@@ -47,7 +47,7 @@ SELECT {USER},
   FROM wanted JOIN users ON users.id = wanted.user_id
  ORDER BY wanted.place
 """)  # noqa: S608 - put together from constants
-# The id is made of client, app and day: a second event of the same three conflicts with the first, and is not stored.
+# The id is derived from client, app and day, so that a second event on the same day conflicts and is not stored.
 _RECORD_READING: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :client_id, :app_id, :ip::text::inet)
 ON CONFLICT (id) DO NOTHING
@@ -61,9 +61,9 @@ async def look_up(
     openids: Sequence[IdentityRow] = (),
     external_ids: Sequence[str] = (),
 ) -> Sequence[UserForSiblings]:
-    """The users that are found, in the order of the arguments: ids, openids, external ids.
+    """The users found, in the order of the arguments: ids, openids, external ids.
 
-    An id or external id that was merged away finds the user that remains. Raises: StorageUnavailable.
+    An id or external id that was merged away finds the remaining user. Raises: StorageUnavailable.
     """
     return await database.rows(
         _LOOK_UP,
@@ -75,7 +75,7 @@ async def look_up(
 
 
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
-    """Record, once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
+    """Record, at most once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
     await database.run(
         _RECORD_READING,
         id=_id_of_reading(by.name, app_id, now),
@@ -88,7 +88,7 @@ async def record_reading(database: Database, by: Actor, *, app_id: str, now: dat
 
 
 def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:
-    """A UUIDv7 (RFC 9562, section 5.7) of the day's beginning, with a hash of both names in place of random bits."""
+    """A UUIDv7 (RFC 9562, section 5.7) of the start of the day, with a hash of both names as its random bits."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
     names = sha256("\0".join((client_id, app_id)).encode()).digest()[:10]

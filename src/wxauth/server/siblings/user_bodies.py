@@ -1,4 +1,4 @@
-"""Lookups of users by siblings, and their answers."""
+"""Request and answer bodies of user lookups."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.users import phone_verified
@@ -37,7 +37,8 @@ class LookupRequest(BaseModel):
 
     @model_validator(mode="after")
     def _is_not_too_much(self) -> Self:
-        # Unknown fields are ignored: without this, a misspelt name would read as if all these users were gone.
+        # Unknown fields are ignored. Without this check, a misspelt name would look as if all these users had been
+        # erased.
         asked = [self.ids, self.openids, self.external_ids]
         if all(some is None for some in asked):
             raise ValueError("Must have ids, openids or external_ids")

@@ -1,4 +1,4 @@
-"""`/v1/users`: siblings look users up."""
+"""`/v1/users`: user lookups by sibling services."""
 
 from uuid import UUID
 

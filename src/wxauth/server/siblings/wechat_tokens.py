@@ -1,4 +1,4 @@
-"""The apps' WeChat tokens: handed to services that call WeChat themselves, and replaced by force."""
+"""The apps' WeChat tokens: handed out to services that call WeChat themselves, and force-refreshed."""
 
 from datetime import timedelta
 from typing import Final
@@ -12,13 +12,13 @@ from wxauth.server.siblings.rows import record_reading
 from wxauth.server.wechat.wechat_tokens import WeChatToken
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""How long, at most, a client is given a WeChat token that WeChat has already replaced."""
+"""How long, at most, clients are still given a WeChat token that WeChat has replaced."""
 
 log = get_logger()
 
 
 async def read_wechat_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
-    """The app's WeChat token, for a service client. The trail records once a day that the client was given one.
+    """The app's WeChat token, for a service client. The audit trail records this once a day per client.
 
     Raises: UnknownApp, WrongAppKind, WeChatError, StorageUnavailable.
     """
@@ -30,7 +30,7 @@ async def read_wechat_token(services: Services, client_id: str, app_id: str, *, 
 
 
 async def force_wechat_token(services: Services, app_id: str) -> None:
-    """Have WeChat replace an app's token, for when WeChat refuses the very token that it hands out.
+    """Make WeChat replace an app's token: the way out if WeChat refuses the token that it hands out.
 
     The former token stops working for everybody.
 
