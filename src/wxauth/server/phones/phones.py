@@ -1,6 +1,7 @@
-"""Phone numbers. WeChat is asked once, its answer is stored before anything else can fail, then the number is bound.
+"""Phone numbers: exchanges the phone button's codes at WeChat, and binds the numbers to users.
 
-WeChat gives a number once for each tap on the phone button, and each number costs money.
+WeChat returns a number once per tap on the phone button, and each number costs money. So WeChat's answer is stored
+before anything else can fail.
 """
 
 import asyncio
@@ -53,24 +54,24 @@ from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.server.wechat.phone_numbers import e164_of
 
 LATE: Final = 30.0
-"""Seconds that WeChat's answer is still awaited after its request was given up: the number has been paid for."""
+"""Seconds to wait for WeChat's answer after the request has given up: the number has been paid for."""
 KEPT_IN_MEMORY: Final = 600.0
-"""Seconds that an answer waits in memory for the database to come back."""
+"""Seconds that an answer waits in memory for the database to recover."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""After this time, the request that asked for an answer will no longer bind it: housekeeping does."""
+"""Age after which housekeeping binds an answer, because the request that fetched it will no longer do so."""
 
 UNDER_WAY: Final = 200
-"""How many numbers this process asks WeChat for at once."""
+"""How many numbers this process fetches from WeChat at once."""
 UNDER_WAY_OF_ONE: Final = 20
-"""How many requests and questions to WeChat one person has at once: more than taps and retries add up to."""
+"""How many requests and calls to WeChat one person may have at once: more than taps and retries add up to."""
 FAREWELL_TO_WECHAT: Final = 6.0
-"""Seconds that WeChat's answers are awaited when the service ends. The requests have been drained before."""
+"""Seconds to wait for WeChat's answers at shutdown. The requests have been drained before."""
 
 PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
-"""Seconds between looks for an answer that another process, which has just spent the same code, is about to store."""
+"""Seconds between checks for the answer of another process that has just spent the same code."""
 _ANSWER: Final = "phone_answer"
 _NOT_OF_THE_CODE: Final = (WeChatMisconfigured, WeChatRateLimited, WeChatUnavailable)
-"""Failures that are about the app or WeChat itself, not about the code: they cost the person no attempt."""
+"""Failures caused by the app or WeChat, not by the code: they do not count as attempts."""
 
 log = get_logger()
 
@@ -92,16 +93,16 @@ class Phones:
         clock: The time.
         timeout: Seconds that a request waits for WeChat.
         may_share: Whether several users may have one number.
-        linked_within: A person who proves a number that another user has proved within this time becomes that user;
+        linked_within: A person who proves a number that another user proved within this time is merged into that user;
             None: never.
-        roles_of_anybody: The roles that anybody may get by signing up. Nobody who has others is linked by a number.
-        promises: Keeps the answers that the database did not take.
-        attempts: Counts the questions to WeChat. Each number that it tells costs money, so those count too.
-        observe_merge: Is told of each user who has become another one by a number.
-        check_openid: Whether WeChat is to check that a code is the user's own.
-        kept_in_memory: Seconds that an answer waits in memory for the database to come back.
-        pauses_for_others: Seconds before each look for an answer that another process stores.
-        farewell: Seconds that WeChat's answers are awaited when the service ends.
+        roles_of_anybody: The roles that a new user can get. Users with other roles are never merged by phone number.
+        promises: Retries storing the answers that could not be stored.
+        attempts: Limits calls to WeChat per person. Successful ones count too, because each number costs money.
+        observe_merge: Called for each user who is merged by phone number.
+        check_openid: Whether WeChat must check that a code belongs to the user.
+        kept_in_memory: Seconds that an answer waits in memory for the database to recover.
+        pauses_for_others: Seconds before each check for an answer that another process stores.
+        farewell: Seconds to wait for WeChat's answers at shutdown.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Phones:
         self._told_unopened = False
 
     async def bind(self, app: App, *, openid: str, code: str) -> UserRow:
-        """Bind the number behind a code to the user of this identity; the changed user.
+        """Bind the number behind a code to the user of this identity, and return the changed user.
 
         If the same identity sends the same code again, WeChat's stored answer is used.
 
@@ -183,7 +184,7 @@ class Phones:
         return outcome
 
     async def take_up_pending(self, *, size: int) -> None:
-        """Bind up to `size` numbers whose request did not bind them, as when its process was killed. The oldest first.
+        """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first.
 
         Raises: StorageUnavailable.
         """
@@ -192,14 +193,14 @@ class Phones:
             try:
                 await self._bind(answer, is_late=True)
             except WeChatBadResponse:
-                pass  # `_bind` has noted and logged the refusal
-            except CannotOpen as exc:  # stays pending, for a process that has the secret key
+                pass  # `_bind` has stored and logged the refusal
+            except CannotOpen as exc:  # stays pending for a process that has the secret key
                 if not self._told_unopened:
                     self._told_unopened = True
                     _tell_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:
-        """Wait for WeChat's answers, and for their storing, as long as the farewell lasts; then give the rest up."""
+        """Wait up to `farewell` for WeChat's answers to arrive and be stored, then give up the rest."""
         if self._asking:
             await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self._farewell)
         left = list(self._asking.values())
@@ -222,13 +223,13 @@ class Phones:
         return None
 
     async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
-        """Ask WeChat, and store its answer. Requests with the same code at the same time share one question."""
+        """Exchange a code at WeChat, and store the answer. Simultaneous requests with the same code share one call."""
         asking = self._asking.get(code_hash)
         if asking is None:
             if len(self._asking) >= UNDER_WAY:
                 raise RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
-            # In tasks of their own: they must come to their end even if the request is cancelled.
+            # Separate tasks, which must finish even if the request is cancelled.
             answered = asyncio.create_task(self._ask_wechat(app, openid, code))
             stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
@@ -240,7 +241,7 @@ class Phones:
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
-        attempt = await self._attempts.take(app.app_id, openid)  # before asking: many at once must not pass the limit
+        attempt = await self._attempts.take(app.app_id, openid)  # counted before: simultaneous calls cannot pass it
         checked_openid = openid if self._check_openid else None
         try:
             return await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
@@ -253,7 +254,7 @@ class Phones:
         self._under_way.give_back(person)
         stored = self._asking.pop(code_hash).stored
         if not stored.cancelled():
-            stored.exception()  # asyncio complains of an exception that nobody has retrieved
+            stored.exception()  # else asyncio logs an exception that nobody has retrieved
 
     async def _keep(
         self,
@@ -302,7 +303,7 @@ class Phones:
                 harmless_roles=self._roles_of_anybody(),
                 now=now,
             )
-            if linked is None:  # not allowed; or another request of the same person has just done it, and now it binds
+            if linked is None:  # not allowed, or another request has just done it: then this binds
                 outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
             else:
                 linked.merged.tell(self._observe_merge)

@@ -1,4 +1,4 @@
-"""WeChat's answers to phone codes. An answer is stored before anything else can fail, until its number is bound."""
+"""The statements for WeChat's answers to phone codes. An answer is stored until its number is bound."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,12 +20,12 @@ from wxauth.server.users.standing_rows import lock_users
 
 
 class Refusal(StrEnum):
-    """Why a number that WeChat gave is not bound."""
+    """Why a number from WeChat was not bound."""
 
     GONE = "gone"
     """The user is banned or erased."""
     ERASED = "erased"
-    """The user who asked for the number has been erased. The identity belongs to a user who came later."""
+    """The user who gave the number has been erased. The identity now belongs to a later user."""
     WITHDRAWN = "withdrawn"
     """The person has withdrawn the number since giving it."""
     TAKEN = "taken"
@@ -36,14 +36,14 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAnswer:
-    """An answer whose number is still to be bound."""
+    """An answer whose number is not bound yet."""
 
     code_hash: bytes = field(repr=False)
     app_id: str
     openid: str
     sealed: bytes = field(repr=False)
     asked_at: datetime
-    """When WeChat was asked. Whatever the person does after this time wins over the answer."""
+    """When WeChat was asked. Anything the person does after this time takes precedence over the answer."""
 
 
 class _AnswerAndUser(UserRow):
@@ -99,7 +99,7 @@ _FORGET_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_ha
 _NOTE_REFUSAL: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
-# An answer's number is bound once. A second request for the same answer changes nothing, and gets the present user.
+# Binds an answer's number once. A second request for the same answer changes nothing, and returns the current user.
 _BIND: Final = Statement[_BoundUser](f"""
 WITH settled AS (
     UPDATE phone_answers SET sealed = NULL, settled_at = :now
@@ -143,7 +143,7 @@ DELETE FROM phone_answers WHERE code_hash IN (
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserRow | None:
-    """The answer to a code; the user, once its number has been bound; None if there is no answer.
+    """The stored answer to a code; the user, if its number has been bound; None if there is no answer.
 
     Raises: StorageUnavailable.
     """
@@ -160,7 +160,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
 
 
 async def add_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Store an answer; False if its identity has been erased. Raises: StorageUnavailable."""
+    """Store an answer. False if its identity has been erased. Raises: StorageUnavailable."""
     try:
         await database.run(_ADD, **asdict(answer))
     except asyncpg.ForeignKeyViolationError:
@@ -174,16 +174,16 @@ async def pending_answers(database: Database, *, asked_before: datetime, size: i
 
 
 async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) -> None:
-    """Note that an answer cannot be used. Raises: StorageUnavailable."""
+    """Record that an answer cannot be used. Raises: StorageUnavailable."""
     await database.run(_NOTE_REFUSAL, code_hash=code_hash, now=now)
 
 
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, is_late: bool, now: datetime
 ) -> UserRow | Refusal:
-    """Bind an answer's number to its user, and settle the answer; the changed user.
+    """Bind an answer's number to its user, settle the answer, and return the changed user.
 
-    An answer that has been settled meanwhile changes nothing. An answer from before an erasure or a withdrawal is
+    An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
     deleted. Users who have the number from an import, and have never proved it, lose it.
 
     Args:
@@ -191,7 +191,7 @@ async def bind_phone(
         answer: The answer.
         phone: Its number, E.164.
         may_share: Whether another user may have the number too.
-        is_late: Whether a number that the user has bound since then wins.
+        is_late: Whether a number that the user has bound since then takes precedence.
         now: The time.
 
     Raises: StorageUnavailable.
@@ -199,7 +199,7 @@ async def bind_phone(
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
         unproved = await transaction.values(_UNPROVED_HOLDERS, phone=phone)
-        if unproved:  # all at once: everybody locks users in the order of their ids
+        if unproved:  # all at once, because users are always locked in the order of ids
             owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
             await lock_users(transaction, [*unproved, *([] if owner_id is None else [owner_id])])
         user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
@@ -225,7 +225,7 @@ async def bind_phone(
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A user was merged into the one who had proved the number before."""
+    """A user who was merged into the one who had proved the number before."""
 
     user: UserRow
     merged: Merged
@@ -240,7 +240,7 @@ async def link_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> Linked | None:
-    """Merge the answer's user into the user who has the number, and settle the answer; None if that is not allowed.
+    """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed.
 
     Raises: StorageUnavailable.
     """
@@ -263,7 +263,7 @@ async def link_phone(
         )
         if merged is None:
             return None
-        # While we waited for locks, the identity may have gone to another user: then all of this is rolled back.
+        # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
         refusal = await _refusal(transaction, answer, holder_id, phone, may_share=False, is_late=False)
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
@@ -271,7 +271,7 @@ async def link_phone(
 
 
 async def forget_answers(transaction: Transaction, user_id: UUID) -> None:
-    """Delete a user's answers, as after a withdrawal: no number given so far is bound, and no code finds its answer."""
+    """Delete a user's answers, as after a withdrawal: their numbers are never bound, and their codes find nothing."""
     await transaction.run(_FORGET, user_id=user_id)
 
 
@@ -285,18 +285,27 @@ async def answers_sealed_otherwise(
 
 
 async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) -> bool:
-    """Seal an answer anew, if it is still sealed as it was read; whether it was. Raises: StorageUnavailable."""
+    """Replace an answer's sealed value, if it has not changed since it was read. Returns whether it was replaced.
+
+    Raises: StorageUnavailable.
+    """
     replaced = await database.value(_REPLACE, code_hash=answer.code_hash, former=answer.sealed, anew=anew)
     return replaced is not None
 
 
 async def erase_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Delete an answer, if it is still sealed as it was read; whether it was. Raises: StorageUnavailable."""
+    """Delete an answer, if its sealed value has not changed since it was read. Returns whether it was deleted.
+
+    Raises: StorageUnavailable.
+    """
     return await database.value(_ERASE, code_hash=answer.code_hash, sealed=answer.sealed) is not None
 
 
 async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:
-    """Delete answers to questions of before a time, the oldest first; how many. Raises: StorageUnavailable."""
+    """Delete up to `size` answers fetched before a time, oldest first, and return how many.
+
+    Raises: StorageUnavailable.
+    """
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, asked_before=asked_before, size=size)
 
@@ -304,7 +313,7 @@ async def sweep_answers(database: Database, *, asked_before: datetime, size: int
 async def _refusal(
     transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, may_share: bool, is_late: bool
 ) -> Refusal | None:
-    """Why this user, who is locked, must not get the answer's number; None if the user may."""
+    """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
     found = await transaction.row(
         _CIRCUMSTANCES,
         user_id=user_id,
@@ -331,7 +340,7 @@ async def _refusal(
 async def _bind(
     transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, now: datetime
 ) -> _BoundUser:
-    """Bind the number to this user, who is locked. It was proved when WeChat was asked."""
+    """Bind the number to this user, who is locked. It counts as proved at the time when WeChat was asked."""
     bound = await transaction.row(
         _BIND, code_hash=answer.code_hash, now=now, user_id=user_id, phone=phone, proved_at=answer.asked_at
     )

@@ -43,9 +43,8 @@ class PhoneAnswer(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     sealed: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's `phone_info`; gone when the number is bound."""
+    """WeChat's `phone_info`; null once the number is bound."""
     asked_at: datetime = Field(sa_type=TIME)
-    """When WeChat was asked."""
     refused_at: datetime | None = Field(sa_type=TIME)
     """When the number could not be bound. After that, only a request with the same code tries again."""
     settled_at: datetime | None = Field(sa_type=TIME)
