@@ -1,1 +1,1 @@
-"""Login to websites by scan (RFC 8628) and OpenID Connect."""
+"""Login to websites: by scan (RFC 8628), and by OpenID Connect."""

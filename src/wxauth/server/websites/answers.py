@@ -1,4 +1,4 @@
-"""What the routes for browsers share: how they document their answers, redirects, the cookie that names a browser."""
+"""What the browser routes share: documentation of parameters, redirects, and the cookie that identifies a browser."""
 
 from typing import Any, Final
 
@@ -26,18 +26,18 @@ REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "To WeC
 
 
 def text_parameters(*names: str) -> dict[str, Any]:
-    """Parameters of a query that the endpoint reads by itself: FastAPI would refuse faults by 422."""
+    """`openapi_extra` for parameters that the endpoint parses itself, because FastAPI would answer 422 for mistakes."""
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
 def cookie_name(services: Services) -> str:
-    """The name of the cookie that names a browser."""
-    # With this prefix, browsers accept the cookie only from this very host, and by https (RFC 6265bis, 4.1.3.2).
+    """The name of the cookie that identifies a browser."""
+    # With this prefix, browsers accept the cookie only from this host and over https (RFC 6265bis, 4.1.3.2).
     is_secure = services.settings.issuer.startswith("https:")
     return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
 
 
 def sent_to(url: str) -> Response:
-    """Send the browser on, without telling the next place where it came from."""
+    """Redirect the browser to a URL, without a referrer."""
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})

@@ -1,4 +1,4 @@
-"""`/v1/me/authorizations`: the mini-program logs the person in to a site that it shows."""
+"""`/v1/me/authorizations`: the mini-program logs the person in to a site that it shows in a web-view."""
 
 from wxauth.errors import (
     CodeUsed,

@@ -1,4 +1,4 @@
-"""Pages inside the mini-program: the mini-program, which is logged in, answers a site's request by itself."""
+"""Pages inside the mini-program: the mini-program, which is logged in, answers a site's request itself."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -24,18 +24,18 @@ from wxauth.server.websites.rows import NewAnswer
 from wxauth.server.websites.secrets import hash_of, new_secret
 
 NEW_FOR: Final = timedelta(seconds=30)
-"""For this long a login counts as one of this moment."""
+"""How long a login counts as new, even if the site requires a newer one."""
 
 log = get_logger()
 
 
 def may_answer(client: Client) -> bool:
-    """Whether a mini-program may answer this client's requests. The console wants a phone beside a browser."""
+    """Whether a mini-program may answer this client's requests. Not the console's, which requires a second device."""
     return ADMIN_SCOPE not in client.scopes
 
 
 async def answer(services: Services, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
-    """Answer a site's request, proved by a new `wx.login`; the URL at which the web-view goes back to the site.
+    """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back to the site.
 
     Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
     """
@@ -58,7 +58,7 @@ async def answer(services: Services, caller: Caller, login_code: str, parameters
 
 
 async def _login_for(services: Services, asked: SiteRequest, session_id: UUID) -> datetime:
-    """When the phone logged in, if that is new enough for the site. Raises: InvalidToken, SentBack."""
+    """When the phone logged in, if that is recent enough for the site. Raises: InvalidToken, SentBack."""
     logged_in_at = await session_opened_at(services.database, session_id)
     if logged_in_at is None:
         raise InvalidToken("the session has ended")
@@ -73,7 +73,7 @@ async def _login_for(services: Services, asked: SiteRequest, session_id: UUID) -
 async def _make_code(
     services: Services, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime
 ) -> str:
-    """An authorization code, for whoever has the phone's session by now."""
+    """An authorization code for the user who has the phone's session at this moment."""
     now, code, name = services.clock(), new_secret(), asked.client.name
     stored = NewAnswer(
         id=new_id(now),

@@ -1,4 +1,4 @@
-"""`/v1/authorize`: a browser's request, and its way back to the site (OpenID Connect Core 3.1.2, RFC 7636, 9207)."""
+"""`/v1/authorize`: checks a site's request, and redirects back (OpenID Connect Core 3.1.2, RFC 7636, RFC 9207)."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -44,7 +44,7 @@ log = get_logger()
 
 
 class Mistake(StrEnum):
-    """Mistakes after which a browser is not sent back, because it could be sent to anybody."""
+    """Mistakes after which the browser is not redirected, because the target cannot be trusted."""
 
     REQUEST = "request"
     CLIENT = "client_id"
@@ -52,12 +52,12 @@ class Mistake(StrEnum):
 
 
 class Unanswerable(Exception):
-    """The browser is not sent back: it gets a page that says what is wrong.
+    """The browser is not redirected to the site: it gets a page that explains the mistake.
 
     Args:
-        mistake: What is wrong.
-        site: The site that asks, if there is one of this name.
-        received: The address that came, as it may be shown.
+        mistake: The mistake.
+        site: The site that made the request, if there is one of this name.
+        received: The redirect URI of the request, in a form that may be shown.
     """
 
     def __init__(self, mistake: Mistake, *, site: Client | None = None, received: str | None = None) -> None:
@@ -68,7 +68,7 @@ class Unanswerable(Exception):
 
 
 class SentBack(Exception):
-    """The browser is sent back to the site with an error."""
+    """The browser is redirected to the site with an error."""
 
     def __init__(self, url: str) -> None:
         super().__init__("sent back")
@@ -76,7 +76,7 @@ class SentBack(Exception):
 
 
 class State(StrEnum):
-    """The state that the page shows."""
+    """The state of a scan as its page shows it."""
 
     WAITING = "waiting"
     CLAIMED = "claimed"
@@ -87,11 +87,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRequest:
-    """A site's request to log a person in, checked."""
+    """A site's checked request to log a person in."""
 
     client: Client
     scope: str
-    """The scopes to be granted."""
+    """The scopes to grant, separated by spaces."""
     redirect_uri: str
     state: str | None
     nonce: str | None
@@ -102,7 +102,7 @@ class SiteRequest:
 
 
 async def check_request(services: Services, parameters: Parameters) -> SiteRequest:
-    """What a site asks for. Raises: Unanswerable, SentBack, StorageUnavailable."""
+    """Check a site's request. Raises: Unanswerable, SentBack, StorageUnavailable."""
     client, redirect_uri = await _who_asks(services, parameters)
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
@@ -161,7 +161,7 @@ async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client,
 
 
 def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
-    """The scope to be granted, and the challenge. Raises: OAuthError."""
+    """The scopes to grant, and the code challenge. Raises: OAuthError."""
     if parameters.repeated:
         raise OAuthError("invalid_request", "a parameter stands twice")
     for name, error in _NOT_SUPPORTED.items():
@@ -192,26 +192,26 @@ def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
 
 
 def sent_back(services: Services, redirect_uri: str, state: str | None, **parameters: str) -> str:
-    """The URL at which the browser goes back: the site's URI with these parameters and the issuer (RFC 9207)."""
+    """The URL that takes the browser back: the site's URI with these parameters and the issuer (RFC 9207)."""
     told = {**parameters, **({} if state is None else {"state": state}), "iss": services.settings.issuer}
     joint = "&" if "?" in redirect_uri else "?"
     return f"{redirect_uri}{joint}{urlencode(told)}"
 
 
 def cookie_for(given: str | None) -> str:
-    """The cookie that identifies a browser: the one that it has, or a new one."""
+    """The cookie that identifies a browser: its current one, or a new one."""
     return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
 
 
 async def state_of(services: Services, request: str, cookie: str | None) -> State:
-    """The state of a code that this browser shows. Raises: NotFound, StorageUnavailable."""
+    """The state of the scan that this browser shows. Raises: NotFound, StorageUnavailable."""
     return _state(await _page(services, request, cookie), services)
 
 
 async def go_on(services: Services, request: str, cookie: str | None) -> str:
-    """The URL at which the browser goes back to the site once the person has decided: with a code, or an error.
+    """The URL that takes the browser back to the site after the person's decision, with a code or an error.
 
-    Raises: NotFound, before a decision and when the scan is over; StorageUnavailable.
+    Raises: NotFound, before a decision and once the scan is over; StorageUnavailable.
     """
     page = await _page(services, request, cookie)
     assert cookie is not None

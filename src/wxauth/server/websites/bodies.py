@@ -1,4 +1,4 @@
-"""Bodies of requests and answers about scans and about websites' tokens."""
+"""Request and answer bodies for scans and for websites' tokens."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.clients.uris import origin_of
 from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode
@@ -17,7 +17,7 @@ from wxauth.server.websites.scans import Claimed, Opening
 
 
 class ClaimRequest(BaseModel):
-    """What the phone has seen: a scene, a link, or a code that the person typed."""
+    """What the phone has read: a scene, a link, or a code typed by the person."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047}]},
@@ -43,7 +43,7 @@ class ClaimRequest(BaseModel):
 
     @property
     def opening(self) -> Opening:
-        """The body, as the argument of `claim`."""
+        """The body as the argument of `claim`."""
         return Opening(
             scene=self.scene,
             url=self.url,
@@ -55,7 +55,7 @@ class ClaimRequest(BaseModel):
 
 
 class ApproveRequest(BaseModel):
-    """The proof that the person is here: a new `wx.login`."""
+    """The proof that the person is present: a new `wx.login`."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
@@ -96,7 +96,7 @@ class AuthorizationRequest(BaseModel):
 
 
 class AuthorizationAnswer(TypedDict):
-    """Where the web-view goes."""
+    """The URL to open in the web-view."""
 
     redirect_to: Annotated[
         str,
@@ -111,7 +111,7 @@ class AuthorizationAnswer(TypedDict):
 
 
 class SiteAnswer(TypedDict):
-    """The site that the user would log in to."""
+    """The site that the user is about to log in to."""
 
     id: Annotated[str, Field(examples=["shop"])]
     title: Annotated[str, Field(examples=["Example Shop"])]
@@ -190,7 +190,7 @@ class UserinfoAnswer(TypedDict):
 
 
 def claimed_answer(claimed: Claimed) -> ClaimedAnswer:
-    """Make the answer that the phone shows from a claimed scan."""
+    """The answer for the phone that has claimed a scan."""
     scan = claimed.scan
     browser: BrowserAnswer | None = None
     if scan["is_page"] or scan["browser_ip"] is not None:

@@ -1,4 +1,4 @@
-"""CORS for the endpoints of sites: pages of registered public clients, and of `CORS_ORIGINS`, may read the answers."""
+"""CORS for the endpoints of sites: pages of public clients, and of `CORS_ORIGINS`, may read the answers."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ PATHS: Final = frozenset(
         "/.well-known/jwks.json",
     }
 )
-"""The endpoints that a public client's page calls itself."""
+"""The endpoints that a public client calls from its own page."""
 
 _METHODS: Final = "GET, POST"
 _HEADERS: Final = "Authorization, Content-Type, X-Request-ID"
@@ -32,9 +32,9 @@ _PREFLIGHT_MAX_AGE: Final = 600
 
 
 class SiteCors:
-    """Lets pages of public clients in. The middleware for `CORS_ORIGINS` is inside this one.
+    """Allows pages of public clients. The middleware for `CORS_ORIGINS` runs inside this one.
 
-    A change of the clients holds at once: the database is asked about every origin that is not in `CORS_ORIGINS`.
+    A change of the clients takes effect at once: every origin outside `CORS_ORIGINS` is looked up in the database.
     """
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
@@ -74,7 +74,7 @@ class SiteCors:
         return "*" in self._origins or origin in self._origins
 
     async def _is_sites(self, origin: str) -> bool:
-        with suppress(StorageUnavailable):  # in an outage no page is let in
+        with suppress(StorageUnavailable):  # during an outage no page is allowed
             uris = await public_redirect_uris(self._services.database)
             return is_registered(origin, [origin_of(uri) for uri in uris])
         return False

@@ -1,4 +1,4 @@
-"""The ways in which a person logs in to a site, and how each ends."""
+"""The ways to log in to a site, called doors, and their outcomes."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,22 +6,22 @@ from typing import Final
 
 
 class Door(StrEnum):
-    """A way in which a person logs in to a site."""
+    """A way to log in to a site."""
 
     SCAN = "scan"
     """A phone scanned the code that a browser or device shows."""
     TYPED = "typed"
     """The person typed that code on the phone."""
     MINI_PROGRAM = "mini_program"
-    """The site is shown inside the mini-program, which answers the request by itself."""
+    """The mini-program, which shows the site, answers the request itself."""
     ACCOUNT = "account"
-    """The site is open in WeChat's browser, and WeChat's page tells the service account who it is."""
+    """The site is open in WeChat's browser, and WeChat's page identifies the person to the service account."""
     WEBSITE = "website"
-    """WeChat's page on a computer tells the website app who it is."""
+    """WeChat's page on a computer identifies the person to the website app."""
 
 
 BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
-"""The doors that lead over WeChat's own pages."""
+"""The doors that use WeChat's own pages."""
 
 
 AMR: Final[Mapping[Door, str]] = {
@@ -31,17 +31,17 @@ AMR: Final[Mapping[Door, str]] = {
     Door.ACCOUNT: "wechat_account",
     Door.WEBSITE: "wechat_website",
 }
-"""What a site is told of how the person logged in: `amr` (RFC 8176)."""
+"""The `amr` value (RFC 8176) that tells a site how the person logged in."""
 
 
 class DoorOutcome(StrEnum):
-    """How a login to a site ends."""
+    """The outcome of a login to a site."""
 
     LOGGED_IN = "logged_in"
-    """The site has its session."""
+    """The site has opened its session."""
     REFUSED = "refused"
-    """The person has said no, or may not log in."""
+    """The person has declined, or may not log in."""
     SNAPSHOT = "snapshot"
-    """WeChat has shown a snapshot, whose people are made up."""
+    """WeChat has shown a snapshot, for which it returns a made-up person."""
     FAILED = "failed"
-    """WeChat or the database did not answer, or not as expected."""
+    """WeChat or the database failed to answer, or gave an unexpected answer."""

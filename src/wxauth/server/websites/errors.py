@@ -1,4 +1,4 @@
-"""Refusals of OAuth clients. They have the form of RFC 6749, and are no problem documents."""
+"""Errors for OAuth clients, in the form of RFC 6749 instead of a problem document."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
@@ -30,11 +30,11 @@ log = get_logger()
 
 
 class OAuthError(Exception):
-    """A refusal of a client.
+    """An error response for an OAuth client.
 
     Args:
         error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
-        description: For the developer. It never holds a secret, or text that the caller sent.
+        description: For the developer. It never contains a secret, or text that the caller sent.
     """
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
@@ -56,7 +56,7 @@ class OAuthError(Exception):
 
 
 def invalid_request(description: str) -> OAuthError:
-    """A part of the request is missing, repeated or malformed."""
+    """The request lacks a part, repeats one, or is malformed."""
     return OAuthError("invalid_request", description)
 
 
@@ -66,12 +66,12 @@ def invalid_client(description: str) -> OAuthError:
 
 
 def invalid_grant(description: str) -> OAuthError:
-    """The code or refresh token is not, or no longer, good for this client."""
+    """The code or refresh token is not valid for this client, or no longer."""
     return OAuthError("invalid_grant", description)
 
 
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
-    """The refusal of RFC 6749 for one of our own failures; None for a fault."""
+    """The RFC 6749 error for one of our own failures; None if the failure is a fault of ours."""
     match error:
         case InvalidClient():
             return invalid_client(error.detail)
@@ -88,7 +88,7 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
 def answering_clients(
     endpoint: Callable[Parameters, Awaitable[dict[str, Any]]],
 ) -> Callable[Parameters, Awaitable[dict[str, Any] | Response]]:
-    """Answer an endpoint's failures in the form of RFC 6749. One of its parameters must be the `request`."""
+    """Convert an endpoint's failures into RFC 6749 errors. One of the endpoint's parameters must be the `request`."""
 
     @wraps(endpoint)
     async def answer(*args: Parameters.args, **kwargs: Parameters.kwargs) -> dict[str, Any] | Response:
@@ -97,12 +97,12 @@ def answering_clients(
         except OAuthError as exc:
             refusal = exc
         except WxAuthError as exc:
-            _request_in(kwargs).scope[PROBLEM_KEY] = exc  # for the log: which of ours it is, and its cause
+            _request_in(kwargs).scope[PROBLEM_KEY] = exc  # for the log: which failure of ours it was, and its cause
             found = in_terms_of_oauth(exc)
             if found is None:
                 raise
             refusal = found
-        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: it comes every two seconds until a decision
+        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: sent every two seconds until the decision
             _request_in(kwargs).scope[EXPECTED_KEY] = True
         else:
             log.info("oauth_refused", error=refusal.error, detail=refusal.description, status=refusal.status)

@@ -29,7 +29,7 @@ DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 OPENID_SCOPE: Final = "openid"
-"""The scope that asks for an id_token, and for access to /v1/userinfo."""
+"""The scope that requests an id_token and access to /v1/userinfo."""
 GRANTS: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()
@@ -37,7 +37,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSession:
-    """A website's session, with what its tokens say."""
+    """A website's session, and the content of its tokens."""
 
     id: UUID
     generation: int
@@ -53,7 +53,7 @@ class WebSession:
 
 async def exchange(services: Services, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
     """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
-    if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and kept by a cookie that scripts cannot read
+    if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
         raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
     grant_type = form.get("grant_type")
     if grant_type is None:
@@ -101,13 +101,16 @@ async def _for_device_code(services: Services, client: Client, form: Mapping[str
 
 
 async def _for_code(services: Services, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
-    """Exchange a code. If it comes again with the right redirect_uri and verifier, the session that it made ends."""
+    """Exchange an authorization code.
+
+    If a spent code comes with the right redirect_uri and verifier, its session ends.
+    """
     if not client.redirect_uris:
         raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
     if "code" not in form:
         raise invalid_request("code is missing")
     challenge = challenge_of(form.get("code_verifier", ""))
-    if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # or no longer
+    if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
         raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
     now = services.clock()
     await _see_that_keys_are_there(services, now)
@@ -132,7 +135,7 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
 
 
 async def _see_that_keys_are_there(services: Services, now: datetime) -> None:
-    """Check, before a code or token is spent, that there are keys to sign with. Raises: StorageUnavailable."""
+    """Check that there are signing keys, before a code or token is spent. Raises: StorageUnavailable."""
     services.keys.signing_key(now)
     await services.id_token_keys.read(now)
 
@@ -164,18 +167,18 @@ async def _opened(
 
 
 def count_redeemed(services: Services, door: Door, *, now: datetime) -> None:
-    """Count a login to a site, and the scan that has led to it."""
+    """Count a login to a site, and the scan that led to it."""
     if door in (Door.SCAN, Door.TYPED):
         services.metrics.scan(ScanOutcome.REDEEMED)
     services.metrics.door(door, DoorOutcome.LOGGED_IN)
-    if door not in BY_WECHATS_PAGE:  # counted when the browser came back, with newcomers
+    if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
         services.numbers.count_login(is_new=False, at=now)
 
 
 async def _for_refresh_token(
     services: Services, client: Client, form: Mapping[str, str], *, ip: str | None
 ) -> dict[str, Any]:
-    """Rotate a refresh token, as at /v1/refresh. If a used one comes again after the grace, the session ends."""
+    """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
     if "refresh_token" not in form:
         raise invalid_request("refresh_token is missing")
     token = services.refresh_tokens.parse(form["refresh_token"])
@@ -208,7 +211,7 @@ async def _for_refresh_token(
         raise invalid_grant(_WHY[outcome.why])
     granted: Any = outcome.user
     now = services.clock()
-    # A site may ask for less than was granted (RFC 6749, section 6).
+    # A site may request fewer scopes than were granted (RFC 6749, section 6).
     scope = " ".join(name for name in granted["scope"].split() if name in wanted)
     log.info("refreshed", user_id=granted["id"], client_id=client.name, session_id=token.session_id)
     session = WebSession(
@@ -235,7 +238,7 @@ _WHY: Final = {
 
 
 async def _tokens_of(services: Services, session: WebSession, *, now: datetime) -> dict[str, Any]:
-    """The answer of RFC 6749, section 5.1; without the scopes that have been taken from the client since.
+    """The answer of RFC 6749, section 5.1, without the scopes that the client has lost since.
 
     Raises: OAuthError, StorageUnavailable.
     """
@@ -286,7 +289,7 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
 
 
 async def revoke(services: Services, client: Client, token: str) -> None:
-    """End the session of a token, if the token is this client's own. Raises: StorageUnavailable."""
+    """End the session of a token, if the token belongs to this client. Raises: StorageUnavailable."""
     refresh_token = services.refresh_tokens.parse(token)
     if refresh_token is not None:
         session_id = refresh_token.session_id
@@ -299,7 +302,7 @@ async def revoke(services: Services, client: Client, token: str) -> None:
 
 
 async def end_web_session(services: Services, client_id: str, session_id: UUID) -> None:
-    """End a session, if it is this client's own. Raises: StorageUnavailable."""
+    """End a session, if it belongs to this client. Raises: StorageUnavailable."""
     user_id = await end_session_of_website(
         services.database,
         session_id=session_id,
@@ -312,7 +315,7 @@ async def end_web_session(services: Services, client_id: str, session_id: UUID) 
 
 
 def _end_of(lifetimes: Lifetimes, now: datetime) -> datetime:
-    """The end of a session that begins now, if it is not used."""
+    """When a session that begins now ends if it is never refreshed."""
     return now + timedelta(seconds=min(lifetimes.unused, lifetimes.at_most))
 
 

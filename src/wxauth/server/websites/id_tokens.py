@@ -1,4 +1,4 @@
-"""What a site learns about a person: the claims of OpenID Connect Core, in an id_token and at /v1/userinfo."""
+"""The claims about a person that sites get (OpenID Connect Core), in an id_token and at /v1/userinfo."""
 
 import re
 from base64 import urlsafe_b64decode
@@ -35,7 +35,7 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """The client and session in an id_token of ours, which may have expired."""
+    """The client and session named in an id_token of this service, which may have expired."""
 
     client_id: str
     session_id: UUID
@@ -76,7 +76,8 @@ def id_token(
 ) -> str:
     """An id_token (OpenID Connect Core, section 2). `now` is in epoch seconds, `expires_in` in seconds.
 
-    A key of access tokens signs it with a type of its own, and its audience is the site: nobody takes it for one.
+    An ES256 id_token is signed with a key of access tokens. Its own `typ`, and the site as its audience, keep it from
+    being accepted as an access token.
     """
     claims: dict[str, Any] = {
         "iss": issuer,
@@ -97,27 +98,27 @@ def id_token(
 
 
 async def read_hint(services: Services, token: str) -> Hint | None:
-    """Read an id_token of ours, even an expired one; None if the text is none. Raises: StorageUnavailable."""
+    """Read an id_token of this service, even an expired one; None if it is not one. Raises: StorageUnavailable."""
     form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
     if form is None:
         return None
     try:
         header = from_json(_decoded(form[1]))
-        if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or none of ours
+        if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or a foreign token
             return None
         verifier = await _verifier(services, header["alg"], header["kid"])
         if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
             return None
-        claims = from_json(_decoded(form[2]))  # the signature is ours: the claims have their form
+        claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
     except (ValueError, KeyError, TypeError):
         return None
-    if claims["iss"] != services.settings.issuer:  # the issuer has been changed since
+    if claims["iss"] != services.settings.issuer:  # the issuer has changed since
         return None
     return Hint(claims["aud"], UUID(claims["sid"]))
 
 
 async def _verifier(services: Services, alg: str, kid: str) -> Any | None:
-    """What checks a signature of the key; None if it is not one of that algorithm. Raises: StorageUnavailable."""
+    """The key's verifier; None if there is no such key of that algorithm. Raises: StorageUnavailable."""
     if alg == ALGORITHM:
         if not services.keys.is_ready:
             await services.keys.refresh()

@@ -50,7 +50,7 @@ from wxauth.server.websites.requests import Parameters, parameters_in
 from wxauth.server.websites.visits import start_page
 
 _LONGEST_REDIRECT: Final = 8192
-"""Characters of a form that are sent back to the browser as a query. Longer URLs do not pass most proxies."""
+"""Characters of a form that is redirected as a query. Longer URLs do not pass most proxies."""
 
 router = Router("websites")
 
@@ -98,8 +98,8 @@ async def show_code_by_form(request: Request, services: ServicesDep, device: Dev
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
     if request.headers.get("sec-fetch-site") == "cross-site" and len(form) <= _LONGEST_REDIRECT:
-        # A cross-site POST comes without our cookie, and another cookie would break the browser's other tabs. After a
-        # redirect, the browser sends the cookie with a GET.
+        # The browser sends a cross-site POST without our cookie, and a new cookie would break its other tabs. After a
+        # redirect, it sends a GET with the cookie.
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}{authorize.PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"})
     return await _show_code(request, services, device, form)
@@ -201,7 +201,7 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
 async def read_picture(scene: str, services: ServicesDep) -> Response:
     """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
     picture = await services.pictures.of(scene)
-    # `cross-origin`: sites show the picture in their own pages.
+    # `cross-origin`, because sites embed the picture in their own pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 

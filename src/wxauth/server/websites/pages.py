@@ -1,4 +1,4 @@
-"""The pages for browsers: plain HTML, a style sheet and a small script, all served by this process."""
+"""The pages for browsers: plain HTML, a style sheet and a small script, all served by this service."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,19 +37,19 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 DOOR: Final = "door"
-"""Our own parameter of `/v1/authorize`: `scan` where a web-view turned out to have no mini-program that answers."""
+"""A parameter of ours at `/v1/authorize`: `scan`, after a web-view found no mini-program page that answers."""
 _IN_MINI_PROGRAM: Final = "miniProgram"
 _IN_WECHAT: Final = "MicroMessenger"
 _IN_WECOM: Final = "wxwork"
 VISIT_PAGES: Final = {"snapshot": "try_again", "again": "once_more", "over": "once_more", "done": None}
-"""The pages that tell how a way to WeChat's page has ended, each with the text of its button."""
+"""The pages shown after a visit to WeChat's page, each with the text of its button."""
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger")
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
 
 @cache
 def asset(name: str) -> tuple[bytes, str, str] | None:
-    """A file that the pages load: content, media type and ETag; None if there is no such file."""
+    """A file that the pages load, as content, media type and ETag; None if there is no such file."""
     if name not in _ASSETS:
         return None
     content = (_FOLDER / name).read_bytes()
@@ -57,7 +57,7 @@ def asset(name: str) -> tuple[bytes, str, str] | None:
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
-    """The language of a page: the one that the site asks for, or else the one that the browser prefers."""
+    """The language of a page: the one that the site requests, otherwise the one that the browser prefers."""
     for locale in (ui_locales or "").split():
         found = re.match(r"(en|zh)\b", locale.lower().replace("_", "-"))
         if found:
@@ -68,7 +68,7 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
 def code_page(
     request: Request, asked: SiteRequest, started: Started, parameters: Parameters, language: Language
 ) -> Response:
-    """The page that shows a code and its state."""
+    """The page that shows the code and its state."""
     texts = TEXTS[language]
     root = _root(request)
     title = texts["log_in_to"].format(title=asked.client.title)
@@ -85,7 +85,7 @@ def code_page(
         f"<p>{escape(texts['how'])}</p>\n{picture}",
         f'<p class="quiet">{escape(texts["typed"])}{typed}</p>',
     ]
-    if is_phone:  # it cannot scan what it shows
+    if is_phone:  # a phone cannot scan its own screen
         ways = [
             f"<p>{escape(texts['on_a_phone'])}{typed}</p>",
             f"{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
@@ -110,13 +110,13 @@ def code_page(
 
 
 def is_in_wechat(request: Request) -> bool:
-    """Whether WeChat's own browser shows the page: on a phone or a computer, not in a mini-program, and not WeCom's."""
+    """Whether WeChat's own browser shows the page, on a phone or a computer. A mini-program or WeCom does not count."""
     user_agent = request.headers.get("user-agent", "")
     return _IN_WECHAT in user_agent and _IN_WECOM not in user_agent and not is_in_web_view(request)
 
 
 def account_page(request: Request, asked: SiteRequest, request_id: str, language: Language) -> Response:
-    """The page with one button. WeChat shows whoever is asked before they have pressed anything a snapshot."""
+    """The page with one button. Without a tap on a button first, WeChat would only show a snapshot of the site."""
     texts = TEXTS[language]
     title = texts["log_in_to"].format(title=asked.client.title)
     body = f"""
@@ -127,7 +127,7 @@ def account_page(request: Request, asked: SiteRequest, request_id: str, language
 
 
 def visit_page(request: Request, name: str, language: Language, *, request_id: str) -> Response:
-    """The page that tells how a way to WeChat's page has ended, one of `VISIT_PAGES`."""
+    """The page shown after a visit to WeChat's page, one of `VISIT_PAGES`."""
     texts, button = TEXTS[language], VISIT_PAGES[name]
     title = texts[f"visit_{name}_title"]
     body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[f'visit_{name}'])}"
@@ -138,16 +138,16 @@ def visit_page(request: Request, name: str, language: Language, *, request_id: s
 
 
 def is_in_web_view(request: Request) -> bool:
-    """Whether a mini-program shows the page."""
+    """Whether the page is open in a mini-program's web-view."""
     return _IN_MINI_PROGRAM in request.headers.get("user-agent", "")
 
 
 def web_view_page(
     request: Request, asked: SiteRequest, parameters: Parameters, language: Language, *, page: str
 ) -> Response:
-    """The page that has the mini-program around it open its own page, with the site's request."""
+    """The page that makes the surrounding mini-program open its own page, with the site's request."""
     texts, root = TEXTS[language], _root(request)
-    # As encodeURIComponent does, for a mini-program has no other decoder.
+    # Encoded as encodeURIComponent does, because that is all a mini-program can decode.
     query = urlencode({name: parameters[name] for name in parameters if name != DOOR}, quote_via=quote, safe="!~*'()")
     code_url = f"{root}{_url({**parameters, DOOR: Door.SCAN})}"
     data = {"url": f"/{page}?{query}", "codeUrl": code_url}
@@ -172,7 +172,7 @@ def message_page(
     status: int = 200,
     retry_after: int | None = None,
 ) -> Response:
-    """A page with a message, what exactly is meant, and about whom and what, as text."""
+    """A page with a message, optionally with a detail and with lines `about` whom or what it is, all as plain text."""
     texts = TEXTS[language]
     title = texts[f"{name}_title" if f"{name}_title" in texts else f"{name.partition('_nowhere')[0]}_title"]
     body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[name])}"
@@ -186,7 +186,7 @@ def message_page(
 
 
 def unanswerable_page(request: Request, refusal: Unanswerable, language: Language) -> Response:
-    """The page of a request that cannot be answered at the site: which site asks, and the address that came."""
+    """The page for a request that is not sent back: it names the site, and the redirect URI received."""
     texts, about = TEXTS[language], []
     if refusal.site is not None:
         title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site)

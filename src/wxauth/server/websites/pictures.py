@@ -22,17 +22,17 @@ from wxauth.server.wechat.api import Picture, WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
 
 _SCALE: Final = 8
-"""Pixels for each module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
+"""Pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 log = get_logger()
 
 
 class Pictures:
-    """Makes a picture once, when it is first asked for, and keeps it as long as the scan is stored.
+    """Makes a scan's picture on first request, and keeps it as long as the scan is stored.
 
     Args:
-        settings: Say which kind of code is made, and for which page.
-        find_app: The app of that id; the default one for None. Raises: UnknownApp.
+        settings: Determine the kind of code and its page.
+        find_app: Returns the app of an id; the default one for None. Raises: UnknownApp.
         database: Where the pictures are kept.
         wechat_api: Makes mini-program codes.
         limits: Limits the number of mini-program codes.
@@ -71,14 +71,14 @@ class Pictures:
         if making is None:
             making = self._being_made[scan["id"]] = asyncio.create_task(self._make(scan, scene))
             making.add_done_callback(lambda _: self._being_made.pop(scan["id"], None))
-        return await asyncio.shield(making)  # others may wait for it when this request is cancelled
+        return await asyncio.shield(making)  # others may wait for it after this request is cancelled
 
     async def _make(self, scan: ShownScan, scene: str) -> Picture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
         return await scan_rows.keep_picture(self._database, scan["id"], picture)
 
     async def _mini_program_code(self, scan: ShownScan, scene: str) -> Picture | None:
-        """WeChat's mini-program code; None if WeChat makes none. The log says why."""
+        """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
         settings = self._settings
         try:
             app = self._find_app(scan["app_id"])
@@ -104,7 +104,7 @@ class Pictures:
         return Picture(content, "image/png")
 
 
-@lru_cache(maxsize=256)  # drawing takes milliseconds, and a scene's picture may be asked for without limit
+@lru_cache(maxsize=256)  # drawing takes milliseconds, and requests for a picture are not limited
 def _drawn(text: str) -> bytes:
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)

@@ -1,4 +1,4 @@
-"""An approval becomes a session: by the code of a device, or by an authorization code."""
+"""Exchanges an approval for a session, by a device code or an authorization code."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,9 +16,9 @@ from wxauth.server.websites.rows import RedeemedScan, Verdict
 from wxauth.server.websites.visit_rows import lock_visitor
 
 TOO_FAST: Final = 5
-"""Seconds by which a poll that comes too early lengthens the interval."""
+"""Seconds added to the interval by a poll that comes too early."""
 COMES_TWICE: Final = timedelta(seconds=15)
-"""How long after its use a code may come again without ending the session, where WeChat's browser brought it."""
+"""How long after its use a code from WeChat's browser may come again without ending the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ async def redeem_device_code(
     expires_at: datetime,
     now: datetime,
 ) -> Granted | NotGranted:
-    """Open the session that a device waits for, if it is time."""
+    """Open the session that a device polls for, if it has been approved."""
     scan = await scan_rows.lock_by_device_code(transaction, code_hash, client_id=client_id)
     if scan is None:
         return NotGranted.UNKNOWN
@@ -86,9 +86,9 @@ async def redeem_code(
     expires_at: datetime,
     now: datetime,
 ) -> Granted | NotGranted:
-    """Open the session that an authorization code stands for.
+    """Open the session of an authorization code.
 
-    If the code has been used before, that session ends: somebody else has the code and the verifier.
+    If the code has been used before, that session ends, because somebody else has the code and the verifier.
     """
     scan = await scan_rows.lock_by_code(
         transaction, code_hash, client_id=client_id, redirect_uri=redirect_uri, code_challenge=code_challenge
@@ -106,7 +106,7 @@ async def redeem_code(
 
 
 async def _may_come_twice(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> bool:
-    """Whether the site may have been sent this code twice: WeChat's browsers send some callbacks again."""
+    """Whether WeChat may have delivered this code twice: its browsers repeat some callbacks."""
     if scan["door"] not in BY_WECHATS_PAGE or scan["session_id"] is None:
         return False
     opened_at = await session_opened_at(transaction, scan["session_id"])
@@ -122,7 +122,7 @@ async def _end_reused(transaction: Transaction, session_id: UUID, *, now: dateti
 async def _opened(
     transaction: Transaction, scan: RedeemedScan, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
-    """The session, if the person has said yes, and neither the person nor the session that said it has ended since."""
+    """Open the session, if the person approved, and neither the person nor the approving session has ended since."""
     decided_at, door = scan["decided_at"], scan["door"]
     person = await _person_of(transaction, scan, now=now) if scan["verdict"] == Verdict.APPROVED else None
     if person is None or decided_at is None or door is None:
@@ -140,7 +140,7 @@ async def _opened(
 
 
 async def _person_of(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> UserInSession | None:
-    """Lock who has said yes: the user of the phone's session, or of the identity that came by WeChat's page."""
+    """Lock the user who approved: that of the phone's session, or of the identity that WeChat's page returned."""
     if scan["claimed_session_id"] is not None:
         return await scan_rows.lock_person(transaction, scan["claimed_session_id"], now=now)
     if scan["app_id"] is not None and scan["openid"] is not None:

@@ -1,4 +1,4 @@
-"""The parameters and credentials in clients' requests (RFC 6749, sections 2.3, 3.1, 3.2)."""
+"""Parameters and credentials in OAuth requests (RFC 6749, sections 2.3, 3.1, 3.2)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -14,14 +14,14 @@ from wxauth.server.core.services import Services
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
 
 MAX_LENGTH: Final = 4096
-"""Characters of one parameter."""
+"""Maximum characters of one parameter."""
 MAX_TOKEN_LENGTH: Final = 8192
-"""Characters of an `id_token_hint`, which a long picture URL or many roles make longer than the rest."""
+"""Maximum characters of an `id_token_hint`: a long picture URL or many roles make it longer than the rest."""
 
 BROWSER: Final = "browser_user_agent"
-"""A site passes on what a browser has sent, whatever that is."""
+"""The parameter in which a site passes on the browser's user agent, which may be any text."""
 
-_OF_ANY_FORM: Final = (BROWSER, "token")  # what is no token of ours is revoked all the same (RFC 7009, section 2.2)
+_OF_ANY_FORM: Final = (BROWSER, "token")  # revocation accepts even foreign tokens (RFC 7009, section 2.2)
 _MAX_PARAMETERS: Final = 100
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -55,7 +55,7 @@ def parameters_in(text: str) -> Parameters:
 
 
 def parameters_of(pairs: list[tuple[str, str]]) -> Parameters:
-    """Parameters as they came, decoded. Raises: OAuthError."""
+    """Check decoded parameters. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
         raise invalid_request("there are too many parameters")
     checked = ((name, value) for name, value in pairs if name not in _OF_ANY_FORM)
@@ -72,7 +72,7 @@ async def form_of(request: Request) -> Parameters:
     """The parameters of a form. Raises: OAuthError, PayloadTooLarge."""
     body = await request.body()
     kind = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
-    if body and kind != _FORM:  # as JSON, its parameters would count as absent, and no scope means all scopes
+    if body and kind != _FORM:  # a JSON body would look like an empty form, and without `scope` all scopes are granted
         raise invalid_request(f"send a form: Content-Type: {_FORM}")
     try:
         form = parameters_in(body.decode())
@@ -84,7 +84,7 @@ async def form_of(request: Request) -> Parameters:
 
 
 async def client_of(request: Request, services: Services, form: Parameters) -> Client:
-    """The client that asks, by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
+    """The client, authenticated by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
 
     Raises: OAuthError, InvalidClient, InvalidRequest, StorageUnavailable.
     """

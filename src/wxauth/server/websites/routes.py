@@ -1,4 +1,4 @@
-"""Routes for OAuth clients: start a scan, get tokens, ask about the user, revoke tokens (RFC 8628, 6749, 7009)."""
+"""Routes for OAuth clients: start a scan, get and revoke tokens, read the user (RFC 8628, 6749, 7009)."""
 
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ router = Router("websites")
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
-    """`responses` for FastAPI: the errors of RFC 6749 that an operation may answer."""
+    """`responses` for FastAPI: the RFC 6749 errors of an operation."""
     by_status = {
         400: errors,
         401: ("invalid_client",),
@@ -46,7 +46,7 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
-    """`openapi_extra` of an operation that takes a form from a client."""
+    """`openapi_extra` of an operation that takes a client's form."""
     names = ("client_id", "client_secret", *example, *others)
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys(names)}}
     content = {"application/x-www-form-urlencoded": {"schema": schema, "example": example}}

@@ -1,7 +1,7 @@
-"""Scans, and a mini-program's own answers, as they are stored. Each has one claim, one verdict and one session.
+"""The statements for scans, and for the answers of mini-programs. Each has one claim, one verdict and one session.
 
-Whoever decides upon a scan first locks its row: of two at once, the second sees what the first has done. Whoever opens
-a session also locks the user, as bans, merges and erasures do.
+A statement that decides something about a scan first locks its row, so that the second of two at once sees what the
+first has done. A statement that opens a session also locks the user, as bans, merges and erasures do.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,12 +21,13 @@ from wxauth.server.websites.doors import Door
 from wxauth.server.wechat.api import Picture
 
 LIFETIME: Final = timedelta(seconds=180)
-"""How long a scan lives."""
+"""How long a scan can be used."""
 KEPT: Final = timedelta(hours=1)
-"""How long a scan is kept after its end. Until then a late poll gets `expired_token`, and a reused code is noticed.
-Neither can happen to a page that nobody has scanned: it goes when it expires, because anybody can open any number."""
+"""How long a scan is kept after its end. Until then a late poll gets `expired_token`, and reuse of a code is detected.
+Neither applies to a page that nobody has scanned. Such a scan is deleted when it expires, because anybody can open any
+number."""
 CODE_LASTS: Final = timedelta(seconds=60)
-"""How long an authorization code lives."""
+"""How long an authorization code is valid."""
 MINUTE: Final = timedelta(minutes=1)
 
 _ATTEMPTS: Final = 3
@@ -40,21 +41,21 @@ class Verdict(StrEnum):
 
 
 class ScanOutcome(StrEnum):
-    """How far a scan has come."""
+    """How far a scan has progressed."""
 
     STARTED = "started"
     CLAIMED = "claimed"
     APPROVED = Verdict.APPROVED
     DENIED = Verdict.DENIED
     REDEEMED = "redeemed"
-    """The site has got its session."""
+    """The site has opened its session."""
     EXPIRED = "expired"
-    """Nobody has decided in time."""
+    """Nobody decided in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewScan:
-    """A scan as it is to be stored."""
+    """A scan to be stored."""
 
     id: UUID
     client_id: str
@@ -73,18 +74,18 @@ class NewScan:
 
 
 class ShownScan(TypedDict):
-    """A scan that its picture is shown for."""
+    """A scan whose picture is requested."""
 
     id: UUID
     app_id: str | None
     """The app of the scan's client."""
     content: bytes | None
-    """The picture; None until it has been made."""
+    """The picture; None if it has not been made yet."""
     content_type: Literal["image/jpeg", "image/png"] | None
 
 
 class PageScan(TypedDict):
-    """A scan as the browser that shows it may see it."""
+    """A scan as visible to the browser that shows it."""
 
     verdict: str | None
     is_claimed: bool
@@ -99,23 +100,23 @@ class PageScan(TypedDict):
 
 
 class HeldScan(TypedDict):
-    """A scan that a session has claimed and nobody has taken over."""
+    """A scan that a session has claimed, and no other session has taken over."""
 
     verdict: str | None
 
 
 class DecidedScan(TypedDict):
-    """A scan upon which a session has decided."""
+    """A scan with a session's verdict."""
 
     user_id: UUID
     door: str
     client_id: str | None
-    """None if the same verdict was stored before."""
+    """None if the same verdict had been stored before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAnswer:
-    """A mini-program's answer to a site's request, as it is to be stored: a code, and what it is bound to."""
+    """A mini-program's answer to a site's request, to be stored: a code, and the parameters that it is bound to."""
 
     id: UUID
     client_id: str
@@ -125,14 +126,14 @@ class NewAnswer:
     code_challenge: str
     code_hash: bytes
     session_id: UUID
-    """The phone's, which answers."""
+    """The phone's session, which answers."""
     authenticated_at: datetime
     ip: str | None
     user_agent: str | None
 
 
 class OpenScan(TypedDict):
-    """A scan that a phone wants to claim, and its client. Its row is locked."""
+    """A scan about to be claimed by a phone, and its client. Its row is locked."""
 
     id: UUID
     client_id: str
@@ -145,7 +146,7 @@ class OpenScan(TypedDict):
     browser_ip: str | None
     browser_user_agent: str | None
     same_network: bool | None
-    """Whether the browser is in the network of the phone; None if an address is not known."""
+    """Whether browser and phone are in the same network; None if an address is unknown."""
     claimed_session_id: UUID | None
     claimed_at: datetime | None
     created_at: datetime
@@ -153,7 +154,7 @@ class OpenScan(TypedDict):
 
 
 class RedeemedScan(TypedDict):
-    """A scan that a site wants a session for. Its row is locked."""
+    """A scan whose session a site requests. Its row is locked."""
 
     id: UUID
     nonce: str | None
@@ -194,7 +195,7 @@ SELECT s.id, c.app_id, p.content, p.content_type
   FROM scans s JOIN clients c ON c.name = s.client_id LEFT JOIN scan_pictures p ON p.scan_id = s.id
  WHERE s.scene_hash = :scene_hash AND s.verdict IS NULL AND s.expires_at > :now
 """)
-# Settles the race of two processes that make one picture: both get the one that was stored first.
+# Settles the race of two processes that make the same picture: both get the one that was stored first.
 _KEEP_PICTURE: Final = Statement[_StoredPicture]("""
 INSERT INTO scan_pictures (scan_id, content_type, content)
 SELECT id, :content_type, :content FROM scans WHERE id = :scan_id
@@ -207,7 +208,7 @@ def _network_part(address: str) -> str:
     return f"network(set_masklen({address}, CASE family({address}) WHEN 4 THEN 24 ELSE 56 END))"
 
 
-# Settles the race of two phones: the second waits here, and then finds the scan claimed.
+# Settles the race of two phones: the second waits here, and then sees that the scan is claimed.
 _LOCK_OPEN: Final = Statement[OpenScan](f"""
 SELECT s.id, s.client_id, c.title, c.redirect_uris, c.scopes, c.near, c.user_code,
        s.request_hash IS NOT NULL AS is_page, host(s.browser_ip) AS browser_ip, s.browser_user_agent,
@@ -225,8 +226,8 @@ _HELD: Final = Statement[HeldScan]("""
 SELECT verdict FROM scans WHERE id = :scan_id AND claimed_session_id = :session_id AND expires_at > :now
 """)
 # Stores the verdict and its event together. The same verdict again, by the same session, changes nothing. The session
-# stays until then: an erasure, which deletes it, waits, and so finds the event and its addresses. The user is the one
-# whose session it is by now.
+# is locked until then, so an erasure, which deletes it, waits and then finds the event and its addresses. The event
+# names the user who has the session at that moment.
 _DECIDE: Final = Statement[DecidedScan](f"""
 WITH scan AS (
     SELECT scans.id, scans.verdict, scans.door, sessions.user_id, sessions.app_id
@@ -253,9 +254,9 @@ _REDEEMED_PART: Final = """
 SELECT id, nonce, scope, verdict, decided_at, door, claimed_session_id, app_id, openid, session_id, poll_interval,
        polled_at, code_expires_at, expires_at
   FROM scans WHERE client_id = :client_id"""
-# Settles the race of two polls: the second waits here, and then finds the scan spent.
+# Settles the race of two polls: the second waits here, and then sees that the scan is spent.
 _LOCK_DEVICE: Final = Statement[RedeemedScan](f"{_REDEEMED_PART} AND device_code_hash = :code_hash FOR UPDATE")
-# Settles the race of two exchanges of one code, likewise.
+# Settles the race of two exchanges of one code in the same way.
 _LOCK_CODE: Final = Statement[RedeemedScan](f"""{_REDEEMED_PART}
    AND code_hash = :code_hash AND redirect_uri = :redirect_uri AND code_challenge = :code_challenge FOR UPDATE
 """)
@@ -263,7 +264,7 @@ _POLLED: Final = Statement[Nothing]("""
 UPDATE scans SET polled_at = :now, poll_interval = :poll_interval WHERE id = :scan_id
 """)
 _USER_OF: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
-# Bans, merges and erasures of the user wait from here on.
+# From here on, bans, merges and erasures of the user wait.
 _LOCK_USER: Final = Statement[UUID]("""
 SELECT users.id FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = :session_id
    FOR NO KEY UPDATE OF users
@@ -287,13 +288,13 @@ WITH redeemed AS (
 )
 INSERT INTO website_sessions (client_id, session_id) SELECT client_id, :session_id FROM redeemed
 """)
-# A scan as its own browser may see it.
+# A scan as visible to the browser that shows it.
 _PAGE: Final = Statement[PageScan]("""
 SELECT verdict, claimed_at IS NOT NULL AS is_claimed, session_id IS NOT NULL AS is_spent, expires_at, client_id, scope,
        redirect_uri, state, nonce, code_challenge
   FROM scans WHERE request_hash = :request_hash AND browser_hash = :browser_hash
 """)
-# A scan has one authorization code at a time, and gets none once its session is open.
+# A scan has one authorization code at a time, and no more codes once its session is open.
 _MAKE_CODE: Final = Statement[UUID]("""
 UPDATE scans SET code_hash = :code_hash, code_expires_at = :code_expires_at
   FROM sessions approving JOIN users ON users.id = approving.user_id
@@ -303,7 +304,7 @@ UPDATE scans SET code_hash = :code_hash, code_expires_at = :code_expires_at
    AND users.status = 'active'
 RETURNING scans.id
 """)
-# The phone has claimed and approved it from the start, for it is the one that asks.
+# Stored as already claimed and approved by the phone, because the phone makes the request itself.
 _ADD_ANSWER: Final = Statement[Nothing](f"""
 INSERT INTO scans (id, client_id, scope, redirect_uri, nonce, code_challenge, code_hash, code_expires_at, browser_ip,
                    browser_user_agent, claimed_session_id, claimed_at, door, verdict, decided_at, created_at,
@@ -314,8 +315,8 @@ SELECT :id, name, :scope, :redirect_uri, :nonce, :code_challenge, :code_hash, :e
   FROM clients WHERE name = :client_id FOR KEY SHARE
 """)  # noqa: S608 - put together from constants
 
-# A try is counted before the code is looked for, and given back if the code was right. So of many at once, five pass.
-# A minute that has begun by `:minute_ago` is over.
+# An attempt is counted before the code is looked up, and uncounted if the code was right, so that of many at once only
+# five pass. A minute that began before `:minute_ago` is over.
 _COUNT_TRY: Final = Statement[_Tries]("""
 INSERT INTO wrong_user_codes AS tries (user_id, since, number) VALUES (:user_id, :now, 1)
 ON CONFLICT (user_id) DO UPDATE
@@ -358,12 +359,12 @@ async def add_scan(database: Database, scan: NewScan, *, lasts: timedelta = LIFE
 
 
 async def shown_scan(database: Database, scene_hash: bytes, *, now: datetime) -> ShownScan | None:
-    """The scan of this scene, as long as nobody has decided upon it. Raises: StorageUnavailable."""
+    """The scan of this scene, until it is decided. Raises: StorageUnavailable."""
     return await database.row(_SHOWN, scene_hash=scene_hash, now=now)
 
 
 async def keep_picture(database: Database, scan_id: UUID, picture: Picture) -> Picture:
-    """Store a scan's picture. The result is the stored one: this picture, unless another was stored first.
+    """Store a scan's picture. Returns the stored one: this picture, unless another was stored first.
 
     Raises: StorageUnavailable.
     """
@@ -371,7 +372,7 @@ async def keep_picture(database: Database, scan_id: UUID, picture: Picture) -> P
         row = await database.row(
             _KEEP_PICTURE, scan_id=scan_id, content_type=picture.content_type, content=picture.content
         )
-    except asyncpg.ForeignKeyViolationError:  # the scan has just been swept away
+    except asyncpg.ForeignKeyViolationError:  # the scan has just been deleted
         return picture
     return picture if row is None else Picture(row["content"], row["content_type"])
 
@@ -384,9 +385,9 @@ async def lock_open_scan(
     ip: str | None,
     now: datetime,
 ) -> OpenScan | None:
-    """Lock the scan of this scene, or of a user code that may have any of these hashes.
+    """Lock the scan of this scene, or of a user code with one of these hashes.
 
-    None if there is none that could be decided upon.
+    None if there is none that can still be decided.
     """
     return await transaction.row(_LOCK_OPEN, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now)
 
@@ -397,7 +398,7 @@ async def user_of(transaction: Transaction, session_id: UUID) -> UUID | None:
 
 
 async def store_claim(transaction: Transaction, scan_id: UUID, *, session_id: UUID, door: Door, now: datetime) -> None:
-    """Store that this session has claimed a scan, and how."""
+    """Store that this session has claimed a scan, and by which door."""
     await transaction.run(_CLAIM, scan_id=scan_id, session_id=session_id, door=door, now=now)
 
 
@@ -435,7 +436,7 @@ async def lock_by_device_code(transaction: Transaction, code_hash: bytes, *, cli
 async def lock_by_code(
     transaction: Transaction, code_hash: bytes, *, client_id: str, redirect_uri: str, code_challenge: str
 ) -> RedeemedScan | None:
-    """Lock the scan of an authorization code; None if there is none that goes with all of these."""
+    """Lock the scan of an authorization code; None unless all of these match."""
     return await transaction.row(
         _LOCK_CODE,
         code_hash=code_hash,
@@ -446,18 +447,18 @@ async def lock_by_code(
 
 
 async def store_poll(transaction: Transaction, scan_id: UUID, *, poll_interval: int, now: datetime) -> None:
-    """Store when a device has asked, and the interval that it must keep from now on."""
+    """Store the time of a device's poll, and the interval that applies from now on."""
     await transaction.run(_POLLED, scan_id=scan_id, poll_interval=poll_interval, now=now)
 
 
 async def lock_person(transaction: Transaction, session_id: UUID, *, now: datetime) -> UserInSession | None:
-    """Lock the user whose session this is, in spite of a merge; None if user or session can no longer log in."""
+    """Lock the user of a session, even during a merge; None if user or session can no longer log in."""
     for _ in range(_ATTEMPTS):
-        # None if a merge was under way: then the session leads to the remaining user.
+        # None if a merge was under way: then the session belongs to the remaining user.
         locked_id = await transaction.value(_LOCK_USER, session_id=session_id)
         if locked_id is not None:
             person = await transaction.row(_PERSON, session_id=session_id, now=now)
-            if person is None or person["id"] == locked_id:  # else the session has left that user meanwhile
+            if person is None or person["id"] == locked_id:  # else the session has moved to another user meanwhile
                 return person
     return None
 
@@ -472,7 +473,7 @@ async def open_session(
     expires_at: datetime,
     now: datetime,
 ) -> None:
-    """Open the session of a website that a scan has led to."""
+    """Open the website's session for an approved scan."""
     await transaction.run(
         _OPEN_SESSION,
         scan_id=scan_id,
@@ -494,7 +495,7 @@ async def page_of(database: Database, *, request_hash: bytes, browser_hash: byte
 async def make_code(
     database: Database, *, request_hash: bytes, browser_hash: bytes, code_hash: bytes, now: datetime
 ) -> bool:
-    """Store a browser's authorization code; whether the browser may have one. Raises: StorageUnavailable."""
+    """Store a browser's authorization code. False if the browser may not have one. Raises: StorageUnavailable."""
     made = await database.value(
         _MAKE_CODE,
         request_hash=request_hash,
@@ -507,12 +508,12 @@ async def make_code(
 
 
 async def add_answer(transaction: Transaction, answer: NewAnswer, *, now: datetime) -> bool:
-    """Store a mini-program's answer, whose code works from now on. False if its client has been removed."""
+    """Store a mini-program's answer, whose code is valid from now on. False if its client has been removed."""
     return await transaction.run(_ADD_ANSWER, **asdict(answer), expires_at=now + CODE_LASTS, now=now) > 0
 
 
 async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tuple[int, datetime]:
-    """Count a try to find a user code; its number within the minute, and when the minute is over.
+    """Count an attempt to type a user code. Returns its number within the minute, and when the minute is over.
 
     Raises: StorageUnavailable.
     """
@@ -522,14 +523,14 @@ async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tupl
 
 
 async def give_try_back(database: Database, user_id: UUID) -> None:
-    """Uncount a try, because its code was right. Raises: StorageUnavailable."""
+    """Uncount an attempt whose code was right. Raises: StorageUnavailable."""
     await database.run(_GIVE_TRY_BACK, user_id=user_id)
 
 
 async def sweep_scans(
     database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
 ) -> int:
-    """Delete some scans and counts of tries that nobody needs any more; how many. Raises: StorageUnavailable."""
+    """Delete some expired scans and attempt counts, and return how many. Raises: StorageUnavailable."""
     pages = await database.values(_SWEEP_PAGES, now=now, size=size)
     swept = await database.values(_SWEEP, before=now - KEPT, size=size)
     observe(ScanOutcome.EXPIRED, sum(pages) + sum(swept))

@@ -8,13 +8,13 @@ from wxauth.server.limits.rate_limits import RateLimiter
 
 
 class ScanLimits:
-    """Counts new scans, and the pictures that WeChat is asked for.
+    """Counts new scans, and the pictures requested from WeChat.
 
     Args:
-        browsers: Limits the scans of one browser's address, and its ways to WeChat's page.
-        pages: Limits the pages with a button, in WeChat's browser, of one address.
+        browsers: Limits the scans and visits to WeChat's page per browser address.
+        pages: Limits the pages with a button, in WeChat's browser, per address.
         clients: Limits the scans that one confidential client starts.
-        pictures: Limits the pictures for one app.
+        pictures: Limits the pictures per app.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class ScanLimits:
 
     @classmethod
     def of(cls, settings: Settings, make: Callable[[str, str], RateLimiter]) -> Self:
-        """The limits of the settings. `make` makes a limiter from a rate and a name."""
+        """The limits of the settings. `make` returns a limiter for a rate and a name."""
         return cls(
             browsers=make(settings.scan_rate_limit, "scan"),
             pages=make(settings.scan_rate_limit, "scan-page"),

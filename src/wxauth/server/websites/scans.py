@@ -1,4 +1,4 @@
-"""The scan: a site shows a code, a phone claims it, and the person says yes or no."""
+"""The scan: a site shows a code, a phone claims it, and the person approves or denies the login."""
 
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -38,11 +38,11 @@ from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
 INTERVAL: Final = 2
 """Seconds between two polls."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
-"""After this time without a decision, another user may take the claim over."""
+"""After this time without a decision, another user may take over the claim."""
 WRONG_USER_CODES: Final = 5
-"""How many wrong codes one user may type in a minute."""
+"""How many wrong codes one user may type per minute."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
-"""WeChat's numbers for a page that was opened by the camera: on an ordinary QR code, on a mini-program code."""
+"""WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
 
 _ATTEMPTS: Final = 5
 _NOT_HELD: Final = "this session has no such scan to decide upon"
@@ -52,18 +52,18 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A new scan, with its secrets."""
+    """A new scan and its secrets."""
 
     id: UUID
     scene: str = field(repr=False)
     user_code: str = field(repr=False)
     secret: str = field(repr=False)
-    """The device code; for a page, the id with which the page asks for its state."""
+    """The device code; for a page, the id with which the page polls its state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
-    """The parameters with which a browser came to the page."""
+    """The parameters of a browser's request for the page."""
 
     browser_hash: bytes
     redirect_uri: str
@@ -74,7 +74,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """How a person came to a scan."""
+    """How a person reached a scan."""
 
     scene: str | None = None
     url: str | None = None
@@ -82,7 +82,7 @@ class Opening:
     scancode_time: float | None = None
     entry_scene: int | None = None
     by_camera: bool = False
-    """Whether the mini-program itself has read the code, and only by its camera."""
+    """Whether the mini-program itself has read the code with the camera, without access to the album."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +95,19 @@ class Claim:
     by_camera: bool
     must_be_near: bool
     is_stale_staff: bool
-    """Whether an administrator claims by a session that was not opened just now."""
+    """Whether an administrator claims with a session that is not fresh."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A scan that a phone has claimed, and how."""
+    """A scan that a phone has claimed, and by which door."""
 
     scan: OpenScan
     door: Door
 
 
 def granted_scope(client: Client, asked_for: str | None) -> str:
-    """The scopes asked for that the client may have; without `asked_for`, all its scopes. Raises: OAuthError."""
+    """The requested scopes that the client may have; all its scopes without a request. Raises: OAuthError."""
     allowed = client.site_scopes
     wanted = allowed if asked_for is None else asked_for.split()
     scope = [name for name in allowed if name in wanted]
@@ -125,7 +125,7 @@ async def start_for_device(
     """
     if ip is None and client.near:
         raise invalid_request("this client was added with --near: browser_ip is required")
-    # First, so that one browser alone cannot use up what the client may start for all.
+    # Checked first, so that a single browser cannot use up the client's limit.
     await services.scan_limits.browsers.admit_address(ip)
     await services.scan_limits.clients.admit(client.name)
     return await _start(services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent))
@@ -134,7 +134,7 @@ async def start_for_device(
 async def start_for_page(
     services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest, cookie: str
 ) -> Started:
-    """Start a scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
     await services.scan_limits.browsers.admit_address(browser.ip)
     return await _start(services, client, scope=scope, browser=browser, request=request, cookie=cookie)
 
@@ -177,8 +177,8 @@ async def _start(
 async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> Claimed:
     """Claim a scan for this session, which may then decide.
 
-    The console wants a fresh login of an administrator: otherwise an access token that was stolen could approve a login
-    to it, and the session that this opens would be a fresh one.
+    A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve a
+    login to it, and so become a fresh session.
 
     Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
     """
@@ -236,16 +236,17 @@ async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, no
 
 
 async def _count_try(services: Services, caller: Caller, *, now: datetime) -> None:
-    """Count a try to type a code. Raises: RateLimited, StorageUnavailable."""
+    """Count an attempt to type a code. Raises: RateLimited, StorageUnavailable."""
     number, until = await scan_rows.count_try(services.database, caller.user["id"], now=now)
     if number > WRONG_USER_CODES:
         raise RateLimited("too many wrong codes of this user", retry_after=max(1, ceil((until - now).total_seconds())))
 
 
 async def approve(services: Services, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
-    """Say yes to a scan that this session has claimed, proved by a new `wx.login`. Saying it again is no failure.
+    """Approve a scan that this session has claimed, proved by a new `wx.login`. Idempotent.
 
-    WeChat is asked only while the scan can still be approved. What happened meanwhile is found when the yes is stored.
+    WeChat is asked only while the scan can still be approved. Changes in the meantime are detected when the verdict is
+    stored.
 
     Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
     """
@@ -254,7 +255,7 @@ async def approve(services: Services, caller: Caller, scan_id: UUID, login_code:
     try:
         await prove_person(services, caller, login_code, ip=ip)
     except (CodeUsed, InvalidCode):
-        # The same request, sent twice, may have spent the code.
+        # The same request may have been sent twice, and the other one has spent the code.
         if await _is_approved(services, caller, scan_id):
             return
         raise
@@ -262,7 +263,7 @@ async def approve(services: Services, caller: Caller, scan_id: UUID, login_code:
 
 
 async def _is_approved(services: Services, caller: Caller, scan_id: UUID) -> bool:
-    """Whether this session has approved the scan. Raises: ScanOver, if it cannot; StorageUnavailable."""
+    """Whether this session has approved the scan. Raises: ScanOver, if it no longer can; StorageUnavailable."""
     held = await scan_rows.held_scan(services.database, scan_id, session_id=caller.session_id, now=services.clock())
     if held is None or held["verdict"] == Verdict.DENIED:
         raise ScanOver(_NOT_HELD)
@@ -270,7 +271,7 @@ async def _is_approved(services: Services, caller: Caller, scan_id: UUID) -> boo
 
 
 async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
-    """Store yes or no to a scan that this session has claimed. The same again is no failure.
+    """Store the verdict on a scan that this session has claimed. Idempotent.
 
     Raises: ScanOver, StorageUnavailable.
     """
@@ -295,13 +296,13 @@ async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Ver
 
 
 def scene_in(url: str, *, issuer: str) -> str | None:
-    """The scene of an ordinary link of ours; None for any other URL."""
+    """The scene in a scan link of this service; None for any other URL."""
     rest = url.removeprefix(f"{issuer}/d/")
     scene = re.split(r"[?#]", rest, maxsplit=1)[0]
     return scene if rest != url and SCENE.fullmatch(scene) else None
 
 
 def _is_from_camera(opening: Opening, now: datetime) -> bool:
-    """Whether a camera has just seen the code. Otherwise it may be a picture that somebody has sent to the person."""
+    """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
     is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > LIFETIME.total_seconds()
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)

@@ -1,7 +1,7 @@
 """Secrets that are stored as hashes: scenes, codes, cookies.
 
-SHA-256 is enough for secrets with 128 random bits or more. A user code has 34, so its hash needs a key: otherwise
-somebody who reads the database could find the code by trying all of them.
+SHA-256 is enough for secrets with 128 random bits or more. A user code has only 34 bits, so its hash is keyed:
+otherwise somebody with the database could find the code by trying them all.
 """
 
 import hmac
@@ -18,7 +18,7 @@ from wxauth.server.core.sealing import derive
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 """The form of a scene, and of the id of a page's request."""
 
-_USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowel, so no word (RFC 8628, section 6.1)
+_USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear (RFC 8628, section 6.1)
 _USER_CODE_LENGTH: Final = 8
 _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22
@@ -26,7 +26,7 @@ _SECRET_BYTES: Final = 32
 
 
 def new_scene() -> str:
-    """128 random bits, in characters that every scanner leaves unchanged."""
+    """128 random bits, in characters that every scanner preserves."""
     return urlsafe_b64encode(secrets.token_bytes(_SCENE_BYTES)).rstrip(b"=").decode()
 
 
@@ -36,17 +36,17 @@ def new_secret() -> str:
 
 
 def hash_of(secret: str) -> bytes:
-    """The hash of a secret, which is stored in its place."""
+    """The hash that is stored in place of a secret."""
     return sha256(secret.encode()).digest()
 
 
 def request_id_of(cookie: str, scan_id: UUID) -> str:
-    """The id of a page's request. Only the page's own browser, which has the cookie, leads to it."""
+    """The id of a page's request. It can be derived only from the cookie of the page's browser."""
     return _derived(cookie, "request", str(scan_id))[:_SCENE_LENGTH]
 
 
 def code_of(cookie: str, state: str) -> str:
-    """The authorization code of a login by WeChat's page: the same each time that the browser comes with this state."""
+    """The authorization code of a login by WeChat's page, the same for each callback of a browser with one state."""
     return _derived(cookie, "code", state)
 
 
@@ -56,18 +56,18 @@ def _derived(cookie: str, what: str, value: str) -> str:
 
 
 class UserCodes:
-    """Makes and recognises user codes. The first secret key hashes new ones; those hashed by any key are found."""
+    """Makes and recognises user codes. New codes are hashed with the first secret key; codes of any key are found."""
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._keys = [derive(key, "user-code") for key in secret_keys]
 
     def new(self) -> tuple[str, bytes]:
-        """A code as it is shown, and its hash."""
+        """A code in the form to show, and its hash."""
         letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(_USER_CODE_LENGTH))
         return f"{letters[:4]}-{letters[4:]}", self._hashes(letters)[0]
 
     def hashes(self, typed: str) -> Sequence[bytes]:
-        """The hashes that a typed code may be stored under; none if the text cannot be a code."""
+        """The hashes under which a typed code may be stored; empty if the text cannot be a code."""
         letters = re.sub(r"[\s\-_.]", "", typed).upper()
         is_one = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
         return self._hashes(letters) if is_one else []

@@ -1,4 +1,4 @@
-"""The tables of logins to sites: requests, their answers, pictures."""
+"""The tables of logins to sites: requests and their pictures."""
 
 from datetime import datetime
 from uuid import UUID
@@ -19,12 +19,12 @@ from wxauth.server.websites.doors import Door
 
 
 class Scan(SQLModel, table=True):
-    """A site's request to log a person in, mostly by a code to scan. All its secrets are stored as hashes.
+    """A site's request to log a person in, usually by a code to scan. All its secrets are stored as hashes.
 
-    Where the mini-program itself answers a request, nothing is shown: the row begins claimed and approved. Each time
-    that a browser goes to WeChat's page, this is a row of its own, with what the site asked for.
+    If the mini-program itself answers a request, nothing is shown, and the row is stored as claimed and approved. Each
+    visit of a browser to WeChat's page is a row of its own, with a copy of the site's request.
 
-    A claim names only a session, not a user: if the user is merged meanwhile, the session leads to the remaining user.
+    A claim names a session instead of a user: after a merge, the session belongs to the remaining user.
     """
 
     __tablename__ = "scans"
@@ -36,15 +36,15 @@ class Scan(SQLModel, table=True):
         UniqueConstraint("wechat_state_hash"),
         UniqueConstraint("code_hash"),
         ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
-        # Whoever is erased leaves no openid behind.
+        # An erased user leaves no openid behind.
         ForeignKeyConstraint(
             ["app_id", "openid"],
             ["identities.app_id", "identities.openid"],
             ondelete="CASCADE",
             onupdate="CASCADE",
         ),
-        # A device's, a browser's on our own page, a browser's on WeChat's page, or the mini-program's, which shows
-        # nothing.
+        # The secret of a device, of a browser on our own page, or of a browser on WeChat's page. A mini-program, which
+        # shows nothing, has none.
         CheckConstraint(
             "num_nonnulls(device_code_hash, request_hash, wechat_state_hash)"
             " = CASE door WHEN 'mini_program' THEN 0 ELSE 1 END",
@@ -86,30 +86,30 @@ class Scan(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
     scope: str = Field(sa_type=Text)
-    """The scopes to be granted, separated by spaces."""
+    """The scopes to grant, separated by spaces."""
     scene_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the scene, which is in the picture."""
+    """The hash of the scene, which the picture contains."""
     user_code_hash: bytes | None = Field(sa_type=BYTEA)
     device_code_hash: bytes | None = Field(sa_type=BYTEA)
     request_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the id with which the page asks for its state. It must come with the cookie of the page's browser."""
+    """The hash of the id with which the page polls its state, together with the cookie of its browser."""
     browser_hash: bytes | None = Field(sa_type=BYTEA)
     presses: int = Field(sa_column_kwargs={"server_default": text("0")})
-    """How often the page's browser has gone to WeChat's page for this request."""
+    """How often the browser has gone to WeChat's page for this request."""
     pressed_until: datetime | None = Field(sa_type=TIME)
-    """Until when it may do so again, since the last time."""
+    """Until when it may go there again; set by each visit."""
     page_id: UUID | None
-    """Of a way to WeChat's page: the request that it was for."""
+    """In a visit to WeChat's page: the request that the visit is for."""
     wechat_state_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the `state` with which WeChat's page sends the browser back."""
+    """The hash of the `state` with which WeChat's page redirects the browser back."""
     wechat_code_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of WeChat's code that the browser first came back with."""
+    """The hash of the WeChat code of the first callback."""
     app_id: str | None = Field(sa_type=Text)
-    """The app at WeChat whose page it is."""
+    """The app whose WeChat page is visited."""
     openid: str | None = Field(sa_type=Text)
-    """Who came by it."""
+    """The person that WeChat's page identified."""
     outcome: str | None = Field(sa_type=Text)
-    """How it has ended: a `VisitOutcome`."""
+    """The outcome of the visit: a `VisitOutcome`."""
     redirect_uri: str | None = Field(sa_type=Text)
     state: str | None = Field(sa_type=Text)
     nonce: str | None = Field(sa_type=Text)
@@ -122,20 +122,20 @@ class Scan(SQLModel, table=True):
     claimed_session_id: UUID | None
     claimed_at: datetime | None = Field(sa_type=TIME)
     door: str | None = Field(sa_type=Text)
-    """How the person came, once somebody has claimed it: a `Door`."""
+    """How the person logs in: a `Door`. Null until the scan is claimed."""
     verdict: str | None = Field(sa_type=Text)
     decided_at: datetime | None = Field(sa_type=TIME)
     code_hash: bytes | None = Field(sa_type=BYTEA)
     """The hash of the authorization code."""
     code_expires_at: datetime | None = Field(sa_type=TIME)
     session_id: UUID | None
-    """The session that the scan has led to."""
+    """The session that was opened for the scan."""
     created_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)
 
 
 class WrongUserCodes(SQLModel, table=True):
-    """How many wrong user codes a user has typed lately."""
+    """How many wrong user codes a user has typed recently."""
 
     __tablename__ = "wrong_user_codes"
     __table_args__ = (ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),)
@@ -146,7 +146,7 @@ class WrongUserCodes(SQLModel, table=True):
 
 
 class ScanPicture(SQLModel, table=True):
-    """The picture of a scan, made when somebody first looks at it."""
+    """The picture of a scan, made on first request."""
 
     __tablename__ = "scan_pictures"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Routes for browsers that log in by WeChat's own page: the way there, the way back, and how it has ended."""
+"""Routes for logins by WeChat's own page: the redirect there, the callback, and the page with the outcome."""
 
 from starlette.requests import Request
 from starlette.responses import Response

@@ -1,6 +1,6 @@
-"""Ways over WeChat's own page, as they are stored: each is a row of `scans`, with what the site asked for.
+"""The statements for visits to WeChat's own page. Each visit is a row of `scans`, with a copy of the site's request.
 
-Whoever comes back first takes the visit, by one statement; whoever comes again sees what has become of it.
+The first callback takes the visit, by one statement. Later callbacks read its outcome.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,7 @@ from wxauth.server.websites.doors import Door
 from wxauth.server.websites.rows import CODE_LASTS, Verdict
 
 VISIT_LASTS: Final = timedelta(seconds=600)
-"""How long a visit may take, and how long its request remains good for another one."""
+"""How long a visit may take, and how long its request can be used for another one."""
 PRESSES: Final = 10
 """How often a browser may go to WeChat's page for one request."""
 
@@ -24,7 +24,7 @@ _ATTEMPTS: Final = 3
 
 
 class VisitOutcome(StrEnum):
-    """How a visit to WeChat's page has ended."""
+    """The outcome of a visit to WeChat's page."""
 
     LOGGED_IN = "logged_in"
     """The site has got a code."""
@@ -32,9 +32,9 @@ class VisitOutcome(StrEnum):
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
     SNAPSHOT = "snapshot"
-    """WeChat has shown a snapshot: the person may try again."""
+    """WeChat has shown a snapshot; the person may try again."""
     AGAIN = "again"
-    """WeChat does not take the code: the person may try again."""
+    """WeChat refused the code; the person may try again."""
 
 
 class PressedPage(TypedDict):
@@ -73,7 +73,7 @@ SELECT s.scene_hash IS NOT NULL AS has_scene, s.client_id, c.near, c.account_app
  WHERE s.request_hash = :request_hash AND s.browser_hash = :browser_hash
    AND (s.expires_at > :now OR s.pressed_until > :now)
 """)
-# Counts and stores the visit at once: of many presses at once, ten pass.
+# Counts and stores the visit in one statement, so that of many simultaneous presses only ten pass.
 _ADD: Final = Statement[UUID]("""
 WITH page AS (
     UPDATE scans SET presses = presses + 1, pressed_until = :expires_at
@@ -97,7 +97,7 @@ SELECT v.id, v.page_id, v.door, v.app_id, v.client_id, c.near, v.redirect_uri, v
   FROM {whose} v JOIN clients c ON c.name = v.client_id"""  # noqa: S608 - put together from constants
 
 
-# Settles the race of two callbacks with one state: the second waits here, and then finds the visit taken.
+# Settles the race of two callbacks with one state: the second waits here, and then sees that the visit is taken.
 _TAKE: Final = Statement[Visit](f"""
 WITH taken AS (
     UPDATE scans SET wechat_code_hash = :code_hash
@@ -112,7 +112,7 @@ _FIND: Final = Statement[Visit](f"""{_visit_part("scans")}
 _SETTLE: Final = Statement[UUID]("""
 UPDATE scans SET outcome = :outcome WHERE id = :id AND outcome IS NULL RETURNING id
 """)
-# The press is the login.
+# Pressing the button counts as the approval.
 _APPROVE: Final = Statement[UUID](f"""
 UPDATE scans
    SET outcome = '{VisitOutcome.LOGGED_IN}', openid = :openid, claimed_at = :now, verdict = '{Verdict.APPROVED}',
@@ -127,7 +127,7 @@ SELECT EXISTS (
        AND id IN (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
                    UNION ALL SELECT user_id FROM unionids WHERE unionid = :unionid))
 """)
-# Bans, merges and erasures of the user wait from here on.
+# From here on, bans, merges and erasures of the user wait.
 _LOCK_USER: Final = Statement[UUID]("""
 SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
    FOR NO KEY UPDATE OF users
@@ -142,7 +142,7 @@ SELECT {USER}, i.app_id, i.openid
 async def page_to_press(
     database: Database, *, request_hash: bytes, browser_hash: bytes, now: datetime
 ) -> PressedPage | None:
-    """The page that a browser shows; None if it is not this browser's, or over. Raises: StorageUnavailable."""
+    """The page that a browser shows; None if it is another browser's, or over. Raises: StorageUnavailable."""
     return await database.row(_PAGE, request_hash=request_hash, browser_hash=browser_hash, now=now)
 
 
@@ -159,7 +159,7 @@ async def add_visit(
     user_agent: str | None,
     now: datetime,
 ) -> bool:
-    """Store a visit that begins now. False if its page has had all its visits, or is over.
+    """Store a visit that begins now. False if its page has used up its visits, or is over.
 
     Raises: StorageUnavailable.
     """
@@ -183,24 +183,24 @@ async def add_visit(
 async def take_visit(
     database: Database, *, state_hash: bytes, browser_hash: bytes, code_hash: bytes, now: datetime
 ) -> Visit | None:
-    """The visit, for whoever comes back first; None for all others. Raises: StorageUnavailable."""
+    """Take a visit. Returns it for the first callback, None for all others. Raises: StorageUnavailable."""
     return await database.row(_TAKE, state_hash=state_hash, browser_hash=browser_hash, code_hash=code_hash, now=now)
 
 
 async def find_visit(database: Database, *, state_hash: bytes, browser_hash: bytes) -> Visit | None:
-    """The visit of this state; None if it is not this browser's. Raises: StorageUnavailable."""
+    """The visit of this state; None if it is another browser's. Raises: StorageUnavailable."""
     return await database.row(_FIND, state_hash=state_hash, browser_hash=browser_hash)
 
 
 async def settle_visit(database: Database, visit_id: UUID, outcome: VisitOutcome) -> None:
-    """Store how a visit has ended. Raises: StorageUnavailable."""
+    """Store the outcome of a visit. Raises: StorageUnavailable."""
     await database.value(_SETTLE, id=visit_id, outcome=outcome)
 
 
 async def approve_visit(
     transaction: Transaction, visit_id: UUID, *, openid: str, code_hash: bytes, now: datetime
 ) -> bool:
-    """Store who has come, and the site's code, which works from now on. False if the client has been removed."""
+    """Store the visitor's identity, and the site's code, valid from now on. False if the client has been removed."""
     approved = await transaction.value(
         _APPROVE, id=visit_id, openid=openid, code_hash=code_hash, code_expires_at=now + CODE_LASTS, now=now
     )
@@ -210,7 +210,7 @@ async def approve_visit(
 async def is_one_of_these(
     database: Database, roles: Collection[str], *, app_id: str, openid: str, unionid: str | None
 ) -> bool:
-    """Whether the user of this identity, or that of this unionid, has one of these roles.
+    """Whether the user of this identity, or of this unionid, has one of these roles.
 
     Raises: StorageUnavailable.
     """
@@ -219,12 +219,12 @@ async def is_one_of_these(
 
 
 async def lock_visitor(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:
-    """Lock the user of an identity, in spite of a merge; None if the user cannot log in."""
+    """Lock the user of an identity, even during a merge; None if the user cannot log in."""
     for _ in range(_ATTEMPTS):
-        # None if a merge was under way: then the identity leads to the remaining user.
+        # None if a merge was under way: then the identity belongs to the remaining user.
         locked_id = await transaction.value(_LOCK_USER, app_id=app_id, openid=openid)
         if locked_id is not None:
             person = await transaction.row(_VISITOR, app_id=app_id, openid=openid)
-            if person is None or person["id"] == locked_id:  # else the identity has left that user meanwhile
+            if person is None or person["id"] == locked_id:  # else the identity has moved to another user meanwhile
                 return person
     return None

@@ -1,7 +1,7 @@
-"""Logging in by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app.
+"""Login by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app.
 
-The browser goes to WeChat's page when its person presses a button, and comes back with WeChat's code. WeChat is asked
-for the person once, by whichever callback comes first: WeChat's browsers send some of them twice.
+The browser goes to WeChat's page when the person presses a button, and comes back with WeChat's code. The first
+callback exchanges that code; WeChat's browsers send some callbacks twice.
 """
 
 import asyncio
@@ -46,9 +46,9 @@ from wxauth.server.websites.visit_rows import VISIT_LASTS, Visit, VisitOutcome
 
 CALLBACK: Final = f"{PATH}/wechat"
 EXTRA_PATIENCE: Final = 2.0
-"""Seconds for which a callback that comes again waits beyond the time that WeChat has."""
+"""Seconds that a repeated callback waits beyond WeChat's timeout."""
 PAUSE: Final = 0.1
-"""Seconds between two looks at what has become of the first callback."""
+"""Seconds between two checks for the outcome of the first callback."""
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
@@ -71,31 +71,32 @@ log = get_logger()
 
 
 class Callback(NamedTuple):
-    """What a browser came back with from WeChat's page, and the cookie that it has."""
+    """A browser's callback from WeChat's page, and the browser's cookie."""
 
     cookie: str
     state: str
     code: str
-    """Empty where the person has refused."""
+    """Empty if the person has declined."""
 
     def __repr__(self) -> str:
         return "Callback()"
 
 
 class Closed(Exception):
-    """The door is closed to this site, or to this person."""
+    """This site or this person may not log in this way."""
 
 
 def is_open_on_computers(client: Client) -> bool:
     """Whether people may log in to this client by WeChat's page on a computer.
 
-    Nobody is told which browser it logs in: so not where phone and browser must be near each other.
+    That page does not show the person which browser logs in, so it is not allowed where phone and browser must be near
+    each other.
     """
     return client.website_app_id is not None and not client.near
 
 
 async def start_page(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
-    """Note a request whose page has a button; the request's id. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    """Store a request whose page has a button. Returns its id. Raises: RateLimited, OAuthError, StorageUnavailable."""
     await services.scan_limits.pages.admit_address(browser.ip)
     now = services.clock()
     page_id = new_id(now)
@@ -119,7 +120,7 @@ async def start_page(services: Services, asked: SiteRequest, *, browser: Device,
 
 
 async def press(services: Services, request_id: str, cookie: str | None, *, device: Device) -> str:
-    """The URL of WeChat's page, for the browser whose person has pressed the button; or of the site, with an error.
+    """The URL to which a press of the button leads: WeChat's page, or the site with an error.
 
     Raises: NotFound, RateLimited, StorageUnavailable.
     """
@@ -161,7 +162,7 @@ async def press(services: Services, request_id: str, cookie: str | None, *, devi
 
 
 def _wechats_page(services: Services, app: App, door: Door, state: str) -> str:
-    # In this order: WeChat takes no other (its page on web authorization).
+    # WeChat requires this order (its page on web authorization).
     parameters = {
         "appid": app.app_id,
         "redirect_uri": f"{services.settings.issuer}{CALLBACK}",
@@ -178,7 +179,7 @@ def _wechats_page(services: Services, app: App, door: Door, state: str) -> str:
 
 
 async def come_back(services: Services, callback: Callback, *, device: Device) -> str:
-    """The URL at which a browser that comes from WeChat's page goes on: of the site, or of a page of ours.
+    """The URL to which a callback from WeChat's page redirects: the site's, or a page of ours.
 
     Raises: NotFound, if this browser has no such visit; StorageUnavailable.
     """
@@ -188,7 +189,7 @@ async def come_back(services: Services, callback: Callback, *, device: Device) -
     code_hash = hash_of(callback.code)
     visit = await visit_rows.take_visit(services.database, **hashes, code_hash=code_hash, now=services.clock())
     if visit is not None:
-        # Even if the browser closes the connection, and comes again.
+        # Continues even if the browser closes the connection, because it may come again.
         work = services.background.start(_settle(services, visit, callback, device=device), name="wechat_visit")
         outcome = await asyncio.shield(work)
         if outcome is not VisitOutcome.LOGGED_IN:
@@ -201,7 +202,10 @@ async def come_back(services: Services, callback: Callback, *, device: Device) -
 
 
 async def _settled(services: Services, hashes: dict[str, bytes]) -> Visit:
-    """The visit, once it has an outcome or nobody is at it, or after a while. Raises: NotFound, StorageUnavailable."""
+    """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
+
+    Raises: NotFound, StorageUnavailable.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + services.settings.wechat_timeout + EXTRA_PATIENCE
     while True:
@@ -214,7 +218,7 @@ async def _settled(services: Services, hashes: dict[str, bytes]) -> Visit:
 
 
 async def _settle(services: Services, visit: Visit, callback: Callback, *, device: Device) -> VisitOutcome:
-    """Find out who came, and store the outcome for whoever waits for it."""
+    """Identify the visitor, and store the outcome for callbacks that wait for it."""
     door, fields = Door(visit["door"]), {"client_id": visit["client_id"], "app_id": visit["app_id"]}
     try:
         if not callback.code:
@@ -233,12 +237,15 @@ async def _settle(services: Services, visit: Visit, callback: Callback, *, devic
     try:
         await visit_rows.settle_visit(services.database, visit["id"], outcome)
     except StorageUnavailable:
-        log.warning("visit_not_settled", door=door, **fields)  # another callback waits in vain
+        log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
     return outcome
 
 
 async def _enter(services: Services, visit: Visit, callback: Callback, door: Door, *, device: Device) -> bool:
-    """Exchange WeChat's code, find or create the user, and make the site's code; whether there is one."""
+    """Exchange WeChat's code, find or create the user, and make the site's code.
+
+    Returns False if the user may not log in, or the client has been removed.
+    """
     app = services.apps.for_login(visit["app_id"])
     identity, wechat_ms = await identify(services, app, callback.code)
     ids = {"app_id": app.app_id, "openid": identity.openid}
@@ -293,7 +300,7 @@ def _outcome_of(error: Closed | WxAuthError, door: Door, *, client_id: str, app_
 
 
 def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callback: Callback) -> str:
-    """Where the browser goes on: a URL without WeChat's code and state."""
+    """Where the browser continues: a URL without WeChat's code and state."""
     if outcome is VisitOutcome.LOGGED_IN:
         if visit["is_redeemed"]:
             return _page(services, visit, callback, "done")
