@@ -1,1 +1,1 @@
-"""The feed of events, webhooks, and their deliveries."""
+"""The event feed, webhooks, and webhook deliveries."""

@@ -1,8 +1,8 @@
-"""Deliveries to webhooks: every process takes its share of what is due, and tries until it succeeds or has failed.
+"""Webhook deliveries: each process takes some of the due ones, and retries each until it succeeds or fails for good.
 
-One process takes a delivery for half a minute, which is longer than a try takes. If that process is killed, another one
-takes the delivery after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
-try could not be stored.
+A process takes a delivery for half a minute, which is longer than an attempt. If the process is killed, another takes
+the delivery after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
+attempt could not be stored.
 """
 
 import asyncio
@@ -38,27 +38,27 @@ from wxauth.server.events.webhook_rows import (
 )
 
 PAUSE: Final = 0.5
-"""Seconds between two looks for deliveries that are due."""
+"""Seconds between two checks for due deliveries."""
 LEASE: Final = timedelta(seconds=30)
 """How long a delivery belongs to the process that took it."""
 PATIENCE: Final = 15.0
-"""Seconds for a receiver's answer."""
+"""Seconds to wait for a receiver's response."""
 AT_ONCE: Final = 32
-"""How many tries of one priority a process runs at once. Beyond these, a webhook gets one only if it has none."""
+"""Attempts of one priority that a process runs at once. Beyond these, a webhook gets one only if it has none."""
 AT_ONCE_FOR_ONE: Final = 4
-"""How many tries of one priority a webhook has at once. Each always gets one, whatever hangs elsewhere."""
+"""Attempts of one priority that a webhook has at once. Each webhook always gets one, even if others hang."""
 PAUSES: Final = (
     timedelta(seconds=5),
     timedelta(minutes=5),
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-"""The pause before each try but the first. A delivery fails for good when the try after the last pause fails."""
+"""The pause before each attempt but the first. A delivery fails for good if the attempt after the last pause fails."""
 SPREAD: Final = 0.1
-"""The share by which a pause varies. Without it, all that failed together would be tried together again."""
+"""The share by which a pause varies, so that deliveries that failed together are not retried together."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 FAREWELL: Final = 3.0
-"""Seconds that tries under way get when the service ends."""
+"""Seconds that running attempts get at shutdown."""
 
 _GONE: Final = 410
 _SETTLE_PAUSE: Final = 0.5
@@ -68,7 +68,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of sending a message: a status, or a few words on why there is none."""
+    """The outcome of sending a message: a status, or a few words about why there is none."""
 
     status: int | None
     milliseconds: int
@@ -82,16 +82,16 @@ class Answer:
 
 
 class Deliveries:
-    """Sends the deliveries that are due, and test messages.
+    """Sends due deliveries and test messages.
 
     Args:
         database: Where the deliveries are.
         sealer: Opens the secrets.
         clock: The time.
-        transport: The way to the receivers.
-        observe: Called after each try with the webhook's name and the outcome.
-        patience: Seconds for a receiver's answer.
-        pause: Seconds between two looks for deliveries that are due.
+        transport: Sends to the receivers.
+        observe: Called after each attempt with the webhook's name and the outcome.
+        patience: Seconds to wait for a receiver's response.
+        pause: Seconds between two checks for due deliveries.
         random: Varies the pauses.
     """
 
@@ -121,11 +121,11 @@ class Deliveries:
         self._is_closing = False
 
     def wake(self) -> None:
-        """Look for deliveries at once, because one has just become due."""
+        """Check for deliveries at once, because one has just become due."""
         self._awakened.set()
 
     async def keep_delivering(self) -> None:
-        """Deliver for ever. An outage of the database only delays the deliveries."""
+        """Deliver forever. A database outage only delays the deliveries."""
         is_well = True
         while True:
             try:
@@ -145,7 +145,7 @@ class Deliveries:
                 log.exception("deliveries_held_up")
 
     async def begin_due(self) -> None:
-        """Begin as many due deliveries as the limits allow. Raises: StorageUnavailable."""
+        """Start as many due deliveries as the limits allow. Raises: StorageUnavailable."""
         for webhook_id, priority in await due_webhooks(self._database, now=self._clock()):
             while not self._is_closing and self._may_begin(webhook_id, priority):
                 self._under_way[priority][webhook_id] += 1
@@ -154,14 +154,14 @@ class Deliveries:
                 task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no attempt is running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def send(
         self, webhook_id: UUID, webhook: Mapping[str, Any], event: Mapping[str, Any], *, now: datetime
     ) -> Answer:
-        """Sign an event with the secrets of a webhook and send it once. Whatever goes wrong is in the answer."""
+        """Sign an event with a webhook's secrets, and send it once. The answer includes any failure."""
         try:
             keys = self._open_secrets(webhook_id, webhook, now=now)
         except CannotOpen as exc:
@@ -196,7 +196,7 @@ class Deliveries:
         milliseconds = round((perf_counter() - started) * 1000)
         if response is None:
             return Answer(None, milliseconds, error)
-        await response.aclose()  # whatever else comes, in time or not: the status is there
+        await response.aclose()  # the body does not matter: the status is known
         return Answer(
             response.status_code,
             milliseconds,
@@ -204,7 +204,7 @@ class Deliveries:
         )
 
     async def aclose(self) -> None:
-        """Begin no more deliveries. Those that do not end soon are left to other processes."""
+        """Start no more deliveries, and wait briefly for running ones. Other processes take over the rest."""
         self._is_closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FAREWELL)
@@ -227,7 +227,7 @@ class Deliveries:
                 if taken is None:
                     return
                 await self._deliver(taken, now=now)
-        except StorageUnavailable as exc:  # a process takes the delivery again when its lease is over
+        except StorageUnavailable as exc:  # taken again when its lease is over
             log.warning("delivery_held_up", webhook_id=webhook_id, reason=exc.code)
         except Exception:
             log.exception("delivery_failed", webhook_id=webhook_id)
@@ -281,7 +281,7 @@ class Deliveries:
         return keys
 
     async def _settle(self, taken: Mapping[str, Any], outcome: Outcome, *, until: datetime) -> None:
-        """Store the outcome, and retry in an outage: an outcome that is lost means a second delivery."""
+        """Store the outcome, retrying through an outage: a lost outcome means a second delivery."""
         while True:
             try:
                 await settle_delivery(
@@ -301,7 +301,7 @@ class Deliveries:
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """The pause that a Retry-After asks for, in seconds or by a date (RFC 9110, section 10.2.3); None if unreadable."""
+    """The pause in a Retry-After header, in seconds or as a date (RFC 9110, section 10.2.3); None if unreadable."""
     if retry_after is None:
         return None
     text = retry_after.strip()
@@ -309,6 +309,6 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
         if text.isascii() and text.isdigit():
             return timedelta(seconds=min(int(text), int(LONGEST_RETRY_AFTER.total_seconds())))
         date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # also of numbers with very many digits
+    except (ValueError, OverflowError):  # also raised for numbers with too many digits
         return None
     return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now

@@ -1,4 +1,4 @@
-"""The feed: siblings read here what happened to people, in the order in which it was committed."""
+"""The feed: sibling services read the events about users, in the order of their commits."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ from wxauth.server.events.feed_rows import (
 from wxauth.server.events.webhook_rows import queue_deliveries
 
 PLACE_PAUSE: Final = 0.5
-"""Seconds between two looks for events without a place."""
+"""Seconds between two checks for events without a place."""
 PLACED_AT_ONCE: Final = 1000
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
@@ -38,24 +38,25 @@ log = get_logger()
 
 
 class NotACursor(ValueError):
-    """The text is no cursor that the feed has given."""
+    """The text is not a cursor of this feed."""
 
 
 class Page(NamedTuple):
-    """Some events of the feed, and how to go on."""
+    """Some events of the feed, and the cursor for the next request."""
 
     items: Sequence[FeedRow]
     next_cursor: str
 
 
 async def read(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> Page:
-    """The oldest events behind a place; if types are named, only events of these types.
+    """The oldest events after a place, optionally only those of some types.
 
-    The cursor leads behind every event that was looked at, so that no later request passes the other types again.
+    The cursor points past every event that was examined, so that the next request does not examine events of other
+    types again.
 
     Raises: CursorExpired, StorageUnavailable.
     """
-    told = [kind for kind in TOLD_TO_SIBLINGS if kind in types]  # each once, as is its event
+    told = [kind for kind in TOLD_TO_SIBLINGS if kind in types]  # without duplicates
     page = await read_feed(database, after, told, limit=limit)
     if page is None:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
@@ -66,31 +67,31 @@ async def read(database: Database, after: Place | None, types: Sequence[str], *,
 
 
 async def begin_now(database: Database) -> Page:
-    """An empty page, whose cursor leads to the events that are still to come. Raises: StorageUnavailable."""
+    """An empty page with a cursor to future events. Raises: StorageUnavailable."""
     return Page([], cursor_of(await last_place(database)))
 
 
 def cursor_of(place: Place) -> str:
-    """The cursor that leads to the events behind a place."""
+    """The cursor to the events after a place."""
     told = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
     return urlsafe_b64encode(told + _check(told)).rstrip(b"=").decode()
 
 
 def place_in(cursor: str) -> Place:
-    """The place that a cursor leads behind. Raises: NotACursor."""
+    """The place of a cursor. Raises: NotACursor."""
     if not _CURSOR.fullmatch(cursor):
         raise NotACursor("Not a next_cursor of this feed")
     raw = urlsafe_b64decode(cursor + "==")
     told, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
     place = Place(int.from_bytes(told[:_POSITION_BYTES], "big"), UUID(bytes=told[_POSITION_BYTES:]))
-    # Each place has one spelling: the last of the 38 characters carries four unused bits, which must be zero.
+    # Each place has one spelling: the last of the 38 characters has four unused bits, which must be zero.
     if check != _check(told) or cursor_of(place) != cursor or place.position > LAST_POSITION:
         raise NotACursor("Not a next_cursor of this feed")
     return place
 
 
 async def keep_placing(services: Services) -> None:
-    """Give events their places for ever, through outages. Every process tries; a lock lets one at a time do it."""
+    """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
     is_well = True
     while True:
         await asyncio.sleep(PLACE_PAUSE)
@@ -107,7 +108,10 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give all waiting events places, unless another process is doing so; how many. Raises: StorageUnavailable."""
+    """Give all waiting events places, unless another process is doing so, and return how many.
+
+    Raises: StorageUnavailable.
+    """
     placed = 0
     while True:
         now = services.clock()
@@ -125,6 +129,6 @@ async def place_events(services: Services) -> int:
 
 
 def _check(told: bytes) -> bytes:
-    # A plain hash is enough: a made-up cursor shows nothing that the client may not read. The check only tells the
-    # feed's cursors from other text.
+    # A plain hash is enough, because a forged cursor reveals nothing that the client may not read. The check only
+    # distinguishes this feed's cursors from other text.
     return sha256(b"wxauth feed\0" + told).digest()[:_CHECK_BYTES]

@@ -1,4 +1,4 @@
-"""Requests for the feed, its answers, and an event as siblings see it."""
+"""Request and answer bodies of the feed, and the form in which siblings get events."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
 from pydantic_core import PydanticUseDefault
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.server.events.feed import Page, cursor_of, place_in
@@ -36,11 +36,11 @@ def _is_cursor(value: str) -> str:
 
 
 KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(TOLD_TO_SIBLINGS)})]
-"""A type that siblings are told of."""
+"""A type of event that siblings receive."""
 
 
 class FeedQuery(BaseModel):
-    """Which events to read. An empty parameter is an absent one."""
+    """Which events to read. An empty parameter counts as absent."""
 
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
         default=None,
@@ -60,12 +60,12 @@ class FeedQuery(BaseModel):
 
     @property
     def place(self) -> Place | None:
-        """The place behind which to read; None for the beginning."""
+        """The place to read after; None for the beginning."""
         return None if self.after is None else place_in(self.after)
 
 
 class SiblingsEventAnswer(TypedDict):
-    """An event. It contains only ids: look the user up for names and numbers."""
+    """An event. It contains only ids: look up the user for names and numbers."""
 
     id: Annotated[ShownEventId, Field(description="UUIDv7; the `webhook-id` too.")]
     type: Annotated[str, Field(examples=["user.merged"])]
@@ -79,7 +79,7 @@ class SiblingsEventAnswer(TypedDict):
 
 
 class FeedAnswer(TypedDict):
-    """Some events, the oldest first."""
+    """Some events, oldest first."""
 
     items: list[SiblingsEventAnswer]
     next_cursor: Annotated[
@@ -92,7 +92,7 @@ class FeedAnswer(TypedDict):
 
 
 def event_for_siblings(event: Mapping[str, Any]) -> SiblingsEventAnswer:
-    """A stored event in the form that siblings get, by feed and by webhook."""
+    """A stored event in the form that siblings get from the feed and from webhooks."""
     return {
         "id": event["id"],
         "type": event["type"],

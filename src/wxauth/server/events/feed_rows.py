@@ -1,21 +1,21 @@
-"""The feed as it is stored: how events get their places in it, and how it is read.
+"""The statements of the feed: how events get their places in it, and how it is read.
 
-Why a reader who follows the cursor is told of every event, once, at one place:
+Why a reader who follows the cursor gets every event exactly once:
 
-- A trigger adds a row to `events_unplaced` in the transaction that writes the event. So the row is there exactly if the
-  event has been committed, and two transactions that write events never wait for each other's row.
-- One transaction at a time gives places and deletes those rows: it holds an advisory lock until it is committed. Others
-  see a commit before its locks are free. So the transaction that gives places 8 and 9 sees that 7 has been given, and a
-  reader who sees 9 sees everything before 9: no place is filled later. If a transaction that gives places is rolled
-  back, the numbers have a gap, and its rows stay in `events_unplaced`.
-- An event that is committed late is found late. It gets a place behind the faster ones, never one that readers have
-  passed. Nobody waits for it: another open transaction, such as a backup's or a psql's, holds up nothing.
+- A trigger adds a row to `events_unplaced` in the transaction that writes the event. So that row exists exactly if the
+event has been committed, and two transactions that write events never wait for each other's row.
+- One transaction at a time assigns places and deletes those rows: it holds an advisory lock until it has committed. A
+commit becomes visible before its locks are released. So the transaction that assigns places 8 and 9 sees that 7 is
+taken, and a reader who sees 9 sees everything before it: no place is filled later. If such a transaction is rolled
+back, the numbers have a gap, and its rows stay in `events_unplaced`.
+- An event that commits late gets its place late: behind the faster ones, never one that readers have passed. Nobody
+waits for it: another open transaction, such as that of a backup or of psql, delays nothing.
 
-A place is stored with the event's type, so that reading one type does not pass all the others.
+A place is stored with the event's type, so that reading one type does not scan all the others.
 
-A person may change their profile as often as they like. The first change gets its place at once. Those that follow
-within a minute get none: `profile_changes` keeps what they changed. When the minute is over, one more event says all
-of it. The trail has every change, as it was made, and that event too.
+A person may change their profile any number of times. The first change gets its place at once. Changes within the next
+minute get none: `profile_changes` accumulates their fields, and after that minute one more event lists them all. The
+audit trail has every single change, and that event too.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import EventType
 
 PROFILE_PAUSE: Final = timedelta(minutes=1)
-"""How long after siblings were told of a changed profile the person's next changes are folded into one event."""
+"""After siblings got a profile change, further changes by the same person in this time are folded into one event."""
 
 _PROFILE: Final = ("nickname", "avatar_url")
 
 
 class FeedRow(TypedDict):
-    """An event as it is read, with its position."""
+    """An event of the feed, with its position."""
 
     position: int
     id: UUID
@@ -65,7 +65,7 @@ class _LastRow(TypedDict):
 
 
 class _PageRow(FeedRow):
-    """An event, if there is one, and what is the same in each row of the page."""
+    """An event, if any, and the columns that are the same in each row of a page."""
 
     is_known: bool
     last_position: int
@@ -77,8 +77,8 @@ _ARE_UNPLACED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_changes
     WHERE told_at <= :told_before) AS are_some
 """)
-# The first change of a profile gets a place, unless another one was told within the last minute. The others are noted.
-# So is a change whose id is behind that of the person's erasure, which waited for it: nobody is left to tell it of.
+# The first profile change gets a place, unless siblings got another one within the last minute. The others are noted.
+# So is a change whose id is greater than that of the person's erasure: it is never sent, because the user is gone.
 _PLACE: Final = Statement[_PlacedRow](f"""
 WITH taken AS (
     DELETE FROM events_unplaced
@@ -113,8 +113,8 @@ DELETE FROM profile_changes
  WHERE user_id IN (SELECT user_id FROM profile_changes WHERE told_at <= :told_before ORDER BY told_at LIMIT :limit)
 RETURNING event_id, fields
 """)
-# By whom and in which app is that of the newest change. If the person has been merged since, the event is the remaining
-# user's; if they have been erased, there is none.
+# Actor and app are those of the newest change. If the person has been merged since, the event is about the remaining
+# user; if they have been erased, there is no event.
 _TELL_CHANGES: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, data)
 SELECT told.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::text THEN users.id::text
@@ -135,7 +135,7 @@ _LAST: Final = Statement[_LastRow](_LAST_PART)
 
 
 def _page_part(places: str) -> str:
-    # A gap follows a place that no longer exists, or behind which events have been swept away. There is none if the
+    # A place has a gap behind it if it no longer exists, or if events behind it have been swept. There is no gap if the
     # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
 WITH last AS ({_LAST_PART}
@@ -158,7 +158,7 @@ SELECT known.is_known, last.position AS last_position, last.event_id AS last_id,
 _PAGE: Final = Statement[_PageRow](
     _page_part("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
 )
-# The first events of each type, by that type's part of the index.
+# The first events of each type, from that type's part of the index.
 _PAGE_OF_TYPES: Final = Statement[_PageRow](
     _page_part("""
     SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
@@ -177,11 +177,11 @@ class Place(NamedTuple):
 BEGINNING: Final = Place(0, UUID(int=0))
 """Before the first event."""
 LAST_POSITION: Final = 2**63 - 1
-"""The highest position that there can be."""
+"""The highest possible position."""
 
 
 class PlacedEvent(NamedTuple):
-    """An event that has its place in the feed."""
+    """An event with a place in the feed."""
 
     event_id: UUID
     type: str
@@ -189,24 +189,24 @@ class PlacedEvent(NamedTuple):
 
 
 class FeedPage(NamedTuple):
-    """Some events, and where the feed ended when they were read."""
+    """Some events, and the end of the feed at the time they were read."""
 
     items: Sequence[FeedRow]
     last: Place
 
 
 async def are_unplaced(database: Database, *, now: datetime) -> bool:
-    """Whether there are events without a place, or changes of profiles to tell. Raises: StorageUnavailable."""
+    """Whether there are events without a place, or folded profile changes to send. Raises: StorageUnavailable."""
     return bool(await database.value(_ARE_UNPLACED, told_before=now - PROFILE_PAUSE))
 
 
 async def may_place(transaction: Transaction) -> bool:
-    """Whether this transaction alone gives places, until it ends; otherwise another process is doing so."""
+    """Take the lock for assigning places, until the transaction ends. False if another process has it."""
     return bool(await transaction.value(_TRY_LOCK))
 
 
 async def tell_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
-    """Record an event for each person whose folded changes are due; how many people were looked at."""
+    """Record an event for each person whose folded changes are due, and return how many people were checked."""
     noted = await transaction.rows(_TAKE_CHANGES, told_before=now - PROFILE_PAUSE, limit=limit)
     folded = [row for row in noted if row["event_id"] is not None]
     if folded:
@@ -222,7 +222,7 @@ async def tell_folded_changes(transaction: Transaction, *, now: datetime, limit:
 
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give events their places in the order of their ids. The caller has asked `may_place`."""
+    """Assign places to events in the order of their ids. The caller holds the lock of `may_place`."""
     return [PlacedEvent(**row) for row in await transaction.rows(_PLACE, limit=limit)]
 
 
@@ -234,13 +234,13 @@ async def last_place(database: Database) -> Place:
 
 
 async def read_feed(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage | None:
-    """The events behind a place, or from the beginning; None if events are missing behind that place.
+    """The events after a place, or from the beginning; None if events after that place are missing.
 
     Args:
         database: Where the events are.
         after: The place that the reader has reached; None for the beginning.
         types: Stored names of types; empty for all types.
-        limit: How many events at most.
+        limit: Maximum number of events.
 
     Raises: StorageUnavailable.
     """

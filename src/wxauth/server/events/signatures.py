@@ -1,4 +1,4 @@
-"""How a webhook's messages are signed: Standard Webhooks 1.0.0, symmetric."""
+"""Signatures of webhook messages: Standard Webhooks 1.0.0, symmetric."""
 
 import hmac
 import secrets
@@ -12,17 +12,17 @@ _PREFIX: Final = "whsec_"
 
 
 def new_secret() -> bytes:
-    """A secret with which a webhook's messages are signed."""
+    """A secret to sign a webhook's messages with."""
     return secrets.token_bytes(SECRET_BYTES)
 
 
 def shown(secret: bytes) -> str:
-    """A secret in the form that the receiver's library takes."""
+    """A secret in the form that the receiver's library accepts."""
     return _PREFIX + b64encode(secret).decode()
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """The header of a message, with a signature by each of these keys."""
+    """The headers of a message, with one signature per key."""
     timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)

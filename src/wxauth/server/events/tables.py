@@ -41,9 +41,9 @@ class FeedPlace(SQLModel, table=True):
 
 
 class ProfileChange(SQLModel, table=True):
-    """When siblings were last told that a person's profile has changed, and what has changed since.
+    """When siblings last got a person's profile change, and what has changed since.
 
-    Only the transaction that gives places writes here, so that no login and no other change waits.
+    Only the transaction that assigns places writes here, so that no login or profile change waits.
     """
 
     __tablename__ = "profile_changes"
@@ -55,13 +55,13 @@ class ProfileChange(SQLModel, table=True):
     user_id: UUID = Field(primary_key=True)
     told_at: datetime = Field(sa_type=TIME)
     event_id: UUID | None
-    """The newest event that siblings have not been told of."""
+    """The newest event that siblings have not got yet."""
     fields: list[str] = Field(sa_type=ARRAY(Text))
-    """What has changed since `told_at`."""
+    """The fields changed since `told_at`."""
 
 
 class SweptPlace(SQLModel, table=True):
-    """The last place whose event has been swept away. Before the first sweep there is no row."""
+    """The last place whose event has been swept. Before the first sweep there is no row."""
 
     __tablename__ = "feed_swept"
     __table_args__ = (CheckConstraint("is_only", name="is_only"),)
@@ -73,8 +73,8 @@ class SweptPlace(SQLModel, table=True):
 
 after_create(
     Event,
-    # A trigger, so that no statement that records an event can forget the feed. A WHEN with these types would be read
-    # anew from its stored form for each statement, which cost a first login 4 %.
+    # A trigger, so that no statement that records an event can omit the feed. A WHEN with these types would be parsed
+    # from its stored form for each statement, which cost a first login 4 %.
     """
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -117,7 +117,7 @@ after_create(
 
 
 class Webhook(SQLModel, table=True):
-    """A webhook: the address to which a sibling's events are sent."""
+    """A webhook: the URL to which a sibling's events are sent."""
 
     __tablename__ = "webhooks"
     __table_args__ = (
@@ -127,16 +127,16 @@ class Webhook(SQLModel, table=True):
     )
 
     id: UUID = Field(primary_key=True)
-    """Names this webhook for ever, even if a later one gets the same name."""
+    """Identifies this webhook forever, even if a later one gets the same name."""
     name: str = Field(sa_type=Text)
     url: str = Field(sa_type=Text)
     types: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
     """The types to send; empty for all types."""
     is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
     secret: bytes = Field(sa_type=BYTEA)
-    """The secret that signs, sealed."""
+    """The signing secret, sealed."""
     former_secret: bytes | None = Field(sa_type=BYTEA)
-    """The former secret, which signs too until `former_secret_until`, sealed."""
+    """The former secret, sealed. It also signs until `former_secret_until`."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
     created_at: datetime = Field(sa_type=TIME)
     delivered_at: datetime | None = Field(sa_type=TIME)
@@ -144,7 +144,7 @@ class Webhook(SQLModel, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """An event for a webhook. It refers to neither, so that removing a webhook with a million deliveries is quick."""
+    """An event for a webhook. It has no foreign keys, so that removing a webhook with a million deliveries is quick."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -170,9 +170,9 @@ class Delivery(SQLModel, table=True):
     webhook_id: UUID = Field(primary_key=True)
     event_id: UUID = Field(primary_key=True)
     id: UUID
-    """UUIDv7, in the order in which events got their places."""
+    """UUIDv7, in the order in which the events got their places."""
     type: str = Field(sa_type=Text)
-    """The shown name of the event's type."""
+    """The public name of the event's type."""
     state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     is_taken: bool = Field(sa_column_kwargs={"server_default": text("false")})

@@ -1,4 +1,4 @@
-"""Which addresses a webhook may lead to, so that no URL makes this service reach what only this machine can."""
+"""Which addresses a webhook may have, so that no URL reaches services that only this machine can reach."""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
@@ -37,10 +37,10 @@ Address = IPv4Address | IPv6Address
 
 
 def is_refused(address: str, scheme: Scheme) -> bool:
-    """Whether nothing may be sent there.
+    """Whether sending to this address is forbidden.
 
     Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
-    are allowed. An IPv4 address inside an IPv6 one is judged as the IPv4 address.
+    are allowed. An IPv4 address embedded in an IPv6 address is judged as the IPv4 address.
     """
     given = ip_address(address.partition("%")[0])
     judged = _held_in(given)

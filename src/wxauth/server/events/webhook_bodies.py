@@ -1,4 +1,4 @@
-"""Requests and answers about webhooks and deliveries."""
+"""Request and answer bodies for webhooks and deliveries."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.clients.client import CLIENT_NAME
 from wxauth.server.events.delivering import Answer
@@ -114,7 +114,7 @@ class DeliveryAnswer(TypedDict):
 
 
 class DeliveriesAnswer(TypedDict):
-    """Some deliveries, the newest first."""
+    """Some deliveries, newest first."""
 
     items: list[DeliveryAnswer]
     next_cursor: NextCursor
@@ -148,7 +148,7 @@ def webhooks_answer(webhooks: Sequence[WebhookRow]) -> WebhooksAnswer:
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:
-    """The outcome of a test: a status, or why there is none."""
+    """The outcome of a test: a status, or the reason why there is none."""
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}

@@ -1,4 +1,4 @@
-"""Resolves the names of webhooks' hosts in threads."""
+"""Resolves the host names of webhooks in threads."""
 
 import asyncio
 import socket
@@ -10,23 +10,23 @@ from typing import Final
 PATIENCE: Final = 5.0
 """Seconds that a caller waits for a name."""
 AT_ONCE: Final = 32
-"""How many names are resolved at once. Further ones wait until the system has found or given up another."""
+"""How many names are resolved at once. Others wait until the system has resolved or given up one of these."""
 
 LookUp = Callable[[str], Sequence[str]]
-"""Gives the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
+"""Returns the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
 
 
 def addresses_of(host: str) -> Sequence[str]:
-    """The addresses of a name, or of any spelling of an address. Raises: OSError, UnicodeError."""
+    """The addresses of a name, or of an address in any spelling. Raises: OSError, UnicodeError."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
 class Names:
     """Resolves names, each in a thread of its own.
 
-    uvloop's own resolver looks up only two names at once for the whole process. Two webhooks whose name servers do not
-    answer would hold up every webhook, and calls to WeChat. Here, such a name holds one thread until the system gives
-    up, however many callers ask for the name. No thread holds up the end of the process.
+    uvloop's own resolver looks up only two names at once in the whole process, so two webhooks with dead name servers
+    would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives up, no
+    matter how many callers ask for it. The threads do not delay the end of the process.
 
     Args:
         look_up: Asks the system.
@@ -40,7 +40,7 @@ class Names:
         self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
 
     async def resolve(self, host: str) -> Sequence[str]:
-        """The addresses of a name or an address. Raises: OSError, TimeoutError being one; UnicodeError."""
+        """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
         lookup = self._under_way.get(host)
         if lookup is None:
             lookup = self._under_way[host] = asyncio.create_task(self._found(host), name=f"name {host}")
@@ -63,7 +63,7 @@ class Names:
             failure = exc
 
         def tell() -> None:
-            if found.done():  # cancelled: the service has ended
+            if found.done():  # cancelled, because the service has ended
                 return
             if failure is None:
                 found.set_result(addresses)
@@ -76,4 +76,4 @@ class Names:
     def _forget(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
         del self._under_way[host]
         if not done.cancelled():
-            done.exception()  # asyncio complains of an exception that nobody has retrieved
+            done.exception()  # else asyncio logs an exception that nobody has retrieved

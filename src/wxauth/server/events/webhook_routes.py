@@ -1,4 +1,4 @@
-"""`/v1/admin/webhooks`: the addresses to which siblings' events are sent."""
+"""`/v1/admin/webhooks`: the webhooks that receive siblings' events."""
 
 import re
 from typing import Annotated, Final
@@ -40,7 +40,7 @@ def _possible_name(name: str) -> str:
 
 
 WebhookName = Annotated[str, AfterValidator(_possible_name)]
-"""The name in the path. One that no webhook can have is not found."""
+"""The name in the path. A name that no webhook can have is answered with 404."""
 
 router = Router("admin")
 

@@ -1,4 +1,4 @@
-"""Webhooks as they are stored, and their deliveries."""
+"""The statements for webhooks and their deliveries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _COLUMNS: Final = "id, name, url, types, is_enabled, secret, former_secret, form
 
 
 class WebhookRow(TypedDict):
-    """A webhook as it is stored."""
+    """A webhook."""
 
     id: UUID
     name: str
@@ -56,7 +56,7 @@ class TakenDelivery(TypedDict):
     former_secret: bytes | None
     former_secret_until: datetime | None
     id: UUID | None
-    """The event's, as all that follows; None if the event has been swept away."""
+    """The event's id; like the event's other fields, None if the event has been swept."""
     type: str
     at: datetime
     user_id: UUID | None
@@ -66,7 +66,7 @@ class TakenDelivery(TypedDict):
 
 
 class SealedWebhook(TypedDict):
-    """A webhook's secrets, as they are sealed."""
+    """A webhook's sealed secrets."""
 
     id: UUID
     secret: bytes
@@ -74,7 +74,7 @@ class SealedWebhook(TypedDict):
 
 
 class WantedTypes(TypedDict):
-    """Of which types a webhook is sent events; empty for all."""
+    """The types of events that a webhook gets; empty for all."""
 
     id: UUID
     types: list[str]
@@ -109,13 +109,13 @@ UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
  WHERE name = :name
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
-# There is one former secret at most: the present one replaces it.
+# There is at most one former secret: the current one replaces it.
 _RENEW: Final = Statement[WebhookRow](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
 _REMOVE: Final = Statement[UUID]("DELETE FROM webhooks WHERE name = :name RETURNING id")
-# Of several answers 410 at once, only the first disables the webhook and is recorded.
+# If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
 _DISABLE: Final = Statement[str]("UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled RETURNING name")
 
 _WHICH_WANT: Final = Statement[WantedTypes]("SELECT id, types FROM webhooks WHERE is_enabled")
@@ -133,7 +133,7 @@ SELECT id, webhook_id, event_id, type,
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
        AS new (id, webhook_id, event_id, type)"""
 _QUEUE: Final = Statement[Nothing](f"{_QUEUED_PART} ON CONFLICT DO NOTHING")
-# Queue events again. A delivery that a process holds right now is left alone: that process delivers it.
+# Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_QUEUED_PART}
 ON CONFLICT (webhook_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
@@ -141,8 +141,8 @@ ON CONFLICT (webhook_id, event_id) DO UPDATE
  WHERE NOT (deliveries.is_taken AND deliveries.next_at > :now)
 """)  # noqa: S608 - put together from constants
 _PLACED_EVENT: Final = Statement[_PlacedRow]("SELECT position, event_id, type FROM feed WHERE event_id = :event_id")
-# From the newest to the oldest. Every event's time is compared, because places are only nearly in the order of time: an
-# event gets its place after its commit. No transaction lasts a day, so behind an older event none is wanted.
+# From the newest to the oldest. Every event's time is compared, because places are only roughly in the order of time:
+# an event gets its place after its commit. No transaction lasts a day, so the search ends at an event a day older.
 _PLACED_SINCE: Final = Statement[_PlacedSince]("""
 SELECT f.position, f.event_id, f.type, e.at >= :since AS is_wanted, e.at < :since - interval '1 day' AS is_end
   FROM (SELECT position, event_id, type FROM feed WHERE position < :before ORDER BY position DESC LIMIT :size) f
@@ -150,8 +150,8 @@ SELECT f.position, f.event_id, f.type, e.at >= :since AS is_wanted, e.at < :sinc
  ORDER BY f.position DESC
 """)
 
-# The order makes PostgreSQL use the index, whatever it estimates. EXISTS would read all that are due, and a limit
-# without an order the table.
+# ORDER BY makes PostgreSQL use the index regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
+# without ORDER BY the whole table.
 _DUE: Final = Statement[_DueWebhook]("""
 SELECT w.id, priority
   FROM webhooks w CROSS JOIN generate_series(0, 3) AS priority CROSS JOIN LATERAL (
@@ -161,8 +161,8 @@ SELECT w.id, priority
  WHERE is_enabled
  ORDER BY priority
 """)
-# A delivery goes to one process: rows that another process has locked are skipped, and a delivery that it has taken is
-# not due before its lease ends.
+# A delivery goes to one process: rows locked by another process are skipped, and a delivery that was taken is not due
+# before its lease ends.
 _TAKE: Final = Statement[TakenDelivery]("""
 WITH due AS (
     SELECT webhook_id, event_id FROM deliveries
@@ -179,7 +179,7 @@ SELECT t.webhook_id, t.event_id, t.attempts, w.name, w.url, w.secret, w.former_s
        e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
   FROM taken t JOIN webhooks w ON w.id = t.webhook_id LEFT JOIN events e ON e.id = t.event_id
 """)
-# `attempts` differs if the lease was over and another process has taken the delivery since: then nothing is stored.
+# `attempts` differs if the lease has expired and another process has taken the delivery: then nothing is stored.
 _SETTLE: Final = Statement[Nothing]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_taken = false
@@ -198,7 +198,7 @@ SELECT d.* FROM unnest(:states::text[]) AS wanted CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-# The oldest deliveries of each webhook and state, by the index. Of a removed webhook all of them go.
+# The oldest deliveries of each webhook and state, by the index. For a removed webhook, all of them.
 _SWEEP: Final = Statement[Nothing]("""
 WITH RECURSIVE known (webhook_id) AS (
     (SELECT webhook_id FROM deliveries ORDER BY webhook_id LIMIT 1)
@@ -224,7 +224,7 @@ SELECT id, secret, former_secret FROM webhooks
  WHERE substring(secret FOR octet_length(:prefix::bytea)) <> :prefix
     OR substring(former_secret FOR octet_length(:prefix::bytea)) <> :prefix
 """)
-# Changes nothing if the secrets are no longer those that were read: somebody has renewed them.
+# Changes nothing if somebody has renewed the secrets since they were read.
 _RESEAL: Final = Statement[UUID]("""
 UPDATE webhooks SET secret = :secret_anew, former_secret = :former_secret_anew
  WHERE id = :id AND secret = :secret AND former_secret IS NOT DISTINCT FROM :former_secret
@@ -241,15 +241,15 @@ class State(StrEnum):
 
 
 class Priority(IntEnum):
-    """The order of deliveries. Those of one priority have places of their own, and wait for no other.
+    """The order of deliveries. Each priority has its own limits, and waits for no other.
 
-    So what one person can repeat delays nothing that is above it.
+    So the events that a person can cause repeatedly never delay those of higher priority.
     """
 
     BAN = 0
-    """Bans, and the sessions that a ban or an administrator has ended. Nobody can cause these for themselves."""
+    """Bans, and sessions ended by a ban or an administrator. Nobody can cause these for themselves."""
     ERASURE = 1
-    """Erasures, merges, splits. A person may erase themselves and come back, as often as WeChat lets them log in."""
+    """Erasures, merges, splits. A person may erase themselves and return as often as WeChat allows them to log in."""
     SESSION = 2
     """Other ends of sessions. A person may log in and out all day."""
     ORDINARY = 3
@@ -257,7 +257,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The outcome of a try."""
+    """The outcome of an attempt."""
 
     state: State
     status: int | None = None
@@ -306,7 +306,7 @@ async def change_webhook(
     by: Actor,
     now: datetime,
 ) -> WebhookRow | None:
-    """Change a webhook's given fields; None if there is no such webhook. Raises: StorageUnavailable."""
+    """Change the given fields of a webhook; None if there is no such webhook. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         wanted = None if types is None else list(types)
         changed: WebhookRow | None = await transaction.row(
@@ -320,7 +320,7 @@ async def change_webhook(
 async def renew_secret(
     database: Database, webhook: WebhookRow, secret: bytes, *, former_until: datetime, by: Actor, now: datetime
 ) -> WebhookRow | None:
-    """Give a webhook another secret; None if the webhook is gone. Raises: StorageUnavailable."""
+    """Replace a webhook's secret; None if the webhook is gone. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         renewed: WebhookRow | None = await transaction.row(
             _RENEW, id=webhook["id"], secret=secret, former_until=former_until
@@ -332,7 +332,7 @@ async def renew_secret(
 
 
 async def remove_webhook(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Remove a webhook; whether there was one. Its deliveries are swept away later.
+    """Remove a webhook. False if there is none of this name. Its deliveries are deleted later.
 
     Raises: StorageUnavailable.
     """
@@ -344,7 +344,7 @@ async def remove_webhook(database: Database, name: str, *, by: Actor, now: datet
 
 
 async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime) -> bool:
-    """Disable a webhook that has answered 410 (Gone); whether it was enabled.
+    """Disable a webhook that has answered 410 (Gone). False if it was not enabled.
 
     Raises: StorageUnavailable.
     """
@@ -357,12 +357,12 @@ async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime
 
 
 def is_wanted(event: PlacedEvent, *, by: WantedTypes) -> bool:
-    """Whether a webhook is sent events of this type."""
+    """Whether a webhook gets events of this type."""
     return not by["types"] or event.type in by["types"]
 
 
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
-    """Queue the deliveries of events that are just given their places; how many deliveries."""
+    """Queue the deliveries of events that have just got their places, and return how many."""
     webhooks = await transaction.rows(_WHICH_WANT) if events else ()
     wanted = [(webhook["id"], event) for event in events for webhook in webhooks if is_wanted(event, by=webhook)]
     return await _queue(transaction, _QUEUE, wanted, now=now) if wanted else 0
@@ -371,12 +371,12 @@ async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEven
 async def queue_again(
     transaction: Transaction, webhook_id: UUID, events: Sequence[PlacedEvent], *, now: datetime
 ) -> int:
-    """Queue events once more for one webhook; how many, without those that are just being delivered."""
+    """Queue events again for one webhook, and return how many. Deliveries in progress are left out."""
     return await _queue(transaction, _QUEUE_AGAIN, [(webhook_id, event) for event in events], now=now)
 
 
 async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
-    """An event that siblings are told of. Raises: StorageUnavailable."""
+    """An event in the feed. Raises: StorageUnavailable."""
     row = await database.row(_PLACED_EVENT, event_id=event_id)
     return None if row is None else PlacedEvent(row["event_id"], row["type"])
 
@@ -384,7 +384,9 @@ async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None
 async def placed_since(
     database: Database, since: datetime, *, before: int, size: int
 ) -> tuple[Sequence[PlacedEvent], int | None]:
-    """Look at `size` events before a position: those since a time, and the position before which there may be more.
+    """Among the `size` events before a position, those since a time, and the position before which to continue.
+
+    That position is None if there are no more.
 
     Raises: StorageUnavailable.
     """
@@ -394,14 +396,14 @@ async def placed_since(
 
 
 async def due_webhooks(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
-    """The enabled webhooks with a delivery due, for each priority that one has. Raises: StorageUnavailable."""
+    """The enabled webhooks with due deliveries, once for each priority. Raises: StorageUnavailable."""
     return [(row["id"], Priority(row["priority"])) for row in await database.rows(_DUE, now=now)]
 
 
 async def take_delivery(
     database: Database, webhook_id: UUID, priority: Priority, *, now: datetime, until: datetime
 ) -> TakenDelivery | None:
-    """Take a webhook's next due delivery of a priority, with webhook and event, for this process alone until that time.
+    """Take a webhook's next due delivery of a priority, for this process alone until that time.
 
     Raises: StorageUnavailable.
     """
@@ -411,7 +413,7 @@ async def take_delivery(
 async def settle_delivery(
     database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: Outcome, now: datetime
 ) -> None:
-    """Store the outcome of a try. Raises: StorageUnavailable."""
+    """Store the outcome of an attempt. Raises: StorageUnavailable."""
     await database.run(
         _SETTLE,
         webhook_id=webhook_id,
@@ -433,13 +435,16 @@ async def list_deliveries(
 
 
 async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
-    """Delete some settled before that time, or of removed webhooks; how many. Raises: StorageUnavailable."""
+    """Delete some deliveries settled before a time, or of removed webhooks, and return how many.
+
+    Raises: StorageUnavailable.
+    """
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, before=before, size=size)
 
 
 async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[SealedWebhook]:
-    """Webhooks with a secret that does not begin with the prefix: `id`, `secret`, `former_secret`.
+    """Webhooks with a sealed secret that does not begin with the prefix.
 
     Raises: StorageUnavailable.
     """
@@ -447,7 +452,10 @@ async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[Sea
 
 
 async def replace_secrets(database: Database, webhook: SealedWebhook, secret: bytes, former: bytes | None) -> bool:
-    """Replace a webhook's secrets if they are still those that were read; whether. Raises: StorageUnavailable."""
+    """Replace a webhook's sealed secrets, unless they have changed since. Returns whether they were replaced.
+
+    Raises: StorageUnavailable.
+    """
     replaced = await database.value(
         _RESEAL,
         id=webhook["id"],

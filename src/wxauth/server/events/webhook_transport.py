@@ -1,4 +1,4 @@
-"""httpx requests to other people's servers, which connect only to addresses that were checked."""
+"""httpx transport to other people's servers, which connects only to checked addresses."""
 
 import asyncio
 import ssl
@@ -12,33 +12,33 @@ import httpx
 from wxauth.server.events.webhook_addresses import Scheme, is_refused
 
 MAX_ANSWER: Final = 4096
-"""How many bytes of an answer's body are read. The connection of a longer answer is not used again."""
+"""Bytes of a response body that are read. A connection with a longer response is not reused."""
 ANSWER_PATIENCE: Final = 1.0
 """Seconds for reading the body. Only the status matters."""
 CONNECT_PATIENCE: Final = 8.0
 KEEPALIVE: Final = 4.0
-"""Seconds. Many servers close an idle connection after five; a request on a closed one would count as a failure."""
+"""Seconds. Many servers close an idle connection after five, and a request on a closed one would count as failed."""
 MAX_IDLE: Final = 64
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""The addresses of a name. Raises: OSError, UnicodeError."""
+"""Returns the addresses of a name. Raises: OSError, UnicodeError."""
 
 
 class _Refused(httpcore.ConnectError):
-    """A refusal in our own words, which may be shown."""
+    """A connection error with our own text, which may be shown."""
 
 
 class WebhookTransport(httpx.AsyncBaseTransport):
-    """Sends to the host that the request's URL names, unless its address is refused.
+    """Sends to the host of the request's URL, unless its address is refused.
 
-    Names are resolved here, and connections go to an address that was checked. So neither a name that resolved to
-    something else before nor an unusual spelling of an address gets around the check. Redirects are not followed, and
-    proxies of the environment are not used. An answer has a status and `Retry-After`, and nothing else.
+    Names are resolved here, and connections go to the address that was checked. So neither a name that resolves
+    differently the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and
+    proxies from the environment are not used. A response contains only the status and `Retry-After`.
 
-    Raises: httpx.TransportError with a few words that may be shown: they hold no text of the other side.
+    Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
 
     Args:
-        resolve: Finds the addresses of a name.
+        resolve: Returns the addresses of a name.
         tls: The certificates to trust. By default, those of this machine.
     """
 
@@ -48,7 +48,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
         self._pools: dict[Scheme, httpcore.AsyncConnectionPool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and read the status. To close the answer reads the beginning of its body."""
+        """Send a request, and read the status. Closing the response reads the beginning of its body."""
         scheme: Scheme = "https" if request.url.scheme == "https" else "http"
         url = request.url
         asked = httpcore.Request(
@@ -65,7 +65,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
             return httpx.Response(answer.status, headers=headers, stream=_Body(answer))
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, OSError) as exc:
             failure = _named(exc)
-        raise failure  # outside the `except`: the other side's text must not even be this error's context
+        raise failure  # outside the `except`, so that the other side's text is not even this error's context
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -77,7 +77,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
         if scheme not in self._pools:
             self._pools[scheme] = httpcore.AsyncConnectionPool(
                 ssl_context=self._https() if scheme == "https" else None,
-                max_connections=None,  # Deliveries limits how many are sent at once
+                max_connections=None,  # Deliveries limits how many messages are sent at once
                 max_keepalive_connections=MAX_IDLE,
                 keepalive_expiry=KEEPALIVE,
                 network_backend=_Checked(scheme, self._resolve),
@@ -85,11 +85,11 @@ class WebhookTransport(httpx.AsyncBaseTransport):
         return self._pools[scheme]
 
     def _https(self) -> ssl.SSLContext:
-        return self._tls or ssl.create_default_context()  # takes 17 ms, and plain HTTP does not need it
+        return self._tls or ssl.create_default_context()  # takes 17 ms, which plain HTTP need not pay
 
 
 class _Checked(httpcore.AsyncNetworkBackend):
-    """Opens connections to addresses that were checked, never to names."""
+    """Opens connections to checked addresses, never to names."""
 
     def __init__(self, scheme: Scheme, resolve: Resolve) -> None:
         self._scheme = scheme
@@ -104,7 +104,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first address that is allowed and answers."""
+        """A connection to the first address that is allowed and accepts it."""
         try:
             found = await self._resolve(host)
         except TimeoutError:
@@ -126,13 +126,13 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a receiver's answer, which is read at most in part and never shown."""
+    """A response body, of which only the beginning is read, and nothing is shown."""
 
     def __init__(self, answer: httpcore.Response) -> None:
         self._answer = answer
 
     async def aclose(self) -> None:
-        """Read to the end of a short answer, so that its connection can be used again."""
+        """Read to the end of a short response, so that its connection can be reused."""
         read = 0
         try:
             with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):

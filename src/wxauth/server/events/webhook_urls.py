@@ -1,4 +1,4 @@
-"""Which URLs a webhook may have, as far as that is known before anything is sent."""
+"""Which URLs a webhook may have, as far as that can be checked before sending."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,13 +14,13 @@ _LAST_PORT: Final = 65535
 
 
 class RefusedUrl(ValueError):
-    """Nothing may be sent to this URL."""
+    """This URL is not allowed for a webhook."""
 
 
 async def check_url(text: str, *, names: Names) -> None:
     """Check a webhook's URL: https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now. The address is checked again at each connection.
+    An https URL is accepted even if its name does not resolve now. The address is checked again on each connection.
 
     Raises: RefusedUrl.
     """
@@ -28,7 +28,7 @@ async def check_url(text: str, *, names: Names) -> None:
         raise RefusedUrl(f"Must be a URL of at most {MAX_URL} characters")
     try:
         url = httpx.URL(text)
-        host = url.host  # decoded here: it may be no good xn--
+        host = url.host  # decodes an xn-- label, which may be malformed
     except (httpx.InvalidURL, ValueError):
         raise RefusedUrl("Must be a URL") from None
     if url.scheme not in ("http", "https") or not host:
@@ -41,7 +41,7 @@ async def check_url(text: str, *, names: Names) -> None:
         raise RefusedUrl("Must be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     try:
-        # An address with a final dot is that address to browsers and to some resolvers; ours may find nothing.
+        # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
         addresses = await names.resolve(url.raw_host.decode().removesuffix("."))
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()

@@ -1,4 +1,4 @@
-"""What administrators, and operators by command, do with webhooks."""
+"""Webhook management, for administrators and for the command line."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -20,17 +20,17 @@ from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""How long a former secret signs too: a sibling's replicas get the new one by one."""
+"""How long a former secret also signs, because a sibling's replicas get the new one one by one."""
 TEST_TYPE: Final = "webhook.test"
 
 PAGE_SIZE: Final = 5000
-"""How many events one transaction of a replay looks at."""
+"""How many events one transaction of a replay examines."""
 
 log = get_logger()
 
 
 class WithSecret(NamedTuple):
-    """A webhook with its secret, which is shown only this once."""
+    """A webhook with its secret, which is shown only once."""
 
     webhook: WebhookRow
     secret: str
@@ -40,7 +40,7 @@ class WithSecret(NamedTuple):
 
 
 async def add_webhook(services: Services, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
-    """Add a webhook, and return its secret this once. It is stored sealed.
+    """Add a webhook, and return it with its secret, which is stored sealed and cannot be read again.
 
     Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
     """
@@ -79,12 +79,12 @@ async def change_webhook(
     is_enabled: bool | None = None,
     by: Actor,
 ) -> WebhookRow:
-    """Change a webhook's given fields. A webhook that is enabled gets the events that have waited for it.
+    """Change the given fields of a webhook. An enabled webhook gets the events that were waiting for it.
 
     Raises: NotFound; InvalidRequest, if the URL is refused; StorageUnavailable.
     """
     if url is not None:
-        await read_webhook(services, name)  # first: an unknown webhook is reported before a wrong URL
+        await read_webhook(services, name)  # first, so that an unknown webhook is reported before a wrong URL
         await _check(services, url)
     changed = await rows.change_webhook(
         services.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=services.clock()
@@ -97,14 +97,14 @@ async def change_webhook(
 
 
 async def remove_webhook(services: Services, name: str, *, by: Actor) -> None:
-    """Remove a webhook, which gets nothing any more. Raises: NotFound, StorageUnavailable."""
+    """Remove a webhook. It gets no more events. Raises: NotFound, StorageUnavailable."""
     if not await rows.remove_webhook(services.database, name, by=by, now=services.clock()):
         raise _no_such_webhook()
     log.info("webhook_removed", webhook=name, actor=by.name)
 
 
 async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecret:
-    """Give a webhook another secret. The former one signs too for a day, and there is one former secret at most.
+    """Replace a webhook's secret. The former one also signs for a day. There is at most one former secret.
 
     Raises: NotFound, StorageUnavailable.
     """
@@ -122,7 +122,7 @@ async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecre
 
 
 async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
-    """Send a test message, even to a disabled webhook; its outcome.
+    """Send a test message, even to a disabled webhook, and return its outcome.
 
     Raises: NotFound, StorageUnavailable.
     """
@@ -158,7 +158,7 @@ async def replay(
     since: datetime | None = None,
     page_size: int = PAGE_SIZE,
 ) -> int:
-    """Deliver one event once more, or all events since a time, if the webhook takes their types; how many.
+    """Deliver one event again, or all events since a time, if the webhook gets their types. Returns how many.
 
     Raises: NotFound, if there is no such webhook or event; StorageUnavailable.
     """
