@@ -1,1 +1,1 @@
-"""PostgreSQL and a simulated WeChat for a laptop. Production uses none of it."""
+"""PostgreSQL and a simulated WeChat for a laptop. Production uses neither."""

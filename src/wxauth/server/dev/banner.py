@@ -14,7 +14,7 @@ from wxauth.server.core.settings import Settings
 
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
 _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""Addresses for documentation (RFC 5737, RFC 3849), which nobody has."""
+"""Addresses for documentation (RFC 5737, RFC 3849), which belong to nobody."""
 
 _SIMULATED: Final = Title(
     """
@@ -188,7 +188,7 @@ def welcome(
         settings: The settings of the service.
         simulated_url: The URL of the simulated WeChat; None for the real WeChat.
         site_url: The URL of the example site.
-        findings: The results of asking the real WeChat.
+        findings: The results of the checks at the real WeChat.
         home: Where the data is kept.
         language: The language of the text.
     """
@@ -219,13 +219,13 @@ def welcome(
 
 
 def _address_in_network(host: str) -> str:
-    """This machine's address for others in the network; empty if the service listens on one address, or offline."""
+    """This machine's address in its network; empty if the service listens on one address only, or if offline."""
     if host not in _EVERYWHERE:
         return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as way_out:
         try:
-            way_out.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing: the system only chooses the route
+            way_out.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing, only makes the system choose the route
         except OSError:
             return ""
         address: str = way_out.getsockname()[0]

@@ -1,4 +1,4 @@
-"""`.wxauth/wxauth`: every command of wxauth, with the settings and the database of the `wxauth dev` that runs."""
+"""`.wxauth/wxauth`: the wxauth command line with the settings and the database of the running `wxauth dev`."""
 
 import json
 import os
@@ -26,17 +26,18 @@ exec {python} -m wxauth "$@"
 
 @contextmanager
 def command_beside(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Keep the command there for its owner alone. It has what the environment sets now, and before that `settings`.
+    """Keep the command there, for its owner only, while the block runs.
 
-    Other settings in the caller's environment count for nothing: the command is for this service and its database. If
-    dev is killed, the command stays, and removes itself when it is next run.
+    It uses `settings`, overridden by dev's own environment. Other settings in its caller's environment are ignored,
+    because the command is for this service and its database. If dev is killed, the command stays, and removes itself
+    when it is next run.
     """
     given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
     given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
     told = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
     lines = "\n".join(_line(name, value) for name, value in told.items())
     path = home / "wxauth"
-    path.unlink(missing_ok=True)  # of one that was killed
+    path.unlink(missing_ok=True)  # left by a killed run
     own_app.keep(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
     path.chmod(0o700)
     try:

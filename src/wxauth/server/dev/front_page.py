@@ -1,4 +1,4 @@
-"""Stands before the service under `wxauth dev`: redirects `/`, and refuses pages of rebound names."""
+"""Middleware of `wxauth dev`: redirects `/`, and refuses pages that reach the service by a rebound name."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class FrontPage:
-    """Redirects `/` to a page, and leaves everything else to the service."""
+    """Redirects `/` to a page, and passes everything else to the service."""
 
     def __init__(self, app: ASGIApp, page: URL) -> None:
         self._app = app
@@ -22,14 +22,14 @@ class FrontPage:
 
 
 class OwnNamesOnly:
-    """Refuses web pages of another name that leads to this machine, as a stranger's may (DNS rebinding).
+    """Refuses web pages that reach this machine by another name (DNS rebinding).
 
-    Such a page counts as the service's own, and could log in as anybody whom the simulated WeChat knows. Programs
-    send no Origin, and are let in by any name.
+    Such a page would have the service's own origin, and could log in as anybody in the simulated WeChat. Programs send
+    no Origin, and may use any name.
 
     Args:
         app: The service.
-        names: The names that it has, beside localhost and every address.
+        names: The allowed names, in addition to localhost and every address.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str | None]) -> None:
@@ -42,7 +42,8 @@ class OwnNamesOnly:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host = headers.get("host", "")
-            # Without a referrer, a browser sends the form of a page to the page's own server with the origin "null".
+            # With `Referrer-Policy: no-referrer`, a browser posts a page's form to its own server with the origin
+            # "null".
             is_of_a_page = headers.get("origin") in (f"http://{host}", f"https://{host}", "null")
             if is_of_a_page and not self._is_own(URL(f"http://{host}").hostname):
                 app = PlainTextResponse("Another name than WXAUTH_ISSUER's leads here.\n", status_code=403)

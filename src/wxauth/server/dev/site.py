@@ -1,7 +1,7 @@
-"""A small website that logs people in by scan. It has all that a real site needs, with Authlib's client.
+"""A small website that logs people in by scan. It is complete, using Authlib's client.
 
-In production, a site has its own secret (`wxauth clients add NAME --redirect-uri https://…/callback`), and keeps no
-id_token in a cookie that the browser can read.
+A production site differs in two ways: it has its own secret (`wxauth clients add NAME --redirect-uri
+https://…/callback`), and keeps no id_token in a cookie that the browser can read.
 """
 
 import warnings
@@ -41,7 +41,7 @@ _PAGE: Final = """<!doctype html>
 
 def create_site(issuer: str, *, url: str, cookie_secret: str) -> Starlette:
     """The website as an ASGI app, for this URL. Raises: ModuleNotFoundError, without Authlib."""
-    with warnings.catch_warnings(record=True):  # Authlib warns of changes in its next version
+    with warnings.catch_warnings(record=True):  # Authlib warns about changes in its next version
         from authlib.integrations.starlette_client import OAuth, OAuthError
 
     oauth = OAuth()

@@ -109,8 +109,8 @@ HINTS: Final = {
         "alice (phone-13800138000 for the phone button), or start 'wxauth dev' with WXAUTH_APP_ID"
     )
 }
-"""By errcode of the simulated WeChat, what the developer should know. It is added to `detail`."""
+"""Hints for the developer by errcode of the simulated WeChat, appended to `detail`."""
 UNKNOWN_APP_HINT: Final = (
     "this WeChat is simulated, and has apps of its own: for your mini-program start 'wxauth dev' with WXAUTH_APP_ID"
 )
-"""The same for a developer whose app is unknown."""
+"""The hint for an unknown app."""

@@ -1,4 +1,4 @@
-"""The access tokens of one app, as `stable_token` hands them out."""
+"""The access tokens of one app, as returned by `stable_token`."""
 
 import secrets
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from wxauth.server.dev.wechat.refusals import Refusal
 LIFETIME: Final = 7200.0
 """Seconds."""
 OVERLAP: Final = 300.0
-"""Seconds. That long before a token's end there is another one, and both are good."""
+"""Seconds before a token's end at which the next one is issued. Both are valid then."""
 FORCED_PAUSE: Final = 30.0
 FORCED_A_DAY: Final = 20
 
@@ -18,7 +18,7 @@ _BEIJING: Final = 8 * 3600
 
 
 class AccessTokens:
-    """The tokens of an app, as WeChat keeps them.
+    """The access tokens of an app, as WeChat keeps them.
 
     Args:
         clock: Seconds since the epoch.
@@ -27,7 +27,7 @@ class AccessTokens:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._ends: dict[str, float] = {}
-        """When each token ends or has ended."""
+        """When each token expires or has expired."""
         self._killed: set[str] = set()
         self._current: str | None = None
         self._forced_at: list[float] = []
@@ -50,14 +50,14 @@ class AccessTokens:
         self._current = None
 
     def check(self, token: str) -> None:
-        """Check that a token is good. Raises: Refusal."""
+        """Check that a token is valid. Raises: Refusal."""
         if token in self._killed:
             raise Refusal(40001)
         if self._clock() >= self._ends[token]:
             raise Refusal(42001)
 
     def __contains__(self, token: str) -> bool:
-        """Whether this was ever a token of the app."""
+        """Whether this has ever been a token of the app."""
         return token in self._ends
 
     def _note_forced(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Single-use codes, of `wx.login` and of the phone button."""
+"""Single-use codes of `wx.login` and of the phone button."""
 
 import secrets
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class _Code(Generic[Wanted]):
 
 
 class Codes(Generic[Wanted]):
-    """Codes of one kind, and what each one stands for.
+    """Codes of one kind, and what each can be exchanged for.
 
     Args:
         clock: Seconds since the epoch.
@@ -38,18 +38,18 @@ class Codes(Generic[Wanted]):
         self._codes: dict[str, _Code[Wanted]] = {}
 
     def make(self, wanted: Wanted) -> str:
-        """A code that lives five minutes."""
+        """A code that is valid for five minutes."""
         self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(wanted, self._clock() + CODE_LIFETIME, busy=wanted.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
-        """Whether this is a code that was made and is still remembered."""
+        """Whether this code was made and has not been forgotten yet."""
         return code in self._codes
 
     def spend(self, text: str, app_id: str) -> Wanted:
-        """What a code stands for. Raises: Refusal."""
+        """Exchange a code, once. Raises: Refusal."""
         code = self._codes[text]
         if code.expires_at <= self._clock():
             raise Refusal(40029)
@@ -65,6 +65,6 @@ class Codes(Generic[Wanted]):
         return code.wanted
 
     def _forget_expired(self) -> None:
-        # All codes live equally long, so the first ones expire first.
+        # All codes have the same lifetime, so the first ones expire first.
         while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
             del self._codes[next(iter(self._codes))]

@@ -1,4 +1,4 @@
-"""WeChat's own pages for browsers, `/connect/…`: they ask a person, and send the browser back with a code."""
+"""WeChat's own pages for browsers, `/connect/…`: they ask the person, and redirect the browser back with a code."""
 
 import re
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from wxauth.server.dev.wechat.people import KINDS, is_name
 from wxauth.server.dev.wechat.simulator import Simulator
 
 COMES_TWICE: Final = "X-Comes-Twice"
-"""With an answer that leads to a callback: after how many seconds the browsers on the desk send it again."""
+"""Response header of a callback redirect: after how many seconds the browsers on the desk repeat the callback."""
 PERSON: Final = "X-Desk-Person"
-"""Who holds a browser of the desk, percent-encoded."""
+"""Request header: the person whose browser it is, percent-encoded."""
 
 _KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
@@ -36,7 +36,7 @@ _FAULTS: Final = {
 
 
 def connect_routes(wechat: Simulator) -> list[Route]:
-    """The pages of service accounts and of website apps, and the answers that a person gives there."""
+    """The pages of service accounts and of website apps, and the endpoint for a person's answer."""
     visitors: dict[tuple[str, str], Visitor] = wechat.visitors
 
     async def ask(request: Request) -> Response:
@@ -58,7 +58,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         if _fault(wechat, request.path_params["path"], urlencode(_without_answer(asked))) is not None:
             return _page("<h1>10010</h1>", status=400)
         if request.query_params.get("answer") != "allow":
-            return _page("<p>已拒绝。微信不会返回网站。</p>")  # WeChat leads nowhere
+            return _page("<p>已拒绝。微信不会返回网站。</p>")  # nor does the real WeChat
         if not is_name(person):
             return _page("<p>person: wants a plain name</p>", status=422)
         return _sent_back(wechat, _visitor(visitors, person, asked["appid"]), asked)
@@ -78,7 +78,7 @@ def _without_answer(asked: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fault(wechat: Simulator, path: str, query: str) -> int | None:
-    """The number of WeChat's page of errors; None if it takes the request."""
+    """The error number that WeChat's page shows for this request; None if the request is accepted."""
     pairs = parse_qsl(query, keep_blank_values=True)
     names, asked = [name for name, _ in pairs], dict(pairs)
     app_id, kind = asked.get("appid", ""), _KINDS.get(path)

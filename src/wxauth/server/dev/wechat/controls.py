@@ -47,35 +47,36 @@ class _CodeOfPerson(_Control):
     busy: Annotated[int, Field(ge=0, le=100)] = 0
     """How many times the code is first answered with -1."""
     busy_burns: bool = False
-    """Whether -1 spends the code. It is not known what WeChat does."""
+    """Whether -1 spends the code. WeChat does not document this."""
 
 
 class CodeRequest(_CodeOfPerson):
-    """What `POST /codes` takes: a code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK."""
+    """Body of `POST /codes`: a code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK."""
 
     has_unionid: bool = True
     """False: as for an app that is not bound to an Open Platform account."""
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
-    """A made-up person of a snapshot: told by the answer, or not; or a real person who is called made up."""
+    """A snapshot's made-up person, marked in the answer or not; or a real person who is marked as made up."""
 
 
 class Visitor(_Control):
-    """What `POST /visitors` takes: how a person stands with an app whose page of WeChat's they come to."""
+    """Body of `POST /visitors`: the state of a person at WeChat's page of an app."""
 
     person: Person
     app_id: AppId
     is_bound: bool = True
     """False: WeChat gives no unionid, as for an app that is not bound to an Open Platform account."""
     follows: bool = False
-    """Whether the person follows the account: then a page that opens in WeChat is not asked about."""
+    """Whether the person follows the account: then a page opened in WeChat logs in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
-    """A snapshot each time; one whose people are not marked the first time; a real person who is called made up."""
+    """Always a snapshot; a snapshot whose made-up person is not marked the first time; a real person marked as made
+    up."""
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
-    """The browsers on the desk send the callback again, after so many seconds."""
+    """Seconds after which the browsers on the desk repeat the callback."""
 
 
 class PhoneCodeRequest(_CodeOfPerson):
-    """What `POST /phone-codes` takes: a code as the phone button gives it."""
+    """Body of `POST /phone-codes`: a code as the phone button gives it."""
 
     phone: str | None = None
     """A Chinese number, or one with `+` and the country code. By default, the person's own."""
@@ -84,16 +85,16 @@ class PhoneCodeRequest(_CodeOfPerson):
 
 
 class SealRequest(_Control):
-    """What `POST /encrypted-data` takes: data that is sealed with the session_key of the last login, as `wx` does."""
+    """Body of `POST /encrypted-data`: data to seal with the session_key of the last login, as `wx` does."""
 
     person: Person
     app_id: AppId = APPS[0]["app_id"]
     data: dict[str, Any]
-    """The data. A present watermark is added, unless the data has one."""
+    """The data. A current watermark is added, unless the data has one."""
 
 
 class FaultRequest(_Control):
-    """What `POST /faults` takes: how the next calls of an API go wrong."""
+    """Body of `POST /faults`: how the next calls of an API fail."""
 
     api: Api
     app_id: AppId | None = None
@@ -101,7 +102,7 @@ class FaultRequest(_Control):
     times: Annotated[int, Field(ge=1)] | None = 1
     """How many calls fail; null: all, until `DELETE /faults`."""
     work_is_done: bool = False
-    """Whether WeChat does what it is asked, and spends the code, before the answer goes wrong."""
+    """Whether WeChat does the work, and spends the code, before the answer fails."""
     errcode: int | None = None
     slow: Annotated[float, Field(ge=0, le=60)] | None = None
     """Seconds before the right answer."""
@@ -125,7 +126,7 @@ class FaultRequest(_Control):
 
 
 class Account(_Control):
-    """What `POST /accounts` takes: how an app stands with WeChat."""
+    """Body of `POST /accounts`: the state of an app at WeChat."""
 
     model_config = ConfigDict(validate_assignment=True)
 
@@ -138,12 +139,12 @@ class Account(_Control):
     denied: frozenset[Api] = frozenset()
     """The APIs that the account may not use, 48001."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
-    """What getuserphonenumber does with an openid. An account that may not send one gets 47001 (`refused`)."""
+    """How getuserphonenumber treats an openid. An account that may not send one gets 47001 (`refused`)."""
     country_code: Literal["text", "number"] = "text"
-    """WeChat has sent both `"86"` and 86."""
+    """The type of the country code. WeChat has sent both `"86"` and 86."""
     daily_quota: dict[Api, int] = Field(default_factory=dict)
-    """By API, how many calls a day are allowed. More get 45009."""
+    """Calls allowed per day, by API. Further ones get 45009."""
     callback_domains: frozenset[str] = frozenset({"127.0.0.1", "localhost"})
-    """The hosts to which WeChat's page sends browsers back. Any other is 10003."""
+    """The hosts to which WeChat's page may redirect browsers. Any other gets 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""

@@ -1,4 +1,4 @@
-"""The phone on the desk: a page that acts as a phone, and shows all requests and answers."""
+"""The phone on the desk: a page that simulates a phone, and shows all requests and answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ PATH: Final = "/desk/"
 
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = ("base.css", "dom.js", "icon.svg")
-"""Files shared with the console, for one design."""
+"""Files shared with the console, so that both have one design."""
 _CLIENTS: Final = ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")
 _IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[5] / "clients" / "miniprogram"
@@ -43,7 +43,7 @@ _ERRCODES: Final = {
         *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNKNOWN),
     ),
 }
-"""The errcodes that can be chosen for each API that the page uses."""
+"""The errcodes that can be selected for each API that the page uses."""
 _IN_NO_LIST: Final = Title("one that is in no list", "列表之外的错误码")
 _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None], ...]] = (
     ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后响应"), None),
@@ -56,7 +56,7 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None],
 
 
 def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str) -> list[Route]:
-    """The routes of the page, of the real client that the page runs, and of the data that it shows."""
+    """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
     files, shared = StaticFiles(directory=_PAGE), StaticFiles(directory=CONSOLE_PAGE)
     clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
     headers = {
@@ -77,7 +77,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
     }
 
     async def page(request: Request) -> Response:
-        if request.url.hostname == "localhost":  # of another name, the page would have other phones
+        if request.url.hostname == "localhost":  # under another name, the page would have other phones
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=PATH))
         name = request.path_params.get("name", "index.html")
         if name in _CLIENTS:
@@ -108,7 +108,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
 
 
 def known_faults() -> dict[str, list[dict[str, Any]]]:
-    """By API, the faults that can be chosen, their meanings, and the `failure` that the phone gets.
+    """For each API, the faults that can be selected, their meanings, and the resulting `failure` on the phone.
 
     `failure` is null if the call succeeds in the end.
     """
@@ -116,7 +116,7 @@ def known_faults() -> dict[str, list[dict[str, Any]]]:
 
 
 class OwnPagesOnly:
-    """Refuses requests of other web pages that the developer may have open. Programs are let in."""
+    """Refuses requests of other web pages that the developer may have open. Programs are allowed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Faults of the simulated WeChat, and how they look to the caller."""
+"""Faults of the simulated WeChat, and how they appear to the caller."""
 
 import asyncio
 import re
@@ -16,13 +16,13 @@ _IN_A_CODE: Final = re.compile(
 
 
 class Faults:
-    """The faults that were asked for, in order."""
+    """The requested faults, in order."""
 
     def __init__(self) -> None:
         self._waiting: list[FaultRequest] = []
 
     def add(self, fault: FaultRequest) -> None:
-        """Add a fault behind the others."""
+        """Add a fault after the others."""
         self._waiting.append(fault.model_copy())
 
     def clear(self) -> None:
@@ -31,11 +31,11 @@ class Faults:
 
     @property
     def waiting(self) -> list[dict[str, Any]]:
-        """The faults still to come, in the form in which they were asked for."""
+        """The faults still to come, in the form in which they were requested."""
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self._waiting]
 
     def next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """The fault that this call meets; None if there is none."""
+        """The fault for this call, which is used up; None if there is none."""
         for fault in self._waiting:
             if fault.api == api and fault.app_id in (None, app_id):
                 if fault.times is not None:
@@ -58,7 +58,7 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 
 
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """The wrong answer of a fault; None if the right answer is to follow."""
+    """The wrong answer of a fault; None if the right answer must follow."""
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:
@@ -67,7 +67,7 @@ async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | No
         while (await request.receive())["type"] != "http.disconnect":
             pass
     elif fault.drop:
-        # ASGI has no way to close a connection without an answer. uvicorn's own object does.
+        # ASGI cannot close a connection without an answer. uvicorn's own object can.
         connection = getattr(request.receive, "__self__", None)
         if connection is None:
             raise ConnectionResetError("dropped")

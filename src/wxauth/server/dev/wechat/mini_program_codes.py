@@ -1,4 +1,4 @@
-"""Mini-program codes. The picture is an ordinary QR code with the content of a mini-program code."""
+"""Mini-program codes, drawn as ordinary QR codes with the content of a mini-program code."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _ENVS: Final = ("release", "trial", "develop")
 _WIDTHS: Final = (280, 1280)
 _WIDTH: Final = 430
 _BORDER: Final = 4
-"""Modules of quiet around a code."""
+"""Modules of white border around a code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Picture:
 
 
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
-    """The content of the code that is asked for. Raises: Refusal."""
+    """The content of the requested code. Raises: Refusal."""
     scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
         raise Refusal(40169)
@@ -51,7 +51,7 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 
 
 def width_of(values: Mapping[str, Any]) -> int:
-    """The width that is asked for. What WeChat makes of a wrong one is not known: here it is the nearest right one."""
+    """The requested width. WeChat does not document what a wrong one does: here it is clamped to the allowed range."""
     width = values.get("width", _WIDTH)
     return min(max(width, _WIDTHS[0]), _WIDTHS[1]) if type(width) is int else _WIDTH
 

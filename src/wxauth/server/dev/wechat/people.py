@@ -1,4 +1,4 @@
-"""The apps and the people of the simulated WeChat. A name is a person; openids, unionid and number follow from it."""
+"""The apps and the people of the simulated WeChat. A name is a person; openids, unionid and number derive from it."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -23,7 +23,7 @@ LATER_APP: Final = {
     "app_secret": "dev-secret-of-the-third-app",
     "push_token": "devPushTokenOfTheThirdApp",
 }
-"""An app that WeChat knows, but not the service, until somebody adds it."""
+"""An app that WeChat knows, but the service does not until somebody adds it."""
 ACCOUNT: Final = {
     "app_id": "wxdevaccount0000d4",
     "app_secret": "dev-secret-of-the-service-account",
@@ -33,7 +33,7 @@ ACCOUNT: Final = {
 WEBSITE: Final = {"app_id": "wxdevwebsite0000e5", "app_secret": "dev-secret-of-the-website", "kind": "website"}
 MOBILE_APP: Final = {"app_id": "wxdevmobile00000f6", "app_secret": "dev-secret-of-the-mobile-app", "kind": "mobile_app"}
 OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
-"""Apps that are no mini-programs. WeChat knows them, but not the service, until somebody adds them."""
+"""Apps that are not mini-programs. WeChat knows them, but the service does not until somebody adds them."""
 SECRETS: Final = {app["app_id"]: app["app_secret"] for app in (*APPS, LATER_APP, *OTHER_KINDS)}
 KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
 """The kind of each app."""
@@ -68,7 +68,7 @@ def phone_of(person: str) -> str:
 
 
 def risk_of(person: str) -> int:
-    """The person's risk rank, 0 to 4: that of `risky-4` is 4, and any other name's is 0."""
+    """The person's risk rank, 0 to 4: 4 for `risky-4`, 0 for a name of any other form."""
     found = _RISKY.fullmatch(person)
     return int(found[1]) if found else 0
 

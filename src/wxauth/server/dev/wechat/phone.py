@@ -1,4 +1,4 @@
-"""The network of the phone on the desk: it sends what a phone sends, and no page may."""
+"""The network of the phone on the desk: it sends requests as a phone does, which a web page cannot."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -16,9 +16,9 @@ _TIMEOUT: Final = 60
 
 
 def phone_network(service_url: str) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that sends a page's requests on to the service, and to no other place.
+    """An endpoint that forwards a page's requests to the service, and nowhere else.
 
-    A browser does not let a page choose its user agent, nor leave out `Accept-Language`, as `wx.request` does. So the
+    A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does. So the
     page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
     """
 

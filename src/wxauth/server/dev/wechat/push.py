@@ -1,4 +1,4 @@
-"""The simulated WeChat's message push: messages signed, encrypted and sent as WeChat does, up to three times."""
+"""The simulated WeChat's message push: signed, encrypted and retried up to three times, as WeChat does."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP
 
 ATTEMPTS: Final = 3
 PATIENCE: Final = 5.0
-"""Seconds for each attempt."""
+"""Seconds per attempt."""
 
 REVOKED: Final = "user_authorization_revoke"
 
@@ -33,7 +33,7 @@ Format = Literal["json", "xml"]
 
 
 class PushRequest(BaseModel):
-    """What `POST /push` takes: an event about a person that WeChat is to push."""
+    """Body of `POST /push`: an event about a person, to be pushed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,9 +41,9 @@ class PushRequest(BaseModel):
     app_id: AppId = APPS[0]["app_id"]
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] = "6"
-    """The code of what `user_authorization_revoke` withdraws."""
+    """The code for what `user_authorization_revoke` withdraws."""
     mode: Mode | None = None
-    """By default `aes` for an app with a push_aes_key, `plain` for the others."""
+    """By default `aes` for an app with a push_aes_key, `plain` for others."""
     format: Format = "json"
     url: Annotated[str, StringConstraints(pattern="^https?://[^/]")] | None = None
     """The URL to send to. By default, that of the service beside this WeChat."""
@@ -62,7 +62,7 @@ def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, n
     """The message of an event about a person. `now` is in seconds since the epoch."""
     message = {
         "ToUserName": f"gh_{app_id[-12:]}",
-        "FromUserName": f"o{app_id}-push",  # WeChat's name for itself
+        "FromUserName": f"o{app_id}-push",  # the account's own name
         "CreateTime": now,
         "MsgType": "event",
         "Event": event,
@@ -75,7 +75,7 @@ def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, n
 def sign_push(
     app: Mapping[str, str], message: Mapping[str, Any], *, mode: Mode, format: Format, timestamp: str, nonce: str
 ) -> SignedPush:
-    """The signed request for an app, which has the fields of those in `APPS`."""
+    """The signed request for an app. `app` has the fields of those in `APPS`."""
     body = _write(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
     query["signature"] = sign(app["push_token"], timestamp, nonce)
@@ -104,7 +104,7 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
 async def deliver(
     client: httpx.AsyncClient, wanted: PushRequest, message: Mapping[str, Any], *, service_url: str
 ) -> dict[str, Any]:
-    """Send a message, signed anew each time, until it is accepted.
+    """Send a message, signed anew for each attempt, until it is accepted.
 
     The result has `is_taken`, and `attempts` with the `status` and `answer` of each.
 

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on the desk. It shows the messages that came, and can be made to fail."""
+"""A webhook receiver on the desk. It shows the messages received, and can be made to fail."""
 
 import asyncio
 import hmac
@@ -17,7 +17,7 @@ from starlette.routing import Route
 PATH: Final = "/webhook"
 KEPT: Final = 50
 TOLERANCE: Final = 300
-"""Seconds by which the time of a message may be off (Standard Webhooks 1.0.0)."""
+"""Seconds by which a message's timestamp may be off (Standard Webhooks 1.0.0)."""
 
 _MAX_BODY: Final = 64 * 1024
 _HANG: Final = 3600
@@ -25,14 +25,14 @@ _PREFIX: Final = "whsec_"
 
 
 class Behaviour(BaseModel):
-    """The secret that the receiver knows, and its answer. In a request, a field that is absent changes nothing."""
+    """The receiver's secret, and its answer. A request changes only the fields that it contains."""
 
     secret: str | None = Field(default=None, max_length=200)
     answer: Literal["hang"] | int = Field(default=204)
 
 
 class Receiver:
-    """Keeps the newest messages, each with whether its signature holds and how it was answered."""
+    """Keeps the newest messages, each with the verdict on its signature and the answer."""
 
     def __init__(self) -> None:
         self._behaviour = Behaviour()

@@ -47,7 +47,7 @@ _MESSAGES: Final = {
 
 
 class Refusal(Exception):
-    """The request is answered with this errcode."""
+    """An answer with this errcode."""
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode

@@ -43,7 +43,7 @@ def create_simulator(
     service_url: str = "http://127.0.0.1:8000",
     site_url: str = "http://127.0.0.1:8004",
 ) -> Starlette:
-    """The simulated WeChat as an ASGI app. It pushes messages to the service by HTTP, or by `push_transport`."""
+    """The simulated WeChat as an ASGI app. Messages are pushed to the service over HTTP, or over `push_transport`."""
     wechat = simulator or Simulator()
     wires = Wires()
 

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from wxauth.server.dev.wechat.refusals import Refusal
 
 LIFETIME: Final = 3 * 86400.0
-"""Seconds. WeChat does not say how long it is, but that frequent use makes it longer."""
+"""Seconds. WeChat documents no lifetime, only that frequent use extends it."""
 _ACTIVE: Final = 2 * 3600.0
 
 
@@ -28,7 +28,7 @@ class _Seen:
 
 
 class SessionKeys:
-    """The session_keys, and when each person was last there, by openid.
+    """The session_keys by openid, and when each person last used the app.
 
     Args:
         clock: Seconds since the epoch.
@@ -39,18 +39,18 @@ class SessionKeys:
         self._seen: dict[str, _Seen] = {}
 
     def replace(self, openid: str, person: str) -> str:
-        """The key of a new login. The former key no longer works."""
+        """Make the key of a new login. The former key no longer works."""
         now = self._clock()
         self._seen[openid] = _Seen(person, _new_key(), now + LIFETIME, now)
         return self._seen[openid].session_key
 
     def current(self, openid: str) -> str | None:
-        """The present key; None if there is none, or it has expired."""
+        """The current key; None if there is none, or it has expired."""
         seen = self._seen.get(openid)
         return seen.session_key if seen is not None and self._clock() < seen.expires_at else None
 
     def reset(self, openid: str) -> str:
-        """Replace the key. The new one ends when the former one would have."""
+        """Replace the key. The new one expires when the former one would have."""
         self._seen[openid].session_key = _new_key()
         return self._seen[openid].session_key
 
@@ -62,7 +62,7 @@ class SessionKeys:
         return seen.person
 
     def is_signed(self, openid: str, signature: str) -> bool:
-        """Whether the signature was made with the present key: HMAC over an empty text, with the key's base64 text."""
+        """Whether the signature was made with the current key: HMAC over an empty text, with the key's base64 text."""
         key = self.current(openid)
         return key is not None and compare_digest(
             new(key.encode(), b"", sha256).hexdigest().encode(), signature.encode()

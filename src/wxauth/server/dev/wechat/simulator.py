@@ -67,11 +67,11 @@ LOGINS_A_MINUTE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that has come."""
+    """A call received."""
 
     api: Api
     app_id: str | None
-    """The app that calls; None if that is not known."""
+    """The calling app; None if unknown."""
     query: Mapping[str, str]
     body: bytes
 
@@ -92,7 +92,7 @@ class Simulator:
 
     Args:
         clock: Seconds since the epoch.
-        takes_names: Whether any plain name is a code. The real WeChat takes none.
+        takes_names: Whether any plain name works as a code. The real WeChat has no such codes.
     """
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
@@ -105,13 +105,13 @@ class Simulator:
         self._today: Counter[tuple[int, str, Api]] = Counter()
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
         self.visitors: dict[tuple[str, str], Visitor] = {}
-        """By person and app, how somebody stands with an app at WeChat's own pages."""
+        """By person and app, the person's state at WeChat's own pages of the app."""
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
-        """The last calls that came."""
+        """The latest calls received."""
         self._minute = 0
         self._this_minute: Counter[tuple[Api, str]] = Counter()
-        """How many calls of an API there were for somebody in `_minute`."""
+        """Calls by API and person within `_minute`."""
         self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
             "code2session": self._code2session,
             "access_token": self._oauth_access_token,
@@ -127,11 +127,11 @@ class Simulator:
     # Controls, which the real WeChat does not have.
 
     def make_code(self, wanted: CodeRequest) -> str:
-        """A code as `wx.login` gives it: single-use, five minutes."""
+        """A code as `wx.login` gives it: single-use, valid for five minutes."""
         return self._codes.make(wanted)
 
     def make_phone_code(self, wanted: PhoneCodeRequest) -> str:
-        """A code as the phone button gives it: single-use, five minutes."""
+        """A code as the phone button gives it: single-use, valid for five minutes."""
         return self._phone_codes.make(wanted)
 
     def seal(self, wanted: SealRequest) -> dict[str, str]:
@@ -141,13 +141,13 @@ class Simulator:
         return self._session_keys.seal(openid, {"watermark": watermark, **wanted.data})
 
     def push_message(self, wanted: PushRequest) -> dict[str, Any]:
-        """The message with which WeChat tells of a person."""
+        """The push message of an event about a person."""
         openid = openid_of(wanted.person, wanted.app_id)
         now = int(self._clock())
         return make_message(openid, wanted.event, wanted.revoke_info, app_id=wanted.app_id, now=now)
 
     def fail(self, api: Api, **fault: Any) -> None:
-        """Let the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
+        """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
         self.faults.add(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
@@ -155,13 +155,13 @@ class Simulator:
         return self._accounts[app_id]
 
     def calls_of(self, api: Api) -> list[Call]:
-        """The last calls of an API."""
+        """The latest calls of an API."""
         return [call for call in self.calls if call.api == api]
 
     # Calls, as to the real WeChat.
 
     def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest | None]:
-        """Note a call; the call, and the fault that it meets."""
+        """Record a call. Returns the call, and its fault, if any."""
         call = Call(api, self._app_of(api, query, body), query, body)
         self.calls.append(call)
         return call, self.faults.next(api, call.app_id) or fault_in(_code_in(call), api)
@@ -201,14 +201,14 @@ class Simulator:
             "expires_in": 7200,
             "refresh_token": secrets.token_urlsafe(64),
             "scope": "snsapi_login" if KINDS[account.app_id] == "website" else "snsapi_userinfo",
-            # Each made-up person has an openid of their own, and all have one unionid.
+            # Each made-up person has their own openid, and all share one unionid.
             **_ids(wanted.person if is_real else f"made up of {wanted.person}", wanted, account),
             **({} if is_real else {"unionid": unionid_of("made up")}),
             **({"is_snapshotuser": 1} if wanted.snapshot in ("shown", "false_alarm") else {}),
         }
 
     def _spent(self, call: Call, code: str) -> tuple[Account, CodeRequest]:
-        """The app, and what the code stands for, which is spent. Raises: Refusal."""
+        """Spend a code. Returns the app's account, and what the code was made for. Raises: Refusal."""
         query = call.query
         account = self._account_of(query.get("appid"), query.get("secret"))
         if not code:
@@ -217,10 +217,10 @@ class Simulator:
             raise Refusal(40002)
         self._count(account, call.api)
         if (call.api == "code2session") != (KINDS[account.app_id] == "mini_program"):
-            raise Refusal(40029)  # the code is of another kind
+            raise Refusal(40029)  # a code of another kind
         if code in self._codes:
             wanted = self._codes.spend(code, account.app_id)
-            # Plain names, which WeChat has not, are not counted.
+            # Plain names are not counted, because WeChat has nothing like them.
             openid = openid_of(wanted.person, account.app_id)
             self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
             return account, wanted
@@ -297,7 +297,7 @@ class Simulator:
         if values.get("version") != 2 or values.get("scene") not in (1, 2, 3, 4) or not content:
             raise Refusal(47001)
         if _ESCAPE.search(call.body):
-            raise Refusal(47001)  # the real WeChat does not decode \uXXXX, and would judge the escapes themselves
+            raise Refusal(47001)  # the real WeChat does not decode \uXXXX, and would check the escapes themselves
         self._active_person(values, account)
         text = content + _text(values, "nickname")
         suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
@@ -398,7 +398,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
-    """A number in WeChat's form. Text that is no number stays as it is."""
+    """A number in WeChat's form. Text that is not a number stays unchanged."""
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)

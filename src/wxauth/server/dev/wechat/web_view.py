@@ -1,4 +1,7 @@
-"""The browsers on the desk, in WeChat, in a web-view, on a computer: a page chooses neither user agent nor cookies."""
+"""The browsers on the desk: in WeChat, in a web-view, on a computer.
+
+A web page could not set their headers or cookies.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -12,7 +15,7 @@ from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
 from wxauth.server.dev.wechat.controls import Person
 
 MOST_BROWSERS: Final = 50
-"""How many browsers' cookies are kept; the oldest go first."""
+"""How many browsers' cookies are kept; the oldest are dropped first."""
 MOST_REDIRECTS: Final = 10
 
 _HERE: Final = frozenset({"127.0.0.1", "localhost"})
@@ -22,31 +25,31 @@ _ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/5
 
 
 class PageRequest(BaseModel):
-    """What `POST /desk/web-view` takes: the page that a person's browser is to open."""
+    """Body of `POST /desk/web-view`: the page to open in a person's browser."""
 
     model_config = ConfigDict(extra="forbid")
 
     person: Person
     url: str
     user_agent: str = Field(max_length=512)
-    """Of the person's phone."""
+    """The user agent of the person's phone."""
     browser: Literal["web_view", "wechat", "computer"] = "web_view"
 
 
 class WebViews:
-    """The browsers of all people. Each has cookies of its own."""
+    """The browsers of all people, each with its own cookies."""
 
     def __init__(self) -> None:
         self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
 
     async def open(self, wanted: PageRequest) -> dict[str, Any]:
-        """Open a page of this machine; what the browser shows after all redirects. Raises: ValueError."""
+        """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError."""
         user_agents = {
             "web_view": f"{wanted.user_agent} miniProgram/wxdev",
             "wechat": wanted.user_agent,
             "computer": _ON_A_COMPUTER,
         }
-        # The simulated pages of WeChat know who holds the browser.
+        # The simulated WeChat pages know whose browser it is.
         headers = {
             "user-agent": user_agents[wanted.browser],
             "accept": "text/html",
@@ -72,7 +75,7 @@ class WebViews:
 
 
 async def _open(browser: httpx.AsyncClient, url: str) -> httpx.Response:
-    """The page at the end of all redirects. Raises: HTTPError."""
+    """Follow all redirects. Raises: HTTPError."""
     page = await browser.get(url)
     for _ in range(MOST_REDIRECTS):
         if page.next_request is None:

@@ -1,4 +1,4 @@
-"""The requests and answers between the service and the simulated WeChat, kept for display with secrets masked."""
+"""The calls between the service and the simulated WeChat, recorded for display with secrets masked."""
 
 import asyncio
 from collections import deque
@@ -27,10 +27,10 @@ class Wires:
     def __init__(self, clock: Callable[[], float] = time) -> None:
         self._clock = clock
         self._calls: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
-        self._revision = int(clock() * 1000)  # after a restart, revisions must be higher than those that pages know
+        self._revision = int(clock() * 1000)  # after a restart, higher than those that open pages know
 
     def noting(self, endpoint: Endpoint) -> Endpoint:
-        """An endpoint whose calls are noted, when they begin and when they end."""
+        """An endpoint whose calls are recorded, when they begin and when they end."""
 
         async def serve(request: Request) -> Response:
             call = {
@@ -59,8 +59,8 @@ class Wires:
     def since(self, revision: int) -> dict[str, Any]:
         """The calls that are new or have changed since a revision.
 
-        `at` and `ms` are in ms; `ms` is null until the call has ended. `status` is null if no answer was sent. Secrets
-        are masked.
+        `at` and `ms` are in milliseconds; `ms` is null until the call has ended. `status` is null if no answer was
+        sent. Secrets are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 
