@@ -1,4 +1,4 @@
-"""Worker processes: forked from a parent that has imported everything, watched, replaced one by one, ended together.
+"""Worker processes, forked from a parent that has imported everything. The parent watches, replaces and ends them.
 
 A forked process shares the memory of its parent's imports, and has nothing to import itself.
 """
@@ -23,12 +23,12 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import InvalidSettings
 
 SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1
-"""The signal to a worker whose place another one has taken. It finishes its requests and ends."""
+"""Tells a worker that it has been replaced. It finishes its requests and ends."""
 PATIENCE: Final = 15
-"""How many looks, about a second apart, a worker may be silent before it is killed."""
+"""How many checks, about a second apart, a worker may be silent before it is killed."""
 
 _LOOK: Final = 1.0
-"""Seconds between two messages of a worker, between two looks of the parent, and before a restart after a failure."""
+"""Seconds between two messages of a worker, between two checks of the parent, and before a restart after a failure."""
 _ALIVE: Final = b"."
 _READY: Final = b"!"
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32" else (signal.SIGHUP,)))
@@ -37,45 +37,48 @@ log = get_logger()
 
 
 class Parent:
-    """A worker's view of the process that watches it."""
+    """A worker's pipe to its parent."""
 
-    def __init__(self, ear: int) -> None:
-        self._ear = ear
+    def __init__(self, writable: int) -> None:
+        self._writable = writable
 
     async def tell(self, *, is_ready: Callable[[], bool]) -> None:
-        """Tell the parent, again and again, that the event loop runs and whether it can serve. Ends with the parent."""
+        """Report to the parent, every second, that the event loop runs and whether it can serve.
+
+        Ends with the parent.
+        """
         with suppress(BrokenPipeError):
             while True:
                 with suppress(BlockingIOError):  # the pipe is full: the parent has not read for hours
-                    os.write(self._ear, _READY if is_ready() else _ALIVE)
+                    os.write(self._writable, _READY if is_ready() else _ALIVE)
                 await asyncio.sleep(_LOOK if is_ready() else _LOOK / 20)
 
 
 Work = Callable[[Parent], None]
-"""The work of a worker, which goes on until a signal comes."""
+"""The work of a worker, which runs until a signal comes."""
 
 
 @dataclass(eq=False, slots=True)
 class _Worker:
     pid: int
-    mouth: int
+    readable: int
     """The pipe from which the worker's messages are read. Its end means that the worker has ended."""
     work: Work
     is_ready: bool = False
     is_leaving: bool = False
     silence: int = 0
-    """How many looks in a row found no message."""
+    """How many checks in a row found no message."""
 
 
 class Workers:
-    """Keeps a number of workers running until SIGTERM or SIGINT. On SIGHUP it replaces them one by one.
+    """Keeps a number of workers running until SIGTERM or SIGINT. SIGHUP replaces them one by one.
 
     Args:
         number: How many workers.
-        listener: The socket from which all workers accept connections.
+        listener: The socket on which all workers accept connections.
         work: The work of each worker.
-        renew: Gives the work for new workers at each SIGHUP. Raises: InvalidSettings.
-        patience: How many looks in a row a worker may be silent before it is killed.
+        renew: Returns the work for new workers after each SIGHUP. Raises: InvalidSettings.
+        patience: How many checks in a row a worker may be silent before it is killed.
     """
 
     def __init__(
@@ -100,28 +103,28 @@ class Workers:
         self._starts_again_at = 0.0
 
     def run(self) -> int:
-        """Run until all workers have ended; the exit status."""
-        with _noticed_signals() as signals, selectors.DefaultSelector() as selector:
+        """Run until all workers have ended, and return the exit status."""
+        with _signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
             self._selector = selector
             self._signals = signals
             selector.register(signals, selectors.EVENT_READ)
             gc.collect()
-            gc.freeze()  # otherwise the collector would write to each object, and its memory would no longer be shared
+            gc.freeze()  # otherwise the collector would write to each object, and unshare its memory
             next_look = time.monotonic()
             while self._workers or not self._is_leaving:
                 for key, _ in selector.select(max(0.0, next_look - time.monotonic())):
                     if key.data is None:
-                        self._heed(signals.recv(64))
+                        self._handle_signals(signals.recv(64))
                     else:
-                        self._listen_to(key.data)
+                        self._read_messages(key.data)
                 if time.monotonic() >= next_look:
-                    self._end_the_hung()
+                    self._kill_hung()
                     next_look = time.monotonic() + _LOOK
-                self._mend()
+                self._converge()
         return self._status
 
-    def _heed(self, numbers: bytes) -> None:
-        for number in sorted(set(numbers), reverse=True):  # SIGHUP, which is 1, is the last
+    def _handle_signals(self, numbers: bytes) -> None:
+        for number in sorted(set(numbers), reverse=True):  # SIGHUP, which is 1, comes last
             if number != signal.SIGHUP:
                 self._leave(number)
             elif not self._is_leaving:
@@ -151,19 +154,19 @@ class Workers:
         worker.is_leaving = True
         os.kill(worker.pid, number)
 
-    def _listen_to(self, worker: _Worker) -> None:
-        said = os.read(worker.mouth, 4096)
+    def _read_messages(self, worker: _Worker) -> None:
+        messages = os.read(worker.readable, 4096)
         worker.silence = 0
-        if _READY in said and not worker.is_ready:
+        if _READY in messages and not worker.is_ready:
             worker.is_ready = self._has_served = True
             if worker.work is self._work:
-                self._former_work = None  # the new work has started well: there is no way back any more
-        if not said:
-            self._bury(worker)
+                self._former_work = None  # the new work has started well, so it will not be reverted
+        if not messages:
+            self._reap(worker)
 
-    def _bury(self, worker: _Worker) -> None:
-        self._selector.unregister(worker.mouth)
-        os.close(worker.mouth)
+    def _reap(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.readable)
+        os.close(worker.readable)
         self._workers.remove(worker)
         status = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
         if worker.is_leaving:
@@ -171,7 +174,7 @@ class Workers:
                 log.warning("worker_ended", pid=worker.pid, status=status)
             return
         log.warning("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
-        if worker.is_ready or worker.work is not self._work:  # an outdated one says nothing of the new work
+        if worker.is_ready or worker.work is not self._work:  # the end of an outdated worker does not count
             return
         self._starts_again_at = time.monotonic() + _LOOK
         if self._former_work is not None:
@@ -181,16 +184,16 @@ class Workers:
             self._status = status
             self._leave(signal.SIGTERM)
 
-    def _end_the_hung(self) -> None:
-        # Looks are counted, not seconds: if the whole machine has stood still, no worker is to blame.
+    def _kill_hung(self) -> None:
+        # Counts checks instead of seconds: if the whole machine was suspended, no worker is to blame.
         for worker in self._workers:
             worker.silence += 1
             if worker.silence > self._patience:
                 log.error("worker_hangs", pid=worker.pid, consequence="it is killed")
                 os.kill(worker.pid, signal.SIGKILL)
 
-    def _mend(self) -> None:
-        """Take the next step towards the wanted number of workers, all with the present work."""
+    def _converge(self) -> None:
+        """Take the next step towards the required number of workers, all with the current work."""
         if self._is_leaving:
             return
         at_work = [worker for worker in self._workers if not worker.is_leaving]
@@ -206,30 +209,30 @@ class Workers:
                 self._start()
 
     def _start(self) -> None:
-        mouth, ear = os.pipe()
+        readable, writable = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a signal just after the fork would be lost in the child
         pid = os.fork()
         if pid == 0:
-            self._become_worker(mouth, ear)
-        os.close(ear)
+            self._become_worker(readable, writable)
+        os.close(writable)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        worker = _Worker(pid, mouth, self._work)
+        worker = _Worker(pid, readable, self._work)
         self._workers.append(worker)
-        self._selector.register(mouth, selectors.EVENT_READ, worker)
+        self._selector.register(readable, selectors.EVENT_READ, worker)
 
-    def _become_worker(self, mouth: int, ear: int) -> NoReturn:
+    def _become_worker(self, readable: int, writable: int) -> NoReturn:
         status = 1
         try:
             os.setpgid(0, 0)  # Ctrl-C then reaches only the parent, which passes it on
             self._selector.close()
             self._signals.close()
-            for descriptor in (mouth, *(worker.mouth for worker in self._workers)):
+            for descriptor in (readable, *(worker.readable for worker in self._workers)):
                 os.close(descriptor)
-            os.set_blocking(ear, False)
-            _forget_signals()
-            self._work(Parent(ear))
+            os.set_blocking(writable, False)
+            _reset_signals()
+            self._work(Parent(writable))
             status = 0
         except KeyboardInterrupt:
             status = 0
@@ -246,8 +249,8 @@ def _leave_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 @contextmanager
-def _noticed_signals() -> Iterator[socket.socket]:
-    """In the block, each signal is a byte that can be read from this socket. Behind it, SIGHUP is ignored."""
+def _signals_as_bytes() -> Iterator[socket.socket]:
+    """In the block, each signal is a byte that can be read from this socket. After the block, SIGHUP is ignored."""
     inward, outward = socket.socketpair()
     with inward, outward:
         inward.setblocking(False)
@@ -255,17 +258,17 @@ def _noticed_signals() -> Iterator[socket.socket]:
         former_wakeup = signal.set_wakeup_fd(outward.fileno(), warn_on_full_buffer=False)
         former = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # one that came before is heeded now
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a signal that came before is delivered now
         try:
             yield inward
         finally:
             signal.set_wakeup_fd(former_wakeup)
             for number, handler in former.items():
-                # Before the process is gone, milliseconds later, a SIGHUP would otherwise end it as a failure.
+                # Otherwise a SIGHUP in the last milliseconds of the process would end it as a failure.
                 signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else handler)
 
 
-def _forget_signals() -> None:
+def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, SUPERSEDED):
         signal.signal(number, _leave_at_once)
