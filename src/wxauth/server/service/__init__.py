@@ -1,1 +1,1 @@
-"""The parts put together: the app, the server and its workers, and the work that runs by itself."""
+"""Puts the parts together: the app, the server and its workers, and background tasks."""

@@ -1,4 +1,4 @@
-"""The app: all routes, the answers to failures, and the layers around them."""
+"""The app: all routes, the answers to failures, and the middleware around them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -76,7 +76,7 @@ Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`
 """
 
 _LOOK: Final = 1.0
-"""Seconds between two looks whether the database is there."""
+"""Seconds between two checks whether the database is there."""
 
 _ROUTERS: Final = (
     login_routes.router,
@@ -132,7 +132,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 
     Args:
         services: The parts.
-        example_code: A code with which the documentation's example of a login succeeds; None if there is none.
+        example_code: A code with which the documented example of a login succeeds; None if there is none.
     """
     settings = services.settings
     root_path = urlsplit(settings.issuer).path
@@ -219,9 +219,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _keep(services: Services, *, is_read: bool) -> None:
-    """Run the background tasks for ever. Each would fail and say so, so they wait for the database and its schema."""
+    """Run the background tasks forever. They would fail without the database and its schema, so they wait for both."""
     if not is_read:
-        while not await _is_migrated(services):  # noqa: ASYNC110 - who migrates is another process
+        while not await _is_migrated(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_LOOK)
         await _read_what_is_stored(services)
     tasks = [
@@ -242,7 +242,7 @@ async def _keep(services: Services, *, is_read: bool) -> None:
 
 
 async def _is_migrated(services: Services) -> bool:
-    with suppress(DatabaseUrlRefused):  # `serve` has refused it
+    with suppress(DatabaseUrlRefused):  # `serve` has already refused it
         return await is_migrated(services.database)
     return False
 
@@ -268,10 +268,10 @@ async def _tell_what_is_unlimited(services: Services) -> None:
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Count a request that was answered by a problem; note it for support staff if it was a login."""
+    """Count a refused request. If it was a login, note it for support staff."""
     services.metrics.refused(error)
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    # Of refreshes, that of somebody who is banned: after any other the phone logs in, and nobody notices.
+    # A refused refresh is noted only if the user is banned: after any other refusal the phone logs in again, unnoticed.
     if scope["method"] != "POST" or not (
         path == login_routes.LOGIN or (path == login_routes.REFRESH and isinstance(error, AccountDisabled))
     ):
@@ -283,7 +283,7 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
 
 
 def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
-    # FastAPI answers HEAD only if it is declared. The HTTP protocol leaves the body out.
+    # FastAPI answers HEAD only if it is declared. The HTTP protocol omits the body.
     for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             yield type(route)(
@@ -301,7 +301,7 @@ def _routes() -> Iterator[BaseRoute]:
     yield from _heads(routes)
 
 
-_ROUTES: Final = tuple(_routes())  # every app has the same ones
+_ROUTES: Final = tuple(_routes())  # the same for every app
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
@@ -311,7 +311,7 @@ async def _answer_failure(request: Request, error: Exception) -> Response:
 
 async def _answer_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    if isinstance(exc.__cause__, WxAuthError):  # `receive` raised it, and FastAPI made it an unreadable body
+    if isinstance(exc.__cause__, WxAuthError):  # raised by `receive`, and wrapped by FastAPI as an unreadable body
         return await _answer_failure(request, exc.__cause__)
     error: WxAuthError
     match exc.status_code:
@@ -367,20 +367,20 @@ def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:
 
 
 def _in_reading_order(paths: dict[str, Any]) -> dict[str, Any]:
-    """Put the operations on one's own account first, in one story: they come from several rooms."""
+    """Put the operations on one's own account first, in a reading order, because they come from several rooms."""
     places = {path: place for place, path in enumerate(_READ_FIRST)}
     return {path: paths[path] for path in sorted(paths, key=lambda path: places.get(path, len(places)))}
 
 
 def _leave_out_fastapis_refusal(schema: dict[str, Any]) -> None:
-    """Drop the 422 that FastAPI adds for any parameter: text that is not validated is never refused."""
+    """Remove the 422 that FastAPI documents for any parameter, although unvalidated text is never refused."""
     for operation in (operation for path in schema["paths"].values() for operation in path.values()):
         if "application/json" in operation["responses"].get("422", {}).get("content", {}):
             del operation["responses"]["422"]
 
 
 def _keep_nulls_of_examples(app: FastAPI, schema: dict[str, Any]) -> None:
-    """Put the nulls back that FastAPI leaves out of an answer's example."""
+    """Restore the nulls that FastAPI omits from an answer's example."""
     for route in (route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema):
         given = route.responses.get(200, {}).get("content", {}).get("application/json", {})
         for method in (route.methods or ()) if "example" in given else ():

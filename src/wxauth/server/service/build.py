@@ -1,4 +1,4 @@
-"""The parts of the service, put together once."""
+"""Puts the parts of the service together."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -64,12 +64,12 @@ def build_services(
     Args:
         settings: The settings of the service.
         clock: The time. By default, the database's.
-        wechat_transport: The way to WeChat. By default, the network.
+        wechat_transport: Sends requests to WeChat. By default, over the network.
         waits: How long the parts wait.
-        database: Where everything is. By default, at the URL of the settings.
-        errcode_hints: By errcode, what else the developer is told.
-        unknown_app_hint: What else a developer is told whose app is unknown.
-        tracing: Where traces go. By default, as the settings say.
+        database: The database. By default, the one in the settings.
+        errcode_hints: Additional hints for developers, by errcode.
+        unknown_app_hint: An additional hint for a developer whose app is unknown.
+        tracing: Where traces go. By default, as the settings specify.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """
@@ -117,7 +117,7 @@ def build_services(
 
     wechat = make_wechat()
     wechat_tokens = WeChatTokens(wechat, clock)
-    # Separate connections: an API that hangs would otherwise hold those that logins need.
+    # Separate connections, so that an API that hangs cannot exhaust those that logins need.
     wechat_api = WeChatApi(make_wechat(), wechat_tokens)
     opinions = Opinions(
         wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions

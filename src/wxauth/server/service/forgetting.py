@@ -1,4 +1,4 @@
-"""`wxauth secret forget`: erases what only a lost secret key could open, so that the service starts again."""
+"""`wxauth secret forget`: erases what only a lost secret key could open, so that the service can start again."""
 
 import asyncio
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from wxauth.server.sessions.rows import END, START
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE: Final = 0.2
-"""Seconds to wait for a session that somebody else is changing."""
+"""Seconds to wait for a session that another transaction is changing."""
 
 
 @dataclass(slots=True)
@@ -36,11 +36,11 @@ class Forgotten:
 
 
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Forgotten:
-    """Erase what no secret key at hand opens. The rest stays as it is.
+    """Erase every value that no configured secret key opens.
 
-    Each page is committed by itself, so the command may be stopped and run again at any time. The signing keys come
-    last, because no service starts until they are gone. If the lost key turns up before, only what was erased by then
-    is lost.
+    Each page is a transaction of its own, so the command may be stopped and run again at any time. The signing keys
+    come last, because no service starts until they are gone. If the lost key is found in between, only what was erased
+    by then is lost.
 
     Raises: StorageUnavailable.
     """
@@ -81,7 +81,7 @@ async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forg
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
         if WEBHOOKS.opens(sealer, webhook):
             continue
-        # Nobody knows the new secret. The disabled webhook keeps its events until the receiver gets another secret.
+        # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
         await disable_webhook(database, webhook["id"], now=now)
         secret = sealer.seal(new_secret(), context=webhook_secret_context(webhook["id"]))
         done.webhook_secrets += await replace_secrets(database, webhook, secret, None)

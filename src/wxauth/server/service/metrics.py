@@ -1,4 +1,4 @@
-"""The metrics for operators, in Prometheus's format. With several workers, they are the sums of all workers' counts."""
+"""The metrics in Prometheus's format. With several workers, they are the sums of all workers' counts."""
 
 import asyncio
 import os
@@ -55,12 +55,12 @@ if sys.platform != "win32":
     import fcntl
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""What was read from the database is served again for this long, so that scrapes do not add queries."""
+"""How long values read from the database are served again, so that scrapes add few queries."""
 STATISTICS_PATIENCE: Final = 2.0
-"""Seconds that the database gets for these numbers. After that, a scrape goes without them."""
+"""Seconds that the database gets for these values. After that, a scrape omits them."""
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
-_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a container may have no other place to write to
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 _UNKNOWN_APP: Final = "unknown"
 _WECHAT_BOUNDS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 _DATABASE_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -71,19 +71,22 @@ _OTHER_METHOD: Final = "other"
 _NO_ROUTE: Final = "none"
 _OUR_FAULTS: Final = (InternalError, StorageUnavailable)
 _FAULTS_OF_A_LOGIN: Final = (*_OUR_FAULTS, WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
-"""The failures that alerts are made of. Their series exist from the start: otherwise the first one is no increase."""
+"""The failures for which there are alerts.
 
-# Off, because each metric would have a second series, `_created`, which several workers cannot have.
+Their series exist from the start: otherwise the first is not an increase.
+"""
+
+# Disabled, because each metric would get a second series, `_created`, which several workers cannot have.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics(Collector):
-    """Counts what happens. Every label has few values: none is a user's, and none is text that a caller chooses.
+    """Counts what happens. Labels have few values: none identifies a user, and none is text that a caller chooses.
 
     Args:
         database: Where the statistics are read.
         clock: The time.
-        sweeps: The sweeps that are done each day, by name.
+        sweeps: The names of the daily sweeps.
     """
 
     def __init__(self, *, database: Database, clock: Clock, sweeps: Sequence[str]) -> None:
@@ -193,7 +196,7 @@ class Metrics(Collector):
         )
 
     def know_apps(self, app_ids: Sequence[str], default: str | None) -> None:
-        """Count for these apps from now on, each by itself. A login that names no app counts for the default one."""
+        """Count for these apps from now on, each separately. A login that names no app counts for the default one."""
         labels: dict[str | None, str] = {app_id: app_id for app_id in app_ids}
         self._app_labels = labels if default is None else {None: default, **labels}
         self._logins.expect(
@@ -203,14 +206,14 @@ class Metrics(Collector):
         )
 
     def expect(self, routes: Iterable[Route]) -> None:
-        """Let the series of these routes exist from the start, for the good answer and for faults of ours."""
+        """Create the series of these routes at the start, for the successful answer and for faults of ours."""
         for route in routes:
             for method in sorted(route.methods or ()):
                 statuses = {getattr(route, "status_code", None) or 200, *(fault.status for fault in _OUR_FAULTS)}
                 self._requests.expect((method, route.path, str(status)) for status in sorted(statuses))
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
-        """Counts and times a request that has been answered."""
+        """Count and time an answered request."""
         route = scope.get("route")
         key = (route.path if route else _NO_ROUTE, scope["method"], status)
         children = self._answers.get(key)
@@ -221,64 +224,64 @@ class Metrics(Collector):
         histogram.observe(seconds)
 
     def login(self, app_id: str | None) -> "Outcome":
-        """Counts the login that the block makes."""
+        """Count the login in the block."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
         return Outcome(lambda outcome, errcode: self._logins[label, outcome, errcode].inc())
 
     def refresh(self) -> "Outcome":
-        """Counts the refresh that the block makes."""
+        """Count the refresh in the block."""
         return Outcome(lambda outcome, _: self._refreshes[outcome].inc())
 
     def exchange(self) -> "Stopwatch":
-        """Times the exchange of a code that the block makes."""
+        """Time the exchange of a code in the block."""
         return Stopwatch(self._wechat_seconds)
 
     def wechat_call(self, api: str, error: WeChatError | None) -> None:
-        """Counts a call to WeChat."""
+        """Count a call to WeChat."""
         if error is None:
             self._wechat_calls[api, "ok", ""].inc()
             return
         self._wechat_calls[api, error.code, _label_of(error.errcode)].inc()
 
     def policy_check(self, policy: str, app_id: str, outcome: str, errcode: int | None = None) -> None:
-        """Counts a question that a policy asked WeChat."""
+        """Count a check at WeChat that a policy requires."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
         self._policy_checks[policy, label, outcome, _label_of(errcode)].inc()
 
     def wechat_token_read(self, app_id: str) -> "Outcome":
-        """Counts the WeChat token that the block gets for a service client."""
+        """Count the handing out of a WeChat token in the block."""
         return Outcome(lambda outcome, _: self._wechat_token_reads[app_id, outcome].inc())
 
     def merged(self, source: Source) -> None:
-        """Counts a merge of two users."""
+        """Count a merge of two users."""
         self._merges[source].inc()
 
     def scan(self, outcome: ScanOutcome, number: int = 1) -> None:
-        """Counts scans that have reached this stage."""
+        """Count scans that have reached this stage."""
         self._scans[outcome].inc(number)
 
     def door(self, door: Door, outcome: DoorOutcome) -> None:
-        """Counts a login to a site that has ended."""
+        """Count a finished login to a site."""
         self._doors[door, outcome].inc()
 
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
-        """Counts a try to deliver an event."""
+        """Count an attempt to deliver an event."""
         self._webhook_deliveries[webhook, outcome].inc()
 
     def put_off(self, what: str, number: int) -> None:
-        """Sets how many promises of a kind wait to be carried out again."""
+        """Set the number of promises of a kind that wait to be retried."""
         self._put_off.labels(what).set(number)
 
     def storing(self) -> "Stopwatch":
-        """Times the storing of a login, which the block does."""
+        """Time the storing of a login in the block."""
         return Stopwatch(self._database_seconds)
 
     def refused(self, error: WxAuthError) -> None:
-        """Counts a request that was answered by a problem."""
+        """Count a request answered with a problem."""
         self._refusals[error.code].inc()
 
     def refusals_dropped(self, why: Dropped, number: int) -> None:
-        """Counts refused logins that are not stored."""
+        """Count refused logins that are not stored."""
         self._refusals_dropped[why].inc(number)
 
     async def scrape(self) -> bytes:
@@ -287,7 +290,7 @@ class Metrics(Collector):
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
-        """The counts, and the present values of gauges."""
+        """The counts, and the current values of gauges."""
         for children in self._all_children:
             children.make_expected()
         yield from self._counted.collect()
@@ -336,7 +339,7 @@ class Metrics(Collector):
         now = self._clock()
         if self._statistics_at is not None and abs(now - self._statistics_at) < STATISTICS_MAX_AGE:
             return
-        self._statistics_at = now  # set before the query, so that only one of several scrapes asks
+        self._statistics_at = now  # set before the query, so that only one of several scrapes runs it
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE):
                 self._statistics = await statistics(self._database, sweeps=self._sweeps, now=now)
@@ -359,18 +362,21 @@ class _Children(dict[Any, Child]):
         return child
 
     def expect(self, series: Iterable[str | tuple[str, ...]]) -> None:
-        """Let these series exist from the first scrape on, which makes them: all of them would cost a start 20 ms."""
+        """Have these series exist from the first scrape on.
+
+        The scrape creates them, because at startup that would cost 20 ms.
+        """
         self._expected.update(dict.fromkeys(series))
 
     def make_expected(self) -> None:
-        """Make what is expected and has not been counted yet."""
+        """Create the expected series that have not been counted yet."""
         for labels in self._expected:
             self[labels]
         self._expected.clear()
 
 
 class Outcome:
-    """Counts the end of a block: by `name`, or by the code of the failure that the block raises."""
+    """Counts how a block ends: as `name`, or as the code of the failure that it raises."""
 
     __slots__ = ("_count", "name")
 
@@ -393,7 +399,7 @@ class Outcome:
 
 
 class Stopwatch:
-    """Times a block, however it ends."""
+    """Times a block, even if it fails."""
 
     __slots__ = ("_histogram", "_started", "milliseconds")
 
@@ -412,9 +418,9 @@ class Stopwatch:
 
 @contextmanager
 def shared_by_workers() -> Iterator[None]:
-    """Let the processes that are started in the block add up their counts.
+    """Make the processes started in the block share their counts.
 
-    Raises: InvalidSettings, if no folder can be made for that.
+    Raises: InvalidSettings, if no folder can be created for that.
     """
     parent = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     try:
@@ -428,16 +434,16 @@ def shared_by_workers() -> Iterator[None]:
 
 
 def remove_what_is_shared() -> None:
-    """Remove the folder at the end. A process that still counts is not disturbed."""
+    """Remove the shared folder at the end. Processes that still count are not disturbed."""
     shutil.rmtree(os.environ.get(_FOLDER, ""), ignore_errors=True)
 
 
 def _registry_of_all_workers() -> CollectorRegistry:
     if sys.platform != "win32":
-        # A number instead of the process id: a dead worker's counts stay in the sum, and the next worker continues its
-        # files, so that they do not pile up.
+        # A number instead of the process id, so that a dead worker's counts stay in the sum, and the next worker
+        # continues its files, which would otherwise pile up.
         number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
-        # But the promises that waited in the dead worker's memory are gone: their gauge must not stay.
+        # But the promises in the dead worker's memory are gone, so their gauge must be removed.
         Path(os.environ[_FOLDER], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
         values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
@@ -458,7 +464,7 @@ def _is_free(path: Path) -> bool:
 
 
 def _processes() -> dict[str, int]:
-    """The ids of this service's processes, by their names."""
+    """The ids of this service's processes, by name."""
     if _FOLDER not in os.environ:
         return {"0": os.getpid()}
     numbered = {path.stem: path.read_text() for path in Path(os.environ[_FOLDER]).glob("*.lock")}
@@ -478,4 +484,4 @@ def _label_of(errcode: int | None) -> str:
 def _errcode_of(error: WxAuthError) -> str:
     if not isinstance(error, WeChatError) or error.errcode is None:
         return ""
-    return "other" if isinstance(error, WeChatBadResponse) else str(error.errcode)  # all others are few, and known
+    return "other" if isinstance(error, WeChatBadResponse) else str(error.errcode)  # the others are few and known

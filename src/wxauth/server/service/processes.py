@@ -1,4 +1,4 @@
-"""CPU, memory and open files that the processes of the service use, from Linux's /proc. Elsewhere, nothing is told."""
+"""CPU, memory and open files of the service's processes, from Linux's /proc. Elsewhere there are no such metrics."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -14,7 +14,7 @@ class Processes(Collector):
     """prometheus_client's `process_` metrics, with a series for each process. A restarted process counts from zero.
 
     Args:
-        processes: Gives the ids of the present processes, by their names.
+        processes: Returns the ids of the current processes, by name.
     """
 
     def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:

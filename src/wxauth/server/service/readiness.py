@@ -1,4 +1,4 @@
-"""Whether this process is able to serve. The database is asked once a second at most, however many probes come."""
+"""Whether this process can serve. The database is asked at most once a second, regardless of the number of probes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from wxauth.server.core.schema import current_revision, is_schema_usable
 from wxauth.server.keys.keyring import KeyRing
 
 MAX_AGE: Final = timedelta(seconds=1)
-"""How long the last answer of the database is used."""
+"""How long the database's last answer is reused."""
 
 OK: Final = "ok"
 
@@ -22,7 +22,7 @@ log = get_logger()
 
 
 async def is_migrated(database: Database) -> bool:
-    """Whether the database answers and has a schema. If not, the log says so and what to do, seldom.
+    """Whether the database answers and has a schema. If not, that and the remedy are logged at intervals.
 
     Raises: DatabaseUrlRefused.
     """
@@ -48,8 +48,8 @@ class Readiness:
     """The answers of `/readyz`.
 
     Args:
-        database: Asked whether it answers, and whether its schema is usable.
-        keys: Asked for a key to sign with.
+        database: Checked for a connection and a usable schema.
+        keys: Checked for a signing key.
         clock: The time.
     """
 
@@ -62,11 +62,11 @@ class Readiness:
         self._is_leaving = False
 
     def leave(self) -> None:
-        """Answer from now on that no new requests are to be sent here."""
+        """From now on, report that this process is ending, so that it gets no new requests."""
         self._is_leaving = True
 
     async def checks(self) -> dict[str, str]:
-        """Each part by name, and `OK` or what is wrong with it."""
+        """The state of each part by name: `OK`, or what is wrong with it."""
         if self._is_leaving:
             return {"process": "is ending"}
         return {**await self._of_database(), "signing_key": OK if self._keys.is_ready else "not read yet"}

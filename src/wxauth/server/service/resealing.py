@@ -17,12 +17,12 @@ from wxauth.server.sessions.rows import END, START
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE: Final = 0.2
-"""Seconds to wait for a session that somebody else is changing."""
+"""Seconds to wait for a session that another transaction is changing."""
 
 
 @dataclass(slots=True)
 class Resealed:
-    """How many values were sealed anew, and how many no secret key opens."""
+    """How many values were resealed, and how many no secret key opens."""
 
     signing_keys: int = 0
     session_keys: int = 0
@@ -33,11 +33,11 @@ class Resealed:
 
 
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
-    """Seal anew everything that is not sealed with the current secret key.
+    """Reseal everything that is not sealed with the current secret key.
 
-    A value is replaced only if it is still the one that was read, and each page is committed by itself. So the command
-    may be stopped and run again at any time. The signing keys come last: until they are sealed anew, no service starts
-    without the former secret key. So nobody gives that key up while another value still needs it.
+    A value is replaced only if it has not changed since it was read, and each page is a transaction of its own, so the
+    command may be stopped and run again at any time. The signing keys come last: until they are resealed, no service
+    starts without the former secret key, so nobody discards that key while another value still needs it.
 
     Raises: StorageUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Running the service in production: workers, uvloop, and a graceful end."""
+"""Runs the service in production: workers, uvloop, and a graceful end."""
 
 import asyncio
 import gc
@@ -35,13 +35,15 @@ from wxauth.server.web.http_server import Server
 from wxauth.server.web.uploads import PATIENCE as UPLOAD_PATIENCE
 
 LEARNING_SECONDS: Final = 2.0
-"""Seconds after SIGTERM in which a proxy may still send requests, because it has yet to learn of the end."""
+"""Seconds after SIGTERM in which a proxy may still send requests, because it has not noticed the end yet."""
 DRAIN_SECONDS: Final = 10
 PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 
 GC_THRESHOLDS: Final = (50_000, 20, 20)
-"""Requests leave few reference cycles. 200 logins under way hold 27,000 objects: with a threshold below that, the
-collector would look through them and find nothing."""
+"""Requests leave few reference cycles.
+
+200 logins under way hold 27,000 objects: with a lower threshold, the collector would traverse them and find nothing.
+"""
 
 _BACKLOG: Final = 2048
 _SET_AT_START: Final = ("host", "port", "workers")
@@ -51,7 +53,7 @@ log = get_logger()
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. At SIGHUP the settings are read again.
+    """Serve until SIGTERM or SIGINT. SIGHUP reloads the settings.
 
     Raises: InvalidSettings, if the host and port cannot be listened on, the stored keys do not open with this
         `WXAUTH_SECRET_KEY`, the audience is an OAuth client's name, or several workers have no folder to share their
@@ -59,8 +61,8 @@ def serve(settings: Settings) -> None:
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
-    troubles.share()  # all workers together tell what is wrong with the database
-    _prepare(settings)  # whatever it could check: if the database is away, the service waits for it
+    troubles.share()  # all workers together log database troubles once
+    _prepare(settings)  # even if the database could not be checked: then the service waits for it
     try:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
@@ -77,11 +79,11 @@ def serve(settings: Settings) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on. Clients that connect before the service has started wait. Raises: OSError."""
+    """A socket to serve on. Clients may connect before the service has started, and wait. Raises: OSError."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         if listener.family == socket.AF_INET6:
-            # Otherwise IPv4 clients come with IPv6 addresses (::ffff:...), which no trusted IPv4 proxy matches.
+            # Otherwise IPv4 clients appear as IPv6 addresses (::ffff:...), which match no trusted IPv4 proxy.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,7 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def uvicorn_options() -> dict[str, Any]:
-    """The options of uvicorn, for production and development."""
+    """The options of uvicorn, in production and development."""
     return {
         "http": partial(HttpProtocol, patience=PATIENCE),
         "ws": "none",
@@ -103,7 +105,7 @@ def uvicorn_options() -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "date_header": False,
-        "proxy_headers": False,  # the app looks behind proxies itself
+        "proxy_headers": False,  # the app reads forwarded addresses itself
         "timeout_graceful_shutdown": DRAIN_SECONDS,
         "backlog": _BACKLOG,
     }
@@ -113,13 +115,13 @@ def make_server(services: Services) -> Server:
     """The whole service, not yet running."""
     config = uvicorn.Config(create_app(services), **uvicorn_options())
     gc.collect()
-    gc.freeze()  # objects made so far live to the end: the collector need not look at them again
+    gc.freeze()  # objects made so far live to the end, so the collector need not traverse them again
     gc.set_threshold(*GC_THRESHOLDS)
     return Server(config, learning=LEARNING_SECONDS, on_leaving=services.readiness.leave)
 
 
 def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
-    """Serve in processes of their own until SIGTERM or SIGINT. At SIGHUP others take their places, by the new settings.
+    """Serve in worker processes until SIGTERM or SIGINT. SIGHUP replaces them by workers with the reloaded settings.
 
     Raises: InvalidSettings, if this system cannot run workers.
     """
@@ -149,13 +151,13 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
 
 
 def _prepare(settings: Settings) -> bool:
-    """What is done with new settings before processes are forked that serve by them.
+    """Check new settings before worker processes are forked.
 
-    Whether the database could be asked for what they do not go with. Raises: InvalidSettings.
+    Returns False if the database could not be reached for its checks. Raises: InvalidSettings.
     """
     for line in unknown_names():
         log.warning("unknown_setting", reason=line)
-    import_tracing(settings)  # before the workers are forked: they then share its memory
+    import_tracing(settings)  # before the fork, so that the workers share its memory
     return asyncio.run(check_secret_key(settings))
 
 
@@ -179,7 +181,7 @@ def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
 
 
 def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM, which uvicorn raises again when it has drained. A stop that was asked for is no failure."""
+    """Handle SIGTERM, which uvicorn raises again when it has drained. A requested stop exits with status 0."""
     raise SystemExit(0)
 
 
@@ -196,7 +198,7 @@ async def check_secret_key(settings: Settings) -> bool:
     try:
         if not await is_migrated(database):
             return False
-        await correct(clock, database)  # first: `refresh` may make the first key, and dates it
+        await correct(clock, database)  # first, because `refresh` may create and date the first key
         await keys.refresh()
         await id_token_keys.refresh()
         apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
@@ -229,7 +231,7 @@ async def check_secret_key(settings: Settings) -> bool:
 
 
 def _leave_without_parent(telling: asyncio.Task[None]) -> None:
-    # A worker whose parent was killed would otherwise serve on unnoticed, on the port that the next start needs.
+    # A worker whose parent was killed would otherwise continue unnoticed, on the port that the next start needs.
     if not telling.cancelled():
         remove_what_is_shared()
         os.kill(os.getpid(), signal.SIGTERM)

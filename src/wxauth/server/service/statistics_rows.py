@@ -1,4 +1,4 @@
-"""The statistics for the metrics."""
+"""The database statistics for the metrics."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from wxauth.server.numbers.rows import OPEN_SESSIONS_PART
 
 
 class Statistics(TypedDict):
-    """What the metrics tell of the database."""
+    """The metrics that come from the database."""
 
     open_sessions: int
     key_signs_since: datetime | None
@@ -18,7 +18,7 @@ class Statistics(TypedDict):
     webhooks_wait_since: datetime | None
     erasures: int
     sweep_due_at: datetime | None
-    """When the first of these sweeps is, or was, to begin."""
+    """When the first of these sweeps is due, or was."""
 
 
 _STATISTICS: Final = Statement[Statistics](f"""
@@ -34,7 +34,7 @@ SELECT ({OPEN_SESSIONS_PART}) AS open_sessions,
 
 
 async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
-    """What the metrics tell of the database. Raises: StorageUnavailable."""
+    """The metrics that come from the database. Raises: StorageUnavailable."""
     row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
     assert row is not None
     return row

@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry: a span for each request, for each call to WeChat, for each use of the database.
+"""OpenTelemetry traces: a span for each request, each call to WeChat, and each use of the database.
 
-If `WXAUTH_OTLP_URL` is set, parts that trace replace those that do not. Otherwise this module is not imported. A span
-has names, ids and its outcome. It has no path, query, statement or message of a failure, because these may hold a code,
-a token or a user's text.
+If `WXAUTH_OTLP_URL` is set, tracing parts replace the plain ones. Otherwise this module is not imported. A span
+contains names, ids and its outcome. It contains no path, query, statement or failure message, because these may contain
+a code, a token or a user's text.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.wechat.client import WeChat
 
 PATIENCE: Final = 5.0
-"""Seconds for a collector to take spans. It may hold up the end of the service for as long."""
+"""Seconds for a collector to accept spans. It may delay the service's end for as long."""
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that machines ask for every few seconds. Their spans would hide the others."""
+"""Paths that machines request every few seconds. Their spans would hide the others."""
 _FIRST_FAULT: Final = 500
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, database_module.__name__, "contextlib"})
@@ -47,11 +47,11 @@ class Tracing:
     """Makes the tracing parts of the service.
 
     Args:
-        processor: Takes the spans when they end.
+        processor: Receives finished spans.
     """
 
     def __init__(self, processor: SpanProcessor) -> None:
-        # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME win over our own values.
+        # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence over our own values.
         named = Resource.create()
         usual = {SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__}
         is_unnamed = str(named.attributes.get(SERVICE_NAME, "")).startswith("unknown_service")
@@ -75,13 +75,13 @@ class Tracing:
         return _TracedWeChat(transport, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:
-        """Send the spans that have not been sent yet."""
+        """Send the remaining spans."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
 def tracing_to(url: str) -> Tracing:
     """Tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
-    # The SDK knows its own variables alone; these go first.
+    # The SDK knows only its own variables for certificates; these take precedence.
     authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
     exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=PATIENCE, certificate_file=authority)
     return Tracing(BatchSpanProcessor(exporter))
@@ -164,7 +164,7 @@ def _tell_request(span: Span, scope: Scope, status: int) -> None:
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> Iterator[None]:
-    """A span within the request's span. Without a request, as in background tasks, there is none."""
+    """A span within the request's span. Outside a request, as in background tasks, there is none."""
     if not get_current_span().is_recording():
         yield
         return
@@ -180,7 +180,7 @@ def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> It
 
 
 def _asker() -> str:
-    """The name of the public function that asks the database. Rows are functions named for the question."""
+    """The name of the public function that uses the database: functions in rows are named for their purpose."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_globals["__name__"] in _PASSED_OVER or frame.f_code.co_name.startswith("_")

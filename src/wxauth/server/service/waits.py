@@ -18,7 +18,7 @@ from wxauth.server.wechat import client, opinions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """Seconds. The defaults are those of the parts. A test of one of these waits shortens it."""
+    """Seconds. The defaults are those of the parts. A test of such a wait shortens it."""
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE
