@@ -1,4 +1,4 @@
-"""The command `wxauth`. Each command is in the module of its name, which is imported when the command is called."""
+"""The command `wxauth`. Each command is a module of its name, imported when the command is called."""
 
 from importlib import import_module
 from typing import Final
@@ -24,16 +24,16 @@ SUMMARIES: Final = {
     "users": "Manage users, their roles and bans.",
     "webhooks": "Manage webhooks, which send events to other services.",
 }
-"""What `wxauth --help` prints of each command, so that it need not import them. A test compares their own help."""
+"""The help line of each command in `wxauth --help`, which then need not import them. A test compares both."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are summaries; the command itself is imported when it is called."""
+    """A group that lists summaries, and imports a command only when it is called."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with the command that the summary stands for."""
+        """Resolve a command, and import it."""
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             command = getattr(import_module(f"{__name__}.{name}"), name)

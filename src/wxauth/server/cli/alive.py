@@ -25,9 +25,9 @@ def alive(*, ready: bool) -> None:
 
 
 def _address() -> tuple[str, int]:
-    # Read without the settings: they take half a second of CPU to load, and a health check runs every few seconds.
+    # Read without the settings, which take half a second of CPU to load: a health check runs every few seconds.
     given = dotenv_values(".env") if Path(".env").exists() else {}
     host = os.environ.get("WXAUTH_HOST") or given.get("WXAUTH_HOST") or "127.0.0.1"
     port = os.environ.get("WXAUTH_PORT") or given.get("WXAUTH_PORT") or ""
-    # For a Service named wxauth, Kubernetes sets this variable to a URL, which is no port.
+    # For a Service named wxauth, Kubernetes sets this variable to a URL instead of a port.
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port) if port.isdigit() else 8000  # noqa: S104

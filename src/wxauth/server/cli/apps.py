@@ -1,4 +1,4 @@
-"""`wxauth apps`: the apps."""
+"""`wxauth apps`: manage apps."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,11 +20,11 @@ Command = TypeVar("Command", bound=Callable[..., object])
 Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
-"""The secrets, in the order in which they are asked for."""
+"""The secrets, in the order of the prompts."""
 
 
 def _choice(option: str, *values: str, help: str) -> Callable[[Command], Command]:
-    """An option for a field that has one of a few values, or null: `default`."""
+    """An option for a field with a few possible values, or null: `default`."""
 
     def field_value(_: click.Context, __: click.Parameter, chosen: str | None) -> str | None:
         return "" if chosen == "default" else chosen
@@ -39,7 +39,7 @@ def _roles(_: click.Context, __: click.Parameter, value: str | None) -> str | li
 
 
 def _app_options(command: Command) -> Command:
-    """Add what `add` and `set` have in common. An option has the name of its field."""
+    """Add the options that `add` and `set` share. An option has the name of its field."""
     for option in (
         json_option,
         click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
@@ -168,7 +168,7 @@ def force_token_command(app_id: str) -> None:
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that the options give. Secrets are asked for: every user of the machine can see the command line."""
+    """The fields given by the options. Secrets are prompted for: every user of the machine can see the command line."""
     fields = {name: value for name, value in options.items() if name not in _LABELS and value is not None}
     return fields | {name: _ask_for(label) for name, label in _LABELS.items() if options.get(name)}
 
@@ -180,10 +180,10 @@ def _ask_for(label: str) -> str:
 
 
 def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
-    """The values as the body of a request, checked alike.
+    """The values as a request body, validated like one.
 
-    Raises: click.UsageError for what stands in the command line, Failed for what was read from a prompt. Both name the
-    field and never its value.
+    Raises: click.UsageError for values from the command line, Failed for values from a prompt. Both name the field and
+    never its value.
     """
     try:
         return kind.model_validate(values)

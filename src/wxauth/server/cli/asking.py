@@ -21,13 +21,13 @@ Part = TypeVar("Part", Database, Services)
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
-    """The settings of this kind. Raises: Failed."""
+    """Load settings of this kind. Raises: Failed."""
     with failures_printed():
         return load_settings(kind)
 
 
 def with_database(ask: Callable[[Database, datetime], Awaitable[Answer]]) -> Answer:
-    """Call `ask` with the database of WXAUTH_DATABASE_URL and the database's time; the result. Raises: Failed."""
+    """Return the result of `ask`, called with the database of WXAUTH_DATABASE_URL and its time. Raises: Failed."""
     settings = read_settings(DatabaseSettings)
     # Failed prints failures, once.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
@@ -39,9 +39,9 @@ def with_database(ask: Callable[[Database, datetime], Awaitable[Answer]]) -> Ans
 
 
 def with_services(ask: Callable[[Services], Awaitable[Answer]]) -> Answer:
-    """Call `ask` with the service's parts; the result. All settings must be there. Raises: Failed."""
+    """Return the result of `ask`, called with the service's parts. Requires all settings. Raises: Failed."""
     settings = read_settings(Settings)
-    # Errors say what to change at WeChat.
+    # Errors name what to change at WeChat.
     configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)
     clock = DatabaseClock()
 

@@ -21,7 +21,7 @@ def check(as_json: bool) -> None:
     note reports something that may or may not be intended. Lines are Chinese if the locale is; with --json they are
     English. Exit status 1: something does not work.
     """
-    # The lines report failures.
+    # The results report failures.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
     results = asyncio.run(check_all())
     language = terminal_language()

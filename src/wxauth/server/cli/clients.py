@@ -1,4 +1,4 @@
-"""`wxauth clients`: the services that may ask, and the sites that may log people in."""
+"""`wxauth clients`: manage sibling services, and sites that log people in."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -59,7 +59,7 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
     with refused_as_wrong_call():
-        client = asked_for(client_name, options)  # a wrong call is refused without a database
+        client = asked_for(client_name, options)  # a wrong call is refused without the database
         _check_apps(options)
         refuse_reserved(client, _reserved())
     credentials = with_database(lambda database, now: add_client(database, client, now=now))
@@ -128,7 +128,7 @@ def remove_command(client_name: str) -> None:
 
 
 def _reserved() -> Sequence[str]:
-    """The names with which a site's tokens would be taken for others, so that `serve` would not start."""
+    """The names that a site must not have, because its tokens could be mistaken for others: `serve` would not start."""
     audience = read_settings(AudienceSettings).audience
     return with_database(lambda database, _: names_of_others(database, audience))
 

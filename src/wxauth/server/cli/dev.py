@@ -18,7 +18,7 @@ def dev(port: int | None, wechat_port: int, site_port: int | None) -> None:
     WXAUTH_APP_ID is set, the real WeChat is used; the app secret is WXAUTH_APP_SECRET, or you are asked for it. If
     WXAUTH_DATABASE_URL is set, that database is used.
     """
-    if os.name != "posix":  # only these can end the bundled PostgreSQL together with its owner: see dev/postgres.py
+    if os.name != "posix":  # only on these can the bundled PostgreSQL end together with its owner: see dev/postgres.py
         raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
     from wxauth.server.dev.run import DevFailed, run  # cannot be imported on Windows, nor without the extra dev
 

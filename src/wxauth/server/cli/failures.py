@@ -1,4 +1,4 @@
-"""The one mapping of our errors to the line that a command prints and its exit status."""
+"""Maps our errors to the line that a command prints, and its exit status."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,13 +29,13 @@ _NOUNS: Final = {
     "user_id": Title("user", "用户"),
     "app_id": Title("app", "小程序"),
 }
-"""What a command is about, by its argument."""
+"""What a command is about, by the name of its argument."""
 _NOTHING: Final = Title("", "")
 
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """End the command with status 1 and a line if one of our errors is raised. Raises: Failed."""
+    """If one of our errors is raised, end the command with a line and status 1. Raises: Failed."""
     try:
         yield
     except (WxAuthError, CannotOpen, InvalidSettings) as exc:

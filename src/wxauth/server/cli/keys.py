@@ -1,4 +1,4 @@
-"""`wxauth keys`: what access tokens and id_tokens are signed with."""
+"""`wxauth keys`: manage the keys that sign access tokens and id_tokens."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -54,7 +54,7 @@ def rotate_command(as_json: bool) -> None:
     show(row, "{kid} signs from {signs_from}".format(**row), as_json=as_json)
 
 
-# An id may begin with "-", and with "-h".
+# An id may begin with "-", even with "-h".
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
 @json_option
@@ -77,7 +77,7 @@ def withdraw_command(kid: str, as_json: bool) -> None:
 
 
 def _with_key_rings(ask: Callable[[KeyRing, IdTokenKeys, datetime], Awaitable[Answer]]) -> Answer:
-    """Call `ask` with the stored keys; the result. All settings must be there. Raises: Failed."""
+    """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
     settings = read_settings(Settings)
 
     async def with_rings(database: Database, now: datetime) -> Answer:

@@ -113,7 +113,7 @@ def export_command(file: Path) -> None:
         return
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # /dev/null stays everybody's
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device such as /dev/null keeps its permissions
             os.fchmod(descriptor, 0o600)
     except OSError as exc:
         raise click.UsageError(f"{file}: {exc.strerror}") from None

@@ -36,7 +36,7 @@ _SCOPE = (
 
 
 def client_options(*, is_change: bool) -> Callable[[Command], Command]:
-    """Add the options to a command, by the service's own names. A change can also remove an optional value."""
+    """Add the options to a command, named like the client's fields. `set` can also remove an optional value."""
 
     def flag(name: str, help_text: str) -> Any:
         switch = f"--{name}/--no-{name}" if is_change else f"--{name}"
@@ -82,7 +82,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
 
 
 def changes_in(options: dict[str, Any]) -> dict[str, Any]:
-    """The changes that the given options ask for; an empty text removes a value. Raises: click.UsageError."""
+    """The changes that the given options request; an empty text removes a value. Raises: click.UsageError."""
     named = {name: value for name, value in options.items() if value not in (None, ())}
     if not named:
         raise click.UsageError("--scope or another option must be given. 请至少指定一个选项。")
@@ -94,7 +94,7 @@ def changes_in(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def refused_as_wrong_call() -> Iterator[None]:
-    """Turn a refused field of a client into an error about the option that gave it. Raises: click.BadParameter."""
+    """Convert a refused field of a client into an error about its option. Raises: click.BadParameter."""
     try:
         yield
     except WrongClient as exc:

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 
 
 def confirm(question: Callable[[], str], *, yes: bool) -> None:
-    """Ask on the terminal, unless `yes`. Raises: click.UsageError without a terminal, click.Abort."""
+    """Ask for confirmation on the terminal, unless `yes`. Raises: click.UsageError without a terminal, click.Abort."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -33,7 +33,7 @@ def page_options(command: Command) -> Command:
 
 
 def text_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """A text without the blanks around it, as a callback."""
+    """Option callback: a text, stripped."""
     try:
         (value or "").encode()
     except UnicodeEncodeError:
@@ -42,7 +42,7 @@ def text_option(_context: click.Context, _parameter: click.Parameter, value: str
 
 
 def time_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    """A time with its offset, as a callback."""
+    """Option callback: a time with its offset."""
     if value is None:
         return None
     try:
@@ -52,7 +52,7 @@ def time_option(_context: click.Context, _parameter: click.Parameter, value: str
 
 
 def more(next_cursor: str | None) -> list[str]:
-    """The note below a page that another one follows."""
+    """The note below a page that is not the last."""
     return [] if next_cursor is None else [f"There are more: --cursor {next_cursor} 还有更多。"]
 
 

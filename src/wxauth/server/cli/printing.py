@@ -1,4 +1,4 @@
-"""How commands print: an answer as JSON or as text, and a failure."""
+"""How commands print answers, as JSON or as text, and failures."""
 
 import os
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic_core import to_json
 
-if TYPE_CHECKING:  # brings Starlette
+if TYPE_CHECKING:  # imports Starlette
     from wxauth.problems import Language
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -54,7 +54,7 @@ def print_table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def printable(text: str | None) -> str:
-    """A text that a person chose, without the characters that steer a terminal."""
+    """A text chosen by a user, without characters that control a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
 
 
@@ -64,6 +64,6 @@ def minute(time: datetime | None) -> str:
 
 
 def terminal_language() -> "Language":
-    """The language of the terminal's reader, by the locale."""
+    """The language of the terminal's user, from the locale."""
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return "zh" if next(filter(None, variables), "").lower().startswith("zh") else "en"

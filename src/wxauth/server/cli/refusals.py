@@ -1,4 +1,4 @@
-"""`wxauth refusals`: why somebody could not log in."""
+"""`wxauth refusals`: list refused logins."""
 
 from datetime import datetime
 from uuid import UUID

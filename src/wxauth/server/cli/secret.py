@@ -1,4 +1,4 @@
-"""`wxauth secret`: the key that encrypts stored values."""
+"""`wxauth secret`: manage the key that encrypts stored values."""
 
 import base64
 import secrets

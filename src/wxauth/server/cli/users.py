@@ -1,4 +1,4 @@
-"""`wxauth users`: find, ban, erase, and give roles."""
+"""`wxauth users`: find, ban, merge, split and erase users, and manage roles."""
 
 import re
 import sys

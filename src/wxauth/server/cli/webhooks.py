@@ -1,4 +1,4 @@
-"""`wxauth webhooks`: where events are sent."""
+"""`wxauth webhooks`: manage webhooks."""
 
 import re
 from datetime import datetime
