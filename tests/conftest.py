@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -18,24 +19,26 @@ import pytest
 import respx
 
 from tests import programs
-from tests.admins import Admin, make_admin
-from tests.asking import LogLines, MakeClient, MakeServices
 from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
 from tests.declared import check_declared
-from tests.fakes import (
-    APP,
-    OTHER_APP,
-    SECRET_KEY,
-    START,
-    Clock,
-    LoginAnswer,
-    Secrets,
-    WeChatByRespx,
-    WeChatBySimulator,
-)
+from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
 from tests.processes import hear_interrupts, use_memory
 from tests.quick import LeavingOut, Noting
 from tests.store.proxy import Proxy
+from tests.world import (
+    AddSibling,
+    Admin,
+    LogIn,
+    LogLines,
+    MakeClient,
+    MakeService,
+    MakeServices,
+    Service,
+    add_client,
+    make_admin,
+)
+from wxauth.server.clients.client import Scope
+from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.services import Services
@@ -345,19 +348,25 @@ def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock)
 
 
 @pytest.fixture
-def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LoginAnswer:
+def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
     """Log a person in: `await login("alice")` gives the answer's body."""
-
-    async def log_in(person: str = "alice", **fields: object) -> dict[str, object]:
-        answer = await client.post("/v1/login", json={"code": wechat.code_for(person), **fields})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    return log_in
+    return LogIn(client, wechat)
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSibling:
+    """Add a client of another service, which asks with these credentials: `auth = await add_sibling("a", USERS)`."""
+
+    async def add(name: str, *scopes: Scope) -> Credentials:
+        credentials = await add_client(services.database, name, scopes=scopes, now=clock())
+        secrets.add(credentials.client_secret)
+        return credentials
+
+    return add
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
     """An administrator, and at first the only one."""
     return await make_admin(client, rows, await login("root", nickname="Root"))
 
@@ -391,3 +400,21 @@ async def simulated_services(make_simulated_services: MakeServices) -> Services:
 def simulated_client(make_client: MakeClient, simulated_services: Services) -> httpx.AsyncClient:
     """The service in front of the simulator, at its front door."""
     return make_client(simulated_services)
+
+
+@pytest.fixture
+def make_service(
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
+) -> MakeService:
+    """Replicas of a service whose WeChat is the simulator; any setting by name, and how long its parts wait."""
+
+    async def make(**values: Any) -> Service:
+        services = await make_simulated_services(**values)
+        return Service(make_client(services), services, simulator, secrets)
+
+    return make
+
+
+@pytest.fixture
+async def service(make_service: MakeService) -> Service:
+    return await make_service()

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -30,8 +30,6 @@ def service_env(database_url: str, *, apps: Sequence[Mapping[str, str]] = APPS, 
     told = {"database_url": database_url, "apps": json.dumps(apps), "secret_key": SECRET_KEY, **settings}
     return {f"WXAUTH_{name.upper()}": str(value) for name, value in told.items()}
 
-
-LoginAnswer = Callable[..., Awaitable[dict[str, Any]]]
 
 _code_numbers = count(1)
 

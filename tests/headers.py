@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def bearer(token: Mapping[str, Any] | str | bytes) -> dict[str, bytes]:
+def bearer(token: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
     """The header that shows this access token, or the one in this answer."""
     if isinstance(token, Mapping):
         token = token["access_token"]

@@ -7,8 +7,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import bearer
-from tests.fakes import LoginAnswer
+from tests.world import LogIn, bearer
 from wxauth.server.core.database import Database
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users import admin
@@ -45,7 +44,7 @@ class Admin:
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
     answer = await login("root", nickname="Root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
     return Admin(client, answer)
@@ -53,7 +52,7 @@ async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Conn
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "phone", "id"])
 async def test_who_is_named_exactly_comes_alone_though_nicknames_hold_it_too(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, name: str
+    root: Admin, login: LogIn, rows: asyncpg.Connection, name: str
 ) -> None:
     alice = (await login("alice", nickname="Alice"))["user"]
     await rows.execute(
@@ -66,7 +65,7 @@ async def test_who_is_named_exactly_comes_alone_though_nicknames_hold_it_too(
     assert await root.names(q=text) == [f"not {text}"]
 
 
-async def test_an_id_that_was_merged_away_finds_the_user_that_remains(root: Admin, login: LoginAnswer) -> None:
+async def test_an_id_that_was_merged_away_finds_the_user_that_remains(root: Admin, login: LogIn) -> None:
     alice = (await login("alice", nickname="Alice"))["user"]["id"]
     bob = (await login("bob", nickname="Bob"))["user"]["id"]
     await root.merge(bob, into=alice)
@@ -74,7 +73,7 @@ async def test_an_id_that_was_merged_away_finds_the_user_that_remains(root: Admi
 
 
 async def test_what_else_is_asked_for_does_not_turn_an_exact_search_into_one_by_nickname(
-    root: Admin, login: LoginAnswer
+    root: Admin, login: LogIn
 ) -> None:
     openid = (await login("alice", nickname="Alice"))["user"]["openid"]
     await login("bob", nickname=openid)
@@ -83,7 +82,7 @@ async def test_what_else_is_asked_for_does_not_turn_an_exact_search_into_one_by_
 
 
 async def test_pages_lead_through_all_who_share_a_number_once(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     for number in range(5):
         await login(f"person-{number}", nickname=f"P{number}")
@@ -99,14 +98,14 @@ async def test_pages_lead_through_all_who_share_a_number_once(
 
 
 @pytest.mark.parametrize("form", ["{0}{{", "urn:uuid:{0}", "{{{0}}}"])
-async def test_an_id_in_another_form_is_none(root: Admin, login: LoginAnswer, form: str) -> None:
+async def test_an_id_in_another_form_is_none(root: Admin, login: LogIn, form: str) -> None:
     user_id = (await login("alice", nickname="Alice"))["user"]["id"]
     assert await root.names(q=form.format(user_id)) == []
     assert await root.names(q=user_id.replace("-", "")) == []
 
 
 async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login("alice", nickname="Alice")
     await rows.execute("UPDATE identities SET app_id = 'wxformer' WHERE openid LIKE '%alice'")

@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import Clock
 from tests.problems import problem_of
+from tests.world import LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator
 from wxauth.server.housekeeping.housekeeping import sweep

@@ -13,13 +13,12 @@ import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.admins import Admin, make_admin
-from tests.asking import MakeClient, MakeServices, bearer, until_locked
 from tests.dev.running import running_dev
-from tests.fakes import Clock, LoginAnswer
+from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.processes import WXAUTH, run
 from tests.programs import needs, run_node_tests
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
 from wxauth.server.console.routes import PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
@@ -132,7 +131,7 @@ async def test_a_link_is_over_after_ten_minutes(
 
 
 async def test_a_link_opens_nothing_for_who_is_no_administrator_by_then(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
     for change in ({"roles": []}, {"roles": ["admin"], "status": "disabled"}):
@@ -161,7 +160,7 @@ async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administra
 
 
 async def test_a_link_is_the_only_administrators_unless_it_is_said_whose(
-    services: Services, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     now = services.clock()
     with pytest.raises(NoAdministrator):
@@ -222,7 +221,7 @@ async def test_signing_out_ends_it_for_good(services: Services, client: httpx.As
 
 
 async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
     for change in ({"status": "disabled"}, {"roles": ["editor"]}):
@@ -234,7 +233,7 @@ async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
 
 
 async def test_the_loss_of_another_role_ends_nothing_nor_does_that_of_admin_end_a_phones_session(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
     await root.change(other.id, roles=["admin", "editor"])

@@ -10,11 +10,10 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from tests.admins import Admin, make_admin
-from tests.asking import BESIDE_LOGINS, bearer
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.world import BESIDE_LOGINS, Admin, LogIn, bearer, make_admin
 from wxauth.server.users.bodies import EventsAnswer, UserDetailAnswer, UsersAnswer
 
 NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
@@ -33,7 +32,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_all_of_it_wants_the_role_admin_before_it_looks_at_anything_else(
-    client: httpx.AsyncClient, login: LoginAnswer, method: str, path: str
+    client: httpx.AsyncClient, login: LogIn, method: str, path: str
 ) -> None:
     path = path.replace(str(NOBODY), "none") + "?limit=none"
     problem_of(await client.request(method, path), "missing_token", 401)
@@ -44,7 +43,7 @@ async def test_all_of_it_wants_the_role_admin_before_it_looks_at_anything_else(
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_an_administrator_who_was_demoted_or_banned_a_moment_ago_is_refused(
-    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, path: str
+    client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, path: str
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
     path = path.removeprefix("/v1/admin")
@@ -55,7 +54,7 @@ async def test_an_administrator_who_was_demoted_or_banned_a_moment_ago_is_refuse
     problem_of(await other.ask(method, path), "invalid_token", 401)
 
 
-async def test_the_token_of_a_login_before_the_promotion_will_do(root: Admin, login: LoginAnswer) -> None:
+async def test_the_token_of_a_login_before_the_promotion_will_do(root: Admin, login: LogIn) -> None:
     other = Admin(root.client, await login("other"))
     await root.change(other.id, roles=["admin"])
     assert await other.names() == [None, "Root"]
@@ -195,7 +194,7 @@ async def test_a_parameter_that_is_wrong_is_named(root: Admin, path: str, query:
     assert [error["field"] for error in wrong["errors"]] == [field]
 
 
-async def test_pages_lead_through_all_users_once_while_others_come(root: Admin, login: LoginAnswer) -> None:
+async def test_pages_lead_through_all_users_once_while_others_come(root: Admin, login: LogIn) -> None:
     for number in range(6):
         await login(f"person-{number}", nickname=str(number))
     first = await root.read("/users", limit=3)
@@ -210,7 +209,7 @@ async def test_pages_lead_through_all_users_once_while_others_come(root: Admin, 
     assert third["next_cursor"] is None
 
 
-async def test_a_page_that_ends_with_the_last_user_leads_nowhere(root: Admin, login: LoginAnswer) -> None:
+async def test_a_page_that_ends_with_the_last_user_leads_nowhere(root: Admin, login: LogIn) -> None:
     await login()
     assert (await root.read("/users", limit=2))["next_cursor"] is None
 
@@ -298,7 +297,7 @@ async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root:
     ],
 )
 async def test_a_change_sets_what_it_names(
-    root: Admin, login: LoginAnswer, change: dict[str, Any], status: str, roles: list[str]
+    root: Admin, login: LogIn, change: dict[str, Any], status: str, roles: list[str]
 ) -> None:
     user_id = (await login("alice", nickname="Alice"))["user"]["id"]
     before = await root.change(user_id, roles=["editor"])
@@ -325,7 +324,7 @@ async def test_a_change_sets_what_it_names(
         ([], "body"),
     ],
 )
-async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LoginAnswer, body: Any, field: str) -> None:
+async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LogIn, body: Any, field: str) -> None:
     user_id = (await login("alice"))["user"]["id"]
     wrong = problem_of(await root.ask("PATCH", f"/users/{user_id}", json=body), "invalid_request", 422)
     assert [error["field"] for error in wrong["errors"]] == [field]
@@ -335,7 +334,7 @@ async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LoginA
 
 
 async def test_a_ban_ends_every_session_at_once_and_lifting_it_brings_none_back(
-    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx
+    root: Admin, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     sessions = [await login("alice"), await login("alice")]
     user_id = sessions[0]["user"]["id"]
@@ -358,7 +357,7 @@ async def test_a_ban_ends_every_session_at_once_and_lifting_it_brings_none_back(
 
 
 async def test_a_login_at_the_moment_of_a_ban_leaves_no_session_behind(
-    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx
+    root: Admin, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     logins = [client.post("/v1/login", json={"code": wechat.code_for("alice")}) for _ in range(8)]
@@ -368,7 +367,7 @@ async def test_a_login_at_the_moment_of_a_ban_leaves_no_session_behind(
     assert (await root.change(user_id, status="active"))["sessions"] == []
 
 
-async def test_roles_are_in_the_next_access_token(root: Admin, client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_roles_are_in_the_next_access_token(root: Admin, client: httpx.AsyncClient, login: LogIn) -> None:
     alice = await login("alice")
     await root.change(alice["user"]["id"], roles=["editor"])
     assert (await client.get("/v1/me", headers=bearer(alice))).json()["roles"] == ["editor"]
@@ -379,7 +378,7 @@ async def test_roles_are_in_the_next_access_token(root: Admin, client: httpx.Asy
 
 
 async def test_an_erased_user_is_gone_with_their_address(
-    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -397,7 +396,7 @@ async def test_an_erased_user_is_gone_with_their_address(
 
 
 async def test_a_user_who_is_logged_out_everywhere_may_log_in_again(
-    root: Admin, client: httpx.AsyncClient, login: LoginAnswer
+    root: Admin, client: httpx.AsyncClient, login: LogIn
 ) -> None:
     sessions, bob = [await login("alice"), await login("alice")], await login("bob")
     for _ in range(2):
@@ -420,7 +419,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_the_last_administrator_cannot_be_removed(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+    root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]
 ) -> None:
     banned = (await login("banned"))["user"]["id"]
     await rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE id = $1", banned)
@@ -437,7 +436,7 @@ async def test_the_last_administrator_may_have_other_roles_too(root: Admin) -> N
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_where_there_is_another_administrator_one_may_go(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+    root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]
 ) -> None:
     other = await make_admin(root.client, rows, await login("other"))
     assert (await root.ask(method, f"/users/{other.id}", **body)).status_code in (200, 204)
@@ -446,7 +445,7 @@ async def test_where_there_is_another_administrator_one_may_go(
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
 async def test_of_administrators_who_remove_each_other_at_once_one_stays(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+    root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]
 ) -> None:
     admins = [root, *[await make_admin(root.client, rows, await login(f"admin-{n}")) for n in range(3)]]
     victims = [*admins[1:], admins[0]]
@@ -461,7 +460,7 @@ async def test_of_administrators_who_remove_each_other_at_once_one_stays(
 
 
 async def test_every_change_is_an_event_with_who_whom_when_and_from_where(
-    root: Admin, login: LoginAnswer, clock: Clock
+    root: Admin, login: LogIn, clock: Clock
 ) -> None:
     first = await login("alice")
     user_id, sessions = first["user"]["id"], [first["session_id"], (await login("alice"))["session_id"]]
@@ -492,7 +491,7 @@ async def test_every_change_is_an_event_with_who_whom_when_and_from_where(
         }
 
 
-async def test_what_changes_nothing_is_no_event(root: Admin, login: LoginAnswer) -> None:
+async def test_what_changes_nothing_is_no_event(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, roles=["editor", "support"])
     for change in ({}, {"status": "active"}, {"roles": ["support", "editor", "support"]}):
@@ -507,7 +506,7 @@ async def test_what_changes_nothing_is_no_event(root: Admin, login: LoginAnswer)
     ]
 
 
-async def test_changes_at_once_are_each_told_as_they_happened(root: Admin, login: LoginAnswer) -> None:
+async def test_changes_at_once_are_each_told_as_they_happened(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
     # Not taking the role of an administrator, which would make them wait for each other anyway.
     await asyncio.gather(*(root.change(user_id, roles=["admin", f"r{n}"]) for n in range(8)))
@@ -515,7 +514,7 @@ async def test_changes_at_once_are_each_told_as_they_happened(root: Admin, login
     assert [change["before"] for change in told] == [[], *[change["after"] for change in told[:-1]]]
 
 
-async def test_events_are_found_by_whom_and_by_type(root: Admin, login: LoginAnswer) -> None:
+async def test_events_are_found_by_whom_and_by_type(root: Admin, login: LogIn) -> None:
     alice, bob = [(await login(person))["user"]["id"] for person in ("alice", "bob")]
     await root.change(alice, roles=["a"])
     await root.change(bob, status="disabled", roles=["b"])
@@ -535,7 +534,7 @@ async def test_events_are_found_by_whom_and_by_type(root: Admin, login: LoginAns
     assert await found(type=["user.banned", "user.roles_changed"], user_id=alice) == [("user.roles_changed", alice)]
 
 
-async def test_pages_lead_through_all_events_once(root: Admin, login: LoginAnswer) -> None:
+async def test_pages_lead_through_all_events_once(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
     for number in range(5):
         await root.change(user_id, roles=[f"r{number}"])
@@ -547,7 +546,7 @@ async def test_pages_lead_through_all_events_once(root: Admin, login: LoginAnswe
     assert (pages, seen) == (3, [[f"r{number}"] for number in reversed(range(5))])
 
 
-async def test_events_of_the_system_are_read_too(root: Admin, login: LoginAnswer, clock: Clock) -> None:
+async def test_events_of_the_system_are_read_too(root: Admin, login: LogIn, clock: Clock) -> None:
     alice = await login("alice")
     for _ in range(2):
         await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})

@@ -7,10 +7,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import Clock, LoginAnswer, Secrets
+from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 
 NO_SITE = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
@@ -103,7 +102,7 @@ async def test_what_a_client_may_do_is_replaced(root: Admin, client: httpx.Async
 
 
 async def test_a_renewed_secret_leaves_the_former_one_a_day(
-    root: Admin, client: httpx.AsyncClient, secrets: Secrets, clock: Clock, login: LoginAnswer
+    root: Admin, client: httpx.AsyncClient, secrets: Secrets, clock: Clock, login: LogIn
 ) -> None:
     former = (await add(root, secrets))["client_secret"]
     renewed = (await root.ask("POST", "/clients/billing/secret")).json()
@@ -145,7 +144,7 @@ async def test_the_trail_tells_which_administrator_it_was(root: Admin, secrets: 
 async def test_it_wants_an_administrator_and_changes_want_a_fresh_login(
     root: Admin,
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     clock: Clock,
     method: str,
     path: str,

@@ -8,12 +8,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin, make_admin
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets
+from tests.fakes import APP, OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
 from tests.test_contract_admin import NOBODY
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, make_admin
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
@@ -36,9 +35,7 @@ LASTING = [
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_all_of_it_wants_the_role_admin(
-    client: httpx.AsyncClient, login: LoginAnswer, method: str, path: str
-) -> None:
+async def test_all_of_it_wants_the_role_admin(client: httpx.AsyncClient, login: LogIn, method: str, path: str) -> None:
     problem_of(await client.request(method, path), "missing_token", 401)
     problem_of(await client.request(method, path, headers=bearer(await login())), "insufficient_role", 403)
 
@@ -48,7 +45,7 @@ async def test_all_of_it_wants_the_role_admin(
 
 @pytest.mark.parametrize(("method", "path", "body"), LASTING)
 async def test_what_leaves_lasting_power_wants_a_fresh_login(
-    root: Admin, login: LoginAnswer, clock: Clock, method: str, path: str, body: dict[str, Any] | None
+    root: Admin, login: LogIn, clock: Clock, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     options = {} if body is None else {"json": body}
     clock.advance(minutes=10)
@@ -63,9 +60,7 @@ async def test_what_leaves_lasting_power_wants_a_fresh_login(
     assert (await again.ask(method, path, **options)).status_code in (200, 204, 404, 409)
 
 
-async def test_nobody_else_becomes_an_administrator_by_an_old_login(
-    root: Admin, login: LoginAnswer, clock: Clock
-) -> None:
+async def test_nobody_else_becomes_an_administrator_by_an_old_login(root: Admin, login: LogIn, clock: Clock) -> None:
     alice, bob, banned = [(await login(name))["user"]["id"] for name in ("alice", "bob", "banned")]
     await root.change(banned, roles=["admin"], status="disabled")
     stale = await later(root, clock)
@@ -83,7 +78,7 @@ async def test_nobody_else_becomes_an_administrator_by_an_old_login(
 
 
 async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
-    root: Admin, login: LoginAnswer, clock: Clock
+    root: Admin, login: LogIn, clock: Clock
 ) -> None:
     """Else a ban, which comes first and is lifted later, would take an old login past the rule."""
     alice, banned, other = [(await login(name))["user"]["id"] for name in ("alice", "banned", "other")]
@@ -113,7 +108,7 @@ async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
         assert (await again.ask(method, path, json=body)).status_code == 200
 
 
-async def test_an_old_login_takes_the_role_of_who_is_banned(root: Admin, login: LoginAnswer, clock: Clock) -> None:
+async def test_an_old_login_takes_the_role_of_who_is_banned(root: Admin, login: LogIn, clock: Clock) -> None:
     banned = (await login("banned"))["user"]["id"]
     await root.change(banned, roles=["admin"], status="disabled")
     stale = await later(root, clock)
@@ -121,9 +116,7 @@ async def test_an_old_login_takes_the_role_of_who_is_banned(root: Admin, login: 
     await stale.change(banned, status="active")
 
 
-async def test_an_old_login_changes_what_makes_nobody_an_administrator(
-    root: Admin, login: LoginAnswer, clock: Clock
-) -> None:
+async def test_an_old_login_changes_what_makes_nobody_an_administrator(root: Admin, login: LogIn, clock: Clock) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
     stale = await later(root, clock)
     await stale.change(alice, roles=["editor"], status="disabled")
@@ -166,7 +159,7 @@ async def test_a_key_is_rotated_and_the_trail_tells_by_whom(root: Admin, service
 
 
 async def test_a_stolen_key_is_withdrawn_and_another_one_signs_at_once(
-    root: Admin, login: LoginAnswer, client: httpx.AsyncClient
+    root: Admin, login: LogIn, client: httpx.AsyncClient
 ) -> None:
     alice = await login("alice")
     [key] = (await root.read("/keys"))["items"]
@@ -181,7 +174,7 @@ async def test_a_stolen_key_is_withdrawn_and_another_one_signs_at_once(
 # One session.
 
 
-async def test_a_person_is_signed_out_on_one_device(root: Admin, login: LoginAnswer, client: httpx.AsyncClient) -> None:
+async def test_a_person_is_signed_out_on_one_device(root: Admin, login: LogIn, client: httpx.AsyncClient) -> None:
     one, other = await login("alice"), await login("alice")
     user_id = one["user"]["id"]
     path = f"/users/{user_id}/sessions/{one['session_id']}"
@@ -195,7 +188,7 @@ async def test_a_person_is_signed_out_on_one_device(root: Admin, login: LoginAns
 
 
 async def test_a_session_is_ended_only_as_that_of_its_own_user(
-    root: Admin, login: LoginAnswer, client: httpx.AsyncClient
+    root: Admin, login: LogIn, client: httpx.AsyncClient
 ) -> None:
     alice, bob = await login("alice"), await login("bob")
     for user_id, session_id in (
@@ -211,7 +204,7 @@ async def test_a_session_is_ended_only_as_that_of_its_own_user(
 # The trail.
 
 
-async def test_the_trail_is_asked_for_several_types_and_a_time(root: Admin, login: LoginAnswer, clock: Clock) -> None:
+async def test_the_trail_is_asked_for_several_types_and_a_time(root: Admin, login: LogIn, clock: Clock) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
     await root.change(user_id, status="active")
@@ -302,7 +295,7 @@ async def test_without_any_app_the_checks_say_so(
 
 
 async def test_a_persons_data_is_handed_over_and_the_trail_tells_by_whom(
-    root: Admin, client: httpx.AsyncClient, login: LoginAnswer
+    root: Admin, client: httpx.AsyncClient, login: LogIn
 ) -> None:
     alice = await login("alice", nickname="Alice")
     path = f"/users/{alice['user']['id']}/export"

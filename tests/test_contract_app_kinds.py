@@ -9,11 +9,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin, make_admin
-from tests.asking import LogLines, MakeClient, MakeServices, bearer, until
 from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import run
+from tests.world import Admin, LogLines, MakeClient, MakeServices, bearer, make_admin, until
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import OWN_NAMES
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator

@@ -13,13 +13,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.admins import Admin, make_admin
-from tests.asking import LogLines, MakeClient, MakeServices, until
-from tests.asking import bearer as bearer_of
 from tests.fakes import APP, SECRET_KEY, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.store.proxy import Proxy
+from tests.world import Admin, LogLines, MakeClient, MakeServices, make_admin, until
+from tests.world import bearer as bearer_of
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services

@@ -17,10 +17,10 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from starlette.requests import Request
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
-from tests.fakes import APP, OTHER_APP, LoginAnswer, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_USER
@@ -105,7 +105,7 @@ def multipart(*parts: tuple[str, bytes]) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def alice(login: LoginAnswer) -> dict[str, Any]:
+async def alice(login: LogIn) -> dict[str, Any]:
     return await login("alice")
 
 
@@ -600,7 +600,7 @@ async def test_uploads_at_once_hold_nobody_up(
 
 
 async def test_one_users_uploads_wait_for_one_another_and_others_do_not_wait_for_them(
-    login: LoginAnswer, upload: Upload
+    login: LogIn, upload: Upload
 ) -> None:
     bob = await login("bob")
     file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
@@ -612,7 +612,7 @@ async def test_one_users_uploads_wait_for_one_another_and_others_do_not_wait_for
 
 
 async def test_more_uploads_than_there_is_room_for_come_back_later(
-    client: httpx.AsyncClient, login: LoginAnswer, alice: dict[str, Any], uploaded: Uploaded
+    client: httpx.AsyncClient, login: LogIn, alice: dict[str, Any], uploaded: Uploaded
 ) -> None:
     whole = multipart(('Content-Disposition: form-data; name="file"; filename="a"', encoded(plain())))
     begun, may_end = asyncio.Semaphore(0), asyncio.Event()
@@ -741,7 +741,7 @@ async def test_another_picture_takes_its_place(
 )
 async def test_it_goes_when_nothing_leads_to_it_any_more(
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     alice: dict[str, Any],
     uploaded: Uploaded,
     rows: asyncpg.Connection,
@@ -788,7 +788,7 @@ async def test_it_goes_when_the_person_takes_it_back_in_wechat(
 
 
 async def test_it_stays_when_anything_else_changes(
-    client: httpx.AsyncClient, login: LoginAnswer, alice: dict[str, Any], uploaded: Uploaded, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, alice: dict[str, Any], uploaded: Uploaded, rows: asyncpg.Connection
 ) -> None:
     url = await uploaded()
     await login("alice", nickname="Alice")
@@ -847,7 +847,7 @@ async def test_the_url_of_an_uploaded_picture_changes_nothing(
         assert (await client.get(url.removeprefix(issuer))).status_code == 200
 
 
-async def test_a_new_user_gets_no_picture_by_its_url(login: LoginAnswer, uploaded: Uploaded) -> None:
+async def test_a_new_user_gets_no_picture_by_its_url(login: LogIn, uploaded: Uploaded) -> None:
     assert (await login("carol", avatar_url=await uploaded()))["user"]["avatar_url"] is None
 
 
@@ -880,7 +880,7 @@ async def test_a_picture_on_the_phone_has_to_be_uploaded(
 
 
 @pytest.mark.parametrize("url", ["https://tmp.example/1.png", "https://usr:8443/1.png", "https://store-1/1.png"])
-async def test_a_host_that_only_looks_like_it_is_taken(login: LoginAnswer, url: str) -> None:
+async def test_a_host_that_only_looks_like_it_is_taken(login: LogIn, url: str) -> None:
     assert (await login("alice", avatar_url=url))["user"]["avatar_url"] == url
 
 

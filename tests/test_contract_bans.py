@@ -12,12 +12,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin
-from tests.asking import MakeServices, bearer, until_locked
 from tests.clock import Clock
-from tests.fakes import LoginAnswer, WeChatByRespx
+from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
+from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import BANS_LOOK_PAUSE, lift_over_bans
 from wxauth.server.moving.batch import Options
@@ -31,7 +30,7 @@ REASON = "sold accounts to Bob, see ticket 4711"
 
 
 @pytest.fixture
-async def alice(root: Admin, login: LoginAnswer) -> dict[str, Any]:
+async def alice(root: Admin, login: LogIn) -> dict[str, Any]:
     return await login("alice")
 
 
@@ -90,7 +89,7 @@ async def test_it_is_lifted_by_itself_within_a_minute_and_not_before(
     client: httpx.AsyncClient,
     root: Admin,
     alice: dict[str, Any],
-    login: LoginAnswer,
+    login: LogIn,
     wechat: WeChatByRespx,
     services: Services,
     clock: Clock,
@@ -181,7 +180,7 @@ async def test_the_longest_reason_is_kept_whole(root: Admin, alice: dict[str, An
 
 
 async def test_two_replicas_lift_a_ban_once(
-    root: Admin, login: LoginAnswer, services: Services, make_services: MakeServices, clock: Clock
+    root: Admin, login: LogIn, services: Services, make_services: MakeServices, clock: Clock
 ) -> None:
     until, ids = in_utc(clock() + SHORT), [(await login(name))["user"]["id"] for name in ("alice", "bob", "carol")]
     for user_id in ids:
@@ -212,7 +211,7 @@ async def test_a_ban_that_is_made_anew_while_it_is_lifted_stays(
 
 
 async def test_the_person_never_learns_the_reason(
-    client: httpx.AsyncClient, root: Admin, alice: dict[str, Any], login: LoginAnswer
+    client: httpx.AsyncClient, root: Admin, alice: dict[str, Any], login: LogIn
 ) -> None:
     user_id = alice["user"]["id"]
     await root.change(user_id, status="disabled", reason=REASON)
@@ -227,7 +226,7 @@ async def test_the_person_never_learns_the_reason(
 
 
 async def test_a_merge_keeps_the_ban_that_lasts_longer(
-    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, clock: Clock
+    client: httpx.AsyncClient, root: Admin, login: LogIn, clock: Clock
 ) -> None:
     ids = {name: (await login(name))["user"]["id"] for name in ("alice", "bob", "carol", "dora")}
     sooner, later = in_utc(clock() + SHORT), in_utc(clock() + 2 * SHORT)

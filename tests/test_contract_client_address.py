@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.sweeps import swept
+from tests.world import LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.web.proxies import BehindProxies

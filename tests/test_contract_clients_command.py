@@ -11,9 +11,10 @@ import click
 import httpx
 import pytest
 
-from tests.fakes import LoginAnswer, Secrets
+from tests.fakes import Secrets
 from tests.processes import run
 from tests.sweeps import swept
+from tests.world import LogIn
 from wxauth.server.cli.clients import add_command
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import NAME_RULE, SCOPES
@@ -36,7 +37,7 @@ def clients(database_url: str, tmp_path: Path) -> Command:
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(
-    clients: Command, client: httpx.AsyncClient, login: LoginAnswer, secrets: Secrets
+    clients: Command, client: httpx.AsyncClient, login: LogIn, secrets: Secrets
 ) -> None:
     token = (await login("alice"))["access_token"]
     added = await clients("add", "billing", "--json")

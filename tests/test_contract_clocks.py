@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient
 from tests.fakes import WeChatByRespx
+from tests.world import LogLines, MakeClient
 from wxauth.server.core.clock import DatabaseClock, utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings

@@ -25,7 +25,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import SECRET_KEY, LoginAnswer, service_env
+from tests.fakes import SECRET_KEY, service_env
 from tests.problems import problem_of
 from tests.processes import (
     PATIENCE,
@@ -44,6 +44,7 @@ from tests.processes import (
 )
 from tests.programs import needs
 from tests.sweeps import Sweep
+from tests.world import LogIn
 from wxauth.server.cli import SUMMARIES, main
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
@@ -938,7 +939,7 @@ def test_help_explains_each_command(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
 async def test_the_installed_program_imports_what_its_commands_need(
-    login: LoginAnswer, settings: dict[str, str], tmp_path: Path, command: list[str], said: str
+    login: LogIn, settings: dict[str, str], tmp_path: Path, command: list[str], said: str
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     arguments = [argument.format(user_id=user_id) for argument in command]

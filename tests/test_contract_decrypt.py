@@ -10,10 +10,10 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from tests.asking import LogLines
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.world import LogLines
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.login.bodies import DecryptedAnswer

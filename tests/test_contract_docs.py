@@ -13,8 +13,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, TypeAdapter
 
-from tests.asking import MakeClient, MakeServices
 from tests.sweeps import Sweep, swept
+from tests.world import MakeClient, MakeServices
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
 from wxauth.server.checks.routes import ReportAnswer
 from wxauth.server.clients.bodies import (

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from tests.asking import LogLines, MakeClient, MakeServices
-from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.fakes import APP, SECRET_KEY, Clock, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
 from tests.sweeps import swept
+from tests.world import LogIn, LogLines, MakeClient, MakeServices
 from wxauth.errors import WxAuthError
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -134,7 +134,7 @@ async def test_two_authorization_headers_are_a_bad_request(offline_client: httpx
 
 
 async def test_a_token_that_has_run_out_is_told_from_a_bad_one(
-    client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     token = (await login("alice"))["access_token"]
     clock.advance(seconds=900 + 30)
@@ -145,7 +145,7 @@ async def test_a_token_that_has_run_out_is_told_from_a_bad_one(
 
 @pytest.mark.parametrize("change", ["UPDATE users SET status = 'disabled'", "DELETE FROM users"])
 async def test_a_token_of_a_banned_or_erased_user_is_refused_at_once(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, change: str
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, change: str
 ) -> None:
     token = (await login("alice"))["access_token"]
     await rows.execute(change)
@@ -154,7 +154,7 @@ async def test_a_token_of_a_banned_or_erased_user_is_refused_at_once(
 
 
 async def test_before_the_keys_are_read_nothing_can_be_checked(
-    make_settings: Callable[..., Settings], make_client: MakeClient, login: LoginAnswer, clock: Clock
+    make_settings: Callable[..., Settings], make_client: MakeClient, login: LogIn, clock: Clock
 ) -> None:
     token = (await login("alice"))["access_token"]
     services = build_services(make_settings(), clock=clock)

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.asking import bearer
-from tests.fakes import LoginAnswer, Secrets
+from tests.fakes import Secrets
+from tests.world import LogIn, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Simulator
 from wxauth.server.dev.wechat.simulator import PhoneCodeRequest
@@ -19,7 +19,7 @@ NUMBER = "+8613800138000"
 
 
 @pytest.fixture
-async def alice(login: LoginAnswer, rows: asyncpg.Connection) -> dict[str, Any]:
+async def alice(login: LogIn, rows: asyncpg.Connection) -> dict[str, Any]:
     """Alice, who has been here before; 10023 is what other services call her."""
     await login("alice")
     await rows.execute("UPDATE users SET external_id = '10023'")
@@ -39,7 +39,7 @@ async def test_an_external_id_is_in_the_user_and_in_the_access_token(
         assert principal.external_id == "10023"
 
 
-async def test_a_token_of_who_has_no_external_id_says_nothing_of_it(login: LoginAnswer, services: Services) -> None:
+async def test_a_token_of_who_has_no_external_id_says_nothing_of_it(login: LogIn, services: Services) -> None:
     bob = await login("bob")
     assert bob["user"]["external_id"] is None
     assert "external_id" not in get_unverified_claims(bob["access_token"])
@@ -54,7 +54,7 @@ async def test_a_token_whose_external_id_is_no_text_is_refused() -> None:
 
 
 async def test_administrators_find_a_user_by_the_external_id(
-    alice: dict[str, Any], client: httpx.AsyncClient, rows: asyncpg.Connection, login: LoginAnswer
+    alice: dict[str, Any], client: httpx.AsyncClient, rows: asyncpg.Connection, login: LogIn
 ) -> None:
     await login("bob", nickname="10023, says Bob")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE external_id = '10023'")
@@ -63,7 +63,7 @@ async def test_administrators_find_a_user_by_the_external_id(
 
 
 async def test_an_external_id_is_of_one_user_only(
-    alice: dict[str, Any], login: LoginAnswer, rows: asyncpg.Connection
+    alice: dict[str, Any], login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login("bob")
     with pytest.raises(asyncpg.UniqueViolationError):

@@ -9,11 +9,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.clients import add_client
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
+from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS
@@ -65,7 +64,7 @@ async def insert(connection: asyncpg.Connection, *which: int, type: str = "user.
 
 
 async def test_the_feed_tells_what_happened_in_ids_alone(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, read: Read
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, read: Read
 ) -> None:
     alice = await login("alice", nickname="小明")
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
@@ -94,7 +93,7 @@ async def rename(client: httpx.AsyncClient, answer: Body, **fields: str) -> None
 
 
 async def test_a_profile_is_told_at_its_first_change_and_then_once_a_minute(
-    client: httpx.AsyncClient, login: LoginAnswer, read: Read, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
     cursor = (await read())["next_cursor"]
@@ -131,9 +130,7 @@ async def test_a_profile_is_told_at_its_first_change_and_then_once_a_minute(
     assert await told() == [("2026-11-20T08:03:00Z", ["nickname"])]
 
 
-async def test_one_persons_changes_fold_no_other_persons(
-    client: httpx.AsyncClient, login: LoginAnswer, read: Read
-) -> None:
+async def test_one_persons_changes_fold_no_other_persons(client: httpx.AsyncClient, login: LogIn, read: Read) -> None:
     people = [await login(name, nickname=name) for name in ("alice", "bob")]
     for name in ("a", "b", "c"):
         for person in people:
@@ -143,7 +140,7 @@ async def test_one_persons_changes_fold_no_other_persons(
 
 
 async def test_of_many_changes_at_once_replicas_tell_the_first_and_the_rest_after_a_minute(
-    client: httpx.AsyncClient, login: LoginAnswer, make_services: MakeServices, read: Read, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, make_services: MakeServices, read: Read, clock: Clock
 ) -> None:
     replicas = [await make_services() for _ in range(3)]
     alice = await login("alice", nickname="A")
@@ -164,7 +161,7 @@ async def test_of_many_changes_at_once_replicas_tell_the_first_and_the_rest_afte
 
 
 async def test_a_folded_change_outlives_the_process_that_was_telling_it(
-    client: httpx.AsyncClient, login: LoginAnswer, services: Services, read: Read, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, services: Services, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
     for name in ("Al", "Alice"):
@@ -184,7 +181,7 @@ async def test_a_folded_change_outlives_the_process_that_was_telling_it(
 
 
 async def test_a_folded_change_is_told_of_the_user_who_remains_after_a_merge(
-    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, read: Read, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, read: Read, clock: Clock
 ) -> None:
     full = {"nickname": "A", "avatar_url": "https://example.com/a.png"}
     former = await login("alice", **full)
@@ -206,7 +203,7 @@ async def test_a_folded_change_is_told_of_the_user_who_remains_after_a_merge(
 
 
 async def test_no_change_of_a_profile_is_told_after_the_persons_erasure(
-    client: httpx.AsyncClient, login: LoginAnswer, read: Read, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
     for name in ("Al", "Alice"):
@@ -236,7 +233,7 @@ async def test_a_change_whose_event_stands_behind_the_erasure_that_waited_for_it
 
 
 async def test_what_is_noted_of_a_told_change_goes_after_a_minute(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, read: Read, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, read: Read, clock: Clock
 ) -> None:
     await rename(client, await login("alice", nickname="A"), nickname="Al")
     await read()
@@ -471,7 +468,7 @@ async def test_the_table_marks_just_what_siblings_are_told(rows: asyncpg.Connect
 
 
 async def test_an_event_is_in_the_feed_soon_after_its_commit_without_anybody_asking(
-    services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LoginAnswer, reader: Auth
+    services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LogIn, reader: Auth
 ) -> None:
     placing = asyncio.create_task(keep_placing(services))
     try:

@@ -10,9 +10,9 @@ import pytest
 from jose import jwt
 from uuid_utils.compat import uuid7
 
-from tests.asking import LogLines, MakeClient, MakeServices
-from tests.fakes import Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import Clock, WeChatByRespx
 from tests.store.proxy import Proxy
+from tests.world import LogIn, LogLines, MakeClient, MakeServices
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -66,9 +66,7 @@ async def test_twenty_replicas_that_start_at_once_agree_on_one_key(
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
 
-async def test_a_restart_keeps_the_key(
-    make_services: MakeServices, make_client: MakeClient, login: LoginAnswer
-) -> None:
+async def test_a_restart_keeps_the_key(make_services: MakeServices, make_client: MakeClient, login: LogIn) -> None:
     token = (await login("alice"))["access_token"]
     restarted = make_client(await make_services())
     assert (await restarted.get("/v1/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
@@ -90,7 +88,7 @@ async def test_a_former_secret_key_still_opens_what_it_sealed(services: Services
 
 
 async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
-    unread: Services, make_client: MakeClient, wechat: WeChatByRespx, login: LoginAnswer
+    unread: Services, make_client: MakeClient, wechat: WeChatByRespx, login: LogIn
 ) -> None:
     token = (await login("alice"))["access_token"]
     client = make_client(unread)
@@ -115,7 +113,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
 
 
 async def test_a_key_that_another_replica_added_is_published_at_the_next_look(
-    services: Services, client: httpx.AsyncClient, login: LoginAnswer
+    services: Services, client: httpx.AsyncClient, login: LogIn
 ) -> None:
     [first] = await published_kids(client)
     etag = (await client.get(JWKS)).headers["ETag"]
@@ -127,9 +125,7 @@ async def test_a_key_that_another_replica_added_is_published_at_the_next_look(
     assert kid_of(await login("alice")) == first
 
 
-async def test_a_key_signs_from_the_time_that_it_is_active(
-    services: Services, clock: Clock, login: LoginAnswer
-) -> None:
+async def test_a_key_signs_from_the_time_that_it_is_active(services: Services, clock: Clock, login: LogIn) -> None:
     added = await add_key(services, activates_in=600)
     await services.keys.refresh()
     assert kid_of(await login("alice")) != added
@@ -138,7 +134,7 @@ async def test_a_key_signs_from_the_time_that_it_is_active(
 
 
 async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refused(
-    services: Services, client: httpx.AsyncClient, clock: Clock, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, client: httpx.AsyncClient, clock: Clock, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     token = (await login("alice"))["access_token"]
     [retiring] = await published_kids(client)
@@ -154,7 +150,7 @@ async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refus
     assert (me.status_code, me.json()["code"]) == (401, "invalid_token")
 
 
-async def test_a_replica_whose_clock_is_behind_signs_with_the_only_key(clock: Clock, login: LoginAnswer) -> None:
+async def test_a_replica_whose_clock_is_behind_signs_with_the_only_key(clock: Clock, login: LogIn) -> None:
     clock.advance(seconds=-5)
     await login("alice")
 

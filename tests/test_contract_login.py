@@ -14,12 +14,12 @@ import pytest
 import uvicorn
 from pydantic import TypeAdapter
 
-from tests.asking import LogLines, MakeClient, MakeServices, until
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import PATIENT
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.login.bodies import TokenAnswer
@@ -30,7 +30,7 @@ from wxauth.server.users.bodies import UserAnswer
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 
 
-async def test_a_code_becomes_a_user_and_tokens(login: LoginAnswer) -> None:
+async def test_a_code_becomes_a_user_and_tokens(login: LogIn) -> None:
     answer = await login("alice", nickname="Alice")
     assert answer["token_type"] == "Bearer"
     assert answer["expires_in"] == 900
@@ -49,7 +49,7 @@ async def test_the_answer_is_what_the_documentation_says(client: httpx.AsyncClie
     assert answer.headers["content-type"] == "application/json"
 
 
-async def test_times_are_rfc_3339_in_utc(login: LoginAnswer, clock: Clock) -> None:
+async def test_times_are_rfc_3339_in_utc(login: LogIn, clock: Clock) -> None:
     await login("alice")
     clock.advance(seconds=90)
     user = (await login("alice"))["user"]
@@ -61,14 +61,14 @@ async def test_tokens_are_not_cached(client: httpx.AsyncClient, wechat: WeChatBy
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_a_returning_user_is_the_same_user(login: LoginAnswer) -> None:
+async def test_a_returning_user_is_the_same_user(login: LogIn) -> None:
     first, second = await login("alice"), await login("alice")
     assert second["is_new_user"] is False
     assert second["user"]["id"] == first["user"]["id"]
     assert second["session_id"] != first["session_id"]
 
 
-async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: LogIn) -> None:
     answer = await login("alice")
     me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
     assert me.status_code == 200
@@ -125,7 +125,7 @@ async def test_each_name_of_a_field_is_taken(
         assert value in answer.json()["user"].values()
 
 
-async def test_the_first_configured_app_is_the_default(login: LoginAnswer, wechat: WeChatByRespx) -> None:
+async def test_the_first_configured_app_is_the_default(login: LogIn, wechat: WeChatByRespx) -> None:
     for named in ({}, {"app_id": None}, {"app_id": ""}):
         assert (await login("alice", **named))["user"]["app_id"] == APP["app_id"]
     assert [(call["appid"], call["secret"]) for call in wechat.calls] == [(APP["app_id"], APP["app_secret"])] * 3
@@ -185,7 +185,7 @@ async def test_whoever_sends_a_form_is_told_to_send_json(
     assert "alice" not in problem["detail"]
 
 
-async def test_unknown_fields_are_ignored(login: LoginAnswer) -> None:
+async def test_unknown_fields_are_ignored(login: LogIn) -> None:
     answer = await login("alice", phone_code="code-of-a-phone", deep=[[[{}]]], big=10**300, roles=["admin"])
     assert (answer["user"]["phone"], answer["user"]["roles"]) == (None, [])
 
@@ -259,7 +259,7 @@ async def test_every_wrong_field_is_named(offline_client: httpx.AsyncClient) -> 
 
 
 @pytest.mark.parametrize("nickname", ["小明", "😀" * 64, "👨‍👩‍👧 Ö", "O'Brien; DROP TABLE users --", "a" * 64])
-async def test_a_nickname_is_kept_as_it_was_written(login: LoginAnswer, nickname: str) -> None:
+async def test_a_nickname_is_kept_as_it_was_written(login: LogIn, nickname: str) -> None:
     assert (await login("alice", nickname=nickname))["user"]["nickname"] == nickname
     assert (await login("alice"))["user"]["nickname"] == nickname
 
@@ -273,24 +273,24 @@ async def test_a_nickname_is_kept_as_it_was_written(login: LoginAnswer, nickname
         "https://example.com/" + "a" * 2028,
     ],
 )
-async def test_an_avatar_is_kept_as_it_was_written(login: LoginAnswer, url: str) -> None:
+async def test_an_avatar_is_kept_as_it_was_written(login: LogIn, url: str) -> None:
     assert (await login("alice", avatar_url=url))["user"]["avatar_url"] == url
 
 
 @pytest.mark.parametrize("nothing", [{}, {"nickname": None, "avatar_url": None}, {"nickname": "", "avatar_url": "  "}])
-async def test_a_profile_field_without_a_value_changes_nothing(login: LoginAnswer, nothing: dict[str, Any]) -> None:
+async def test_a_profile_field_without_a_value_changes_nothing(login: LogIn, nothing: dict[str, Any]) -> None:
     given = {"nickname": "Alice", "avatar_url": "https://example.com/a.png"}
     await login("alice", **given)
     assert given.items() <= (await login("alice", **nothing))["user"].items()
 
 
-async def test_a_profile_field_with_a_value_changes_that_field(login: LoginAnswer) -> None:
+async def test_a_profile_field_with_a_value_changes_that_field(login: LogIn) -> None:
     await login("alice", nickname="Alice", avatar_url="https://example.com/a.png")
     user = (await login("alice", nickname="Alicia"))["user"]
     assert (user["nickname"], user["avatar_url"]) == ("Alicia", "https://example.com/a.png")
 
 
-async def test_white_space_around_a_nickname_is_not_kept(login: LoginAnswer) -> None:
+async def test_white_space_around_a_nickname_is_not_kept(login: LogIn) -> None:
     assert (await login("alice", nickname=" \u3000Alice \n"))["user"]["nickname"] == "Alice"
     assert (await login("bob", nickname=" \t "))["user"]["nickname"] is None
 
@@ -323,7 +323,7 @@ async def test_a_unionid_that_appears_later_is_filled_in(client: httpx.AsyncClie
     assert [user["unionid"] for user in users] == [None, "union-of-alice", "union-of-alice"]
 
 
-async def test_identities_without_a_unionid_are_different_users(login: LoginAnswer) -> None:
+async def test_identities_without_a_unionid_are_different_users(login: LogIn) -> None:
     assert (await login("alice"))["user"]["id"] != (await login("bob"))["user"]["id"]
 
 
@@ -375,7 +375,7 @@ async def test_a_session_lives_no_longer_than_its_greatest_age(
 
 
 async def test_a_banned_user_is_refused_and_left_as_it_was(
-    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await login("alice", nickname="Alice")
     await rows.execute("UPDATE users SET status = 'disabled'")
@@ -388,7 +388,7 @@ async def test_a_banned_user_is_refused_and_left_as_it_was(
     assert await rows.fetchrow(state) == before
 
 
-async def test_a_login_leaves_one_line_of_ids_and_timings(login: LoginAnswer, log_lines: LogLines) -> None:
+async def test_a_login_leaves_one_line_of_ids_and_timings(login: LogIn, log_lines: LogLines) -> None:
     answer = await login("alice", nickname="Alice")
     (line,) = (line for line in log_lines() if line["event"] == "logged_in")
     assert line.pop("timestamp").endswith("+00:00")

@@ -8,9 +8,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import BESIDE_LOGINS, bearer, until_locked
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
+from tests.world import BESIDE_LOGINS, LogIn, bearer, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -39,7 +39,7 @@ ANDROID = (
 )
 async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     method: str,
     change: dict[str, Any],
     nickname: str | None,
@@ -53,16 +53,14 @@ async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
 
 
 @pytest.mark.parametrize("change", [{"nickname": "x" * 65}, {"nickname": 1}, {"avatar_url": "http://a.example"}, []])
-async def test_a_change_that_is_wrong_changes_nothing(
-    client: httpx.AsyncClient, login: LoginAnswer, change: Any
-) -> None:
+async def test_a_change_that_is_wrong_changes_nothing(client: httpx.AsyncClient, login: LogIn, change: Any) -> None:
     answer = await login(nickname="Alice")
     problem_of(await client.patch("/v1/me", json=change, headers=bearer(answer)), "invalid_request", 422)
     assert (await client.get("/v1/me", headers=bearer(answer))).json() == answer["user"]
 
 
 async def test_an_erased_person_is_gone_everywhere(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     answer, other = await login("alice"), await login("bob")
     await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
@@ -91,7 +89,7 @@ async def test_an_erased_person_is_gone_everywhere(
 
 
 async def test_the_only_administrator_cannot_erase_themselves(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     answer = await login("alice")
     await rows.execute("UPDATE users SET roles = '{admin}'")
@@ -100,7 +98,7 @@ async def test_the_only_administrator_cannot_erase_themselves(
 
 
 async def test_of_two_administrators_who_leave_at_once_one_stays(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     both = [await login("alice"), await login("bob")]
     await rows.execute("UPDATE users SET roles = '{admin}'")
@@ -109,7 +107,7 @@ async def test_of_two_administrators_who_leave_at_once_one_stays(
 
 
 async def test_the_audit_trail_cannot_be_changed(
-    login: LoginAnswer, client: httpx.AsyncClient, rows: asyncpg.Connection
+    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     await client.delete("/v1/me", headers=bearer(await login()))
     for statement in ("DELETE FROM events", "UPDATE events SET actor = 'nobody'", "UPDATE events SET type = 'other'"):
@@ -136,9 +134,7 @@ async def test_sessions_show_where_i_am_logged_in(
     assert listed["items"][1]["expires_at"] == "2026-12-20T08:00:00Z"
 
 
-async def test_ended_and_expired_sessions_are_not_shown(
-    client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
-) -> None:
+async def test_ended_and_expired_sessions_are_not_shown(client: httpx.AsyncClient, login: LogIn, clock: Clock) -> None:
     await login()
     clock.advance(days=30)
     ended, current = await login(), await login()
@@ -148,7 +144,7 @@ async def test_ended_and_expired_sessions_are_not_shown(
 
 
 async def test_logging_out_everywhere_else_keeps_this_session(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     mine, others, bob = await login(), [await login(), await login()], await login("bob")
     for _ in range(2):
@@ -165,9 +161,7 @@ async def test_logging_out_everywhere_else_keeps_this_session(
 
 
 @pytest.mark.parametrize("which", ["other", "own"])
-async def test_logging_out_on_one_device_ends_that_session(
-    client: httpx.AsyncClient, login: LoginAnswer, which: str
-) -> None:
+async def test_logging_out_on_one_device_ends_that_session(client: httpx.AsyncClient, login: LogIn, which: str) -> None:
     sessions = {"own": await login(), "other": await login()}
     path = f"/v1/me/sessions/{sessions[which]['session_id']}"
     assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
@@ -176,14 +170,14 @@ async def test_logging_out_on_one_device_ends_that_session(
         assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
 
 
-async def test_the_sessions_of_others_are_not_mine_to_end(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_the_sessions_of_others_are_not_mine_to_end(client: httpx.AsyncClient, login: LogIn) -> None:
     mine, bob = await login(), await login("bob")
     for session_id in (bob["session_id"], uuid4()):
         problem_of(await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(mine)), "not_found", 404)
     assert (await client.get("/v1/me", headers=bearer(bob))).status_code == 200
 
 
-async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, login: LogIn) -> None:
     answer = await client.delete("/v1/me/sessions/mine", headers=bearer(await login()))
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "session_id"
 
@@ -200,9 +194,7 @@ async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, l
         ("DELETE", "/v1/me/sessions/of-no-form"),
     ],
 )
-async def test_all_of_it_wants_a_live_session(
-    client: httpx.AsyncClient, login: LoginAnswer, method: str, path: str
-) -> None:
+async def test_all_of_it_wants_a_live_session(client: httpx.AsyncClient, login: LogIn, method: str, path: str) -> None:
     problem_of(await client.request(method, path), "missing_token", 401)
     answer = await login()
     await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
@@ -229,7 +221,7 @@ def test_a_device_is_told_by_its_user_agent(user_agent: str | None, device: str 
 
 
 async def test_a_change_that_comes_after_an_erasure_is_refused(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     answer = await login()
     transaction = rows.transaction()

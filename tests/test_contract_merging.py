@@ -13,11 +13,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer, until_locked
 from tests.clock import Clock
-from tests.fakes import LoginAnswer, Secrets
+from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.processes import run
+from tests.world import LogIn, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.push import make_message, sign_push
 
@@ -263,7 +263,7 @@ async def test_the_former_users_roles_are_dropped(phone: Phone, rows: asyncpg.Co
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> dict[str, Any]:
+async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> dict[str, Any]:
     await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
     return await login("root")
@@ -281,7 +281,7 @@ def merge(client: httpx.AsyncClient, root: dict[str, Any]) -> Merge:
 
 
 async def test_the_one_who_remains_keeps_what_they_have(
-    merge: Merge, login: LoginAnswer, root: dict[str, Any], rows: asyncpg.Connection
+    merge: Merge, login: LogIn, root: dict[str, Any], rows: asyncpg.Connection
 ) -> None:
     alice, bob = await login("alice", nickname="Alice"), await login("bob", nickname="Bob")
     ids = [answer["user"]["id"] for answer in (alice, bob)]
@@ -312,7 +312,7 @@ async def test_the_one_who_remains_keeps_what_they_have(
 
 
 async def test_what_the_one_who_remains_lacks_is_the_others(
-    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection
+    merge: Merge, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice", nickname="Alice")
     bob = await login("bob")
@@ -323,7 +323,7 @@ async def test_what_the_one_who_remains_lacks_is_the_others(
 
 
 async def test_an_imported_number_stays_where_the_other_one_has_none(
-    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection
+    merge: Merge, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice", nickname="Alice")
     bob = await login("bob")
@@ -346,7 +346,7 @@ async def test_an_imported_number_stays_where_the_other_one_has_none(
 )
 async def test_of_one_number_the_later_proof_counts_and_of_two_that_of_the_one_who_remains(
     merge: Merge,
-    login: LoginAnswer,
+    login: LogIn,
     rows: asyncpg.Connection,
     formers: tuple[str, str | None],
     remaining: tuple[str | None, str | None],
@@ -369,7 +369,7 @@ async def test_of_one_number_the_later_proof_counts_and_of_two_that_of_the_one_w
 
 @pytest.mark.own_database
 async def test_a_merge_locks_administrators_and_others_in_one_order(
-    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection
+    merge: Merge, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     """Else two who lock several users wait for each other, until PostgreSQL ends one of them after a second."""
     alice, bob = await login("alice"), await login("bob")
@@ -383,7 +383,7 @@ async def test_a_merge_locks_administrators_and_others_in_one_order(
     assert (await merging).status_code == 200
 
 
-async def test_a_ban_follows_in_both_directions(merge: Merge, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+async def test_a_ban_follows_in_both_directions(merge: Merge, login: LogIn, rows: asyncpg.Connection) -> None:
     for names in (("alice", "bob"), ("dave", "carol")):
         ids = [(await login(name, nickname=name))["user"]["id"] for name in names]
         await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname IN ('alice', 'carol')")
@@ -391,7 +391,7 @@ async def test_a_ban_follows_in_both_directions(merge: Merge, login: LoginAnswer
 
 
 async def test_a_ban_that_would_leave_no_administrator_refuses_the_merge(
-    merge: Merge, login: LoginAnswer, root: dict[str, Any], rows: asyncpg.Connection
+    merge: Merge, login: LogIn, root: dict[str, Any], rows: asyncpg.Connection
 ) -> None:
     bob = await login("bob", nickname="Bob")
     await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
@@ -399,14 +399,14 @@ async def test_a_ban_that_would_leave_no_administrator_refuses_the_merge(
     assert len(await users(rows)) == 2
 
 
-async def test_two_external_ids_are_not_made_one(merge: Merge, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+async def test_two_external_ids_are_not_made_one(merge: Merge, login: LogIn, rows: asyncpg.Connection) -> None:
     ids = [(await login(name, nickname=name))["user"]["id"] for name in ("alice", "bob")]
     await rows.execute("UPDATE users SET external_id = nickname WHERE nickname IS NOT NULL")
     problem_of(await merge(*ids), "merge_refused", 409)
     assert set(ids) < await users(rows)
 
 
-async def test_who_is_one_already_is_not_merged(merge: Merge, login: LoginAnswer) -> None:
+async def test_who_is_one_already_is_not_merged(merge: Merge, login: LogIn) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
     problem_of(await merge(alice, alice), "merge_refused", 409)
     assert (await merge(alice, bob)).status_code == 200
@@ -414,14 +414,14 @@ async def test_who_is_one_already_is_not_merged(merge: Merge, login: LoginAnswer
         problem_of(await merge(former, into), "merge_refused", 409)
 
 
-async def test_who_is_not_there_is_not_found(merge: Merge, login: LoginAnswer) -> None:
+async def test_who_is_not_there_is_not_found(merge: Merge, login: LogIn) -> None:
     nobody = "01900000-0000-7000-8000-0000000000ff"
     alice = (await login("alice"))["user"]["id"]
     for former, into in ((alice, nobody), (nobody, alice)):
         problem_of(await merge(former, into), "not_found", 404)
 
 
-async def test_only_administrators_merge(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_only_administrators_merge(client: httpx.AsyncClient, login: LogIn) -> None:
     alice, bob = await login("alice"), await login("bob")
     path = f"/v1/admin/users/{bob['user']['id']}/merge"
     answer = await client.post(path, json={"into": alice["user"]["id"]}, headers=bearer(alice))
@@ -429,7 +429,7 @@ async def test_only_administrators_merge(client: httpx.AsyncClient, login: Login
 
 
 async def test_fifty_merges_crosswise_at_once_end_in_one_user(
-    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection, root: dict[str, Any]
+    merge: Merge, login: LogIn, rows: asyncpg.Connection, root: dict[str, Any]
 ) -> None:
     people = [(await login(f"person-{n}"))["user"]["id"] for n in range(10)]
     random = Random(7)
@@ -444,7 +444,7 @@ async def test_fifty_merges_crosswise_at_once_end_in_one_user(
 
 @pytest.mark.process
 async def test_an_operator_merges_by_a_command(
-    login: LoginAnswer, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+    login: LogIn, rows: asyncpg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
 

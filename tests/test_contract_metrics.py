@@ -14,9 +14,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.asking import bearer
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx, service_env
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, children_of, free_port, is_running, serving, until
+from tests.world import LogIn, bearer
 from wxauth import __version__
 from wxauth.server.dev.wechat import create_simulator
 
@@ -49,7 +49,7 @@ Scrape = Callable[[], Awaitable[Scraped]]
 
 
 async def test_logins_are_counted_by_app_and_outcome(
-    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, scrape: Scrape
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
 ) -> None:
     for _ in range(3):
         await login("alice")
@@ -93,7 +93,7 @@ async def test_a_login_that_meets_a_fault_of_ours_is_counted(
     assert scraped("wxauth_requests_refused_total", code="internal_error") == 1
 
 
-async def test_refreshes_are_counted_by_outcome(client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape) -> None:
+async def test_refreshes_are_counted_by_outcome(client: httpx.AsyncClient, login: LogIn, scrape: Scrape) -> None:
     token = (await login())["refresh_token"]
     for _ in range(2):
         await client.post("/v1/refresh", json={"refresh_token": token})
@@ -117,7 +117,7 @@ async def test_whatever_is_answered_by_a_problem_is_counted_by_its_code(
 
 
 async def test_requests_are_counted_by_method_route_and_status(
-    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape
+    client: httpx.AsyncClient, login: LogIn, scrape: Scrape
 ) -> None:
     tokens = await login()
     for session_id in (tokens["session_id"], "not-a-session"):
@@ -152,9 +152,7 @@ async def test_a_method_that_a_caller_made_up_is_no_label(client: httpx.AsyncCli
     assert scraped("wxauth_requests_total", method="BREW") is None
 
 
-async def test_requests_are_timed_by_method_and_route(
-    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape
-) -> None:
+async def test_requests_are_timed_by_method_and_route(client: httpx.AsyncClient, login: LogIn, scrape: Scrape) -> None:
     await login()
     await client.post("/v1/login", json={"code": "nobody's"})
     scraped = await scrape()
@@ -174,7 +172,7 @@ async def test_a_fault_of_ours_is_in_the_ratio_of_errors(
 
 
 async def test_the_time_that_wechat_and_the_database_take_is_told_failures_of_wechats_included(
-    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, scrape: Scrape
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
 ) -> None:
     await login()
     wechat.answers(httpx.ReadTimeout("silence"))
@@ -201,9 +199,7 @@ async def test_what_may_happen_is_told_before_it_does(scrape: Scrape) -> None:
     assert scraped("wxauth_build_info", version=__version__) == 1
 
 
-async def test_open_sessions_are_told(
-    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape, clock: Clock
-) -> None:
+async def test_open_sessions_are_told(client: httpx.AsyncClient, login: LogIn, scrape: Scrape, clock: Clock) -> None:
     assert (await scrape())("wxauth_sessions") == 0
     tokens = [(await login("alice"))["refresh_token"] for _ in range(3)]
     await client.post("/v1/logout", json={"refresh_token": tokens[0]})
@@ -215,9 +211,7 @@ async def test_open_sessions_are_told(
 
 
 @pytest.mark.own_database  # whose size makes estimates of all that is told behind this
-async def test_of_many_sessions_an_estimate_is_told(
-    login: LoginAnswer, scrape: Scrape, rows: asyncpg.Connection
-) -> None:
+async def test_of_many_sessions_an_estimate_is_told(login: LogIn, scrape: Scrape, rows: asyncpg.Connection) -> None:
     await login()
     await rows.execute("""
         INSERT INTO sessions (id, user_id, app_id, openid, user_agent, created_at, last_used_at, expires_at)
@@ -244,7 +238,7 @@ async def test_without_a_database_the_rest_is_told(offline_client: httpx.AsyncCl
 
 
 async def test_no_label_tells_of_a_person(
-    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape, wechat: WeChatByRespx
+    client: httpx.AsyncClient, login: LogIn, scrape: Scrape, wechat: WeChatByRespx
 ) -> None:
     await login("alice")
     for word in ("a", "b", "c"):

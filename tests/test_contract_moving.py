@@ -22,13 +22,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeServices, bearer, until
-from tests.clients import add_client
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
+from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from tests.store.proxy import PATIENT
+from tests.world import LogIn, MakeServices, add_client, bearer, until
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
@@ -141,7 +140,7 @@ async def test_the_csv_that_the_guide_shows_is_taken(make_services: MakeServices
     assert (user["nickname"], user["roles"]) == ('小明, "the first"', ["editor", "reader"])
 
 
-async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LoginAnswer, client: httpx.AsyncClient) -> None:
+async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, client: httpx.AsyncClient) -> None:
     assert await mover.import_lines(FULL) == (1, 0, 0, 0)
     user = await mover.user()
     assert user["id"].version == 7
@@ -164,7 +163,7 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LoginAnswe
     assert await mover.events() == [("user.created", "operator")]
 
 
-async def test_app_and_openid_are_enough(mover: Mover, login: LoginAnswer, clock: Clock) -> None:
+async def test_app_and_openid_are_enough(mover: Mover, login: LogIn, clock: Clock) -> None:
     assert await mover.import_lines(ALICE) == (1, 0, 0, 0)
     user = await mover.user()
     assert (user["created_at"], user["last_login_at"], user["status"], user["roles"]) == (clock(), None, "active", [])
@@ -345,7 +344,7 @@ async def test_one_unionid_or_one_external_id_is_one_user(mover: Mover, rows: as
     assert await mover.import_lines(*lines) == (0, 0, 3, 0)
 
 
-async def test_who_is_here_already_is_joined(mover: Mover, login: LoginAnswer, wechat: WeChatByRespx) -> None:
+async def test_who_is_here_already_is_joined(mover: Mover, login: LogIn, wechat: WeChatByRespx) -> None:
     alice = (await login("alice", nickname="Mine"))["user"]
     assert await mover.import_lines({**FULL, "unionid": None}) == (0, 1, 0, 0)
     user = await mover.user()
@@ -489,7 +488,7 @@ async def test_what_contradicts_is_refused_and_never_guessed(
 
 
 async def test_an_erased_person_comes_back_only_if_that_is_wanted(
-    mover: Mover, client: httpx.AsyncClient, login: LoginAnswer
+    mover: Mover, client: httpx.AsyncClient, login: LogIn
 ) -> None:
     line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
     await mover.import_lines(line)
@@ -504,7 +503,7 @@ async def test_an_erased_person_comes_back_only_if_that_is_wanted(
 
 @pytest.mark.parametrize("erased_id", [USER_ID, OTHER_ID])
 async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
-    mover: Mover, client: httpx.AsyncClient, login: LoginAnswer, erased_id: str
+    mover: Mover, client: httpx.AsyncClient, login: LogIn, erased_id: str
 ) -> None:
     await mover.import_lines({**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]})
     await client.delete("/v1/me", headers=bearer(await login("alice")))
@@ -529,7 +528,7 @@ async def test_the_same_file_again_changes_nothing(mover: Mover, rows: asyncpg.C
         assert before == (await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events())
 
 
-async def test_what_a_person_has_set_since_stays(mover: Mover, client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_what_a_person_has_set_since_stays(mover: Mover, client: httpx.AsyncClient, login: LogIn) -> None:
     await mover.import_lines(FULL)
     alice = await login("alice")
     await client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
@@ -548,7 +547,7 @@ async def test_a_later_login_of_the_file_counts(mover: Mover) -> None:
     assert (await mover.user())["last_login_at"].year == 2026
 
 
-async def test_a_proved_number_is_nobody_elses(mover: Mover, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+async def test_a_proved_number_is_nobody_elses(mover: Mover, login: LogIn, rows: asyncpg.Connection) -> None:
     await login("bob")
     await rows.execute("UPDATE users SET phone = $1, phone_proved_at = now()", NUMBER)
     await mover.import_lines(FULL)
@@ -566,7 +565,7 @@ async def test_the_same_number_again_stays_proved(mover: Mover, rows: asyncpg.Co
 
 
 async def test_roles_and_status_of_who_is_there_change_only_if_that_is_wanted(
-    mover: Mover, login: LoginAnswer, rows: asyncpg.Connection
+    mover: Mover, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     line = {**ALICE, "roles": ["editor"], "status": "disabled"}
@@ -592,7 +591,7 @@ async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connecti
 
 
 async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
-    mover: Mover, login: LoginAnswer, rows: asyncpg.Connection
+    mover: Mover, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     await login("bob")
@@ -888,7 +887,7 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
 # Out again.
 
 
-async def furnish(mover: Mover, rows: asyncpg.Connection, login: LoginAnswer, client: httpx.AsyncClient) -> None:
+async def furnish(mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient) -> None:
     """All kinds of people."""
     alice = await login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
     await login("bob")
@@ -912,7 +911,7 @@ async def furnish(mover: Mover, rows: asyncpg.Connection, login: LoginAnswer, cl
 
 
 async def test_what_goes_out_and_in_and_out_again_is_the_same(
-    mover: Mover, rows: asyncpg.Connection, login: LoginAnswer, client: httpx.AsyncClient
+    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
 ) -> None:
     await furnish(mover, rows, login, client)
     first = await mover.export()

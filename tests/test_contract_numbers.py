@@ -6,11 +6,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
 
 
@@ -20,7 +19,7 @@ async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:
 
 @pytest.mark.own_database
 async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
-    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+    root: Admin, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     alice = await login("alice")
     await login("alice")
@@ -46,7 +45,7 @@ async def test_thirty_days_are_told_unless_another_number_is_asked_for(root: Adm
 
 
 async def test_days_begin_where_the_reader_is(
-    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+    root: Admin, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     clock.advance(hours=7, minutes=59)  # one minute to midnight in China
     await login("alice")
@@ -61,7 +60,7 @@ async def test_days_begin_where_the_reader_is(
 
 
 async def test_a_login_that_is_refused_because_of_a_ban_is_none(
-    root: Admin, login: LoginAnswer, wechat: WeChatByRespx
+    root: Admin, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     alice = await login("alice")
     await root.change(alice["user"]["id"], status="disabled")
@@ -130,7 +129,7 @@ async def test_the_rows_of_a_day_long_over_become_one_and_tell_the_same(
 # Who may.
 
 
-async def test_it_wants_the_role_admin(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_it_wants_the_role_admin(client: httpx.AsyncClient, login: LogIn) -> None:
     problem_of(await client.get("/v1/admin/numbers?days=none"), "missing_token", 401)
     refused = await client.get("/v1/admin/numbers", headers=bearer(await login()))
     problem_of(refused, "insufficient_role", 403)

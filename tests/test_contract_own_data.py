@@ -14,11 +14,11 @@ from PIL import Image
 from starlette.types import Message
 from uuid_utils.compat import uuid7
 
-from tests.asking import MakeClient, MakeServices, bearer
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
+from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
+from tests.world import LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -92,7 +92,7 @@ async def test_all_that_is_stored_is_one_document(
     assert "session_key" not in answer.text
 
 
-async def test_the_picture_is_in_it(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_the_picture_is_in_it(client: httpx.AsyncClient, login: LogIn) -> None:
     alice = await login("alice")
     file = BytesIO()
     Image.new("RGB", (4, 4), "red").save(file, "PNG")
@@ -103,7 +103,7 @@ async def test_the_picture_is_in_it(client: httpx.AsyncClient, login: LoginAnswe
 
 
 async def test_events_are_in_it_and_name_nobody_else(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     insert = """
@@ -149,7 +149,7 @@ async def test_what_is_told_by_a_former_id_is_in_it(
 
 async def test_it_is_given_once_a_minute_over_all_replicas(
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,
     clock: Clock,
@@ -183,7 +183,7 @@ SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'nickname
 
 
 async def test_a_large_document_is_that_of_one_moment(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
@@ -227,7 +227,7 @@ class SlowReader:
 
 
 async def test_slow_readers_of_large_documents_hold_up_no_others(
-    client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     people = [await login(person) for person in ("alice", "bob", "carol")]
     for number, person in enumerate(people):
@@ -249,7 +249,7 @@ async def test_slow_readers_of_large_documents_hold_up_no_others(
 
 
 async def test_a_reader_who_goes_away_leaves_nothing_behind(
-    services: Services, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
@@ -269,7 +269,7 @@ async def test_it_wants_a_token(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.process
 async def test_an_operator_has_the_same_by_a_command(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     alice = await login("alice")
     env = {"WXAUTH_DATABASE_URL": database_url}
@@ -323,7 +323,7 @@ async def test_without_a_limit_all_is_kept(make_services: MakeServices, rows: as
 async def test_addresses_become_networks(
     make_services: MakeServices,
     make_client: MakeClient,
-    login: LoginAnswer,
+    login: LogIn,
     rows: asyncpg.Connection,
     clock: Clock,
 ) -> None:

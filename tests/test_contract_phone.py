@@ -14,11 +14,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import BESIDE_LOGINS, bearer, until
 from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, kill_session, run, serving
 from tests.store.proxy import Proxy
+from tests.world import BESIDE_LOGINS, bearer, until
 from wxauth.server.core.promises import PAUSE
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of

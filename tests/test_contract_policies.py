@@ -15,11 +15,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.asking import BESIDE_LOGINS, bearer, until
 from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
+from tests.world import BESIDE_LOGINS, bearer, until
 from wxauth.server.core.background import AT_MOST, FAREWELL
 from wxauth.server.core.promises import PAUSE
 from wxauth.server.core.services import Services

@@ -14,10 +14,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import BESIDE_LOGINS, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
+from tests.world import BESIDE_LOGINS, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
 from wxauth.server.push.withdrawals import Withdrawals

@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices
-from tests.fakes import Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import free_port
+from tests.world import LogIn, LogLines, MakeClient, MakeServices
 from wxauth.server.core.services import Services
 from wxauth.server.service.app import create_app
 
-LogIn = Callable[..., Awaitable[httpx.Response]]
+LogInFrom = Callable[..., Awaitable[httpx.Response]]
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def limited(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-async def log_in(wechat: WeChatByRespx) -> AsyncIterator[LogIn]:
+async def log_in(wechat: WeChatByRespx) -> AsyncIterator[LogInFrom]:
     """Log in from an address: `await log_in(services, "192.0.2.1")`."""
     clients: list[httpx.AsyncClient] = []
 
@@ -35,12 +35,12 @@ async def log_in(wechat: WeChatByRespx) -> AsyncIterator[LogIn]:
         await client.aclose()
 
 
-async def statuses(log_in: LogIn, services: Services, *addresses: str) -> list[int]:
+async def statuses(log_in: LogInFrom, services: Services, *addresses: str) -> list[int]:
     return [(await log_in(services, address)).status_code for address in addresses]
 
 
 async def test_one_login_too_many_is_refused_before_wechat_is_asked(
-    log_in: LogIn, limited: Services, wechat: WeChatByRespx, clock: Clock
+    log_in: LogInFrom, limited: Services, wechat: WeChatByRespx, clock: Clock
 ) -> None:
     assert await statuses(log_in, limited, *["192.0.2.1"] * 2) == [200, 200]
     clock.advance(seconds=20.5)
@@ -53,13 +53,13 @@ async def test_one_login_too_many_is_refused_before_wechat_is_asked(
     assert (await log_in(limited, code=code)).status_code == 200
 
 
-async def test_a_refusal_does_not_make_the_wait_longer(log_in: LogIn, limited: Services, clock: Clock) -> None:
+async def test_a_refusal_does_not_make_the_wait_longer(log_in: LogInFrom, limited: Services, clock: Clock) -> None:
     assert await statuses(log_in, limited, *["192.0.2.1"] * 4) == [200, 200, 429, 429]
     clock.advance(seconds=60)
     assert await statuses(log_in, limited, *["192.0.2.1"] * 3) == [200, 200, 429]
 
 
-async def test_logins_that_fail_count_too(log_in: LogIn, limited: Services) -> None:
+async def test_logins_that_fail_count_too(log_in: LogInFrom, limited: Services) -> None:
     answers = [await log_in(limited, code="wrong") for _ in range(3)]
     assert [answer.json()["code"] for answer in answers] == ["invalid_code", "invalid_code", "rate_limited"]
 
@@ -73,18 +73,18 @@ async def test_logins_that_fail_count_too(log_in: LogIn, limited: Services) -> N
     ],
     ids=["each address", "each /64 of IPv6", "nobody, where there is no address"],
 )
-async def test_the_limit_is_for(log_in: LogIn, limited: Services, addresses: list[str], answers: list[int]) -> None:
+async def test_the_limit_is_for(log_in: LogInFrom, limited: Services, addresses: list[str], answers: list[int]) -> None:
     assert await statuses(log_in, limited, *addresses) == answers
 
 
-async def test_the_48_around_an_ipv6_address_has_ten_times_the_limit(log_in: LogIn, limited: Services) -> None:
+async def test_the_48_around_an_ipv6_address_has_ten_times_the_limit(log_in: LogInFrom, limited: Services) -> None:
     of_one_site = [f"2001:db8:1:{n // 2}::1" for n in range(21)]
     assert await statuses(log_in, limited, *of_one_site) == [200] * 20 + [429]
     assert await statuses(log_in, limited, "2001:db8:2:10::1") == [200]
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "::ffff:203.0.113.7", "2001:db8:5:6::7", "198.51.100.1"])
-async def test_an_exempt_network_is_not_counted(log_in: LogIn, make_services: MakeServices, address: str) -> None:
+async def test_an_exempt_network_is_not_counted(log_in: LogInFrom, make_services: MakeServices, address: str) -> None:
     networks = "203.0.113.0/24, 2001:db8:5::/48, 198.51.100.1"
     services = await make_services(login_rate_limit="1/minute", rate_limit_exempt=networks)
     assert await statuses(log_in, services, *[address] * 3) == [200] * 3
@@ -95,7 +95,7 @@ async def test_an_exempt_network_is_not_counted(log_in: LogIn, make_services: Ma
     ("address", "network"), [("203.0.113.7", "203.0.113.0/24"), ("2001:db8:5:6::7", "2001:db8:5::/48")]
 )
 async def test_the_log_names_the_network_that_was_refused(
-    log_in: LogIn, limited: Services, log_lines: LogLines, address: str, network: str
+    log_in: LogInFrom, limited: Services, log_lines: LogLines, address: str, network: str
 ) -> None:
     await statuses(log_in, limited, *[address] * 3)
     (line,) = [line for line in log_lines() if line["event"] == "rate_limited"]
@@ -103,12 +103,12 @@ async def test_the_log_names_the_network_that_was_refused(
     assert address not in str(log_lines())
 
 
-async def test_an_empty_limit_is_none(log_in: LogIn, make_services: MakeServices) -> None:
+async def test_an_empty_limit_is_none(log_in: LogInFrom, make_services: MakeServices) -> None:
     unlimited = await make_services(login_rate_limit="")
     assert await statuses(log_in, unlimited, *["192.0.2.1"] * 10) == [200] * 10
 
 
-async def test_by_default_a_carriers_address_has_room_for_many(login: LoginAnswer) -> None:
+async def test_by_default_a_carriers_address_has_room_for_many(login: LogIn) -> None:
     for _ in range(50):
         await login()
 
@@ -124,7 +124,7 @@ async def test_nothing_but_logins_is_limited(
         tokens = answer.json()
 
 
-async def test_without_redis_each_process_counts_for_itself(log_in: LogIn, make_services: MakeServices) -> None:
+async def test_without_redis_each_process_counts_for_itself(log_in: LogInFrom, make_services: MakeServices) -> None:
     settings = {"login_rate_limit": "2/minute", "redis_url": f"redis://127.0.0.1:{free_port()}"}
     for services in (await make_services(**settings), await make_services(**settings)):
         assert await statuses(log_in, services, *["192.0.2.1"] * 5) == [200] * 2 + [429] * 3

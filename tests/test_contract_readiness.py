@@ -6,16 +6,16 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer, until_locked
-from tests.fakes import Clock, LoginAnswer
+from tests.fakes import Clock
 from tests.store.proxy import Proxy
+from tests.world import LogIn, MakeClient, MakeServices, bearer, until_locked
 
 MANY = 400
 
 
 @pytest.mark.own_database
 async def test_however_many_ask_the_database_is_asked_once(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     tokens = await login()
     async with rows.transaction():

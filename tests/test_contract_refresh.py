@@ -10,9 +10,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
-from tests.fakes import Clock, LoginAnswer
+from tests.fakes import Clock
 from tests.problems import problem_of
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 
@@ -31,7 +31,7 @@ def refresh(client: httpx.AsyncClient) -> Refresh:
 
 
 async def test_a_refresh_token_becomes_a_new_pair(
-    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, refresh: Refresh, clock: Clock
 ) -> None:
     first = await login("alice", nickname="Alice")
     clock.advance(minutes=20)
@@ -47,7 +47,7 @@ async def test_a_refresh_token_becomes_a_new_pair(
     assert me.json() == first["user"]
 
 
-async def test_every_use_rotates_the_token(login: LoginAnswer, refresh: Refresh, clock: Clock) -> None:
+async def test_every_use_rotates_the_token(login: LogIn, refresh: Refresh, clock: Clock) -> None:
     token = (await login())["refresh_token"]
     seen = {token}
     for _ in range(5):
@@ -59,7 +59,7 @@ async def test_every_use_rotates_the_token(login: LoginAnswer, refresh: Refresh,
 
 @pytest.mark.parametrize("seconds", [0, 60])
 async def test_used_again_within_the_grace_it_has_the_same_successor(
-    login: LoginAnswer, refresh: Refresh, clock: Clock, seconds: int
+    login: LogIn, refresh: Refresh, clock: Clock, seconds: int
 ) -> None:
     token = (await login())["refresh_token"]
     first = (await refresh(token)).json()["refresh_token"]
@@ -70,7 +70,7 @@ async def test_used_again_within_the_grace_it_has_the_same_successor(
     assert (await refresh(first)).status_code == 200
 
 
-async def test_50_simultaneous_uses_have_one_successor(login: LoginAnswer, refresh: Refresh) -> None:
+async def test_50_simultaneous_uses_have_one_successor(login: LogIn, refresh: Refresh) -> None:
     token = (await login())["refresh_token"]
     answers = await asyncio.gather(*(refresh(token) for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
@@ -78,7 +78,7 @@ async def test_50_simultaneous_uses_have_one_successor(login: LoginAnswer, refre
 
 
 async def test_used_again_after_the_grace_it_ends_the_session(
-    login: LoginAnswer, refresh: Refresh, clock: Clock, rows: asyncpg.Connection, client: httpx.AsyncClient
+    login: LogIn, refresh: Refresh, clock: Clock, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     token = (await login())["refresh_token"]
     successor = (await refresh(token)).json()
@@ -91,7 +91,7 @@ async def test_used_again_after_the_grace_it_ends_the_session(
     assert await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("reused", None)
 
 
-async def test_only_the_immediate_predecessor_has_the_grace(login: LoginAnswer, refresh: Refresh) -> None:
+async def test_only_the_immediate_predecessor_has_the_grace(login: LogIn, refresh: Refresh) -> None:
     first = (await login())["refresh_token"]
     second = (await refresh(first)).json()["refresh_token"]
     await refresh(second)
@@ -99,7 +99,7 @@ async def test_only_the_immediate_predecessor_has_the_grace(login: LoginAnswer, 
 
 
 async def test_the_reuse_of_a_token_is_logged(
-    login: LoginAnswer, refresh: Refresh, clock: Clock, log_lines: LogLines
+    login: LogIn, refresh: Refresh, clock: Clock, log_lines: LogLines
 ) -> None:
     answer = await login()
     await refresh(answer["refresh_token"])
@@ -110,7 +110,7 @@ async def test_the_reuse_of_a_token_is_logged(
     assert line["session_id"] == answer["session_id"]
 
 
-async def test_a_session_lasts_as_long_as_it_is_used(login: LoginAnswer, refresh: Refresh, clock: Clock) -> None:
+async def test_a_session_lasts_as_long_as_it_is_used(login: LogIn, refresh: Refresh, clock: Clock) -> None:
     answer = await login()
     for _ in range(11):
         clock.advance(days=30)
@@ -121,7 +121,7 @@ async def test_a_session_lasts_as_long_as_it_is_used(login: LoginAnswer, refresh
     problem_of(await refresh(answer["refresh_token"]), "refresh_token_expired", 400)
 
 
-async def test_a_session_never_passes_its_greatest_age(login: LoginAnswer, refresh: Refresh, clock: Clock) -> None:
+async def test_a_session_never_passes_its_greatest_age(login: LogIn, refresh: Refresh, clock: Clock) -> None:
     answer = await login()
     for _ in range(12):
         clock.advance(days=29)
@@ -156,22 +156,20 @@ async def test_a_body_without_a_token_is_invalid(offline_client: httpx.AsyncClie
     problem_of(await offline_client.post("/v1/refresh", json=body), "invalid_request", 422)
 
 
-async def test_a_banned_user_is_refused(login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection) -> None:
+async def test_a_banned_user_is_refused(login: LogIn, refresh: Refresh, rows: asyncpg.Connection) -> None:
     token = (await login())["refresh_token"]
     await rows.execute("UPDATE users SET status = 'disabled'")
     problem_of(await refresh(token), "account_disabled", 403)
 
 
-async def test_an_erased_user_has_no_refresh_token(
-    login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection
-) -> None:
+async def test_an_erased_user_has_no_refresh_token(login: LogIn, refresh: Refresh, rows: asyncpg.Connection) -> None:
     token = (await login())["refresh_token"]
     await rows.execute("DELETE FROM users")
     problem_of(await refresh(token), "invalid_refresh_token", 400)
 
 
 async def test_a_token_survives_the_rotation_of_the_secret_key(
-    login: LoginAnswer,
+    login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,
 ) -> None:
@@ -183,7 +181,7 @@ async def test_a_token_survives_the_rotation_of_the_secret_key(
 
 
 async def test_a_database_that_lags_behind_a_token_goes_on_from_it(
-    login: LoginAnswer, refresh: Refresh, services: Services
+    login: LogIn, refresh: Refresh, services: Services
 ) -> None:
     answer = await login()
     ahead = services.refresh_tokens.issue(UUID(answer["session_id"]), 7)
@@ -194,7 +192,7 @@ async def test_a_database_that_lags_behind_a_token_goes_on_from_it(
 
 
 async def test_a_refresh_notes_where_the_session_is_now(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     token = (await login())["refresh_token"]
     clock.advance(hours=1)
@@ -203,7 +201,7 @@ async def test_a_refresh_notes_where_the_session_is_now(
 
 
 async def test_logging_out_by_refresh_token_ends_the_session(
-    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, refresh: Refresh, rows: asyncpg.Connection
 ) -> None:
     answer = await login()
     for _ in range(2):
@@ -216,7 +214,7 @@ async def test_logging_out_by_refresh_token_ends_the_session(
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"refresh_token": null}'])
 async def test_logging_out_by_bearer_ends_its_own_session(
-    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh, body: bytes
+    client: httpx.AsyncClient, login: LogIn, refresh: Refresh, body: bytes
 ) -> None:
     answer, other = await login(), await login()
     for _ in range(2):
@@ -226,7 +224,7 @@ async def test_logging_out_by_bearer_ends_its_own_session(
 
 
 async def test_where_body_and_bearer_differ_the_body_counts(
-    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh
+    client: httpx.AsyncClient, login: LogIn, refresh: Refresh
 ) -> None:
     mine, other = await login(), await login()
     await client.post("/v1/logout", headers=bearer(mine), json={"refresh_token": other["refresh_token"]})
@@ -245,7 +243,7 @@ async def test_logging_out_of_nothing_needs_a_token(offline_client: httpx.AsyncC
 
 
 async def test_a_refresh_that_waits_for_a_link_succeeds(
-    login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection
+    login: LogIn, refresh: Refresh, rows: asyncpg.Connection
 ) -> None:
     answer, other = await login("alice"), await login("bob")
     transaction = rows.transaction()
@@ -264,7 +262,7 @@ async def test_a_refresh_that_waits_for_a_link_succeeds(
 
 
 async def test_a_greatest_age_that_was_lowered_holds_for_older_sessions_too(
-    login: LoginAnswer,
+    login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,
     clock: Clock,

@@ -9,13 +9,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin
-from tests.asking import MakeClient, MakeServices, bearer
 from tests.clock import Clock
-from tests.fakes import APP, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
 from tests.store.proxy import Proxy
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -62,7 +61,7 @@ async def test_the_id_that_the_phone_shows_leads_to_what_was_wrong(
 
 
 async def test_the_person_leads_to_it_too_at_login_and_at_refresh(
-    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, wechat: WeChatByRespx
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -77,7 +76,7 @@ async def test_the_person_leads_to_it_too_at_login_and_at_refresh(
 
 
 async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(
-    client: httpx.AsyncClient, root: Admin, login: LoginAnswer
+    client: httpx.AsyncClient, root: Admin, login: LogIn
 ) -> None:
     alice = await login("alice")
     await client.post("/v1/logout", json={"refresh_token": alice["refresh_token"]})
@@ -187,7 +186,7 @@ async def test_they_are_kept_for_14_days(
 
 
 async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_stored(
-    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
@@ -200,7 +199,7 @@ async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_store
 
 
 async def test_a_person_takes_their_own_along(
-    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, wechat: WeChatByRespx
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
@@ -212,7 +211,7 @@ async def test_a_person_takes_their_own_along(
 
 
 async def test_support_staff_may_read_them_and_nobody_else(
-    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     sue = Admin(client, await login("sue"))
     problem_of(await sue.ask("GET", "/refusals"), "insufficient_role", 403)

@@ -16,10 +16,10 @@ import pytest
 import respx
 from jose import jwt
 
-from tests.asking import LogLines, MakeServices, until
-from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, service_env
+from tests.fakes import APP, SECRET_KEY, Clock, service_env
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
+from tests.world import LogIn, LogLines, MakeServices, until
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
@@ -56,7 +56,7 @@ def kid_of(answer: dict[str, Any]) -> str:
 
 
 async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had_time(
-    services: Services, clock: Clock, login: LoginAnswer
+    services: Services, clock: Clock, login: LogIn
 ) -> None:
     first = kid_of(await login("alice"))
     rotated = await services.keys.rotate()
@@ -328,7 +328,7 @@ async def session_keys(rows: asyncpg.Connection, sealer: Sealer) -> list[bytes]:
 
 @pytest.mark.process
 async def test_after_a_reseal_the_former_secret_key_can_go(
-    login: LoginAnswer, make_services: MakeServices, wxauth: WxAuth, rows: asyncpg.Connection
+    login: LogIn, make_services: MakeServices, wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:
     alice, *_ = [await login(person) for person in ("alice", "bob", "carol")]
     stored = await session_keys(rows, Sealer([b64decode(SECRET_KEY)]))
@@ -348,7 +348,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
 
 @pytest.mark.process
 async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
-    login: LoginAnswer, wxauth: WxAuth, rows: asyncpg.Connection
+    login: LogIn, wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     lost = (await login("bob"))["session_id"]
@@ -365,7 +365,7 @@ async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
 async def test_a_reseal_in_pages_misses_nobody(
-    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, page_size: int
+    login: LogIn, database: Database, sealer: Sealer, clock: Clock, page_size: int
 ) -> None:
     for person in ("alice", "bob", "carol"):
         await login(person)
@@ -374,7 +374,7 @@ async def test_a_reseal_in_pages_misses_nobody(
 
 
 async def test_what_has_changed_since_it_was_read_is_left_as_it_is(
-    login: LoginAnswer, database: Database, sealer: Sealer, rows: asyncpg.Connection
+    login: LogIn, database: Database, sealer: Sealer, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     [read], _ = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=START, size=1)
@@ -384,7 +384,7 @@ async def test_what_has_changed_since_it_was_read_is_left_as_it_is(
 
 
 async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the_former_secret_key(
-    login: LoginAnswer,
+    login: LogIn,
     database: Database,
     sealer: Sealer,
     clock: Clock,
@@ -405,7 +405,7 @@ async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the
 
 
 async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(
-    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
+    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     ending, other = [(await login(person))["session_id"] for person in ("alice", "bob")]
     former = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other)

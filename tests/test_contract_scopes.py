@@ -4,9 +4,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.clients import add_client
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
+from tests.world import add_client
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
 from wxauth.server.core.services import Services

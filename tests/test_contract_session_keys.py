@@ -12,10 +12,10 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import run, serving
+from tests.world import MakeClient, MakeServices, bearer
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings

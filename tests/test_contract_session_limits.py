@@ -9,9 +9,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeServices, bearer
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
+from tests.world import LogIn, MakeServices, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
@@ -45,7 +45,7 @@ async def number_open(rows: asyncpg.Connection, app_id: str | None = None) -> in
 
 
 async def test_an_identity_keeps_its_newest_hundred_sessions(
-    services: Services, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open
+    services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, open_more: Open
 ) -> None:
     first = await login("alice")
     await rows.execute("UPDATE sessions SET id = '019a0000-0000-7000-8000-000000000000'")
@@ -67,7 +67,7 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(
 
 
 async def test_whose_session_was_replaced_is_told_so_at_the_next_refresh(
-    services: Services, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     old = await login("alice")
     await rows.execute(
@@ -84,7 +84,7 @@ async def test_whose_session_was_replaced_is_told_so_at_the_next_refresh(
 
 
 async def test_of_several_replicas_one_looks_and_not_before_its_time(
-    make_services: MakeServices, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open, clock: Clock
+    make_services: MakeServices, login: LogIn, rows: asyncpg.Connection, open_more: Open, clock: Clock
 ) -> None:
     replicas = [await make_services() for _ in range(3)]
     alice = await login("alice")
@@ -98,7 +98,7 @@ async def test_of_several_replicas_one_looks_and_not_before_its_time(
 
 
 async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(
-    services: Services, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open, clock: Clock
+    services: Services, login: LogIn, rows: asyncpg.Connection, open_more: Open, clock: Clock
 ) -> None:
     clock.advance(days=3650)
     newest = await login("alice")
@@ -109,7 +109,7 @@ async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_ow
 
 
 async def test_who_logs_in_and_out_all_day_leaves_no_more_than_some_hundred_ended_sessions(
-    services: Services, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open
+    services: Services, login: LogIn, rows: asyncpg.Connection, open_more: Open
 ) -> None:
     alice = await login("alice")
     await open_more(alice["session_id"], 2000)
@@ -171,7 +171,7 @@ async def listed(client: httpx.AsyncClient, tokens: dict[str, Any], **query: Any
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])
 async def test_sessions_come_page_by_page_the_last_used_first(
-    client: httpx.AsyncClient, login: LoginAnswer, open_more: Open, limit: int | None, sizes: list[int]
+    client: httpx.AsyncClient, login: LogIn, open_more: Open, limit: int | None, sizes: list[int]
 ) -> None:
     alice = await login("alice")
     await open_more(alice["session_id"], 150)
@@ -187,7 +187,7 @@ async def test_sessions_come_page_by_page_the_last_used_first(
 
 
 async def test_sessions_used_in_the_same_moment_are_all_listed(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, open_more: Open
 ) -> None:
     alice = await login("alice")
     await open_more(alice["session_id"], 9)
@@ -201,6 +201,6 @@ async def test_sessions_used_in_the_same_moment_are_all_listed(
 @pytest.mark.parametrize(
     "query", [{"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"cursor": "A" * 22}, {"cursor": "_" * 32}]
 )
-async def test_a_wrong_page_is_refused(client: httpx.AsyncClient, login: LoginAnswer, query: dict[str, Any]) -> None:
+async def test_a_wrong_page_is_refused(client: httpx.AsyncClient, login: LogIn, query: dict[str, Any]) -> None:
     answer = await client.get("/v1/me/sessions", params=query, headers=bearer(await login("alice")))
     problem_of(answer, "invalid_request", 422)

@@ -13,13 +13,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.clients import add_client
-from tests.fakes import Clock, LoginAnswer, Secrets
+from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
+from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer
 from wxauth.server.clients.clients import Credentials, remove_client
 from wxauth.server.core.services import Services
 
@@ -47,7 +46,7 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def tokens(login: LoginAnswer) -> dict[str, Any]:
+async def tokens(login: LogIn) -> dict[str, Any]:
     """A login of alice's."""
     return await login("alice")
 
@@ -328,7 +327,7 @@ async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(client: httpx
 
 @pytest.mark.parametrize("roles", ["{}", "{admin,clerk}"])
 async def test_a_good_token_is_active_and_its_claims_are_told(
-    introspect: Introspect, login: LoginAnswer, rows: asyncpg.Connection, roles: str
+    introspect: Introspect, login: LogIn, rows: asyncpg.Connection, roles: str
 ) -> None:
     await login("alice")
     await rows.execute(f"UPDATE users SET roles = '{roles}'")

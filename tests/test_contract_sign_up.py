@@ -6,9 +6,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
+from tests.world import LogLines, MakeClient, MakeServices
 
 TABLES = ("users", "identities", "unionids", "sessions", "events")
 

@@ -13,9 +13,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import until_locked
 from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.store.proxy import HURRIED, PATIENT, Proxy
+from tests.world import until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services

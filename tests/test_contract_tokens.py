@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jose import jwt
 
-from tests.fakes import Clock, LoginAnswer
+from tests.fakes import Clock
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
+from tests.world import LogIn
 from wxauth.server.core.services import Services
 from wxauth.testing import TestIssuer
 
@@ -24,7 +25,7 @@ Refusal = tuple[int, str, str | None]
 
 
 @pytest.fixture
-async def token(login: LoginAnswer) -> str:
+async def token(login: LogIn) -> str:
     return (await login("alice"))["access_token"]
 
 
@@ -37,7 +38,7 @@ async def test_the_header_names_algorithm_key_and_type_and_nothing_else(client: 
     assert json_of(token.split(".")[0]) == {"alg": "ES256", "kid": key["kid"], "typ": "at+jwt"}
 
 
-async def test_the_claims_are_those_of_the_contract_and_no_others(login: LoginAnswer, clock: Clock) -> None:
+async def test_the_claims_are_those_of_the_contract_and_no_others(login: LogIn, clock: Clock) -> None:
     answer = await login("alice")
     claims = json_of(answer["access_token"].split(".")[1])
     now = int(clock().timestamp())
@@ -55,7 +56,7 @@ async def test_the_claims_are_those_of_the_contract_and_no_others(login: LoginAn
     assert type(claims["iat"]) is type(claims["exp"]) is int
 
 
-async def test_a_token_of_the_tests_issuer_looks_like_the_services(login: LoginAnswer) -> None:
+async def test_a_token_of_the_tests_issuer_looks_like_the_services(login: LogIn) -> None:
     issuer = TestIssuer()
     real = (await login())["access_token"]
     for token, roles in ((issuer.token(), {}), (issuer.token(roles=["admin"]), {"roles": ["admin"]})):
@@ -68,14 +69,14 @@ async def test_a_token_of_the_tests_issuer_looks_like_the_services(login: LoginA
         assert claims["exp"] - claims["iat"] == expected["exp"] - expected["iat"]
 
 
-async def test_roles_are_a_claim_where_there_are_any(login: LoginAnswer, rows: Any) -> None:
+async def test_roles_are_a_claim_where_there_are_any(login: LogIn, rows: Any) -> None:
     await login("alice")
     await rows.execute("UPDATE users SET roles = '{admin,clerk}'")
     answer = await login("alice")
     assert json_of(answer["access_token"].split(".")[1])["roles"] == ["admin", "clerk"]
 
 
-async def test_every_token_has_an_id_of_its_own(login: LoginAnswer) -> None:
+async def test_every_token_has_an_id_of_its_own(login: LogIn) -> None:
     tokens = [(await login("alice"))["access_token"] for _ in range(3)]
     assert len({json_of(token.split(".")[1])["jti"] for token in tokens}) == 3
 

@@ -13,10 +13,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import BESIDE_LOGINS, bearer
-from tests.fakes import LoginAnswer, WeChatByRespx
+from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
+from tests.world import BESIDE_LOGINS, LogIn, bearer
 
 pytestmark = pytest.mark.process
 
@@ -43,7 +43,7 @@ def on(user_id: str, action: tuple[str, ...]) -> list[str]:
 
 
 async def test_the_first_administrator_comes_from_a_command(
-    users: Command, client: httpx.AsyncClient, login: LoginAnswer
+    users: Command, client: httpx.AsyncClient, login: LogIn
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -57,7 +57,7 @@ async def test_the_first_administrator_comes_from_a_command(
     ]
 
 
-async def test_roles_come_and_go_one_by_one(users: Command, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+async def test_roles_come_and_go_one_by_one(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login("alice"))["user"]["id"]
     for command, role, roles in (
         ("grant", "support", "support"),
@@ -72,15 +72,13 @@ async def test_roles_come_and_go_one_by_one(users: Command, login: LoginAnswer, 
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 4
 
 
-async def test_roles_granted_at_once_are_all_kept(users: Command, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+async def test_roles_granted_at_once_are_all_kept(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await asyncio.gather(*(users("grant", user_id, f"r{number}") for number in range(3)))
     assert sorted(await rows.fetchval("SELECT roles FROM users")) == ["r0", "r1", "r2"]
 
 
-async def test_a_thirty_third_role_is_one_too_many(
-    users: Command, login: LoginAnswer, rows: asyncpg.Connection
-) -> None:
+async def test_a_thirty_third_role_is_one_too_many(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await rows.execute("UPDATE users SET roles = ARRAY(SELECT 'r' || n FROM generate_series(1, 32) n)")
     failed = await users("grant", user_id, "r33")
@@ -90,7 +88,7 @@ async def test_a_thirty_third_role_is_one_too_many(
 
 
 async def test_a_ban_ends_every_session_and_is_lifted_again(
-    users: Command, client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx
+    users: Command, client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -104,7 +102,7 @@ async def test_a_ban_ends_every_session_and_is_lifted_again(
     assert (await login("alice"))["user"]["id"] == user_id
 
 
-async def test_an_erased_person_is_gone(users: Command, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+async def test_an_erased_person_is_gone(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login("alice"))["user"]["id"]
     erased = await users("erase", user_id, "--yes")
     assert (erased.returncode, erased.stdout, erased.stderr) == (0, f"erased {user_id}\n", "")
@@ -117,7 +115,7 @@ async def test_an_erased_person_is_gone(users: Command, login: LoginAnswer, rows
 
 
 async def test_nobody_is_erased_unasked_where_nobody_can_be_asked(
-    users: Command, login: LoginAnswer, rows: asyncpg.Connection
+    users: Command, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     failed = await users("erase", (await login("alice"))["user"]["id"])
     assert (failed.returncode, failed.stdout) == (2, "")
@@ -129,7 +127,7 @@ async def test_nobody_is_erased_unasked_where_nobody_can_be_asked(
 async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
     database_url: str,
     tmp_path: Path,
-    login: LoginAnswer,
+    login: LogIn,
     rows: asyncpg.Connection,
     reply: str,
     status: int,
@@ -151,7 +149,7 @@ async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
 
 @pytest.mark.parametrize("action", [("ban",), ("revoke", "admin"), ("erase", "--yes")])
 async def test_the_last_administrator_cannot_be_removed_by_command_either(
-    users: Command, login: LoginAnswer, rows: asyncpg.Connection, action: tuple[str, ...]
+    users: Command, login: LogIn, rows: asyncpg.Connection, action: tuple[str, ...]
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await rows.execute("UPDATE users SET roles = '{admin}'")
@@ -162,7 +160,7 @@ async def test_the_last_administrator_cannot_be_removed_by_command_either(
 
 
 async def test_of_two_administrators_who_are_banned_at_once_one_stays(
-    users: Command, login: LoginAnswer, rows: asyncpg.Connection
+    users: Command, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     both = [(await login(person))["user"]["id"] for person in ("alice", "bob")]
     await rows.execute("UPDATE users SET roles = '{admin}'")
@@ -191,7 +189,7 @@ async def test_what_cannot_be_a_role_is_a_wrong_call(users: Command, arguments: 
 
 
 async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_programs(
-    users: Command, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    users: Command, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice, bob = await login("alice", nickname="小明\u009b2J"), await login("bob")
     await rows.execute("UPDATE users SET roles = '{admin,editor}' WHERE id = $1", alice["user"]["id"])
@@ -207,7 +205,7 @@ async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_
 
 
 async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_for_programs(
-    users: Command, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    users: Command, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice", nickname="小明")
     user = alice["user"]
@@ -245,7 +243,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
     ],
 )
 async def test_the_list_takes_the_filters_of_the_service(
-    users: Command, login: LoginAnswer, rows: asyncpg.Connection, options: tuple[str, ...], found: list[str]
+    users: Command, login: LogIn, rows: asyncpg.Connection, options: tuple[str, ...], found: list[str]
 ) -> None:
     await login("alice", nickname="Alice")
     await login("bob", nickname="Bob")
@@ -255,7 +253,7 @@ async def test_the_list_takes_the_filters_of_the_service(
     assert [user["nickname"] for user in listed["items"]] == found
 
 
-async def test_the_next_page_is_named(users: Command, login: LoginAnswer) -> None:
+async def test_the_next_page_is_named(users: Command, login: LogIn) -> None:
     ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]
     first = await users("list", "--limit", "2")
     assert [line.split()[0] for line in first.stdout.splitlines()] == ["ID", ids[2], ids[1]]

@@ -8,11 +8,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import bearer
-from tests.clients import add_client
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
+from tests.world import LogIn, add_client, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 
@@ -65,7 +64,7 @@ async def merged(client: httpx.AsyncClient, wechat: WeChatByRespx) -> tuple[str,
 
 
 async def test_a_user_is_told_without_number_and_unionid(
-    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, orders: Auth, rows: asyncpg.Connection
 ) -> None:
     user = (await login("alice", nickname="小明"))["user"]
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
@@ -81,7 +80,7 @@ async def test_a_user_is_told_without_number_and_unionid(
 
 
 async def test_with_the_scope_phones_the_number_is_told_too(
-    client: httpx.AsyncClient, login: LoginAnswer, add: Add, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, add: Add, rows: asyncpg.Connection
 ) -> None:
     messages = await add("messages", Scope.USERS, Scope.PHONES)
     user_id = (await login("alice"))["user"]["id"]
@@ -95,7 +94,7 @@ async def test_with_the_scope_phones_the_number_is_told_too(
     assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
 
 
-async def test_the_scope_phones_alone_looks_nobody_up(client: httpx.AsyncClient, login: LoginAnswer, add: Add) -> None:
+async def test_the_scope_phones_alone_looks_nobody_up(client: httpx.AsyncClient, login: LogIn, add: Add) -> None:
     phones = await add("phones", Scope.PHONES)
     user_id = (await login("alice"))["user"]["id"]
     problem_of(await client.get(f"/v1/users/{user_id}", auth=phones), "insufficient_scope", 403)
@@ -125,7 +124,7 @@ async def test_who_was_erased_is_not_found_by_any_id(
 
 
 async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
-    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth
+    client: httpx.AsyncClient, login: LogIn, orders: Auth
 ) -> None:
     people = {name: (await login(name))["user"] for name in ("alice", "bob", "carol", "dave")}
     openids = [
@@ -143,7 +142,7 @@ async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
 
 
 async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
-    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, orders: Auth, rows: asyncpg.Connection
 ) -> None:
     alice, bob = [(await login(name))["user"] for name in ("alice", "bob")]
     await rows.execute(
@@ -155,15 +154,13 @@ async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
     assert (found[1]["external_id"], found[1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
 
 
-async def test_an_openid_finds_nobody_in_another_app(
-    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth
-) -> None:
+async def test_an_openid_finds_nobody_in_another_app(client: httpx.AsyncClient, login: LogIn, orders: Auth) -> None:
     user = (await login("alice"))["user"]
     asked = {"openids": [{"app_id": OTHER_APP["app_id"], "openid": user["openid"]}]}
     assert (await client.post(LOOKUP, json=asked, auth=orders)).json() == {"items": []}
 
 
-async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login: LoginAnswer, orders: Auth) -> None:
+async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login: LogIn, orders: Auth) -> None:
     user = (await login("alice"))["user"]
     openid = {"app_id": user["app_id"], "openid": user["openid"]}
     asked = {"ids": [str(uuid4()) for _ in range(199)], "openids": [openid]}
@@ -198,7 +195,7 @@ async def test_what_cannot_be_asked_for_is_refused(client: httpx.AsyncClient, or
             assert (await client.post(LOOKUP, json={"ids": []}, auth=orders)).json() == {"items": []}
 
 
-async def test_nobody_is_looked_up_without_credentials(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_nobody_is_looked_up_without_credentials(client: httpx.AsyncClient, login: LogIn) -> None:
     answer = await login("alice")
     path = f"/v1/users/{answer['user']['id']}"
     problem_of(await client.get(path), "invalid_client", 401)

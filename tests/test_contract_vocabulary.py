@@ -9,8 +9,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.world import LogLines, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM, TOLD_TO_SIBLINGS, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions

@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.asking import MakeServices, bearer, until
-from tests.fakes import Clock, LoginAnswer, Secrets
+from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.store.proxy import HURRIED, Proxy
 from tests.sweeps import Sweep
+from tests.world import LogIn, MakeServices, bearer, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -37,7 +37,7 @@ PATH = "/v1/admin/webhooks"
 class Admin:
     """An administrator, who asks as `await root("POST", "/orders/test")`."""
 
-    def __init__(self, client: httpx.AsyncClient, login: LoginAnswer, answer: Body, secrets: Secrets) -> None:
+    def __init__(self, client: httpx.AsyncClient, login: LogIn, answer: Body, secrets: Secrets) -> None:
         self._client = client
         self._login = login
         self.id = answer["user"]["id"]
@@ -82,7 +82,7 @@ async def other_receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, secrets: Secrets) -> Admin:
+async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, secrets: Secrets) -> Admin:
     answer = await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
     await place_all_there_is(rows)
@@ -136,7 +136,7 @@ def event_id(number: int) -> str:
 
 
 async def test_an_event_is_sent_signed_as_the_official_library_wants_it(
-    root: Admin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+    root: Admin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
     webhook = await root.add("orders", receiver.url)
@@ -498,7 +498,7 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
     make_services: MakeServices,
     receiver: Receiver,
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
 ) -> None:
     """Also where the receiver is slow, and all places are taken by what came before."""
     patient = await make_services(waits=Waits(webhooks=60))
@@ -533,7 +533,7 @@ async def test_who_changes_their_name_all_the_time_is_told_of_once_a_minute(
     services: Services,
     receiver: Receiver,
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     clock: Clock,
 ) -> None:
     alice = await login("alice", nickname="A")
@@ -580,7 +580,7 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
 
 
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
-    root: Admin, services: Services, receiver: Receiver, login: LoginAnswer
+    root: Admin, services: Services, receiver: Receiver, login: LogIn
 ) -> None:
     from wxauth.server.events.feed import keep_placing
 
@@ -596,7 +596,7 @@ async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybod
 
 
 async def test_a_login_with_no_webhook_queues_nothing(
-    services: Services, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     assert await place_events(services) == 1
@@ -827,7 +827,7 @@ async def test_events_since_a_time_are_looked_for_behind_those_that_were_committ
 
 
 async def test_who_is_no_administrator_has_nothing_to_do_with_webhooks(
-    client: httpx.AsyncClient, login: LoginAnswer, root: Admin, receiver: Receiver
+    client: httpx.AsyncClient, login: LogIn, root: Admin, receiver: Receiver
 ) -> None:
     await root.add("orders", receiver.url)
     headers = bearer(await login("alice"))

@@ -9,9 +9,10 @@ from subprocess import CompletedProcess
 import asyncpg
 import pytest
 
-from tests.fakes import APP, LoginAnswer, Secrets, service_env
+from tests.fakes import APP, Secrets, service_env
 from tests.processes import run
 from tests.receiver import Receiver, receiving
+from tests.world import LogIn
 from wxauth.server.core.services import Services
 from wxauth.server.events.feed import place_events
 
@@ -67,7 +68,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(
 
 
 async def test_what_was_sent_is_listed_and_sent_again(
-    webhooks: Command, receiver: Receiver, services: Services, login: LoginAnswer
+    webhooks: Command, receiver: Receiver, services: Services, login: LogIn
 ) -> None:
     await webhooks("add", "orders", receiver.url)
     await login("alice")

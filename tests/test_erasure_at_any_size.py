@@ -9,10 +9,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin
-from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import keep_forgetting, sweep, sweep_now
 from wxauth.server.moving.files import json_lines
@@ -47,7 +46,7 @@ async def erase(client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
 
 @pytest.mark.own_database
 async def test_a_person_with_200_000_events_and_consents_is_erased_within_a_statements_time(
-    root: Admin, client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -68,7 +67,7 @@ async def test_a_person_with_200_000_events_and_consents_is_erased_within_a_stat
 
 
 async def test_what_waits_to_be_forgotten_is_shown_to_nobody(
-    root: Admin, client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -88,7 +87,7 @@ async def test_what_waits_to_be_forgotten_is_shown_to_nobody(
 
 
 async def test_what_waits_is_told_to_operators(
-    client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection, clock: Clock
+    client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", alice["user"]["id"])
@@ -100,7 +99,7 @@ async def test_what_waits_is_told_to_operators(
 
 
 async def test_replicas_that_forget_at_once_forget_all(
-    client: httpx.AsyncClient, make_services: MakeServices, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     for person in ("alice", "bob"):
         answer = await login(person)
@@ -113,7 +112,7 @@ async def test_replicas_that_forget_at_once_forget_all(
 
 
 async def test_what_one_worker_leaves_another_one_goes_on_with(
-    client: httpx.AsyncClient, make_services: MakeServices, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, 3 * FORGOTTEN_AT_ONCE, "system", alice["user"]["id"])
@@ -132,7 +131,7 @@ async def test_a_login_after_the_erasure_keeps_what_is_its_own(
     services: Services,
     make_services: MakeServices,
     make_client: MakeClient,
-    login: LoginAnswer,
+    login: LogIn,
     rows: asyncpg.Connection,
 ) -> None:
     client = make_client(await make_services(consents="privacy:1"))
@@ -149,7 +148,7 @@ async def test_a_login_after_the_erasure_keeps_what_is_its_own(
 
 @pytest.mark.parametrize("as_former", [False, True], ids=["as they were", "as a former id"])
 async def test_who_is_restored_while_the_erasure_waits_keeps_what_is_restored(
-    client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection, as_former: bool
+    client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection, as_former: bool
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -206,7 +205,7 @@ async def test_a_long_history_is_merged_where_it_stands(
 
 
 async def test_a_joined_person_is_forgotten_by_every_id(
-    root: Admin, services: Services, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]
     for user_id in ids:
@@ -222,7 +221,7 @@ async def test_a_joined_person_is_forgotten_by_every_id(
 
 
 async def test_an_administrator_who_erases_themselves_leaves_no_address(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other = await login("alice")
     await root.change(other["user"]["id"], roles=["admin"])

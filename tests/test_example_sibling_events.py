@@ -13,10 +13,9 @@ import pytest
 
 from examples.sibling import feed
 from examples.sibling.orders import Orders
-from tests.asking import bearer
-from tests.clients import add_client
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.serving import serving
+from tests.world import LogIn, add_client, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
@@ -102,7 +101,7 @@ def test_an_erasure_before_its_merge_takes_the_former_users_orders_too(orders: O
 async def test_the_receiver_forgets_an_erased_users_orders(
     services: Services,
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     orders: Orders,
     receiver: str,
     secrets: Secrets,

@@ -9,8 +9,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeServices, until
-from tests.fakes import Clock, LoginAnswer
+from tests.fakes import Clock
+from tests.world import LogIn, LogLines, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, sweep
 from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
@@ -53,7 +53,7 @@ async def refused(client: httpx.AsyncClient, answer: dict[str, object]) -> str:
 
 
 async def test_an_expired_session_is_swept_when_it_has_been_kept_for_its_time(
-    client: httpx.AsyncClient, login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     answer = await login("alice")
     clock.advance(seconds=answer["refresh_expires_in"])
@@ -68,7 +68,7 @@ async def test_an_expired_session_is_swept_when_it_has_been_kept_for_its_time(
 
 async def test_how_long_an_ended_session_is_kept_is_the_operators_choice(
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     make_services: MakeServices,
     clock: Clock,
     rows: asyncpg.Connection,
@@ -87,7 +87,7 @@ async def test_how_long_an_ended_session_is_kept_is_the_operators_choice(
 
 
 async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(
-    client: httpx.AsyncClient, login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     answer = await login("alice")
     await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
@@ -102,7 +102,7 @@ async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 1000])
 async def test_what_is_used_outlives_the_sweep_wherever_the_pages_end(
     client: httpx.AsyncClient,
-    login: LoginAnswer,
+    login: LogIn,
     sweep_now: Sweep,
     clock: Clock,
     rows: asyncpg.Connection,
@@ -121,7 +121,7 @@ async def test_what_is_used_outlives_the_sweep_wherever_the_pages_end(
 
 
 async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ago(
-    login: LoginAnswer, services: Services, clock: Clock
+    login: LogIn, services: Services, clock: Clock
 ) -> None:
     for person in ("alice", "bob"):
         await login(person)
@@ -134,7 +134,7 @@ async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ag
 
 
 async def test_the_next_sweep_is_a_day_later_in_all_replicas(
-    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, make_services: MakeServices
+    login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, make_services: MakeServices
 ) -> None:
     await sweep_now()
     await login("alice")
@@ -170,7 +170,7 @@ async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_
 
 
 async def test_while_another_worker_sweeps_nothing_is_done(
-    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
+    login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     await login("alice")
     clock.advance(days=365)
@@ -183,7 +183,7 @@ async def test_while_another_worker_sweeps_nothing_is_done(
 
 
 async def test_whoever_comes_next_goes_on_where_a_worker_was_stopped(
-    login: LoginAnswer, services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+    login: LogIn, services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     people = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]
     clock.advance(days=365)
@@ -197,7 +197,7 @@ async def test_whoever_comes_next_goes_on_where_a_worker_was_stopped(
 
 
 async def test_a_session_that_somebody_has_locked_is_left_for_the_next_time(
-    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
+    login: LogIn, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     locked, _ = [(await login(person))["session_id"] for person in ("alice", "bob")]
     clock.advance(days=365)
@@ -223,7 +223,7 @@ async def test_a_retired_key_is_erased(
 
 
 async def test_the_service_sweeps_by_itself(
-    login: LoginAnswer, services: Services, clock: Clock, rows: asyncpg.Connection
+    login: LogIn, services: Services, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     clock.advance(days=365)

@@ -15,10 +15,10 @@ import pytest
 import respx
 from jose import jwt
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
-from tests.fakes import APP, Clock, LoginAnswer, service_env
+from tests.fakes import APP, Clock, service_env
 from tests.problems import problem_of
 from tests.processes import PATIENCE, run
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
 from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
@@ -73,7 +73,7 @@ def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clo
 
 
 async def test_no_token_of_it_is_good_any_more_and_sessions_live_on(
-    services: Services, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+    services: Services, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     alice = await login()
     stolen = services.keys.signing_key(clock())
@@ -94,7 +94,7 @@ async def test_every_replica_drops_it_at_its_next_look(
     services: Services,
     make_services: MakeServices,
     make_client: MakeClient,
-    login: LoginAnswer,
+    login: LogIn,
     log_lines: LogLines,
 ) -> None:
     alice = await login()
@@ -110,7 +110,7 @@ async def test_every_replica_drops_it_at_its_next_look(
 
 
 async def test_a_guard_refuses_its_tokens_when_it_has_read_the_keys_again(
-    services: Services, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+    services: Services, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     alice = await login()
     with respx.mock() as router:
@@ -129,7 +129,7 @@ async def test_a_guard_refuses_its_tokens_when_it_has_read_the_keys_again(
             await guard.verify(alice["access_token"])
 
 
-async def test_where_a_key_waits_it_signs_at_once(services: Services, login: LoginAnswer, clock: Clock) -> None:
+async def test_where_a_key_waits_it_signs_at_once(services: Services, login: LogIn, clock: Clock) -> None:
     signing = kid_of(await login())
     waiting = await services.keys.rotate()
     await services.keys.withdraw(signing, by=OPERATOR)
@@ -140,7 +140,7 @@ async def test_where_a_key_waits_it_signs_at_once(services: Services, login: Log
 
 
 async def test_where_none_waits_a_new_one_signs_at_once_and_a_former_one_does_not(
-    services: Services, login: LoginAnswer, clock: Clock
+    services: Services, login: LogIn, clock: Clock
 ) -> None:
     former = kid_of(await login())
     signing = await services.keys.rotate()
@@ -152,7 +152,7 @@ async def test_where_none_waits_a_new_one_signs_at_once_and_a_former_one_does_no
 
 
 async def test_where_it_was_the_one_that_waits_another_one_is_made(
-    services: Services, login: LoginAnswer, clock: Clock, rows: asyncpg.Connection
+    services: Services, login: LogIn, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     signing = kid_of(await login())
     waiting = await services.keys.rotate()
@@ -170,7 +170,7 @@ async def test_where_it_was_the_one_that_waits_another_one_is_made(
 
 
 async def test_a_former_one_is_withdrawn_and_nothing_else_happens(
-    services: Services, login: LoginAnswer, clock: Clock
+    services: Services, login: LogIn, clock: Clock
 ) -> None:
     former = await login()
     clock.now = (signing := await services.keys.rotate()).activates_at
@@ -179,7 +179,7 @@ async def test_a_former_one_is_withdrawn_and_nothing_else_happens(
 
 
 async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
-    make_services: MakeServices, login: LoginAnswer, rows: asyncpg.Connection
+    make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     kid = kid_of(await login())
     replicas = [await make_services() for _ in range(5)]
@@ -211,7 +211,7 @@ async def made_by_a_clock_ahead(services: Services, clock: Clock, **ahead: float
 
 @pytest.mark.parametrize("ahead", [{"hours": 1}, {"days": 400}], ids=str)
 async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_are_rotated(
-    services: Services, login: LoginAnswer, clock: Clock, rows: asyncpg.Connection, ahead: dict[str, float]
+    services: Services, login: LogIn, clock: Clock, rows: asyncpg.Connection, ahead: dict[str, float]
 ) -> None:
     first = kid_of(await login())
     early = await made_by_a_clock_ahead(services, clock, **ahead)
@@ -227,7 +227,7 @@ async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_
 
 @pytest.mark.no_signing_key
 async def test_it_keeps_no_key_from_being_rotated_by_its_age(
-    make_services: MakeServices, login: LoginAnswer, clock: Clock
+    make_services: MakeServices, login: LogIn, clock: Clock
 ) -> None:
     services = await make_services(signing_key_max_age=MAX_AGE)
     early = await made_by_a_clock_ahead(services, clock, days=400)
@@ -238,7 +238,7 @@ async def test_it_keeps_no_key_from_being_rotated_by_its_age(
 
 
 async def test_where_all_were_made_by_it_the_keys_rotate_too(
-    services: Services, clock: Clock, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, clock: Clock, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     ahead = "created_at = created_at + interval '1 year', activates_at = activates_at + interval '1 year'"
     await rows.execute(f"UPDATE signing_keys SET {ahead}")
@@ -253,7 +253,7 @@ async def test_where_all_were_made_by_it_the_keys_rotate_too(
 
 
 async def test_a_wrong_clock_here_takes_no_key_from_those_that_are_right(
-    services: Services, clock: Clock, login: LoginAnswer
+    services: Services, clock: Clock, login: LogIn
 ) -> None:
     answer = await login()
     clock.now = (await services.keys.rotate()).activates_at

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi import FastAPI
 
-from tests.asking import until
 from tests.certificates import Authority
 from tests.serving import PATIENCE, server_of, serving
 from tests.upstream import Upstream, hang
+from tests.world import until
 from wxauth.server.service.server import uvicorn_options
 from wxauth.server.web.http_server import Server
 

@@ -8,9 +8,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.asking import LogLines
 from tests.processes import run
 from tests.sweeps import swept
+from tests.world import LogLines
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest

@@ -5,8 +5,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import Clock
+from tests.world import MakeClient, MakeServices, bearer, until
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.server.housekeeping.housekeeping import keep_house
 from wxauth.server.phones.phones import UNTOUCHED_FOR

@@ -8,11 +8,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices, until
 from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.test_contract_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
+from tests.world import LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, sign
 from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests import asking
+from tests import world
 from tests.fakes import Clock
 from tests.processes import free_port, until
 from tests.programs import needs
@@ -121,7 +121,7 @@ async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str)
     async def is_open() -> bool:
         return await seconds_refused(limiter) == 0
 
-    await asking.until(is_open)
+    await world.until(is_open)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str)
     ],
 )
 async def test_while_redis_fails_the_process_counts_for_itself_and_leaves_it_alone(
-    make_limiter: MakeLimiter, log_lines: asking.LogLines, clock: Clock, answer: bytes | None
+    make_limiter: MakeLimiter, log_lines: world.LogLines, clock: Clock, answer: bytes | None
 ) -> None:
     async with FakeRedis(answer) as fake:
         limiter = make_limiter("20/minute", fake.url)
@@ -161,7 +161,7 @@ async def test_while_many_wait_for_a_silent_redis_no_more_pass_than_may(make_lim
 
 
 async def test_the_log_has_no_password_of_a_redis_that_is_not_there(
-    make_limiter: MakeLimiter, log_lines: asking.LogLines
+    make_limiter: MakeLimiter, log_lines: world.LogLines
 ) -> None:
     limiter = make_limiter("5/minute", f"redis://:hunter2@127.0.0.1:{free_port()}")
     assert [await seconds_refused(limiter) for _ in range(5)] == [0] * 5
@@ -180,7 +180,7 @@ async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimi
 
 
 async def test_a_redis_that_comes_back_counts_again(
-    make_limiter: MakeLimiter, log_lines: asking.LogLines, clock: Clock
+    make_limiter: MakeLimiter, log_lines: world.LogLines, clock: Clock
 ) -> None:
     async with FakeRedis(b"-LOADING Redis is loading the dataset in memory\r\n") as fake:
         limiter = make_limiter("2/minute", fake.url)

@@ -13,7 +13,8 @@ from fastapi import Depends, FastAPI
 
 from scripts.write_settings import pages
 from tests.conftest import NOWHERE, SETTINGS
-from tests.fakes import SECRET_KEY, LoginAnswer
+from tests.fakes import SECRET_KEY
+from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WxAuthError
 from wxauth.guard import BearerGuard, Principal
 from wxauth.server.cli import main
@@ -201,7 +202,7 @@ def test_the_figures_of_a_readme_are_among_all_that_were_measured(language: str)
 
 
 @both_languages
-async def test_the_answer_shown_has_the_members_of_a_real_one(language: str, login: LoginAnswer) -> None:
+async def test_the_answer_shown_has_the_members_of_a_real_one(language: str, login: LogIn) -> None:
     shown = json.loads(code_blocks(DOCS / f"http{language}.md", "json")[0])
     assert members(shown) == members(await login("alice"))
 

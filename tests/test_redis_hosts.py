@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests import asking
+from tests import world
 from tests.fakes import Clock
 from tests.processes import free_port, until
 from tests.programs import needs
@@ -90,7 +90,7 @@ async def admits(limiter: RateLimiter, ip: str = "192.0.2.1") -> bool:
     return True
 
 
-async def until_counting(limiter: RateLimiter, clock: Clock, log_lines: asking.LogLines) -> None:
+async def until_counting(limiter: RateLimiter, clock: Clock, log_lines: world.LogLines) -> None:
     """Wait until this limiter refuses a login, because it has asked a Redis that has counted enough of them."""
 
     async def counts() -> bool:
@@ -99,7 +99,7 @@ async def until_counting(limiter: RateLimiter, clock: Clock, log_lines: asking.L
         events = [line["event"] for line in log_lines()]
         return is_refused and events.count("redis_failed") == events.count("redis_answers_again")
 
-    await asking.until(counts)
+    await world.until(counts)
 
 
 async def check(settings: Settings) -> Level:
@@ -111,7 +111,7 @@ async def check(settings: Settings) -> Level:
 async def test_logins_are_counted_by_whichever_redis_sentinel_names(
     start_redis: Start,
     clock: Clock,
-    log_lines: asking.LogLines,
+    log_lines: world.LogLines,
     make_settings: Callable[..., Settings],
     silent_port: int,
     stack: ExitStack,
@@ -161,7 +161,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(
 async def test_a_cluster_counts_as_one_redis_does_and_holds_nobody_up_while_it_is_down(
     start_redis: Start,
     clock: Clock,
-    log_lines: asking.LogLines,
+    log_lines: world.LogLines,
     make_settings: Callable[..., Settings],
     silent_port: int,
 ) -> None:

@@ -6,10 +6,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.asking import LogLines, bearer
-from tests.fakes import LoginAnswer
 from tests.problems import problem_of
 from tests.sweeps import Sweep
+from tests.world import LogIn, LogLines, bearer
 
 PATHS = (
     "/v1/login",
@@ -80,7 +79,7 @@ async def test_a_content_type_over_256_characters_is_400_whatever_the_route(
     await refused_anywhere(offline_client, headers={"Content-Type": content_type})
 
 
-async def test_a_content_type_of_256_characters_is_taken(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_a_content_type_of_256_characters_is_taken(client: httpx.AsyncClient, login: LogIn) -> None:
     headers = {**bearer(await login()), "Content-Type": "application/json;".ljust(256, "a")}
     assert (await client.post("/v1/me", content=b"{}", headers=headers)).status_code == 200
 
@@ -90,7 +89,7 @@ async def test_a_query_has_at_most_128_parameters_whatever_the_route(offline_cli
     assert (await offline_client.get("/livez?" + "&".join(["a=1"] * 128))).status_code == 200
 
 
-async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, login: LogIn) -> None:
     headers = bearer(await login())
     roles = "&".join(["role=admin"] * 32)
     problem_of(await client.get(f"/v1/verify?{roles}", headers=headers), "insufficient_role", 403)
@@ -100,7 +99,7 @@ async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, 
 
 
 async def test_no_cookie_reaches_the_parser_of_the_standard_library(
-    client: httpx.AsyncClient, login: LoginAnswer, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, login: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parsed(value: str) -> str:
         raise AssertionError(f"{len(value)} characters are unquoted in quadratic time")

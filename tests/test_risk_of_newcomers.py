@@ -8,8 +8,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, until
 from tests.problems import problem_of
+from tests.world import MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Simulator
 

@@ -10,10 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer, until
-from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx, service_env
+from tests.fakes import APP, SECRET_KEY, Clock, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
+from tests.world import LogIn, MakeClient, MakeServices, bearer, until
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.service.forgetting import Forgotten, forget
@@ -55,7 +55,7 @@ async def leave_half_way(rows: asyncpg.Connection, login: dict[str, Any]) -> Non
 
 @pytest.mark.process
 async def test_a_command_that_lacks_the_key_says_what_to_do_if_it_is_lost(
-    login: LoginAnswer, database_url: str, tmp_path: Path
+    login: LogIn, database_url: str, tmp_path: Path
 ) -> None:
     await login("alice")
     settings = service_env(database_url, apps=[APP], secret_key=NEW_SECRET_KEY)
@@ -67,7 +67,7 @@ async def test_a_command_that_lacks_the_key_says_what_to_do_if_it_is_lost(
 
 @pytest.mark.process
 async def test_a_service_starts_again_and_everybody_is_who_they_were(
-    login: LoginAnswer,
+    login: LogIn,
     wechat: WeChatByRespx,
     command: Command,
     make_services: MakeServices,
@@ -94,7 +94,7 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(
 
 @pytest.mark.process
 async def test_webhooks_are_disabled_and_apps_of_run_time_are_to_be_added_again(
-    login: LoginAnswer, command: Command, make_services: MakeServices, rows: asyncpg.Connection
+    login: LogIn, command: Command, make_services: MakeServices, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     await rows.execute(
@@ -119,7 +119,7 @@ async def test_webhooks_are_disabled_and_apps_of_run_time_are_to_be_added_again(
 
 
 @pytest.mark.process
-async def test_what_opens_is_left_as_it_is(login: LoginAnswer, command: Command, rows: asyncpg.Connection) -> None:
+async def test_what_opens_is_left_as_it_is(login: LogIn, command: Command, rows: asyncpg.Connection) -> None:
     await login("alice")
     everything = (
         "SELECT (SELECT array_agg(session_key) FROM sessions), (SELECT array_agg(private_key) FROM signing_keys)"
@@ -133,7 +133,7 @@ async def test_what_opens_is_left_as_it_is(login: LoginAnswer, command: Command,
 
 @pytest.mark.process
 async def test_nothing_is_given_up_without_being_asked_for(
-    login: LoginAnswer, command: Command, rows: asyncpg.Connection
+    login: LogIn, command: Command, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
     status, output, errors = await command()
@@ -145,7 +145,7 @@ async def test_nothing_is_given_up_without_being_asked_for(
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
 async def test_page_by_page_nothing_is_passed_over(
-    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, page_size: int
+    login: LogIn, database: Database, sealer: Sealer, clock: Clock, page_size: int
 ) -> None:
     for person in ("alice", "bob", "carol"):
         await login(person)
@@ -154,7 +154,7 @@ async def test_page_by_page_nothing_is_passed_over(
 
 
 async def test_a_session_that_is_being_changed_is_waited_for(
-    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
+    login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     busy, other = [(await login(person))["session_id"] for person in ("alice", "bob")]
     async with rows.transaction():

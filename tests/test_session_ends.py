@@ -9,10 +9,9 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.asking import MakeClient, MakeServices, bearer, until_locked
-from tests.clients import add_client
-from tests.fakes import Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
+from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer, until_locked
 from wxauth.server.core.services import Services
 
 TTL = 900
@@ -46,7 +45,7 @@ def life_of(answer: Body) -> int:
 
 @pytest.mark.parametrize(("age", "life"), [(0, TTL), (MAX_AGE - TTL, TTL), (MAX_AGE - 100, 100), (MAX_AGE - 1, 1)])
 async def test_an_access_token_ends_with_its_session(
-    login: LoginAnswer, refresh: Callable[[Body], Awaitable[Body]], clock: Clock, age: int, life: int
+    login: LogIn, refresh: Callable[[Body], Awaitable[Body]], clock: Clock, age: int, life: int
 ) -> None:
     answer = await login()
     clock.advance(seconds=age)
@@ -62,7 +61,7 @@ async def test_so_it_does_at_login_where_a_session_is_short(
 
 
 async def test_of_the_last_fraction_of_a_second_there_is_a_token_too(
-    login: LoginAnswer, refresh: Callable[[Body], Awaitable[Body]], clock: Clock
+    login: LogIn, refresh: Callable[[Body], Awaitable[Body]], clock: Clock
 ) -> None:
     answer = await login()
     clock.advance(seconds=MAX_AGE - 0.5)
@@ -70,7 +69,7 @@ async def test_of_the_last_fraction_of_a_second_there_is_a_token_too(
 
 
 async def test_own_routes_take_no_token_of_a_session_that_is_over(
-    client: httpx.AsyncClient, login: LoginAnswer, services: Services, clock: Clock, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, services: Services, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     answer = await login()
     sibling = tuple(await add_client(services.database, "orders", now=clock()))
@@ -102,7 +101,7 @@ async def test_own_routes_take_no_token_of_a_session_that_is_over(
 @pytest.mark.own_database
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/logout"), ("DELETE", "/v1/me/sessions")])
 async def test_a_session_that_is_signed_out_in_the_moment_of_an_erasure_ends_once(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, method: str, path: str
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, method: str, path: str
 ) -> None:
     first, second = await login(), await login()
     async with rows.transaction():

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.asking import MakeClient, MakeServices
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.processes import run
+from tests.world import MakeClient, MakeServices
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 

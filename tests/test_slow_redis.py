@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.asking import LogLines
 from tests.fakes import Clock
 from tests.listening import Listening
+from tests.world import LogLines
 from wxauth.server.limits.rate_limits import PATIENCE, RateLimiter
 
 SLOW = 0.75 * PATIENCE

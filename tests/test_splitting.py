@@ -11,12 +11,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import Admin, make_admin
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
-from tests.clients import add_client
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
+from tests.world import Admin, LogLines, MakeClient, MakeServices, add_client, bearer, make_admin
 from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator

@@ -11,11 +11,10 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from tests.admins import Admin
-from tests.asking import MakeServices, bearer, until_locked
 from tests.clock import Clock
-from tests.fakes import APP, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, WeChatByRespx
 from tests.problems import problem_of
+from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
 from wxauth.server.console.sessions import NoAdministrator, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Options
@@ -44,7 +43,7 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-async def sue(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+async def sue(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
     """Who answers customers."""
     answer = await login("sue")
     await rows.execute("UPDATE users SET roles = '{support}' WHERE id = $1", answer["user"]["id"])
@@ -65,7 +64,7 @@ async def test_of_all_that_administrators_may_it_may_read_ban_and_sign_out(sue: 
     assert asked > 40
 
 
-async def test_it_reads_users_their_sessions_events_and_numbers(sue: Admin, login: LoginAnswer) -> None:
+async def test_it_reads_users_their_sessions_events_and_numbers(sue: Admin, login: LogIn) -> None:
     alice = await login("alice", nickname="Alice")
     assert await sue.names(q="Alice") == ["Alice"]
     shown = await sue.read(f"/users/{alice['user']['id']}")
@@ -75,7 +74,7 @@ async def test_it_reads_users_their_sessions_events_and_numbers(sue: Admin, logi
 
 
 async def test_it_bans_unbans_and_signs_out_and_the_trail_says_who_did(
-    client: httpx.AsyncClient, sue: Admin, login: LoginAnswer
+    client: httpx.AsyncClient, sue: Admin, login: LogIn
 ) -> None:
     alice = await login("alice")
     user_id = alice["user"]["id"]
@@ -95,7 +94,7 @@ async def test_it_bans_unbans_and_signs_out_and_the_trail_says_who_did(
 @pytest.mark.parametrize("roles", [["admin"], ["support"], ["editor", "admin"], ["support", "editor"]])
 @pytest.mark.parametrize("is_banned", [False, True])
 async def test_it_does_nothing_to_administrators_and_other_staff_banned_or_not(
-    root: Admin, sue: Admin, login: LoginAnswer, rows: asyncpg.Connection, roles: list[str], is_banned: bool
+    root: Admin, sue: Admin, login: LogIn, rows: asyncpg.Connection, roles: list[str], is_banned: bool
 ) -> None:
     other = await login("other")
     user_id = other["user"]["id"]
@@ -125,7 +124,7 @@ async def test_it_does_nothing_to_itself(sue: Admin) -> None:
 
 
 @pytest.mark.parametrize("roles", [[], ["editor"], ["support"], ["admin"]])
-async def test_it_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LoginAnswer, roles: list[str]) -> None:
+async def test_it_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn, roles: list[str]) -> None:
     alice = (await login("alice"))["user"]["id"]
     for user_id in (alice, sue.id, root.id):
         problem_of(await sue.ask("PATCH", f"/users/{user_id}", json={"roles": roles}), "insufficient_role", 403)
@@ -136,7 +135,7 @@ async def test_it_gives_and_takes_no_roles(root: Admin, sue: Admin, login: Login
 
 
 async def test_who_is_made_staff_at_this_moment_is_spared(
-    root: Admin, sue: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    root: Admin, sue: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     async with rows.transaction():
@@ -162,7 +161,7 @@ async def test_who_has_lost_the_role_is_refused_at_once(root: Admin, sue: Admin)
 
 
 async def test_giving_it_wants_a_fresh_login_and_so_does_whatever_lets_a_banned_one_in_again(
-    root: Admin, sue: Admin, login: LoginAnswer, clock: Clock
+    root: Admin, sue: Admin, login: LogIn, clock: Clock
 ) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
     clock.now += OVER
@@ -246,7 +245,7 @@ async def test_the_console_closes_when_the_role_is_lost(
 
 
 async def test_an_administrator_who_is_made_support_logs_in_anew(
-    services: Services, client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other: Any = (await login("other"))["user"]["id"]
     await rows.execute("UPDATE users SET roles = '{admin,support}' WHERE id = $1", other)

@@ -17,9 +17,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from tests.asking import LogLines, MakeClient, bearer
 from tests.fakes import Clock, Secrets, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving, until
+from tests.world import LogLines, MakeClient, bearer
 from wxauth import __version__
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.dev.wechat import create_simulator

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
+from tests.world import LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 

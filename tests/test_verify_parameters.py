@@ -3,9 +3,8 @@
 import httpx
 import pytest
 
-from tests.asking import bearer
-from tests.fakes import LoginAnswer
 from tests.problems import problem_of
+from tests.world import LogIn, bearer
 
 
 @pytest.mark.parametrize(
@@ -22,7 +21,7 @@ from tests.problems import problem_of
     ],
 )
 async def test_any_other_parameter_is_refused_with_a_token_and_without(
-    client: httpx.AsyncClient, login: LoginAnswer, query: str
+    client: httpx.AsyncClient, login: LogIn, query: str
 ) -> None:
     for headers in (bearer(await login()), {}):
         answer = await client.get(f"/v1/verify?{query}", headers=headers)
@@ -35,7 +34,7 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(
 
 
 async def test_a_role_that_is_demanded_and_lacking_is_403_and_so_is_an_empty_one(
-    client: httpx.AsyncClient, login: LoginAnswer
+    client: httpx.AsyncClient, login: LogIn
 ) -> None:
     headers = bearer(await login())
     assert (await client.get("/v1/verify", headers=headers)).status_code == 200

@@ -8,9 +8,9 @@ from threading import Event
 import httpx
 import pytest
 
-from tests.asking import until
 from tests.processes import free_port
 from tests.receiver import receiving
+from tests.world import until
 from wxauth.server.events.webhook_addresses import is_refused
 from wxauth.server.events.webhook_names import AT_ONCE, Names
 from wxauth.server.events.webhook_transport import Resolve, WebhookTransport

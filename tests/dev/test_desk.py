@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer
 from tests.dev.running import Dev, running_dev
 from tests.fakes import Clock
 from tests.processes import serving, until
+from tests.world import MakeClient, MakeServices, bearer
 from wxauth.server.dev.wechat import ACCOUNT, APPS, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
 from wxauth.server.service.waits import Waits

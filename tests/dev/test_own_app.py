@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.asking import bearer
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
+from tests.world import bearer
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.process

@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.asking import bearer
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import REFUSED, TAKEN
 from tests.problems import problem_of
@@ -15,6 +14,7 @@ from tests.processes import Running, free_port
 from tests.programs import needs, needs_node
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED
+from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

@@ -10,13 +10,12 @@ import httpx
 import pytest
 from pydantic_core import to_json
 
-from tests.asking import bearer, until
-from tests.clients import add_client
 from tests.fakes import SECRET_KEY, Secrets
 from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
 from tests.programs import needs, needs_node
+from tests.world import add_client, bearer, until
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database

@@ -6,11 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.asking import bearer
 from tests.foreign.conftest import Issuer
 from tests.processes import Running
 from tests.programs import needs_node
 from tests.tokens.hostile import HOSTILE
+from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

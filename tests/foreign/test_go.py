@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.asking import bearer
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import REFUSED, TAKEN
 from tests.processes import Running, free_port
 from tests.programs import lacks, needs
 from tests.sweeps import Sweep
 from tests.test_readme import ROOT, code_blocks
+from tests.world import bearer
 
 pytestmark = pytest.mark.process
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.asking import bearer
 from tests.fakes import SECRET_KEY
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import REFUSED, TAKEN
@@ -16,6 +15,7 @@ from tests.programs import needs
 from tests.sweeps import Sweep
 from tests.test_readme import ROOT, code_blocks
 from tests.tokens.hostile import decode
+from tests.world import bearer
 
 pytestmark = pytest.mark.process
 

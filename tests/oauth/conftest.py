@@ -10,8 +10,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.asking import bearer
-from tests.fakes import SECRET_KEY, START, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
+from tests.world import LogIn, bearer
 from wxauth.server.clients.clients import add_client, asked_for
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
@@ -134,7 +134,7 @@ async def add_site(
 
 
 @pytest.fixture
-def get_phone(client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx) -> GetPhone:
+def get_phone(client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx) -> GetPhone:
     """A phone of a person: `await get_phone("alice")`."""
 
     async def log_in(person: str = "alice") -> Phone:

@@ -16,7 +16,6 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import Clock
 from tests.oauth.conftest import CALLBACK, CAMERA, EDGE, AddSite, GetPhone, Phone, Site
 from tests.oauth.test_device_grant import refused
@@ -24,6 +23,7 @@ from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
+from tests.world import LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.clients.clients import change_client, renew_secret
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
-from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.oauth.conftest import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services
@@ -485,7 +485,7 @@ async def test_a_refresh_for_nothing_that_was_granted_costs_the_site_no_session(
 
 
 async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
-    site: Site, add_site: AddSite, phone: Phone, client: httpx.AsyncClient, login: LoginAnswer
+    site: Site, add_site: AddSite, phone: Phone, client: httpx.AsyncClient, login: LogIn
 ) -> None:
     other = await add_site("other", device=True)
     tokens = await tokens_of(site, phone)
@@ -577,7 +577,7 @@ async def test_what_is_over_is_swept_an_hour_later(
 
 
 async def test_who_asks_must_say_who_it_is(site: Site, add_site: AddSite, services: Services, clock: Clock) -> None:
-    from tests.clients import add_client
+    from tests.world import add_client
 
     ask = site.client.post
     path = "/v1/device_authorization"

@@ -11,13 +11,12 @@ import pytest
 from fastapi import Depends, FastAPI
 from jose import jwt
 
-from tests.admins import Admin
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import APP, Clock, LoginAnswer
+from tests.fakes import APP, Clock
 from tests.oauth.conftest import CALLBACK, CAMERA, AddSite, Phone, Site
 from tests.oauth.test_authorize import ASKED, Browser, Tab, sent
 from tests.oauth.test_device_grant import refused, tokens_of
 from tests.problems import problem_of
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.guard import BearerGuard
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -152,7 +151,7 @@ async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
 
 
 async def test_a_login_of_a_mini_program_is_what_it_was(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     tokens = await login("alice")
     claims = jwt.get_unverified_claims(tokens["access_token"])

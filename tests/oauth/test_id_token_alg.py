@@ -6,10 +6,10 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.asking import MakeClient, bearer
 from tests.oauth.conftest import AddSite, Phone, Site
 from tests.oauth.test_authorize import Browser, id_claims, tokens_of
 from tests.problems import problem_of
+from tests.world import MakeClient, bearer
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services
 

@@ -10,11 +10,10 @@ import pytest
 import segno
 from PIL import Image
 
-from tests.asking import LogLines, MakeClient, MakeServices
-from tests.clients import add_client
 from tests.fakes import Clock, Secrets
 from tests.oauth.conftest import Phone, Site, scene_of
 from tests.problems import problem_of
+from tests.world import LogLines, MakeClient, MakeServices, add_client
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.mini_program_codes import Picture, draw

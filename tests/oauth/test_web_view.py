@@ -14,7 +14,6 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import OTHER_APP, Clock, WeChatByRespx
 from tests.oauth.conftest import CALLBACK, AddSite, GetPhone, Phone, Site
 from tests.oauth.test_approval import wechat_thinking
@@ -24,6 +23,7 @@ from tests.oauth.test_authorize import shop as shop
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.sweeps import Sweep
+from tests.world import LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS, EventType

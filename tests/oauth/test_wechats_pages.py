@@ -12,13 +12,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.admins import make_admin
-from tests.asking import LogLines, MakeClient, MakeServices, bearer, until
 from tests.fakes import Clock, Secrets
 from tests.oauth import test_web_view as web_view
 from tests.oauth.conftest import CALLBACK, EDGE, AddSite, Phone, Site
 from tests.oauth.test_authorize import ASKED, exchanged, id_claims
 from tests.sweeps import Sweep
+from tests.world import LogLines, MakeClient, MakeServices, bearer, make_admin, until
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeRequest, Simulator, create_simulator

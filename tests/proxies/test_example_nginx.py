@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.asking import bearer
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, until
 from tests.programs import needs
 from tests.proxies.running import answers, switching
+from tests.world import bearer
 
 pytestmark = [pytest.mark.proxy, pytest.mark.process]
 

@@ -11,12 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import LoginAnswer, WeChatByRespx
+from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import WXAUTH
 from tests.programs import demand_mark
 from tests.test_readme import DOCS, both_languages, code_blocks
+from tests.world import LogIn, MakeClient, MakeServices, bearer
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -55,7 +55,7 @@ def restore(back_up: BackUp, empty_database_url: str, tmp_path: Path) -> Callabl
 
 
 async def test_who_was_there_goes_on_as_if_nothing_had_been(
-    login: LoginAnswer,
+    login: LogIn,
     back_up: BackUp,
     restore: Callable[[], str],
     make_services: MakeServices,
@@ -70,7 +70,7 @@ async def test_who_was_there_goes_on_as_if_nothing_had_been(
 
 
 async def test_who_came_after_the_backup_comes_back_as_another_one(
-    login: LoginAnswer,
+    login: LogIn,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,
     back_up: BackUp,
@@ -96,7 +96,7 @@ async def test_who_came_after_the_backup_comes_back_as_another_one(
 
 
 async def test_who_was_erased_after_the_backup_is_back(
-    login: LoginAnswer,
+    login: LogIn,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,
     back_up: BackUp,
@@ -124,7 +124,7 @@ def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
 
 @both_languages
 async def test_the_commands_shown_back_up_by_a_secret_in_a_file_and_a_poolers_url_and_drill_the_restore(
-    login: LoginAnswer, database_url: str, tmp_path: Path, language: str
+    login: LogIn, database_url: str, tmp_path: Path, language: str
 ) -> None:
     await login("alice")
     secret = tmp_path / "database_url"

@@ -9,9 +9,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer, until, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import PATIENT, Proxy
+from tests.world import LogLines, MakeClient, MakeServices, bearer, until, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.statements import Statement
 from wxauth.server.login import login_rows

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
+from tests.world import MakeClient, MakeServices, bearer
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import BESIDE_LOGINS, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.world import BESIDE_LOGINS, MakeClient, MakeServices, bearer, until_locked
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"

@@ -8,9 +8,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import bearer
-from tests.fakes import LoginAnswer
 from tests.store.test_backup import program
+from tests.world import LogIn, bearer
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -25,7 +24,7 @@ def cut(database_url: str) -> None:
 
 
 async def test_sessions_of_before_and_after_the_cut_go_on(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, database_url: str
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     before = await login("alice")
     cut(database_url)
@@ -39,7 +38,7 @@ async def test_sessions_of_before_and_after_the_cut_go_on(
 
 
 async def test_erasing_a_user_reaches_every_partition(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, database_url: str
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     tokens = await login("alice")
     cut(database_url)
@@ -53,7 +52,7 @@ async def test_erasing_a_user_reaches_every_partition(
 
 
 async def test_of_many_sessions_an_estimate_is_told_of_all_partitions(
-    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, database_url: str
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     await login("alice")
     cut(database_url)

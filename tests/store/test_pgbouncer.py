@@ -12,12 +12,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
-from tests.fakes import LoginAnswer, WeChatByRespx, service_env
+from tests.fakes import WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import Running, free_port, run, until
 from tests.programs import needs
 from tests.proxies.running import answers
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import Level, Result
@@ -74,7 +74,7 @@ async def client(make_services: MakeServices, make_client: MakeClient, pooled_ur
     return make_client(await make_services(database_url=pooled_url))
 
 
-async def test_a_person_logs_in_refreshes_and_logs_out(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_a_person_logs_in_refreshes_and_logs_out(client: httpx.AsyncClient, login: LogIn) -> None:
     alice = await login("alice")
     assert (await client.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
     answer = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
@@ -85,7 +85,7 @@ async def test_a_person_logs_in_refreshes_and_logs_out(client: httpx.AsyncClient
     problem_of(await client.get("/v1/me", headers=bearer(renewed)), "invalid_token", 401)
 
 
-async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient, login: LogIn) -> None:
     people = await gather(*(login(f"person-{number}") for number in range(20)))
     assert len({person["user"]["id"] for person in people}) == 20
     erased = await gather(*(client.delete("/v1/me", headers=bearer(person)) for person in people))

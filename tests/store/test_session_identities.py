@@ -8,9 +8,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeServices, until_locked
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.store.proxy import PATIENT
+from tests.world import MakeServices, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.service.waits import Waits
 

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from tests.asking import MakeClient
 from tests.certificates import Authority
 from tests.fakes import Clock, Secrets
 from tests.forward_proxy import CREDENTIALS, PASSWORD
 from tests.wechat.asking import CODE, IDENTITY, ServiceAsking
+from tests.world import MakeClient
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.service.build import build_services

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.asking import until
 from tests.certificates import Authority
 from tests.forward_proxy import CREDENTIALS, PASSWORD, USER, ForwardProxy
 from tests.loops import on_both_loops
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
 from tests.wechat.asking import SECRET, ask, ask_in_vain, let_pass, transport
+from tests.world import until
 from wxauth.server.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 
 BODY = b'{"openid": "openid-alice"}'

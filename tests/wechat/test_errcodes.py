@@ -6,10 +6,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.world import LogLines, MakeClient
 from wxauth.server.core.services import Services
 from wxauth.server.wechat.client import BUSY_PAUSES, WeChat
 from wxauth.server.wechat.errcode_texts import MEANINGS

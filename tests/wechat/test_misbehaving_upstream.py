@@ -10,11 +10,11 @@ from time import perf_counter
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient, until
 from tests.fakes import APP, Clock
 from tests.problems import problem_of
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw, reset
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
+from tests.world import LogLines, MakeClient, until
 from wxauth.server.core.settings import Settings
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.transport import MAX_CONNECTIONS

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.asking import LogLines, MakeClient, until
 from tests.certificates import Authority
 from tests.fakes import APP, Clock
 from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
 from tests.upstream import Upstream, hang_up
 from tests.wechat.asking import OK, ServiceAsking, log_in
+from tests.world import LogLines, MakeClient, until
 from wxauth.server.core.settings import Settings
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.transport import MAX_CONNECTIONS

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.asking import LogLines
 from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
+from tests.world import LogLines
 from wxauth.errors import SessionKeyExpired, WeChatError
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, Settings

@@ -13,11 +13,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import until
-from tests.clients import add_client
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
+from tests.world import add_client, until
 from wxauth.errors import WeChatError
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials

@@ -1,0 +1,171 @@
+"""Who takes part in a test: people and their phones, administrators, replicas of the service, siblings, sites."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from inspect import isawaitable
+from typing import Any
+
+import asyncpg
+import httpx
+
+from tests.fakes import APP, Secrets, WeChatByRespx
+from tests.headers import bearer as bearer
+from tests.processes import PATIENCE
+from wxauth.server.clients import clients
+from wxauth.server.clients.clients import Credentials
+from wxauth.server.core.database import Database
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import Call, PhoneCodeRequest, Simulator
+
+Body = dict[str, Any]
+"""The body of an answer."""
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+MakeService = Callable[..., Awaitable["Service"]]
+AddSibling = Callable[..., Awaitable[Credentials]]
+LogLines = Callable[[], list[dict[str, Any]]]
+
+NUMBER = "+8613800138000"
+AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
+"""The types of events that come from logging in."""
+BESIDE_LOGINS = f"type NOT IN {AT_LOGIN}"
+"""SQL for the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """Logs people in: `await login("alice")` gives the answer's body, `await login.ask("alice")` any answer."""
+
+    client: httpx.AsyncClient
+    wechat: WeChatByRespx | None = None
+    """None: the simulator, to which a person's name is a code."""
+
+    async def ask(
+        self,
+        person: str = "alice",
+        *,
+        at: httpx.AsyncClient | None = None,
+        app: Mapping[str, Any] | None = None,
+        unionid: str | None = None,
+        **fields: object,
+    ) -> httpx.Response:
+        """At another replica, to another app than the first, with a unionid."""
+        code = person
+        if self.wechat is not None:
+            code = self.wechat.code_for(person, unionid=unionid, app_id=(app or APP)["app_id"])
+        named = {} if app is None else {"app_id": app["app_id"]}
+        return await (at or self.client).post("/v1/login", json={"code": code, **named, **fields})
+
+    async def __call__(self, person: str = "alice", **how: Any) -> Body:
+        answer = await self.ask(person, **how)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@dataclass(slots=True)
+class Phone:
+    """A person's phone, logged in to a mini-program."""
+
+    client: httpx.AsyncClient
+    tokens: Body = field(default_factory=dict)
+
+    @property
+    def user_id(self) -> str:
+        return self.tokens["user"]["id"]
+
+    async def ask(self, method: str, path: str = "", **request: Any) -> httpx.Response:
+        return await self.client.request(method, f"/v1/me{path}", headers=bearer(self.tokens), **request)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A replica, at its front door, its parts, and the simulated WeChat behind it."""
+
+    client: httpx.AsyncClient
+    services: Services
+    simulator: Simulator
+    secrets: Secrets
+
+    @property
+    def log_in(self) -> LogIn:
+        return LogIn(self.client)
+
+    async def me(self, login: Body) -> Body:
+        return (await self.client.get("/v1/me", headers=bearer(login))).json()
+
+    async def change(self, login: Body, *, method: str = "PATCH", **fields: object) -> httpx.Response:
+        return await self.client.request(method, "/v1/me", json=fields, headers=bearer(login))
+
+    async def bind(self, login: Body, code: str) -> httpx.Response:
+        return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
+
+    def phone_code(self, person: str = "alice", **fields: Any) -> str:
+        """What the phone button gives; the number is `NUMBER`, unless given."""
+        wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
+        return self.secrets.add(self.simulator.make_phone_code(wanted))
+
+    def asked(self, api: Any) -> list[Call]:
+        """What WeChat was asked."""
+        return self.simulator.calls_of(api)
+
+
+class Admin:
+    """An administrator, at the front door."""
+
+    def __init__(self, client: httpx.AsyncClient, answer: Body) -> None:
+        self.client = client
+        self.answer = answer
+        self.id: str = answer["user"]["id"]
+
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return await self.client.request(method, f"/v1/admin{path}", headers=bearer(self.answer), **options)
+
+    async def read(self, path: str, **query: object) -> dict[str, Any]:
+        answer = await self.ask("GET", path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def names(self, **query: object) -> list[str | None]:
+        return [user["nickname"] for user in (await self.read("/users", **query))["items"]]
+
+    async def change(self, user_id: str, **change: object) -> dict[str, Any]:
+        answer = await self.ask("PATCH", f"/users/{user_id}", json=change)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def events(self, **query: object) -> list[dict[str, Any]]:
+        """Beside those of logging in."""
+        items = (await self.read("/events", **query))["items"]
+        return [event for event in items if event["type"] not in AT_LOGIN]
+
+
+async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", answer["user"]["id"])
+    return Admin(client, answer)
+
+
+async def add_client(database: Database, name: str, *, now: datetime, **options: Any) -> Credentials:
+    """A client with these options, and a secret: `await add_client(database, "ledger", scopes=["events"], now=now)`."""
+    credentials = await clients.add_client(database, clients.asked_for(name, options), now=now)
+    assert credentials is not None
+    return credentials
+
+
+# Waiting.
+
+
+async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
+    """Wait until the condition is true."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            holds = condition()
+            if await holds if isawaitable(holds) else holds:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def until_locked(rows: asyncpg.Connection, number: int = 1) -> None:
+    """Wait until somebody waits for a lock, or so many do."""
+    await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM pg_locks WHERE NOT granted", number))
