@@ -2,35 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import httpx
-import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import LogLines, bearer, until_locked
+from tests.world import LogIn, LogLines, bearer, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SYSTEM, TOLD_TO_SIBLINGS, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 Body = dict[str, Any]
-LogIn = Callable[..., Awaitable[Body]]
-
-
-@pytest.fixture
-def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
-    """`await log_in("alice", unionid=..., app=..., nickname=...)` gives the answer's body."""
-
-    async def log_in(person: str = "alice", *, unionid: str | None = None, app: Body = APP, **fields: str) -> Body:
-        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
-        assert answer.status_code == 200, answer.text
-        body: Body = answer.json()
-        return body
-
-    return log_in
 
 
 async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
@@ -50,9 +33,9 @@ async def ends(rows: asyncpg.Connection) -> list[tuple[str, list[str]]]:
 # Coming in.
 
 
-async def test_a_new_user_is_told_once(log_in: LogIn, rows: asyncpg.Connection) -> None:
-    user_id = (await log_in(nickname="Al"))["user"]["id"]
-    await log_in()
+async def test_a_new_user_is_told_once(login: LogIn, rows: asyncpg.Connection) -> None:
+    user_id = (await login(nickname="Al"))["user"]["id"]
+    await login()
     assert await told(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
 
 
@@ -65,9 +48,9 @@ async def test_of_many_first_logins_at_once_one_is_told(
     assert len(await told(rows, "user.created")) == 1
 
 
-async def test_a_unionid_brings_a_known_user_into_another_app(log_in: LogIn, rows: asyncpg.Connection) -> None:
-    user_id = (await log_in(unionid="union-alice"))["user"]["id"]
-    await log_in(unionid="union-alice", app=OTHER_APP)
+async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows: asyncpg.Connection) -> None:
+    user_id = (await login(unionid="union-alice"))["user"]["id"]
+    await login(unionid="union-alice", app=OTHER_APP)
     assert await told(rows) == [
         ("user.created", user_id, user_id, APP["app_id"], {}),
         ("identity.added", user_id, user_id, OTHER_APP["app_id"], {}),
@@ -75,11 +58,11 @@ async def test_a_unionid_brings_a_known_user_into_another_app(log_in: LogIn, row
 
 
 async def test_a_merge_tells_of_each_identity_and_of_what_the_profile_was_given(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    former = (await log_in(nickname="Al"))["user"]["id"]
-    holder = (await log_in(unionid="union-alice", app=OTHER_APP))["user"]["id"]
-    await log_in(unionid="union-alice")
+    former = (await login(nickname="Al"))["user"]["id"]
+    holder = (await login(unionid="union-alice", app=OTHER_APP))["user"]["id"]
+    await login(unionid="union-alice")
     assert (await told(rows))[2:] == [
         ("user.merged", "system", holder, None, {"former_id": former}),
         ("identity.added", "system", holder, APP["app_id"], {}),
@@ -91,15 +74,15 @@ async def test_a_merge_tells_of_each_identity_and_of_what_the_profile_was_given(
 
 
 async def test_a_login_tells_of_a_name_or_picture_only_where_it_has_really_changed(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    await log_in(nickname="Al", avatar_url="https://example.com/1.png")
+    await login(nickname="Al", avatar_url="https://example.com/1.png")
     for fields in ({"nickname": "Al"}, {"nickname": "Al", "avatar_url": "https://example.com/1.png"}):
-        await log_in(**fields)
+        await login(**fields)
     assert await told(rows, "user.profile_changed") == []
-    await log_in(nickname="Alice", avatar_url="https://example.com/1.png")
-    await log_in(nickname="Alice", avatar_url="https://example.com/2.png")
-    user_id = (await log_in(nickname="Al", avatar_url="https://example.com/1.png"))["user"]["id"]
+    await login(nickname="Alice", avatar_url="https://example.com/1.png")
+    await login(nickname="Alice", avatar_url="https://example.com/2.png")
+    user_id = (await login(nickname="Al", avatar_url="https://example.com/1.png"))["user"]["id"]
     assert await told(rows, "user.profile_changed") == [
         ("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": fields})
         for fields in (["nickname"], ["avatar_url"], ["nickname", "avatar_url"])
@@ -107,24 +90,24 @@ async def test_a_login_tells_of_a_name_or_picture_only_where_it_has_really_chang
 
 
 async def test_a_name_that_comes_with_another_apps_first_login_is_told_too(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    await log_in(unionid="union-alice", nickname="Al")
-    user_id = (await log_in(unionid="union-alice", nickname="Alice", app=OTHER_APP))["user"]["id"]
+    await login(unionid="union-alice", nickname="Al")
+    user_id = (await login(unionid="union-alice", nickname="Alice", app=OTHER_APP))["user"]["id"]
     assert await told(rows, "user.profile_changed") == [
         ("user.profile_changed", user_id, user_id, OTHER_APP["app_id"], {"fields": ["nickname"]})
     ]
 
 
 async def test_of_two_logins_that_change_a_name_at_once_each_tells_of_its_own_change(
-    log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     """The one that waits sees what the other has left, not what there was when it began."""
-    await log_in(nickname="Al")
+    await login(nickname="Al")
     other = await asyncpg.connect(database_url)
     async with other.transaction():
         await other.execute("UPDATE users SET nickname = 'Alice'")
-        waiting = asyncio.create_task(log_in(nickname="Al"))
+        waiting = asyncio.create_task(login(nickname="Al"))
         await until_locked(rows)
     assert (await waiting)["user"]["nickname"] == "Al"
     await other.close()
@@ -132,9 +115,9 @@ async def test_of_two_logins_that_change_a_name_at_once_each_tells_of_its_own_ch
 
 
 async def test_what_a_person_changes_is_told_where_it_changes(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    answer = await log_in(nickname="Al")
+    answer = await login(nickname="Al")
     for change in ({"nickname": "Al"}, {}, {"nickname": "Alice", "avatar_url": None}, {"nickname": None}):
         assert (await client.patch("/v1/me", json=change, headers=bearer(answer))).status_code == 200
     user_id = answer["user"]["id"]
@@ -148,9 +131,9 @@ async def test_what_a_person_changes_is_told_where_it_changes(
 
 
 async def test_each_end_of_a_session_is_told_with_its_reason(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    by_token, by_bearer, own, other, left = [await log_in() for _ in range(5)]
+    by_token, by_bearer, own, other, left = [await login() for _ in range(5)]
     for _ in range(2):
         await client.post("/v1/logout", json={"refresh_token": by_token["refresh_token"]})
     await client.post("/v1/logout", headers=bearer(by_bearer))
@@ -169,9 +152,9 @@ async def test_each_end_of_a_session_is_told_with_its_reason(
 
 
 async def test_a_session_that_has_merely_grown_old_is_not_told(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    old, new = await log_in(), await log_in()
+    old, new = await login(), await login()
     await rows.execute("UPDATE sessions SET expires_at = created_at WHERE id = $1::text::uuid", old["session_id"])
     await client.post("/v1/logout", json={"refresh_token": old["refresh_token"]})
     await client.delete("/v1/me", headers=bearer(new))
@@ -179,9 +162,9 @@ async def test_a_session_that_has_merely_grown_old_is_not_told(
 
 
 async def test_a_thousand_sessions_are_told_in_an_event(
-    services: Services, log_in: LogIn, rows: asyncpg.Connection
+    services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    answer = await log_in()
+    answer = await login()
     await rows.execute(
         """
         INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
@@ -204,9 +187,9 @@ async def test_a_thousand_sessions_are_told_in_an_event(
 
 
 async def test_an_event_is_logged_under_its_type_with_underscores(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
-    root, alice = await log_in("root"), await log_in("alice")
+    root, alice = await login("root"), await login("alice")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
     path = f"/v1/admin/users/{alice['user']['id']}"
     await client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))

@@ -1,7 +1,6 @@
 """One person is one user, however many logins meet, in however many apps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +10,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import PATIENT, Proxy
-from tests.world import LogLines, MakeClient, MakeServices, bearer, until, until_locked
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.statements import Statement
 from wxauth.server.login import login_rows
@@ -21,28 +20,10 @@ from wxauth.server.service.waits import Waits
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 
-LogIn = Callable[..., Awaitable[dict[str, Any]]]
-
 
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
     return await make_services(waits=Waits(database=PATIENT))
-
-
-@pytest.fixture
-def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
-    """`await log_in("alice", unionid=..., app_id=..., status=200)` gives the answer's body."""
-
-    async def log_in(
-        person: str = "alice", *, unionid: str | None = None, app_id: str = APP_ID, status: int = 200, **fields: object
-    ) -> dict[str, Any]:
-        code = wechat.code_for(person, unionid=unionid, app_id=app_id)
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app_id, **fields})
-        assert answer.status_code == status, answer.text
-        body: dict[str, Any] = answer.json()
-        return body
-
-    return log_in
 
 
 def user_ids(answers: list[dict[str, Any]]) -> set[str]:
@@ -60,25 +41,23 @@ async def people(rows: asyncpg.Connection) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("unionid", [None, UNION])
 async def test_200_simultaneous_first_logins_make_one_user(
-    log_in: LogIn, rows: asyncpg.Connection, unionid: str | None
+    login: LogIn, rows: asyncpg.Connection, unionid: str | None
 ) -> None:
-    answers = await asyncio.gather(*(log_in(unionid=unionid) for _ in range(200)))
+    answers = await asyncio.gather(*(login(unionid=unionid) for _ in range(200)))
     assert len(user_ids(answers)) == 1
     assert sum(answer["is_new_user"] for answer in answers) == 1
     assert await people(rows) == (1, 1, 200)
 
 
-async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(log_in: LogIn, rows: asyncpg.Connection) -> None:
-    answers = await asyncio.gather(
-        *(log_in(unionid=UNION, app_id=app_id) for app_id in (APP_ID, OTHER_APP_ID) for _ in range(100))
-    )
+async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: LogIn, rows: asyncpg.Connection) -> None:
+    answers = await asyncio.gather(*(login(unionid=UNION, app=app) for app in (APP, OTHER_APP) for _ in range(100)))
     assert len(user_ids(answers)) == 1
     assert sum(answer["is_new_user"] for answer in answers) == 1
     assert await people(rows) == (1, 2, 200)
 
 
 async def test_a_first_login_waits_for_another_one_with_its_unionid_and_is_that_ones_user(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
     async with rows.transaction():
         holder = await rows.fetchval(
@@ -86,7 +65,7 @@ async def test_a_first_login_waits_for_another_one_with_its_unionid_and_is_that_
             " VALUES (gen_random_uuid(), $1, now(), now()) RETURNING id::text",
             UNION,
         )
-        entering = asyncio.create_task(log_in(unionid=UNION))
+        entering = asyncio.create_task(login(unionid=UNION))
         await until_locked(rows)
     answer = await entering
     assert (answer["user"]["id"], answer["is_new_user"]) == (holder, False)
@@ -94,57 +73,50 @@ async def test_a_first_login_waits_for_another_one_with_its_unionid_and_is_that_
 
 
 async def test_a_first_login_that_waits_for_its_unionid_does_not_make_a_known_person_wait_who_gets_it(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
     """Else both wait for each other, until PostgreSQL ends one of them after a second."""
-    alice = (await log_in())["user"]["id"]
+    alice = (await login())["user"]["id"]
     async with rows.transaction():
         await rows.execute("SET LOCAL lock_timeout = '500ms'")
         await rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ($1, $2::text::uuid)", UNION, alice)
-        entering = asyncio.create_task(log_in(unionid=UNION, app_id=OTHER_APP_ID))
+        entering = asyncio.create_task(login(unionid=UNION, app=OTHER_APP))
         await until_locked(rows)
         await rows.execute("UPDATE users SET unionid = $1", UNION)
     assert (await entering)["user"]["id"] == alice
 
 
 async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
     persons = [f"person-{n}" for n in range(25)]
     for person in persons:
-        await log_in(person)
+        await login(person)
     answers = await asyncio.gather(
-        *(
-            log_in(person, unionid=f"union-{person}", app_id=app_id)
-            for person in persons
-            for app_id in (APP_ID, OTHER_APP_ID)
-        )
+        *(login(person, unionid=f"union-{person}", app=app) for person in persons for app in (APP, OTHER_APP))
     )
     assert {answer["user"]["unionid"] for answer in answers} == {f"union-{person}" for person in persons}
     for person in persons:
-        assert user_ids([await log_in(person)]) == user_ids([await log_in(person, app_id=OTHER_APP_ID)])
+        assert user_ids([await login(person)]) == user_ids([await login(person, app=OTHER_APP)])
     assert (await people(rows))[:2] == (25, 50)
 
 
 async def test_who_is_unknown_where_sign_up_is_closed_comes_in_only_as_the_user_of_a_login_elsewhere(
-    log_in: LogIn,
+    login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,
-    wechat: WeChatByRespx,
     rows: asyncpg.Connection,
 ) -> None:
     closed = make_client(await make_services(sign_up="closed", waits=Waits(database=PATIENT)))
 
     async def try_to_log_in(person: str) -> dict[str, Any] | None:
-        code = wechat.code_for(person, unionid=f"union-{person}")
-        answer = await closed.post("/v1/login", json={"code": code, "app_id": APP_ID})
+        answer = await login.ask(person, at=closed, unionid=f"union-{person}")
         assert answer.status_code == 200 or answer.json()["code"] == "sign_up_closed", answer.text
-        body: dict[str, Any] = answer.json()
-        return body if answer.status_code == 200 else None
+        return answer.json() if answer.status_code == 200 else None
 
     persons = [f"person-{n}" for n in range(25)]
     answers = await asyncio.gather(
-        *(log_in(person, unionid=f"union-{person}", app_id=OTHER_APP_ID) for person in persons),
+        *(login(person, unionid=f"union-{person}", app=OTHER_APP) for person in persons),
         *(try_to_log_in(person) for person in persons),
     )
     for opened, tried in zip(answers[:25], answers[25:], strict=True):
@@ -155,37 +127,37 @@ async def test_who_is_unknown_where_sign_up_is_closed_comes_in_only_as_the_user_
     assert await people(rows) == (25, 25 + let_in, 25 + let_in)
 
 
-async def test_the_same_unionid_in_another_app_is_the_same_user(log_in: LogIn) -> None:
-    first = await log_in(unionid=UNION, nickname="Alice")
-    second = await log_in("somebody", unionid=UNION, app_id=OTHER_APP_ID)
+async def test_the_same_unionid_in_another_app_is_the_same_user(login: LogIn) -> None:
+    first = await login(unionid=UNION, nickname="Alice")
+    second = await login("somebody", unionid=UNION, app=OTHER_APP)
     assert second["is_new_user"] is False
     assert second["user"] == {**first["user"], "app_id": OTHER_APP_ID, "openid": second["user"]["openid"]}
 
 
-async def test_without_a_unionid_two_apps_have_two_users(log_in: LogIn, rows: asyncpg.Connection) -> None:
-    answers = [await log_in(app_id=APP_ID), await log_in(app_id=OTHER_APP_ID)]
+async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: asyncpg.Connection) -> None:
+    answers = [await login(app=APP), await login(app=OTHER_APP)]
     assert len(user_ids(answers)) == 2
     assert await people(rows) == (2, 2, 2)
 
 
-async def test_a_unionid_that_comes_later_is_kept(log_in: LogIn) -> None:
-    first = await log_in()
-    second, third = await log_in(unionid=UNION), await log_in()
+async def test_a_unionid_that_comes_later_is_kept(login: LogIn) -> None:
+    first = await login()
+    second, third = await login(unionid=UNION), await login()
     assert second["is_new_user"] is False
     assert second["user"] == {**first["user"], "unionid": UNION}
     assert third["user"] == second["user"]
 
 
 async def test_a_unionid_that_comes_later_makes_one_user_of_two(
-    log_in: LogIn, rows: asyncpg.Connection, clock: Clock
+    login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    former = await log_in(nickname="Alice", avatar_url="https://example.com/a.png")
+    former = await login(nickname="Alice", avatar_url="https://example.com/a.png")
     await rows.execute("UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000', phone_proved_at = now()")
     clock.advance(hours=1)
-    holder = await log_in(unionid=UNION, app_id=OTHER_APP_ID, nickname="Alice the second")
+    holder = await login(unionid=UNION, app=OTHER_APP, nickname="Alice the second")
     await rows.execute("UPDATE users SET roles = '{editor,reader}' WHERE unionid IS NOT NULL")
 
-    linked = await log_in(unionid=UNION)
+    linked = await login(unionid=UNION)
 
     assert linked["is_new_user"] is False
     assert linked["user"] == {
@@ -206,32 +178,32 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
 @pytest.mark.parametrize("banned", ["former", "holder"])
 @pytest.mark.parametrize("administrator", ["former", "holder"])
 async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
-    log_in: LogIn, rows: asyncpg.Connection, administrator: str, banned: str
+    login: LogIn, rows: asyncpg.Connection, administrator: str, banned: str
 ) -> None:
     """No administrator has looked at it: whoever lifts the ban must not find an administrator."""
     ids = {
-        "former": (await log_in("alice"))["user"]["id"],
-        "holder": (await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID))["user"]["id"],
-        "root": (await log_in("root"))["user"]["id"],
+        "former": (await login("alice"))["user"]["id"],
+        "holder": (await login("alice", unionid=UNION, app=OTHER_APP))["user"]["id"],
+        "root": (await login("root"))["user"]["id"],
     }
     change = "UPDATE users SET {} WHERE id::text = $1"
     await rows.execute(change.format("roles = '{admin}'"), ids["root"])
     await rows.execute(change.format("roles = '{admin,editor}'"), ids[administrator])
     await rows.execute(change.format("status = 'disabled'"), ids[banned])
-    await log_in("alice", unionid=UNION, status=403)
+    assert (await login.ask("alice", unionid=UNION)).status_code == 403
     [remaining] = await rows.fetch("SELECT id::text, roles, status FROM users WHERE id::text <> $1", ids["root"])
     assert tuple(remaining) == (ids["holder"], ["editor"], "disabled")
 
 
 async def test_two_people_of_whom_wechat_says_that_they_are_one_are_one_user_in_all_apps(
-    log_in: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
+    login: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
-    holder = await log_in("bob", unionid="union-bob", app_id=OTHER_APP_ID)
-    former = await log_in("alice", unionid=UNION)
-    elsewhere = await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID)
-    linked = await log_in("alice", unionid="union-bob")
+    holder = await login("bob", unionid="union-bob", app=OTHER_APP)
+    former = await login("alice", unionid=UNION)
+    elsewhere = await login("alice", unionid=UNION, app=OTHER_APP)
+    linked = await login("alice", unionid="union-bob")
     assert linked["user"]["id"] == holder["user"]["id"]
-    assert (await log_in("alice", app_id=OTHER_APP_ID))["user"]["id"] == holder["user"]["id"]
+    assert (await login("alice", app=OTHER_APP))["user"]["id"] == holder["user"]["id"]
     assert (await people(rows))[:2] == (1, 3)
     event = await rows.fetchrow(
         "SELECT user_id::text, actor, data->>'former_id' FROM events WHERE type = 'user.merged'"
@@ -245,61 +217,61 @@ async def test_two_people_of_whom_wechat_says_that_they_are_one_are_one_user_in_
 
 
 async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
     """The id of whom the first unionid names leads to one user for ever, whichever app says what in which order."""
     for person in ("alice", "bob"):
-        await log_in(person, unionid=f"first-{person}", app_id=APP_ID)
-        await log_in(person, unionid=f"second-{person}", app_id=OTHER_APP_ID)
-    moved = await log_in(unionid="second-alice", app_id=APP_ID)
+        await login(person, unionid=f"first-{person}", app=APP)
+        await login(person, unionid=f"second-{person}", app=OTHER_APP)
+    moved = await login(unionid="second-alice")
     ids = set()
-    for unionid, app_id in 3 * [("first-alice", APP_ID), ("second-alice", APP_ID), ("second-alice", OTHER_APP_ID)]:
-        ids |= user_ids([await log_in(unionid=unionid, app_id=app_id)])
+    for unionid, app in 3 * [("first-alice", APP), ("second-alice", APP), ("second-alice", OTHER_APP)]:
+        ids |= user_ids([await login(unionid=unionid, app=app)])
     assert ids == user_ids([moved])
     assert await rows.fetchval("SELECT count(*) FROM users") == 3  # Bob is two, until WeChat says otherwise
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.merged'") == 1
 
 
 async def test_who_has_two_unionids_comes_back_in_one_statement(
-    log_in: LogIn, rows: asyncpg.Connection, services: Services
+    login: LogIn, rows: asyncpg.Connection, services: Services
 ) -> None:
-    await log_in(unionid=UNION)
-    await log_in(unionid="union-2", app_id=OTHER_APP_ID)
-    await log_in(unionid="union-2")  # one user now, with a unionid for each account
-    await log_in(unionid=UNION, app_id=APP_ID)
+    await login(unionid=UNION)
+    await login(unionid="union-2", app=OTHER_APP)
+    await login(unionid="union-2")  # one user now, with a unionid for each account
+    await login(unionid=UNION, app=APP)
     before = await rows.fetchval("SELECT count(*) FROM users, unionids WHERE users.id = unionids.user_id")
     version = "SELECT xmin FROM identities ORDER BY app_id"
     written = await rows.fetch(version)
     for _ in range(3):
-        await log_in(unionid=UNION)
-        await log_in(unionid="union-2", app_id=OTHER_APP_ID)
+        await login(unionid=UNION)
+        await login(unionid="union-2", app=OTHER_APP)
     assert await rows.fetch(version) == written  # the slow way would have written the identity
     assert before == 2
 
 
-async def test_a_unionid_that_changes_keeps_the_user(log_in: LogIn, rows: asyncpg.Connection) -> None:
-    first = await log_in(unionid=UNION)
-    changed = await log_in(unionid="union-new")
+async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: asyncpg.Connection) -> None:
+    first = await login(unionid=UNION)
+    changed = await login(unionid="union-new")
     assert changed["user"] == {**first["user"], "unionid": "union-new"}
-    assert user_ids([await log_in("other", unionid="union-new", app_id=OTHER_APP_ID)]) == user_ids([first])
+    assert user_ids([await login("other", unionid="union-new", app=OTHER_APP)]) == user_ids([first])
     assert (await people(rows))[:2] == (1, 2)
 
 
-async def test_apps_that_move_to_another_unionid_one_by_one_keep_the_user(log_in: LogIn) -> None:
-    first = await log_in(unionid=UNION)
+async def test_apps_that_move_to_another_unionid_one_by_one_keep_the_user(login: LogIn) -> None:
+    first = await login(unionid=UNION)
     answers = [
-        await log_in(unionid=UNION, app_id=OTHER_APP_ID),
-        await log_in(unionid="union-new"),
-        await log_in(unionid=UNION, app_id=OTHER_APP_ID),
-        await log_in(unionid="union-new", app_id=OTHER_APP_ID),
+        await login(unionid=UNION, app=OTHER_APP),
+        await login(unionid="union-new"),
+        await login(unionid=UNION, app=OTHER_APP),
+        await login(unionid="union-new", app=OTHER_APP),
     ]
     assert user_ids(answers) == user_ids([first])
 
 
-async def test_50_logins_in_the_moment_of_linking_all_succeed(log_in: LogIn, rows: asyncpg.Connection) -> None:
-    await log_in()
-    holder = await log_in(unionid=UNION, app_id=OTHER_APP_ID)
-    answers = await asyncio.gather(*(log_in(unionid=UNION) for _ in range(50)))
+async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows: asyncpg.Connection) -> None:
+    await login()
+    holder = await login(unionid=UNION, app=OTHER_APP)
+    answers = await asyncio.gather(*(login(unionid=UNION) for _ in range(50)))
     assert user_ids(answers) == user_ids([holder])
     assert not any(answer["is_new_user"] for answer in answers)
     assert await people(rows) == (1, 2, 52)
@@ -307,43 +279,43 @@ async def test_50_logins_in_the_moment_of_linking_all_succeed(log_in: LogIn, row
 
 @pytest.mark.own_database
 async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
     """Else both wait for each other, until PostgreSQL ends one of them after a second."""
-    await log_in(unionid=UNION, app_id=OTHER_APP_ID)
+    await login(unionid=UNION, app=OTHER_APP)
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
-        entering = asyncio.create_task(log_in(unionid=UNION))
+        entering = asyncio.create_task(login(unionid=UNION))
         await until_locked(rows)
         await rows.execute("SELECT FROM unionids FOR UPDATE NOWAIT")
     assert (await entering)["is_new_user"] is False
 
 
 async def test_linking_meets_first_logins_and_logins_without_the_unionid(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    await log_in()
+    await login()
     answers = await asyncio.gather(
-        *(log_in(unionid=UNION) for _ in range(20)),
-        *(log_in() for _ in range(20)),
-        *(log_in(unionid=UNION, app_id=OTHER_APP_ID) for _ in range(20)),
+        *(login(unionid=UNION) for _ in range(20)),
+        *(login() for _ in range(20)),
+        *(login(unionid=UNION, app=OTHER_APP) for _ in range(20)),
     )
     assert sum(answer["is_new_user"] for answer in answers) <= 1
     assert await people(rows) == (1, 2, 61)
 
 
 async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block_each_other(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
     unionids = ["union-1", "union-2"]
-    for app_id in (APP_ID, OTHER_APP_ID):
+    for app in (APP, OTHER_APP):
         for person, unionid in zip(("alice", "bob"), unionids, strict=True):
-            await log_in(person, unionid=unionid, app_id=app_id)
+            await login(person, unionid=unionid, app=app)
     await asyncio.gather(
         *(
-            log_in(person, unionid=unionids[(turn + place) % 2], app_id=app_id)
+            login(person, unionid=unionids[(turn + place) % 2], app=app)
             for turn in range(4)
-            for app_id in (APP_ID, OTHER_APP_ID)
+            for app in (APP, OTHER_APP)
             for place, person in enumerate(("alice", "bob"))
         )
     )
@@ -352,74 +324,74 @@ async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block
 
 
 async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
-    log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+    login: LogIn, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     """WeChat has one openid for each person and app: who tells two makes one user of two strangers."""
-    alice = await log_in(unionid=UNION)
-    answers = [await log_in("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
+    alice = await login(unionid=UNION)
+    answers = [await login("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
     assert [answer["is_new_user"] for answer in answers] == [True, False, False]
     assert user_ids(answers).isdisjoint(user_ids([alice]))
     assert [answer["user"]["unionid"] for answer in answers] == [None] * 3
-    assert user_ids([await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID)]) == user_ids([alice])
+    assert user_ids([await login("alice", unionid=UNION, app=OTHER_APP)]) == user_ids([alice])
     assert (await people(rows))[:2] == (2, 3)
     told = [line for line in log_lines() if line["event"] == "unionid_ignored"]
     assert [(line["level"], line["app_id"]) for line in told] == [("error", APP_ID)] * 2
 
 
 async def test_a_second_openid_of_an_app_does_not_join_a_user_whose_unionid_was_another(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    alice = await log_in(unionid="union-mallory")
-    await log_in(unionid=UNION)
-    answers = [await log_in("mallory", unionid="union-mallory") for _ in range(2)]
+    alice = await login(unionid="union-mallory")
+    await login(unionid=UNION)
+    answers = [await login("mallory", unionid="union-mallory") for _ in range(2)]
     assert [answer["is_new_user"] for answer in answers] == [True, False]
     assert user_ids(answers).isdisjoint(user_ids([alice]))
     assert (await people(rows))[:2] == (2, 2)
 
 
 async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app(
-    log_in: LogIn, rows: asyncpg.Connection
+    login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    mallory = await log_in("mallory", unionid="union-mallory")
-    alice = await log_in(unionid=UNION)
-    assert user_ids([await log_in("mallory", unionid=UNION)]) == user_ids([mallory]) != user_ids([alice])
+    mallory = await login("mallory", unionid="union-mallory")
+    alice = await login(unionid=UNION)
+    assert user_ids([await login("mallory", unionid=UNION)]) == user_ids([mallory]) != user_ids([alice])
     assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
 
 
 @pytest.mark.parametrize("is_known_elsewhere", [False, True])
 async def test_of_many_strangers_at_once_with_one_unionid_one_has_it(
-    log_in: LogIn, rows: asyncpg.Connection, is_known_elsewhere: bool
+    login: LogIn, rows: asyncpg.Connection, is_known_elsewhere: bool
 ) -> None:
     if is_known_elsewhere:
-        await log_in(unionid=UNION, app_id=OTHER_APP_ID)
-    answers = await asyncio.gather(*(log_in(f"person-{n}", unionid=UNION) for n in range(20)))
+        await login(unionid=UNION, app=OTHER_APP)
+    answers = await asyncio.gather(*(login(f"person-{n}", unionid=UNION) for n in range(20)))
     assert len(user_ids(answers)) == 20
     assert await rows.fetchval("SELECT count(*) FROM identities WHERE app_id = $1 AND unionid IS NOT NULL", APP_ID) == 1
 
 
 @pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])
 async def test_a_ban_on_either_side_of_a_link_remains(
-    log_in: LogIn, rows: asyncpg.Connection, banned_app_id: str
+    login: LogIn, rows: asyncpg.Connection, banned_app_id: str
 ) -> None:
     users = {
-        APP_ID: await log_in(nickname="Alice"),
-        OTHER_APP_ID: await log_in(unionid=UNION, app_id=OTHER_APP_ID),
+        APP_ID: await login(nickname="Alice"),
+        OTHER_APP_ID: await login(unionid=UNION, app=OTHER_APP),
     }
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id::text = $1", users[banned_app_id]["user"]["id"])
-    refused = await asyncio.gather(*(log_in(unionid=UNION, nickname="Eve", status=403) for _ in range(5)))
-    assert {answer["code"] for answer in refused} == {"account_disabled"}
+    refused = await asyncio.gather(*(login.ask(unionid=UNION, nickname="Eve") for _ in range(5)))
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(403, "account_disabled")}
     assert await rows.fetch("SELECT status, nickname FROM users") == [("disabled", "Alice")]
     assert await people(rows) == (1, 2, 2)
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL OR session_key IS NOT NULL") == 0
 
 
-async def test_a_banned_user_comes_back_unchanged(log_in: LogIn, rows: asyncpg.Connection, clock: Clock) -> None:
-    await log_in(unionid=UNION, nickname="Alice")
+async def test_a_banned_user_comes_back_unchanged(login: LogIn, rows: asyncpg.Connection, clock: Clock) -> None:
+    await login(unionid=UNION, nickname="Alice")
     await rows.execute("UPDATE users SET status = 'disabled'")
     before = await rows.fetch("SELECT * FROM users")
     clock.advance(hours=1)
-    await log_in(unionid=UNION, nickname="Eve", status=403)
-    await log_in(unionid=UNION, nickname="Eve", status=403, app_id=OTHER_APP_ID)
+    for app in (APP, OTHER_APP):
+        assert (await login.ask(unionid=UNION, nickname="Eve", app=app)).status_code == 403
     assert await rows.fetch("SELECT * FROM users") == before
     assert await people(rows) == (1, 2, 1)
 
@@ -468,17 +440,17 @@ async def test_no_login_reads_a_whole_table(
     many_people: asyncpg.Connection,
     client: httpx.AsyncClient,
     services: Services,
-    log_in: LogIn,
+    login: LogIn,
 ) -> None:
     scans = """
         SELECT sum(seq_scan), sum(idx_scan) FROM pg_stat_user_tables
          WHERE relname IN ('users', 'identities', 'sessions')
     """
     read_before, found_before = await many_people.fetchrow(scans)
-    await log_in()
-    await log_in(unionid=UNION, app_id=OTHER_APP_ID)
-    await log_in()
-    answer = await log_in(unionid=UNION)
+    await login()
+    await login(unionid=UNION, app=OTHER_APP)
+    await login()
+    answer = await login(unionid=UNION)
     me = await client.get("/v1/me", headers=bearer(answer))
     assert me.status_code == 200
     await services.database.aclose()  # a backend that ends tells what it did

@@ -1,7 +1,7 @@
 """Two users become one: what the locks of a merge are for, and whom it holds up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,33 +10,18 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import BESIDE_LOGINS, MakeClient, MakeServices, bearer, until_locked
+from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, until_locked
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 
 Body = dict[str, Any]
-LogIn = Callable[..., Awaitable[Body]]
 
 
 @pytest.fixture
-def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
-    """`await log_in("alice", unionid=..., app_id=...)` gives the answer's body."""
-
-    async def log_in(person: str = "alice", *, unionid: str | None = None, app_id: str = APP_ID) -> Body:
-        code = wechat.code_for(person, unionid=unionid, app_id=app_id)
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app_id})
-        assert answer.status_code == 200, answer.text
-        body: Body = answer.json()
-        return body
-
-    return log_in
-
-
-@pytest.fixture
-async def two_users(log_in: LogIn) -> tuple[str, str]:
+async def two_users(login: LogIn) -> tuple[str, str]:
     """Alice's ids: the one in the first app, and the one that her unionid names."""
-    return (await log_in())["user"]["id"], (await log_in(unionid=UNION, app_id=OTHER_APP_ID))["user"]["id"]
+    return (await login())["user"]["id"], (await login(unionid=UNION, app=OTHER_APP))["user"]["id"]
 
 
 @asynccontextmanager
@@ -51,12 +36,12 @@ async def elsewhere(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_a_merge_finds_that_another_one_has_been_faster(
-    two_users: tuple[str, str], log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    two_users: tuple[str, str], login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     former, holder = two_users
     async with elsewhere(database_url) as other:
         await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", former)
-        linking = asyncio.create_task(log_in(unionid=UNION))
+        linking = asyncio.create_task(login(unionid=UNION))
         await until_locked(rows)
         await other.execute(
             "UPDATE identities SET user_id = $2::text::uuid WHERE user_id = $1::text::uuid", former, holder
@@ -67,15 +52,15 @@ async def test_a_merge_finds_that_another_one_has_been_faster(
 
 
 async def test_a_merge_beside_a_demotion_leaves_an_administrator(
-    two_users: tuple[str, str], log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    two_users: tuple[str, str], login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     former, holder = two_users
-    root = (await log_in("root"))["user"]["id"]
+    root = (await login("root"))["user"]["id"]
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = ANY ($1::text[]::uuid[])", [former, root])
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", holder)
     async with elsewhere(database_url) as other:
         await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active' FOR UPDATE")
-        linking = asyncio.create_task(log_in(unionid=UNION))
+        linking = asyncio.create_task(login(unionid=UNION))
         await until_locked(rows)
         await other.execute("UPDATE users SET roles = '{}' WHERE id = $1::text::uuid", root)
     # A ban follows the person. Here it must not: nobody else is left who could lift it.
@@ -83,39 +68,39 @@ async def test_a_merge_beside_a_demotion_leaves_an_administrator(
 
 
 async def test_naming_a_user_waits_for_no_administrator(
-    log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
-    await log_in("root")
+    await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
-    await log_in()
+    await login()
     async with elsewhere(database_url) as other, asyncio.timeout(1.5):
         await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
-        assert (await log_in(unionid=UNION))["user"]["unionid"] == UNION
+        assert (await login(unionid=UNION))["user"]["unionid"] == UNION
 
 
 async def test_a_merge_of_users_who_do_not_administer_waits_for_no_administrator(
-    two_users: tuple[str, str], log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    two_users: tuple[str, str], login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
-    await log_in("root")
+    await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id <> ALL ($1::text[]::uuid[])", list(two_users))
     async with elsewhere(database_url) as other, asyncio.timeout(1.5):
         await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
-        assert (await log_in(unionid=UNION))["user"]["id"] == two_users[1]
+        assert (await login(unionid=UNION))["user"]["id"] == two_users[1]
 
 
 @pytest.mark.parametrize("act", ["ban", "erase"])
 async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
     act: str,
-    log_in: LogIn,
+    login: LogIn,
     client: httpx.AsyncClient,
     rows: asyncpg.Connection,
     database_url: str,
     make_services: MakeServices,
     make_client: MakeClient,
 ) -> None:
-    root, alice = await log_in("root"), await log_in()
+    root, alice = await login("root"), await login()
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
-    other_root = await log_in("other-root")
+    other_root = await login("other-root")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", other_root["user"]["id"])
     path = f"/v1/admin/users/{alice['user']['id']}"
     async with elsewhere(database_url) as other, asyncio.timeout(1.5):
@@ -160,18 +145,18 @@ async def test_people_are_named_while_somebody_holds_every_administrator(
 
 
 async def test_a_former_id_leads_administrators_to_the_user_that_remains(
-    two_users: tuple[str, str], log_in: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
+    two_users: tuple[str, str], login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     former, holder = two_users
-    await log_in(unionid=UNION)
-    root = await log_in("root")
+    await login(unionid=UNION)
+    root = await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
     answer = await client.get(f"/v1/admin/users/{former}", headers=bearer(root))
     assert (answer.json()["id"], answer.json()["former_ids"]) == (holder, [former])
 
 
 async def test_erasing_the_user_that_remains_takes_the_former_ids_too(
-    two_users: tuple[str, str], log_in: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
+    two_users: tuple[str, str], login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     former, holder = two_users
     await rows.execute(
@@ -179,7 +164,7 @@ async def test_erasing_the_user_that_remains_takes_the_former_ids_too(
         "(gen_random_uuid(), 'risk.flagged', now(), 'system', $1::text::uuid, '203.0.113.7', '{\"risk_rank\": 1}')",
         former,
     )
-    merged = await log_in(unionid=UNION)
+    merged = await login(unionid=UNION)
     assert (await client.delete("/v1/me", headers=bearer(merged))).status_code == 204
     events = await rows.fetch(
         "SELECT type, user_id::text, ip, data FROM events"

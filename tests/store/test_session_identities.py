@@ -1,16 +1,14 @@
 """A session is always of its identity's user, whoever moves or erases identities meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.store.proxy import PATIENT
-from tests.world import MakeServices, until_locked
+from tests.world import LogIn, MakeServices, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.service.waits import Waits
 
@@ -25,8 +23,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "with another unionid": {"unionid": "union-new"},
 }
 
-LogIn = Callable[..., Awaitable[dict[str, Any]]]
-
 
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
@@ -34,26 +30,10 @@ async def services(make_services: MakeServices) -> Services:
 
 
 @pytest.fixture
-def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
-    """`await log_in("alice", unionid=..., app_id=...)` gives the answer's body."""
-
-    async def log_in(
-        person: str = "alice", *, unionid: str | None = None, app_id: str = APP_ID, **fields: object
-    ) -> dict[str, Any]:
-        code = wechat.code_for(person, unionid=unionid, app_id=app_id)
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app_id, **fields})
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
-        return body
-
-    return log_in
-
-
-@pytest.fixture
-async def alice(log_in: LogIn, rows: asyncpg.Connection) -> str:
+async def alice(login: LogIn, rows: asyncpg.Connection) -> str:
     """Her id. She has an identity in each of two apps, which an operator has joined."""
-    user_id: str = (await log_in(unionid=UNION, nickname="Alice"))["user"]["id"]
-    other = (await log_in(app_id=OTHER_APP_ID))["user"]["id"]
+    user_id: str = (await login(unionid=UNION, nickname="Alice"))["user"]["id"]
+    other = (await login(app=OTHER_APP))["user"]["id"]
     await rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", user_id, OTHER_APP_ID)
     await rows.execute("DELETE FROM users WHERE id::text = $1", other)
     return user_id
@@ -76,30 +56,30 @@ async def add_user(rows: asyncpg.Connection) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
-    alice: str, log_in: LogIn, rows: asyncpg.Connection, kind: str
+    alice: str, login: LogIn, rows: asyncpg.Connection, kind: str
 ) -> None:
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
-        entering = asyncio.create_task(log_in(**KINDS[kind]))
+        entering = asyncio.create_task(login(**KINDS[kind]))
         await until_locked(rows)
         bob = await add_user(rows)
         await rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", bob, APP_ID)
         await rows.execute("UPDATE unionids SET user_id = $1::text::uuid", bob)
         await rows.execute("UPDATE users SET unionid = NULL")
-    answers = [await entering, await log_in(**KINDS[kind])]
+    answers = [await entering, await login(**KINDS[kind])]
     assert [answer["user"]["id"] for answer in answers] == [bob, bob]
-    assert (await log_in(app_id=OTHER_APP_ID, nickname="Eve"))["user"]["nickname"] == "Eve"
-    assert (await log_in(app_id=OTHER_APP_ID))["user"]["id"] == alice
+    assert (await login(app=OTHER_APP, nickname="Eve"))["user"]["nickname"] == "Eve"
+    assert (await login(app=OTHER_APP))["user"]["id"] == alice
     assert await homeless(rows) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_is_erased_makes_it_anew(
-    alice: str, log_in: LogIn, rows: asyncpg.Connection, kind: str
+    alice: str, login: LogIn, rows: asyncpg.Connection, kind: str
 ) -> None:
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
-        entering = asyncio.create_task(log_in(**KINDS[kind]))
+        entering = asyncio.create_task(login(**KINDS[kind]))
         await until_locked(rows)
         await rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
     joins = KINDS[kind].get("unionid") == UNION  # which was not erased
@@ -109,16 +89,16 @@ async def test_a_login_that_waits_while_its_identity_is_erased_makes_it_anew(
 
 
 async def test_who_has_lost_an_identity_is_held_to_the_rate_of_changes(
-    alice: str, log_in: LogIn, rows: asyncpg.Connection
+    alice: str, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await rows.execute("DELETE FROM identities WHERE app_id = $1", OTHER_APP_ID)
-    answers = [await log_in(nickname=f"Alice {n}") for n in range(70)]
+    answers = [await login(nickname=f"Alice {n}") for n in range(70)]
     assert {answer["user"]["id"] for answer in answers} == {alice}
     assert answers[-1]["user"]["nickname"] != "Alice 69"
 
 
 async def test_of_50_logins_while_an_identity_moves_and_goes_none_leaves_a_session_behind(
-    alice: str, log_in: LogIn, rows: asyncpg.Connection
+    alice: str, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     users = [alice, await add_user(rows)]
 
@@ -133,7 +113,7 @@ async def test_of_50_logins_while_an_identity_moves_and_goes_none_leaves_a_sessi
                     await rows.execute("DELETE FROM identities WHERE app_id = $1", APP_ID)
             assert await homeless(rows) == 0
 
-    logins = (log_in(**list(KINDS.values())[n % 3]) for n in range(50))
+    logins = (login(**list(KINDS.values())[n % 3]) for n in range(50))
     _, answers = await asyncio.gather(move(), asyncio.gather(*logins, return_exceptions=True))
     faults = [str(answer) for answer in answers if isinstance(answer, BaseException)]
     assert [fault for fault in faults if "too many changes to this user at once" not in fault] == []  # that is a 503
