@@ -49,7 +49,8 @@ from wxauth.server.login.bodies import (
     TokenAnswer,
 )
 from wxauth.server.numbers.routes import NumbersAnswer
-from wxauth.server.profile.bodies import PhoneRequest, ProfileChange
+from wxauth.server.phones.bodies import PhoneRequest
+from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.refusals.routes import RefusalsAnswer
 from wxauth.server.service.app import create_api
 from wxauth.server.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer

@@ -15,7 +15,7 @@ from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.server.login.login import Tokens
-from wxauth.server.profile.bodies import PhoneRequest
+from wxauth.server.phones.bodies import PhoneRequest
 
 
 @swept(

@@ -12,7 +12,8 @@ from weakref import WeakValueDictionary
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.users import UserInSession, UserRow
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.places import Places
 from wxauth.server.limits.rates import PICTURES
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
@@ -29,6 +30,8 @@ UPLOADS_OF_ONE_USER: Final = 8
 _ID_BYTES: Final = 16
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
+
+log = get_logger()
 
 
 class Avatars:
@@ -61,7 +64,7 @@ class Avatars:
         """Reserve one of the places for uploads while the block runs. Raises: RateLimited."""
         return self._uploads.place(user_id)
 
-    async def replace(self, user: UserInSession, file: bytes) -> UserRow:
+    async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
         """Replace a user's picture and its URL, and return the changed user.
 
         A picture counts towards the rate limit even if it turns out to be broken, because decoding is the expensive
@@ -85,7 +88,8 @@ class Avatars:
         )
         if changed is None:
             raise InvalidToken("the session has ended")
-        return changed
+        log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])
+        return {**changed, "app_id": user["app_id"], "openid": user["openid"]}
 
     async def read(self, file_name: str) -> Avatar:
         """The picture at `PATH` with this file name. Raises: NotFound, StorageUnavailable."""

@@ -8,7 +8,6 @@ from starlette.responses import Response
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.pictures.avatars import MAX_FILE, PATH
-from wxauth.server.profile import changes
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.caching import cacheable_response
@@ -58,7 +57,7 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
     """
     with services.avatars.upload(caller.user["id"]):
         file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
-        return user_answer(await changes.change_avatar(services, caller, file), services.settings.consents)
+        return user_answer(await services.avatars.replace(caller.user, file), services.settings.consents)
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""Request bodies with nicknames, picture URLs and phone codes."""
+"""Request bodies with nicknames and picture URLs."""
 
 import re
 from typing import Annotated, Final
@@ -50,16 +50,3 @@ class ProfileChange(BaseModel):
     def changes(self) -> dict[str, str | None]:
         """The fields that the request contains, with None for those to clear."""
         return {name: getattr(self, name) or None for name in self.model_fields_set}
-
-
-class PhoneRequest(BaseModel):
-    """The phone button's code."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"}]},
-        hide_input_in_errors=True,
-    )
-
-    code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
-        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Works for five minutes.", repr=False
-    )

@@ -1,21 +1,11 @@
-"""`PATCH /v1/me` and `/v1/me/phone`: a person's name, picture URL and phone number."""
+"""`PATCH /v1/me`: a person's name and picture URL."""
 
-from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
-    PhoneTaken,
-    RateLimited,
-    Title,
-    UnknownApp,
-    WeChatUserBlocked,
-    WrongAppKind,
-)
+from wxauth.errors import RateLimited, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.profile import changes
-from wxauth.server.profile.bodies import PhoneRequest, ProfileChange
+from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
 
 router = Router("me")
@@ -36,27 +26,3 @@ async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDe
     any further one is `rate_limited`.
     """
     return user_answer(await changes.change_profile(services, caller, body.changes()), services.settings.consents)
-
-
-@router.post(
-    "/v1/me/phone",
-    summary=Title("Bind my phone number", "绑定我的手机号"),
-    failures=[
-        UnknownApp,
-        WrongAppKind,
-        InvalidCode,
-        CodeUsed,
-        PhoneTaken,
-        WeChatUserBlocked,
-        RateLimited,
-        *WECHAT_FAILURES,
-    ],
-)
-async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
-    """Bind the number behind a code of the phone button.
-
-    WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
-    again. After `invalid_code` and `code_used`, let the person tap again. After 20 of these in an hour, the next is
-    `rate_limited`.
-    """
-    return user_answer(await changes.bind_phone(services, caller, body.code), services.settings.consents)

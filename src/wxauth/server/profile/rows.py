@@ -7,9 +7,9 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES
+from wxauth.server.users.rows import record_profile_change
 
 
 class _Profile(TypedDict):
@@ -63,21 +63,6 @@ async def change_profile(
                 await PROFILE_CHANGES.count_user(transaction, user, now=now)
                 await record_profile_change(transaction, user["id"], fields, app_id=user["app_id"], now=now)
     return changed
-
-
-async def record_profile_change(
-    transaction: Transaction, user_id: UUID, fields: Sequence[str], *, app_id: str, now: datetime
-) -> None:
-    """Record which of `nickname` and `avatar_url` a person has changed."""
-    await record_event(
-        transaction,
-        EventType.PROFILE_CHANGED,
-        by=Actor(str(user_id)),
-        at=now,
-        user_id=user_id,
-        app_id=app_id,
-        data={"fields": fields},
-    )
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Sequence[str]) -> bool:

@@ -29,6 +29,7 @@ from wxauth.errors import (
 )
 from wxauth.guard.bearer import BearerGuard
 from wxauth.problems import REQUEST_ID_KEY, problem_response
+from wxauth.server.apps import identity_routes
 from wxauth.server.apps import routes as app_routes
 from wxauth.server.checks import routes as check_routes
 from wxauth.server.clients import routes as client_routes
@@ -50,6 +51,7 @@ from wxauth.server.login import session_key_routes
 from wxauth.server.login.bodies import LoginRequest
 from wxauth.server.numbers import routes as number_routes
 from wxauth.server.own_data import routes as moving_routes
+from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as avatar_routes
 from wxauth.server.profile import routes as profile_routes
 from wxauth.server.push import routes as push_routes
@@ -81,9 +83,11 @@ _LOOK: Final = 1.0
 _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
+    identity_routes.router,
     consent_routes.router,
     moving_routes.router,
     profile_routes.router,
+    phone_routes.router,
     avatar_routes.router,
     admin_routes.router,
     session_key_routes.router,

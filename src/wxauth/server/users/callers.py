@@ -24,9 +24,10 @@ from wxauth.server.web.answers import BEARER, GUARDED, Entails, Failure
 from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
-_FOR_PEOPLE: Final = Entails(failures=(InsufficientScope, *GUARDED), security=BEARER)
 _FOR_ADMINISTRATORS: Final[Sequence[Failure]] = (InsufficientRole, InsufficientScope, *GUARDED)
 
+FOR_PEOPLE: Final = Entails(failures=(InsufficientScope, *GUARDED), security=BEARER)
+"""What a parameter entails that refuses a website's token."""
 ROLES_SCOPE: Final = "roles"
 """The scope with which a website sees a person's roles."""
 ADMIN_SCOPE: Final = "wxauth:admin"
@@ -52,7 +53,7 @@ async def principal_of(connection: HTTPConnection) -> Principal:
     return principal
 
 
-PrincipalDep = Annotated[Principal, Depends(principal_of), _FOR_PEOPLE]
+PrincipalDep = Annotated[Principal, Depends(principal_of), FOR_PEOPLE]
 """What the request's access token says, for what looks the session up by itself."""
 
 
@@ -72,24 +73,8 @@ async def caller_of(connection: HTTPConnection) -> Caller:
     return await account.caller(services, await principal_of(connection))
 
 
-CallerDep = Annotated[Caller, Depends(caller_of), _FOR_PEOPLE]
+CallerDep = Annotated[Caller, Depends(caller_of), FOR_PEOPLE]
 """The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
-
-
-async def phone_of(connection: HTTPConnection) -> Caller:
-    """The user behind the request's access token, in a session of a mini-program: only that one is a phone that scans.
-
-    Raises: InsufficientScope, also in a session of a mobile app.
-    """
-    services: Services = connection.app.state.services
-    principal = await principal_of(connection)
-    if services.apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
-        raise InsufficientScope("this is for a login in the mini-program: an app's session does not open it")
-    return await account.caller(services, principal)
-
-
-PhoneDep = Annotated[Caller, Depends(phone_of), _FOR_PEOPLE]
-"""The user behind the request's access token, who is in the mini-program."""
 
 
 async def any_caller_of(connection: HTTPConnection) -> Caller:

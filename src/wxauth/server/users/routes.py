@@ -8,9 +8,7 @@ from fastapi import Query
 from wxauth.errors import LastAdmin, NotFound, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users import account
-from wxauth.server.users import rows as user_rows
 from wxauth.server.users.bodies import (
-    OwnIdentitiesAnswer,
     SessionsAnswer,
     SessionsQuery,
     UserAnswer,
@@ -37,14 +35,6 @@ async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
     The next login creates a new user.
     """
     await account.erase_me(services, caller)
-
-
-@router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"))
-async def list_my_identities(caller: CallerDep, services: ServicesDep) -> OwnIdentitiesAnswer:
-    """The caller's openids in each app, the oldest first."""
-    kinds = {it.app.app_id: it.app.kind for it in services.apps.all()}
-    identities = await user_rows.identities_of(services.database, caller.user["id"])
-    return {"items": [{**identity, "kind": kinds.get(identity["app_id"])} for identity in identities]}
 
 
 @router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))

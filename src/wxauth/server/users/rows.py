@@ -229,6 +229,21 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     return True
 
 
+async def record_profile_change(
+    transaction: Transaction, user_id: UUID, fields: Sequence[str], *, app_id: str, now: datetime
+) -> None:
+    """Record which of `nickname` and `avatar_url` a person has changed."""
+    await record_event(
+        transaction,
+        EventType.PROFILE_CHANGED,
+        by=Actor(str(user_id)),
+        at=now,
+        user_id=user_id,
+        app_id=app_id,
+        data={"fields": fields},
+    )
+
+
 @cache
 def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
     """The search with these conditions, among users between two ids."""

@@ -11,12 +11,13 @@ from wxauth.errors import (
     WrongPerson,
 )
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.users.callers import DeviceDep, PhoneDep
+from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import authorizations
 from wxauth.server.websites.authorize import Unanswerable
 from wxauth.server.websites.bodies import AuthorizationAnswer, AuthorizationRequest
+from wxauth.server.websites.callers import PhoneDep
 from wxauth.server.websites.errors import OAuthError
 from wxauth.server.websites.requests import parameters_of
 

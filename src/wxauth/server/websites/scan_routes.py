@@ -17,11 +17,12 @@ from wxauth.errors import (
     WrongPerson,
 )
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.users.callers import DeviceDep, PhoneDep
+from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import scans
 from wxauth.server.websites.bodies import ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
+from wxauth.server.websites.callers import PhoneDep
 from wxauth.server.websites.rows import Verdict
 
 router = Router("scans")

@@ -1,0 +1,46 @@
+"""`/v1/me/phone`: a person's phone number."""
+
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    PhoneTaken,
+    RateLimited,
+    Title,
+    UnknownApp,
+    WeChatUserBlocked,
+    WrongAppKind,
+)
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.phones.bodies import PhoneRequest
+from wxauth.server.users.bodies import UserAnswer, user_answer
+from wxauth.server.users.callers import CallerDep
+from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.direct import Router
+
+router = Router("me")
+
+
+@router.post(
+    "/v1/me/phone",
+    summary=Title("Bind my phone number", "绑定我的手机号"),
+    failures=[
+        UnknownApp,
+        WrongAppKind,
+        InvalidCode,
+        CodeUsed,
+        PhoneTaken,
+        WeChatUserBlocked,
+        RateLimited,
+        *WECHAT_FAILURES,
+    ],
+)
+async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
+    """Bind the number behind a code of the phone button.
+
+    WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
+    again. After `invalid_code` and `code_used`, let the person tap again. After 20 of these in an hour, the next is
+    `rate_limited`.
+    """
+    app_id, openid = caller.user["app_id"], caller.user["openid"]
+    user = await services.phones.bind(services.apps.find(app_id), openid=openid, code=body.code)
+    return user_answer({**user, "app_id": app_id, "openid": openid}, services.settings.consents)
