@@ -16,7 +16,7 @@ from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, sweep
 from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
 from wxauth.server.keys.succession import RETIRES_AFTER
 from wxauth.server.service.app import create_api
-from wxauth.server.service.metrics import STATISTICS_MAX_AGE
+from wxauth.server.service.prometheus import STATISTICS_MAX_AGE
 
 A_SECOND = timedelta(seconds=1)
 KEPT_AFTER_THE_END = timedelta(days=30)

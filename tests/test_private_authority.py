@@ -22,7 +22,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.events.webhook_urls import Names
 from wxauth.server.limits.redis import redis_storage
-from wxauth.server.service.tracing import tracing_to
+from wxauth.server.service.spans import tracing_to
 
 pytestmark = pytest.mark.no_database
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from wxauth.server.push.withdrawals import Withdrawals
     from wxauth.server.refusals.refusals import Refusals
     from wxauth.server.risk.risk import Risk
-    from wxauth.server.service.metrics import Metrics
+    from wxauth.server.service.prometheus import Metrics
     from wxauth.server.service.readiness import Readiness
-    from wxauth.server.service.tracing import Tracing
+    from wxauth.server.service.spans import Tracing
     from wxauth.server.sessions.refresh_tokens import RefreshTokens
     from wxauth.server.websites.pictures import Pictures
     from wxauth.server.websites.scan_limits import ScanLimits

@@ -30,7 +30,7 @@ from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.risk.risk import Risk
-from wxauth.server.service.metrics import Metrics
+from wxauth.server.service.prometheus import Metrics
 from wxauth.server.service.readiness import Readiness
 from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.sessions.refresh_tokens import CONSOLE_PREFIX, RefreshTokens
@@ -45,7 +45,7 @@ from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.issuer import TokenIssuer
 
 if TYPE_CHECKING:
-    from wxauth.server.service.tracing import Tracing
+    from wxauth.server.service.spans import Tracing
 
 
 def build_services(
@@ -219,7 +219,7 @@ def make_tracing(settings: Settings) -> "Tracing | None":
     if settings.otlp_url is None:
         return None
     import_tracing(settings)
-    from wxauth.server.service.tracing import tracing_to
+    from wxauth.server.service.spans import tracing_to
 
     return tracing_to(settings.otlp_url)
 
@@ -229,6 +229,6 @@ def import_tracing(settings: Settings) -> None:
     if settings.otlp_url is None:
         return
     try:
-        import wxauth.server.service.tracing  # noqa: F401 - takes half a second, which only those who trace shall spend
+        import wxauth.server.service.spans  # noqa: F401 - takes half a second, which only those who trace shall spend
     except ModuleNotFoundError as exc:
         raise InvalidSettings([f'WXAUTH_OTLP_URL: {exc.name} is not installed: pip install "wxauth[otel]"']) from None

@@ -27,7 +27,7 @@ from wxauth.server.core.timekeeping import correct
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing, make_key_rings
-from wxauth.server.service.metrics import remove_what_is_shared, shared_by_workers
+from wxauth.server.service.prometheus import remove_what_is_shared, shared_by_workers
 from wxauth.server.service.readiness import is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
