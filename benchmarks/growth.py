@@ -25,8 +25,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.feed import PLACED_AT_ONCE
 from wxauth.server.events.feed_rows import may_place, place_some
+from wxauth.server.events.placing import PLACED_AT_ONCE
 from wxauth.server.housekeeping.housekeeping import PAGE_PAUSE, PAGE_SIZE, SWEEP_EVERY
 from wxauth.server.housekeeping.sweep_rows import sweep_page
 from wxauth.server.login.login_rows import Login, record_login

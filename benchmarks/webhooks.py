@@ -35,8 +35,8 @@ from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE
-from wxauth.server.events.feed import keep_placing
+from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE, Deliveries
+from wxauth.server.events.placing import keep_placing
 from wxauth.server.events.webhooks import add_webhook
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.service.build import build_services
@@ -83,7 +83,7 @@ def settings(url: str) -> Settings:
 async def work(url: str) -> None:
     """Give places and deliver, as each process of the service does."""
     services = build_services(settings(url))
-    keeping = asyncio.gather(keep_placing(services), services.deliveries.keep_delivering())
+    keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, keeping.cancel)
     try:
         await keeping

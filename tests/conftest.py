@@ -37,6 +37,7 @@ from tests.world import (
     add_client,
     make_admin,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
@@ -45,6 +46,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, Simulator
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.service.waits import WAITS, Waits
@@ -301,8 +303,8 @@ async def making(
         services = build_services(settings, clock=clock, wechat_transport=transport, waits=waits, database=database)
         made.append(services)
         if services.settings.database_url.get_secret_value() != NOWHERE:
-            await services.keys.refresh()
-            await services.apps.refresh()
+            await services[KeyRing].refresh()
+            await services[Apps].refresh()
         return services
 
     yield make

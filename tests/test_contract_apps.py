@@ -27,6 +27,7 @@ from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulato
 from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.service.resealing import reseal
 from wxauth.server.service.waits import Waits
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 LATER = LATER_APP["app_id"]
 FIRST = APPS[0]["app_id"]
@@ -113,7 +114,7 @@ async def test_every_process_has_a_change_at_its_next_look(
     elsewhere = make_client(other)
     problem_of(await log_in(elsewhere), "unknown_app", 400)
     assert Waits().apps_refresh < 15
-    looking = asyncio.create_task(other.apps.keep_fresh())
+    looking = asyncio.create_task(other[Apps].keep_fresh())
     await add(root)
     await until(lambda: _logs_in(elsewhere))
     await root.ask("PATCH", f"/apps/{LATER}", json={"is_enabled": False})
@@ -277,7 +278,7 @@ async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(
     await add(root, app_secret=SECRET_OF_NOBODY, check=False)
     problem_of(await log_in(client), "wechat_misconfigured", 502)
     with pytest.raises(Exception, match="WeChat"):
-        await simulated_services.wechat_tokens.get(simulated_services.apps.find(LATER))
+        await simulated_services[WeChatTokens].get(simulated_services[Apps].find(LATER))
     assert (await root.read(f"/apps/{LATER}"))["wechat_token"]["error"] == "wechat_misconfigured"
 
     wrong = await root.ask("PATCH", f"/apps/{LATER}", json={"app_secret": SECRET_OF_NOBODY + "-either"})
@@ -285,7 +286,7 @@ async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(
     right = await root.ask("PATCH", f"/apps/{LATER}", json={"app_secret": LATER_APP["app_secret"]})
     assert right.status_code == 200
     assert (await log_in(client)).status_code == 200
-    await simulated_services.wechat_tokens.get(simulated_services.apps.find(LATER))
+    await simulated_services[WeChatTokens].get(simulated_services[Apps].find(LATER))
     state = (await root.read(f"/apps/{LATER}"))["wechat_token"]
     assert (state["expires_at"] is not None, state["error"]) == (True, None)
 
@@ -425,8 +426,8 @@ async def test_secrets_that_do_not_open_are_told_and_take_no_other_app_with_them
 ) -> None:
     await add(root)
     await rows.execute("UPDATE apps SET secrets = '\\x00'")
-    await simulated_services.apps.try_refresh()
-    await simulated_services.apps.try_refresh()
+    await simulated_services[Apps].try_refresh()
+    await simulated_services[Apps].try_refresh()
     assert [line["app_ids"] for line in log_lines() if line["event"] == "apps_not_opened"] == [[LATER]]
     problem_of(await log_in(client), "storage_unavailable", 503)
     assert (await log_in(client, FIRST)).status_code == 200
@@ -444,7 +445,7 @@ async def test_a_reseal_covers_the_apps(
     done = await reseal(simulated_services.database, Sealer(keys), now=simulated_services.clock())
     assert (done.apps, done.not_opened) == (1, 0)
     services = await make_simulated_services(secret_key=OTHER_SECRET_KEY)
-    assert services.apps.unopened == []
+    assert services[Apps].unopened == []
     assert (await log_in(make_client(services))).status_code == 200
     with pytest.raises(CannotOpen):
         simulated_services.sealer.open(await rows.fetchval("SELECT secrets FROM apps"), context=b"any")

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -32,7 +31,7 @@ from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.store.proxy import HURRIED, Proxy
 from tests.upstream import FakeRedis, Upstream, hang, hang_up
-from tests.world import MakeServices
+from tests.world import MakeServices, with_part
 from wxauth.server.checks import Level, Result, examine
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.interpreter import judge_python
@@ -41,6 +40,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Simulator, create_simulator
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
@@ -420,13 +420,13 @@ async def test_the_key_that_signs_and_the_next_rotation_are_told(
 ) -> None:
     services = await make_simulated_services(signing_key_max_age=7200)
     now = services.clock()
-    [first] = [key["kid"] for key in json.loads(services.keys.jwks)["keys"]]
+    [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
     due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
     said(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next is made {due}")
 
-    await services.keys.rotate()
-    second = next(key["kid"] for key in json.loads(services.keys.jwks)["keys"] if key["kid"] != first)
+    await services[KeyRing].rotate()
+    second = next(key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"] if key["kid"] != first)
     starts = (now + timedelta(minutes=6)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
     said(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
@@ -475,7 +475,7 @@ async def test_what_needs_the_former_secret_key_is_to_be_sealed_anew_before_that
 async def test_one_signing_key_of_several_that_does_not_open_is_named(
     doctor: Examine, simulated_services: Services, rows: asyncpg.Connection
 ) -> None:
-    key = await simulated_services.keys.rotate()
+    key = await simulated_services[KeyRing].rotate()
     await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
     results = await doctor(clock=simulated_services.clock)
     said(results, "signing_keys", BAD, f"1 of 2 do not open ({key.kid})")
@@ -510,7 +510,7 @@ def service(
 
         async def start() -> str:
             services = await make_simulated_services(issuer=url)
-            front.app = create_app(replace(services, id_token_keys=NoIdTokenKeys()))
+            front.app = create_app(with_part(services, IdTokenKeys, NoIdTokenKeys()))
             return url
 
         yield start
@@ -555,7 +555,7 @@ async def test_an_issuer_that_lacks_a_key_that_signs_is_told_and_one_that_lacks_
     doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
 ) -> None:
     url = await service()
-    await simulated_services.keys.rotate()
+    await simulated_services[KeyRing].rotate()
     clock = simulated_services.clock
     said(await doctor(issuer=url, clock=clock), "issuer", OK)
     await rows.execute("UPDATE signing_keys SET activates_at = created_at")

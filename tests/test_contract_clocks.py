@@ -17,6 +17,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.timekeeping import correct, keep_time
 from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 
 MakeReplica = Callable[[timedelta], Awaitable[Services]]
@@ -32,7 +33,7 @@ async def make_replica(make_settings: Callable[..., Settings], wechat: WeChatByR
         services = build_services(make_settings(), clock=clock, wechat_transport=wechat.transport)
         made.append(services)
         await correct(clock, services.database)
-        await services.keys.refresh()
+        await services[KeyRing].refresh()
         return services
 
     yield make

@@ -16,8 +16,9 @@ from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS
-from wxauth.server.events.feed import cursor_of, keep_placing, place_events
+from wxauth.server.events.feed import cursor_of
 from wxauth.server.events.feed_rows import Place, place_some, tell_folded_changes
+from wxauth.server.events.placing import keep_placing, place_events
 
 Auth = tuple[str, str]
 Body = dict[str, Any]

@@ -16,6 +16,7 @@ from tests.world import LogIn, LogLines, MakeClient, MakeServices
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.rows import SIGNING_KEYS, store_keys
 from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.service.build import build_services
@@ -62,7 +63,7 @@ async def test_twenty_replicas_that_start_at_once_agree_on_one_key(
     make_services: MakeServices, rows: asyncpg.Connection
 ) -> None:
     replicas = await asyncio.gather(*(make_services() for _ in range(20)))
-    assert len({replica.keys.jwks for replica in replicas}) == 1
+    assert len({replica[KeyRing].jwks for replica in replicas}) == 1
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
 
@@ -84,7 +85,7 @@ async def test_another_secret_key_opens_nothing_and_makes_no_other_key(
 async def test_a_former_secret_key_still_opens_what_it_sealed(services: Services, make_services: MakeServices) -> None:
     former = services.settings.secret_key.get_secret_value()
     rotated = await make_services(secret_key=OTHER_SECRET_KEY, secret_key_previous=former)
-    assert rotated.keys.jwks == services.keys.jwks
+    assert rotated[KeyRing].jwks == services[KeyRing].jwks
 
 
 async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
@@ -107,7 +108,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
     assert len(wechat.calls) == 1  # the second code was not spent
     assert (await client.get("/readyz")).json()["checks"]["signing_key"] != "ok"
 
-    await unread.keys.refresh()
+    await unread[KeyRing].refresh()
     assert (await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
     await unread.aclose()
 
@@ -119,7 +120,7 @@ async def test_a_key_that_another_replica_added_is_published_at_the_next_look(
     etag = (await client.get(JWKS)).headers["ETag"]
     added = await add_key(services, activates_in=600)
     assert await published_kids(client) == [first]
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     assert await published_kids(client) == [first, added]
     assert (await client.get(JWKS, headers={"If-None-Match": etag})).status_code == 200
     assert kid_of(await login("alice")) == first
@@ -127,7 +128,7 @@ async def test_a_key_that_another_replica_added_is_published_at_the_next_look(
 
 async def test_a_key_signs_from_the_time_that_it_is_active(services: Services, clock: Clock, login: LogIn) -> None:
     added = await add_key(services, activates_in=600)
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     assert kid_of(await login("alice")) != added
     clock.advance(seconds=600)
     assert kid_of(await login("alice")) == added
@@ -140,11 +141,11 @@ async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refus
     [retiring] = await published_kids(client)
     added = await add_key(services)
     await rows.execute("UPDATE signing_keys SET retires_at = $1 WHERE kid = $2", clock.now + timedelta(60), retiring)
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     assert await published_kids(client) == [retiring, added]
 
     clock.advance(days=60)
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     assert await published_kids(client) == [added]
     me = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
     assert (me.status_code, me.json()["code"]) == (401, "invalid_token")
@@ -163,11 +164,11 @@ async def test_keys_outlive_an_outage_of_the_database(
         client = make_client(services)
         kids = await published_kids(client)
         await proxy.refuse()
-        await services.keys.try_refresh()
+        await services[KeyRing].try_refresh()
         assert await published_kids(client) == kids
         await proxy.accept()
         kids.append(await add_key(services))
-        await services.keys.try_refresh()
+        await services[KeyRing].try_refresh()
         assert await published_kids(client) == kids
 
 
@@ -180,7 +181,7 @@ async def test_a_key_that_does_not_open_leaves_the_others_in_use(
     kids = await published_kids(client)
     await add_key(services)
     await rows.execute("UPDATE signing_keys SET private_key = '\\x00' WHERE kid <> $1", kids[0])
-    await services.keys.try_refresh()
+    await services[KeyRing].try_refresh()
     assert await published_kids(client) == kids
     assert [line["event"] for line in log_lines()][-1] == "signing_keys_not_opened"
 

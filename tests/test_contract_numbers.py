@@ -11,6 +11,7 @@ from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
+from wxauth.server.numbers.numbers import Numbers
 
 
 async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:
@@ -83,8 +84,8 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(
             answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
             assert answer.status_code == 200
     for replica in replicas:
-        await replica.numbers.store()
-        await replica.numbers.store()
+        await replica[Numbers].store()
+        await replica[Numbers].store()
     assert await days_of(root, days=1) == [("2026-11-20", 2, 7)]
 
 
@@ -93,12 +94,12 @@ async def test_what_was_counted_during_an_outage_is_stored_after_it(
 ) -> None:
     async with Proxy(database_url) as proxy:
         replica = await make_services(database_url=proxy.url)
-        replica.numbers.count_login(is_new=True, at=clock())
+        replica[Numbers].count_login(is_new=True, at=clock())
         await proxy.refuse()
         with pytest.raises(Exception, match="does not answer"):
-            await replica.numbers.store()
+            await replica[Numbers].store()
         await proxy.accept()
-        await replica.numbers.store()
+        await replica[Numbers].store()
     assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
 
 
@@ -107,7 +108,7 @@ async def test_what_is_left_is_stored_when_the_service_ends(
 ) -> None:
     replica = await make_services()
     for _ in range(5):
-        replica.numbers.count_login(is_new=False, at=clock())
+        replica[Numbers].count_login(is_new=False, at=clock())
     await replica.aclose()
     assert await days_of(root, days=1) == [("2026-11-20", 1, 6)]
 
@@ -117,11 +118,11 @@ async def test_the_rows_of_a_day_long_over_become_one_and_tell_the_same(
 ) -> None:
     for _ in range(4):
         replica = await make_services()
-        replica.numbers.count_login(is_new=True, at=clock())
-        await replica.numbers.store()
+        replica[Numbers].count_login(is_new=True, at=clock())
+        await replica[Numbers].store()
     clock.advance(days=8)
     for _ in range(2):
-        await asyncio.gather(*(services.numbers.sum_up() for _ in range(3)))
+        await asyncio.gather(*(services[Numbers].sum_up() for _ in range(3)))
         stored = await rows.fetch("SELECT new_users, logins FROM hourly_numbers")
         assert [tuple(row) for row in stored] == [(4, 4)]
 

@@ -18,7 +18,7 @@ from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, kill_session, run, serving
 from tests.store.proxy import Proxy
-from tests.world import BESIDE_LOGINS, bearer, until
+from tests.world import BESIDE_LOGINS, bearer, until, with_part
 from wxauth.server.core.promises import PAUSE
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
@@ -34,6 +34,7 @@ from wxauth.server.phones.phones import (
     Phones,
 )
 from wxauth.server.service.waits import WAITS, Waits
+from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import BUSY_PAUSES
 
 API = "getuserphonenumber"
@@ -671,10 +672,10 @@ async def test_an_answer_does_not_wait_for_the_database_for_ever(
     service = await make_service(database_url=proxy.url)
     its = service.services
     policies = {"timeout": 5.0, "may_share": False, "check_openid": True}
-    parts = (its.database, its.sealer, its.wechat_api, its.clock)
+    parts = (its.database, its.sealer, its[WeChatApi], its.clock)
     attempts = Attempts(its.database, its.clock, what="phone_code", detail="too many")
     phones = Phones(*parts, **policies, promises=its.promises, attempts=attempts, kept_in_memory=0.0)
-    await go_away(replace(service, client=make_client(replace(its, phones=phones))), proxy)
+    await go_away(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
     await until(lambda: [line["what"] for line in told(log_lines, "promise_lost")] == ["phone_answer"])
 
 
@@ -723,7 +724,7 @@ async def test_an_answer_that_has_not_come_when_the_service_ends_is_told(
     binding = asyncio.create_task(service.bind(alice, code))
     await service.is_asked()
     binding.cancel()
-    await service.services.phones.aclose()
+    await service.services[Phones].aclose()
     assert [line["answers"] for line in told(log_lines, "phone_answers_lost")] == [1]
 
 

@@ -17,7 +17,8 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from tests.world import BESIDE_LOGINS, until_locked
+from tests.world import BESIDE_LOGINS, until_locked, with_part
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
 from wxauth.server.push.withdrawals import Withdrawals
@@ -827,7 +828,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
 ) -> None:
     impatient = Withdrawals(
-        cut_off.apps.find,
+        cut_off[Apps].find,
         cut_off.database,
         cut_off.clock,
         background=cut_off.background,
@@ -836,7 +837,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
         kept_in_memory=0.0,
     )
     push = signed(message((await log_in())["user"]["openid"], LEFT))
-    answer = await post(make_client(replace(cut_off, withdrawals=impatient)), push)
+    answer = await post(make_client(with_part(cut_off, Withdrawals, impatient)), push)
     problem_of(answer, "storage_unavailable", 503)
     async with asyncio.timeout(SOON):
         while not lines_of(log_lines, "promise_lost"):  # noqa: ASYNC110 - of what goes on without us

@@ -184,9 +184,9 @@ async def test_a_database_that_lags_behind_a_token_goes_on_from_it(
     login: LogIn, refresh: Refresh, services: Services
 ) -> None:
     answer = await login()
-    ahead = services.refresh_tokens.issue(UUID(answer["session_id"]), 7)
+    ahead = services[RefreshTokens].issue(UUID(answer["session_id"]), 7)
     successor = (await refresh(ahead)).json()["refresh_token"]
-    parsed = services.refresh_tokens.parse(successor)
+    parsed = services[RefreshTokens].parse(successor)
     assert parsed is not None
     assert parsed.generation == 8
 

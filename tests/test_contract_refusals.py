@@ -18,7 +18,7 @@ from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.refusals.refusals import AT_MOST
+from wxauth.server.refusals.refusals import AT_MOST, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
@@ -166,7 +166,7 @@ async def test_while_the_database_is_away_they_are_dropped_and_counted(
     await client.post("/v1/login", json={})
     await proxy.refuse()
     with pytest.raises(StorageUnavailable):
-        await services.refusals.store()
+        await services[Refusals].store()
     assert await dropped(client, "storage") == 1
     assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
 

@@ -24,6 +24,7 @@ from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.succession import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
 from wxauth.server.service.resealing import Resealed, reseal
 from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
@@ -44,8 +45,8 @@ WxAuth = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 async def kids(services: Services) -> list[str]:
-    await services.keys.refresh()
-    return [key["kid"] for key in json.loads(services.keys.jwks)["keys"]]
+    await services[KeyRing].refresh()
+    return [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
 
 
 def kid_of(answer: dict[str, Any]) -> str:
@@ -59,7 +60,7 @@ async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had
     services: Services, clock: Clock, login: LogIn
 ) -> None:
     first = kid_of(await login("alice"))
-    rotated = await services.keys.rotate()
+    rotated = await services[KeyRing].rotate()
     assert await kids(services) == [first, rotated.kid]
     clock.advance(seconds=SEEN_WITHIN + JWKS_MAX_AGE + CLOCKS_APART)
     assert kid_of(await login("alice")) == first
@@ -71,7 +72,7 @@ async def test_a_former_key_is_published_until_the_last_token_of_any_lifetime_ha
     services: Services, clock: Clock
 ) -> None:
     [first] = await kids(services)
-    rotated = await services.keys.rotate()
+    rotated = await services[KeyRing].rotate()
     clock.now = rotated.activates_at + timedelta(seconds=LONGEST_TOKEN_TTL + SEEN_WITHIN + 2 * CLOCKS_APART)
     assert await kids(services) == [first, rotated.kid]
     clock.now = rotated.activates_at + RETIRES_AFTER
@@ -82,17 +83,17 @@ async def test_rotations_at_the_same_time_make_one_key(
     make_services: MakeServices, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     replicas = [await make_services() for _ in range(10)]
-    assert len({key.kid for key in await asyncio.gather(*(replica.keys.rotate() for replica in replicas))}) == 1
+    assert len({key.kid for key in await asyncio.gather(*(replica[KeyRing].rotate() for replica in replicas))}) == 1
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
     assert [line["event"] for line in log_lines()].count("signing_key_rotated") == 1
 
 
 async def test_while_a_key_waits_to_sign_no_other_is_made(services: Services, clock: Clock) -> None:
-    waiting = await services.keys.rotate()
+    waiting = await services[KeyRing].rotate()
     clock.now = waiting.activates_at - timedelta(seconds=1)
-    assert (await services.keys.rotate()).kid == waiting.kid
+    assert (await services[KeyRing].rotate()).kid == waiting.kid
     clock.advance(seconds=1)
-    assert (await services.keys.rotate()).kid != waiting.kid
+    assert (await services[KeyRing].rotate()).kid != waiting.kid
 
 
 async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(
@@ -100,13 +101,13 @@ async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(
 ) -> None:
     replicas = [await make_services(signing_key_max_age=MAX_AGE) for _ in range(8)]
     clock.advance(seconds=MAX_AGE - 1)
-    await asyncio.gather(*(replica.keys.refresh() for replica in replicas))
+    await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
     clock.advance(seconds=1)
     for _ in range(2):
-        await asyncio.gather(*(replica.keys.refresh() for replica in replicas))
+        await asyncio.gather(*(replica[KeyRing].refresh() for replica in replicas))
         assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
-    assert len({replica.keys.jwks for replica in replicas}) == 1
+    assert len({replica[KeyRing].jwks for replica in replicas}) == 1
 
 
 async def test_a_secret_key_that_opens_nothing_rotates_nothing(
@@ -130,11 +131,11 @@ class Replica:
     async def look(self, clock: Clock) -> None:
         if clock.now.timestamp() % SEEN_WITHIN == self.looks_at:
             with self._own(clock):
-                await self.services.keys.refresh()
+                await self.services[KeyRing].refresh()
 
     async def rotate(self, clock: Clock) -> str:
         with self._own(clock):
-            return (await self.services.keys.rotate()).kid
+            return (await self.services[KeyRing].rotate()).kid
 
     @contextmanager
     def _own(self, clock: Clock) -> Iterator[None]:
@@ -145,7 +146,7 @@ class Replica:
     def sign(self, now: datetime) -> str:
         now += self.ahead
         return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
-            self.services.keys.signing_key(now),
+            self.services[KeyRing].signing_key(now),
             user_id=USER_ID,
             session_id=SESSION_ID,
             app_id="wxtest",
@@ -173,7 +174,7 @@ class Cache:
         return self._keys.get(kid)
 
     def _read(self) -> None:
-        self._keys = verification_keys(json.loads(self._replica.services.keys.jwks)["keys"])
+        self._keys = verification_keys(json.loads(self._replica.services[KeyRing].jwks)["keys"])
 
 
 @pytest.fixture
@@ -193,14 +194,14 @@ async def test_no_token_is_refused_during_a_rotation(
     chance = random.Random(1)
 
     def answer(_: httpx.Request) -> httpx.Response:
-        jwks = chance.choice(replicas).services.keys.jwks
+        jwks = chance.choice(replicas).services[KeyRing].jwks
         return httpx.Response(200, content=jwks, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
 
     start = clock.now + timedelta(hours=1)
     router.get(ISSUER + METADATA_PATH).respond(json={"issuer": ISSUER, "jwks_uri": ISSUER + JWKS})
     router.get(ISSUER + JWKS).mock(side_effect=answer)
     key_sources: list[KeySource] = [
-        *(replica.services.keys for replica in replicas),
+        *(replica.services[KeyRing] for replica in replicas),
         *(RemoteKeys(ISSUER, timer=lambda: clock.now.timestamp(), ssl_context=BELIEVES_NOBODY) for _ in range(3)),
         *(
             Cache(replica, clock, kept_for=kept_for, next_read=start + timedelta(seconds=seconds))
@@ -339,7 +340,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
         "",
     )
     services = await make_services(secret_key=OTHER_SECRET_KEY)
-    assert await services.keys.find(kid_of(alice))
+    assert await services[KeyRing].find(kid_of(alice))
     assert await session_keys(rows, services.sealer) == stored
     again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
     kinds = ("signing_keys", "session_keys", "phone_answers", "webhook_secrets", "apps", "not_opened")

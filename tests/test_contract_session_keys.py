@@ -20,6 +20,7 @@ from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.bodies import SessionKeysAnswer
 from wxauth.server.service.build import build_services
 
@@ -245,7 +246,7 @@ async def interrupted(
     rows: asyncpg.Connection,
 ) -> AsyncIterator[tuple[Service, Services]]:
     services = build_services(make_settings(apps=APPS), clock=clock, wechat_transport=meanwhile)
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     yield Service(make_client(services), simulator, rows), services
     await services.aclose()
 

@@ -21,6 +21,7 @@ from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
 from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer
 from wxauth.server.clients.clients import Credentials, remove_client
 from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import KeyRing
 
 VERIFY = "/v1/verify"
 INTROSPECT = "/v1/introspect"
@@ -243,7 +244,7 @@ async def test_verify_takes_and_refuses_the_tokens_that_the_guard_does(
     client: httpx.AsyncClient, services: Services, token: str
 ) -> None:
     async def answer(forge: Forgery) -> tuple[int, str | None]:
-        forged = forge(Forger(token, services.keys.signing_key(services.clock())))
+        forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))
         response = await client.get(VERIFY, headers=bearer(forged))
         return response.status_code, response.headers.get("www-authenticate")
 
@@ -340,7 +341,7 @@ async def test_a_good_token_is_active_and_its_claims_are_told(
 async def test_a_claim_that_is_not_of_the_contract_is_not_told(
     introspect: Introspect, services: Services, token: str
 ) -> None:
-    forged = Forger(token, services.keys.signing_key(services.clock())).with_claims(active=False, session_key="x")
+    forged = Forger(token, services[KeyRing].signing_key(services.clock())).with_claims(active=False, session_key="x")
     assert await introspect(forged) == {"active": True, "token_type": "Bearer", **claims_of(token)}
 
 
@@ -348,7 +349,7 @@ async def test_introspection_takes_and_refuses_the_tokens_that_the_guard_does(
     introspect: Introspect, services: Services, token: str
 ) -> None:
     async def told(forgeries: dict[str, Forgery]) -> dict[str, Any]:
-        key = services.keys.signing_key(services.clock())
+        key = services[KeyRing].signing_key(services.clock())
         forged = {name: forge(Forger(token, key)) for name, forge in forgeries.items()}
         return {name: await introspect(text) for name, text in forged.items() if len(text) < MAX_BODY}
 

@@ -16,6 +16,7 @@ from tests.fakes import Clock
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
 from tests.world import LogIn
 from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
 
 JWKS = "/.well-known/jwks.json"
@@ -142,7 +143,7 @@ async def ask_me(client: httpx.AsyncClient, services: Services, token: str, forg
     """What `GET /v1/me` answers to each forgery: status, code, challenge."""
 
     async def answer(forge: Forgery) -> tuple[int, str | None, str | None]:
-        forged = forge(Forger(token, services.keys.signing_key(services.clock())))
+        forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))
         response = await client.get("/v1/me", headers={"Authorization": b"Bearer " + forged.encode()})
         return response.status_code, response.json().get("code"), response.headers.get("www-authenticate")
 

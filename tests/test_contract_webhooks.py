@@ -23,8 +23,8 @@ from tests.world import LogIn, MakeServices, bearer, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
-from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES
-from wxauth.server.events.feed import place_events
+from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES, Deliveries
+from wxauth.server.events.placing import place_events
 from wxauth.server.events.webhooks import replay
 from wxauth.server.housekeeping.housekeeping import sweep_rest
 from wxauth.server.service.resealing import reseal
@@ -109,8 +109,8 @@ async def services(make_services: MakeServices, services_waits: Waits) -> Servic
 async def deliver(services: Services) -> None:
     """Give events their places, and send what is due until nothing is under way."""
     await place_events(services)
-    await services.deliveries.begin_due()
-    await services.deliveries.drain()
+    await services[Deliveries].begin_due()
+    await services[Deliveries].drain()
 
 
 async def tell(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned") -> None:
@@ -401,9 +401,9 @@ async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a
     killed = await make_services(waits=Waits(webhooks=60))
     await tell(rows, 1)
     await place_events(killed)
-    await killed.deliveries.begin_due()
+    await killed[Deliveries].begin_due()
     await until(lambda: receiver.got)
-    for task in list(killed.deliveries._tasks):  # as when its process is killed: nothing is noted
+    for task in list(killed[Deliveries]._tasks):  # as when its process is killed: nothing is noted
         task.cancel()
     clock.advance(seconds=LEASE.total_seconds() - 1)
     await deliver(services)
@@ -436,7 +436,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
         receiver.answers = [204, go_away]
         await tell(rows, *range(12))
         await place_events(replica)
-        await replica.deliveries.begin_due()
+        await replica[Deliveries].begin_due()
         await is_away.wait()
         await proxy.accept()
         await deliver(replica)
@@ -459,13 +459,13 @@ async def test_a_process_that_was_given_up_does_not_overwrite_what_another_one_h
     receiver.answers, receiver.usual = ["hang"], 204
     await tell(rows, 1)
     await place_events(slow)
-    await slow.deliveries.begin_due()
+    await slow[Deliveries].begin_due()
     await until(lambda: receiver.got)
     clock.advance(seconds=LEASE.total_seconds())
     receiver.answers = [500]
     await deliver(services)
     receiver.released.set()
-    await slow.deliveries.drain()
+    await slow[Deliveries].drain()
     [delivery] = await root.deliveries()
     assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", 2, 500)
 
@@ -481,7 +481,7 @@ async def test_one_that_hangs_delays_no_other_and_takes_four_places_at_most(
     receiver.usual = "hang"
     await tell(rows, *range(20))
     await place_events(patient)
-    await patient.deliveries.begin_due()
+    await patient[Deliveries].begin_due()
     async with asyncio.timeout(5):
         await until(lambda: len(other_receiver.got) == 20)
     by_path: dict[str, int] = {}
@@ -511,12 +511,12 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
         await client.delete("/v1/me", headers=bearer(await login("alice")))
     receiver.usual = "hang"
     await place_events(patient)
-    await patient.deliveries.begin_due()
+    await patient[Deliveries].begin_due()
     await until(lambda: receiver.under_way == 3 * AT_ONCE_FOR_ONE)
     before = receiver.under_way
     await client.patch(f"/v1/admin/users/{bob}", json={"status": "disabled"}, headers=root.headers)
     await place_events(patient)
-    await patient.deliveries.begin_due()
+    await patient[Deliveries].begin_due()
     await until(lambda: receiver.under_way == before + 2)
     assert {(event["type"], event["user_id"]) for event in events_in(receiver)[before:]} == {
         ("user.banned", bob),
@@ -524,7 +524,7 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
     }
     receiver.usual = 204
     receiver.released.set()
-    await patient.deliveries.drain()
+    await patient[Deliveries].drain()
     assert {delivery["state"] for delivery in await root.deliveries()} == {"delivered"}
 
 
@@ -582,10 +582,10 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
     root: Admin, services: Services, receiver: Receiver, login: LogIn
 ) -> None:
-    from wxauth.server.events.feed import keep_placing
+    from wxauth.server.events.placing import keep_placing
 
     await root.add("orders", receiver.url)
-    keeping = asyncio.gather(keep_placing(services), services.deliveries.keep_delivering())
+    keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())
     try:
         await login("alice")
         async with asyncio.timeout(5):

@@ -14,7 +14,8 @@ from tests.processes import run
 from tests.receiver import Receiver, receiving
 from tests.world import LogIn
 from wxauth.server.core.services import Services
-from wxauth.server.events.feed import place_events
+from wxauth.server.events.delivering import Deliveries
+from wxauth.server.events.placing import place_events
 
 pytestmark = pytest.mark.process
 
@@ -73,8 +74,8 @@ async def test_what_was_sent_is_listed_and_sent_again(
     await webhooks("add", "orders", receiver.url)
     await login("alice")
     await place_events(services)
-    await services.deliveries.begin_due()
-    await services.deliveries.drain()
+    await services[Deliveries].begin_due()
+    await services[Deliveries].drain()
     [delivery] = json.loads((await webhooks("deliveries", "orders", "--json")).stdout)["items"]
     assert (delivery["type"], delivery["state"], delivery["status"]) == ("user.created", "delivered", 204)
     assert (await webhooks("deliveries", "orders")).stdout.splitlines()[1].split()[:5] == [

@@ -19,7 +19,8 @@ from tests.world import LogIn, add_client, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.events.feed import place_events
+from wxauth.server.events.delivering import Deliveries
+from wxauth.server.events.placing import place_events
 from wxauth.server.events.webhooks import add_webhook
 from wxauth.server.service.app import create_app
 
@@ -115,8 +116,8 @@ async def test_the_receiver_forgets_an_erased_users_orders(
     orders.add(alice["user"]["id"], "oolong")
     assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
     await place_events(services)
-    await services.deliveries.begin_due()
-    await services.deliveries.drain()
+    await services[Deliveries].begin_due()
+    await services[Deliveries].drain()
     assert orders.of(alice["user"]["id"]) == []
     async with aiohttp.ClientSession() as stranger, stranger.post(receiver, data=b"{}") as refused:
         assert refused.status == 401

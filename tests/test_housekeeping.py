@@ -14,6 +14,7 @@ from tests.world import LogIn, LogLines, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, sweep
 from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.succession import RETIRES_AFTER
 from wxauth.server.service.app import create_api
 from wxauth.server.service.prometheus import STATISTICS_MAX_AGE
@@ -212,7 +213,7 @@ async def test_a_retired_key_is_erased(
     services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     former = await rows.fetchval("SELECT kid FROM signing_keys")
-    clock.now = (await services.keys.rotate()).activates_at + RETIRES_AFTER - A_SECOND
+    clock.now = (await services[KeyRing].rotate()).activates_at + RETIRES_AFTER - A_SECOND
     await sweep_now()
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
     clock.now += A_SECOND

@@ -25,6 +25,7 @@ from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.rows import published_keys
 from wxauth.server.keys.succession import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, state_of
 from wxauth.tokens.issuer import TokenIssuer
@@ -55,7 +56,7 @@ async def states(services: Services) -> dict[str, str]:
 
 def published_now(services: Services) -> httpx.Response:
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
-    return httpx.Response(200, content=services.keys.jwks, headers=headers)
+    return httpx.Response(200, content=services[KeyRing].jwks, headers=headers)
 
 
 def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clock) -> str:
@@ -76,10 +77,10 @@ async def test_no_token_of_it_is_good_any_more_and_sessions_live_on(
     services: Services, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     alice = await login()
-    stolen = services.keys.signing_key(clock())
+    stolen = services[KeyRing].signing_key(clock())
     for token in (alice["access_token"], forged(stolen, alice["user"], alice["session_id"], clock)):
         assert (await client.get("/v1/me", headers=bearer(token))).status_code == 200  # its signature is remembered
-    await services.keys.withdraw(stolen.kid, by=OPERATOR)
+    await services[KeyRing].withdraw(stolen.kid, by=OPERATOR)
     assert stolen.kid not in await published(client)
     for token in (alice["access_token"], forged(stolen, alice["user"], alice["session_id"], clock)):
         for path in ("/v1/me", "/v1/verify"):
@@ -99,12 +100,12 @@ async def test_every_replica_drops_it_at_its_next_look(
 ) -> None:
     alice = await login()
     other = await make_services()
-    await other.keys.withdraw(kid_of(alice), by=OPERATOR)
+    await other[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
     client = make_client(services)
     assert (await client.get("/v1/me", headers=bearer(alice))).status_code == 200  # seconds, until
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
-    assert services.keys.jwks == other.keys.jwks
+    assert services[KeyRing].jwks == other[KeyRing].jwks
     told = [line for line in log_lines() if line["event"] == "signing_key_withdrawn"]
     assert [(line["kid"], line["level"]) for line in told] == [(kid_of(alice), "warning")] * 2
 
@@ -119,7 +120,7 @@ async def test_a_guard_refuses_its_tokens_when_it_has_read_the_keys_again(
         keys = RemoteKeys(ISSUER, timer=lambda: clock().timestamp())
         guard = BearerGuard(ISSUER, "wxauth", keys=keys, clock=lambda: clock().timestamp())
         await guard.verify(alice["access_token"])
-        await services.keys.withdraw(kid_of(alice), by=OPERATOR)
+        await services[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
         clock.advance(seconds=JWKS_MAX_AGE)
         await keys.find(kid_of(alice))  # a thread reads them again, perhaps before this has its answer
         for thread in threading.enumerate():
@@ -131,8 +132,8 @@ async def test_a_guard_refuses_its_tokens_when_it_has_read_the_keys_again(
 
 async def test_where_a_key_waits_it_signs_at_once(services: Services, login: LogIn, clock: Clock) -> None:
     signing = kid_of(await login())
-    waiting = await services.keys.rotate()
-    await services.keys.withdraw(signing, by=OPERATOR)
+    waiting = await services[KeyRing].rotate()
+    await services[KeyRing].withdraw(signing, by=OPERATOR)
     assert kid_of(await login()) == waiting.kid
     assert await states(services) == {waiting.kid: "signing"}
     clock.now += RETIRES_AFTER + SIGNS_AFTER
@@ -143,9 +144,9 @@ async def test_where_none_waits_a_new_one_signs_at_once_and_a_former_one_does_no
     services: Services, login: LogIn, clock: Clock
 ) -> None:
     former = kid_of(await login())
-    signing = await services.keys.rotate()
+    signing = await services[KeyRing].rotate()
     clock.now = signing.activates_at
-    await services.keys.withdraw(signing.kid, by=OPERATOR)
+    await services[KeyRing].withdraw(signing.kid, by=OPERATOR)
     new = kid_of(await login())
     assert new not in (former, signing.kid)
     assert await states(services) == {former: "former", new: "signing"}
@@ -155,9 +156,9 @@ async def test_where_it_was_the_one_that_waits_another_one_is_made(
     services: Services, login: LogIn, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     signing = kid_of(await login())
-    waiting = await services.keys.rotate()
+    waiting = await services[KeyRing].rotate()
     clock.now = waiting.activates_at - A_SECOND
-    await services.keys.withdraw(waiting.kid, by=OPERATOR)
+    await services[KeyRing].withdraw(waiting.kid, by=OPERATOR)
     [(first, one), (other, two)] = (await states(services)).items()
     assert ((first, one), two) == ((signing, "signing"), "next")
     assert other != waiting.kid
@@ -173,8 +174,8 @@ async def test_a_former_one_is_withdrawn_and_nothing_else_happens(
     services: Services, login: LogIn, clock: Clock
 ) -> None:
     former = await login()
-    clock.now = (signing := await services.keys.rotate()).activates_at
-    await services.keys.withdraw(kid_of(former), by=OPERATOR)
+    clock.now = (signing := await services[KeyRing].rotate()).activates_at
+    await services[KeyRing].withdraw(kid_of(former), by=OPERATOR)
     assert await states(services) == {signing.kid: "signing"}
 
 
@@ -184,7 +185,7 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
     kid = kid_of(await login())
     replicas = [await make_services() for _ in range(5)]
     done = await asyncio.gather(
-        *(replica.keys.withdraw(kid, by=OPERATOR) for replica in replicas), return_exceptions=True
+        *(replica[KeyRing].withdraw(kid, by=OPERATOR) for replica in replicas), return_exceptions=True
     )
     assert sorted(type(result).__name__ for result in done) == ["NoSuchKey"] * 4 + ["list"]
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
@@ -193,7 +194,7 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
 
 async def test_a_key_that_is_unknown_changes_nothing(services: Services, rows: asyncpg.Connection) -> None:
     with pytest.raises(NoSuchKey):
-        await services.keys.withdraw("nothing", by=OPERATOR)
+        await services[KeyRing].withdraw("nothing", by=OPERATOR)
     assert await rows.fetchval("SELECT count(*) FROM events") == 0
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
@@ -203,9 +204,9 @@ async def test_a_key_that_is_unknown_changes_nothing(services: Services, rows: a
 
 async def made_by_a_clock_ahead(services: Services, clock: Clock, **ahead: float) -> str:
     clock.advance(**ahead)
-    kid = (await services.keys.rotate()).kid
+    kid = (await services[KeyRing].rotate()).kid
     clock.advance(**{name: -value for name, value in ahead.items()})
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     return kid
 
 
@@ -215,9 +216,9 @@ async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_
 ) -> None:
     first = kid_of(await login())
     early = await made_by_a_clock_ahead(services, clock, **ahead)
-    rotated = await services.keys.rotate()
+    rotated = await services[KeyRing].rotate()
     assert (rotated.kid, rotated.activates_at) == (early, clock() + SIGNS_AFTER)
-    assert (await services.keys.rotate()).kid == early
+    assert (await services[KeyRing].rotate()).kid == early
     clock.now += SIGNS_AFTER
     assert kid_of(await login()) == early
     clock.now += RETIRES_AFTER
@@ -232,7 +233,7 @@ async def test_it_keeps_no_key_from_being_rotated_by_its_age(
     services = await make_services(signing_key_max_age=MAX_AGE)
     early = await made_by_a_clock_ahead(services, clock, days=400)
     clock.advance(seconds=MAX_AGE)
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     clock.now += SIGNS_AFTER
     assert (await states(services))[early] == "signing"
 
@@ -242,9 +243,9 @@ async def test_where_all_were_made_by_it_the_keys_rotate_too(
 ) -> None:
     ahead = "created_at = created_at + interval '1 year', activates_at = activates_at + interval '1 year'"
     await rows.execute(f"UPDATE signing_keys SET {ahead}")
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     first = kid_of(await login())
-    rotated = await services.keys.rotate()
+    rotated = await services[KeyRing].rotate()
     assert kid_of(await login()) == first
     clock.now = rotated.activates_at
     assert kid_of(await login()) == rotated.kid != first
@@ -256,12 +257,12 @@ async def test_a_wrong_clock_here_takes_no_key_from_those_that_are_right(
     services: Services, clock: Clock, login: LogIn
 ) -> None:
     answer = await login()
-    clock.now = (await services.keys.rotate()).activates_at
+    clock.now = (await services[KeyRing].rotate()).activates_at
     signed_now = await login()
     clock.advance(hours=-1)
-    await services.keys.rotate()
+    await services[KeyRing].rotate()
     clock.advance(hours=1)
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     assert {kid_of(answer), kid_of(signed_now)} <= set(await states(services))
 
 

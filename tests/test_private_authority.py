@@ -22,7 +22,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.events.webhook_urls import Names
 from wxauth.server.limits.redis import redis_storage
-from wxauth.server.service.spans import tracing_to
+from wxauth.server.service.spans import spans_to
 
 pytestmark = pytest.mark.no_database
 
@@ -64,7 +64,7 @@ async def test_the_check_asks_the_issuer(upstream: Upstream) -> None:
 
 
 async def test_a_collector_is_sent_traces(upstream: Upstream) -> None:
-    tracing = tracing_to(upstream.url)
+    tracing = spans_to(upstream.url)
     with tracing._tracer.start_as_current_span("request"):
         pass
     await tracing.aclose()

@@ -16,6 +16,7 @@ from tests.world import LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, sign
 from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
+from wxauth.server.push.withdrawals import Withdrawals
 
 FIVE_MINUTES = 300
 A_SECOND = timedelta(seconds=1)
@@ -265,7 +266,7 @@ async def test_signatures_and_messages_are_forgotten_in_time(
 
 
 async def test_a_signature_is_known_for_as_long_as_a_message_may_wait_for_the_database(services: Services) -> None:
-    waits = timedelta(seconds=services.withdrawals.kept_in_memory + 2 * FIVE_MINUTES)
+    waits = timedelta(seconds=services[Withdrawals].kept_in_memory + 2 * FIVE_MINUTES)
     assert waits <= PUSH_NONCES_KEPT
 
 

@@ -18,7 +18,7 @@ from tests.world import Admin, LogLines, MakeClient, MakeServices, add_client, b
 from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.server.events.feed import place_events
+from wxauth.server.events.placing import place_events
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 NUMBER = "+8613800138000"

@@ -23,8 +23,9 @@ from tests.world import LogLines, MakeClient, bearer
 from wxauth import __version__
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.dev.wechat import create_simulator
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
-from wxauth.server.service.spans import Tracing
+from wxauth.server.service.spans import Spans
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -77,9 +78,9 @@ async def traced_client(
         make_settings(),
         clock=clock,
         wechat_transport=wechat.transport,
-        tracing=Tracing(SimpleSpanProcessor(exporter)),
+        tracing=Spans(SimpleSpanProcessor(exporter)),
     )
-    await services.keys.refresh()
+    await services[KeyRing].refresh()
     yield make_client(services)
     await services.aclose()
 

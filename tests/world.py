@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from inspect import isawaitable
 from typing import Any
@@ -154,6 +154,11 @@ async def add_client(database: Database, name: str, *, now: datetime, **options:
 
 
 # Waiting.
+
+
+def with_part(services: Services, kind: type, part: object) -> Services:
+    """These services with another part of this type."""
+    return replace(services, parts={**services.parts, kind: part})
 
 
 async def until(condition: Callable[[], Awaitable[object] | object]) -> None:

@@ -28,6 +28,7 @@ from wxauth.server.clients.clients import change_client, renew_secret
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.keys.keyring import IdTokenKeys
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
@@ -690,14 +691,14 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
     shop: Site, browser: Browser, get_phone: GetPhone, services: Services, clock: Clock
 ) -> None:
     first = tokens = await tokens_of(shop, browser, await get_phone("alice"))
-    await services.id_token_keys.rotate()
+    await services[IdTokenKeys].rotate()
     for _ in range(72):
         clock.advance(hours=9)
         answer = await shop.refresh(tokens)
         assert answer.status_code == 200, answer.text
         tokens = answer.json()
     await sweep(services, pause=0)
-    await services.id_token_keys.refresh()
+    await services[IdTokenKeys].refresh()
     kids = [key["kid"] for key in (await browser.client.get("/.well-known/jwks.json")).json()["keys"]]
     assert jwt.get_unverified_header(first["id_token"])["kid"] not in kids
     answer = await browser.client.get("/v1/end_session", params={"id_token_hint": first["id_token"]})
@@ -736,14 +737,14 @@ async def test_id_token_keys_are_made_when_the_first_site_is(
     async def algorithms() -> list[str]:
         return [key["alg"] for key in (await browser.client.get("/.well-known/jwks.json")).json()["keys"]]
 
-    await services.id_token_keys.refresh()
+    await services[IdTokenKeys].refresh()
     assert await algorithms() == ["ES256"]
     assert await rows.fetchval("SELECT count(*) FROM id_token_keys") == 0
     await add_site()
     clock.advance(seconds=5)
     assert await algorithms() == ["ES256", "RS256"]
     stored = await rows.fetchrow("SELECT private_key, public_jwk FROM id_token_keys")
-    key = services.id_token_keys.signing_key(clock())
+    key = services[IdTokenKeys].signing_key(clock())
     assert key.to_der() not in stored["private_key"]
     assert not {"d", "p", "q"} & key.public_jwk.keys()
 
@@ -796,7 +797,7 @@ async def test_the_keys_of_id_tokens_rotate_like_the_others(
 ) -> None:
     site = await add_site()
     before = await tokens_of(site, browser, phone)
-    await services.id_token_keys.rotate()
+    await services[IdTokenKeys].rotate()
     waiting = await tokens_of(site, browser, phone)
     clock.advance(seconds=361)
     after = await tokens_of(site, browser, await get_phone("alice"))

@@ -23,6 +23,7 @@ from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 from wxauth.server.service.waits import Waits
 
@@ -205,7 +206,7 @@ async def login_at(browser: Browser, services: Services, phone: Phone) -> dict[s
     user = phone.tokens["user"]
     now = services.clock()
     token = services.issuer.issue(
-        services.keys.signing_key(now),
+        services[KeyRing].signing_key(now),
         user_id=UUID(user["id"]),
         session_id=UUID(phone.tokens["session_id"]),
         app_id=user["app_id"],

@@ -19,6 +19,7 @@ from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.users.merging import link_unionid
 
 
@@ -710,7 +711,7 @@ async def test_our_own_client_alone_administers(
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", UUID(phone.user_id))
     user = phone.tokens["user"]
     token = services.issuer.issue(
-        services.keys.signing_key(clock()),
+        services[KeyRing].signing_key(clock()),
         user_id=UUID(user["id"]),
         session_id=UUID(phone.tokens["session_id"]),
         app_id=user["app_id"],

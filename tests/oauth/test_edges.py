@@ -20,6 +20,7 @@ from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.guard import BearerGuard
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.resealing import reseal
 from wxauth.testing import TestIssuer
 from wxauth.tokens.claims import Principal
@@ -29,7 +30,7 @@ async def test_a_guard_finds_the_mini_program_in_a_websites_token(
     services: Services, add_site: AddSite, phone: Phone, clock: Clock
 ) -> None:
     site = await add_site(device=True, scopes=["openid", "roles"])
-    guard = BearerGuard("https://auth.test", keys=services.keys, clock=lambda: clock().timestamp())
+    guard = BearerGuard("https://auth.test", keys=services[KeyRing], clock=lambda: clock().timestamp())
     user = await guard.verify((await tokens_of(site, phone))["access_token"])
     assert (str(user.id), user.app_id, user.openid) == (phone.user_id, APP["app_id"], phone.tokens["user"]["openid"])
     assert user.scope == {"openid", "roles"}

@@ -12,6 +12,7 @@ from tests.problems import problem_of
 from tests.world import MakeClient, bearer
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import KeyRing
 
 BYE = "https://shop.example.com/bye"
 
@@ -74,7 +75,7 @@ async def test_its_id_token_logs_out_and_an_access_token_does_not(
     forged = tokens["id_token"][:-6] + "AAAAAA"
     for wrong in (tokens["access_token"], phone.tokens["access_token"], forged):
         assert (await log_out(wrong)).status_code == 400
-    await services.keys.rotate()
+    await services[KeyRing].rotate()
     answer = await log_out(tokens["id_token"])
     assert (answer.status_code, answer.headers["location"]) == (303, BYE)
     problem_of(await browser.client.get("/v1/userinfo", headers=bearer(tokens)), "invalid_token", 401)

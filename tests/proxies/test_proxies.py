@@ -31,6 +31,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.service.server import uvicorn_options
@@ -407,7 +408,7 @@ async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service:
 async def test_no_hostile_token_passes(
     client: httpx.AsyncClient, name: str, service: Service, wxauth: Wxauth, tokens: dict[str, Any]
 ) -> None:
-    key = wxauth.services.keys.signing_key(wxauth.services.clock())
+    key = wxauth.services[KeyRing].signing_key(wxauth.services.clock())
     with Sweep() as sweep:
         for forgery, forge in (HOSTILE | EXPIRED).items():
             token = forge(Forger(tokens["access_token"], key))
@@ -460,7 +461,7 @@ async def test_a_second_authorization_header_does_not_help(
 async def test_a_longest_token_passes(
     client: httpx.AsyncClient, wxauth: Wxauth, tokens: dict[str, Any], secrets: Secrets
 ) -> None:
-    key = wxauth.services.keys.signing_key(wxauth.services.clock())
+    key = wxauth.services[KeyRing].signing_key(wxauth.services.clock())
     token = Forger(tokens["access_token"], key).with_claims(padding="p" * 5500)
     assert 7900 < len(token) <= 8192
     secrets.add(token.rpartition(".")[2])

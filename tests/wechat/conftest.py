@@ -12,6 +12,7 @@ from tests.wechat.asking import CODE, IDENTITY, ServiceAsking
 from tests.world import MakeClient
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 
 
@@ -32,7 +33,7 @@ async def service_asking(
     async def make(url: str, **values: object) -> httpx.AsyncClient:
         services = build_services(make_settings(wechat_base_url=url, **values), clock=clock)
         made.append(services)
-        await services.keys.refresh()
+        await services[KeyRing].refresh()
         return make_client(services)
 
     yield make

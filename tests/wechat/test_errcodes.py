@@ -1,7 +1,6 @@
 """What WeChat says, and what the phone and the operator are told of it."""
 
 import re
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogLines, MakeClient
+from tests.world import LogLines, MakeClient, with_part
 from wxauth.server.core.services import Services
 from wxauth.server.wechat.client import BUSY_PAUSES, WeChat
 from wxauth.server.wechat.errcode_texts import MEANINGS
@@ -161,7 +160,7 @@ def patient_client(
         pauses.append(seconds)
 
     client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=5, sleep=sleep)
-    return make_client(replace(services, wechat=client))
+    return make_client(with_part(services, WeChat, client))
 
 
 async def test_a_busy_wechat_is_asked_three_times_in_all(
@@ -209,7 +208,7 @@ async def test_there_is_no_second_try_where_the_deadline_leaves_no_time_for_it(
 ) -> None:
     client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=BUSY_PAUSES[0] / 2)
     wechat.answers_errcode(-1)
-    answer = await make_client(replace(services, wechat=client)).post(
+    answer = await make_client(with_part(services, WeChat, client)).post(
         "/v1/login", json={"code": wechat.code_for("alice")}
     )
     assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1

@@ -16,7 +16,9 @@ from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, 
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import LogLines, MakeClient, until
 from wxauth.server.core.settings import Settings
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
+from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 SHORT = 1.0
@@ -36,10 +38,10 @@ async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
     access_token = answer({"access_token": "token-of-wechat", "expires_in": 7200})
     async with Upstream(access_token, *[hang] * MAX_CONNECTIONS, OK) as upstream:
         services = build_services(make_settings(wechat_base_url=upstream.url), clock=clock)
-        await services.keys.refresh()
+        await services[KeyRing].refresh()
         question = {"openid": IDENTITY["openid"], "session_key": IDENTITY["session_key"].encode()}
         hanging = [
-            asyncio.create_task(services.wechat_api.check_session_key(services.settings.apps[0], **question))
+            asyncio.create_task(services[WeChatApi].check_session_key(services.settings.apps[0], **question))
             for _ in range(MAX_CONNECTIONS)
         ]
         await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # the access token's is one more

@@ -13,7 +13,9 @@ from tests.upstream import Upstream, hang_up
 from tests.wechat.asking import OK, ServiceAsking, log_in
 from tests.world import LogLines, MakeClient, until
 from wxauth.server.core.settings import Settings
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
+from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 
@@ -28,12 +30,12 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
 
     async with Upstream(answer_in_the_end) as upstream:
         services = build_services(make_settings(wechat_base_url=upstream.url, wechat_timeout=2), clock=clock)
-        await services.keys.refresh()
+        await services[KeyRing].refresh()
         client, app = make_client(services), services.settings.apps[0]
-        later = services.wechat.deadline(extra_time=60)
+        later = services[WeChat].deadline(extra_time=60)
         others = [
             asyncio.create_task(
-                services.wechat.call("another", app, "/x?js_code=another", read=lambda _: None, deadline=later)
+                services[WeChat].call("another", app, "/x?js_code=another", read=lambda _: None, deadline=later)
             )
             for _ in range(MAX_CONNECTIONS)
         ]

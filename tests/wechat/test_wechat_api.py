@@ -14,12 +14,13 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
 from tests.world import LogLines
 from wxauth.errors import SessionKeyExpired, WeChatError
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import TextVerdict, WeChatApi, sign
-from wxauth.server.wechat.client import WeChatIdentity
+from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 PHONE_API = "getuserphonenumber"
@@ -27,18 +28,18 @@ PHONE_API = "getuserphonenumber"
 
 @pytest.fixture
 def api(simulated_services: Services) -> WeChatApi:
-    return simulated_services.wechat_api
+    return simulated_services[WeChatApi]
 
 
 @pytest.fixture
 def app(simulated_services: Services) -> App:
-    return simulated_services.apps.find(FIRST)
+    return simulated_services[Apps].find(FIRST)
 
 
 @pytest.fixture
 async def alice(simulated_services: Services, app: App) -> WeChatIdentity:
     """Who has just logged in."""
-    return await simulated_services.wechat.exchange(app, "alice")
+    return await simulated_services[WeChat].exchange(app, "alice")
 
 
 def call_of(simulator: Simulator, api: Any) -> Call:
@@ -141,11 +142,11 @@ async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
     code: str,
     errcode: int,
 ) -> None:
-    session = await simulated_services.wechat.exchange(app, openid_of)
+    session = await simulated_services[WeChat].exchange(app, openid_of)
     is_phone_code = isinstance(wanted, PhoneCodeRequest)
     text = simulator.make_phone_code(wanted) if is_phone_code else simulator.make_code(wanted)
     with pytest.raises(WeChatError) as caught:
-        await simulated_services.wechat_api.phone_number(app, text, openid=session.openid)
+        await simulated_services[WeChatApi].phone_number(app, text, openid=session.openid)
     assert (caught.value.code, caught.value.errcode) == (code, errcode)
 
 
@@ -169,7 +170,7 @@ async def test_the_session_key_of_the_last_login_is_good_and_no_other(
     simulated_services: Services, api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator
 ) -> None:
     assert await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
-    later = await simulated_services.wechat.exchange(app, "alice")
+    later = await simulated_services[WeChat].exchange(app, "alice")
     assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
     assert await api.check_session_key(app, openid=alice.openid, session_key=later.session_key)
     query = simulator.calls_of("checksession")[-1].query
@@ -192,7 +193,7 @@ async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatIde
 async def test_a_session_key_that_is_dead_cannot_be_reset(
     simulated_services: Services, api: WeChatApi, app: App, alice: WeChatIdentity, clock: Clock, days: int
 ) -> None:
-    await simulated_services.wechat.exchange(app, "alice")
+    await simulated_services[WeChat].exchange(app, "alice")
     clock.advance(days=days)
     with pytest.raises(SessionKeyExpired):
         await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
@@ -215,7 +216,7 @@ async def test_what_is_expected_is_not_logged(
 async def test_the_risk_of_a_person_is_told(
     simulated_services: Services, api: WeChatApi, app: App, simulator: Simulator, rank: int
 ) -> None:
-    person = await simulated_services.wechat.exchange(app, f"risky-{rank}")
+    person = await simulated_services[WeChat].exchange(app, f"risky-{rank}")
     assert await api.risk_rank(app, openid=person.openid, client_ip="203.0.113.7") == rank
     assert call_of(simulator, "getuserriskrank").json == {
         "appid": FIRST,
@@ -316,7 +317,7 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
 
     services = build_services(make_settings(), wechat_transport=httpx.MockTransport(handle))
     try:
-        return await ask(services.wechat_api, services.settings.apps[0])
+        return await ask(services[WeChatApi], services.settings.apps[0])
     finally:
         await services.aclose()
 
@@ -425,11 +426,11 @@ async def test_all_of_it_works_over_a_network(asking: Callable[..., Services]) -
     simulator = Simulator()
     with serving(create_simulator(simulator)) as url:
         services = asking(url, apps=APPS)
-        app = services.apps.find(FIRST)
-        alice = await services.wechat.exchange(app, "alice")
-        assert await services.wechat_api.phone_number(app, "phone-13800138000", openid=alice.openid)
-        assert await services.wechat_api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
-        assert (await services.wechat_api.check_text(app, openid=alice.openid, content="违规")).suggest == "risky"
+        app = services[Apps].find(FIRST)
+        alice = await services[WeChat].exchange(app, "alice")
+        assert await services[WeChatApi].phone_number(app, "phone-13800138000", openid=alice.openid)
+        assert await services[WeChatApi].check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+        assert (await services[WeChatApi].check_text(app, openid=alice.openid, content="违规")).suggest == "risky"
 
 
 @pytest.mark.parametrize("behaviour", [hang_up, reset])
@@ -440,7 +441,7 @@ async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
     async with Upstream(TOKEN_ANSWER, behaviour) as upstream, Upstream(PHONE_ANSWER) as fallback:
         services = asking(upstream.url, wechat_fallback_url=fallback.url)
         with pytest.raises(WeChatError) as caught:
-            await phone_number(services.wechat_api, services.settings.apps[0])
+            await phone_number(services[WeChatApi], services.settings.apps[0])
         assert caught.value.code == "wechat_unavailable"
         assert [target.partition("?")[0] for target in upstream.requests] == [
             "/cgi-bin/stable_token",
@@ -453,7 +454,7 @@ async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
 async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(asking: Callable[..., Services]) -> None:
     async with Upstream(TOKEN_ANSWER, PHONE_ANSWER) as fallback:
         services = asking("http://127.0.0.1:1", wechat_fallback_url=f"{fallback.url}/other")
-        assert await phone_number(services.wechat_api, services.settings.apps[0]) == {"purePhoneNumber": "13800138000"}
+        assert await phone_number(services[WeChatApi], services.settings.apps[0]) == {"purePhoneNumber": "13800138000"}
         assert fallback.requests == [
             "/other/cgi-bin/stable_token",
             f"/other/wxa/business/getuserphonenumber?access_token={TOKEN}",
@@ -475,6 +476,6 @@ async def test_the_body_is_what_is_sent(asking: Callable[..., Services]) -> None
 
     with serving(wechat) as url:
         services = asking(url)
-        await services.wechat_api.phone_number(services.settings.apps[0], "a-code", openid=None)
+        await services[WeChatApi].phone_number(services.settings.apps[0], "a-code", openid=None)
     assert json.loads(received[0])["appid"] == APP["app_id"]
     assert received[1] == b'{"code":"a-code"}'

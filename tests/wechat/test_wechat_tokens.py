@@ -18,6 +18,7 @@ from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
 from tests.world import add_client, until
 from wxauth.errors import WeChatError
+from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
@@ -25,6 +26,8 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.build import build_services
 from wxauth.server.siblings.wechat_tokens import force_wechat_token
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.wechat_tokens import (
     LOOK_PATIENCE,
     RENEWAL_LEAD,
@@ -83,7 +86,7 @@ def get_own(simulated_services: Services) -> GetOwn:
     """The app's access token, for a call of the service's own."""
 
     async def get() -> WeChatToken:
-        return await simulated_services.wechat_tokens.get(simulated_services.apps.find(FIRST))
+        return await simulated_services[WeChatTokens].get(simulated_services[Apps].find(FIRST))
 
     return get
 
@@ -100,8 +103,8 @@ def ask_rank(openid: str) -> AskRank:
     """A call that wants an access token."""
 
     async def ask(services: Services) -> int:
-        app = services.apps.find(FIRST)
-        return await services.wechat_api.risk_rank(app, openid=openid, client_ip="203.0.113.7")
+        app = services[Apps].find(FIRST)
+        return await services[WeChatApi].risk_rank(app, openid=openid, client_ip="203.0.113.7")
 
     return ask
 
@@ -308,7 +311,7 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
 
     services = build_services(make_settings(), clock=clock, wechat_transport=httpx.MockTransport(answer))
     for seconds in range(61):
-        await services.wechat_tokens.get(services.settings.apps[0])
+        await services[WeChatTokens].get(services.settings.apps[0])
         await asyncio.sleep(0.002)  # for the one in the background
         assert len(asked) == 1 + seconds // 30
         clock.advance(seconds=1)
@@ -417,10 +420,10 @@ async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
 async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, hours=1))
+    tokens = WeChatTokens(simulated_services[WeChat], going_back(clock.now, hours=1))
     simulator.fail("stable_token", status=503)
     with pytest.raises(WeChatError) as caught:
-        await tokens.get(simulated_services.apps.find(FIRST))
+        await tokens.get(simulated_services[Apps].find(FIRST))
     assert caught.value.retry_after == 3
 
 
@@ -428,8 +431,8 @@ async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, milliseconds=1))
-    app = simulated_services.apps.find(FIRST)
+    tokens = WeChatTokens(simulated_services[WeChat], going_back(clock.now, milliseconds=1))
+    app = simulated_services[Apps].find(FIRST)
     refused = await tokens.get(app)
     simulator.access_tokens[FIRST].kill()
     renewed = await tokens.renew(app, refused=refused)
@@ -530,11 +533,11 @@ async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
     simulated_services: Services, simulator: Simulator
 ) -> None:
     simulator.fail("stable_token", slow=0.05)
-    app = simulated_services.apps.find(FIRST)
+    app = simulated_services[Apps].find(FIRST)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await simulated_services.wechat_tokens.get(app)
-    await simulated_services.wechat_tokens.get(app)
+            await simulated_services[WeChatTokens].get(app)
+    await simulated_services[WeChatTokens].get(app)
     assert len(asks(simulator)) == 1
 
 
@@ -557,7 +560,7 @@ async def test_an_answer_without_a_usable_token_makes_no_sense(
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
     services = build_services(make_settings(), clock=clock, wechat_transport=transport)
     with pytest.raises(WeChatError) as caught:
-        await services.wechat_tokens.get(services.settings.apps[0])
+        await services[WeChatTokens].get(services.settings.apps[0])
     assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
     await services.aclose()
 
@@ -690,7 +693,7 @@ async def replicas(make_simulated_services: MakeServices) -> list[Services]:
 
 
 async def tokens_of(replicas: list[Services]) -> set[str]:
-    tokens = await asyncio.gather(*(it.wechat_tokens.get(it.apps.find(FIRST)) for it in replicas))
+    tokens = await asyncio.gather(*(it[WeChatTokens].get(it[Apps].find(FIRST)) for it in replicas))
     return {token.value.get_secret_value() for token in tokens}
 
 
@@ -750,7 +753,7 @@ configure_logging(level="warning", log_format="json")
 
 async def main():
     services = build_services(settings)
-    token = await services.wechat_tokens.get(settings.apps[0])
+    token = await services[WeChatTokens].get(settings.apps[0])
     os.write(1, (token.value.get_secret_value() + "\\n").encode())  # at once: ten write here
     await services.aclose()
 

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.server.apps.registry import KnownApp, Source
+from wxauth.server.apps.registry import Apps, KnownApp, Source
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import AppKind, OrNone, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 MAX_TITLE: Final = 64
 
@@ -118,14 +119,14 @@ class AppsAnswer(TypedDict):
 
 def app_answer(services: Services, known: KnownApp) -> AppAnswer:
     """The answer about an app."""
-    app, state = known.app, services.wechat_tokens.state_of(known.app)
+    app, state = known.app, services[WeChatTokens].state_of(known.app)
     return {
         "app_id": app.app_id,
         "kind": app.kind,
         "unionid": app.unionid_in_force,
         "title": known.title,
         "source": known.source,
-        "is_default": known == services.apps.default,
+        "is_default": known == services[Apps].default,
         "is_enabled": known.is_enabled,
         "sign_up": app.sign_up,
         "sign_up_roles": None if app.sign_up_roles is None else list(app.sign_up_roles),

@@ -1,6 +1,7 @@
 """`/v1/me/identities`: the apps in which a person is known."""
 
 from wxauth.errors import Title
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.bodies import OwnIdentitiesAnswer
 from wxauth.server.users.callers import CallerDep
@@ -14,4 +15,4 @@ router = Router("me")
 async def list_my_identities(caller: CallerDep, services: ServicesDep) -> OwnIdentitiesAnswer:
     """The caller's openids in each app, the oldest first."""
     identities = await identities_of(services.database, caller.user["id"])
-    return {"items": [{**identity, "kind": services.apps.kind_of(identity["app_id"])} for identity in identities]}
+    return {"items": [{**identity, "kind": services[Apps].kind_of(identity["app_id"])} for identity in identities]}

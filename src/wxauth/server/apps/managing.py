@@ -18,7 +18,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.apps.registry import KnownApp, sealed, unsealed
+from wxauth.server.apps.registry import Apps, KnownApp, sealed, unsealed
 from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen
@@ -26,7 +26,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, AppFields
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.web.direct import invalid_request
-from wxauth.server.wechat.client import exchange_api
+from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.errcodes import what_to_change
 
 NO_SUCH_APP: Final = "there is no such app"
@@ -51,8 +51,8 @@ async def add_app(
 
     Raises: AppTaken, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
     """
-    await services.apps.refresh()
-    if any(known.app.app_id == app.app_id for known in services.apps.all()):
+    await services[Apps].refresh()
+    if any(known.app.app_id == app.app_id for known in services[Apps].all()):
         raise AppTaken("there is an app of this id already")
     if app.app_id == services.settings.audience or await is_name_of_site(services.database, app.app_id):
         raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
@@ -67,8 +67,8 @@ async def add_app(
     if not is_added:
         raise AppTaken("there is an app of this id already")
     log.info("app_added", app_id=app.app_id, actor=by.name)
-    await services.apps.refresh()
-    return services.apps.known(app.app_id)
+    await services[Apps].refresh()
+    return services[Apps].known(app.app_id)
 
 
 async def change(
@@ -96,8 +96,8 @@ async def change(
             await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
     if changed:
         log.info("app_changed", app_id=app_id, actor=by.name, fields=changed)
-    await services.apps.refresh()
-    return services.apps.known(app_id)
+    await services[Apps].refresh()
+    return services[Apps].known(app_id)
 
 
 async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:
@@ -113,13 +113,13 @@ async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:
     if not is_removed:
         raise NotFound(NO_SUCH_APP)
     log.info("app_removed", app_id=app_id, actor=by.name)
-    await services.apps.refresh()
+    await services[Apps].refresh()
 
 
 async def read_app(services: Services, app_id: str) -> KnownApp:
     """An app as it is stored now. Raises: NotFound, StorageUnavailable."""
-    await services.apps.refresh()
-    found = next((known for known in services.apps.all() if known.app.app_id == app_id), None)
+    await services[Apps].refresh()
+    found = next((known for known in services[Apps].all() if known.app.app_id == app_id), None)
     if found is None:
         raise NotFound(NO_SUCH_APP)
     return found
@@ -134,7 +134,7 @@ async def _see_that_it_is_stored(services: Services, app_id: str) -> None:
 async def _see_that_wechat_takes(services: Services, app: App) -> None:
     """Raises: AppRefused, if WeChat does not take id or secret; WeChatUnavailable and other WeChatError."""
     try:
-        await services.wechat.check_secret(app)
+        await services[WeChat].check_secret(app)
     except WeChatMisconfigured as exc:
         if exc.errcode is None:
             raise

@@ -21,6 +21,7 @@ from wxauth.server.apps.bodies import (
     AppsAnswer,
     app_answer,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
@@ -39,8 +40,8 @@ _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatB
 @router.get("/v1/admin/apps", summary=Title("List the apps", "列出小程序"))
 async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
     """The apps in the settings, then the added ones, the oldest first. Without secrets."""
-    await services.apps.refresh()
-    return {"items": [app_answer(services, known) for known in services.apps.all()], "next_cursor": None}
+    await services[Apps].refresh()
+    return {"items": [app_answer(services, known) for known in services[Apps].all()], "next_cursor": None}
 
 
 @router.post("/v1/admin/apps", summary=Title("Add an app", "添加小程序"), failures=[*_ASKING_WECHAT, AppTaken])

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.errors import Title
 from wxauth.problems import preferred_language
 from wxauth.server.apps import managing
+from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import NO_SUCH_APP
 from wxauth.server.checks.doctor import examine, examine_app
 from wxauth.server.checks.result import Level, Result
@@ -62,7 +63,7 @@ async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppI
     Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
     """
     known = await managing.read_app(services, app_id)
-    apps = [it.app for it in services.apps.all()]
+    apps = [it.app for it in services[Apps].all()]
     return _report(await examine_app(services.settings, known.app, apps=apps), request)
 
 

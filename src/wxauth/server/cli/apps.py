@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.managing import add_app, change, remove_app
-from wxauth.server.apps.registry import KnownApp
+from wxauth.server.apps.registry import Apps, KnownApp
 from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.core.services import Services
@@ -80,7 +80,7 @@ def list_command(as_json: bool) -> None:
     """Print every app, without its secrets."""
 
     async def ask(services: Services) -> list[AppAnswer]:
-        return [app_answer(services, known) for known in services.apps.all()]
+        return [app_answer(services, known) for known in services[Apps].all()]
 
     found = with_services(ask)
     rows = [

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import TypeVar
 
+from wxauth.server.apps.registry import Apps
 from wxauth.server.cli.failures import failures_printed
 from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.database import Database
@@ -47,7 +48,7 @@ def with_services(ask: Callable[[Services], Awaitable[Answer]]) -> Answer:
 
     async def at_the_databases_time(services: Services) -> Answer:
         await correct(clock, services.database)
-        await services.apps.refresh()
+        await services[Apps].refresh()
         return await ask(services)
 
     return _asked(lambda: build_services(settings, clock=clock), at_the_databases_time)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
+from wxauth.server.apps.registry import Apps
 from wxauth.server.clients import clients
 from wxauth.server.clients.bodies import (
     ClientAnswer,
@@ -108,5 +109,5 @@ async def renew_client_secret(
 async def _check_apps(services: Services, values: Mapping[str, Any]) -> None:
     """Refuse fields that name an app of another kind. Raises: WrongClient, StorageUnavailable."""
     if clients.names_apps(values):
-        await services.apps.refresh()  # it may have been added just now, at another replica
-        clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in services.apps.all()})
+        await services[Apps].refresh()  # it may have been added just now, at another replica
+        clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in services[Apps].all()})

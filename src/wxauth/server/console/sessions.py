@@ -28,8 +28,10 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.refresh_rows import Lifetimes, Refused, Use, rotate_refresh_token
 from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
@@ -51,6 +53,13 @@ LINK_LIFETIME: Final = timedelta(minutes=10)
 _SECRET_BYTES: Final = 32
 
 log = get_logger()
+
+
+class ConsoleTokens(RefreshTokens):
+    """Makes and checks what the console's cookie holds: refresh tokens under another key, refused as such."""
+
+    PREFIX = "wxc_"
+    PURPOSE = "console-token"
 
 
 class NoAdministrator(Exception):
@@ -196,7 +205,7 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
     Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends the
         session; StorageUnavailable.
     """
-    token = services.console_tokens.parse(kept_by)
+    token = services[ConsoleTokens].parse(kept_by)
     if token is None:
         raise SessionRevoked("this is no session of the console")
     outcome = await rotate_refresh_token(
@@ -224,7 +233,7 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
 
 async def end(services: Services, kept_by: str) -> None:
     """End the session in a cookie. A session that has already ended is no failure. Raises: StorageUnavailable."""
-    token = services.console_tokens.parse(kept_by)
+    token = services[ConsoleTokens].parse(kept_by)
     if token is None:
         return
     user_id = await end_session(
@@ -239,7 +248,7 @@ def _opened(
 ) -> Opened:
     expires_in = services.settings.access_token_lasts(session_lasts=left)
     access_token = services.issuer.issue(
-        services.keys.signing_key(now),
+        services[KeyRing].signing_key(now),
         user_id=user["id"],
         session_id=session_id,
         app_id=user["app_id"],
@@ -251,7 +260,7 @@ def _opened(
         client_id=CLIENT,
         scope=ADMIN_SCOPE,
     )
-    return Opened(access_token, expires_in, services.console_tokens.issue(session_id, generation), max(1, left), user)
+    return Opened(access_token, expires_in, services[ConsoleTokens].issue(session_id, generation), max(1, left), user)
 
 
 async def _note_opened(

@@ -1,101 +1,63 @@
-"""The parts of the service by name. `wxauth.server.service.build` assembles them.
+"""What a use case takes: the parts of core by name, and the parts of every other room by their type.
 
-The types are imported only for the type checker, so that a use case in any room can take `services` without importing
-the rooms above it.
+`wxauth.server.service.build` puts them together. Nothing here knows a room above core.
 """
 
 import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-if TYPE_CHECKING:
-    from wxauth.guard.bearer import BearerGuard
-    from wxauth.server.apps.registry import Apps
-    from wxauth.server.core.background import Background
-    from wxauth.server.core.clock import Clock
-    from wxauth.server.core.database import Database
-    from wxauth.server.core.promises import Promises
-    from wxauth.server.core.sealing import Sealer
-    from wxauth.server.core.settings import Settings
-    from wxauth.server.events.delivering import Deliveries
-    from wxauth.server.events.webhook_names import Names
-    from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
-    from wxauth.server.limits.rate_limits import RateLimiter
-    from wxauth.server.numbers.numbers import Numbers
-    from wxauth.server.phones.phones import Phones
-    from wxauth.server.pictures.avatars import Avatars
-    from wxauth.server.profile.nicknames import Nicknames
-    from wxauth.server.push.withdrawals import Withdrawals
-    from wxauth.server.refusals.refusals import Refusals
-    from wxauth.server.risk.risk import Risk
-    from wxauth.server.service.prometheus import Metrics
-    from wxauth.server.service.readiness import Readiness
-    from wxauth.server.service.spans import Tracing
-    from wxauth.server.sessions.refresh_tokens import RefreshTokens
-    from wxauth.server.websites.pictures import Pictures
-    from wxauth.server.websites.scan_limits import ScanLimits
-    from wxauth.server.websites.secrets import UserCodes
-    from wxauth.server.wechat.api import WeChatApi
-    from wxauth.server.wechat.client import WeChat
-    from wxauth.server.wechat.wechat_tokens import WeChatTokens
-    from wxauth.tokens.issuer import TokenIssuer
+from wxauth.guard.bearer import BearerGuard
+from wxauth.server.core.background import Background
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.promises import Promises
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.settings import Settings
+from wxauth.tokens.issuer import TokenIssuer
+
+Part = TypeVar("Part")
+
+
+class Closable(Protocol):
+    """A part with something to finish or to close."""
+
+    async def aclose(self) -> None:
+        """Finish what is under way, and close the connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts that a use case needs. Tests build their own."""
+    """The parts that a use case needs: `services.database`, `services[KeyRing]`. Tests build their own."""
 
-    settings: "Settings"
-    clock: "Clock"
-    database: "Database"
-    keys: "KeyRing"
-    id_token_keys: "IdTokenKeys"
-    sealer: "Sealer"
-    apps: "Apps"
-    issuer: "TokenIssuer"
-    refresh_tokens: "RefreshTokens"
-    console_tokens: "RefreshTokens"
-    wechat: "WeChat"
-    wechat_tokens: "WeChatTokens"
-    wechat_api: "WeChatApi"
-    phones: "Phones"
-    nicknames: "Nicknames"
-    risk: "Risk"
-    background: "Background"
-    promises: "Promises"
-    withdrawals: "Withdrawals"
-    avatars: "Avatars"
-    deliveries: "Deliveries"
-    webhook_names: "Names"
-    guard: "BearerGuard"
-    login_limiter: "RateLimiter"
-    numbers: "Numbers"
-    refusals: "Refusals"
-    scan_limits: "ScanLimits"
-    user_codes: "UserCodes"
-    pictures: "Pictures"
-    metrics: "Metrics"
-    readiness: "Readiness"
-    tracing: "Tracing | None"
+    settings: Settings
+    clock: Clock
+    database: Database
+    sealer: Sealer
+    background: Background
+    promises: Promises
+    metrics: Metrics
+    issuer: TokenIssuer
+    guard: BearerGuard
+    parts: Mapping[type, Any]
+    """The parts of the rooms above core, by their type."""
+    closing: Sequence[Collection[Closable]]
+    """The parts to close, in this order; those of one group together."""
+
+    def __getitem__(self, part: type[Part]) -> Part:
+        """The part of this type."""
+        found: Part = self.parts[part]
+        return found
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self.avatars.aclose()
-        # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
-        await asyncio.gather(self.background.aclose(), self.phones.aclose(), self.deliveries.aclose())
-        await self.promises.aclose()  # after the others, which may have put off more
-        await self.wechat_tokens.aclose()
-        await self.wechat.aclose()
-        await self.wechat_api.aclose()
-        await self.login_limiter.aclose()
-        await asyncio.gather(self.numbers.aclose(), self.refusals.aclose())
-        await self.scan_limits.aclose()
-        await self.database.aclose()
-        if self.tracing is not None:
-            await self.tracing.aclose()
+        for group in self.closing:
+            await asyncio.gather(*(part.aclose() for part in group))
 
 
 async def services_of(connection: HTTPConnection) -> Services:

@@ -1,6 +1,5 @@
 """The feed: sibling services read the events about users, in the order of their commits."""
 
-import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -8,33 +7,14 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from wxauth.errors import CursorExpired, StorageUnavailable
+from wxauth.errors import CursorExpired
 from wxauth.server.core.database import Database
-from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS
-from wxauth.server.events.feed_rows import (
-    LAST_POSITION,
-    FeedRow,
-    Place,
-    are_unplaced,
-    last_place,
-    may_place,
-    place_some,
-    read_feed,
-    tell_folded_changes,
-)
-from wxauth.server.events.webhook_rows import queue_deliveries
-
-PLACE_PAUSE: Final = 0.5
-"""Seconds between two checks for events without a place."""
-PLACED_AT_ONCE: Final = 1000
+from wxauth.server.events.feed_rows import LAST_POSITION, FeedRow, Place, last_place, read_feed
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
-
-log = get_logger()
 
 
 class NotACursor(ValueError):
@@ -88,44 +68,6 @@ def place_in(cursor: str) -> Place:
     if check != _check(told) or cursor_of(place) != cursor or place.position > LAST_POSITION:
         raise NotACursor("Not a next_cursor of this feed")
     return place
-
-
-async def keep_placing(services: Services) -> None:
-    """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
-    is_well = True
-    while True:
-        await asyncio.sleep(PLACE_PAUSE)
-        try:
-            if await are_unplaced(services.database, now=services.clock()):
-                await place_events(services)
-            is_well = True
-        except StorageUnavailable:
-            if is_well:
-                log.warning("feed_held_up", reason="the database does not answer")
-            is_well = False
-        except Exception:
-            log.exception("feed_held_up")
-
-
-async def place_events(services: Services) -> int:
-    """Give all waiting events places, unless another process is doing so, and return how many.
-
-    Raises: StorageUnavailable.
-    """
-    placed = 0
-    while True:
-        now = services.clock()
-        async with services.database.begin() as transaction:
-            if not await may_place(transaction):
-                return placed
-            folded = await tell_folded_changes(transaction, now=now, limit=PLACED_AT_ONCE)
-            events = await place_some(transaction, limit=PLACED_AT_ONCE)
-            queued = await queue_deliveries(transaction, events, now=now)
-        placed += len(events)
-        if queued:
-            services.deliveries.wake()
-        if max(folded, len(events)) < PLACED_AT_ONCE:
-            return placed
 
 
 def _check(told: bytes) -> bytes:

@@ -12,9 +12,10 @@ from wxauth.server.core.sealing import webhook_secret_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows as rows
-from wxauth.server.events.delivering import Answer
+from wxauth.server.events.delivering import Answer, Deliveries
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
 from wxauth.server.events.signatures import new_secret, shown
+from wxauth.server.events.webhook_names import Names
 from wxauth.server.events.webhook_rows import DeliveryRow, State, WebhookRow
 from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page
@@ -92,7 +93,7 @@ async def change_webhook(
     if changed is None:
         raise _no_such_webhook()
     log.info("webhook_changed", webhook=name, actor=by.name)
-    services.deliveries.wake()
+    services[Deliveries].wake()
     return changed
 
 
@@ -137,7 +138,7 @@ async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
         "actor": by.name,
         "data": {},
     }
-    return await services.deliveries.send(webhook["id"], webhook, event, now=now)
+    return await services[Deliveries].send(webhook["id"], webhook, event, now=now)
 
 
 async def list_deliveries(
@@ -175,7 +176,7 @@ async def replay(
             events, before = await rows.placed_since(services.database, since, before=before, size=page_size)
             replayed += await _queue_again(services, webhook, events)
     log.info("webhook_replayed", webhook=name, events=replayed)
-    services.deliveries.wake()
+    services[Deliveries].wake()
     return replayed
 
 
@@ -189,7 +190,7 @@ async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence
 
 async def _check(services: Services, url: str) -> None:
     try:
-        await check_url(url, names=services.webhook_names)
+        await check_url(url, names=services[Names])
     except RefusedUrl as exc:
         raise InvalidRequest.of("url", str(exc)) from None
 

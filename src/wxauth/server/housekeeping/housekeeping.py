@@ -18,6 +18,8 @@ from wxauth.server.housekeeping.sweep_rows import SESSIONS_SWEEP, replace_old_se
 from wxauth.server.keys.rows import erase_retired_keys
 from wxauth.server.limits.rates import WINDOW
 from wxauth.server.limits.rows import sweep_attempts
+from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.push.rows import sweep_messages, sweep_nonces
 from wxauth.server.refusals.rows import sweep_refusals
@@ -230,13 +232,13 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
     Raises: StorageUnavailable.
     """
     now, database = services.clock(), services.database
-    await services.phones.take_up_pending(size=page_size)
+    await services[Phones].take_up_pending(size=page_size)
     if not _clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
     for kid in await erase_retired_keys(database, now=now, longest_session=longest_session):
         log.info("signing_key_retired", kid=kid)
-    await services.numbers.sum_up()
+    await services[Numbers].sum_up()
     await forget_console_sessions(database)
     for erase_page in (
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),

@@ -10,6 +10,7 @@ from wxauth.errors import NotFound, Title
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.succession import NoSuchKey
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.direct import Router
@@ -63,7 +64,7 @@ async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep
 
     Siblings pick it up automatically. If there is a next key already, it is kept.
     """
-    key = await rotate_both(services.keys, services.id_token_keys, by=administrator)
+    key = await rotate_both(services[KeyRing], services[IdTokenKeys], by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
 
 
@@ -80,7 +81,7 @@ async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesD
     """
     try:
         signs = await withdraw_of_either(
-            services.keys, services.id_token_keys, kid, by=administrator, now=services.clock()
+            services[KeyRing], services[IdTokenKeys], kid, by=administrator, now=services.clock()
         )
     except NoSuchKey:
         raise NotFound(_NO_SUCH_KEY.detail) from None

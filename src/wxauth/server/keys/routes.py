@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from wxauth.errors import KeysUnavailable, Title
 from wxauth.server.core.services import ServicesDep
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.direct import Router
@@ -38,10 +39,10 @@ router = Router("keys")
 )
 async def jwks(request: Request, services: ServicesDep) -> Response:
     """The keys that verify access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
-    if not services.keys.is_ready:
+    if not services[KeyRing].is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
-    await services.id_token_keys.look_for_first()  # a website may have got an id_token from another replica
-    jwks = to_json({"keys": [*services.keys.public_jwks, *services.id_token_keys.public_jwks]})
+    await services[IdTokenKeys].look_for_first()  # a website may have got an id_token from another replica
+    jwks = to_json({"keys": [*services[KeyRing].public_jwks, *services[IdTokenKeys].public_jwks]})
     etag = f'"{sha256(jwks).hexdigest()[:32]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
     return cacheable_response(request, jwks, etag=etag, headers=headers, media_type="application/json")

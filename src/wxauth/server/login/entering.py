@@ -11,9 +11,13 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserRow
 from wxauth.server.login.judging import judge_login
 from wxauth.server.login.login_rows import LoggedIn, Login, record_login
+from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.pictures.avatars import Avatars
+from wxauth.server.profile.nicknames import Nicknames
+from wxauth.server.risk.risk import Risk
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.person import Person
-from wxauth.server.wechat.client import WeChatIdentity
+from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 _NO_UNIONID = "WeChat gave no unionid, and this app requires one"
 _BIND = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
@@ -55,13 +59,13 @@ async def enter(
     Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
     """
     identity, wechat_ms = await identify(services, app, code)
-    now, nicknames = services.clock(), services.nicknames
+    now, nicknames = services.clock(), services[Nicknames]
     login, database_ms = await record(
         services,
         app,
         identity,
         nickname=None if nicknames.are_checked else nickname,
-        avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
+        avatar_url=None if services[Avatars].serves(avatar_url) else avatar_url,
         expires_in=expires_in,
         device=device,
         now=now,
@@ -70,11 +74,11 @@ async def enter(
     if login.left_out:
         left_out = {"fields": login.left_out, "reason": RateLimited.code}
         log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
-    if services.risk.is_noted or nicknames.are_checked:
+    if services[Risk].is_noted or nicknames.are_checked:
         left = services.settings.wechat_timeout - wechat_ms / 1000
         person = Person(user["id"], app.app_id, identity.openid)
         user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
-    services.numbers.count_login(is_new=login.is_new, at=now)
+    services[Numbers].count_login(is_new=login.is_new, at=now)
     log.info(
         "logged_in",
         user_id=user["id"],
@@ -90,7 +94,7 @@ async def enter(
 async def identify(services: Services, app: App, code: str) -> tuple[WeChatIdentity, float]:
     """Exchange a code for the person's identity; WeChat's milliseconds with it. Raises: WeChatError, SnapshotUser."""
     with services.metrics.exchange() as exchange:
-        identity = await services.wechat.exchange(app, code)
+        identity = await services[WeChat].exchange(app, code)
     if identity.is_snapshot:
         raise _snapshot(app)
     return identity, exchange.milliseconds
@@ -126,7 +130,7 @@ async def record(
                     ip=device.ip,
                     user_agent=device.user_agent,
                     expires_in=expires_in,
-                    is_judged=services.risk.is_noted,
+                    is_judged=services[Risk].is_noted,
                     may_sign_up=services.settings.may_sign_up(app) and not lacks_unionid,
                     roles=services.settings.roles_at_sign_up(app),
                     may_be_snapshot=not app.is_mini_program,

@@ -6,7 +6,8 @@ from wxauth.errors import AccountDisabled, WeChatUserBlocked
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserRow
 from wxauth.server.login.login_rows import LoggedIn
-from wxauth.server.risk.risk import Verdict
+from wxauth.server.profile.nicknames import Nicknames
+from wxauth.server.risk.risk import Risk, Verdict
 from wxauth.server.users.person import Person
 
 
@@ -21,7 +22,7 @@ async def judge_login(
     Raises: WeChatUserBlocked, where the user has just been banned; AccountDisabled, where another login of theirs led
         to that meanwhile; StorageUnavailable, where they will be.
     """
-    risk, nicknames = services.risk, services.nicknames
+    risk, nicknames = services[Risk], services[Nicknames]
     is_asked = login.is_unjudged and risk.is_noted
     deciding = risk.judge(person, ip, patience=patience) if is_asked and risk.decides else None
     user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)

@@ -15,14 +15,19 @@ from wxauth.errors import (
     WrongAppKind,
     WxAuthError,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.consents.consents import give_consents, missing_from
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserInSession, UserRow
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import enter
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
+from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.tokens.keys import SigningKey
 
@@ -30,6 +35,10 @@ _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps whose own client gets the code, on the person's device."""
 
 log = get_logger()
+
+
+class LoginLimiter(RateLimiter):
+    """Limits the logins of an address: `LOGIN_RATE_LIMIT`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +75,11 @@ async def log_in(
     Raises: RateLimited, UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled,
         StorageUnavailable.
     """
-    await services.login_limiter.admit_address(device.ip)
-    app = services.apps.for_login(app_id)
+    await services[LoginLimiter].admit_address(device.ip)
+    app = services[Apps].for_login(app_id)
     if app.kind not in _WITH_CODES_OF_THE_CLIENT:
         raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
-    signing_key = services.keys.signing_key(services.clock())  # may fail: the code is not spent yet
+    signing_key = services[KeyRing].signing_key(services.clock())  # may fail: the code is not spent yet
 
     refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
     entered = await enter(
@@ -108,10 +117,10 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
         StorageUnavailable.
     """
     now = services.clock()
-    token = services.refresh_tokens.parse(refresh_token)
+    token = services[RefreshTokens].parse(refresh_token)
     if token is None:
         raise InvalidRefreshToken("the refresh token is not one of ours")
-    signing_key = services.keys.signing_key(now)  # may fail: the token is not spent yet
+    signing_key = services[KeyRing].signing_key(now)  # may fail: the token is not spent yet
 
     settings = services.settings
     outcome = await rotate_refresh_token(
@@ -184,7 +193,7 @@ async def _with_phone(
 ) -> tuple[UserRow, str | None]:
     """The user with the phone number bound, or as before and why it was not."""
     try:
-        return await services.phones.bind(app, openid=openid, code=code), None
+        return await services[Phones].bind(app, openid=openid, code=code), None
     except WxAuthError as exc:
         log.warning("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=exc.code)
         return user, exc.code
@@ -234,7 +243,7 @@ def _tokens(
             external_id=user["external_id"],
         ),
         expires_in=expires_in,
-        refresh_token=services.refresh_tokens.issue(session_id, generation),
+        refresh_token=services[RefreshTokens].issue(session_id, generation),
         refresh_expires_in=refresh_expires_in,
         session_id=session_id,
         is_new_user=is_new_user,

@@ -35,6 +35,7 @@ from wxauth.server.login.bodies import (
     token_answer,
 )
 from wxauth.server.session_keys import session_keys
+from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.users.callers import DeviceDep, PrincipalDep
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
 from wxauth.server.web.direct import Router
@@ -73,7 +74,7 @@ async def log_in(request: Request, body: LoginRequest, services: ServicesDep, de
     the code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = request.scope[APP_KEY] = body.app_id or None
-    with services.metrics.login(app_id) as outcome:
+    with services.metrics.login(app_id) as counted:
         tokens = await login.log_in(
             services,
             code=body.code,
@@ -84,7 +85,7 @@ async def log_in(request: Request, body: LoginRequest, services: ServicesDep, de
             consents=body.consents,
             device=device,
         )
-        outcome.name = "new" if tokens.is_new_user else "ok"
+        counted.outcome = "new" if tokens.is_new_user else "ok"
     return token_answer(tokens, services.settings.consents)
 
 
@@ -126,7 +127,7 @@ async def log_out(request: Request, services: ServicesDep, body: LogoutRequest |
     if body is None or body.refresh_token is None:
         principal = await services.guard(request)  # an ended session may be ended again
         await login.log_out(services, session_id=principal.session_id)
-    elif (token := services.refresh_tokens.parse(body.refresh_token)) is not None:
+    elif (token := services[RefreshTokens].parse(body.refresh_token)) is not None:
         await login.log_out(services, session_id=token.session_id)
 
 

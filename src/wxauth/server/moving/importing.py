@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.database import CONFLICTS, Transaction
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Batch, Made, Options, Outcome, Refused
@@ -68,7 +69,7 @@ async def import_users(
     """
     counts = Counts()
     numbered = iter(lines)
-    await services.apps.refresh()
+    await services[Apps].refresh()
     made = Made()
     while batch := list(islice(numbered, BATCH)):
         refusals: list[Refusal] = []

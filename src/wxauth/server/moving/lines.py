@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from wxauth.errors import UnknownApp
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import NOT_JSON, WANTED, Fault
@@ -35,7 +36,7 @@ _UUID_VERSION: Final = 7
 def _known_app(value: str, info: ValidationInfo) -> str:
     services: Any = info.context
     try:
-        services.apps.known(value)
+        services[Apps].known(value)
     except UnknownApp:
         raise ValueError("unknown") from None
     return value

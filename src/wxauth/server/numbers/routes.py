@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # required by pydantic before Python 3.
 
 from wxauth.errors import Title
 from wxauth.server.core.services import ServicesDep
+from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.web.direct import Router
 
@@ -49,7 +50,7 @@ async def read_numbers(_: StaffDep, services: ServicesDep, query: Annotated[Numb
 
     Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
     """
-    found = await services.numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
+    found = await services[Numbers].overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
     return {
         "users": found.users,
         "sessions": found.sessions,

@@ -10,8 +10,10 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.phones.bodies import PhoneRequest
+from wxauth.server.phones.phones import Phones
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.answers import WECHAT_FAILURES
@@ -42,5 +44,5 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: Service
     `rate_limited`.
     """
     app_id, openid = caller.user["app_id"], caller.user["openid"]
-    user = await services.phones.bind(services.apps.find(app_id), openid=openid, code=body.code)
+    user = await services[Phones].bind(services[Apps].find(app_id), openid=openid, code=body.code)
     return user_answer({**user, "app_id": app_id, "openid": openid}, services.settings.consents)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.pictures.avatars import MAX_FILE, PATH
+from wxauth.server.pictures.avatars import MAX_FILE, PATH, Avatars
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.caching import cacheable_response
@@ -55,9 +55,9 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
     It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at most 512 pixels.
     After 20 pictures in an hour, the next is `rate_limited`.
     """
-    with services.avatars.upload(caller.user["id"]):
+    with services[Avatars].upload(caller.user["id"]):
         file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
-        return user_answer(await services.avatars.replace(caller.user, file), services.settings.consents)
+        return user_answer(await services[Avatars].replace(caller.user, file), services.settings.consents)
 
 
 @router.get(
@@ -79,7 +79,7 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
 )
 async def read_avatar(file_name: str, request: Request, services: ServicesDep) -> Response:
     """The picture of an `avatar_url` of this service. A URL's picture never changes."""
-    avatar = await services.avatars.read(file_name)
+    avatar = await services[Avatars].read(file_name)
     return cacheable_response(
         request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type
     )

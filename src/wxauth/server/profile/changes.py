@@ -7,6 +7,8 @@ from wxauth.errors import InvalidToken
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
+from wxauth.server.pictures.avatars import Avatars
+from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.profile.rows import change_profile as store_profile
 from wxauth.server.users.account import Caller
 from wxauth.server.users.person import Person
@@ -21,10 +23,10 @@ async def change_profile(services: Services, caller: Caller, changes: Mapping[st
         changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased;
         StorageUnavailable.
     """
-    if services.avatars.serves(changes.get("avatar_url")):  # a form also sends our own URL back
+    if services[Avatars].serves(changes.get("avatar_url")):  # a form also sends our own URL back
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}
     person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
-    user = await services.nicknames.set(
+    user = await services[Nicknames].set(
         person,
         changes.get("nickname"),
         before=caller.user["nickname"],

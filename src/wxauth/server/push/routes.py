@@ -15,6 +15,7 @@ from wxauth.errors import (
     UnknownApp,
 )
 from wxauth.server.core.services import ServicesDep
+from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.web.direct import Router
 
 router = Router("wechat")
@@ -57,7 +58,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
 )
 async def verify_push_url(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
     """Answer `echostr` if `signature` is made with the app's `push_token`, and not more than five minutes off."""
-    text = await services.withdrawals.echo(app_id, request.query_params)
+    text = await services[Withdrawals].echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
 
@@ -88,5 +89,5 @@ async def receive_push(app_id: str, request: Request, services: ServicesDep) -> 
     `timestamp` and `nonce` that came with another message or with the check of the URL: without a `push_aes_key`, the
     signature does not cover the message. An app with a `push_aes_key` takes only encrypted messages.
     """
-    await services.withdrawals.receive(app_id, request.query_params, await request.body())
+    await services[Withdrawals].receive(app_id, request.query_params, await request.body())
     return PlainTextResponse("success", headers=_NO_STORE)

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict  # required by pydantic before Python 3.
 from wxauth.errors import Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.refusals import refusals
+from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.refusals.rows import RefusalRow, RefusalSearch
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.web.bodies import TEXT, ShownAppId, ShownUserId, Time
@@ -60,7 +61,7 @@ async def list_refusals(_: StaffDep, services: ServicesDep, query: Annotated[Ref
     Refused logins, and refreshes refused because the user is banned. Each process stores them every second, at most 100
     a second; more are only counted (`wxauth_refusals_dropped_total`).
     """
-    await services.refusals.store()
+    await services[Refusals].store()
     search = RefusalSearch(
         request_id=query.request_id, user_id=query.user_id, code=query.code, since=query.since, until=query.until
     )

@@ -31,6 +31,7 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.problems import REQUEST_ID_KEY, problem_response
 from wxauth.server.apps import identity_routes
 from wxauth.server.apps import routes as app_routes
+from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import routes as check_routes
 from wxauth.server.clients import routes as client_routes
 from wxauth.server.clients.callers import SERVICE_CLIENT_SCHEME
@@ -42,22 +43,28 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.timekeeping import correct, keep_time
 from wxauth.server.events import feed_routes, webhook_routes
-from wxauth.server.events.feed import keep_placing
+from wxauth.server.events.delivering import Deliveries
+from wxauth.server.events.placing import keep_placing
 from wxauth.server.housekeeping.housekeeping import keep_forgetting, keep_house, keep_sessions_few
 from wxauth.server.keys import admin_routes as admin_key_routes
 from wxauth.server.keys import routes as key_routes
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.login import routes as login_routes
 from wxauth.server.login import session_key_routes
 from wxauth.server.login.bodies import LoginRequest
 from wxauth.server.numbers import routes as number_routes
+from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.own_data import routes as moving_routes
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as avatar_routes
 from wxauth.server.profile import routes as profile_routes
 from wxauth.server.push import routes as push_routes
 from wxauth.server.refusals import routes as refusal_routes
+from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.service import probes
+from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.readiness import is_migrated
+from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import user_routes
 from wxauth.server.users import admin_routes, consent_routes
@@ -152,16 +159,15 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
-    services.metrics.expect(route for route in api.routes if isinstance(route, Route))
+    services[PrometheusMetrics].expect(route for route in api.routes if isinstance(route, Route))
     app = SiteCors(app, services)
     app = Edge(
         app,
         larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD},
         refused=partial(_note_refusal, services),
-        answered=services.metrics.answered,
+        answered=services[PrometheusMetrics].answered,
     )
-    if services.tracing is not None:
-        app = services.tracing.app(app)
+    app = services[Tracing].app(app)
     if root_path:
         app = UnderPath(app, root_path)
     return BehindProxies(app, settings.trusted_proxies)
@@ -210,8 +216,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if is_there := await _is_migrated(services):
         await _read_what_is_stored(services)
     keeping = asyncio.create_task(_keep(services, is_read=is_there), name="keeping")
-    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))
-    if is_there and not services.apps.all():
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
+    if is_there and not services[Apps].all():
         log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
     try:
         yield
@@ -229,16 +235,16 @@ async def _keep(services: Services, *, is_read: bool) -> None:
             await asyncio.sleep(_LOOK)
         await _read_what_is_stored(services)
     tasks = [
-        services.keys.keep_fresh(),
-        services.apps.keep_fresh(),
-        services.numbers.keep_storing(),
-        services.refusals.keep_storing(),
-        services.id_token_keys.keep_fresh(),
+        services[KeyRing].keep_fresh(),
+        services[Apps].keep_fresh(),
+        services[Numbers].keep_storing(),
+        services[Refusals].keep_storing(),
+        services[IdTokenKeys].keep_fresh(),
         keep_house(services),
         keep_forgetting(services),
         keep_sessions_few(services),
         keep_placing(services),
-        services.deliveries.keep_delivering(),
+        services[Deliveries].keep_delivering(),
     ]
     if isinstance(services.clock, DatabaseClock):
         tasks.append(keep_time(services.clock, services.database))
@@ -254,9 +260,9 @@ async def _is_migrated(services: Services) -> bool:
 async def _read_what_is_stored(services: Services) -> None:
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
-    await services.keys.try_refresh()
-    await services.apps.try_refresh()
-    await services.id_token_keys.try_refresh()
+    await services[KeyRing].try_refresh()
+    await services[Apps].try_refresh()
+    await services[IdTokenKeys].try_refresh()
     await add_console_as_site(services)
     await _tell_what_is_unlimited(services)
 
@@ -273,7 +279,7 @@ async def _tell_what_is_unlimited(services: Services) -> None:
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     """Count a refused request. If it was a login, note it for support staff."""
-    services.metrics.refused(error)
+    services[PrometheusMetrics].refused(error)
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     # A refused refresh is noted only if the user is banned: after any other refusal the phone logs in again, unnoticed.
     if scope["method"] != "POST" or not (
@@ -281,9 +287,9 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     ):
         return
     app_id, client = scope.get(login_routes.APP_KEY), scope.get("client")
-    if app_id is None and login_routes.APP_KEY in scope and (default := services.apps.default) is not None:
+    if app_id is None and login_routes.APP_KEY in scope and (default := services[Apps].default) is not None:
         app_id = default.app.app_id
-    services.refusals.note(error, app_id=app_id, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
+    services[Refusals].note(error, app_id=app_id, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
 
 
 def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:

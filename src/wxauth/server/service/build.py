@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import httpx
 
 from wxauth.guard.bearer import BearerGuard
 from wxauth.server.apps.registry import Apps
+from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
@@ -23,6 +25,7 @@ from wxauth.server.housekeeping.housekeeping import sweeps_of
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
+from wxauth.server.login.login import LoginLimiter
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
@@ -30,10 +33,11 @@ from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.risk.risk import Risk
-from wxauth.server.service.prometheus import Metrics
+from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.readiness import Readiness
+from wxauth.server.service.tracing import Tracing
 from wxauth.server.service.waits import WAITS, Waits
-from wxauth.server.sessions.refresh_tokens import CONSOLE_PREFIX, RefreshTokens
+from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.websites.pictures import Pictures
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.secrets import UserCodes
@@ -44,8 +48,7 @@ from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.issuer import TokenIssuer
 
-if TYPE_CHECKING:
-    from wxauth.server.service.spans import Tracing
+Limiter = TypeVar("Limiter", bound=RateLimiter)
 
 
 def build_services(
@@ -57,7 +60,7 @@ def build_services(
     database: Database | None = None,
     errcode_hints: Mapping[int, str] = MappingProxyType({}),
     unknown_app_hint: str = "",
-    tracing: "Tracing | None" = None,
+    tracing: Tracing | None = None,
 ) -> Services:
     """Put the parts together. Opens no connection.
 
@@ -75,12 +78,11 @@ def build_services(
     """
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
-    make_database = Database if tracing is None else tracing.database
-    database = database or make_database(settings.database_url.get_secret_value(), deadlines=waits.database)
+    database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
     keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    metrics = Metrics(database=database, clock=clock, sweeps=sweeps_of(settings))
+    metrics = PrometheusMetrics(database=database, clock=clock, sweeps=sweeps_of(settings))
     apps = Apps(
         database,
         sealer,
@@ -104,8 +106,7 @@ def build_services(
         transport = wechat_transport or HttpTransport(
             connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
         )
-        make = WeChat if tracing is None else tracing.wechat
-        return make(
+        return tracing.wechat(
             transport,
             base_url=settings.wechat_base_url,
             fallback_url=settings.wechat_fallback_url,
@@ -124,82 +125,105 @@ def build_services(
     )
     webhook_names = Names()
 
-    def make_limiter(rate: str, what: str) -> RateLimiter:
-        return RateLimiter(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
+    def make_limiter(kind: type[Limiter], rate: str, what: str) -> Limiter:
+        return kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
 
-    scan_limits = ScanLimits.of(settings, make_limiter)
+    login_limiter = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
+    scan_limits = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
+    phones = Phones(
+        database,
+        sealer,
+        wechat_api,
+        clock,
+        promises=promises,
+        attempts=Attempts(database, clock, what="phone_code", detail="this person has sent too many phone codes"),
+        observe_merge=metrics.merged,
+        timeout=settings.wechat_timeout,
+        may_share=settings.phone_policy == "share",
+        linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
+        roles_of_anybody=roles_of_anybody,
+        check_openid=settings.phone_check_openid,
+        pauses_for_others=waits.phones_of_others,
+        farewell=waits.phones_farewell,
+    )
+    deliveries = Deliveries(
+        database,
+        sealer,
+        clock,
+        transport=WebhookTransport(resolve=webhook_names.resolve),
+        observe=metrics.webhook_delivery,
+        patience=waits.webhooks,
+        pause=waits.deliveries,
+    )
+    avatars = Avatars(database, clock, issuer=settings.issuer)
+    numbers = Numbers(database, clock, store_pause=waits.numbers_store)
+    refusals = Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
     return Services(
         settings=settings,
         clock=clock,
         database=database,
-        keys=keys,
-        id_token_keys=id_token_keys,
         sealer=sealer,
-        apps=apps,
-        issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
-        refresh_tokens=RefreshTokens(settings.secret_keys),
-        console_tokens=RefreshTokens(settings.secret_keys, prefix=CONSOLE_PREFIX, purpose="console-token"),
-        wechat=wechat,
-        wechat_tokens=wechat_tokens,
-        wechat_api=wechat_api,
-        phones=Phones(
-            database,
-            sealer,
-            wechat_api,
-            clock,
-            promises=promises,
-            attempts=Attempts(database, clock, what="phone_code", detail="this person has sent too many phone codes"),
-            observe_merge=metrics.merged,
-            timeout=settings.wechat_timeout,
-            may_share=settings.phone_policy == "share",
-            linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
-            roles_of_anybody=roles_of_anybody,
-            check_openid=settings.phone_check_openid,
-            pauses_for_others=waits.phones_of_others,
-            farewell=waits.phones_farewell,
-        ),
-        nicknames=Nicknames(
-            database,
-            opinions,
-            clock,
-            background=background,
-            attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
-            policy=settings.nickname_check,
-        ),
-        risk=Risk(
-            database,
-            opinions,
-            clock,
-            background=background,
-            policy=settings.risk_policy,
-            roles_at_sign_up=roles_at_sign_up,
-        ),
         background=background,
         promises=promises,
-        withdrawals=Withdrawals(
-            apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
-        ),
-        deliveries=Deliveries(
-            database,
-            sealer,
-            clock,
-            transport=WebhookTransport(resolve=webhook_names.resolve),
-            observe=metrics.webhook_delivery,
-            patience=waits.webhooks,
-            pause=waits.deliveries,
-        ),
-        webhook_names=webhook_names,
-        avatars=Avatars(database, clock, issuer=settings.issuer),
-        guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
-        login_limiter=make_limiter(settings.login_rate_limit, "login"),
-        scan_limits=scan_limits,
-        pictures=Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
-        user_codes=UserCodes(settings.secret_keys),
-        numbers=Numbers(database, clock, store_pause=waits.numbers_store),
-        refusals=Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store),
         metrics=metrics,
-        readiness=Readiness(database, keys, clock),
-        tracing=tracing,
+        issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
+        guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
+        parts={
+            KeyRing: keys,
+            IdTokenKeys: id_token_keys,
+            Apps: apps,
+            RefreshTokens: RefreshTokens(settings.secret_keys),
+            ConsoleTokens: ConsoleTokens(settings.secret_keys),
+            WeChat: wechat,
+            WeChatTokens: wechat_tokens,
+            WeChatApi: wechat_api,
+            LoginLimiter: login_limiter,
+            Phones: phones,
+            Nicknames: Nicknames(
+                database,
+                opinions,
+                clock,
+                background=background,
+                attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
+                policy=settings.nickname_check,
+            ),
+            Risk: Risk(
+                database,
+                opinions,
+                clock,
+                background=background,
+                policy=settings.risk_policy,
+                roles_at_sign_up=roles_at_sign_up,
+            ),
+            Avatars: avatars,
+            Withdrawals: Withdrawals(
+                apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
+            ),
+            Deliveries: deliveries,
+            Names: webhook_names,
+            ScanLimits: scan_limits,
+            Pictures: Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
+            UserCodes: UserCodes(settings.secret_keys),
+            Numbers: numbers,
+            Refusals: refusals,
+            PrometheusMetrics: metrics,
+            Readiness: Readiness(database, keys, clock),
+            Tracing: tracing,
+        },
+        closing=[
+            [avatars],
+            # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
+            [background, phones, deliveries],
+            [promises],  # after the others, which may have put off more
+            [wechat_tokens],
+            [wechat],
+            [wechat_api],
+            [login_limiter],
+            [numbers, refusals],
+            [scan_limits],
+            [database],
+            [tracing],
+        ],
     )
 
 
@@ -214,14 +238,14 @@ def make_key_rings(
     )
 
 
-def make_tracing(settings: Settings) -> "Tracing | None":
-    """The tracing that the settings enable; None if they enable none. Raises: InvalidSettings."""
+def make_tracing(settings: Settings) -> Tracing:
+    """The tracing of the settings. Raises: InvalidSettings."""
     if settings.otlp_url is None:
-        return None
+        return Tracing()
     import_tracing(settings)
-    from wxauth.server.service.spans import tracing_to
+    from wxauth.server.service.spans import spans_to
 
-    return tracing_to(settings.otlp_url)
+    return spans_to(settings.otlp_url)
 
 
 def import_tracing(settings: Settings) -> None:

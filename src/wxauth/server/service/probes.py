@@ -7,7 +7,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from wxauth.errors import Title
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.service.readiness import OK
+from wxauth.server.service.prometheus import PrometheusMetrics
+from wxauth.server.service.readiness import OK, Readiness
 from wxauth.server.web.direct import Router
 
 router = Router("operations")
@@ -57,7 +58,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
 
     The database is queried at most once a second. For operators: do not expose it.
     """
-    checks = await services.readiness.checks()
+    checks = await services[Readiness].checks()
     is_ready = all(state == OK for state in checks.values())
     return JSONResponse(
         {"status": "ready" if is_ready else "unavailable", "checks": checks},
@@ -77,6 +78,5 @@ async def metrics(services: ServicesDep) -> PlainTextResponse:
 
     Sums over all workers. For operators: do not expose it.
     """
-    return PlainTextResponse(
-        await services.metrics.scrape(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4
-    )
+    text = await services[PrometheusMetrics].scrape()
+    return PlainTextResponse(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)

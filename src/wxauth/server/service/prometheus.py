@@ -5,14 +5,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from time import perf_counter
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -42,6 +40,7 @@ from wxauth.errors import (
 )
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
+from wxauth.server.core.metrics import CountedBlock, Stopwatch
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.refusals.refusals import Dropped
 from wxauth.server.service.processes import Processes
@@ -80,8 +79,8 @@ Their series exist from the start: otherwise the first is not an increase.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class Metrics(Collector):
-    """Counts what happens. Labels have few values: none identifies a user, and none is text that a caller chooses.
+class PrometheusMetrics(Collector):
+    """The `Metrics` of the service.
 
     Args:
         database: Where the statistics are read.
@@ -223,18 +222,18 @@ class Metrics(Collector):
         counter.inc()
         histogram.observe(seconds)
 
-    def login(self, app_id: str | None) -> "Outcome":
+    def login(self, app_id: str | None) -> CountedBlock:
         """Count the login in the block."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
-        return Outcome(lambda outcome, errcode: self._logins[label, outcome, errcode].inc())
+        return CountedBlock(lambda outcome, error: self._logins[label, outcome, _errcode_of(error)].inc())
 
-    def refresh(self) -> "Outcome":
+    def refresh(self) -> CountedBlock:
         """Count the refresh in the block."""
-        return Outcome(lambda outcome, _: self._refreshes[outcome].inc())
+        return CountedBlock(lambda outcome, _: self._refreshes[outcome].inc())
 
-    def exchange(self) -> "Stopwatch":
+    def exchange(self) -> Stopwatch:
         """Time the exchange of a code in the block."""
-        return Stopwatch(self._wechat_seconds)
+        return Stopwatch(self._wechat_seconds.observe)
 
     def wechat_call(self, api: str, error: WeChatError | None) -> None:
         """Count a call to WeChat."""
@@ -248,19 +247,19 @@ class Metrics(Collector):
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
         self._policy_checks[policy, label, outcome, _label_of(errcode)].inc()
 
-    def wechat_token_read(self, app_id: str) -> "Outcome":
+    def wechat_token_read(self, app_id: str) -> CountedBlock:
         """Count the handing out of a WeChat token in the block."""
-        return Outcome(lambda outcome, _: self._wechat_token_reads[app_id, outcome].inc())
+        return CountedBlock(lambda outcome, _: self._wechat_token_reads[app_id, outcome].inc())
 
-    def merged(self, source: Source) -> None:
+    def merged(self, source: str) -> None:
         """Count a merge of two users."""
         self._merges[source].inc()
 
-    def scan(self, outcome: ScanOutcome, number: int = 1) -> None:
+    def scan(self, outcome: str, number: int = 1) -> None:
         """Count scans that have reached this stage."""
         self._scans[outcome].inc(number)
 
-    def door(self, door: Door, outcome: DoorOutcome) -> None:
+    def door(self, door: str, outcome: str) -> None:
         """Count a finished login to a site."""
         self._doors[door, outcome].inc()
 
@@ -272,9 +271,9 @@ class Metrics(Collector):
         """Set the number of promises of a kind that wait to be retried."""
         self._put_off.labels(what).set(number)
 
-    def storing(self) -> "Stopwatch":
+    def storing(self) -> Stopwatch:
         """Time the storing of a login in the block."""
-        return Stopwatch(self._database_seconds)
+        return Stopwatch(self._database_seconds.observe)
 
     def refused(self, error: WxAuthError) -> None:
         """Count a request answered with a problem."""
@@ -375,47 +374,6 @@ class _Children(dict[Any, Child]):
         self._expected.clear()
 
 
-class Outcome:
-    """Counts how a block ends: as `name`, or as the code of the failure that it raises."""
-
-    __slots__ = ("_count", "name")
-
-    def __init__(self, count: Callable[[str, str], None]) -> None:
-        self._count = count
-        self.name = "ok"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if exc is None:
-            self._count(self.name, "")
-        elif isinstance(exc, WxAuthError):
-            self._count(exc.code, _errcode_of(exc))
-        else:
-            self._count(InternalError.code, "")
-
-
-class Stopwatch:
-    """Times a block, even if it fails."""
-
-    __slots__ = ("_histogram", "_started", "milliseconds")
-
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
-
-    def __enter__(self) -> Self:
-        self._started = perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        seconds = perf_counter() - self._started
-        self.milliseconds = round(seconds * 1000, 1)
-        self._histogram.observe(seconds)
-
-
 @contextmanager
 def shared_by_workers() -> Iterator[None]:
     """Make the processes started in the block share their counts.
@@ -481,7 +439,7 @@ def _label_of(errcode: int | None) -> str:
     return "" if errcode is None else str(errcode) if errcode in KNOWN else "other"
 
 
-def _errcode_of(error: WxAuthError) -> str:
+def _errcode_of(error: WxAuthError | None) -> str:
     if not isinstance(error, WeChatError) or error.errcode is None:
         return ""
     return "other" if isinstance(error, WeChatBadResponse) else str(error.errcode)  # the others are few and known

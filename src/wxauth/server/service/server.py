@@ -24,11 +24,12 @@ from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.timekeeping import correct
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing, make_key_rings
 from wxauth.server.service.prometheus import remove_what_is_shared, shared_by_workers
-from wxauth.server.service.readiness import is_migrated
+from wxauth.server.service.readiness import Readiness, is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
 from wxauth.server.web.http_server import Server
@@ -117,7 +118,7 @@ def make_server(services: Services) -> Server:
     gc.collect()
     gc.freeze()  # objects made so far live to the end, so the collector need not traverse them again
     gc.set_threshold(*GC_THRESHOLDS)
-    return Server(config, learning=LEARNING_SECONDS, on_leaving=services.readiness.leave)
+    return Server(config, learning=LEARNING_SECONDS, on_leaving=services[Readiness].leave)
 
 
 def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
@@ -169,7 +170,7 @@ def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
     signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
 
     async def serve() -> None:
-        telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started and services.keys.is_ready))
+        telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started and services[KeyRing].is_ready))
         telling.add_done_callback(_leave_without_parent)
         try:
             await server.serve([listener])

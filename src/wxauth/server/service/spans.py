@@ -28,6 +28,7 @@ from wxauth.server.core import database as database_module
 from wxauth.server.core.database import Database, Deadlines, Transaction
 from wxauth.server.core.logs import trace_id
 from wxauth.server.core.settings import App
+from wxauth.server.service.tracing import Tracing
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.wechat.client import WeChat
 
@@ -43,8 +44,8 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 
 
-class Tracing:
-    """Makes the tracing parts of the service.
+class Spans(Tracing):
+    """Makes the parts of the service so that they trace.
 
     Args:
         processor: Receives finished spans.
@@ -79,12 +80,12 @@ class Tracing:
         await asyncio.to_thread(self._provider.shutdown)
 
 
-def tracing_to(url: str) -> Tracing:
+def spans_to(url: str) -> Spans:
     """Tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
     # The SDK knows only its own variables for certificates; these take precedence.
     authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
     exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=PATIENCE, certificate_file=authority)
-    return Tracing(BatchSpanProcessor(exporter))
+    return Spans(BatchSpanProcessor(exporter))
 
 
 class _TracedApp:

@@ -15,12 +15,14 @@ from wxauth.errors import (
     WeChatError,
     WrongAppKind,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.session_keys.rows import CurrentKey, SessionKeys, current_keys, keys_in_session, replace_key
+from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.encrypted_data import WrongWatermark, check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
 
@@ -51,7 +53,7 @@ async def decrypt(services: Services, principal: Principal, *, encrypted_data: b
     keys = await keys_in_session(services.database, session_id=principal.session_id, user_id=principal.id, now=now)
     if keys is None:
         raise InvalidToken("the session has ended")
-    if services.apps.kind_of(keys.app_id) not in ("mini_program", None):
+    if services[Apps].kind_of(keys.app_id) not in ("mini_program", None):
         raise WrongAppKind(_NO_KEY)
     opened = _opened(services, keys, encrypted_data, iv)
     if opened is None:
@@ -79,7 +81,7 @@ async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, b
 
     Raises: NotFound, UnknownApp, WrongAppKind, StorageUnavailable.
     """
-    if app_id is not None and not services.apps.find(app_id).is_mini_program:
+    if app_id is not None and not services[Apps].find(app_id).is_mini_program:
         raise WrongAppKind(_NO_KEY)
     keys = await _current_keys(services, user_id)
     return [await _reset(services, key, by=by) for key in keys if app_id in (None, key.app_id)]
@@ -94,14 +96,14 @@ async def _current_keys(services: Services, user_id: UUID) -> Sequence[CurrentKe
 
 async def _check(services: Services, key: CurrentKey) -> KeyState:
     async def check(app: App, session_key: bytes) -> bool:
-        return await services.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
+        return await services[WeChatApi].check_session_key(app, openid=key.openid, session_key=session_key)
 
     return await _state(services, key, check)
 
 
 async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
     async def reset(app: App, session_key: bytes) -> bool:
-        anew = await services.wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
+        anew = await services[WeChatApi].reset_session_key(app, openid=key.openid, session_key=session_key)
         return await _store(services, key, anew, by=by)
 
     return await _state(services, key, reset)
@@ -109,7 +111,7 @@ async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
 
 async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> KeyState:
     try:
-        app = services.apps.find(key.app_id)
+        app = services[Apps].find(key.app_id)
         if not app.is_mini_program:
             return KeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
         session_key = None if key.sealed is None else _unsealed(services, key.app_id, key.openid, key.sealed)

@@ -7,14 +7,10 @@ import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import ClassVar, NamedTuple
 from uuid import UUID
 
 from wxauth.server.core.sealing import derive
-
-PREFIX: Final = "wxr_"
-CONSOLE_PREFIX: Final = "wxc_"
-"""Of what the console's cookie holds: the same form under another key, so that neither is good in the other's place."""
 
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
@@ -35,26 +31,27 @@ class RefreshTokens:
 
     Args:
         secret_keys: The current one, then the previous ones.
-        prefix: How they begin.
-        purpose: What their keys are derived for.
     """
 
-    def __init__(self, secret_keys: Sequence[bytes], *, prefix: str = PREFIX, purpose: str = "refresh-token") -> None:
-        self._keys = [derive(key, purpose) for key in secret_keys]
-        self._prefix = prefix
-        self._form = re.compile(re.escape(prefix) + _FORM, re.ASCII)
+    PREFIX: ClassVar = "wxr_"
+    PURPOSE: ClassVar = "refresh-token"
+    """What their keys are derived for."""
+
+    def __init__(self, secret_keys: Sequence[bytes]) -> None:
+        self._keys = [derive(key, self.PURPOSE) for key in secret_keys]
+        self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
         """The one token of this session and generation."""
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
-        return self._prefix + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
+        return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
 
     def parse(self, token: str) -> RefreshToken | None:
         """The content of a token; None if the token is not ours."""
         if self._form.fullmatch(token) is None:
             return None
-        raw = urlsafe_b64decode(token[len(self._prefix) :] + "==")
+        raw = urlsafe_b64decode(token[len(self.PREFIX) :] + "==")
         signed, mac = raw[:_SIGNED_BYTES], raw[_SIGNED_BYTES:]
         if not any(hmac.compare_digest(mac, hmac.digest(key, signed, "sha256")) for key in self._keys):
             return None

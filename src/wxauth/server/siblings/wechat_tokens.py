@@ -4,12 +4,13 @@ from datetime import timedelta
 from typing import Final
 
 from wxauth.errors import WrongAppKind
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.siblings.rows import record_reading
-from wxauth.server.wechat.wechat_tokens import WeChatToken
+from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
 """How long, at most, clients are still given a WeChat token that WeChat has replaced."""
@@ -24,7 +25,7 @@ async def read_wechat_token(services: Services, client_id: str, app_id: str, *, 
     """
     app = _app_with_token(services, app_id)
     with services.metrics.wechat_token_read(app.app_id):
-        token = await services.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
+        token = await services[WeChatTokens].get(app, looked_within=LOOKED_WITHIN)
     await record_reading(services.database, Actor(client_id, ip), app_id=app.app_id, now=services.clock())
     return token
 
@@ -41,12 +42,12 @@ async def force_wechat_token(services: Services, app_id: str) -> None:
         await record_event(
             transaction, EventType.ACCESS_TOKEN_FORCED, by=OPERATOR, at=services.clock(), app_id=app.app_id
         )
-    await services.wechat_tokens.force(app)
+    await services[WeChatTokens].force(app)
     log.info("access_token_forced", app_id=app.app_id)
 
 
 def _app_with_token(services: Services, app_id: str) -> App:
-    app = services.apps.find(app_id)
+    app = services[Apps].find(app_id)
     if not app.has_wechat_token:
         raise WrongAppKind(f"WeChat gives a {app.kind} no access token of its own")
     return app

@@ -6,6 +6,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from wxauth.errors import InsufficientScope
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
@@ -19,7 +20,7 @@ async def phone_of(connection: HTTPConnection) -> Caller:
     """
     services: Services = connection.app.state.services
     principal = await principal_of(connection)
-    if services.apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
+    if services[Apps].kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
         raise InsufficientScope("this is for a login in the mini-program: an app's session does not open it")
     return await account.caller(services, principal)
 

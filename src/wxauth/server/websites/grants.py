@@ -14,7 +14,10 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
+from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
 from wxauth.server.websites.authorize import challenge_of
@@ -136,8 +139,8 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
 
 async def _see_that_keys_are_there(services: Services, now: datetime) -> None:
     """Check that there are signing keys, before a code or token is spent. Raises: StorageUnavailable."""
-    services.keys.signing_key(now)
-    await services.id_token_keys.read(now)
+    services[KeyRing].signing_key(now)
+    await services[IdTokenKeys].read(now)
 
 
 async def _opened(
@@ -172,7 +175,7 @@ def count_redeemed(services: Services, door: Door, *, now: datetime) -> None:
         services.metrics.scan(ScanOutcome.REDEEMED)
     services.metrics.door(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
-        services.numbers.count_login(is_new=False, at=now)
+        services[Numbers].count_login(is_new=False, at=now)
 
 
 async def _for_refresh_token(
@@ -181,7 +184,7 @@ async def _for_refresh_token(
     """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
     if "refresh_token" not in form:
         raise invalid_request("refresh_token is missing")
-    token = services.refresh_tokens.parse(form["refresh_token"])
+    token = services[RefreshTokens].parse(form["refresh_token"])
     if token is None:
         raise invalid_grant("the refresh token is not one of ours")
     allowed = client.site_scopes
@@ -249,7 +252,7 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
         raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
     expires_in = services.settings.access_token_lasts(session_lasts=left)
-    signing_key = services.keys.signing_key(now)
+    signing_key = services[KeyRing].signing_key(now)
     access_token = services.issuer.issue(
         signing_key,
         user_id=user["id"],
@@ -268,11 +271,11 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
         "token_type": "Bearer",
         "expires_in": expires_in,
         "scope": " ".join(names),
-        "refresh_token": services.refresh_tokens.issue(session.id, session.generation),
+        "refresh_token": services[RefreshTokens].issue(session.id, session.generation),
     }
     if OPENID_SCOPE in names:
         answer["id_token"] = id_token(
-            await services.id_token_keys.read(now) if client.id_token_alg == ID_TOKEN_ALG else signing_key,
+            await services[IdTokenKeys].read(now) if client.id_token_alg == ID_TOKEN_ALG else signing_key,
             issuer=services.settings.issuer,
             client=client,
             user=user,
@@ -290,7 +293,7 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
 
 async def revoke(services: Services, client: Client, token: str) -> None:
     """End the session of a token, if the token belongs to this client. Raises: StorageUnavailable."""
-    refresh_token = services.refresh_tokens.parse(token)
+    refresh_token = services[RefreshTokens].parse(token)
     if refresh_token is not None:
         session_id = refresh_token.session_id
     else:

@@ -15,6 +15,7 @@ from wxauth.server.clients.client import Client
 from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession, phone_verified
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
 from wxauth.server.websites.requests import MAX_TOKEN_LENGTH
 from wxauth.tokens.claims import ALGORITHM
@@ -120,13 +121,13 @@ async def read_hint(services: Services, token: str) -> Hint | None:
 async def _verifier(services: Services, alg: str, kid: str) -> Any | None:
     """The key's verifier; None if there is no such key of that algorithm. Raises: StorageUnavailable."""
     if alg == ALGORITHM:
-        if not services.keys.is_ready:
-            await services.keys.refresh()
-        key = await services.keys.find(kid)
+        if not services[KeyRing].is_ready:
+            await services[KeyRing].refresh()
+        key = await services[KeyRing].find(kid)
         return None if key is None else key.key
-    if not services.id_token_keys.is_ready:
-        await services.id_token_keys.refresh()
-    return await services.id_token_keys.verifier(kid) if alg == ID_TOKEN_ALG else None
+    if not services[IdTokenKeys].is_ready:
+        await services[IdTokenKeys].refresh()
+    return await services[IdTokenKeys].verifier(kid) if alg == ID_TOKEN_ALG else None
 
 
 def _decoded(part: str) -> bytes:

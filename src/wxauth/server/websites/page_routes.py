@@ -46,6 +46,7 @@ from wxauth.server.websites.pages import (
     unanswerable_page,
     web_view_page,
 )
+from wxauth.server.websites.pictures import Pictures
 from wxauth.server.websites.requests import Parameters, parameters_in
 from wxauth.server.websites.visits import start_page
 
@@ -200,7 +201,7 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
 )
 async def read_picture(scene: str, services: ServicesDep) -> Response:
     """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
-    picture = await services.pictures.of(scene)
+    picture = await services[Pictures].of(scene)
     # `cross-origin`, because sites embed the picture in their own pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)

@@ -33,7 +33,8 @@ from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
 from wxauth.server.websites.rows import LIFETIME, NewScan, OpenScan, ScanOutcome, Verdict
-from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret, request_id_of
+from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of, new_scene, new_secret, request_id_of
 
 INTERVAL: Final = 2
 """Seconds between two polls."""
@@ -126,8 +127,8 @@ async def start_for_device(
     if ip is None and client.near:
         raise invalid_request("this client was added with --near: browser_ip is required")
     # Checked first, so that a single browser cannot use up the client's limit.
-    await services.scan_limits.browsers.admit_address(ip)
-    await services.scan_limits.clients.admit(client.name)
+    await services[ScanLimits].browsers.admit_address(ip)
+    await services[ScanLimits].clients.admit(client.name)
     return await _start(services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent))
 
 
@@ -135,7 +136,7 @@ async def start_for_page(
     services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest, cookie: str
 ) -> Started:
     """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    await services.scan_limits.browsers.admit_address(browser.ip)
+    await services[ScanLimits].browsers.admit_address(browser.ip)
     return await _start(services, client, scope=scope, browser=browser, request=request, cookie=cookie)
 
 
@@ -150,7 +151,7 @@ async def _start(
 ) -> Started:
     for _ in range(_ATTEMPTS):
         now, scene = services.clock(), new_scene()
-        user_code, user_code_hash = services.user_codes.new()
+        user_code, user_code_hash = services[UserCodes].new()
         scan = NewScan(
             id=new_id(now),
             client_id=client.name,
@@ -187,7 +188,7 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     is_staff = not STAFF_ROLES.isdisjoint(caller.user["roles"])
     scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
     scene_hash = None if scene is None else hash_of(scene)
-    user_code_hashes = services.user_codes.hashes(opening.user_code or "")
+    user_code_hashes = services[UserCodes].hashes(opening.user_code or "")
     asked = Claim(
         session_id=caller.session_id,
         user_id=caller.user["id"],

@@ -26,6 +26,7 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WxAuthError,
 )
+from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client import Client
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
@@ -34,6 +35,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import LacksUnionid, identify, record
+from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites import visit_rows
@@ -41,6 +43,7 @@ from wxauth.server.websites.authorize import PATH, SiteRequest, sent_back
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.errors import invalid_client
 from wxauth.server.websites.rows import NewScan
+from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.secrets import SCENE, code_of, hash_of, request_id_of
 from wxauth.server.websites.visit_rows import VISIT_LASTS, Visit, VisitOutcome
 
@@ -97,7 +100,7 @@ def is_open_on_computers(client: Client) -> bool:
 
 async def start_page(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
     """Store a request whose page has a button. Returns its id. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    await services.scan_limits.pages.admit_address(browser.ip)
+    await services[ScanLimits].pages.admit_address(browser.ip)
     now = services.clock()
     page_id = new_id(now)
     request_id = request_id_of(cookie, page_id)
@@ -135,11 +138,11 @@ async def press(services: Services, request_id: str, cookie: str | None, *, devi
     app_id = page["website_app_id"] if door is Door.WEBSITE else page["account_app_id"]
     if app_id is None:
         raise NotFound("this site has no such app")
-    await services.scan_limits.browsers.admit_address(device.ip)
+    await services[ScanLimits].browsers.admit_address(device.ip)
     try:
         if door is Door.WEBSITE and page["near"]:
             raise Closed("this site was added with --near")
-        app = services.apps.for_login(app_id)
+        app = services[Apps].for_login(app_id)
     except (Closed, WxAuthError) as exc:
         outcome = _outcome_of(exc, door, client_id=page["client_id"], app_id=app_id)
         services.metrics.door(door, _OUTCOMES[outcome])
@@ -246,7 +249,7 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
 
     Returns False if the user may not log in, or the client has been removed.
     """
-    app = services.apps.for_login(visit["app_id"])
+    app = services[Apps].for_login(visit["app_id"])
     identity, wechat_ms = await identify(services, app, callback.code)
     ids = {"app_id": app.app_id, "openid": identity.openid}
     is_closed_to_staff = door is Door.WEBSITE and not services.settings.scan_admin_anywhere
@@ -256,7 +259,7 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
         raise Closed("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
     now = services.clock()
     login, database_ms = await record(services, app, identity, expires_in=None, device=device, now=now)
-    services.numbers.count_login(is_new=login.is_new, at=now)
+    services[Numbers].count_login(is_new=login.is_new, at=now)
     code_hash = hash_of(code_of(callback.cookie, callback.state))
     async with services.database.begin() as transaction:
         person = await visit_rows.lock_visitor(transaction, **ids)

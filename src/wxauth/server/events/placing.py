@@ -1,0 +1,55 @@
+"""Events get their places in the feed after they were committed, and are queued for the webhooks in that order."""
+
+import asyncio
+from typing import Final
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.events.delivering import Deliveries
+from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, tell_folded_changes
+from wxauth.server.events.webhook_rows import queue_deliveries
+
+PLACE_PAUSE: Final = 0.5
+"""Seconds between two checks for events without a place."""
+PLACED_AT_ONCE: Final = 1000
+
+log = get_logger()
+
+
+async def keep_placing(services: Services) -> None:
+    """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
+    is_well = True
+    while True:
+        await asyncio.sleep(PLACE_PAUSE)
+        try:
+            if await are_unplaced(services.database, now=services.clock()):
+                await place_events(services)
+            is_well = True
+        except StorageUnavailable:
+            if is_well:
+                log.warning("feed_held_up", reason="the database does not answer")
+            is_well = False
+        except Exception:
+            log.exception("feed_held_up")
+
+
+async def place_events(services: Services) -> int:
+    """Give all waiting events places, unless another process is doing so, and return how many.
+
+    Raises: StorageUnavailable.
+    """
+    placed = 0
+    while True:
+        now = services.clock()
+        async with services.database.begin() as transaction:
+            if not await may_place(transaction):
+                return placed
+            folded = await tell_folded_changes(transaction, now=now, limit=PLACED_AT_ONCE)
+            events = await place_some(transaction, limit=PLACED_AT_ONCE)
+            queued = await queue_deliveries(transaction, events, now=now)
+        placed += len(events)
+        if queued:
+            services[Deliveries].wake()
+        if max(folded, len(events)) < PLACED_AT_ONCE:
+            return placed
