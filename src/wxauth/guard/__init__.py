@@ -9,12 +9,12 @@ app = BearerMiddleware(app, guard, public=["/healthz"])  # or, for any ASGI app,
 app = BearerWSGIMiddleware(app, guard, public=["/healthz"])  # for any WSGI app
 
 user = await guard.verify(bearer_token(request.headers.get("Authorization")))  # in any other framework
-demand_roles(user, "clerk")
+require_roles(user, "clerk")
 """
 
 from wxauth.errors import WxAuthError
 from wxauth.guard.asgi import BearerMiddleware
-from wxauth.guard.bearer import BearerGuard, bearer_token, demand_roles
+from wxauth.guard.bearer import BearerGuard, bearer_token, require_roles
 from wxauth.guard.wsgi import BearerWSGIMiddleware
 from wxauth.problems import problem
 from wxauth.tokens.claims import Principal
@@ -26,6 +26,6 @@ __all__ = [
     "Principal",
     "WxAuthError",
     "bearer_token",
-    "demand_roles",
     "problem",
+    "require_roles",
 ]

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import BearerGuard, all_of, authorizations_of, bearer_token, demand_roles, public_paths
+from wxauth.guard.bearer import BearerGuard, all_of, authorizations_of, bearer_token, public_paths, require_roles
 from wxauth.problems import answer_problem
 
 
@@ -41,7 +41,7 @@ class BearerMiddleware:
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
                 user = await self._guard.verify(bearer_token(*authorizations_of(scope)))
-                demand_roles(user, *self._roles)
+                require_roles(user, *self._roles)
             except WxAuthError as refusal:
                 await _refuse(refusal, scope, receive, send)
                 return

@@ -94,11 +94,11 @@ class BearerGuard(SecurityBase):
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
         """Make a dependency that also requires all of these roles. It returns the `Principal`."""
-        demanded = frozenset((role, *others))
+        required = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
             try:
-                demand_roles(user, *demanded)
+                require_roles(user, *required)
             except InsufficientRole as refusal:
                 _see_that_it_is_answered(refusal, connection.scope)
                 raise
@@ -138,7 +138,7 @@ def authorizations_of(scope: Scope) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
 
 
-def demand_roles(user: Principal, *roles: str) -> None:
+def require_roles(user: Principal, *roles: str) -> None:
     """Require all of these roles. Raises: InsufficientRole."""
     if not user.roles.issuperset(roles):
         raise InsufficientRole(f"this needs the role {', '.join(sorted(roles))}")

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import BearerGuard, all_of, bearer_token, demand_roles, public_paths
+from wxauth.guard.bearer import BearerGuard, all_of, bearer_token, public_paths, require_roles
 from wxauth.problems import Problem, problem
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class BearerWSGIMiddleware:
         if _path(environ) not in self._public:
             try:
                 user = self._guard.verify_sync(bearer_token(environ.get("HTTP_AUTHORIZATION")))
-                demand_roles(user, *self._roles)
+                require_roles(user, *self._roles)
             except WxAuthError as refusal:
                 return _send(problem(refusal, _Headers(environ)), environ, start_response)
             environ[USER_KEY] = user
