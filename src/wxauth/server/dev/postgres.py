@@ -1,9 +1,11 @@
 """A real PostgreSQL from a wheel, which ends with the process that owns it.
 
-Only the wheel's programs are used, because its own starter leaves the server running when the owner is killed, and
-opens the folders above the data to everyone. Here, a small supervisor process starts the server, and the owner holds
-the supervisor's standard input. However the owner ends, the supervisor reads the end of file, stops the server and
-cleans up.
+Only the wheel's programs are used, because its own starter (`get_server`) leaves the server running when the owner is
+killed, and opens the folders above the data to everyone. It also takes 1.5 times as long with a new cluster (0.55 and
+0.38 s) and 3 times with an existing one (0.12 and 0.04 s). It could replace this once its server ends with the owner.
+
+Here, a small supervisor process starts the server, and the owner holds the supervisor's standard input. However the
+owner ends, the supervisor reads the end of file, stops the server and cleans up.
 """
 
 import fcntl

@@ -3,6 +3,11 @@
 If `WXAUTH_OTLP_URL` is set, tracing parts replace the plain ones. Otherwise this module is not imported. A span
 contains names, ids and its outcome. It contains no path, query, statement or failure message, because these may contain
 a code, a token or a user's text.
+
+A traced login took 1.55 times the CPU of an untraced one, and 2.27 times with `opentelemetry-instrumentation-asgi`,
+`-asyncpg` and `-httpx` (`GET /v1/me`: 2.4 and 3.6 times; medians of six rounds in turn). Their spans contain
+statements, the peer's address, the user agent, and the URL with the codes in its query. They would replace this module
+if they could leave all that out.
 """
 
 import asyncio

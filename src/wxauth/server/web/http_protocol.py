@@ -1,8 +1,17 @@
 """HTTP/1.1 on one connection, with limits on the size and the time of requests.
 
-uvicorn runs this protocol in place of its own; httptools is the parser. uvicorn's own protocol has no time limit for a
-request, parses any number of pipelined requests, treats trailers as headers, and reads the body after an ignored
-Upgrade as the next request.
+uvicorn runs this protocol in place of its own. Both parse with httptools, and cost the same: with uvicorn's, a login
+took 1.0 times as much CPU, and `GET /v1/me` 1.05 times (medians of eight rounds in turn). What pays for this one is
+what uvicorn 0.54 lacks:
+
+- A head or a body that never ends keeps its connection for ever. 3,000 header fields are passed on, and thousands of
+  pipelined requests parsed at once.
+- Trailers are passed on as header fields, even `Authorization`.
+- If a request has an Upgrade that is ignored, as from `curl --http2`, the body is dropped, or served as the next
+  request.
+- When the service stops, idle connections are closed at once, while a proxy may be sending a request on one.
+
+With all that in uvicorn, `"http": "httptools"` in `uvicorn_options` would replace it.
 """
 
 import asyncio
