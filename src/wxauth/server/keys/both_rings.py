@@ -1,10 +1,10 @@
-"""All published keys, those of access tokens and those of id_tokens: what operators see of them, and do."""
+"""Listing, rotation and withdrawal of signing keys, for access tokens and id_tokens together."""
 
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import Actor
@@ -25,7 +25,7 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """The keys of access tokens and those of id_tokens: the former ones, the one that signs, the next one.
+    """The keys of access tokens, and those of id_tokens: former ones, the signing key, the next one.
 
     Raises: StorageUnavailable.
     """
@@ -45,7 +45,7 @@ def _answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:
 
 
 async def rotate_both(keys: KeyRing, id_token_keys: IdTokenKeys, *, by: Actor) -> StoredSigningKey:
-    """Rotate as `Ring.rotate`, the keys of id_tokens too where there are websites; the next key of access tokens.
+    """Rotate both rings, as `Ring.rotate` does. Returns the next key of access tokens.
 
     Raises: StorageUnavailable, CannotOpen.
     """
@@ -57,7 +57,7 @@ async def rotate_both(keys: KeyRing, id_token_keys: IdTokenKeys, *, by: Actor) -
 async def withdraw_of_either(
     keys: KeyRing, id_token_keys: IdTokenKeys, kid: str, *, by: Actor, now: datetime
 ) -> StoredSigningKey:
-    """Withdraw as `Ring.withdraw`; the key of that kind that signs now.
+    """Withdraw a key of either ring, as `Ring.withdraw` does. Returns the key that now signs in its place.
 
     Raises: NoSuchKey, StorageUnavailable, CannotOpen.
     """

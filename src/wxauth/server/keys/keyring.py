@@ -1,4 +1,4 @@
-"""The service's own keys: kept in Postgres, sealed, the same in every replica."""
+"""The service's own keys: stored in PostgreSQL, sealed, and the same in every replica."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -31,9 +31,9 @@ from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signi
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 REFRESH_PAUSE: Final = 5.0
-"""Seconds between two looks at the stored keys."""
+"""Seconds between two reads of the stored keys."""
 RETRY_PAUSE: Final = 1.0
-"""Seconds between two looks while there is no key."""
+"""Seconds between two reads while there is no key."""
 
 _WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
 
@@ -41,13 +41,13 @@ log = get_logger()
 
 
 class PrivateKey(Protocol):
-    """What a ring holds."""
+    """The type of the keys in a ring."""
 
     kid: str
     public_jwk: dict[str, str]
 
     def to_der(self) -> bytes:
-        """The private key, PKCS#8."""
+        """The private key as PKCS#8."""
 
 
 Key = TypeVar("Key", bound=PrivateKey)
@@ -57,11 +57,11 @@ class Ring(ABC, Generic[Key]):
     """Keys of one kind, as last read from the database.
 
     Args:
-        database: Where they are stored.
+        database: Stores them.
         sealer: Opens and seals them.
         clock: The time.
-        max_age: When the newest is followed by another.
-        refresh_pause: Seconds between two looks at the stored keys.
+        max_age: The age at which the signing key is rotated.
+        refresh_pause: Seconds between two reads of the stored keys.
     """
 
     table: ClassVar[KeyTable]
@@ -83,19 +83,19 @@ class Ring(ABC, Generic[Key]):
         self._stored: list[StoredSigningKey] = []
         self._keys: dict[str, Key] = {}
         self.unopened: list[str] = []
-        """The ids of stored keys that do not open with our secret keys. The others are in use."""
+        """The kids of stored keys that cannot be unsealed with our secret keys. The others are in use."""
 
     @abstractmethod
     async def _generate(self) -> Key:
-        """A new key."""
+        """Make a key."""
 
     @abstractmethod
     def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> Key:
-        """A stored key, ready to sign. Raises: CannotOpen."""
+        """Raises: CannotOpen."""
 
     @property
     def public_jwks(self) -> list[dict[str, str]]:
-        """What of the keys is published (RFC 7517)."""
+        """The public keys (RFC 7517)."""
         return [key.public_jwk for key in self._keys.values()]
 
     @property
@@ -104,7 +104,7 @@ class Ring(ABC, Generic[Key]):
         return to_json({"keys": self.public_jwks})
 
     def signing_key(self, now: datetime) -> Key:
-        """The key that signs now: the newest active one. Raises: StorageUnavailable, before the first is read."""
+        """The key that signs now: the newest active one. Raises: StorageUnavailable, if none has been read yet."""
         if not self._stored:
             raise StorageUnavailable("the signing keys have not been read yet")
         return self._keys[signing(self._stored, now).kid]
@@ -115,16 +115,16 @@ class Ring(ABC, Generic[Key]):
         return bool(self._keys)
 
     async def refresh(self) -> None:
-        """Read the stored keys; add the first one, or the next where the newest has reached its age.
+        """Read the stored keys. If there is none, or the signing key has reached its age, add a key.
 
-        Raises: StorageUnavailable, and CannotOpen where `WXAUTH_SECRET_KEY` is not the one that sealed them.
+        Raises: StorageUnavailable; CannotOpen, if they were sealed with another `WXAUTH_SECRET_KEY`.
         """
         await self._read(self._is_due)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add a key, unless one waits to sign already; the newest, which signs when every cache has had time to see it.
+        """Add a key that signs as soon as every cache has had time to fetch it, unless there is a next key already.
 
-        Where somebody asks for it, the trail tells of it.
+        Returns the newest key. With `by`, the rotation is recorded in the audit trail.
 
         Raises: StorageUnavailable, CannotOpen.
         """
@@ -132,9 +132,10 @@ class Ring(ABC, Generic[Key]):
         return self._stored[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> Sequence[StoredSigningKey]:
-        """Take a key back at once, as when it was stolen: none of its tokens is good any more; the published keys.
+        """Withdraw a key at once, for example because it was stolen. Its tokens are no longer valid.
 
-        Every process has dropped it within seconds. Sessions live on: a refresh gives a token of another key.
+        Every process drops it within seconds. Sessions continue: a refresh gives a token of another key. Returns the
+        keys that are still published.
 
         Raises: NoSuchKey, StorageUnavailable, CannotOpen.
         """
@@ -152,13 +153,13 @@ class Ring(ABC, Generic[Key]):
         return stored
 
     async def keep_fresh(self) -> None:
-        """Refresh for ever, through outages."""
+        """Refresh forever, despite outages."""
         while True:
             await asyncio.sleep(self._refresh_pause if self.is_ready else RETRY_PAUSE)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh; if that fails, keep the keys as last read, and log why."""
+        """Refresh. If that fails, log why, and keep the keys as last read."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:
@@ -169,7 +170,7 @@ class Ring(ABC, Generic[Key]):
             log.exception("signing_keys_not_read")
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
-        """Take the stored keys, and add another one if `wants_another` says so."""
+        """Read the stored keys, and add another one if `wants_another` returns True."""
         now = self._clock()
         stored = await published_keys(self._database, now=now, table=self.table)
         if stored:
@@ -231,15 +232,12 @@ class Ring(ABC, Generic[Key]):
 
 
 class KeyRing(Ring[SigningKey]):
-    """The keys that sign and check access tokens.
-
-    A `KeySource` for the verifier of our own routes: no network, no database.
-    """
+    """The keys that sign and verify access tokens, and the `KeySource` of our own routes' verifier."""
 
     table = SIGNING_KEYS
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
+        """The published key with this id, or None. Raises: KeysUnavailable, if none has been read yet."""
         if not self._keys:
             raise KeysUnavailable("the signing keys have not been read yet")
         key = self._keys.get(kid)
@@ -270,7 +268,7 @@ class IdTokenKeys(Ring[RsaKey]):
         return await super().rotate() if await id_token_keys_are_wanted(self._database) else None
 
     async def read(self, now: datetime) -> RsaKey:
-        """The key that signs now. The first site may have been added a moment ago: then the ring is read anew.
+        """The key that signs now. If there is none, it refreshes: the first site may just have been added.
 
         Raises: StorageUnavailable, CannotOpen.
         """
@@ -279,22 +277,23 @@ class IdTokenKeys(Ring[RsaKey]):
         return self.signing_key(now)
 
     async def look_for_first(self) -> None:
-        """Refresh if there is no key yet and the last look is a while ago: another replica may have made the first.
+        """Refresh if there is no key yet, because another replica may have made the first one.
 
-        Without a site there never is a key. Each request of the JWK set would then ask the database.
+        At most once per `refresh_pause`: without a site there is never a key, and each request for the JWK set would
+        query the database.
         """
         pause, now = timedelta(seconds=self._refresh_pause), self._clock()
         if not self.is_ready and (self._looked_at is None or now - self._looked_at >= pause):
             await self.try_refresh()
 
     async def keep_fresh(self) -> None:
-        """Refresh for ever, through outages."""
+        """Refresh forever, despite outages."""
         while True:
             await asyncio.sleep(self._refresh_pause)
             await self.try_refresh()
 
     async def verifier(self, kid: str) -> Any | None:
-        """What checks a signature of that key, which may have retired; None if no such key is stored.
+        """The verifier for a key's signatures; None if no such key is stored. The key may have retired.
 
         Raises: StorageUnavailable.
         """
@@ -304,12 +303,12 @@ class IdTokenKeys(Ring[RsaKey]):
         return None if stored is None else verifier_of(stored)
 
     async def _generate(self) -> RsaKey:
-        return await asyncio.to_thread(RsaKey.generate)  # a tenth of a second, and more
+        return await asyncio.to_thread(RsaKey.generate)  # takes a tenth of a second or more
 
     def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> RsaKey:
         return RsaKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 
 def unsealed(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
-    """A stored key, ready to sign. Raises: CannotOpen."""
+    """Unseal a stored key. Raises: CannotOpen."""
     return SigningKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))

@@ -1,4 +1,4 @@
-"""Signing keys as they are stored for all replicas: those of access tokens, and those of id_tokens."""
+"""The stored signing keys, of access tokens and of id_tokens."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Columns, Nothing, Statement
 from wxauth.server.keys.stored import StoredSigningKey
 
-# Settles the race of replicas that start or rotate at once: the second waits, and then finds the first one's key.
+# Decides the race of replicas that start or rotate at once: the second waits, and then sees the first one's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
 
 
@@ -60,7 +60,7 @@ _REPLACE_SIGNING_KEY: Final = Statement[UUID](_replacing_part("signing_keys"))
 _REPLACE_ID_TOKEN_KEY: Final = Statement[UUID](_replacing_part("id_token_keys"))
 _ERASE_SIGNING_KEYS: Final = Statement[str](_erasing_part("signing_keys"))
 _ERASE_ID_TOKEN_KEYS: Final = Statement[str](_erasing_part("id_token_keys"))
-# A key that has retired, too: an id_token that has expired still says whose session it is.
+# Includes retired keys: an expired id_token still identifies the session that it may end.
 _READ_PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM id_token_keys WHERE kid = :kid")
 _ARE_WANTED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL) OR EXISTS (SELECT FROM id_token_keys) AS are_wanted
@@ -69,7 +69,7 @@ SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL) OR EXISTS (SELECT FR
 
 @dataclass(frozen=True, slots=True)
 class KeyTable:
-    """The table of one kind of keys. Both have the same columns."""
+    """The statements for the table of one kind of keys. Both tables have the same columns."""
 
     read: Statement[Columns[StoredSigningKey]]
     add: Statement[Nothing]
@@ -108,12 +108,12 @@ async def id_token_keys_are_wanted(database: Database) -> bool:
 async def published_keys(
     database: Database, *, now: datetime, table: KeyTable = SIGNING_KEYS
 ) -> list[StoredSigningKey]:
-    """Every key that is to be published, the oldest first. Raises: StorageUnavailable."""
+    """The published keys, the oldest first. Raises: StorageUnavailable."""
     return await _published(database, table, now=now)
 
 
 async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
-    """Lock the keys until the transaction ends; every published key, the oldest first."""
+    """Lock the keys until the transaction ends. Returns the published keys, the oldest first."""
     await transaction.value(_LOCK)
     return await _published(transaction, table, now=now)
 
@@ -121,7 +121,7 @@ async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime)
 async def store_keys(
     transaction: Transaction, table: KeyTable, before: Sequence[StoredSigningKey], after: Sequence[StoredSigningKey]
 ) -> None:
-    """Store the changes from the keys before to the keys after: add, date anew, delete. The keys are locked."""
+    """Store the difference between two states of the keys, which must be locked: new keys, new dates, deleted keys."""
     known = {key.id: key for key in before}
     for key in after:
         former = known.pop(key.id, None)
@@ -137,7 +137,7 @@ async def store_keys(
 async def replace_private_key(
     database: Database, key: StoredSigningKey, sealed_anew: bytes, *, table: KeyTable = SIGNING_KEYS
 ) -> bool:
-    """Store this in place of the sealed private half, if it is still the one that was read; whether it was.
+    """Replace a key's sealed private half. Returns False if it has changed since it was read.
 
     Raises: StorageUnavailable.
     """
@@ -146,14 +146,17 @@ async def replace_private_key(
 
 
 async def public_half(database: Database, kid: str) -> dict[str, Any] | None:
-    """The public half of a key of id_tokens, as long as it is stored. Raises: StorageUnavailable."""
+    """The public JWK of a stored key of id_tokens, or None. Raises: StorageUnavailable."""
     return await database.value(_READ_PUBLIC_HALF, kid=kid)
 
 
 async def erase_retired_keys(database: Database, *, now: datetime, longest_session: timedelta) -> list[str]:
-    """Delete the keys that are no longer published; their kids. Raises: StorageUnavailable.
+    """Delete the keys that are no longer published. Returns their kids.
 
-    A key of id_tokens stays for the longest session of a website, which its id_token may end all that time.
+    A key of id_tokens is kept for `longest_session` beyond that, because an id_token can end its website's session all
+    that time.
+
+    Raises: StorageUnavailable.
     """
     erased = await database.values(SIGNING_KEYS.erase_retired, now=now)
     return [*erased, *await database.values(ID_TOKEN_KEYS.erase_retired, now=now - longest_session)]

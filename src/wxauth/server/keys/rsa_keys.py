@@ -1,4 +1,4 @@
-"""Keys for RS256, which sign id_tokens: another algorithm than that of access tokens, so that no key signs both."""
+"""Keys for RS256, which sign id_tokens. Access tokens have another algorithm, so that no key can sign both."""
 
 from hashlib import sha256
 from typing import Any, Final, Self
@@ -28,7 +28,7 @@ class RsaKey:
         numbers = private_key.public_key().public_numbers()
         required = {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}
         self.kid = base64url(sha256(to_json(required)).digest()).decode()
-        """The JWK's own thumbprint (RFC 7638)."""
+        """The thumbprint of the public JWK (RFC 7638)."""
         self.public_jwk: dict[str, str] = {**required, "alg": ALGORITHM, "use": "sig", "kid": self.kid}
 
     @classmethod
@@ -38,9 +38,9 @@ class RsaKey:
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
-        """Load what `to_der` gave, and nothing else: whether the numbers are a good key is not looked at again.
+        """Load a private key from `to_der`, and from nowhere else: the key's numbers are not checked.
 
-        To look would stop the event loop for 30 ms. The seal says that the key is one of our own.
+        The check would block the event loop for 30 ms. The seal proves that the key is our own.
         """
         private_key = load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=True)
         if not isinstance(private_key, rsa.RSAPrivateKey):
@@ -48,7 +48,7 @@ class RsaKey:
         return cls(private_key)
 
     def to_der(self) -> bytes:
-        """The private key, PKCS#8. To be sealed before it is stored."""
+        """The private key as PKCS#8. It must be sealed before it is stored."""
         return self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
     def __repr__(self) -> str:
@@ -56,10 +56,10 @@ class RsaKey:
 
 
 def verifier_of(public_jwk: dict[str, Any]) -> Any:
-    """What checks signatures by the public half of a key."""
+    """The verifier for the signatures of a public key: python-jose's key object."""
     return jwk.construct(public_jwk, ALGORITHM)
 
 
 def _integer(number: int) -> str:
-    """As RFC 7518, section 6.3.1, writes one."""
+    """An integer as in RFC 7518, section 6.3.1."""
     return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")).decode()

@@ -1,4 +1,4 @@
-"""A signing key as it is stored."""
+"""The stored form of a signing key."""
 
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Which key signs, which comes next, and when a former one goes, decided by the published keys and the time."""
+"""The life cycle of keys: which one signs, which is next, and when a former one retires."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,19 +9,19 @@ from typing import Final
 from wxauth.server.keys.stored import StoredSigningKey
 
 JWKS_MAX_AGE: Final = 300
-"""Seconds for which siblings and caches may keep the published keys."""
+"""Seconds for which other services and caches may keep the published keys."""
 LONGEST_TOKEN_TTL: Final = 86400
-"""Seconds. The longest `ACCESS_TOKEN_TTL` allowed: another replica, or this one before its restart, may use it."""
+"""The longest `ACCESS_TOKEN_TTL` allowed, in seconds: another replica, or this one before a restart, may have it."""
 
-# Every worker sees a change within 15 s, and then every cache within JWKS_MAX_AGE. Clocks of replicas and siblings may
-# be 30 s apart. The rest is a reserve.
+# Every worker sees a change within 15 s, and every cache within JWKS_MAX_AGE after that. Clocks of replicas and other
+# services may differ by 30 s. The rest is a reserve.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 """How long a new key is published before it signs."""
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
 """How long a key is published after its successor has begun to sign."""
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
-"""A key dated later than this was made by a clock ahead of ours. There is no reason to wait for it."""
+"""A key that signs later than this was made by a clock ahead of ours. It does not count as the next key."""
 
 Keys = Sequence[StoredSigningKey]
 """All published keys, the oldest first."""
@@ -46,7 +46,7 @@ def signing(keys: Keys, now: datetime) -> StoredSigningKey:
     for key in reversed(keys):
         if key.activates_at <= now:
             break
-    return key  # if none is active, the oldest key signs: it was made by a clock ahead of ours
+    return key  # the oldest if none is active, which happens if a clock ahead of ours made it
 
 
 def state_of(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
@@ -65,12 +65,12 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
     """Whether another key must be made, because the signing key has reached `max_age`, or there is no key."""
     if not keys:
         return True
-    # `abs`: a key dated `max_age` ahead of our clock has no age that we can trust, and is followed too.
+    # `abs`, because a key dated `max_age` ahead of our clock has no age that we can trust, and is rotated, too.
     return not has_next(keys, now) and abs(now - signing(keys, now).created_at) >= max_age
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """The keys, with one that signs next. A last key that was made by a clock ahead of ours is dated anew for that."""
+    """The keys with a next one added. If a clock ahead of ours made the last key, that one gets new dates instead."""
     if not keys:
         return [make(now)]
     current = signing(keys, now)
@@ -84,7 +84,7 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """The keys without this one.
 
-    If it was the signing key, the next key signs at once, or a new one if there is no next. A next key is replaced.
+    If it was the signing key, the next key, or a new one, signs at once. If it was the next key, a new one replaces it.
 
     Raises: NoSuchKey.
     """
@@ -104,7 +104,7 @@ def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def _followed(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
-    """The keys, followed by a successor. They are published until no token of theirs is left."""
+    """The keys and a successor. The keys retire when all tokens that they have signed have expired."""
     retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
