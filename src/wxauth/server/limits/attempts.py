@@ -1,4 +1,4 @@
-"""Limits how often WeChat is asked for one person. Without it, one person could use up the app's quota and money."""
+"""Limits on calls to WeChat for one person. Without them, one person could use up the app's quota and money."""
 
 from contextlib import suppress
 from typing import Final
@@ -10,16 +10,16 @@ from wxauth.server.limits.rates import Rate
 from wxauth.server.limits.rows import give_back_attempt
 
 AT_MOST: Final = 20
-"""How many attempts one person has in an hour, in one app, over all replicas. Honest use stays below."""
+"""How many calls one person may cause in an hour, in one app, over all replicas. Honest use stays below."""
 
 
 class Attempts:
-    """Counts the questions to WeChat for each person.
+    """Counts the calls to WeChat for each person, in the database.
 
     Args:
-        database: Where they are counted.
+        database: Stores the counts.
         clock: The time.
-        what: The kind of question. Each kind has its own count.
+        what: The kind of call. Each kind has its own count.
         detail: The `detail` of a refusal, for the developer.
     """
 
@@ -29,15 +29,17 @@ class Attempts:
         self._rate = Rate(what, AT_MOST, detail)
 
     async def take(self, app_id: str, openid: str) -> bytes:
-        """Count an attempt; the key with which it can be given back. Raises: RateLimited, StorageUnavailable.
+        """Count an attempt of an identity. Returns the key for `give_back`.
 
-        Counted for the identity, which outlives an erasure, and not for the user: an erasure must not reset the count.
+        It is counted for the identity instead of the user, because an erasure must not reset the count.
+
+        Raises: RateLimited, StorageUnavailable.
         """
         who = app_id.encode(), openid.encode()
         await self._rate.count(self._database, *who, now=self._clock())
         return self._rate.key(*who)
 
     async def give_back(self, key: bytes) -> None:
-        """Uncount an attempt that failed by no fault of the person. In an outage of the database it stays counted."""
+        """Uncount an attempt that failed through no fault of the person. During a database outage it stays counted."""
         with suppress(StorageUnavailable):
             await give_back_attempt(self._database, key)

@@ -1,4 +1,4 @@
-"""Limits on what is under way at once, for each person and for all together."""
+"""Limits on concurrent work, for each person and in total, in this process."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -14,11 +14,11 @@ Who = TypeVar("Who", bound=Hashable)
 
 
 class Places(Generic[Who]):
-    """Counts what is under way in this process.
+    """Counts work in progress.
 
     Args:
-        of_one: How much one person may have under way.
-        in_all: How much may be under way in all; None for no limit.
+        of_one: The limit for one person.
+        in_all: The limit in total; None for no limit.
         detail: The `detail` of a refusal, for the developer.
     """
 
@@ -30,7 +30,7 @@ class Places(Generic[Who]):
 
     @contextmanager
     def place(self, who: Who) -> Iterator[None]:
-        """Hold a place while the block runs. Raises: RateLimited."""
+        """Hold a place during the block. Raises: RateLimited."""
         is_full = self._in_all is not None and self._taken.total() >= self._in_all
         if is_full or self._taken[who] >= self._of_one:
             raise RateLimited(self._detail, retry_after=RETRY_AFTER)
@@ -41,9 +41,9 @@ class Places(Generic[Who]):
             self.give_back(who)
 
     def take(self, who: Who) -> None:
-        """Take a place, whatever the limit: work that was let in may need a second one."""
+        """Take a place regardless of the limits: work that was admitted may need a second one."""
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
         """Give a place back."""
-        self._taken -= Counter([who])  # `-=` drops entries with 0, which would pile up
+        self._taken -= Counter([who])  # `-=` drops zero counts, which would pile up

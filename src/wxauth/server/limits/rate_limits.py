@@ -1,4 +1,4 @@
-"""Rate limits, counted in this process, or in Redis for all processes."""
+"""Rate limits for addresses and clients, counted in this process, or in Redis for all processes."""
 
 import asyncio
 import time
@@ -21,37 +21,37 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.limits.redis import reason_of, redis_storage
 
 PATIENCE: Final = 0.2
-"""Seconds for which a login waits for Redis, unless told otherwise."""
+"""Seconds that a request waits for Redis, by default."""
 PAUSE: Final = 5.0
-"""Seconds after a failure in which Redis is not asked."""
+"""Seconds after a failure during which Redis is not used."""
 MAX_ADDRESSES: Final = 100_000
-"""How many counters this process keeps. Beyond that, the oldest is forgotten."""
+"""How many counters this process keeps. Beyond that, the oldest is dropped."""
 SITE_FACTOR: Final = 10
-"""How many times the limit of one address the /48 around an IPv6 address has."""
+"""The limit of an IPv6 /48, as a multiple of the limit of one address."""
 
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
 _SITE_BITS: Final = 48
 
 Now = Callable[[], float]
-"""The time in seconds."""
+"""The time in epoch seconds."""
 Hit = tuple[RateLimitItem, str]
-"""Whom to count, and by which rate."""
+"""A rate, and who is counted."""
 
 log = get_logger()
 
 
 class RateLimiter:
-    """Counts what somebody does, in windows that begin with the first time.
+    """Counts actions in fixed windows, each of which begins with its first action.
 
     Args:
-        rate: Like `600/minute`; empty for no limit.
-        what: What is counted; a word, which in Redis keeps it apart from all else.
-        redis_url: Where to count for all processes; without one, and while it is away, slow or wrong, each counts for
-            itself.
+        rate: Such as `600/minute`; empty for no limit.
+        what: The kind of action: one word, which is part of the keys in Redis.
+        redis_url: The Redis that counts for all processes. Without one, and while it is unavailable, slow or
+            misconfigured, each process counts for itself.
         exempt: Networks whose addresses are not counted.
-        clock: The time for what is counted here. Redis has its own.
-        patience: Seconds for which somebody waits for Redis.
+        clock: The time for counts in this process. Redis has its own.
+        patience: Seconds that a request waits for Redis.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class RateLimiter:
         self._counter = counter if redis_url is None else _RedisCounter(counter, redis_url, now, patience, what)
 
     async def admit(self, who: str) -> None:
-        """Count an action of this client or app. Raises: RateLimited."""
+        """Count an action of a client or app. Raises: RateLimited."""
         await self._admit([(self._rate, who)] if self._counter else [])
 
     async def admit_address(self, ip: str | None) -> None:
-        """Count an action from this address, if the address is known and counted. Raises: RateLimited."""
+        """Count an action from an address, unless it is None or exempt. Raises: RateLimited."""
         if self._counter is None or ip is None or self._is_exempt(ip):
             return
         subscriber, site = counted_as(ip)
@@ -110,9 +110,9 @@ class RateLimiter:
 
 @lru_cache(maxsize=4096)
 def counted_as(ip: str) -> tuple[str, str | None]:
-    """What an address counts for: itself; an IPv6 address for the /64 of a subscriber and the /48 of a site.
+    """What an address counts as: an IPv4 address as itself, an IPv6 address as its /64, and as its /48.
 
-    A site may have 65,536 subscribers' networks, and has them all to itself.
+    A /64 is one subscriber's network. A site with a /48 has 65,536 of them.
     """
     address = plain_address(ip)
     if isinstance(address, IPv4Address):
@@ -128,7 +128,7 @@ class _Counter:
         self._now = now
 
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
-        """Count these, up to the first for which there is no room; seconds until there is, or 0."""
+        """Count these hits, up to the first that exceeds its limit. Returns the seconds until its window ends, or 0."""
         for rate, who in hits:
             if not await self._limiter.hit(rate, who):
                 window_end = await self._storage.get_expiry(rate.key_for(who))
@@ -137,9 +137,9 @@ class _Counter:
 
 
 class Windows(MemoryStorage):
-    """The storage of `limits` in memory, with its windows in the order in which they end.
+    """The in-memory storage of `limits`, with windows in the order in which they end.
 
-    In `limits` 5.8 each hit looks through all windows for those that have ended: 8 ms where there are 100,000.
+    In `limits` 5.8 each hit searches all windows for those that have ended: 8 ms with 100,000 windows.
     """
 
     def __init__(self, now: Now, *, at_most: int = MAX_ADDRESSES) -> None:
@@ -149,7 +149,7 @@ class Windows(MemoryStorage):
         self._at_most = at_most
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count, and forget the windows that have ended."""
+        """Count, and drop the windows that have ended."""
         now = self._now()
         while self.expirations:
             first, end = next(iter(self.expirations.items()))
@@ -162,7 +162,7 @@ class Windows(MemoryStorage):
 
 
 class _RedisCounter:
-    """Counts in Redis. While Redis does not work, `own` counts."""
+    """Counts in Redis, or with `own` while Redis fails."""
 
     def __init__(self, own: _Counter, url: str, now: Now, patience: float, what: str) -> None:
         self._own = own
@@ -171,28 +171,28 @@ class _RedisCounter:
         self._now = now
         self._patience = patience
         self._counter, self._closing = self._connect()
-        # First come, first served; redis-py's own pool is not fair.
+        # Serves waiters in order, which redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_away = False
         self._asks_again_at = 0.0
 
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
-        """As `_Counter` does, for all processes if Redis answers in time."""
+        """As `_Counter.seconds_to_wait`, for all processes if Redis answers in time."""
         seconds = await self._asked(hits)
         return await self._own.seconds_to_wait(hits) if seconds is None else seconds
 
     async def _asked(self, hits: Sequence[Hit]) -> int | None:
-        """What Redis says, or None."""
+        """Redis's answer, or None if it fails."""
         finds_out = self._is_away
         if finds_out:
             now = self._now()
             if now < self._asks_again_at:
                 return None
-            self._asks_again_at = now + PAUSE  # the others do not wait for what this login finds out
+            self._asks_again_at = now + PAUSE  # so that other requests do not wait for this attempt
         try:
-            # The wait for a connection too: behind a slow Redis, the last of many would wait for all before it.
+            # The time limit includes the wait for a connection: if Redis is slow, the last of many would wait for all.
             async with asyncio.timeout(self._patience), self._connections:
-                if self._is_away and not finds_out:  # found out meanwhile
+                if self._is_away and not finds_out:  # another request has failed meanwhile
                     return None
                 if finds_out:
                     await self._connect_anew()
@@ -214,7 +214,7 @@ class _RedisCounter:
         return _Counter(storage, time.time), closing
 
     async def _connect_anew(self) -> None:
-        """A client of a cluster keeps each connection that failed, and takes no more after a thousand."""
+        """Replace the client: that of a cluster keeps each failed connection, and refuses more after a thousand."""
         former = self._closing
         self._counter, self._closing = self._connect()
         await former.aclose()

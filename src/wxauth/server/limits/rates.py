@@ -1,4 +1,4 @@
-"""How often one user may do what makes work for others, over all replicas."""
+"""How often one user may do something that makes work for others, over all replicas."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import take_attempt
 
 WINDOW: Final = timedelta(hours=1)
-"""How long something counts, from the first time on, unless told otherwise. No window is longer."""
+"""The default window, which begins with the first action. No window may be longer."""
 MINUTE: Final = timedelta(minutes=1)
 
 
@@ -21,20 +21,20 @@ class Rate:
     """How often something may be done within a window."""
 
     what: str
-    """Each kind has its own count."""
+    """The kind of action. Each kind has its own count."""
     at_most: int
     detail: str
     """The `detail` of a refusal, for the developer."""
     window: timedelta = WINDOW
 
     def key(self, *who: bytes) -> bytes:
-        """What is counted in the database for this unionid, or for this app and openid."""
+        """The primary key of the count, for a unionid or for an app and openid."""
         return sha256(b"\0".join((self.what.encode(), *who))).digest()
 
     async def count(self, asked: Database | Transaction, *who: bytes, now: datetime) -> None:
-        """Count one more. In a transaction that is rolled back, it is not counted.
+        """Count one more. If it is counted in a transaction, a rollback undoes that.
 
-        Raises: RateLimited; StorageUnavailable, where a database is asked.
+        Raises: RateLimited; StorageUnavailable, without a transaction.
         """
         since = await take_attempt(asked, self.key(*who), at_most=self.at_most, began_by=now - self.window, now=now)
         if since is not None:
@@ -43,8 +43,8 @@ class Rate:
     async def count_user(self, asked: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
         """Count one more for this user, as `count` does.
 
-        By the unionid, or by the identity of a user without one, and not by the id: an erasure and the next login give
-        a new id, and must not reset the count.
+        The count is for the unionid, or for the identity of a user without one. It is not for the user's id, because an
+        erasure followed by a login gives a new id, and must not reset the count.
         """
         who = (user["app_id"], user["openid"]) if user["unionid"] is None else (user["unionid"],)
         await self.count(asked, *(name.encode() for name in who), now=now)

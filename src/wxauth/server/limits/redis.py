@@ -1,4 +1,4 @@
-"""Where logins are counted for all processes: in one Redis, in that which Sentinels name, or in a cluster."""
+"""The storage of rate limits in Redis: a single server, one found through Sentinels, or a cluster."""
 
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -8,26 +8,26 @@ from limits.aio.storage import RedisClusterStorage, RedisStorage
 
 from wxauth.server.core.logs import redact
 
-# Named for the strategy: another strategy's keys have other types, and Redis would refuse our commands on them.
+# Contains the strategy, because another strategy's keys have other types, and Redis would refuse our commands for them.
 _KEY_PREFIX: Final = "wxauth:{what}:fixed-window"
 _SENTINELS_OWN: Final = "sentinel_"
-"""How the options begin that are for the Sentinels alone: `sentinel_password`."""
+"""The prefix of options that are only for the Sentinels, such as `sentinel_password`."""
 _SENTINELS_TOO: Final = ("ssl", "socket_")
 _LONGEST_REASON: Final = 300
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 
 
 def redis_storage(url: str, *, what: str, patience: float, closing: AsyncExitStack) -> RedisStorage:
-    """Counts in the Redis of this URL, whose form the settings have checked. Connects at its first use.
+    """A storage that connects when first used.
 
     Args:
-        url: As `REDIS_URL` is.
-        what: What is counted; a word, which keeps it apart from all else.
-        patience: Seconds that a use may take. Each of several hosts has a share of it, so that a silent one leaves time
+        url: `REDIS_URL`, as the settings have validated it.
+        what: The kind of action that is counted: one word, for the keys.
+        patience: Time limit of one use in seconds. Each of several hosts gets a share, so that a silent one leaves time
             for the others.
-        closing: What closes the connections.
+        closing: Gets callbacks that close the connections.
     """
-    from redis.asyncio import ConnectionPool  # 0.1 s to import, for those who use it
+    from redis.asyncio import ConnectionPool  # here, because the import takes 0.1 s, which few need
 
     scheme, _, rest = url.partition("://")
     transport, _, kind = scheme.partition("+")
@@ -44,12 +44,12 @@ def redis_storage(url: str, *, what: str, patience: float, closing: AsyncExitSta
 
 
 def reason_of(exc: Exception) -> str:
-    """What went wrong, for the operator: without secrets, and without redis-py's list of all that it was told."""
+    """The error message for the operator, without secrets, and without redis-py's list of its arguments."""
     return redact(str(exc).partition(" : ")[0])[:_LONGEST_REASON]
 
 
 def _sentinel_pool(transport: str, rest: str, patience: float, closing: AsyncExitStack) -> Any:
-    """Connections to the Redis that the Sentinels say takes writes."""
+    """Connections to the primary that the Sentinels name."""
     from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
     from redis.backoff import NoBackoff
@@ -58,7 +58,7 @@ def _sentinel_pool(transport: str, rest: str, patience: float, closing: AsyncExi
     own = {name: options.pop(name) for name in list(options) if name.startswith(_SENTINELS_OWN)}
     shared = {name: value for name, value in options.items() if name.startswith(_SENTINELS_TOO)}
     asked = shared | {name.removeprefix(_SENTINELS_OWN): value for name, value in own.items()}
-    # By itself it would try a dead Sentinel four times, and wait in between, before it asks the next.
+    # By default, a dead Sentinel is tried four times, with pauses, before the next one is asked.
     sentinel = Sentinel(hosts, sentinel_kwargs=asked | {"retry": Retry(NoBackoff(), 0)})  # type: ignore[no-untyped-call]
     for client in sentinel.sentinels:
         closing.push_async_callback(client.aclose)
@@ -75,19 +75,19 @@ def _cluster(transport: str, rest: str, what: str, patience: float, closing: Asy
         "async+redis+cluster://",
         implementation="redispy",
         key_prefix=_KEY_PREFIX.format(what=what),
-        startup_nodes=[ClusterNode(host, port) for host, port in hosts],  # type: ignore[arg-type]  # is passed on
-        retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type]  # the same; once, to ask anew which host has the key
+        startup_nodes=[ClusterNode(host, port) for host, port in hosts],  # type: ignore[arg-type]  # passed to redis-py
+        retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type]  # passed on, too. 1: asks again which node has the key
         **options,
     )
     client = storage.bridge.storage  # type: ignore[attr-defined]  # the one for redis-py has it
-    for nodes in ("nodes_cache", "startup_nodes"):  # which the client's own aclose leaves open after a failure
+    for nodes in ("nodes_cache", "startup_nodes"):  # the client's own aclose leaves these open after a failure
         closing.push_async_callback(client.nodes_manager.aclose, nodes)
     closing.push_async_callback(client.aclose)
     return storage
 
 
 def _parts(transport: str, rest: str, kind: str, patience: float) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
-    """The hosts, Sentinel's name for the Redis, and the options of a connection."""
+    """The hosts, the service name (only with Sentinels), and the options of a connection."""
     from redis.asyncio.connection import parse_url
 
     rest, _, query = rest.partition("?")

@@ -1,4 +1,4 @@
-"""What a person does, such as questions to WeChat, counted in the database for all replicas."""
+"""Counts of a person's actions, such as calls to WeChat, in the database for all replicas."""
 
 from datetime import datetime
 from typing import Final, TypedDict
@@ -8,14 +8,14 @@ from wxauth.server.core.statements import Nothing, Statement
 
 
 def taking_part(selected: str, *, began_by: str, at_most: str) -> str:
-    """SQL that counts an attempt, and returns no row if there is no room for it; then it writes nothing.
+    """SQL that counts an attempt. If the limit is reached, it writes nothing and returns no row.
 
-    The upsert settles the race of two attempts at once: the second waits for the first, and counts on from it.
+    The upsert decides the race of concurrent attempts: the second waits for the first, and increments its count.
 
     Args:
-        selected: The key, the time and 1, as a query selects them.
-        began_by: A window that began by this time is over.
-        at_most: How many attempts a window may have.
+        selected: SQL for the columns of a SELECT: the key, the time and 1.
+        began_by: SQL for a time: windows that began at it or earlier are over.
+        at_most: SQL for the limit of attempts in a window.
     """
     return f"""
     INSERT INTO attempts (key, since, number) SELECT {selected}
@@ -46,9 +46,9 @@ DELETE FROM attempts WHERE key IN (
 async def take_attempt(
     asked: Database | Transaction, key: bytes, *, at_most: int, began_by: datetime, now: datetime
 ) -> datetime | None:
-    """Count an attempt, and return None. If the window is full, count nothing, and return when the window began.
+    """Count an attempt, and return None. If the limit is reached, count nothing, and return when the window began.
 
-    Raises: StorageUnavailable, where a database is asked.
+    Raises: StorageUnavailable, without a transaction.
     """
     row = await asked.row(_TAKE, key=key, now=now, began_by=began_by, at_most=at_most)
     assert row is not None
@@ -56,11 +56,14 @@ async def take_attempt(
 
 
 async def give_back_attempt(database: Database, key: bytes) -> None:
-    """Take one attempt off the count. Raises: StorageUnavailable."""
+    """Decrement the count. Raises: StorageUnavailable."""
     await database.run(_GIVE_BACK, key=key)
 
 
 async def sweep_attempts(database: Database, *, began_before: datetime, size: int) -> int:
-    """Delete the counts that began before a time, the oldest first; how many. Raises: StorageUnavailable."""
+    """Delete counts that began before a time, the oldest first, at most `size`. Returns how many.
+
+    Raises: StorageUnavailable.
+    """
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, began_before=began_before, size=size)

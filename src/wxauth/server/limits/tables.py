@@ -13,7 +13,7 @@ from wxauth.server.core.tables import TIME
 
 
 class AttemptCount(SQLModel, table=True):
-    """A person's attempts of one kind within an hour or less, such as questions that use up WeChat's quota for all."""
+    """A person's attempts of one kind within a window of at most an hour, such as calls that use up WeChat's quota."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -23,7 +23,7 @@ class AttemptCount(SQLModel, table=True):
     )
 
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of the kind and the person's identity or id. It outlives an erasure, which must not reset the count."""
+    """SHA-256 of the kind and the person's identity or unionid. An erasure does not delete it, to keep the count."""
     since: datetime = Field(sa_type=TIME)
-    """When the count began."""
+    """When the window began."""
     number: int
