@@ -1,10 +1,10 @@
-"""Requests and answers about apps. No answer holds a secret."""
+"""Requests and answers about apps. No answer contains a secret."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.server.apps.registry import Apps, KnownApp, Source
 from wxauth.server.core.services import Services
@@ -20,7 +20,7 @@ Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 
 
 class _Administered(BaseModel):
-    """What administrators say of an app beside the fields of its model."""
+    """What administrators set for an app besides the fields of `App`."""
 
     title: Annotated[Title | None, OrNone] = Field(default=None, description="What administrators call it.")
     is_enabled: bool = Field(default=True, description="Whether people may log in to it. Open sessions go on.")
@@ -39,7 +39,7 @@ class AppRequest(App, _Administered):
 
     @property
     def app(self) -> App:
-        """The app itself."""
+        """The request's fields of `App`."""
         return App(**{name: getattr(self, name) for name in App.model_fields})
 
 

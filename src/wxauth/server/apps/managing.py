@@ -44,9 +44,9 @@ async def add_app(
     Args:
         services: The parts of the service.
         app: The app.
-        title: What administrators call it.
+        title: Its name for administrators.
         is_enabled: Whether people may log in to it.
-        is_checked: Whether WeChat is asked first if it takes id and secret.
+        is_checked: Whether to check id and secret with WeChat first.
         by: Who adds the app.
 
     Raises: AppTaken, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
@@ -74,7 +74,7 @@ async def add_app(
 async def change(
     services: Services, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor
 ) -> KnownApp:
-    """Change an app's named fields. Secrets are SecretStr; None clears a field that may be empty.
+    """Change the given fields of an app, by name. Secrets are SecretStr. None clears an optional field.
 
     Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
     """
@@ -101,7 +101,7 @@ async def change(
 
 
 async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:
-    """Remove an app with its secrets. Nobody can log in to it any more; sessions that are open stay open.
+    """Remove an app and its secrets. Nobody can log in to it any more. Open sessions continue.
 
     Raises: NotFound, AppInSettings, StorageUnavailable.
     """
@@ -117,7 +117,7 @@ async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:
 
 
 async def read_app(services: Services, app_id: str) -> KnownApp:
-    """An app as it is stored now. Raises: NotFound, StorageUnavailable."""
+    """Read an app, after refreshing the registry. Raises: NotFound, StorageUnavailable."""
     await services[Apps].refresh()
     found = next((known for known in services[Apps].all() if known.app.app_id == app_id), None)
     if found is None:
@@ -126,13 +126,13 @@ async def read_app(services: Services, app_id: str) -> KnownApp:
 
 
 async def _see_that_it_is_stored(services: Services, app_id: str) -> None:
-    """Raises: AppInSettings. An app that is not stored either is found out by the statement that changes it."""
+    """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
     if any(app.app_id == app_id for app in services.settings.apps):
         raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
 
 async def _see_that_wechat_takes(services: Services, app: App) -> None:
-    """Raises: AppRefused, if WeChat does not take id or secret; WeChatUnavailable and other WeChatError."""
+    """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
     try:
         await services[WeChat].check_secret(app)
     except WeChatMisconfigured as exc:
@@ -154,7 +154,7 @@ def _opened(services: Services, row: SealedApp) -> KnownApp:
 
 
 def _changed(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
-    """The app after these changes. Raises: InvalidRequest, if they do not go with what stays as it is."""
+    """The app after these changes. Raises: InvalidRequest, if the result is not valid."""
     if changes.get("kind", before.app.kind) != before.app.kind:
         raise InvalidRequest.of("kind", "must stay as it is: add another app")
     of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}

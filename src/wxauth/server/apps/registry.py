@@ -1,4 +1,4 @@
-"""The known apps: those of the settings, and those of the database, which every process reads every few seconds."""
+"""The known apps: those in the settings, and those in the database, which every process reads every few seconds."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App
 
 REFRESH_PAUSE: Final = 5.0
-"""Seconds between two looks at the stored apps."""
+"""Seconds between two reads of the stored apps."""
 
 _WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
 
@@ -31,28 +31,28 @@ Source = Literal["settings", "database"]
 
 @dataclass(frozen=True, slots=True)
 class KnownApp:
-    """An app, with what the settings or the database say of it."""
+    """An app, and what the settings or the database contain about it."""
 
     app: App
     source: Source
     title: str | None = None
     is_enabled: bool = True
     created_at: datetime | None = None
-    """When it was added; None for an app of the settings."""
+    """When it was added; None for an app in the settings."""
 
 
 class Apps:
-    """The apps as last read. Finding one is a look into a dictionary.
+    """The apps as last read, in memory.
 
     If an id is both in the settings and in the database, the settings' app is used.
 
     Args:
-        database: Where the other apps are stored.
-        sealer: Opens the stored secrets.
-        of_settings: The apps of the settings, the default one first.
+        database: Stores the other apps.
+        sealer: Opens their secrets.
+        of_settings: The apps in the settings, the default one first.
         observe: Called with the ids of all apps, and the id of the default one.
-        refresh_pause: Seconds between two looks at the stored apps.
-        hint: What else is told to a developer whose app is unknown.
+        refresh_pause: Seconds between two reads of the stored apps.
+        hint: A text for the developer whose app is unknown, appended to `detail`.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class Apps:
         self._is_read = False
         self._was_away = False
         self.unopened: list[str] = []
-        """Ids of stored apps whose secrets do not open with our secret keys. Nobody can log in to these apps."""
+        """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
         self._take([])
 
     def for_login(self, app_id: str | None) -> App:
-        """The app that somebody logs in to; the default one for None.
+        """The enabled app with this id; the default app for None.
 
-        The default is the first mini-program of the settings. Without one it is the mini-program that was added first.
-        It stays the default when it is disabled: a client that names no app means that app and no other.
+        The default is the first mini-program in the settings, or else the mini-program that was added first. It stays
+        the default if it is disabled, because a client that names no app means this one.
 
-        Raises: UnknownApp, also if the app is disabled; StorageUnavailable, until the stored apps could be read.
+        Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
         """
         app = self._open.get(app_id)
         if app is None:
@@ -92,31 +92,31 @@ class Apps:
         return app
 
     def find(self, app_id: str) -> App:
-        """The app of that id. A disabled app is found too: its sessions go on.
+        """The app with this id, even if it is disabled, because its sessions continue.
 
-        Raises: UnknownApp; StorageUnavailable, until the stored apps could be read.
+        Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet.
         """
         return self.known(app_id).app
 
     def known(self, app_id: str) -> KnownApp:
-        """As `find`, with what the settings or the database say of the app."""
+        """As `find`, with title, source and state of the app."""
         known = self._known.get(app_id)
         if known is None:
             raise self._missing(app_id)
         return known
 
     def kind_of(self, app_id: str) -> AppKind | None:
-        """The kind of that app; None for one that is not known, or no longer."""
+        """The kind of an app; None if it is unknown, or was removed."""
         known = self._known.get(app_id)
         return None if known is None else known.app.kind
 
     def all(self) -> Sequence[KnownApp]:
-        """All apps: those of the settings, then the others in the order in which they were added."""
+        """All apps: those in the settings, then the others in the order in which they were added."""
         return list(self._known.values())
 
     @property
     def default(self) -> KnownApp | None:
-        """The app that is meant if a login names none."""
+        """The app of logins that name none."""
         return next((known for known in self._known.values() if known.app.is_mini_program), None)
 
     async def refresh(self) -> None:
@@ -130,13 +130,13 @@ class Apps:
         self._is_read = True
 
     async def keep_fresh(self) -> None:
-        """Refresh for ever. In an outage of the database, the apps stay as last read."""
+        """Refresh forever. During a database outage, the apps stay as last read."""
         while True:
             await asyncio.sleep(self._refresh_pause)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh; if that fails, keep the apps as last read, and log why."""
+        """Refresh. If that fails, log why, and keep the apps as last read."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:
@@ -150,7 +150,7 @@ class Apps:
         for row in stored:
             former = self._stored.get(row["app_id"])
             if former is not None and former[0] == row:
-                taken[row["app_id"]] = former  # the same object: it need not be opened again
+                taken[row["app_id"]] = former  # unchanged, so its secrets need not be opened again
                 continue
             try:
                 taken[row["app_id"]] = row, unsealed(row, self._sealer)
@@ -183,7 +183,7 @@ class Apps:
 
 
 def unsealed(row: SealedApp, sealer: Sealer) -> KnownApp:
-    """A stored app with its secrets opened. A field of a later version, which another replica has, is ignored.
+    """Unseal a stored app. Unknown fields, which a replica of a later version may have stored, are ignored.
 
     Raises: CannotOpen.
     """
@@ -194,7 +194,7 @@ def unsealed(row: SealedApp, sealer: Sealer) -> KnownApp:
 
 
 def sealed(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
-    """An app as it is stored."""
+    """The row of an app, with its secrets sealed."""
     app = known.app
     return {
         "app_id": app.app_id,

@@ -1,4 +1,4 @@
-"""Apps that were added at run time, their secrets sealed."""
+"""The stored apps, which were added at run time."""
 
 from datetime import datetime
 from typing import Any, Final, TypedDict
@@ -8,7 +8,7 @@ from wxauth.server.core.statements import Nothing, Statement
 
 
 class SealedApp(TypedDict):
-    """A stored app, its secrets sealed."""
+    """A stored app, with its secrets sealed."""
 
     app_id: str
     title: str | None
@@ -21,7 +21,7 @@ class SealedApp(TypedDict):
 _COLUMNS: Final = "app_id, title, is_enabled, created_at, fields, secrets"
 _APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")  # noqa: S608 - constants
 _LOCK: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")  # noqa: S608 - constants
-# Of several requests for one id at once, one wins.
+# Of several concurrent requests for one id, one wins.
 _ADD: Final = Statement[str](f"""
 INSERT INTO apps ({_COLUMNS}) VALUES (:app_id, :title, :is_enabled, :created_at, :fields, :secrets)
 ON CONFLICT DO NOTHING
@@ -31,7 +31,7 @@ _CHANGE: Final = Statement[Nothing]("""
 UPDATE apps SET title = :title, is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
 _REMOVE: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
-# Only if the secrets are still those that were read: secrets changed meanwhile are sealed with the current key already.
+# Only if the secrets are still those that were read: any that were changed meanwhile have the current key already.
 _RESEAL: Final = Statement[str]("""
 UPDATE apps SET secrets = :anew WHERE app_id = :app_id AND secrets = :former RETURNING app_id
 """)
@@ -44,12 +44,12 @@ async def stored_apps(database: Database) -> list[SealedApp]:
 
 
 async def lock_app(transaction: Transaction, app_id: str) -> SealedApp | None:
-    """Lock this app, so that nobody else changes it until the transaction ends; None if it is not stored."""
+    """Lock and read a stored app until the transaction ends; None if it is not stored."""
     return await transaction.row(_LOCK, app_id=app_id)
 
 
 async def store_app(transaction: Transaction, app: SealedApp) -> bool:
-    """Store a new app; whether its id was free."""
+    """Store a new app. Returns False if its id is taken."""
     return await transaction.value(_ADD, **app) is not None
 
 
@@ -65,12 +65,12 @@ async def change_app(transaction: Transaction, app: SealedApp) -> None:
 
 
 async def delete_app(transaction: Transaction, app_id: str) -> bool:
-    """Delete an app; whether it was stored."""
+    """Delete an app. Returns False if it was not stored."""
     return await transaction.value(_REMOVE, app_id=app_id) is not None
 
 
 async def replace_app_secrets(database: Database, app: SealedApp, anew: bytes) -> bool:
-    """Replace an app's sealed secrets if they are still those that were read; whether they were.
+    """Replace an app's sealed secrets. Returns False if they have changed since they were read.
 
     Raises: StorageUnavailable.
     """

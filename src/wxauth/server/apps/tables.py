@@ -15,7 +15,7 @@ from wxauth.server.core.tables import TIME
 
 
 class StoredApp(SQLModel, table=True):
-    """An app that was added at run time; the settings may name others."""
+    """An app that was added at run time. The settings may contain others."""
 
     __tablename__ = "apps"
     __table_args__ = (
@@ -26,10 +26,10 @@ class StoredApp(SQLModel, table=True):
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     title: str | None = Field(sa_type=Text)
-    """What administrators call it."""
+    """Its name for administrators."""
     is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
     created_at: datetime = Field(sa_type=TIME)
     fields: dict[str, Any] = Field(sa_type=JSONB)
-    """What the model of an app has beside id and secrets, by name."""
+    """The fields of `App` without id and secrets, by name."""
     secrets: bytes = Field(sa_type=BYTEA)
     """The secrets by name, as one sealed JSON object."""
