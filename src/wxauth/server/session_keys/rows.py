@@ -1,6 +1,6 @@
-"""The session_keys that WeChat gave, each sealed and stored with the login it came with.
+"""The stored session_keys, each sealed, in the session of the login that it came with.
 
-WeChat takes one for each identity, the one that it gave last: that of the newest session.
+For each identity, WeChat accepts only the one that it gave last: that of the newest session.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,19 @@ from wxauth.server.sessions.rows import end_of_page
 
 @dataclass(frozen=True, slots=True)
 class SessionKeys:
-    """The session_keys that may open data which a session receives."""
+    """The session_keys with which a session's data may be encrypted. They are sealed."""
 
     app_id: str
     openid: str
     newest: bytes | None
-    """The identity's newest key. Both keys are sealed."""
+    """The identity's newest key."""
     own: bytes | None
+    """The key of the session itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentKey:
-    """The session_key that an identity was given last; None where no session has one any more."""
+    """The newest session_key of an identity. Session and key are None if no session has one any more."""
 
     app_id: str
     openid: str
@@ -37,7 +38,7 @@ class CurrentKey:
 
 @dataclass(frozen=True, slots=True)
 class SealedSessionKey:
-    """A session_key as it is stored."""
+    """A stored session_key."""
 
     session_id: UUID
     app_id: str
@@ -45,7 +46,7 @@ class SealedSessionKey:
     sealed: bytes
 
 
-# As user_in_session has it: the user may have been banned, erased or merged, the session revoked, or over.
+# Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
 _IN_SESSION: Final = Statement[Columns[SessionKeys]]("""
 SELECT s.app_id, s.openid,
        (SELECT newest.session_key FROM sessions newest
@@ -67,16 +68,17 @@ SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
  WHERE i.user_id = :user_id
  ORDER BY i.created_at, i.app_id, i.openid
 """)
-# A login meanwhile has a session of its own, which stays the newest. What else may have come between is the
-# session's end, after which it has no key, and the former key's being sealed anew, which is why it is not compared.
+# Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
+# and the former key may have been sealed anew, so it is not compared.
 _REPLACE_CURRENT: Final = Statement[UUID](
     "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING user_id"
 )
-# An ended session gets none. An open one gets it also if its former key is gone, because what sealed that was given up.
+# Only an open session gets a key, even if it has none: its former one is erased if the secret key that sealed it is
+# lost.
 _KEEP: Final = Statement[Nothing](
     "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND revoked_at IS NULL"
 )
-# The prefix is how what is sealed with the current secret key begins.
+# The prefix is the beginning of values that are sealed with the current secret key.
 _SEALED_OTHERWISE: Final = Statement[Columns[SealedSessionKey]]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
  WHERE id > :after AND id <= :until
@@ -103,7 +105,7 @@ UPDATE sessions SET session_key = NULL FROM free WHERE sessions.id = free.id
 
 
 async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID, now: datetime) -> SessionKeys | None:
-    """The keys for a session's data; None if the session has ended, or the user may not use it.
+    """The keys for a session's data; None if the session has ended, or its user is banned, erased or merged.
 
     Raises: StorageUnavailable.
     """
@@ -112,7 +114,7 @@ async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID
 
 
 async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:
-    """The key of each identity of a user, the oldest first; none if there is no such user.
+    """The newest key of each identity of a user, the oldest identity first; empty if there is no such user.
 
     Raises: StorageUnavailable.
     """
@@ -120,7 +122,7 @@ async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey
 
 
 async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> UUID | None:
-    """Replace a session's key; the session's user, or None if the session has no key any more."""
+    """Replace a session's key. Returns the session's user, or None if the session has no key any more."""
     return await transaction.value(_REPLACE_CURRENT, session_id=session_id, sealed=sealed)
 
 
@@ -132,7 +134,9 @@ async def keep_key(database: Database, session_id: UUID, sealed: bytes) -> None:
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[list[SealedSessionKey], UUID]:
-    """Those of one page of sessions that do not begin with the prefix, and where the page ends: at `END` the last.
+    """The keys in a page of sessions that do not begin with the prefix, and the last session id of the page.
+
+    After the last page, that id is `END`.
 
     Raises: StorageUnavailable.
     """
@@ -143,7 +147,7 @@ async def session_keys_sealed_otherwise(
 
 
 async def replace_session_keys(database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes]) -> int:
-    """Replace these sealed keys; how many were still as they were read, and not locked.
+    """Replace these sealed keys, except those that have changed or are locked. Returns how many were replaced.
 
     Raises: StorageUnavailable.
     """
@@ -157,7 +161,10 @@ async def replace_session_keys(database: Database, former: Sequence[SealedSessio
 
 
 async def erase_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
-    """Erase these keys; how many were still as they were read, and not locked. Raises: StorageUnavailable."""
+    """Erase these keys, except those that have changed or are locked. Returns how many were erased.
+
+    Raises: StorageUnavailable.
+    """
     async with database.begin() as transaction:
         return await transaction.run(
             _ERASE, session_ids=[key.session_id for key in keys], former=[key.sealed for key in keys]

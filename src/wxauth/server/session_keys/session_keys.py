@@ -1,4 +1,4 @@
-"""The uses of a session_key: it opens data that WeChat sealed for the mini-program; WeChat checks and resets it."""
+"""Use of session_keys: decrypting data from WeChat, and having WeChat check and reset them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,15 +38,15 @@ class KeyState:
     app_id: str
     openid: str
     is_valid: bool | None
-    """None if that could not be found out."""
+    """None if unknown."""
     error: str | None = None
-    """Why it could not be found out: the code of the failure."""
+    """Why it is unknown: the error code."""
 
 
 async def decrypt(services: Services, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
-    """What WeChat sealed for the mini-program of this session. Personal: not to be logged.
+    """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
 
-    Raises: InvalidToken, where the session has ended or the user was banned or erased since the token was signed;
+    Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
         WrongAppKind, SessionKeyExpired, InvalidRequest, StorageUnavailable.
     """
     now = services.clock()
@@ -70,14 +70,14 @@ async def decrypt(services: Services, principal: Principal, *, encrypted_data: b
 
 
 async def check_keys(services: Services, user_id: UUID) -> Sequence[KeyState]:
-    """Whether WeChat takes the stored key of each identity of a user. Raises: NotFound, StorageUnavailable."""
+    """Check with WeChat the stored key of each identity of a user. Raises: NotFound, StorageUnavailable."""
     return await asyncio.gather(*(_check(services, key) for key in await _current_keys(services, user_id)))
 
 
 async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[KeyState]:
-    """Have WeChat replace the key of each identity of a user, or of that in one app, and store the new one.
+    """Have WeChat replace the keys of a user's identities, or only of the identity in one app, and store the new ones.
 
-    One after the other: where a new key cannot be stored, no further one is spent.
+    This is done one by one: if a new key cannot be stored, no other key is replaced.
 
     Raises: NotFound, UnknownApp, WrongAppKind, StorageUnavailable.
     """
@@ -125,7 +125,7 @@ async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes]
 
 
 async def _store(services: Services, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:
-    """Whether the session that the key belongs to was still there to take it."""
+    """Store a new key in the session of the former one. Returns False if the session has ended."""
     assert key.session_id is not None, "a key is stored with its session"
     sealed = services.sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
     async with services.database.begin() as transaction:
@@ -146,7 +146,7 @@ async def _store(services: Services, key: CurrentKey, anew: bytes, *, by: Actor)
 
 
 def _opened(services: Services, keys: SessionKeys, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
-    # The newest is the one that WeChat uses by now; the session's own opens what was encrypted before that login.
+    # WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
     for sealed in dict.fromkeys((keys.newest, keys.own)):
         session_key = None if sealed is None else _unsealed(services, keys.app_id, keys.openid, sealed)
         opened = None if session_key is None else open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
