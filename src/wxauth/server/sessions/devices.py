@@ -1,10 +1,10 @@
-"""The device that a request comes from: its address, and what its User-Agent tells."""
+"""The device from which a request comes: its address, and a description from its User-Agent."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
 
-# The first that is found; an iPhone's says "like Mac OS X" too.
+# The first match counts: an iPhone's User-Agent contains "like Mac OS X", too.
 _SYSTEMS: Final = (
     (re.compile(r"wechatdevtools"), "WeChat DevTools"),
     (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),
@@ -23,7 +23,7 @@ _BROWSERS: Final = (
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
     (re.compile(r"Version/(\d+).*Safari/"), "Safari"),
 )
-"""The first that is found; nearly all of them say that they are Chrome and Safari too."""
+"""The first match counts: nearly all browsers also claim to be Chrome and Safari."""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 
 
@@ -36,7 +36,7 @@ class Device:
 
 
 def describe_device(user_agent: str | None) -> str | None:
-    """A few words for a list of devices: `iOS 17.1, WeChat 8.0.44`, `Windows, Edge 141`; None where nothing is told."""
+    """A short description, such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if nothing is recognized."""
     told = user_agent or ""
     words = []
     for pattern, system in _SYSTEMS:

@@ -1,4 +1,4 @@
-"""Refresh tokens: derived, so that the database holds none, and a forged one costs no query.
+"""Refresh tokens: derived, so that none is stored in the database, and a forged one costs no query.
 
 `wxr_` + base64url of session id (16 bytes), generation (4 bytes, big-endian) and their HMAC-SHA256.
 """
@@ -15,7 +15,7 @@ from wxauth.server.core.sealing import derive
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
 _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
-# 52 bytes make 70 characters, the last of which carries two bits: one spelling for each token.
+# 52 bytes make 70 characters. The last one carries two bits, and has only four spellings: so each token has just one.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
 
 
@@ -27,28 +27,28 @@ class RefreshToken(NamedTuple):
 
 
 class RefreshTokens:
-    """Makes and checks refresh tokens; the first secret key makes them, each of them is accepted.
+    """Makes and verifies refresh tokens.
 
     Args:
-        secret_keys: The current one, then the previous ones.
+        secret_keys: The current secret key, which signs, then the previous ones, which are still accepted.
     """
 
     PREFIX: ClassVar = "wxr_"
     PURPOSE: ClassVar = "refresh-token"
-    """What their keys are derived for."""
+    """The purpose for which their keys are derived."""
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._keys = [derive(key, self.PURPOSE) for key in secret_keys]
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
-        """The one token of this session and generation."""
+        """Make the token of this session and generation. It is the same each time."""
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
         return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
 
     def parse(self, token: str) -> RefreshToken | None:
-        """The content of a token; None if the token is not ours."""
+        """Verify a token, and return its content; None if it is not ours."""
         if self._form.fullmatch(token) is None:
             return None
         raw = urlsafe_b64decode(token[len(self.PREFIX) :] + "==")

@@ -1,4 +1,4 @@
-"""Sessions as they are stored: the user of a session, a user's sessions, and the ends of sessions."""
+"""The stored sessions: the user of a session, a user's sessions, and how sessions end."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -14,9 +14,9 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
 
 START: Final = UUID(int=0)
-"""Before the first session."""
+"""A session id before the first one."""
 END: Final = UUID(int=2**128 - 1)
-"""After the last one."""
+"""A session id after the last one."""
 SESSIONS_IN_AN_EVENT: Final = 1000
 
 
@@ -24,9 +24,9 @@ class EndReason(StrEnum):
     """Why a session has ended."""
 
     SIGNED_OUT = "signed_out"
-    """By the person, in this very session."""
+    """By the person, in this session."""
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
-    """By the person, from another one."""
+    """By the person, in another session."""
     BANNED = "banned"
     REUSED = "reused"
     ERASED = "erased"
@@ -58,7 +58,7 @@ class EndedSession(TypedDict):
     id: UUID
     user_id: UUID
     was_open: bool
-    """Whether it was this that ended it; otherwise it had expired, or ended before."""
+    """Whether it was open until now. Otherwise it had ended before, or had expired."""
 
 
 class _LastSession(TypedDict):
@@ -66,7 +66,8 @@ class _LastSession(TypedDict):
     created_at: datetime
 
 
-# Read for each request: since the token was signed, the user may be banned, erased or merged, or the session ended.
+# Read for each request, because since the token was signed the user may have been banned, erased or merged, or the
+# session may have ended.
 _USER_IN_SESSION: Final = Statement[UserInSession](f"""
 SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
@@ -84,8 +85,8 @@ _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE i
 
 
 def _ending_part(wanted: str) -> str:
-    # Written twice, it has one effect: the second time the session has ended already. If the session had merely
-    # expired, there is no event.
+    # Idempotent: if it is sent twice, the second one finds an ended session. If the session had only expired, there is
+    # no event.
     return f"""
 WITH ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
@@ -127,14 +128,14 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
  WHERE user_id = :user_id AND revoked_at IS NULL AND id IS DISTINCT FROM :kept_id
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
-# Locks them: one that is being ended at this moment is told of by who ends it.
+# Locks the sessions, so that one that is being ended concurrently is recorded only there.
 _OPEN: Final = Statement[UUID]("""
 SELECT id FROM sessions WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now ORDER BY id FOR UPDATE
 """)
 
 
-# Identities that have logged in lately, of users with many sessions. Almost nobody has so many, and a few index entries
-# tell that. Of each, sessions beyond its newest ones, up to a page of all.
+# For each identity that has logged in lately and whose user has many sessions, the sessions beyond its newest ones, up
+# to a page in all. Almost no user has so many, and checking that reads only a few index entries.
 def _beyond_part(which: str, newest: str) -> str:
     return f"""
     SELECT beyond.id
@@ -156,7 +157,7 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
  WHERE sessions.id = beyond.id AND sessions.revoked_at IS NULL
 RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
 """)  # noqa: S608 - put together from constants
-# Locked rows are skipped, as by the sweep.
+# Locked rows are skipped, as in the sweep of expired sessions.
 _FORGET: Final = Statement[Nothing](f"""
 WITH beyond AS MATERIALIZED ({_beyond_part("IS NOT NULL", "")}
 )
@@ -176,7 +177,7 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
    AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
-# A website must see one user id as long as a session lasts: so a merge ends its sessions.
+# A merge ends the sessions of websites, because a website must see the same user id as long as a session lasts.
 _END_OF_WEBSITES: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
  WHERE user_id = :user_id AND client_id IS NOT NULL AND revoked_at IS NULL
@@ -190,7 +191,7 @@ _END_OF_PAGE: Final = Statement[_LastSession](
 async def user_in_session(
     database: Database, *, session_id: UUID, user_id: UUID, now: datetime
 ) -> UserInSession | None:
-    """The user with the identity of this session; None if the session has ended, or the user may not use it.
+    """The user, with the identity of this session; None if the session has ended, or the user is banned or gone.
 
     Raises: StorageUnavailable.
     """
@@ -200,7 +201,9 @@ async def user_in_session(
 async def open_sessions(
     database: Database, user_id: UUID, *, now: datetime, limit: int, after: tuple[datetime, UUID] | None = None
 ) -> Sequence[OpenSession]:
-    """A user's open sessions, the last used first; what follows `after`, the time and id of the last one before.
+    """A page of a user's open sessions, the last used first.
+
+    `after` is the time of use and the id of the last session on the previous page.
 
     Raises: StorageUnavailable.
     """
@@ -211,17 +214,17 @@ async def open_sessions(
 
 
 async def session_belongs_to(database: Database, *, session_id: UUID, user_id: UUID) -> bool:
-    """Whether this user has, or had, that session. Raises: StorageUnavailable."""
+    """Whether this session, open or ended, is this user's. Raises: StorageUnavailable."""
     return await database.value(_BELONGS_TO, session_id=session_id, user_id=user_id) is not None
 
 
 async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:
-    """When a session began; None if there is no such session. Raises: StorageUnavailable, where a database is asked."""
+    """When a session was opened; None if there is none. Raises: StorageUnavailable, without a transaction."""
     return await asked.value(_OPENED_AT, session_id=session_id)
 
 
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
-    """End a session at its user's wish; the user's id, or None if the session had ended or never existed.
+    """End a session for its user. Returns the user's id, or None if the session had ended or never existed.
 
     Raises: StorageUnavailable.
     """
@@ -231,7 +234,7 @@ async def end_session(database: Database, *, session_id: UUID, reason: EndReason
 async def end_session_of_website(
     database: Database, *, session_id: UUID, client_id: str, reason: EndReason, now: datetime
 ) -> UUID | None:
-    """End a session of this website; its user's id, or None if the website has no such open session.
+    """End a session of a website. Returns the user's id, or None if the website has no such open session.
 
     Raises: StorageUnavailable.
     """
@@ -249,27 +252,27 @@ async def end_sessions(
     now: datetime,
     kept: UUID | None = None,
 ) -> None:
-    """End every session of a user except the one to keep, and record those that were open."""
+    """End all sessions of a user except `kept`, and record those that were open."""
     ended = await transaction.rows(_END_OTHERS, user_id=user_id, now=now, reason=reason, kept_id=kept)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's sessions of the console, because the user has lost a role that opens it."""
+    """End a user's console sessions, because the user has lost a role that gives access to the console."""
     reason = EndReason.ADMINISTRATOR
     ended = await transaction.rows(_END_CONSOLES, user_id=user_id, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def forget_console_sessions(database: Database) -> None:
-    """Delete the console's marks of sessions that have been swept away. Raises: StorageUnavailable."""
+    """Delete the console's rows of sessions that have been deleted. Raises: StorageUnavailable."""
     await database.run(_FORGET_CONSOLES)
 
 
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a user, and record the end if it was open; whether the user has, or had, that session."""
+    """End one session of a user, and record it if it was open. Returns False if the user never had this session."""
     ended = await transaction.rows(_END_ONE, user_id=user_id, session_id=session_id, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
     return bool(ended)
@@ -278,9 +281,9 @@ async def end_session_of(
 async def end_replaced_sessions(
     transaction: Transaction, *, since: UUID, at_most: int, size: int, by: Actor, now: datetime
 ) -> int:
-    """Let each identity that has logged in since then keep its newest open sessions.
+    """End the open sessions of each identity beyond its `at_most` newest ones. Returns how many were ended.
 
-    How many were ended, up to a page.
+    Only identities that have a session with an id after `since` are checked. At most `size` sessions are ended.
     """
     ended = await transaction.rows(
         _REPLACE, since=since, at_most=at_most, size=size, now=now, reason=EndReason.REPLACED
@@ -290,21 +293,21 @@ async def end_replaced_sessions(
 
 
 async def forget_ended_sessions(transaction: Transaction, *, since: UUID, at_most: int, size: int) -> int:
-    """Delete the ended sessions beyond the newest ones of identities that have logged in since then.
+    """Delete the ended sessions of each identity beyond its `at_most` newest sessions. Returns how many were deleted.
 
-    How many were deleted, up to a page.
+    `since` and `size` are as in `end_replaced_sessions`.
     """
     return await transaction.run(_FORGET, since=since, at_most=at_most, size=size)
 
 
 async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
-    """End every session of a website that is being removed."""
+    """End all sessions of a website that is being removed."""
     ended = await transaction.rows(_END_OF_CLIENT, client_id=name, now=now, reason=EndReason.ADMINISTRATOR)
     await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
 async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's sessions of websites, because the user is about to be merged into another one."""
+    """End a user's website sessions, because the user is about to be merged into another one."""
     ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, now=now, reason=EndReason.MERGED)
     await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
 
@@ -312,7 +315,7 @@ async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, b
 async def end_sessions_of_identities(
     transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]], *, by: Actor, now: datetime
 ) -> None:
-    """End a user's sessions of these identities (app_id and openid), which are about to leave the user."""
+    """End a user's sessions of these identities (app_id, openid), which are about to be split from the user."""
     app_ids, openids = [app_id for app_id, _ in identities], [openid for _, openid in identities]
     reason = EndReason.ADMINISTRATOR
     ended = await transaction.rows(
@@ -322,14 +325,14 @@ async def end_sessions_of_identities(
 
 
 async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:
-    """The open sessions of a user who is about to be erased."""
+    """Lock the open sessions of a user who is about to be erased. Returns their ids."""
     return await transaction.values(_OPEN, user_id=user_id, now=now)
 
 
 async def record_ends(
     transaction: Transaction, ended: Iterable[EndedSession], *, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    """Record which sessions have ended, for each `user_id` by itself. Sessions that had merely expired are left out."""
+    """Record the ends of sessions, for each user separately. Sessions that were not open are left out."""
     ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
     for row in ended:
         if row["was_open"]:
@@ -341,13 +344,16 @@ async def record_ends(
 async def record_ended(
     transaction: Transaction, user_id: UUID, session_ids: Sequence[UUID], *, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    """Record that these sessions of a user have ended, up to a thousand in one event."""
+    """Record that these sessions of a user have ended, with up to a thousand sessions per event."""
     for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
         data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
         await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
 
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:
-    """The last id of a page of all sessions, in the order of ids, and when that session began; `END` after the last."""
+    """The last id of a page of all sessions in the order of ids, and when that session was opened.
+
+    For the last page, they are `END` and None.
+    """
     last = await transaction.row(_END_OF_PAGE, after=after, skipped=size - 1)
     return (END, None) if last is None else (last["id"], last["created_at"])

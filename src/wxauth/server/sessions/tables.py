@@ -21,15 +21,15 @@ class Session(SQLModel, table=True):
 
     __tablename__ = "sessions"
     __table_args__ = (
-        # A session belongs to its identity's user. A trigger of the identities keeps it so.
+        # A session belongs to its identity's user. A trigger on `identities` ensures that.
         ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
-        CheckConstraint(  # one CHECK for all, because each costs every login
+        CheckConstraint(  # one CHECK for all conditions, because each CHECK costs every login
             "generation >= 0 AND expires_at >= created_at AND (revoked_at IS NULL) = (revoked_reason IS NULL)"
             " AND (revoked_at IS NULL OR session_key IS NULL)",
             name="state",
         ),
         Index(None, "user_id", "id"),
-        # By default autovacuum waits until a fifth of the table is dead: of 100 million sessions, 20 million dead ones.
+        # By default autovacuum waits until a fifth of the rows are dead: 20 million, if there are 100 million sessions.
         {
             "postgresql_with": {
                 "autovacuum_vacuum_scale_factor": 0.02,
@@ -43,7 +43,7 @@ class Session(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     session_key: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's key for this login, sealed; gone when the session ends."""
+    """WeChat's key for this login, sealed. It is deleted when the session ends."""
     generation: int = Field(sa_column_kwargs={"server_default": text("0")})
     """How often the refresh token has been rotated."""
     rotated_at: datetime | None = Field(sa_type=TIME)
@@ -54,19 +54,19 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
-    # Only a website's session has these; the session of a mini-program does not.
+    # Only the sessions of websites have values below.
     client_id: str | None = Field(sa_type=Text)
-    """The site."""
+    """The website."""
     scope: str | None = Field(sa_type=Text)
     """The granted scopes, separated by spaces."""
     authenticated_at: datetime | None = Field(sa_type=TIME)
-    """When the person said yes."""
+    """When the person approved the login."""
     authenticated_by: str | None = Field(sa_type=Text)
     """How the person logged in, as a value of `amr` (RFC 8176)."""
 
 
 class WebsiteSession(SQLModel, table=True):
-    """The sessions of websites. An index on `sessions` in place of this table would cost every phone's login."""
+    """The sessions of websites by site. An index on `sessions` instead of this table would slow every phone's login."""
 
     __tablename__ = "website_sessions"
     __table_args__ = (
