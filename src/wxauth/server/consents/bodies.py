@@ -5,18 +5,18 @@ from datetime import datetime
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field, RootModel
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.server.consents.rows import ConsentRow
 from wxauth.server.web.bodies import ShownAppId, ShownIp
 from wxauth.server.web.paging import NextCursor, OrEmpty, TimedPageQuery
 
 MAX_CONSENTS: Final = 100
-"""How many consents are shown at once."""
+"""The largest page of consents, and the default."""
 
 
 def _texts(value: object) -> object:
-    # Refused here, because pydantic's own message would repeat the name that was sent.
+    # Refused here, because pydantic's own message would repeat a name that was sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value
@@ -53,7 +53,7 @@ class ConsentsAnswer(TypedDict):
 
 
 def consent_answers(consents: Sequence[ConsentRow]) -> list[ConsentAnswer]:
-    """Consents as they were read."""
+    """The answer's items for these rows."""
     return [
         {
             "document": consent["document"],

@@ -1,4 +1,4 @@
-"""Giving and withdrawing consents. `CONSENTS` says which documents are in force, and in which versions."""
+"""Giving and withdrawing consents to the documents in force (`CONSENTS`)."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -33,9 +33,11 @@ def check_in_force(wanted: Mapping[str, str], in_force: Mapping[str, str]) -> No
 async def give_consents(
     database: Database, user: UserInSession, wanted: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
-    """Record that a user agrees to these; what they have agreed to then. What they had agreed to before is no news.
+    """Record that a user agrees to these documents. Returns all present consents, document → version.
 
-    Raises: InvalidToken, where the user has just been erased; RateLimited; StorageUnavailable.
+    Consents that the user has given before are not recorded again.
+
+    Raises: InvalidToken, if the user has just been erased; RateLimited; StorageUnavailable.
     """
     user_id, app_id = user["id"], user["app_id"]
     by = Actor(str(user_id), ip)
@@ -61,7 +63,7 @@ async def give_consents(
 async def withdraw(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
-    """Record that a user takes back what they agreed to. Raises: NotFound, InvalidToken, StorageUnavailable."""
+    """Record that a user withdraws their consent. Raises: NotFound, InvalidToken, StorageUnavailable."""
     async with database.begin() as transaction:
         before = await lock_consents(transaction, user_id)
         if before is None:

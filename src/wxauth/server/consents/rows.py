@@ -1,6 +1,6 @@
-"""The statements that write consents: their history, and the present ones on the user's row, together.
+"""The stored consents: their history, and the present ones in the user's row. Both are written together.
 
-A merge leaves the former user's consents where they are. So a user's consents are those of all ids of the user.
+A merge does not move the former user's consents. So a user's consents are those of all ids of the user.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ PRESENT_CONSENTS: Final = f"""
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
                  WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
                  ORDER BY document, given_at DESC, id DESC) AS newest)"""  # noqa: S608 - put together from constants
-"""SQL for `users.consents`: of each document the version that was given last and not withdrawn."""
+"""SQL for `users.consents`: for each document, the latest version that was agreed to and not withdrawn."""
 
 
 class ConsentRow(TypedDict):
-    """A person's consent to a version of a document."""
+    """A consent to a version of a document."""
 
     id: UUID
     document: str
@@ -48,9 +48,9 @@ class _PresentConsents(TypedDict):
     consents: dict[str, str] | None
 
 
-# Settles the race of two changes: the second waits here, and sees what the first has written.
+# Decides the race of two changes: the second waits here, and sees what the first has written.
 _LOCK: Final = Statement[_PresentConsents]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
-# Adds nothing if the same consent still holds, as after a document has been set back to a former version.
+# Adds nothing if the same consent still holds, for example after the version in force was set back.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
@@ -69,7 +69,7 @@ UPDATE consents SET withdrawn_at = :now
 _NOTE_WITHDRAWN: Final = Statement[Nothing](
     "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
 )
-# The newest by each of the ids, because an index has them in order by one id alone.
+# Reads the newest of each id separately, because the index is in order of time only for one id.
 _NEWEST: Final = Statement[ConsentRow](f"""
 SELECT page.*
   FROM unnest({_ITS_IDS_PART}) AS known (id) CROSS JOIN LATERAL (
@@ -90,7 +90,7 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 
 
 async def lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str] | None:
-    """Lock a user's present consents, document → version, until the transaction ends; None if there is no such user."""
+    """Lock a user, and read the present consents, document → version; None if there is no such user."""
     row = await transaction.row(_LOCK, user_id=user_id)
     return None if row is None else row["consents"] or {}
 
@@ -105,7 +105,7 @@ async def add_consent(
     ip: str | None,
     now: datetime,
 ) -> bool:
-    """Add a consent of a locked user to the history; whether it was new."""
+    """Add a consent of a locked user to the history. Returns False if the user has given it already."""
     added = await transaction.value(
         _ADD, user_id=user_id, id=new_id(now), document=document, version=version, now=now, app_id=app_id, ip=ip
     )
@@ -113,7 +113,7 @@ async def add_consent(
 
 
 async def note_given(transaction: Transaction, user_id: UUID, given: Mapping[str, str]) -> None:
-    """Set present consents of a locked user."""
+    """Add to the present consents of a locked user."""
     await transaction.run(_NOTE_GIVEN, user_id=user_id, given=given)
 
 
@@ -126,7 +126,7 @@ async def withdraw_consent(transaction: Transaction, user_id: UUID, *, document:
 async def newest_consents(
     database: Database, user_id: UUID, *, limit: int, after: tuple[datetime, UUID] | None = None
 ) -> Sequence[ConsentRow]:
-    """What a user has agreed to, the newest first; what follows `after`, the time and id of the last one before.
+    """A page of a user's consents, the newest first. `after` is time and id of the last one on the previous page.
 
     Raises: StorageUnavailable.
     """
@@ -137,7 +137,7 @@ async def newest_consents(
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """The user's consents to these versions of documents, if they hold; the newest first.
+    """The user's consents to these documents (document → version) that are not withdrawn, the newest first.
 
     Raises: StorageUnavailable.
     """

@@ -23,14 +23,14 @@ class Consent(SQLModel, table=True):
         CheckConstraint("document <> ''", name="document"),
         CheckConstraint("version <> ''", name="version"),
         Index(None, "user_id", "given_at", "id"),
-        # Few, however many have been withdrawn.
+        # A small index, however many consents have been withdrawn.
         Index("consents_present_idx", "user_id", "document", postgresql_where=text("withdrawn_at IS NULL")),
     )
 
     id: UUID = Field(primary_key=True)
     user_id: UUID
-    """Who gave it: a user's id, or one that was merged into it. Not a reference: there may be too many to delete or
-    move in the one moment of an erasure or a merge."""
+    """The id of the user, or of a former user who was merged. Not a foreign key: there may be too many rows for one
+    transaction to delete or move at an erasure or a merge."""
     document: str = Field(sa_type=Text)
     version: str = Field(sa_type=Text)
     given_at: datetime = Field(sa_type=TIME)
