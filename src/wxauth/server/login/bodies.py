@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.server.login.login import Tokens
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
@@ -14,11 +14,11 @@ from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownAppId, ShownOpenid, Sh
 from wxauth.server.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""Characters of base64. Thirty days of steps have 2,000."""
+"""Characters of base64. The steps of thirty days have 2,000."""
 
 
 def _readable(value: object) -> dict[str, str]:
-    # A login is never refused for a consent. A malformed one is left out, and consents_due names what is missing.
+    # A login is never refused because of a consent. A malformed one is left out, and consents_due names it.
     pairs = value.items() if isinstance(value, dict) else ()
     return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
 
@@ -26,7 +26,7 @@ def _readable(value: object) -> dict[str, str]:
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 
 LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
-"""What `wx.login` gives."""
+"""A code from `wx.login`."""
 
 
 class LoginRequest(BaseModel):
@@ -203,7 +203,7 @@ class SessionKeysAnswer(TypedDict):
 
 
 def session_keys_answer(states: Sequence[KeyState]) -> SessionKeysAnswer:
-    """What is known of a user's session_keys."""
+    """The answer about the states of a user's session_keys."""
     return {
         "items": [
             {"app_id": state.app_id, "openid": state.openid, "valid": state.is_valid, "error": state.error}
@@ -214,7 +214,7 @@ def session_keys_answer(states: Sequence[KeyState]) -> SessionKeysAnswer:
 
 
 def token_answer(tokens: Tokens, in_force: Mapping[str, str]) -> TokenAnswer:
-    """The body that carries tokens; `in_force` are the documents to agree to."""
+    """The answer with a pair of tokens. `in_force` are the documents to agree to, document → version."""
     answer: TokenAnswer = {
         "access_token": tokens.access_token,
         "token_type": "Bearer",

@@ -1,4 +1,4 @@
-"""A code of WeChat's becomes a user: the same way in for every door, whichever kind of app it is of."""
+"""From WeChat's code to a stored login: shared by all kinds of apps and ways to log in."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,16 +26,16 @@ log = get_logger()
 
 
 class LacksUnionid(WeChatMisconfigured):
-    """WeChat gave no unionid of somebody unknown, and the app requires one."""
+    """WeChat gave no unionid for an unknown person, and the app requires one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """A person who has come in."""
+    """A completed login."""
 
     login: LoggedIn
     user: UserRow
-    """With the nickname, unless WeChat refuses that."""
+    """The user, with the new nickname unless WeChat rejects that."""
     openid: str
     at: datetime
 
@@ -50,11 +50,11 @@ async def enter(
     expires_in: int,
     device: Device,
 ) -> Entered:
-    """Exchange a code at its app, find or create the user, and open a session for `expires_in` seconds.
+    """Exchange a code with WeChat, find or create the user, and open a session for `expires_in` seconds.
 
-    Nothing is stored of a made-up person of a snapshot, nor of an unknown person who may not sign up, or lacks the
-    unionid that the app requires: that would make a second user of one person. A name or picture beyond the rate of one
-    user is left out.
+    Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or who
+    lacks the unionid that the app requires: without it, one person could become two users. A nickname or picture is
+    left out if the user changes them too often.
 
     Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
     """
@@ -92,7 +92,7 @@ async def enter(
 
 
 async def identify(services: Services, app: App, code: str) -> tuple[WeChatIdentity, float]:
-    """Exchange a code for the person's identity; WeChat's milliseconds with it. Raises: WeChatError, SnapshotUser."""
+    """Exchange a code. Returns the person's identity, and WeChat's milliseconds. Raises: WeChatError, SnapshotUser."""
     with services.metrics.exchange() as exchange:
         identity = await services[WeChat].exchange(app, code)
     if identity.is_snapshot:
@@ -111,7 +111,9 @@ async def record(
     device: Device,
     now: datetime,
 ) -> tuple[LoggedIn, float]:
-    """Find or create the user of an identity; the database's milliseconds with it. `expires_in` opens a session.
+    """Find or create the user of an identity. Returns the login, and the database's milliseconds.
+
+    A session is opened for `expires_in` seconds, unless that is None.
 
     Raises: SnapshotUser, SignUpClosed, LacksUnionid, AccountDisabled, StorageUnavailable.
     """

@@ -1,4 +1,4 @@
-"""WeChat's opinions at a login: on the risk of a newcomer, and on the nickname that came along."""
+"""WeChat's opinions at a login: on the risk of a new user, and on the nickname in the request."""
 
 import asyncio
 
@@ -14,13 +14,13 @@ from wxauth.server.users.person import Person
 async def judge_login(
     services: Services, person: Person, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
 ) -> UserRow:
-    """The user of a stored login, with the nickname unless that is refused.
+    """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
 
-    WeChat is asked about the risk of newcomers, at each login until it has said it, and about a nickname that is not
-    the stored one. Its answer is waited for only where the policy is to block, for `patience` seconds at most.
+    WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored one.
+    The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
 
-    Raises: WeChatUserBlocked, where the user has just been banned; AccountDisabled, where another login of theirs led
-        to that meanwhile; StorageUnavailable, where they will be.
+    Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to the
+        ban; StorageUnavailable, if the ban must still be stored.
     """
     risk, nicknames = services[Risk], services[Nicknames]
     is_asked = login.is_unjudged and risk.is_noted

@@ -1,4 +1,4 @@
-"""The story of a session: log in, refresh, log out."""
+"""Login, refresh and logout."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.tokens.keys import SigningKey
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
-"""The kinds of apps whose own client gets the code, on the person's device."""
+"""The kinds of apps in which our client on the person's device gets the code. For others, a browser brings it."""
 
 log = get_logger()
 
@@ -43,7 +43,7 @@ class LoginLimiter(RateLimiter):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens and data that a login or a refresh gives. Durations are in seconds."""
+    """The result of a login or a refresh. Durations are in seconds."""
 
     access_token: str = field(repr=False)
     expires_in: int
@@ -53,7 +53,7 @@ class Tokens:
     is_new_user: bool
     user: UserInSession
     phone_error: str | None = None
-    """Why the phone number that came with a login was not bound: the code of the problem."""
+    """Why a login's phone code failed: the error code."""
 
 
 async def log_in(
@@ -69,8 +69,8 @@ async def log_in(
 ) -> Tokens:
     """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
-    A phone_code that fails does not undo the login, whose code is spent. Nor does a consent that is not in force, or
-    cannot be recorded now: the person is asked again.
+    If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is not
+    in force or cannot be recorded: the person is asked for it again.
 
     Raises: RateLimited, UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled,
         StorageUnavailable.
@@ -79,7 +79,7 @@ async def log_in(
     app = services[Apps].for_login(app_id)
     if app.kind not in _WITH_CODES_OF_THE_CLIENT:
         raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
-    signing_key = services[KeyRing].signing_key(services.clock())  # may fail: the code is not spent yet
+    signing_key = services[KeyRing].signing_key(services.clock())  # before the code is used up, because this may fail
 
     refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
     entered = await enter(
@@ -104,14 +104,14 @@ async def log_in(
         session_id=login.session_id,
         generation=0,
         refresh_expires_in=refresh_expires_in,
-        is_new_user=login.is_new and user["id"] == login.user["id"],  # else the number has told who it is
+        is_new_user=login.is_new and user["id"] == login.user["id"],  # not if the number linked an existing user
         phone_error=phone_error,
         now=now,
     )
 
 
 async def refresh(services: Services, *, refresh_token: str, device: Device) -> Tokens:
-    """Exchange a refresh token for a new pair. Every use rotates it.
+    """Exchange a refresh token for a new pair of tokens. Every use rotates it.
 
     Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionRevoked, AccountDisabled,
         StorageUnavailable.
@@ -120,7 +120,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     token = services[RefreshTokens].parse(refresh_token)
     if token is None:
         raise InvalidRefreshToken("the refresh token is not one of ours")
-    signing_key = services[KeyRing].signing_key(now)  # may fail: the token is not spent yet
+    signing_key = services[KeyRing].signing_key(now)  # before the token is used up, because this may fail
 
     settings = services.settings
     outcome = await rotate_refresh_token(
@@ -141,7 +141,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     if isinstance(outcome, Refused):
         raise _refused(outcome, token.session_id)
 
-    now = services.clock()  # read again: the wait for the database may have outlasted the former token's grace
+    now = services.clock()  # again, because waiting for the database may have taken seconds
     log.info("refreshed", user_id=outcome.user["id"], app_id=outcome.user["app_id"], session_id=token.session_id)
     return _tokens(
         services,
@@ -156,7 +156,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
 
 
 async def log_out(services: Services, *, session_id: UUID) -> None:
-    """End a session. It is no failure if the session has ended or never existed. Raises: StorageUnavailable."""
+    """End a session. Idempotent: the session may have ended, or may never have existed. Raises: StorageUnavailable."""
     user_id = await end_session(
         services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
     )
@@ -174,7 +174,7 @@ async def _with_consents(
     ip: str | None,
     now: datetime,
 ) -> UserRow:
-    """The user with the consents recorded that are in force, or as before."""
+    """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
     in_force = services.settings.consents
     wanted = {document: version for document, version in wanted.items() if in_force.get(document) == version}
     if not missing_from(user["consents"], wanted):
@@ -191,7 +191,7 @@ async def _with_consents(
 async def _with_phone(
     services: Services, app: App, user: UserRow, *, openid: str, code: str
 ) -> tuple[UserRow, str | None]:
-    """The user with the phone number bound, or as before and why it was not."""
+    """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
     try:
         return await services[Phones].bind(app, openid=openid, code=code), None
     except WxAuthError as exc:

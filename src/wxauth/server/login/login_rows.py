@@ -1,4 +1,4 @@
-"""The statements of a login: they find or create user and identity, and open a session."""
+"""The statements of a login, which find or create the user and the identity, and open a session."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ log = get_logger()
 
 
 class EnteredUser(UserRow):
-    """A user who has logged in, or was refused it."""
+    """A user who has logged in, or whose login was refused."""
 
     unjudged_since: datetime | None
     banned_until: datetime | None
@@ -50,7 +50,7 @@ _KNOWN_PART: Final = """
      WHERE i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id
        AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))"""
 
-# As `PROFILE_CHANGES.count_user` does, for a change that is real.
+# Counts as `PROFILE_CHANGES.count_user` does, but only a real change.
 _COUNTED_PART: Final = taking_part(
     f"""sha256('{PROFILE_CHANGES.what}\\000'::bytea
                 || COALESCE(convert_to(unionid, 'UTF8'),
@@ -65,7 +65,7 @@ _COUNTED_PART: Final = taking_part(
 
 
 def _renamed_part(after: str) -> str:
-    # The fields that really change, by comparison with the locked row from before.
+    # Only the fields that really change, compared with the locked row from before.
     return f"""
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :profile_event_id, '{EventType.PROFILE_CHANGED.value}', :now, now.id::text, now.id, :app_id, :ip::text::inet,
@@ -92,22 +92,22 @@ SELECT * FROM person
 """  # noqa: S608 - put together from constants
 
 
-# For a known identity whose unionid has not changed: notes the login at its user, and opens a session. A banned user is
-# returned unchanged and gets no session. The caller has made the session's id, so that a statement that is sent twice
-# opens one session. Only the user's row is locked: to lock the identity's would write a page more. A login that waits
-# for the user's row sees the identity as before the wait. So the row itself must say that no identity has left the
-# user; if one has, the statements below lock the identity too.
+# For a known identity whose unionid has not changed: records the login in the user's row, and opens a session. A banned
+# user is returned unchanged, and gets no session. The caller makes the session's id, so that a statement that is sent
+# twice opens one session. Only the user's row is locked, because a lock on the identity's would write another page. A
+# login that has waited for the user's row sees the identity as it was before the wait. So the user's row itself must
+# show that it has lost no identity (`identity_lost_at`). If it has, the statements below lock the identity, too.
 _RETURN: Final = Statement[EnteredUser](_returning_part(""))
-# The same, if the name and the picture are those already stored: most mini-programs send them with each login.
+# The same if nickname and picture are those already stored, because most mini-programs send them with each login.
 _RETURN_AS_BEFORE: Final = Statement[EnteredUser](
     _returning_part("""
        AND (users.status <> 'active'
             OR (:nickname::text IS NULL OR users.nickname = :nickname)
                AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))""")
 )
-# The same with another name or picture. The former values are read under a lock. Without it, of two logins that change
-# them at once, one could record the change of the other too, or none. A change beyond the rate of one user is left out:
-# a login is never refused for it.
+# The same with another nickname or picture. The former values are read under a lock. Otherwise, if two logins change
+# them at the same time, one could also record the other's change, or none. If the user changes them too often, the
+# change is left out, because a login is never refused for that.
 _RETURN_WITH_PROFILE: Final = Statement[EnteredUser](f"""
 WITH before AS (
     SELECT users.id, users.unionid, users.status, users.nickname, users.avatar_url
@@ -152,12 +152,12 @@ SELECT * FROM person
 
 _UNKNOWN_PART: Final = "WHERE NOT EXISTS (SELECT FROM identities WHERE app_id = :app_id AND openid = :openid)"
 
-# For an unknown identity without a unionid, which always makes a new user. If another login has just added the
-# identity, its primary key refuses this one.
+# For an unknown identity without a unionid, which always makes a new user. If a concurrent login adds the identity
+# first, this one violates its primary key.
 _SIGN_UP: Final = Statement[EnteredUser](_sign_up_part("", _UNKNOWN_PART))
-# For an unknown identity with an unknown unionid, which makes a new user too. The row of the unionid, which is written
-# first as in `_ENTER`, settles whose the unionid is: the second of two logins waits for the first one's row, makes
-# nobody, and goes on to `_ENTER`.
+# For an unknown identity with an unknown unionid, which makes a new user, too. The row of the unionid, which is written
+# first as in `_ENTER`, decides the race: the second of two logins waits for the first one's row, makes no user, and
+# goes on to `_ENTER`.
 _SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](
     _sign_up_part(
         f"""holder AS (
@@ -168,12 +168,12 @@ _SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](
         "FROM holder",
     )
 )
-# For an identity or a unionid that is known. The row of the unionid settles to which user the unionid belongs: the
-# second of two logins waits for the first one's row. An unknown identity is added to the unionid's user. A known
-# identity gets the unionid; it is locked, so that it is that user's after a wait too. But if the unionid belongs to
-# another user, or to one whom the unknown identity must not join since they have another one in this app, nothing is
-# changed, and no row is returned. The user is locked before the unionid, as in a merge and an erasure: two that locked
-# them in opposite orders would wait for each other.
+# For a known identity, or a known unionid. The row of the unionid decides to which user the unionid belongs: the second
+# of two logins waits for the first one's row. An unknown identity is added to the unionid's user. A known identity gets
+# the unionid, and is locked, so that it still belongs to that user after a wait. Nothing is changed, and no row is
+# returned, if the unionid belongs to another user, or if the unionid's user already has another identity in this app,
+# so that an unknown identity must not join. The user is locked before the unionid, as in a merge and an erasure, to
+# avoid deadlocks.
 _ENTER: Final = Statement[EnteredUser](f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
@@ -219,8 +219,8 @@ WITH known AS (
 )
 SELECT * FROM joined
 """)  # noqa: S608 - put together from constants
-# Whether another openid of the app has the unionid, which a unique index settles; or whether the unionid is another
-# user's, who has another openid of the app.
+# Whether another openid of the app has the unionid, which a unique index forbids; or whether the unionid belongs to
+# another user who has another openid of the app.
 _IS_ANOTHERS: Final = Statement[int]("""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
@@ -234,7 +234,7 @@ SELECT 1 FROM unionids JOIN identities other USING (user_id)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A login as it is to be stored."""
+    """A login to store."""
 
     app_id: str
     openid: str
@@ -242,19 +242,19 @@ class Login:
     nickname: str | None
     avatar_url: str | None
     session_key: bytes | None
-    """WeChat's session_key, sealed; None where the app is no mini-program."""
+    """WeChat's session_key, sealed; None if the app is not a mini-program."""
     ip: str | None
     user_agent: str | None
     expires_in: int | None
-    """Seconds until the session ends if it is not used; None: no session is opened."""
+    """Seconds until the session expires if it is not used. None: no session is opened."""
     is_judged: bool
-    """Whether WeChat is to be asked about the risk of a newcomer."""
+    """Whether WeChat must be asked about the risk of a new user."""
     may_sign_up: bool
     """Whether an unknown person may sign up."""
     roles: Sequence[str] = ()
     """The roles of a person who signs up."""
     may_be_snapshot: bool = False
-    """Whether WeChat gives this app made-up people, too, so that who has another openid's unionid is one of these."""
+    """Whether this app may get the made-up people of snapshots. A person with another openid's unionid is then one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,32 +262,32 @@ class LoggedIn:
     """A stored login."""
 
     session_id: UUID
-    """Of no session, if none was to be opened."""
+    """Unused, if no session was requested."""
     is_new: bool
     is_unjudged: bool
-    """Whether the user's risk is still unknown, because WeChat has not told it at any login so far."""
+    """Whether the user's risk is still unknown, because WeChat has not rated it at any login so far."""
     user: EnteredUser
     left_out: Sequence[str]
-    """Which of `nickname` and `avatar_url` the user has not got, because the profile has been changed too often."""
+    """Which of `nickname` and `avatar_url` were not stored, because the user has changed the profile too often."""
 
     @property
     def is_disabled(self) -> bool:
-        """Whether the user is banned; then no session was opened."""
+        """Whether the user is banned, so that no session was opened."""
         return self.user["status"] == "disabled"
 
 
 async def record_login(
     database: Database, login: Login, *, now: datetime, observe_merge: Observe = lambda _source: None
 ) -> LoggedIn:
-    """Find or make the user and open a session. A returning user costs one statement.
+    """Find or create the user, and open a session. A returning user costs one statement.
 
-    Of simultaneous first logins, the unique constraints let one succeed. The others go on, or are rolled back and try
-    again, and find its user. If the unionid is another user's, the two users are merged first. Nothing is stored
-    about an unknown person who may not sign up.
+    Of concurrent first logins, the unique constraints let one succeed. The others are rolled back or find no row, try
+    again, and find the user of the first. If the unionid belongs to another user, the two users are merged first.
+    Nothing is stored about an unknown person who may not sign up.
 
-    WeChat has one openid for each person and app. So the unionid is ignored where it would join somebody to a user who
-    has another openid of this app: they would be strangers. Where one of the two may be made up, nothing is stored.
-    It is ignored too where its user and this one were split.
+    WeChat has one openid for each person and app. So the unionid is ignored if it would join somebody to a user who
+    has another openid of this app: they are different people. If one of the two may be made up, nothing is stored. The
+    unionid is also ignored if its user was split from this one.
 
     Raises: SignUpClosed, SnapshotUser, StorageUnavailable.
     """
@@ -316,11 +316,11 @@ async def record_login(
 
 
 class _Ids(NamedTuple):
-    """The ids of a login's rows, which stay the same when the login is tried again. Ids of events need not."""
+    """The ids of a login's rows, which stay the same if the login is tried again. Those of events need not."""
 
     session: UUID
     new_user: UUID | None = None
-    """None as long as the user may be a known one."""
+    """None until the first statements have found no user."""
 
 
 async def _without_anothers_unionid(database: Database, login: Login) -> Login:

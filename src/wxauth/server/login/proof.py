@@ -1,4 +1,4 @@
-"""The proof that the person is here: a new `wx.login`. A bearer alone proves nothing, because siblings see bearers."""
+"""Proof that the person is present, by a new `wx.login` code. An access token is no proof: other services see it."""
 
 from wxauth.errors import WrongPerson
 from wxauth.server.apps.registry import Apps
@@ -14,12 +14,12 @@ log = get_logger()
 
 
 async def prove_person(services: Services, caller: Caller, login_code: str, *, ip: str | None) -> None:
-    """Check with WeChat that a `wx.login` code is of the session's identity. It counts as a login does.
+    """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited as a login.
 
-    WeChat may have replaced the identity's session_key by this wx.login: the new one replaces the session's. A unionid
-    in WeChat's answer changes nothing: the next login sees to it.
+    The wx.login may have replaced the identity's session_key. So the new one is stored in the session. A new unionid is
+    left to the next login.
 
-    Whether the session is still open is for the statement that acts upon the proof.
+    This does not check that the session is still open: the statement that relies on the proof must do that.
 
     Raises: RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
     """

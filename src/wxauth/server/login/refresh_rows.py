@@ -1,4 +1,4 @@
-"""The statement that decides what a use of a refresh token does to its session."""
+"""The statement of a refresh: it rotates the refresh token, or ends the session if the token is reused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ class Refusal(StrEnum):
     """Why a genuine refresh token is refused."""
 
     UNKNOWN = "unknown"
-    """Its session has been erased, or is not to be used here: a website's is used by that site alone."""
+    """Its session was deleted, or belongs to another client: only the website itself can use its sessions."""
     DISABLED = "disabled"
     REVOKED = "revoked"
     EXPIRED = "expired"
     REUSED = "reused"
     OUT_OF_SCOPE = "out_of_scope"
-    """A website's session was granted nothing of what is asked for."""
+    """The website's session was granted none of the requested scopes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A use that is refused."""
+    """The result of a refused refresh."""
 
     why: Refusal
     user_id: UUID | None = None
-    """The session's user, where there is such a session."""
+    """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
 
 
@@ -52,7 +52,7 @@ class Use:
     client_id: str | None = None
     """The website that uses it; None for a mini-program."""
     scopes: Sequence[str] = ()
-    """What the website asks for. Its session must have been granted some of it."""
+    """The scopes that the website requests. Its session must have at least one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,29 +62,30 @@ class Lifetimes:
     unused: int
     at_most: int
     reuse_grace: int
+    """For how long a rotated token still gets its successor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """A session whose refresh token has a successor."""
+    """The result of a refresh."""
 
     generation: int
-    """The generation of the successor."""
+    """The generation of the new refresh token."""
     expires_at: datetime
     user: UserInSession
-    """The user, with the app_id and openid of the session; a website's, with what it was granted too."""
+    """The user, with the app_id and openid of the session; for a website, a `RotatedSessionOfWebsite`."""
 
 
-# The newest token (or a newer one: then this database is an older copy) makes way for its successor. Its
-# immediate predecessor, within the grace, has that same successor. Any other one has been stolen, or its thief
-# has been faster: the session ends. A concurrent use waits here for the row, then sees what the first has done.
-#
+# The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
+# token just before the newest one gets the same successor during the grace period. Any other token was used twice, by
+# the person and a thief, so the session ends. A concurrent use waits here for the row, then sees what the first has
+# done.
 _IS_NEWEST = ":generation >= s.generation"
 _IS_GOOD = f"({_IS_NEWEST} OR (:generation = s.generation - 1 AND s.rotated_at >= :grace_began_at))"
 
 
 class RotatedSession(UserInSession):
-    """A session that a genuine token was used for, and its user."""
+    """The session of a genuine refresh token after its use, and its user."""
 
     generation: int
     expires_at: datetime
@@ -92,7 +93,7 @@ class RotatedSession(UserInSession):
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """The same, with what the website was granted."""
+    """The same for a website, with what it was granted."""
 
     scope: str
     authenticated_at: datetime
@@ -143,8 +144,8 @@ SELECT * FROM used
 
 
 _ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS NULL", ""))
-# A website's server sends the refresh. Its address is not the person's, so the stored address of the browser stays.
-# A token that could not be answered with another one is not used up.
+# The refresh comes from the website's server, whose address is not the person's. So the browser's address stays. If
+# none of the requested scopes was granted, no row is found, and the token is not used up.
 _IS_IN_SCOPE = "string_to_array(s.scope, ' ') && "
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_part(
@@ -164,7 +165,7 @@ SELECT users.id AS user_id, status, banned_until, revoked_at,
 async def rotate_refresh_token(
     database: Database, use: Use, *, lifetimes: Lifetimes, now: datetime
 ) -> Rotated | Refused:
-    """Give a refresh token its successor; a use that must not be ends the session. One statement, unless refused.
+    """Rotate a refresh token. If it is reused, the session ends. It takes one statement, unless it is refused.
 
     Raises: StorageUnavailable.
     """
@@ -197,7 +198,7 @@ async def rotate_refresh_token(
 
 
 async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refused | None:
-    """Why a use was refused; None if the reason is gone by now: a merge was under way, or a ban has been lifted."""
+    """Why a use was refused; None if the reason is gone, because a merge has just ended or a ban was lifted."""
     row = await database.row(
         _WHY_NOT,
         session_id=use.session_id,

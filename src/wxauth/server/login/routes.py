@@ -1,4 +1,4 @@
-"""`POST /v1/login`, `/v1/refresh` and `/v1/logout`; and opening data with a login's session_key."""
+"""`POST /v1/login`, `/v1/refresh`, `/v1/logout` and `/v1/me/decrypt`."""
 
 from typing import Final
 
@@ -45,7 +45,7 @@ router = Router("login")
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
 APP_KEY: Final = "wxauth.app_id"
-"""The key in the ASGI scope under which a login keeps the app that it names, for the list of refused logins."""
+"""The key in the ASGI scope of the app that a login names, for the list of refused logins."""
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
@@ -125,7 +125,7 @@ async def log_out(request: Request, services: ServicesDep, body: LogoutRequest |
     access token until it expires.
     """
     if body is None or body.refresh_token is None:
-        principal = await services.guard(request)  # an ended session may be ended again
+        principal = await services.guard(request)  # not `PrincipalDep`, which requires an open session
         await login.log_out(services, session_id=principal.session_id)
     elif (token := services[RefreshTokens].parse(body.refresh_token)) is not None:
         await login.log_out(services, session_id=token.session_id)

@@ -1,4 +1,4 @@
-"""`/v1/admin/users/{id}/session-keys`: whether WeChat still takes them, and having it replace them."""
+"""`/v1/admin/users/{id}/session-keys`: administrators check and reset a user's session_keys."""
 
 from uuid import UUID
 
