@@ -1,10 +1,10 @@
-"""Clients as administrators add, change and see them."""
+"""Requests and answers about clients."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.server.clients.client import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 from wxauth.server.clients.clients import SCOPES, Credentials, check_name
@@ -14,7 +14,7 @@ _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]
 
 
 class _ClientOptions(BaseModel):
-    # Their rules are in `asked_for`, which the command follows too.
+    # `asked_for` validates them, as it does for the command.
     title: str | None = Field(default=None, description="What the phone calls a site; null: its name.")
     is_public: bool | None = Field(default=None, description="The site has no secret. Cannot be changed later.")
     device: bool | None = Field(default=None, description="The site shows a code itself (RFC 8628).")
@@ -52,12 +52,12 @@ class ClientRequest(_ClientOptions):
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    # It only marks the field as absent, and would be refused if it were sent.
+    # The default only marks an absent field, and would be refused if it were sent.
     del schema["default"]
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
-    # An answer has all its fields.
+    # An answer always has all fields.
     for field in schema["properties"].values():
         field.pop("default", None)
 

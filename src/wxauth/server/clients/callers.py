@@ -1,4 +1,4 @@
-"""The parameters of routes for siblings: which service client calls, and whether it may."""
+"""Dependencies of routes for other services: they authenticate the service client, and check its scope."""
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
@@ -33,11 +33,11 @@ FOR_CLIENT: Final = Entails(
     ),
     security=({"service_client": ()},),
 )
-"""What a parameter for the service client that asks entails."""
+"""The documentation of a parameter with the calling service client."""
 
 
 async def client_with(request: Request, scope: Scope) -> ProvedClient:
-    """The service client that asks. Raises: InvalidRequest, InvalidClient, ClientLacksScope, StorageUnavailable."""
+    """The calling service client. Raises: InvalidRequest, InvalidClient, ClientLacksScope, StorageUnavailable."""
     services: Services = request.app.state.services
     return await authenticate(services.database, basic_credentials(request), scope, now=services.clock())
 
@@ -54,7 +54,7 @@ IntrospectingClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.INTRO
 
 
 AccessTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ACCESS_TOKEN)), FOR_CLIENT]
-"""A service client that may have apps' WeChat access tokens."""
+"""A service client that may get apps' WeChat access tokens."""
 
 
 UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_CLIENT]
@@ -62,11 +62,14 @@ UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_
 
 
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
-"""A service client that may read the feed."""
+"""A service client that may read the feed of events."""
 
 
 def basic_credentials(request: Request) -> Credentials:
-    """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
+    """The credentials of HTTP Basic (RFC 7617), both percent-decoded (RFC 6749, section 2.3.1).
+
+    Raises: InvalidClient, InvalidRequest.
+    """
     scheme, _, encoded = single_authorization(*request.headers.getlist("authorization")).partition(" ")
     if scheme.lower() != "basic":
         raise InvalidClient("send the service client's name and secret by HTTP Basic")

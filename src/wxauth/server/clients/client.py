@@ -1,4 +1,4 @@
-"""What a client is: a service or a site of the operator's own."""
+"""The model of a client: a service or a site of the operator's own."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -13,19 +13,19 @@ class Scope(StrEnum):
     """What a service may do."""
 
     INTROSPECT = "introspect"
-    """Ask whether an access token is good."""
+    """Check whether an access token is valid."""
     ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of a scope
     """Get an app's WeChat token."""
     USERS = "users"
     """Look users up."""
     PHONES = "phones"
-    """See their phone numbers too."""
+    """See their phone numbers, too."""
     EVENTS = "events"
-    """Read the feed."""
+    """Read the feed of events."""
 
 
 IdTokenAlg = Literal["RS256", "ES256"]
-"""What signs a site's id_tokens: RS256 by keys of their own, or ES256 by those of access tokens."""
+"""The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
 
 
 class Client(BaseModel):
@@ -38,9 +38,9 @@ class Client(BaseModel):
     title: str | None = Field(None, examples=["小店"])
     """The name that the phone shows."""
     scopes: list[str] = Field(examples=[["openid", "profile"]])
-    """What it may do as a service, then what it may ask for as a site."""
+    """Its scopes as a service, then those that it may request as a site."""
     is_public: bool = False
-    """Whether it is a page or a program, which can keep no secret."""
+    """Whether it is a page or a program that cannot keep a secret."""
     device: bool = False
     """Whether it may use the device grant."""
     redirect_uris: list[str] = Field([], examples=[["https://shop.example.com/callback"]])
@@ -48,11 +48,11 @@ class Client(BaseModel):
     app_id: str | None = None
     """The app whose mini-program code is shown; null: the default app."""
     account_app_id: str | None = None
-    """The service account by which people log in on its pages in WeChat's browser; null: by a code."""
+    """The service account with which people log in on its pages in WeChat's browser; null: with a scanned code."""
     website_app_id: str | None = None
-    """The website app by which people may log in on a computer that has WeChat, beside the code; null: not."""
+    """The website app with which people may log in on a computer that has WeChat, besides the code; null: none."""
     near: bool = False
-    """Whether phone and browser must be in one network."""
+    """Whether phone and browser must be in the same network."""
     user_code: bool = False
     """Whether the user codes of its devices may be typed."""
     email_domain: str | None = None
@@ -73,7 +73,7 @@ _SERVICE_SCOPES: Final = frozenset(map(str, Scope))
 
 
 class AddedClient(Client):
-    """A client as it is stored, without its secrets."""
+    """A stored client, without its secrets."""
 
     created_at: datetime
     former_secret_until: datetime | None = Field(None, description="Until when the former secret works.")

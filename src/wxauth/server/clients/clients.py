@@ -1,7 +1,7 @@
-"""Clients: services that ask about users, and sites that log people in. Both have a name, and most have a secret.
+"""Clients: services that query this one, and sites that log people in. All have a name, and most have a secret.
 
-Sites are the operator's own. All of them share one audience, so a sibling accepts every site's tokens. For that reason,
-sites of others must never be added.
+Sites must be the operator's own. They all share one audience, so every service behind a guard accepts the tokens of
+every site. Sites of third parties must never be added.
 """
 
 import re
@@ -25,22 +25,22 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
-"""The scopes that a site may have, beside those of a service."""
+"""The scopes that a site may have, besides those of a service."""
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
-"""The scopes of a service that is added without naming any."""
+"""The scopes of a service, by default."""
 DEFAULT_SITE_SCOPES: Final = ("openid", "profile")
-"""The scopes of a site that names none of a site's."""
+"""The scopes of a site, by default."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
-"""The algorithm of a site that names none."""
+"""The algorithm of a site, by default."""
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""How long a renewed secret's former one still works: a sibling's replicas get the new one one by one."""
+"""How long the former secret still works after a rotation, because the client's replicas get the new one one by one."""
 
 NO_SUCH_CLIENT: Final = "there is no such service client"
 NAME_TAKEN: Final = "there is a service client of this name already"
 HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
 
-# As an actor of the audit trail, a client must not be taken for a user or for one of these.
+# As an actor in the audit trail, a client must not look like a user or like one of these.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 NAME_RULE: Final = (
     "must be 1 to 64 of a-z, 0-9, _ and -, the first a letter or digit; "
@@ -49,7 +49,7 @@ NAME_RULE: Final = (
 
 _SECRET_BYTES: Final = 32
 _SECRET_CHARACTERS: Final = 43
-"""Of that many bytes in base64url."""
+"""The length of the secret in base64url."""
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_HASH: Final = bytes(sha256().digest_size)
@@ -60,8 +60,9 @@ _APPS: Final[Mapping[str, tuple[AppKind, str]]] = {
     "account_app_id": ("official_account", "must be the app_id of a service account"),
     "website_app_id": ("website", "must be the app_id of a website app"),
 }
-"""By field of a site, the kind of app that it names, and its rule."""
-# Neither controls nor lone surrogates, nor what reorders the text around it (Unicode, UAX 9): the phone shows a title.
+"""The fields of a site that name an app: the kind of the app, and the rule."""
+# The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
+# surrounding text (Unicode, UAX 9).
 _TITLE: Final = (
     r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
 )
@@ -78,14 +79,14 @@ log = get_logger()
 
 
 class WrongClient(InvalidRequest):
-    """A client cannot be as it is asked for: the field that is wrong, and its rule."""
+    """A client cannot have these options: names the wrong field, and its rule."""
 
     def __init__(self, field: str, text: str) -> None:
         super().__init__(f"{field}: {text}", errors=[FieldError(field, text)])
 
 
 class Credentials(NamedTuple):
-    """What a client sends with each request (RFC 6749, section 2.3.1)."""
+    """The credentials that a client sends with each request (RFC 6749, section 2.3.1)."""
 
     client_id: str
     client_secret: str
@@ -96,35 +97,35 @@ class Credentials(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProvedClient:
-    """A client that has proved who it is, and what it may do as a service."""
+    """An authenticated client, with its scopes as a service."""
 
     name: str
     scopes: frozenset[Scope]
 
 
 def check_name(name: str) -> str:
-    """The name, if an administrator may give it to a client. Raises: ValueError."""
+    """Check a name that an administrator gives to a client. Raises: ValueError."""
     if not is_name(name) or is_own_name(name):
         raise ValueError(NAME_RULE)
     return name
 
 
 def is_name(text: str) -> bool:
-    """Whether a client can have this name, be it an administrator's client or one of our own pages."""
+    """Whether a client can have this name, including our own pages."""
     return _NAME.fullmatch(text) is not None and text not in _ACTORS and _USER_ID.fullmatch(text) is None
 
 
 def is_own_name(text: str) -> bool:
-    """Whether a client of this name is one of wxauth's own pages, which no administrator makes or changes."""
+    """Whether this name is reserved for wxauth's own pages, which administrators cannot add or change."""
     return text.startswith("wxauth")
 
 
 def asked_for(name: str, options: Mapping[str, Any]) -> Client:
-    """The client that these options make.
+    """Build a client from its options.
 
     Args:
         name: The client's name.
-        options: Some of `Client`'s fields. An absent one is as good as null, false or an empty list.
+        options: Some of `Client`'s fields. An absent field means the same as null, false or an empty list.
 
     Raises: WrongClient.
     """
@@ -153,7 +154,7 @@ def asked_for(name: str, options: Mapping[str, Any]) -> Client:
 
 
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
-    """Add a client that was asked for. Its credentials, which are not stored; None for a public one.
+    """Add a client. Returns its credentials, which are not stored; None for a public client.
 
     Raises: NameTaken, StorageUnavailable.
     """
@@ -172,12 +173,12 @@ async def change_client(
     by: Actor = OPERATOR,
     now: datetime,
 ) -> AddedClient:
-    """Change these fields of a client; the others stay. A site's sessions go on, with the scopes that are left.
+    """Change some fields of a client. A site's sessions continue, with the scopes that the site still has.
 
     Args:
-        database: Where it is stored.
+        database: Stores the client.
         name: The client's name.
-        changes: Some of `Client`'s fields. Null, false or empty removes what may be absent.
+        changes: Some of `Client`'s fields. Null, false or empty clears an optional field.
         reserved: Names that no site may have: see `names_of_others`.
         by: Who changes it.
         now: The time.
@@ -202,9 +203,9 @@ async def change_client(
 async def renew_secret(
     database: Database, name: str, *, at_once: bool = False, by: Actor = OPERATOR, now: datetime
 ) -> tuple[Credentials, Sequence[str]]:
-    """A new secret for a client, and its scopes. The former secret works for a day more, or no longer at all.
+    """Give a client a new secret. Returns its credentials and scopes.
 
-    There is one former secret at most: the one before it is refused from now on.
+    The former secret still works for a day, unless `at_once`. Any secret before that is refused from now on.
 
     Raises: NotFound; InvalidRequest, if the client is public; StorageUnavailable.
     """
@@ -218,7 +219,7 @@ async def renew_secret(
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Refuse this client from now on. Raises: NotFound, StorageUnavailable."""
+    """Remove a client, and end its sessions. Raises: NotFound, StorageUnavailable."""
     if not await rows.delete_client(database, name, by=by, now=now):
         raise NotFound(NO_SUCH_CLIENT)
 
@@ -235,11 +236,11 @@ async def ensure_own_client(
     scopes: Sequence[str],
     now: datetime,
 ) -> None:
-    """Store a client for a page that the service itself serves. Each start stores it as it is given here.
+    """Add or replace the public client of a page that the service itself serves. This is done at each start.
 
-    It is public. Its name is one that no command can add, and its scopes may be some that no command can give.
+    Its name is reserved, and its scopes may include some that no command can give.
 
-    Raises: ValueError, for a name that is not ours; StorageUnavailable.
+    Raises: ValueError, for a name that is not reserved; StorageUnavailable.
     """
     if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
@@ -260,9 +261,9 @@ async def ensure_own_client(
 async def authenticate(
     database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
 ) -> ProvedClient:
-    """The client of these credentials, if it has the needed scope. A name that no client can have costs no read.
+    """Authenticate a client, and check that it has the needed scope. An impossible name costs no query.
 
-    Raises: InvalidClient; ClientLacksScope; StorageUnavailable.
+    Raises: InvalidClient, ClientLacksScope, StorageUnavailable.
     """
     name = credentials.client_id
     found = await rows.find_secrets(database, name) if is_name(name) else None
@@ -273,7 +274,7 @@ async def authenticate(
 
 
 async def authenticate_whole(database: Database, credentials: Credentials, *, now: datetime) -> Client:
-    """The whole client of these credentials, by one read. Raises: InvalidClient; StorageUnavailable."""
+    """Authenticate a client, and read it with the same query. Raises: InvalidClient, StorageUnavailable."""
     name = credentials.client_id
     found = await rows.find_with_secrets(database, name) if is_name(name) else None
     client, stored = found or (None, None)
@@ -283,12 +284,12 @@ async def authenticate_whole(database: Database, credentials: Credentials, *, no
 
 
 def in_order(scopes: Collection[str]) -> list[Scope]:
-    """Each of a service's scopes among these once, in the order of `Scope`."""
+    """A service's scopes among these, each once, in the order of `Scope`."""
     return [scope for scope in Scope if scope in scopes]
 
 
 async def names_of_others(database: Database, audience: str, apps: Sequence[App] = ()) -> Sequence[str]:
-    """The audience, and these and all stored apps. Tokens of a site that had such a name would be taken for theirs.
+    """The names that no site may have, because its tokens would be confused: the audience, these and all stored apps.
 
     Raises: StorageUnavailable.
     """
@@ -296,7 +297,7 @@ async def names_of_others(database: Database, audience: str, apps: Sequence[App]
 
 
 def refuse_reserved(client: Client, reserved: Collection[str]) -> None:
-    """Refuse a site that has one of these names. Raises: WrongClient."""
+    """Raises: WrongClient, if a site has one of these names."""
     if client.is_site and client.name in reserved:
         raise WrongClient(
             "name", "must not be a site's: it is the audience's or an app's, and tokens would be confused"
@@ -309,9 +310,9 @@ def names_apps(values: Mapping[str, Any]) -> bool:
 
 
 def refuse_wrong_apps(values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
-    """Refuse fields of a site that name an app of another kind. Only a mini-program may be added later.
+    """Raises: WrongClient, if a field of a site names an app of the wrong kind, or an unknown app.
 
-    Raises: WrongClient.
+    Only an unknown mini-program is accepted, because it may be added later.
     """
     for field, (kind, rule) in _APPS.items():
         app_id = values.get(field)
@@ -320,7 +321,7 @@ def refuse_wrong_apps(values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """The sites that are named like the audience or an app. Their tokens would be taken for others.
+    """The sites that have the name of the audience or an app, so that their tokens are confused.
 
     Raises: StorageUnavailable.
     """
@@ -328,7 +329,7 @@ async def clashing_clients(database: Database, settings: Settings) -> Sequence[s
 
 
 def origin_shown(client: Client) -> str | None:
-    """The site's origin, to show to the person who is asked; None if the site has no redirect URI."""
+    """The site's origin, shown to the person who logs in; None if the site has no redirect URI."""
     return origin_of(client.redirect_uris[0]) if client.redirect_uris else None
 
 
@@ -340,7 +341,7 @@ def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:
 
 
 def _check_site(client: Client) -> None:
-    """Refuse what no site can be. Raises: WrongClient."""
+    """Raises: WrongClient, if a site cannot have these options."""
     if client.is_public and client.device:
         raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
     if client.is_public and (scopes := in_order(client.scopes)):
@@ -353,8 +354,8 @@ def _check_site(client: Client) -> None:
 
 def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     after: dict[str, Any] = {**client.model_dump(), **changes}
-    # A public client has no secret that it could go on with; a confidential one would leave sessions that it proved by
-    # its secret to anybody who knows its name.
+    # A public client has no secret to continue with. If a confidential one became public, anybody who knows its name
+    # could use its sessions, which were opened with its secret.
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", "cannot be changed: remove the client, and add it anew")
     if client.is_site and not (after["redirect_uris"] or after["device"]):
@@ -369,8 +370,8 @@ def _new_secret() -> tuple[str, bytes]:
 
 
 def _check_secret(credentials: Credentials, stored: rows.Secrets | None, *, now: datetime) -> rows.Secrets:
-    """What is stored, if this is the present secret or the former one while it works. Raises: InvalidClient."""
-    # An unknown name, or one of a client without a secret, takes the same steps as a wrong secret.
+    """Check the secret against the present and the former one. Returns `stored`. Raises: InvalidClient."""
+    # An unknown name, or a client without a secret, takes the same steps as a wrong secret.
     given = _hash(credentials.client_secret)
     is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
     is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
@@ -387,7 +388,7 @@ def _check_secret(credentials: Credentials, stored: rows.Secrets | None, *, now:
 
 
 def _registered(stored: rows.Secrets | None, *, is_former: bool) -> str:
-    """What there is in place of what was received, for the log."""
+    """What is registered instead of the secret that was received, for the log."""
     if stored is None:
         return "no client of this name"
     if stored.secret_hash is None:
@@ -398,6 +399,6 @@ def _registered(stored: rows.Secrets | None, *, is_former: bool) -> str:
 
 
 def _hash(secret: str) -> bytes:
-    # Slow hashes protect passwords that people choose. These are 32 random bytes, which no speed of guessing finds,
-    # and a slow hash would cost its time with every request.
+    # Slow hashes protect passwords that people choose. A secret is 32 random bytes, which cannot be guessed, however
+    # fast the hash is. A slow hash would slow down every request.
     return sha256(secret.encode()).digest()

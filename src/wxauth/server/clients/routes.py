@@ -1,4 +1,4 @@
-"""`/v1/admin/clients`: administrators say which services may ask, and which sites may log people in."""
+"""`/v1/admin/clients`: administrators list, add, change and remove services and sites."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -107,7 +107,7 @@ async def renew_client_secret(
 
 
 async def _check_apps(services: Services, values: Mapping[str, Any]) -> None:
-    """Refuse fields that name an app of another kind. Raises: WrongClient, StorageUnavailable."""
+    """Check the kinds of the apps in these fields. Raises: WrongClient, StorageUnavailable."""
     if clients.names_apps(values):
-        await services[Apps].refresh()  # it may have been added just now, at another replica
+        await services[Apps].refresh()  # another replica may just have added the app
         clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in services[Apps].all()})

@@ -1,4 +1,4 @@
-"""Clients as they are stored."""
+"""The stored clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -22,12 +22,12 @@ class Secrets:
     scopes: list[str]
 
     def is_former_good(self, now: datetime) -> bool:
-        """Whether the secret before this one still works."""
+        """Whether the former secret still works."""
         return self.former_secret_until is not None and now < self.former_secret_until
 
 
 class _WithSecrets(AddedClient):
-    """A client as it is stored."""
+    """A stored client, with the hashes of its secrets."""
 
     secret_hash: bytes | None
     former_secret_hash: bytes | None
@@ -46,8 +46,8 @@ _FIND_SITE: Final = Statement[Columns[Client]](
     f"{_select(*Client.model_fields)} WHERE name = :name AND title IS NOT NULL"
 )
 _ALL: Final = Statement[Columns[AddedClient]](f"{_select(*AddedClient.model_fields)} ORDER BY name")
-# Two changes of one client at once: the second waits here, and sees what the first has stored. Sessions that are opened
-# meanwhile do not wait.
+# Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
+# that open sessions meanwhile do not wait.
 _LOCK: Final = Statement[Columns[AddedClient]](
     f"{_select(*AddedClient.model_fields)} WHERE name = :name FOR NO KEY UPDATE"
 )
@@ -63,11 +63,11 @@ SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, 
 
 
 def _all_but_the_name(given: str) -> str:
-    # A key that was set, even to what it is, would be locked against the scans that refer to it.
+    # Setting the key, even to the same value, would lock it against the scans that refer to it.
     return ", ".join(f"{column} = {given}.{column}" for column in Client.model_fields if column != "name")
 
 
-# Of several requests for one name at once, one wins.
+# Of several concurrent requests for one name, one wins.
 _ADD: Final = Statement[str](f"{_ADDED_PART} ON CONFLICT DO NOTHING RETURNING name")
 _ADD_OR_REPLACE: Final = Statement[Nothing](
     f"{_ADDED_PART} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
@@ -76,7 +76,7 @@ _CHANGE: Final = Statement[Nothing](f"""
 UPDATE clients SET {_all_but_the_name("given")}
   FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
 """)  # noqa: S608 - constants
-# There is one former secret at most: the present secret replaces it. A public client is given none.
+# The present secret replaces the former one, of which there is at most one. A public client gets no secret.
 _RENEW: Final = Statement[list[str]]("""
 UPDATE clients
    SET secret_hash = :secret_hash,
@@ -88,13 +88,13 @@ RETURNING scopes
 
 
 async def find_secrets(database: Database, name: str) -> Secrets | None:
-    """The hashes and scopes of this client. Raises: StorageUnavailable."""
+    """The hashes and scopes of a client, or None. Raises: StorageUnavailable."""
     row = await database.row(_FIND_SECRETS, name=name)
     return None if row is None else Secrets(**row)
 
 
 async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secrets] | None:
-    """The client of this name, and its secrets' hashes. Raises: StorageUnavailable."""
+    """The client of this name with the hashes of its secrets, or None. Raises: StorageUnavailable."""
     row = await database.row(_FIND_WITH_SECRETS, name=name)
     if row is None:
         return None
@@ -102,7 +102,7 @@ async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secr
 
 
 async def find_site(database: Database, name: str) -> Client | None:
-    """The site of this name. Raises: StorageUnavailable."""
+    """The site of this name, or None. Raises: StorageUnavailable."""
     row = await database.row(_FIND_SITE, name=name)
     return None if row is None else Client(**row)
 
@@ -113,7 +113,7 @@ async def all_clients(database: Database) -> Sequence[AddedClient]:
 
 
 async def sites_named(database: Database, names: Sequence[str]) -> Sequence[str]:
-    """Which of these names are sites'. Raises: StorageUnavailable."""
+    """Those of these names that belong to sites. Raises: StorageUnavailable."""
     return await database.values(_SITES_NAMED, names=names)
 
 
@@ -125,7 +125,7 @@ async def public_redirect_uris(database: Database) -> Sequence[str]:
 async def store_client(
     database: Database, client: Client, *, secret_hash: bytes | None, by: Actor, now: datetime
 ) -> bool:
-    """Store a new client; whether its name was free. Raises: StorageUnavailable."""
+    """Store a new client. Returns False if its name is taken. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         if await transaction.value(_ADD, client=client, secret_hash=secret_hash, now=now) is None:
             return False
@@ -135,26 +135,26 @@ async def store_client(
 
 
 async def ensure_public_client(database: Database, client: Client, *, now: datetime) -> None:
-    """Store this public client, whatever was stored under its name before. Raises: StorageUnavailable."""
+    """Add or replace a public client. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         await transaction.run(_ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
 
 
 async def lock_client(transaction: Transaction, name: str) -> AddedClient | None:
-    """The client of this name, which nobody else changes until the transaction ends."""
+    """Lock and read a client until the transaction ends; None if there is none of this name."""
     row = await transaction.row(_LOCK, name=name)
     return None if row is None else AddedClient(**row)
 
 
 async def store_change(transaction: Transaction, client: Client) -> None:
-    """Store a client that is locked as it is here."""
+    """Store the changed fields of a locked client."""
     await transaction.run(_CHANGE, client=client)
 
 
 async def renew_secret(
     database: Database, name: str, *, secret_hash: bytes, former_until: datetime | None, by: Actor, now: datetime
 ) -> Sequence[str] | None:
-    """Give a client another secret; its scopes, or None if no client of this name has a secret.
+    """Replace a client's secret. Returns its scopes, or None if no client of this name has a secret.
 
     Raises: StorageUnavailable.
     """
@@ -166,11 +166,11 @@ async def renew_secret(
 
 
 async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Delete a client and end its sessions; whether there was such a client. Raises: StorageUnavailable."""
+    """Delete a client, and end its sessions. Returns False if there is none. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         if await transaction.value(_REMOVE, name=name) is None:
             return False
-        # After the DELETE, which waits for logins that are just opening a session of this client.
+        # After the DELETE, which waits for logins that are opening a session of this client.
         await end_sessions_of_client(transaction, name, by=by, now=now)
         await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
         return True

@@ -24,7 +24,7 @@ class StoredClient(SQLModel, table=True):
     __tablename__ = "clients"
     __table_args__ = (
         CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
-        # With a secret, a public client would be let in where only confidential ones are.
+        # With a secret, a public client would be accepted where only confidential ones are.
         CheckConstraint("(secret_hash IS NULL) = is_public AND octet_length(secret_hash) = 32", name="secret_hash"),
         CheckConstraint(
             "(former_secret_hash IS NULL) = (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32",
@@ -32,10 +32,10 @@ class StoredClient(SQLModel, table=True):
         ),
         CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
         CheckConstraint("(title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0)", name="grant"),
-        # A service has scopes of services only. A site has at least one other.
+        # A service has only scopes of services. A site has at least one other scope.
         CheckConstraint(f"(scopes <@ '{{{','.join(Scope)}}}') = (title IS NULL)", name="scopes"),
-        # A public client proves nothing by its name: anybody could start a device's scan in its name, and the phone
-        # would show a lie.
+        # A public client cannot prove its name: anybody could start a device's scan in its name, and the phone would
+        # show the wrong site.
         CheckConstraint("NOT (is_public AND device)", name="is_public"),
         CheckConstraint(
             "(id_token_alg IS NULL) = (title IS NULL) AND id_token_alg IN ('RS256', 'ES256')", name="id_token_alg"
@@ -67,6 +67,6 @@ class StoredClient(SQLModel, table=True):
     created_at: datetime = Field(sa_type=TIME)
     former_secret_until: datetime | None = Field(sa_type=TIME)
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """SHA-256 of the secret, which itself is kept nowhere; null if the client is public."""
+    """SHA-256 of the secret, which itself is not stored; null if the client is public."""
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """SHA-256 of the secret before this one, good until `former_secret_until`."""
+    """SHA-256 of the former secret, which works until `former_secret_until`."""

@@ -1,4 +1,4 @@
-"""The URIs to which a browser may be sent: how they are registered and compared (RFC 9700, section 2.1)."""
+"""Redirect URIs: how they are validated and compared (RFC 9700, section 2.1)."""
 
 import re
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ MAX_LENGTH: Final = 2048
 _LONGEST_SHOWN: Final = 200
 URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
-# A URI (RFC 3986) without fragment, without user information, and without `*`, which could be meant as a pattern.
+# A URI (RFC 3986) without fragment, user information, and `*`, which might be meant as a pattern.
 _FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
-# A program on the person's own machine may have another port at each start (RFC 8252, section 7.3).
+# A program on the person's own machine may use another port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]))(?::[0-9]{1,5})?((?:[/?].*)?)")
 
 
 def check_uri(uri: str) -> str:
-    """The URI, if it may be registered. Raises: ValueError."""
+    """Check a URI that is to be registered. Raises: ValueError."""
     try:
         parts = urlsplit(uri)
         is_good = bool(_FORM.fullmatch(uri)) and is_secure(uri) and parts.port != 0 and len(uri) <= MAX_LENGTH
@@ -30,7 +30,7 @@ def check_uri(uri: str) -> str:
 
 
 def is_registered(uri: str, registered: Iterable[str]) -> bool:
-    """Whether this URI is registered. Every character must be equal, except the port of a loopback address."""
+    """Whether this URI is registered. It must be identical, except for the port of a loopback address."""
     without_port = _without_port(uri)
     return any(
         uri == other or (without_port is not None and without_port == _without_port(other)) for other in registered
@@ -38,7 +38,7 @@ def is_registered(uri: str, registered: Iterable[str]) -> bool:
 
 
 def shown(uri: str) -> str:
-    """A URI that somebody has sent, for the log: without user, query and fragment, where secrets may stand."""
+    """A URI for the log, without the parts that may contain secrets: user, query and fragment."""
     head = re.split(r"[?#]", uri, maxsplit=1)[0]
     cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
     return cut if head == uri else f"{cut}?…"
@@ -51,7 +51,7 @@ def origin_of(uri: str) -> str:
 
 
 def _without_port(uri: str) -> tuple[str, ...] | None:
-    """The parts around the port; None if the host is no loopback address."""
+    """The parts before and after the port; None if the host is no loopback address."""
     found = _ON_LOOPBACK.fullmatch(uri)
     if found is None:
         return None
