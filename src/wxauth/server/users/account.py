@@ -1,4 +1,4 @@
-"""The caller of a request, and the actions of users on their own account."""
+"""The caller of a request, and what users do with their own account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A user in one of their sessions, both as they are now."""
+    """The user of a request, in the session of its access token. Both are as stored now."""
 
     session_id: UUID
     user: UserInSession
 
 
 async def caller(services: Services, principal: Principal) -> Caller:
-    """The user behind a checked token.
+    """Read the user of a verified access token.
 
-    Raises: InvalidToken, where the session has ended or the user was banned or erased since it was signed;
+    Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
         StorageUnavailable.
     """
     user = await session_rows.user_in_session(
@@ -43,14 +43,14 @@ async def caller(services: Services, principal: Principal) -> Caller:
 
 
 async def erase_me(services: Services, caller: Caller) -> None:
-    """Erase the caller everywhere; the next login is a new user's. Raises: LastAdmin, StorageUnavailable."""
+    """Erase the caller. The next login makes a new user. Raises: LastAdmin, StorageUnavailable."""
     user_id = caller.user["id"]
     await erase(services.database, user_id, by=Actor(str(user_id)), now=services.clock())
     log.info("user_erased", user_id=user_id)
 
 
 async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a person everywhere; whether there was one. Raises: LastAdmin, StorageUnavailable."""
+    """Erase a user. Returns False if there is none with this id. Raises: LastAdmin, StorageUnavailable."""
 
     async def decide(transaction: Transaction, _: Standing) -> bool:
         return await user_rows.erase_user(transaction, user_id, by=by, now=now)
@@ -61,7 +61,7 @@ async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) 
 async def list_sessions(
     services: Services, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[OpenSession]:
-    """Where the caller is logged in, the last used first, and one more than the limit. Raises: StorageUnavailable."""
+    """The caller's open sessions, the last used first: up to `limit + 1`. Raises: StorageUnavailable."""
     return await session_rows.open_sessions(
         services.database, caller.user["id"], now=services.clock(), limit=limit + 1, after=after
     )
@@ -71,7 +71,7 @@ async def end_other_sessions(services: Services, caller: Caller) -> None:
     """Sign the caller out everywhere else. Raises: StorageUnavailable."""
     user_id = caller.user["id"]
     async with services.database.begin() as transaction:
-        await lock_standing(transaction, user_id)  # as whoever ends several sessions at once
+        await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
         await session_rows.end_sessions(
             transaction,
             user_id,
@@ -83,7 +83,7 @@ async def end_other_sessions(services: Services, caller: Caller) -> None:
 
 
 async def end_my_session(services: Services, caller: Caller, session_id: UUID) -> None:
-    """Sign the caller out on one device; one that has ended is no failure. Raises: NotFound, StorageUnavailable."""
+    """End one of the caller's sessions. Idempotent. Raises: NotFound, StorageUnavailable."""
     user_id = caller.user["id"]
     if not await session_rows.session_belongs_to(services.database, session_id=session_id, user_id=user_id):
         raise NotFound("there is no such session of yours")

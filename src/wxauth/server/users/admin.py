@@ -1,4 +1,4 @@
-"""The actions of administrators, and of operators by command."""
+"""What administrators, and operators with commands, do with users."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from wxauth.server.users.standing import ADMIN, Settled, Standing, deciding, loc
 from wxauth.server.web.paging import Page, cursor_at
 
 LISTED: Final = 100
-"""How many of a user's sessions are listed, the last used first, and of their consents, the newest first. Sessions that
+"""How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that
 are not listed can be ended, too."""
 
 log = get_logger()
 
 
 class TooManyRoles(Exception):
-    """The user would have more roles than one may have."""
+    """The user would have more than MAX_ROLES roles."""
 
 
 class UserDetail(ListedUser):
@@ -41,7 +41,7 @@ class UserDetail(ListedUser):
     former_external_ids: Sequence[str]
     sessions: Sequence[OpenSession]
     consents_given: Sequence[ConsentRow]
-    """The newest consents, withdrawn ones too."""
+    """The newest consents, including withdrawn ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class UserChange:
 
     status: UserStatus | None = None
     reason: str | None = None
-    """What staff is told about the ban."""
+    """The reason for the ban, for staff only."""
     until: datetime | None = None
     """When the ban ends by itself."""
     roles: Sequence[str] | None = None
@@ -58,10 +58,10 @@ class UserChange:
     granted: str | None = None
     """A role to add."""
     revoked: str | None = None
-    """A role to take away."""
+    """A role to remove."""
 
     def applied_to(self, before: Standing) -> Standing:
-        """The standing after the changes; a ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
+        """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
         wanted = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in wanted if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
@@ -78,7 +78,7 @@ class UserChange:
 
     @property
     def may_end_an_administrator(self) -> bool:
-        """Whether an active administrator could cease to be one by these changes."""
+        """Whether these changes could end the role of an active administrator."""
         takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 
@@ -86,7 +86,9 @@ class UserChange:
 async def list_users(
     database: Database, search: UserSearch, *, before: UUID | None, limit: int, seconds: float = SEARCH_SECONDS
 ) -> Page[ListedUser]:
-    """The newest users that the search finds, older than `before`; after `seconds`, what was found by then.
+    """A page of the users that match, the newest first, before the id `before`.
+
+    After `seconds`, the page has only what was found until then.
 
     Raises: StorageUnavailable.
     """
@@ -97,7 +99,7 @@ async def list_users(
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:
-    """A user with all identities and the sessions used last; for an id that was merged away, the user that remains.
+    """A user, with all identities and the sessions used last. For a former id, the user that remains after the merge.
 
     Raises: NotFound, StorageUnavailable.
     """
@@ -126,10 +128,10 @@ async def change_user(
     may_promote: bool = True,
     now: datetime,
 ) -> None:
-    """Ban or unban a user, and set their roles; a ban ends every session.
+    """Ban or unban a user, or set their roles. A ban ends all sessions.
 
-    Without `may_promote`, nobody becomes an administrator or other staff by it. With `spares_staff`, nothing is done to
-    them.
+    Without `may_promote`, nobody can become an administrator or other staff. With `spares_staff`, users who are staff
+    cannot be changed.
 
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
     """
@@ -165,7 +167,7 @@ async def merge_users(
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> UserDetail:
-    """Merge two users, as `merge_by_operator` does; the one that remains.
+    """Merge two users, as `merge_by_operator` does. Returns the user that remains.
 
     Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
     """
@@ -185,7 +187,7 @@ async def split_user(
     by: Actor,
     now: datetime,
 ) -> tuple[UserDetail, UserDetail]:
-    """Split a user in two, as `split` does; the user and the new one.
+    """Split a user in two, as `split` does. Returns the user and the new one.
 
     Raises: NotFound, SplitRefused, StorageUnavailable.
     """
@@ -195,7 +197,7 @@ async def split_user(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a person everywhere. Raises: NotFound, LastAdmin, StorageUnavailable."""
+    """Erase a user. Raises: NotFound, LastAdmin, StorageUnavailable."""
     if not await account.erase(database, user_id, by=by, now=now):
         raise _no_such_user()
     log.info("user_erased", user_id=user_id, actor=by.name)
@@ -204,7 +206,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
 async def end_sessions(
     database: Database, user_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
 ) -> None:
-    """Sign a user out everywhere; with `spares_staff`, nothing is done to staff.
+    """End all sessions of a user. With `spares_staff`, those of staff cannot be ended.
 
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
@@ -221,7 +223,7 @@ async def end_sessions(
 async def end_session(
     database: Database, user_id: UUID, session_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
 ) -> None:
-    """Sign a user out on one device; one that has ended is no failure. With `spares_staff`, nothing is done to staff.
+    """End one session of a user. Idempotent. With `spares_staff`, those of staff cannot be ended.
 
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
@@ -237,7 +239,7 @@ async def end_session(
 
 
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
-    """The newest events that the search finds, older than `before`. Raises: StorageUnavailable."""
+    """A page of the events that match, the newest first, before the id `before`. Raises: StorageUnavailable."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
 
 

@@ -1,4 +1,4 @@
-"""`/v1/admin`: the users, and what was done to them."""
+"""`/v1/admin/users` and `/v1/admin/events`: administrators manage users, and read the audit trail."""
 
 from typing import Annotated, Final
 from uuid import UUID

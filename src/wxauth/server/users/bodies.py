@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.server.consents.bodies import ConsentAnswer, consent_answers
 from wxauth.server.consents.consents import missing_from
@@ -49,7 +49,7 @@ Reason = Annotated[
     StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
     AfterValidator(lambda reason: reason or None),
 ]
-"""What staff notes about a ban."""
+"""The reason for a ban, for staff only. An empty one becomes None."""
 
 
 def _without_empty(values: Any) -> Any:
@@ -167,7 +167,7 @@ class SessionsAnswer(TypedDict):
 
 
 class ProfileAndStanding(TypedDict):
-    """What every answer about a user tells."""
+    """The fields of every answer about a user."""
 
     unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
     nickname: ShownNickname
@@ -323,12 +323,12 @@ class EventsAnswer(TypedDict):
 
 
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
-    """A user as it was read, with the app_id and openid of the session that asks, and what of `CONSENTS` is due."""
+    """The answer about a user in a session. `in_force` are the documents of `CONSENTS`, document → version."""
     answer: UserAnswer = {
         "id": user["id"],
         "app_id": user["app_id"],
         "openid": user["openid"],
-        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # which wants consents_due in it
+        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires consents_due, which is optional
     }
     if in_force:
         due = missing_from(user["consents"], in_force)
@@ -337,11 +337,11 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
 
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
-    """A user as read with all identities."""
+    """The answer about a user, with identities."""
     told: ListedUserAnswer = {
         "id": user["id"],
         "identities": user["identities"],
-        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy wants keys that need not be there
+        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
     }
     if user["ban_reason"] is not None:
         told["reason"] = user["ban_reason"]
@@ -351,9 +351,9 @@ def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
 
 
 def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
-    """A user as read with all identities and open sessions."""
+    """The answer about a user, with identities and open sessions."""
     told: UserDetailAnswer = {
-        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy wants keys that need not be there
+        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
         "sessions": [open_session_answer(session) for session in user["sessions"]],
         "consents": consent_answers(user["consents_given"]),
     }
@@ -365,7 +365,7 @@ def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
 
 
 def users_answer(page: Page[ListedUser]) -> UsersAnswer:
-    """A page of users."""
+    """The answer with a page of users."""
     answer: UsersAnswer = {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
     if page.is_incomplete:
         answer["incomplete_results"] = True
@@ -373,7 +373,7 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 
 
 def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
-    """An open session as it was read."""
+    """The answer about an open session."""
     return {
         "id": session["id"],
         "app_id": session["app_id"],
@@ -387,7 +387,7 @@ def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
 
 
 def events_answer(page: Page[EventRow]) -> EventsAnswer:
-    """A page of events."""
+    """The answer with a page of events."""
     items: list[EventAnswer] = [
         {
             "id": event["id"],

@@ -1,4 +1,4 @@
-"""The parameters of routes in every room: who calls, and from where."""
+"""Dependencies of routes in every room: the caller of a request, and the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,23 +29,23 @@ _FOR_ADMINISTRATORS: Final[Sequence[Failure]] = (InsufficientRole, InsufficientS
 FOR_PEOPLE: Final = Entails(failures=(InsufficientScope, *GUARDED), security=BEARER)
 """What a parameter entails that refuses a website's token."""
 ROLES_SCOPE: Final = "roles"
-"""The scope with which a website sees a person's roles."""
+"""The scope that lets a website see a person's roles."""
 ADMIN_SCOPE: Final = "wxauth:admin"
-"""The scope with which an administrator's session of a website may administer. Only our own pages get it."""
+"""The scope that lets an administrator's website session use `/v1/admin`. Only our own pages get it."""
 
 
 def is_of_website(principal: Principal) -> bool:
-    """Whether it is a website's token, good only for its scope. One of the mini-program is good for everything."""
+    """Whether this is a website's token, which is limited to its scope. A mini-program's token has no such limit."""
     return "app_id" in principal.claims  # only a website's token has this claim
 
 
 def sees_roles(principal: Principal) -> bool:
-    """Whether who holds the token is told the person's roles."""
+    """Whether answers to this token may contain the person's roles."""
     return not is_of_website(principal) or ROLES_SCOPE in principal.scope
 
 
 async def principal_of(connection: HTTPConnection) -> Principal:
-    """The user behind the request's access token, by the same guard that siblings use; no website's."""
+    """The user of the request's access token. Raises: InsufficientScope, for a website's token; the guard's errors."""
     services: Services = connection.app.state.services
     principal = await services.guard(connection)
     if is_of_website(principal):
@@ -54,33 +54,33 @@ async def principal_of(connection: HTTPConnection) -> Principal:
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of), FOR_PEOPLE]
-"""What the request's access token says, for what looks the session up by itself."""
+"""The user of the access token. The session is not checked: the route must do that itself."""
 
 
 async def any_principal_of(connection: HTTPConnection) -> Principal:
-    """The user behind the request's access token, in whatever kind of session."""
+    """The user of the request's access token, which may be a website's. Raises: the guard's errors."""
     services: Services = connection.app.state.services
     return await services.guard(connection)
 
 
 AnyPrincipalDep = Annotated[Principal, Depends(any_principal_of), Entails(failures=GUARDED, security=BEARER)]
-"""What the request's access token says, a website's too, for what looks the session up by itself."""
+"""The user of the access token, which may be a website's. The session is not checked, as in `PrincipalDep`."""
 
 
 async def caller_of(connection: HTTPConnection) -> Caller:
-    """The user behind the request's access token, as they are now."""
+    """The user of the request's access token, as stored now. Raises: as `principal_of` and `account.caller`."""
     services: Services = connection.app.state.services
     return await account.caller(services, await principal_of(connection))
 
 
 CallerDep = Annotated[Caller, Depends(caller_of), FOR_PEOPLE]
-"""The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
+"""The user of the access token. An ended session, and a banned or erased user, are refused at once."""
 
 
 async def any_caller_of(connection: HTTPConnection) -> Caller:
-    """The user behind the request's access token, as they are now, in whatever kind of session.
+    """The user of the request's access token, as stored now, also for a website.
 
-    Without the scope for them, a website sees no roles.
+    A website without the scope `roles` sees no roles.
     """
     services: Services = connection.app.state.services
     principal = await services.guard(connection)
@@ -91,11 +91,11 @@ async def any_caller_of(connection: HTTPConnection) -> Caller:
 
 
 AnyCallerDep = Annotated[Caller, Depends(any_caller_of), Entails(failures=GUARDED, security=BEARER)]
-"""The user behind the request's access token, a website's too."""
+"""As `CallerDep`, but also for a website's token."""
 
 
 async def device_of(connection: HTTPConnection) -> Device:
-    """Where the request comes from, as the server in front of the app found it."""
+    """The device from which the request comes. Its address is the one that `BehindProxies` has found."""
     client = connection.scope.get("client")
     user_agent = None
     for name, value in connection.scope["headers"]:
@@ -106,19 +106,22 @@ async def device_of(connection: HTTPConnection) -> Device:
 
 
 DeviceDep = Annotated[Device, Depends(device_of)]
-"""Where the request comes from, for the list of a user's devices."""
+"""The device from which the request comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staff:
-    """An administrator or other staff, and where the request comes from."""
+    """A member of staff, with the address of the request."""
 
     actor: Actor
     is_administrator: bool
 
 
 async def staff_of(connection: HTTPConnection) -> Staff:
-    """The administrator or other staff behind the request's access token, by the roles as they are now."""
+    """The member of staff who sends the request, by the roles stored now.
+
+    Raises: InsufficientRole, InsufficientScope; as `account.caller`.
+    """
     services: Services = connection.app.state.services
     principal = await services.guard(connection)
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
@@ -130,11 +133,11 @@ async def staff_of(connection: HTTPConnection) -> Staff:
 
 
 StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=_FOR_ADMINISTRATORS, security=BEARER)]
-"""The administrator or other staff who asks. One whose role was taken a moment ago is refused at once."""
+"""The member of staff who sends the request. Whoever has just lost the role is refused at once."""
 
 
 async def administrator_of(connection: HTTPConnection) -> Actor:
-    """The administrator behind the request's access token, and where the request comes from."""
+    """The administrator who sends the request. Raises: as `staff_of`."""
     staff = await staff_of(connection)
     if not staff.is_administrator:
         raise InsufficientRole("this needs the role admin")
@@ -142,7 +145,7 @@ async def administrator_of(connection: HTTPConnection) -> Actor:
 
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of), Entails(failures=_FOR_ADMINISTRATORS, security=BEARER)]
-"""The administrator who asks. One who was demoted or banned a moment ago is refused at once."""
+"""The administrator who sends the request. Whoever has just been demoted or banned is refused at once."""
 
 
 async def fresh_login_of(connection: HTTPConnection) -> bool:
@@ -152,11 +155,11 @@ async def fresh_login_of(connection: HTTPConnection) -> bool:
 
 
 FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld, *GUARDED), security=BEARER)]
-"""Whether the session was opened lately, for acts that leave lasting power in some cases only."""
+"""Whether the session was opened recently, for operations that require that only in some cases."""
 
 
 async def is_fresh(services: Services, session_id: UUID) -> bool:
-    """Whether a session was opened lately: an access token that was stolen must not become a client.
+    """Whether a session was opened within `ADMIN_FRESH_LOGIN`, so that a stolen token gives no lasting access.
 
     Raises: StorageUnavailable.
     """
@@ -168,9 +171,9 @@ async def is_fresh(services: Services, session_id: UUID) -> bool:
 
 
 async def fresh_administrator_of(connection: HTTPConnection) -> Actor:
-    """The administrator, whose session was opened lately.
+    """The administrator who sends the request, if the session was opened recently.
 
-    Raises: LoginTooOld, beside what `administrator_of` raises.
+    Raises: LoginTooOld; as `administrator_of`.
     """
     administrator = await administrator_of(connection)
     if not await fresh_login_of(connection):
@@ -181,7 +184,7 @@ async def fresh_administrator_of(connection: HTTPConnection) -> Actor:
 FreshAdministratorDep = Annotated[
     Actor, Depends(fresh_administrator_of), Entails(failures=(LoginTooOld, *_FOR_ADMINISTRATORS), security=BEARER)
 ]
-"""The administrator who asks, for acts that leave lasting power: `ADMIN_FRESH_LOGIN`."""
+"""As `AdministratorDep`, for changes with lasting effect: requires a login within `ADMIN_FRESH_LOGIN`."""
 
 
 @lru_cache(maxsize=4096)

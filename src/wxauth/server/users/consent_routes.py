@@ -1,4 +1,4 @@
-"""`/v1/me/consents`: what the person who asks agrees to, and takes back."""
+"""`/v1/me/consents`: users list, give and withdraw their consents."""
 
 from typing import Annotated, Final
 

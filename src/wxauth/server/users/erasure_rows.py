@@ -1,8 +1,8 @@
-"""Forgetting what is stored of an erased person besides the user: consents, refused logins, and what the trail tells.
+"""Erasure of what is stored about a person besides the user: consents, refused logins, data in the audit trail.
 
-What is little is forgotten with the user, in the same transaction. The rest waits in `erasures`, a row for each id of
-the person, and is forgotten a page at a time. Until then nobody is shown it: consents are read by their user's ids,
-`find_events` blanks what an erased person's events tell, and `find_refusals` leaves theirs out.
+Up to a thousand rows are erased in the transaction that deletes the user. The rest is recorded in `erasures`, with a
+row for each id of the person, and is erased in pages. Until then it is hidden: consents are read by their user's ids,
+`find_events` leaves out the data of an erased person's events, and `find_refusals` leaves out their refused logins.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from wxauth.server.core.trail import FORGOTTEN_DATA, TELLS_OF_ERASURE
 from wxauth.server.sessions.rows import START
 
 FORGOTTEN_AT_ONCE: Final = 1000
-"""How many rows are forgotten in the transaction of the erasure itself."""
+"""How many rows are erased in the transaction that deletes the user."""
 _WAIT_FOR_ANOTHER: Final = 0.1
-"""Seconds to wait for another worker, who forgets a page."""
+"""Seconds to wait while another worker erases a page."""
 _IDS_AT_ONCE: Final = 10
-"""How many of a person's ids are looked at in that transaction."""
+"""For how many of a person's ids rows are erased in the transaction that deletes the user."""
 
 
 class _WaitingErasure(TypedDict):
@@ -29,7 +29,7 @@ class _WaitingErasure(TypedDict):
     acted_after: UUID
 
 
-# One worker at a time, so that erasures take no more of the database however many wait.
+# One worker at a time, so that the load on the database does not depend on how many erasures wait.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
 _PUT_OFF: Final = Statement[Nothing]("""
 INSERT INTO erasures (user_id, about_after, acted_after)
@@ -43,7 +43,7 @@ SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] I
 _ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
 )
-# Removes addresses and data from events about the person. Data that siblings are told stays: it has ids only.
+# Removes addresses and data from events about the person. Data that other services receive stays: it is not personal.
 _FORGET_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE user_id = :user_id AND id > :after ORDER BY id LIMIT :size
@@ -76,15 +76,15 @@ _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_
 
 
 class ForgottenPage(NamedTuple):
-    """The result of a page."""
+    """The result of erasing a page."""
 
     user_id: UUID
     is_last: bool
-    """Whether nothing is left of what was known by this id."""
+    """Whether nothing is left for this id."""
 
 
 async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Forget an erased person, known by these ids: at once what is little, the rest later."""
+    """Erase up to FORGOTTEN_AT_ONCE rows about a person with these ids now, and record the rest for later."""
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
     left = FORGOTTEN_AT_ONCE
     for user_id in user_ids[:_IDS_AT_ONCE]:
@@ -94,9 +94,9 @@ async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> N
 
 
 async def forget_next(database: Database, *, size: int, user_ids: Sequence[UUID] | None = None) -> ForgottenPage | None:
-    """Forget the next page of what waits, of these ids if any are named.
+    """Erase the next page that waits, only of these ids if any are given.
 
-    None if nothing waits, or another worker is at it. Raises: StorageUnavailable.
+    Returns None if nothing waits, or another worker is erasing a page. Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -109,16 +109,16 @@ async def forget_next(database: Database, *, size: int, user_ids: Sequence[UUID]
 
 
 async def forget_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Forget now what waits, of these ids if any are named. Raises: StorageUnavailable."""
+    """Erase all that waits, only of these ids if any are given. Raises: StorageUnavailable."""
     while await are_waiting(database, user_ids):
         if await forget_next(database, size=FORGOTTEN_AT_ONCE, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER)
 
 
 async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | None = None) -> bool:
-    """Whether there is something left to forget, of these ids if any are named.
+    """Whether there are rows left to erase, only of these ids if any are given.
 
-    Raises: StorageUnavailable, where a database is asked.
+    Raises: StorageUnavailable, without a transaction.
     """
     return bool(await asked.value(_ARE_WAITING, user_ids=user_ids))
 
@@ -126,7 +126,7 @@ async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | 
 async def _forget_page(
     transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
 ) -> int:
-    """Forget up to so many rows; how many. If there were fewer, the person is forgotten."""
+    """Erase up to `size` rows. Returns how many. If there were fewer, the erasure is finished."""
     about = await transaction.values(_FORGET_ABOUT, user_id=user_id, after=about_after, size=size)
     acted = await transaction.values(_FORGET_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
     number = len(about) + len(acted)

@@ -1,4 +1,4 @@
-"""What WeChat says of a person, noted in the trail for somebody to look at."""
+"""Events about a person's risk or nickname, recorded in the audit trail for staff to review."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,7 +15,7 @@ log = get_logger()
 
 
 async def flag(database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime) -> None:
-    """Record it, unless the person has been erased. A trail that cannot be written is told in the log."""
+    """Record an event, unless the user has been erased. If the database is unavailable, only the log has it."""
     log.warning(kind.logged, user_id=person.user_id, app_id=person.app_id, **data)
     try:
         async with database.begin() as transaction:

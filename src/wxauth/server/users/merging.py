@@ -1,8 +1,9 @@
-"""Two users turn out to be one person.
+"""Merging two users who are the same person.
 
-WeChat says so when it gives an identity a unionid that is another user's: an app has newly been bound to an Open
-Platform account, or has moved to another one. Every unionid that a person has had is remembered, so that ids never
-flip while apps move one after the other. A number that both have proved may say so too, and so may an operator.
+The usual reason is that WeChat gives an identity a unionid that belongs to another user, because the app was bound to
+an Open Platform account or moved to another one. Every unionid that a person has had is remembered, so that user ids do
+not change back and forth while apps move one after the other. Other reasons are a phone number that both users have
+verified, and an operator's decision.
 """
 
 from collections.abc import Callable, Collection
@@ -40,17 +41,17 @@ from wxauth.server.users.standing import (
 from wxauth.server.users.standing_rows import some_are_administrators
 
 NEWCOMER_FOR: Final = timedelta(days=1)
-"""How long after it was created a user may be merged into another one by a phone number."""
+"""How long after its creation a user can be merged into another one because of a phone number."""
 
 _ATTEMPTS: Final = 5
 _ATTEMPTS_OF_OPERATORS: Final = 50
-"""Tries of an operator's merge. Of fifty crosswise merges at once one wins a round; the others look again."""
+"""Tries of an operator's merge: of fifty concurrent merges of the same users, only one succeeds in each round."""
 
 log = get_logger()
 
 
 class Source(StrEnum):
-    """The reason for a merge: what says that two users are one person."""
+    """The reason for a merge."""
 
     UNIONID = "unionid"
     PHONE = "phone"
@@ -58,7 +59,7 @@ class Source(StrEnum):
 
 
 Observe = Callable[[Source], object]
-"""Called with each merge that has been committed."""
+"""Called with the source of each merge after its commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,14 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two locked users: nobody else can change their standing."""
+    """Two locked users, whose standing nobody else can change."""
 
     former_id: UUID
     into: UUID
     former: Standing
     remaining: Standing
     administrators: AbstractSet[UUID]
-    """All administrators, if one of the two users is one; otherwise empty."""
+    """All administrators, if one of the two users is one. Otherwise empty."""
 
     @property
     def has_the_last_administrators(self) -> bool:
@@ -100,29 +101,31 @@ class Pair:
 
 
 async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Actor, now: datetime) -> Merged:
-    """Make one user of two who are locked. All merges are done here.
+    """Merge two locked users. All merges are done here.
 
                  late unionid              phone number               operator
-    proves       WeChat itself says that   the person holds the       somebody in charge
-                 both are one person       number now; not who        says so
-                                           they are
-    refused      to users who were split   unless nothing can be      two external ids;
-                                           stolen by it: see          a ban that would leave
-                                           `link_by_phone`            no administrator
-    remains      whom the unionid named    who had the number         whom the operator names
+    proof        WeChat itself says that   the person has the         the operator's
+                 both are one person       number now; it does not    decision
+                                           prove who they are
+    refused if   the users were split      an account could be        both have an external id;
+                                           stolen: see                a ban would leave no
+                                           `link_by_phone`            administrator
+    remaining    the unionid's user        the user who had the       the one that the operator
+                                           number before              names
     status       a ban of either, the      active, as both are        a ban of either, the
                  longer one, unless                                   longer one
                  no administrator would
                  be left
-    roles        of both; of somebody      of who remains             of both
-                 banned, none of staff
-    unionid, names, picture, number, external id: of who remains; what that user lacks, of the former one. The former
-    one's external id goes on finding the user, also where it is not taken (which only a unionid can bring about)
-    told as by   `system`                  the person                 the operator, or administrator
+    roles        of both; if banned,       of the remaining user      of both
+                 without those of staff
+    actor        `system`                  the person                 the operator, or administrator
 
-    Identities, the mini-programs' sessions, consents, former ids and every unionid go along; websites' sessions end.
-    The former user's events stay as they are.
-    The user was created when the first of both came, and logged in last when the last one did.
+    Unionid, nickname, picture, number and external id are those of the remaining user; those that are missing come from
+    the former one. If both have an external id, which only a late unionid allows, the user is found by either.
+
+    Identities, sessions of mini-programs, consents, former ids and all unionids move to the remaining user. Sessions of
+    websites end. The former user's events do not change. The creation time is the earlier one of the two, the last
+    login the later one.
     """
     before, former = pair.remaining, pair.former
     match source:
@@ -131,7 +134,7 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
         case Source.UNIONID | Source.OPERATOR:
             is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
             roles = _united(before, former)
-            if is_banned and source is Source.UNIONID:  # nobody in charge has made this user staff
+            if is_banned and source is Source.UNIONID:  # no administrator has given this user these roles
                 roles = tuple(role for role in roles if role not in STAFF_ROLES)
             after = (
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
@@ -160,7 +163,7 @@ async def link_unionid(
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> None:
-    """Merge the user of a known identity into the user of the unionid that WeChat now gives with this identity.
+    """Merge the user of a known identity into the user of a unionid that WeChat now gives for this identity.
 
     Nothing is done if both are the same user, if one of them does not exist, or if they were split.
 
@@ -194,21 +197,26 @@ async def link_by_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> Merged | None:
-    """Merge a newcomer who has proved a number into the only user who had proved it; None if that is not allowed.
+    """Merge a new user who has verified a number into the only other user who had verified it before.
 
-    A carrier may have given the number to somebody else, who must not get the former holder's account. So a merge is
-    allowed only if the newcomer has one identity and was created within a day; if the two users have no app in common,
-    were never split, and do not both have a unionid or an external id; and if the holder has no role but harmless ones,
-    is not banned, and has proved the number lately: a login proves nothing of a number. The caller has locked the
-    number, so that nobody else proves it meanwhile.
+    Returns None if that is not allowed. A carrier may have given the number to somebody else, who must not get the
+    former holder's account. So these conditions must hold:
+
+    - The new user has one identity, was created within a day, and is not banned.
+    - The two users have no app in common, and were never split.
+    - They do not both have a unionid, or both an external id.
+    - The holder has only harmless roles, is not banned, and has verified the number recently. A mere login does not
+      verify a number.
+
+    The caller must have locked the number, so that nobody else verifies it meanwhile.
 
     Args:
         transaction: The transaction of the merge.
-        user_id: The newcomer.
-        holder_id: The user who had proved the number before.
+        user_id: The new user.
+        holder_id: The user who had verified the number before.
         phone: The number.
-        proved_since: The holder must have proved the number since then.
-        harmless_roles: Roles that anybody may have by signing up.
+        proved_since: The holder must have verified the number since then.
+        harmless_roles: Roles that anybody gets by signing up.
         now: The time.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
@@ -239,10 +247,10 @@ async def merge_by_operator(
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> UUID:
-    """Merge a user into another one, as somebody in charge says; the id of the user that remains.
+    """Merge a user into another one by an operator's decision. Returns the id of the user that remains.
 
-    A former id stands for the user that remains. Without `may_promote`, nobody with a role of staff is merged, banned
-    or not: the identities of the other one would become an administrator's.
+    A former id means the user that remained after its merge. Without `may_promote`, users with a role of staff, banned
+    or not, cannot be merged: the identities of the other user would get this role.
 
     Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
     """
@@ -269,9 +277,9 @@ async def merge_by_operator(
 
 
 async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> Pair | None:
-    """Lock both users, and all administrators if one of the two is one; by their ids, as everybody locks users.
+    """Lock both users, and all administrators if one of the two is one, in the order of ids, as everybody locks users.
 
-    None if another request has meanwhile merged or erased one of the two, or made one an administrator: look again.
+    None if another request has just merged or erased one of the two, or made one an administrator: try again.
     """
     both = (former_id, into)
     are_concerned = await some_are_administrators(transaction, both)
@@ -285,11 +293,11 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> P
 
 
 def _longer_ban(one: Standing, other: Standing) -> Standing:
-    """The standing of these two whose ban ends last, or never."""
+    """The one of these standings whose ban ends last, or never."""
     bans = [standing for standing in (one, other) if standing.is_banned]
     return max(bans, key=lambda ban: (ban.banned_until is None, ban.banned_until))
 
 
 def _united(one: Standing, other: Standing) -> tuple[str, ...]:
-    """The roles of both. If they are too many for one user, `admin` is kept before all others."""
+    """The roles of both, at most MAX_ROLES. `admin` is always kept."""
     return tuple(sorted({*one.roles, *other.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES])

@@ -1,4 +1,4 @@
-"""The statements that merge two users, and find the user that remains."""
+"""The statements that merge two users, and those about former ids."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ from wxauth.server.sessions.rows import EndReason, record_ended
 
 
 class People(NamedTuple):
-    """The users concerned by a unionid that is new to an identity."""
+    """The users of an identity and of a unionid that is new to it."""
 
     user_id: UUID | None
     """The identity's user."""
@@ -22,12 +22,12 @@ class People(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """What a merge has given to the user that remains."""
+    """What a merge has moved to the remaining user."""
 
     app_ids: Sequence[str]
     """The app of each identity that was moved."""
     fields: Sequence[str]
-    """Those of `nickname` and `avatar_url` that the remaining user lacked, and now has."""
+    """Which of `nickname` and `avatar_url` the remaining user lacked, and now has."""
 
 
 class _PeopleRow(TypedDict):
@@ -65,8 +65,8 @@ _MOVE_EXTERNAL_IDS: Final = Statement[Nothing](
 _REMEMBER_FORMER_USER: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at, merged_into) VALUES (:former_id, :into, :now, :into)"
 )
-# Deletes the former user and fills the remaining one in one statement: otherwise a unique value would exist twice for a
-# moment. The caller has locked both.
+# Deletes the former user and updates the remaining one in one statement, because otherwise unique values would exist
+# twice for a moment. The caller has locked both.
 _MERGE: Final = Statement[list[str]](f"""
 WITH before AS (
     SELECT nickname, avatar_url, external_id FROM users WHERE id = :into
@@ -100,7 +100,7 @@ RETURNING array_remove(ARRAY [
     CASE WHEN users.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
     CASE WHEN users.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL) AS fields
 """)  # noqa: S608 - put together from constants
-# The present user for a user's id, present or former.
+# The user of a present or former id.
 _CURRENT: Final = Statement[UUID]("""
 SELECT id FROM users WHERE id = :user_id
  UNION ALL
@@ -126,15 +126,15 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_proved_at IS NOT NULL
                           AND other.id NOT IN (:newcomer_id, :holder_id)))
 """)
-# Whether one of these two users was once split from the other. The sweep keeps these events for good.
+# Whether one of these two users was once split from the other. These events are never deleted.
 _ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND (user_id = ANY ({_ONE_PART}) AND data ->> 'new_user_id' = ANY ({_OTHER_PART}::text[])
                        OR user_id = ANY ({_OTHER_PART}) AND data ->> 'new_user_id' = ANY ({_ONE_PART}::text[])))
 """)  # noqa: S608 - put together from constants
-# Whether the user was joined from several by a phone number or an operator, of which WeChat knows nothing. The sweep
-# keeps these events for good.
+# Whether the user was merged because of a phone number or by an operator, so that WeChat does not know about it. These
+# events are never deleted.
 _IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
@@ -171,30 +171,31 @@ _FORMER: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :u
 
 
 async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
-    """The users of an identity and of a unionid. Raises: StorageUnavailable, where a database is asked."""
+    """The users of an identity and of a unionid. Raises: StorageUnavailable, without a transaction."""
     people = await asked.row(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
     assert people is not None
     return People(**people)
 
 
 async def name_identity(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
-    """Store the unionid that WeChat last gave with an identity, for the identity and its user."""
+    """Store the unionid that WeChat last gave for an identity, in the rows of the identity and its user."""
     await transaction.run(_NAME, app_id=app_id, openid=openid, unionid=unionid)
 
 
 async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> Moved:
-    """Merge a user into another one, and remember the former id. Fields that the other user has stay."""
+    """Merge a user into another one, and remember the former id. Only empty fields of the other user are filled."""
     app_ids = await transaction.values(_MOVE_IDENTITIES, former_id=former_id, into=into)
     for statement in (_MOVE_UNIONIDS, _MOVE_FORMER_USERS, _MOVE_EXTERNAL_IDS):
         await transaction.run(statement, former_id=former_id, into=into)
-    # Before the merge, which finds the former user's consents by it. They stay where they are: there may be many.
+    # Before `_MERGE`, which finds the former user's consents by this row. The consents are not moved, as there may be
+    # many.
     await transaction.run(_REMEMBER_FORMER_USER, former_id=former_id, into=into, now=now)
     fields = await transaction.value(_MERGE, former_id=former_id, into=into)
     return Moved(app_ids, fields or [])
 
 
 async def current_user(database: Database, user_id: UUID) -> UUID | None:
-    """The user of this id, or the one who remains after merges; None if there is none. Raises: StorageUnavailable."""
+    """The user of a present or former id; None if there is none. Raises: StorageUnavailable."""
     return await database.value(_CURRENT, user_id=user_id)
 
 
@@ -214,7 +215,7 @@ async def may_link_by_phone(
     proved_since: datetime,
     harmless_roles: Collection[str],
 ) -> bool:
-    """Whether the newcomer may become the holder of the number, without anybody's account being stolen.
+    """Whether a new user can be merged into the holder of a number without a risk that the account is stolen.
 
     The caller has locked both users.
     """
@@ -231,24 +232,24 @@ async def may_link_by_phone(
 
 
 async def are_split(asked: Database | Transaction, one_id: UUID, other_id: UUID) -> bool:
-    """Whether one of these two users was split from the other: then no unionid and no number merges them again.
+    """Whether one of these two users was split from the other, so that they must not be merged automatically again.
 
-    Raises: StorageUnavailable, where a database is asked.
+    Raises: StorageUnavailable, without a transaction.
     """
     return bool(await asked.value(_ARE_SPLIT, one_id=one_id, other_id=other_id))
 
 
 async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
-    """Whether the user was joined from several by a phone number or an operator, not by a unionid of WeChat's."""
+    """Whether the user is the result of a merge by a phone number or an operator, and not only by WeChat's unionid."""
     return bool(await transaction.value(_IS_JOINED, user_id=user_id))
 
 
 async def erase_identities(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> int:
-    """Erase an identity and all others with its unionid; how many identities the user has left.
+    """Erase an identity and all others of the user with its unionid. Returns how many identities the user has left.
 
-    The caller has locked the user. The identities' sessions end, which is recorded.
+    The caller has locked the user. The identities' sessions are deleted, and recorded as ended.
     """
     done = await transaction.row(_ERASE_IDENTITIES, user_id=user_id, app_id=app_id, openid=openid, now=now)
     assert done is not None
@@ -262,10 +263,10 @@ async def remaining_user(database: Database, former_id: UUID) -> UUID | None:
 
 
 async def former_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[UUID]:
-    """The ids that were merged into this one, the first merge first."""
+    """The ids that were merged into this user, the first merge first."""
     return await asked.values(_FORMER, user_id=user_id)
 
 
 async def former_external_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[str]:
-    """The external ids of users whom WeChat has made one with this one."""
+    """The external ids of users who were merged into this one because of WeChat's unionid."""
     return await asked.values(_FORMER_EXTERNAL_IDS, user_id=user_id)

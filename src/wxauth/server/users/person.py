@@ -1,4 +1,4 @@
-"""A person: a user with one of their identities."""
+"""A user together with one identity."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A user, by one of their identities."""
+    """A user together with one of their identities."""
 
     user_id: UUID
     app_id: str

@@ -1,4 +1,4 @@
-"""`/v1/me`: the account of the person who asks, and where they are logged in."""
+"""`/v1/me`: users read and erase their account, and list and end their sessions."""
 
 from typing import Annotated
 from uuid import UUID

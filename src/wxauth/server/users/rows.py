@@ -1,4 +1,4 @@
-"""Users as they are stored: searching, reading and erasing them."""
+"""The stored users: searching, reading and erasing them."""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class IdentityRow(TypedDict):
 
 
 class OwnIdentity(IdentityRow):
-    """One openid in one app, as its person reads it."""
+    """One openid in one app, as its user sees it."""
 
     created_at: datetime
 
@@ -40,7 +40,7 @@ class UserWithIdentities(UserRow):
 
 
 class ListedUser(UserWithIdentities):
-    """A user as staff sees them."""
+    """A user, as staff sees it."""
 
     ban_reason: str | None
     banned_until: datetime | None
@@ -48,19 +48,20 @@ class ListedUser(UserWithIdentities):
 
 @dataclass(frozen=True, slots=True)
 class FoundUsers:
-    """Users that a search has found."""
+    """The result of a search."""
 
     users: Sequence[ListedUser]
     stopped_at: UUID | None = None
-    """The last user that was looked at, if time was over before all were."""
+    """The id at which the search stopped because of its time limit; None if it is complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSearch:
-    """A search for users. A field that is None does not limit it."""
+    """Criteria for users. One that is None does not apply."""
 
     text: str | None = None
-    """A whole openid, unionid, external id, phone number or id. If it is nobody's, part of a nickname, in any case."""
+    """A complete openid, unionid, external id, phone number or id. If no user has it, part of a nickname, in any
+    case."""
     phones: Sequence[str] = ()
     """The phone numbers that the text may mean, in E.164."""
     status: UserStatus | None = None
@@ -69,9 +70,9 @@ class UserSearch:
 
 
 WINDOWS: Final = (1_000, 100_000)
-"""How many users the first statement of a search looks at, and each further one. 100,000 take 30 to 100 ms."""
+"""How many users the first statement of a search examines, and each further one. 100,000 take 30 to 100 ms."""
 SEARCH_SECONDS: Final = 1.0
-"""After this time a search begins no further statement."""
+"""The time after which a search starts no further statement."""
 
 _WITH_IDENTITIES: Final = f"""
 SELECT {USER}, ban_reason, banned_until, (
@@ -81,7 +82,7 @@ SELECT {USER}, ban_reason, banned_until, (
 ) AS identities FROM users"""  # noqa: S608 - put together from constants
 _USER_BY_ID: Final = Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE users.id = :user_id")
 
-# The conditions of a search, by the fields that are not None.
+# The conditions of a search. Only those whose parameter is given are used.
 _CONDITIONS: Final = {
     "named": "users.id = ANY (:named)",
     "part": "strpos(lower(users.nickname), lower(:part)) > 0",
@@ -96,8 +97,8 @@ _HAS_NICKNAME_INDEX: Final = Statement[bool]("SELECT to_regclass('users_nickname
 _LOWEST: Final = UUID(int=0)
 _ABOVE_ALL: Final = UUID(int=2**128 - 1)
 
-# Uses indexes only. Openids have no index of their own, which would cost each first login. So an openid is looked for
-# in each app. The apps are read one by one from the primary key, whose first column they are.
+# Uses indexes only. Openids have no index of their own, which would slow each first login. So an openid is looked up in
+# each app. The apps are read one by one from the primary key, whose first column is the app.
 _WHOM_IT_NAMES: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -135,10 +136,11 @@ async def find_users(
     limit: int,
     seconds: float,
 ) -> FoundUsers:
-    """The newest users that the search finds, older than `before`, with their identities.
+    """The users that match, the newest first, before the id `before`, with their identities.
 
-    Whom a text names does not depend on what else is asked, nor on the page: all pages of a search search alike.
-    Otherwise users are looked at in windows, the newest first, until the page is full or `seconds` are over.
+    Whether the text is an id or part of a nickname is decided without the other criteria and the cursor, so that all
+    pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
+    full or `seconds` have passed.
 
     Raises: StorageUnavailable.
     """
@@ -156,7 +158,7 @@ async def find_users(
 
     found: list[ListedUser] = []
     before = before or _ABOVE_ALL
-    if "named" in wanted or search.role == ADMIN:  # an index has them
+    if "named" in wanted or search.role == ADMIN:  # found through an index
         await look(floor=_LOWEST)
         return FoundUsers(found)
     began = monotonic()
@@ -173,7 +175,7 @@ async def find_users(
             and len(wanted) == 1
             and await _is_indexed(database, part)
         ):
-            # The text is in few nicknames, or these windows would have filled the page.
+            # The text is rare in nicknames, because otherwise these windows would have filled the page.
             del wanted["part"]
             wanted["pattern"] = f"%{_escaped(part)}%"
             await look(floor=_LOWEST)
@@ -194,7 +196,7 @@ async def identities_of(database: Database, user_id: UUID) -> Sequence[OwnIdenti
 
 
 async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
-    """The user who has this identity at this moment, without a lock; None if nobody has it."""
+    """The user who has this identity now, without a lock; None if nobody has it."""
     return await transaction.value(_USER_OF, app_id=app_id, openid=openid)
 
 
@@ -206,15 +208,15 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
         owner_id: UUID | None = await transaction.value(_USER_OF, app_id=app_id, openid=openid)
         if owner_id == user_id:
             break
-        user_id = owner_id  # while we waited, the identity was linked to another user, or erased
+        user_id = owner_id  # meanwhile the identity was moved to another user, or erased
     return user_id
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a person everywhere, leaving events that say no more than by which ids they and their sessions were known.
+    """Erase a locked user. Returns False if there is none with this id.
 
-    The user is locked. The address in these events is an administrator's; the person's own is erased with them, if
-    there is much to forget a little later. Whether there was one.
+    Only events with the ids of the user and of the sessions remain. They contain the address of an administrator who
+    erases a user, but not the person's own. If there is a lot to erase, the rest follows later: see `erasure_rows.py`.
     """
     if by.name == str(user_id):
         by = Actor(by.name)
@@ -246,17 +248,17 @@ async def record_profile_change(
 
 @cache
 def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
-    """The search with these conditions, among users between two ids."""
+    """The statement of a search with these conditions, among users between two ids."""
     fits = "".join(f" AND {_CONDITIONS[name]}" for name in sorted(conditions))
     if is_admin:
-        fits += " AND 'admin' = ANY (users.roles)"  # written out, so that the partial index is used
+        fits += " AND 'admin' = ANY (users.roles)"  # a literal, so that the partial index is used
     return Statement(
         f"{_WITH_IDENTITIES} WHERE users.id < :before AND users.id >= :floor{fits} ORDER BY users.id DESC LIMIT :limit"
     )
 
 
 async def _is_indexed(database: Database, text: str) -> bool:
-    """Whether the operator has made an index of trigrams, in which this text can be looked up."""
+    """Whether the operator has created a trigram index, and this text is long enough for it."""
     return len(text) >= 3 and bool(await database.value(_HAS_NICKNAME_INDEX))
 
 
@@ -265,7 +267,7 @@ def _escaped(text: str) -> str:
 
 
 def _id_in(text: str) -> UUID | None:
-    """The id that is written as it is answered, in any case."""
+    """The id in this text, if it is written as in answers, in any case."""
     try:
         user_id = UUID(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""A user who was made of two persons is split again.
+"""Splitting a user who was wrongly merged from two people.
 
-Each merge has noted from whom identities, unionids and ids came. Where the parts that leave are what a former id
-brought, they get that id back, so that what other services keep under it is theirs again.
+Each merge records from which user identities, unionids and former ids came. If exactly the identities of one former
+user are split off, the new user gets the former id back, so that data of other services belongs to it again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ from wxauth.server.users.splitting_rows import HeldIdentity, has_external_id, he
 from wxauth.server.users.standing import lock_standing
 
 _ATTEMPTS: Final = 50
-"""Tries. Of fifty changes of one user at once one wins a round; the others look again."""
+"""Tries: of fifty concurrent changes of one user, only one succeeds in each round."""
 
 Key = tuple[str, str]
 
@@ -37,19 +37,21 @@ async def split(
     by: Actor,
     now: datetime,
 ) -> tuple[UUID, UUID]:
-    """Make a user of an identity, and of the user's others that have its unionid; the ids of the user and the new one.
+    """Split an identity off, with the user's other identities that have its unionid. They become a new user.
 
-    The new user is active, without roles. Name, picture, number and consents stay. The sessions of what leaves end.
-    No unionid and no number merges the two again: `are_split`.
+    The new user is active, without roles. Nickname, picture, number and consents stay with the user. The sessions of
+    these identities end. The two users are never merged automatically again: see `are_split`.
 
     Args:
-        database: Where the users are.
-        user_id: The user; a former id stands for the user that remains.
+        database: Stores the users.
+        user_id: The user. A former id means the user that remained after its merge.
         app_id: The app of the identity.
         openid: Its openid.
-        external_id: An external id of the user's that goes along, if any.
+        external_id: A present or former external id of the user that moves to the new one, if any.
         by: Who splits them.
         now: The time.
+
+    Returns: The ids of the user and of the new user.
 
     Raises: NotFound, SplitRefused, StorageUnavailable.
     """
@@ -86,7 +88,7 @@ async def split(
 
 
 def _leaving(held: Sequence[HeldIdentity], key: Key) -> Sequence[HeldIdentity]:
-    """The identity and the others that have its unionid, the oldest first. Raises: SplitRefused."""
+    """The identity and the user's others with its unionid, the oldest first. Raises: SplitRefused."""
     named = next((identity for identity in held if _key(identity) == key), None)
     if named is None:
         raise SplitRefused("the user has no such identity")
@@ -101,9 +103,9 @@ def _leaving(held: Sequence[HeldIdentity], key: Key) -> Sequence[HeldIdentity]:
 def _given_back(
     held: Sequence[HeldIdentity], leaving: Collection[Key], merges: Mapping[UUID, UUID | None]
 ) -> tuple[UUID | None, Sequence[UUID]]:
-    """The former id that brought exactly these identities, of those that the user still has; and the ids within it.
+    """The former id from which exactly these identities came, and the former ids that were merged into that one.
 
-    In a chain of merges an id may be within another one: the innermost that fits is given back.
+    In a chain of merges several former ids may fit. Then it is the one that was merged first.
 
     Args:
         held: The user's identities.
@@ -112,7 +114,7 @@ def _given_back(
     """
 
     def around(former_id: UUID | None) -> list[UUID]:
-        """The id and the former ids that it is within, the innermost first."""
+        """The chain of merges from this former id on: the id itself, the one it was merged into, and so on."""
         found: list[UUID] = []
         while former_id is not None and former_id in merges:
             found.append(former_id)

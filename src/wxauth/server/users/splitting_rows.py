@@ -35,11 +35,12 @@ _HAS_EXTERNAL_ID: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND external_id = :external_id)
     OR EXISTS (SELECT FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id)
 """)
-# The caller has locked the user. The statements below go in this order: a unique value is given up before it is taken.
+# The caller has locked the user. The statements below run in this order, so that unique values are removed before they
+# are set elsewhere.
 _FORGET_FORMER_EXTERNAL_ID: Final = Statement[Nothing](
     "DELETE FROM former_external_ids WHERE external_id = :external_id"
 )
-# Whoever gives up the present external id takes up a former one, so that there is no former one without a present one.
+# If the present external id moves, a former one replaces it: a user has former external ids only besides a present one.
 _GIVE_UP_EXTERNAL_ID: Final = Statement[Nothing]("""
 WITH next AS (
     DELETE FROM former_external_ids
@@ -51,7 +52,7 @@ WITH next AS (
 UPDATE users SET external_id = (SELECT external_id FROM next)
  WHERE id = :user_id AND external_id = :external_id
 """)
-# The unionid of the identity that came last, of those that stay.
+# The user gets the unionid of the newest identity that stays.
 _GIVE_UP_UNIONID: Final = Statement[Nothing]("""
 UPDATE users
    SET unionid = (SELECT i.unionid FROM identities i
@@ -73,14 +74,15 @@ UPDATE identities
   FROM unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (i.app_id, i.openid)
 """)
-# The unionid of these identities, and those of the id that is given back. One that an identity has that stays, stays.
+# The unionid of these identities, and those that came with the former id that is given back, except unionids of
+# identities that stay.
 _MOVE_UNIONIDS: Final = Statement[Nothing]("""
 UPDATE unionids
    SET user_id = :new_user_id, came_from = CASE WHEN came_from = ANY (:former_ids::uuid[]) THEN came_from END
  WHERE user_id = :user_id AND (unionid = :unionid OR came_from = ANY (:its_ids::uuid[]))
    AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
 """)
-# Consents stay with the user, also those that were given under an id that leaves.
+# Consents stay with the user, including those that were given under a former id that moves.
 _KEEP_CONSENTS: Final = Statement[Nothing](
     "UPDATE consents SET user_id = :user_id WHERE user_id = ANY (:its_ids::uuid[])"
 )
@@ -96,12 +98,12 @@ async def held_identities(transaction: Transaction, user_id: UUID) -> Sequence[H
 
 
 async def merges_into(transaction: Transaction, user_id: UUID) -> dict[UUID, UUID | None]:
-    """The former ids of a locked user, each with the user into whom it was merged; None where that is not known."""
+    """The former ids of a locked user, each with the id into which it was merged, or None if that is unknown."""
     return {row["id"]: row["merged_into"] for row in await transaction.rows(_FORMER_IDS, user_id=user_id)}
 
 
 async def has_external_id(transaction: Transaction, user_id: UUID, external_id: str) -> bool:
-    """Whether it is an external id of this user, the present or a former one."""
+    """Whether this is the user's present external id, or a former one."""
     return bool(await transaction.value(_HAS_EXTERNAL_ID, user_id=user_id, external_id=external_id))
 
 
@@ -116,17 +118,17 @@ async def split_user(
     external_id: str | None,
     created_at: datetime,
 ) -> None:
-    """Make a user of these identities of a locked user.
+    """Move these identities of a locked user to a new user.
 
     Args:
         transaction: The transaction in which the user is locked.
         user_id: The user.
-        new_user_id: The id of the new user: a former id of the user, or an id that nobody has had.
-        identities: App and openid of each identity, some of the user's, with all that have the unionid.
+        new_user_id: The id of the new user: a former id of the user, or a new one.
+        identities: App and openid of each identity to move, including all with the unionid.
         unionid: The unionid of these identities.
-        former_ids: The ids that were merged into the former id that is given back. They go along.
-        external_id: The external id that goes along; it is one of the user's.
-        created_at: When the new user was created.
+        former_ids: The ids that were merged into the former id that is given back. They move, too.
+        external_id: One of the user's external ids, which moves, too, or None.
+        created_at: The creation time of the new user.
     """
     keys = {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
     its_ids = {"its_ids": [new_user_id, *former_ids]}

@@ -1,7 +1,7 @@
-"""How a person stands: active or banned, with which roles; and that the last administrator stays.
+"""The standing of users: their status (active or banned) and their roles. The last administrator cannot be removed.
 
-Whoever changes that (an administrator, a command, the risk policy, a merge) does it by `settle`: the change, what the
-trail tells of it, and the end of a banned person's sessions are one transaction.
+All changes (by administrators, commands, the risk policy, merges) go through `settle`: the change, its events, and the
+end of a banned user's sessions are one transaction.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from wxauth.server.users.standing_rows import (
 ADMIN: Final = "admin"
 """The role of an administrator."""
 SUPPORT: Final = "support"
-"""The role of who answers customers: reads, bans and signs out users who are no staff."""
+"""The role of customer support: may read users, and ban and sign out those who are not staff."""
 
 _ATTEMPTS: Final = 5
 
@@ -38,14 +38,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A user's standing, which others decide: status and roles."""
+    """A user's status and roles."""
 
     status: UserStatus
     roles: tuple[str, ...]
     ban_reason: str | None = None
-    """What staff noted about the ban; never told to the user, nor to siblings."""
+    """The reason for the ban, for staff only: never sent to the user, nor to other services."""
     banned_until: datetime | None = None
-    """When the ban ends by itself; None for one without an end."""
+    """When the ban ends by itself; None for a ban without an end."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
@@ -68,9 +68,9 @@ class Standing:
         return not STAFF_ROLES.isdisjoint(self.roles)
 
     def adds_staff_to(self, before: Self) -> bool:
-        """Whether somebody becomes staff by this: gets such a role, or keeps it and is banned no more.
+        """Whether the user becomes staff: gets a role of staff, or keeps one when a ban is lifted.
 
-        Also if the user is banned: a ban is lifted later.
+        A role counts even if the user is banned, because the ban may be lifted later.
         """
         held = frozenset() if before.is_banned else STAFF_ROLES.intersection(before.roles)
         return not STAFF_ROLES.intersection(self.roles) <= held
@@ -78,7 +78,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A change of a user's standing."""
+    """The result of `settle`."""
 
     user_id: UUID
     by: Actor
@@ -91,16 +91,16 @@ class Settled:
 
 
 async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:
-    """Lock a user's standing until the transaction ends; None if there is no such user."""
+    """Lock and read a user's standing until the transaction ends; None if there is no such user."""
     return (await lock_standings(transaction, [user_id])).get(user_id)
 
 
 async def lock_standings(
     transaction: Transaction, user_ids: Iterable[UUID], *, with_administrators: bool = False
 ) -> dict[UUID, Standing]:
-    """Lock the standing of several users, in the order in which everybody locks. Unknown users are left out.
+    """Lock and read the standing of several users, in the order of ids, as everybody does. Unknown ids are left out.
 
-    `with_administrators` locks that of all administrators too.
+    `with_administrators` also locks and returns all administrators.
     """
     rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
     return {row["id"]: Standing.of(row) for row in rows}
@@ -114,16 +114,16 @@ def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
 async def deciding(
     database: Database, user_id: UUID, decide: Callable[[Transaction, Standing], Awaitable[T]]
 ) -> T | None:
-    """Call `decide` with a user's locked standing, in a transaction; the result, or None if there is no such user.
+    """Call `decide` with a user's locked standing, in a transaction, unless the user is the only administrator.
 
-    If the user is an administrator, all administrators are locked, so that the last one stays. If not, none is: the
-    decision need not wait for decisions about administrators.
+    Returns what `decide` returns, or None if there is no such user. All administrators are locked only if the user is
+    one, so that other decisions do not wait for each other.
 
     Raises: LastAdmin, if the user is the only administrator; StorageUnavailable; what `decide` raises.
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
-            # Everybody locks in one order: users by their ids, administrators among them.
+            # One statement locks all of them in the order of ids, as everybody does.
             is_one = await some_are_administrators(transaction, [user_id])
             standings = await lock_standings(transaction, [user_id], with_administrators=is_one)
             if is_one and administrators_among(standings) == {user_id}:
@@ -147,10 +147,10 @@ async def settle(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> Settled:
-    """Change the standing of a user, which is locked, and record the change.
+    """Change the standing of a locked user, and record the change.
 
-    A ban ends every session of the user. Another reason or end of a ban is told as a ban, too. The loss of a role of
-    staff ends the sessions of the console.
+    A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
+    staff ends the console sessions.
 
     Args:
         transaction: The transaction in which the user is locked.
@@ -159,8 +159,8 @@ async def settle(
         after: The new standing.
         by: Who has decided it.
         now: The time.
-        app_id: The app in which it was decided, if any.
-        why: What the event of a ban tells besides.
+        app_id: The app concerned, if any.
+        why: Additional data of the event for a ban, or for the end of one.
     """
     changes: dict[EventType, Mapping[str, Any] | None] = {}
     if after.is_banned and _ban_of(after) != _ban_of(before):
@@ -190,7 +190,7 @@ async def settle(
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
-    """Lift bans whose end has come; how many. Raises: StorageUnavailable."""
+    """Lift up to `size` bans whose end has come. Returns how many. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         settled = [
             await settle(

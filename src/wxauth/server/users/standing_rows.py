@@ -1,4 +1,4 @@
-"""The statements that lock and set how users stand."""
+"""The statements that lock and set the standing of users."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from wxauth.server.core.statements import Nothing, Statement
 
 
 class LockedUser(TypedDict):
-    """How a user stands, who is locked."""
+    """The standing of a locked user."""
 
     id: UUID
     status: str
@@ -19,11 +19,11 @@ class LockedUser(TypedDict):
     banned_until: datetime | None
 
 
-# In the order of ids, so that two of these never wait for each other.
+# In the order of ids, to avoid deadlocks.
 _LOCK: Final = Statement[LockedUser](
     "SELECT id, status, roles, ban_reason, banned_until FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE"
 )
-# Locks all administrators too, in the same order. Settles the race of two administrators who demote each other: the
+# Also locks all administrators, in the same order. Decides the race of two administrators who demote each other: the
 # second one waits, and then sees that no other is left.
 _LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser]("""
 SELECT id, status, roles, ban_reason, banned_until
@@ -33,8 +33,8 @@ SELECT id, status, roles, ban_reason, banned_until
 _ARE_ADMINISTRATORS: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND 'admin' = ANY (roles) AND status = 'active')
 """)
-# Whoever else changes one of these bans at this moment decides about it: a locked row is left to the next look, and one
-# that has just been changed is checked again.
+# A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
+# just been changed is checked again.
 _LOCK_OVER: Final = Statement[LockedUser]("""
 SELECT id, status, roles, ban_reason, banned_until
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
@@ -49,15 +49,15 @@ UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, ban
 async def lock_users(
     transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool = False
 ) -> Sequence[LockedUser]:
-    """Lock these users until the transaction ends; how those stand who exist.
+    """Lock these users until the transaction ends. Returns the standing of those that exist.
 
-    `with_administrators` locks all active administrators too, so that they stay administrators meanwhile.
+    `with_administrators` also locks and returns all active administrators, so that they stay administrators meanwhile.
     """
     return await transaction.rows(_LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK, user_ids=user_ids)
 
 
 async def some_are_administrators(transaction: Transaction, user_ids: Sequence[UUID]) -> bool:
-    """Whether one of these users is an active administrator at this moment. Nobody is locked."""
+    """Whether one of these users is an active administrator now. It locks nobody."""
     return bool(await transaction.value(_ARE_ADMINISTRATORS, user_ids=user_ids))
 
 
@@ -75,7 +75,7 @@ async def set_standing(
     ban_reason: str | None,
     banned_until: datetime | None,
 ) -> None:
-    """Set how a locked user stands."""
+    """Set the standing of a locked user."""
     await transaction.run(
         _SET, user_id=user_id, status=status, roles=roles, ban_reason=ban_reason, banned_until=banned_until
     )

@@ -1,4 +1,4 @@
-"""The tables of users, their identities, and what is kept of those who were merged or erased."""
+"""The tables of users, identities and unionids, of merged users, and of unfinished erasures."""
 
 from datetime import datetime
 from uuid import UUID
@@ -28,7 +28,7 @@ class User(SQLModel, table=True):
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
         Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
         Index(None, "banned_until", postgresql_where=text("banned_until IS NOT NULL")),
-        # Room on each page, and no index on the columns that a login changes: so a login's update stays in its page.
+        # With room on each page, and no index on the columns that a login changes, its update stays in the page (HOT).
         {"postgresql_with": {"fillfactor": 85}},
     )
 
@@ -43,25 +43,25 @@ class User(SQLModel, table=True):
     last_login_at: datetime | None = Field(sa_type=TIME)
     """Null until an imported user first logs in."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
-    """When a newcomer first logged in; null once WeChat has told the newcomer's risk. Only logins read it."""
-    external_id: str | None = Field(max_length=128)  # a limit of the type costs nothing if the column is not written
+    """When a new user first logged in; null once WeChat has rated their risk. Only logins read it."""
+    external_id: str | None = Field(max_length=128)  # unlike a CHECK, costs nothing if the column is not written
     """The user's id in the operator's other services, from before wxauth."""
     phone_proved_at: datetime | None = Field(sa_type=TIME)
-    """When the number was last proved by the phone button; null for one that was merely imported."""
+    """When the number was last verified with the phone button; null if it was only imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
-    """The present consents, document → version. They are kept here so that a login reads no other table."""
+    """The present consents, document → version. They are stored here so that a login reads no other table."""
     ban_reason: str | None = Field(sa_type=Text)
-    """What staff noted about the ban, for staff alone."""
+    """The reason for the ban, for staff only."""
     banned_until: datetime | None = Field(sa_type=TIME)
-    """When housekeeping lifts the ban; null for one without an end."""
+    """When housekeeping lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
 
 
 after_create(
     User,
-    # A trigger in place of CHECKs. PostgreSQL prepares every CHECK anew for each statement that writes a row, which is
-    # a fifth of a login's cost there. This trigger runs only if one of its columns is written.
+    # A trigger instead of CHECKs. PostgreSQL prepares every CHECK anew for each statement that writes a row, a fifth of
+    # a login's cost there. This trigger runs only if one of its columns is written.
     r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -116,17 +116,17 @@ class Identity(SQLModel, table=True):
     user_id: UUID
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
-    """The unionid that WeChat last gave with this identity."""
+    """The unionid that WeChat last gave for this identity."""
     came_from: UUID | None
-    """The user who had it before a merge, the first one if there were several; null for one that no merge has moved.
-    By this a merge is undone."""
+    """The user who had it before its first merge; null if no merge has moved it. A split needs it to undo a merge."""
 
 
 after_create(
     Identity,
-    # Sessions follow their identity to another user, and end with it. A foreign key would do the same, but would lock
-    # and so write the identity's row for each login. Whoever opens a session has locked the user. So the user's row
-    # comes first: a session that is being opened is then seen here, and a login that waits sees the mark.
+    # Sessions move with their identity to another user, and are deleted with it. A foreign key would do the same, but
+    # each login would lock, and so write, the identity's row. Whoever opens a session has locked the user's row. So
+    # that row is updated first: sessions that were being opened are then visible here, and a login that waits for the
+    # row sees `identity_lost_at`.
     """
         CREATE FUNCTION take_sessions_along() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -149,24 +149,24 @@ after_create(
 
 
 class Unionid(SQLModel, table=True):
-    """A unionid that a person has, or has had: each Open Platform account has its own, and apps move between them."""
+    """A present or former unionid of a person. Each Open Platform account has its own, and apps move between them."""
 
     __tablename__ = "unionids"
     __table_args__ = (
         ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
-        CheckConstraint("unionid <> ''", name="unionid"),  # an empty one would make one person of many
+        CheckConstraint("unionid <> ''", name="unionid"),  # an empty one would merge many people into one user
         Index(None, "user_id"),
     )
 
     unionid: str = Field(sa_type=Text, primary_key=True)
     user_id: UUID
     came_from: UUID | None
-    """As an identity's."""
+    """As `Identity.came_from`."""
 
 
 after_create(
     Unionid,
-    # A trigger, so that no statement that writes users.unionid can forget this table.
+    # A trigger, so that every statement that writes users.unionid also writes this table.
     """
         CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -183,7 +183,7 @@ after_create(
 
 
 class FormerUser(SQLModel, table=True):
-    """An id that was merged into another user's. Siblings may still know the person by it."""
+    """The id of a user who was merged into another one. Other services may still know the person by it."""
 
     __tablename__ = "former_users"
     __table_args__ = (
@@ -196,11 +196,11 @@ class FormerUser(SQLModel, table=True):
     """The user that remains after all later merges."""
     merged_at: datetime = Field(sa_type=TIME)
     merged_into: UUID | None
-    """The user into whom it was merged then; null for an imported one, of which that is not known."""
+    """The id into which it was merged at that time; null if it was imported, because that is unknown."""
 
 
 class FormerExternalId(SQLModel, table=True):
-    """An external id of a user who was merged into one with another external id. Siblings may still know it."""
+    """The external id of a user who was merged into one with another external id. Other services may still know it."""
 
     __tablename__ = "former_external_ids"
     __table_args__ = (
@@ -214,12 +214,12 @@ class FormerExternalId(SQLModel, table=True):
 
 
 class Erasure(SQLModel, table=True):
-    """An id of an erased person of whom there is something left to forget: events, consents. Any worker may go on."""
+    """An id of an erased person whose events, consents or refused logins are not all erased yet."""
 
     __tablename__ = "erasures"
 
     user_id: UUID = Field(primary_key=True)
     about_after: UUID
-    """The last event about the person that has been forgotten."""
+    """The last event about the person whose data has been removed."""
     acted_after: UUID
-    """The last event about others from which the person's address has been taken."""
+    """The last event by the person from which their address has been removed."""

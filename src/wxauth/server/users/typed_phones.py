@@ -6,9 +6,9 @@ import phonenumbers
 
 
 def phones_meant(text: str, *, region: str) -> Sequence[str]:
-    """The numbers in E.164 that somebody may mean who types this; one without a country code is of the region.
+    """The numbers in E.164 that this text may mean. A number without a country code belongs to the region.
 
-    What is typed without a plus may have a country code nevertheless: `8613800138001`.
+    A number without a plus may have a country code nevertheless: `8613800138001`.
     """
     meant = {text, f"+{text}"}
     try:
