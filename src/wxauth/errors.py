@@ -70,7 +70,7 @@ class Title(NamedTuple):
 
 
 class FieldError(NamedTuple):
-    """What is wrong with one field of a request; never its value."""
+    """An error in one field of a request, without the field's value."""
 
     field: str
     message: str

@@ -262,7 +262,6 @@ class RemoteKeys:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes."""
     while error is not None:
         yield error
         if isinstance(error, BaseExceptionGroup):  # one for each address of a name

@@ -39,15 +39,7 @@ log = get_logger()
 async def add_app(
     services: Services, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor
 ) -> KnownApp:
-    """Add an app. Every process knows it within seconds.
-
-    Args:
-        services: The parts of the service.
-        app: The app.
-        title: Its name for administrators.
-        is_enabled: Whether people may log in to it.
-        is_checked: Whether to check id and secret with WeChat first.
-        by: Who adds the app.
+    """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
 
     Raises: AppTaken, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
     """

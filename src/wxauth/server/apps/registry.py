@@ -47,8 +47,6 @@ class Apps:
     If an id is both in the settings and in the database, the settings' app is used.
 
     Args:
-        database: Stores the other apps.
-        sealer: Opens their secrets.
         of_settings: The apps in the settings, the default one first.
         observe: Called with the ids of all apps, and the id of the default one.
         refresh_pause: Seconds between two reads of the stored apps.

@@ -50,19 +50,9 @@ def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[ProvedClient]]:
 
 
 IntrospectingClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.INTROSPECT)), FOR_CLIENT]
-"""A service client that may introspect access tokens."""
-
-
 AccessTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ACCESS_TOKEN)), FOR_CLIENT]
-"""A service client that may get apps' WeChat access tokens."""
-
-
 UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_CLIENT]
-"""A service client that may look users up."""
-
-
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
-"""A service client that may read the feed of events."""
 
 
 def basic_credentials(request: Request) -> Credentials:

@@ -121,11 +121,9 @@ def is_own_name(text: str) -> bool:
 
 
 def asked_for(name: str, options: Mapping[str, Any]) -> Client:
-    """Build a client from its options.
+    """Build a client from its options, which are some of `Client`'s fields.
 
-    Args:
-        name: The client's name.
-        options: Some of `Client`'s fields. An absent field means the same as null, false or an empty list.
+    An absent field means the same as null, false or an empty list.
 
     Raises: WrongClient.
     """
@@ -175,13 +173,7 @@ async def change_client(
 ) -> AddedClient:
     """Change some fields of a client. A site's sessions continue, with the scopes that the site still has.
 
-    Args:
-        database: Stores the client.
-        name: The client's name.
-        changes: Some of `Client`'s fields. Null, false or empty clears an optional field.
-        reserved: Names that no site may have: see `names_of_others`.
-        by: Who changes it.
-        now: The time.
+    Null, false or empty clears an optional field. `reserved` are names that no site may have: see `names_of_others`.
 
     Raises: NotFound, WrongClient, StorageUnavailable.
     """
@@ -364,7 +356,6 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _new_secret() -> tuple[str, bytes]:
-    """A secret, and the hash that is stored."""
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     return secret, _hash(secret)
 

@@ -27,8 +27,6 @@ class Secrets:
 
 
 class _WithSecrets(AddedClient):
-    """A stored client, with the hashes of its secrets."""
-
     secret_hash: bytes | None
     former_secret_hash: bytes | None
 

@@ -16,9 +16,6 @@ class DatabaseClock:
     """The database's time: this machine's time, corrected by the last difference measured.
 
     So replicas on machines whose clocks differ agree on what has expired.
-
-    Args:
-        own: This machine's time.
     """
 
     def __init__(self, own: Clock = utc_now) -> None:

@@ -16,16 +16,11 @@ MAX_IDLE: Final = 240.0
 """Seconds. Firewalls and proxies forget a silent connection, often after five minutes."""
 
 CLOSE_TIMEOUT: Final = 3.0
-"""Seconds that closing a connection in order may take."""
+"""Seconds."""
 
 
 class Connections:
-    """The pool. It opens a connection if none is idle.
-
-    Args:
-        connect: Opens a connection.
-        size: How many may be lent at once.
-    """
+    """The pool. It opens a connection if none is idle, and lends at most `size` at once."""
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
         self._connect = connect

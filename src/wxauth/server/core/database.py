@@ -203,7 +203,6 @@ class Database:
         url: `postgresql://...`, with one host or several. `pgbouncer=true` in the query is for poolers in transaction
             mode: no prepared statements, and no settings at the start of a connection. `pgbouncer=prepared` is the
             same, with prepared statements.
-        deadlines: Time limits.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
@@ -295,8 +294,7 @@ class Database:
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
         """One state of the database, for long reads on a connection of its own, outside of the pool.
 
-        Args:
-            patience: Seconds that a statement may take, and that may pass between two statements. None: no limit.
+        A statement may take `patience` seconds, which may also pass between two statements. None: no limit.
 
         Raises: StorageUnavailable.
         """

@@ -54,12 +54,9 @@ def get_logger() -> FilteringBoundLogger:
 
 
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
-    """Write our own events and the log lines of libraries to one stream in one format.
+    """Write our own events and the log lines of libraries to one stream, by default standard output.
 
-    Args:
-        level: `debug`, `info`, `warning` or `error`.
-        log_format: `json`, or `console` for people.
-        stream: By default, standard output.
+    `log_format` is `json`, or `console` for people.
     """
     output = _Unfailing(stream or sys.stdout.buffer)
     if stream is None:

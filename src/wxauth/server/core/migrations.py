@@ -79,15 +79,8 @@ async def migrate(
 ) -> str | None:
     """Upgrade or downgrade to `revision`, one revision after the other. Returns the revision reached; None if empty.
 
-    A schema of a newer version is left as it is: this version works with it.
-
-    Args:
-        database: The database to migrate.
-        revision: The revision to reach.
-        scripts: The folder of Alembic's revisions.
-        lock_patience: Seconds that a revision waits for a lock on a table. Others wait behind it as long.
-        pause: Mean of the seconds between two tries.
-        patience: Seconds after which a revision is given up.
+    A schema of a newer version is left as it is: this version works with it. `scripts` is the folder of Alembic's
+    revisions. For the times, see the constants above.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
     """
@@ -154,8 +147,6 @@ async def begin_migration(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """An upgrade or downgrade by one revision."""
-
     scripts: Path
     revision: str
     is_upgrade: bool

@@ -10,7 +10,6 @@ from wxauth.server.core.statements import Statement
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""The folder of Alembic's revisions."""
 
 
 def revisions_in(scripts: Path) -> tuple[str, ...]:

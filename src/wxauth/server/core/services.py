@@ -67,4 +67,3 @@ async def services_of(connection: HTTPConnection) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(services_of)]
-"""The parts of the service."""

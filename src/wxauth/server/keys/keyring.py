@@ -57,9 +57,6 @@ class Ring(ABC, Generic[Key]):
     """Keys of one kind, as last read from the database.
 
     Args:
-        database: Stores them.
-        sealer: Opens and seals them.
-        clock: The time.
         max_age: The age at which the signing key is rotated.
         refresh_pause: Seconds between two reads of the stored keys.
     """

@@ -17,8 +17,6 @@ class Attempts:
     """Counts the calls to WeChat for each person, in the database.
 
     Args:
-        database: Stores the counts.
-        clock: The time.
         what: The kind of call. Each kind has its own count.
         detail: The `detail` of a refusal, for the developer.
     """

@@ -18,14 +18,11 @@ _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 
 
 def redis_storage(url: str, *, what: str, patience: float, closing: AsyncExitStack) -> RedisStorage:
-    """A storage that connects when first used.
+    """A storage that connects when first used. `closing` gets callbacks that close the connections.
 
-    Args:
-        url: `REDIS_URL`, as the settings have validated it.
-        what: The kind of action that is counted: one word, for the keys.
-        patience: Time limit of one use in seconds. Each of several hosts gets a share, so that a silent one leaves time
-            for the others.
-        closing: Gets callbacks that close the connections.
+    `url` is `REDIS_URL`, as the settings have validated it. `what` is the kind of action that is counted: one word, for
+    the keys. `patience` is the time limit of one use in seconds. Each of several hosts gets a share of it, so that a
+    silent one leaves time for the others.
     """
     from redis.asyncio import ConnectionPool  # here, because the import takes 0.1 s, which few need
 

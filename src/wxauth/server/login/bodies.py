@@ -26,7 +26,6 @@ def _readable(value: object) -> dict[str, str]:
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 
 LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
-"""A code from `wx.login`."""
 
 
 class LoginRequest(BaseModel):

@@ -250,7 +250,6 @@ class Login:
     is_judged: bool
     """Whether WeChat must be asked about the risk of a new user."""
     may_sign_up: bool
-    """Whether an unknown person may sign up."""
     roles: Sequence[str] = ()
     """The roles of a person who signs up."""
     may_be_snapshot: bool = False

@@ -56,9 +56,7 @@ class UserChange:
     roles: Sequence[str] | None = None
     """All roles of the user from now on."""
     granted: str | None = None
-    """A role to add."""
     revoked: str | None = None
-    """A role to remove."""
 
     def applied_to(self, before: Standing) -> Standing:
         """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""

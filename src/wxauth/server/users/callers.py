@@ -106,7 +106,6 @@ async def device_of(connection: HTTPConnection) -> Device:
 
 
 DeviceDep = Annotated[Device, Depends(device_of)]
-"""The device from which the request comes."""
 
 
 @dataclass(frozen=True, slots=True)

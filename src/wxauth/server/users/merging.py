@@ -208,16 +208,8 @@ async def link_by_phone(
     - The holder has only harmless roles, is not banned, and has verified the number recently. A mere login does not
       verify a number.
 
-    The caller must have locked the number, so that nobody else verifies it meanwhile.
-
-    Args:
-        transaction: The transaction of the merge.
-        user_id: The new user.
-        holder_id: The user who had verified the number before.
-        phone: The number.
-        proved_since: The holder must have verified the number since then.
-        harmless_roles: Roles that anybody gets by signing up.
-        now: The time.
+    The caller must have locked the number, so that nobody else verifies it meanwhile. "Recently" is `proved_since` or
+    later, and `harmless_roles` are those that anybody gets by signing up.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair is None or pair.administrators or pair.former.is_banned:

@@ -42,16 +42,8 @@ async def split(
     The new user is active, without roles. Nickname, picture, number and consents stay with the user. The sessions of
     these identities end. The two users are never merged automatically again: see `are_split`.
 
-    Args:
-        database: Stores the users.
-        user_id: The user. A former id means the user that remained after its merge.
-        app_id: The app of the identity.
-        openid: Its openid.
-        external_id: A present or former external id of the user that moves to the new one, if any.
-        by: Who splits them.
-        now: The time.
-
-    Returns: The ids of the user and of the new user.
+    For a former id, the user that remained after its merge is split. `external_id` is a present or former external id
+    of the user that moves to the new one, if any. Returns the ids of the user and of the new user.
 
     Raises: NotFound, SplitRefused, StorageUnavailable.
     """
@@ -105,12 +97,8 @@ def _given_back(
 ) -> tuple[UUID | None, Sequence[UUID]]:
     """The former id from which exactly these identities came, and the former ids that were merged into that one.
 
-    In a chain of merges several former ids may fit. Then it is the one that was merged first.
-
-    Args:
-        held: The user's identities.
-        leaving: Those that leave the user.
-        merges: The user's former ids, each with the user into whom it was merged.
+    In a chain of merges several former ids may fit. Then it is the one that was merged first. `merges` are the user's
+    former ids, each with the id into which it was merged.
     """
 
     def around(former_id: UUID | None) -> list[UUID]:

@@ -118,17 +118,10 @@ async def split_user(
     external_id: str | None,
     created_at: datetime,
 ) -> None:
-    """Move these identities of a locked user to a new user.
+    """Move these identities (app_id, openid) of a locked user, which include all with the unionid, to a new user.
 
-    Args:
-        transaction: The transaction in which the user is locked.
-        user_id: The user.
-        new_user_id: The id of the new user: a former id of the user, or a new one.
-        identities: App and openid of each identity to move, including all with the unionid.
-        unionid: The unionid of these identities.
-        former_ids: The ids that were merged into the former id that is given back. They move, too.
-        external_id: One of the user's external ids, which moves, too, or None.
-        created_at: The creation time of the new user.
+    The new user's id is a former id of the user, or a new one. The `former_ids` that were merged into it move, too, and
+    so does the external id, if one is given.
     """
     keys = {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
     its_ids = {"its_ids": [new_user_id, *former_ids]}

@@ -25,7 +25,6 @@ from wxauth.server.users.standing_rows import (
 )
 
 ADMIN: Final = "admin"
-"""The role of an administrator."""
 SUPPORT: Final = "support"
 """The role of customer support: may read users, and ban and sign out those who are not staff."""
 
@@ -150,17 +149,7 @@ async def settle(
     """Change the standing of a locked user, and record the change.
 
     A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
-    staff ends the console sessions.
-
-    Args:
-        transaction: The transaction in which the user is locked.
-        user_id: The user.
-        before: The present standing.
-        after: The new standing.
-        by: Who has decided it.
-        now: The time.
-        app_id: The app concerned, if any.
-        why: Additional data of the event for a ban, or for the end of one.
+    staff ends the console sessions. `why` is additional data of the event for a ban, or for the end of one.
     """
     changes: dict[EventType, Mapping[str, Any] | None] = {}
     if after.is_banned and _ban_of(after) != _ban_of(before):

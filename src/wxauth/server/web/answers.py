@@ -37,7 +37,6 @@ Security = Sequence[Mapping[str, Sequence[str]]]
 """OpenAPI's `security` of an operation: alternatives, of which `{}` means no credentials."""
 
 BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)
-"""An access token."""
 
 PROBLEM_REF: Final = "#/components/schemas/Problem"
 

@@ -198,10 +198,6 @@ class Shortcut:
 
     A failure is raised again inside FastAPI, whose handlers answer it. FastAPI also serves all other requests, and all
     requests under an issuer's path.
-
-    Args:
-        app: The app.
-        routes: Its routes.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:

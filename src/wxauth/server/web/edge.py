@@ -39,7 +39,6 @@ class Edge:
     """The outermost layer around the app.
 
     Args:
-        app: The app to wrap.
         larger_bodies: The size limits, in bytes, of paths whose bodies may be larger than `MAX_BODY`.
         refused: Called with each request that was answered with a problem document, and its error.
         answered: Called with each answered request, its status, and its duration in seconds.

@@ -25,8 +25,6 @@ class Exchange:
     """Passes a request to the app in parts, and writes the app's answer.
 
     Args:
-        connection: The connection of the request.
-        scope: The ASGI scope, made from the request's head.
         keeps_alive: Whether the client may send another request on the connection.
         expects_continue: Whether the client waits for `100 Continue` before it sends the body.
     """

@@ -83,14 +83,7 @@ class State(ServerState):
 
 
 class HttpProtocol(asyncio.Protocol):
-    """One connection.
-
-    Args:
-        config: uvicorn's, with the app.
-        server_state: Shared by all connections.
-        app_state: Not used.
-        patience: Time limits. The server must call `look_at_clock` regularly.
-    """
+    """One connection, constructed by uvicorn. The server must call `look_at_clock` regularly."""
 
     def __init__(
         self,
@@ -342,7 +335,6 @@ class HttpProtocol(asyncio.Protocol):
         return self._refusal is not None or self._is_lingering or self._transport.is_closing()
 
     def _feed(self, end: int) -> None:
-        """Feed the parser the bytes up to `end`."""
         data = memoryview(self._unfed)[self._fed : end]
         self._fed = end
         try:

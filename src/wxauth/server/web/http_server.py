@@ -31,7 +31,6 @@ class Server(uvicorn.Server):
     `timeout_graceful_shutdown`.
 
     Args:
-        config: uvicorn's.
         learning: Seconds that a proxy needs to learn that this server stops. After SIGINT, which a person sends, none.
         on_leaving: Called in the signal handler.
     """

@@ -31,7 +31,6 @@ NextCursor = Annotated[
     str | None,
     Field(description="`cursor` for the next page, null after the last.", examples=["AZM8Xo8afD6bHS9qTowNFw"]),
 ]
-"""The field `next_cursor` of each list that has pages."""
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 

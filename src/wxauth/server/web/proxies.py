@@ -34,9 +34,7 @@ class BehindProxies:
     Each proxy appends the address of its own peer to `X-Forwarded-For`. So the client is the last entry that is not a
     trusted proxy. The client itself may have written the entries before it.
 
-    Args:
-        app: The app to wrap.
-        trusted: Addresses and networks of the proxies, or `ANYBODY` alone.
+    `trusted` are addresses and networks of the proxies, or `ANYBODY` alone.
     """
 
     def __init__(self, app: ASGIApp, trusted: Iterable[str]) -> None:

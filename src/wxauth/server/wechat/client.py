@@ -107,11 +107,9 @@ class WeChat:
 
     Args:
         transport: Sends requests. Tests replace it.
-        base_url: The URL of WeChat's servers.
         fallback_url: The URL to use if no connection to `base_url` can be made.
         timeout: Seconds for a whole exchange, retries included.
         busy_pauses: Seconds before each retry while WeChat is busy.
-        sleep: Waits for so many seconds.
         observe: Called after each call with the name of the API, and the error if it failed.
         hints: By errcode, a text for the developer that is appended to `detail`.
     """

@@ -39,8 +39,6 @@ class Opinions:
     """Asks WeChat for opinions, and tolerates any failure.
 
     Args:
-        wechat_api: WeChat.
-        clock: The time.
         find_app: Returns the app with this id. Raises: UnknownApp.
         observe: Called with the outcome of each question.
         longest_wait: The longest time in seconds that a request waits for an answer.
@@ -72,11 +70,7 @@ class Opinions:
     ) -> T | None:
         """WeChat's answer, or None after any failure and for apps that are not mini-programs. Raises nothing.
 
-        Args:
-            policy: The policy that needs the answer.
-            app_id: The app whose WeChat token is used.
-            question: Calls WeChat.
-            patience: Seconds that the waiting request has left; None if no request waits.
+        `patience` is how many seconds the waiting request has left; None if no request waits.
         """
         failure: WxAuthError
         try:

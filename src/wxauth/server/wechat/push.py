@@ -97,13 +97,9 @@ def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Sign
 
 
 def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> Message:
-    """Check and decrypt a message.
+    """Verify and decrypt a message, which is JSON or XML, whatever its Content-Type is.
 
-    Args:
-        app: An app with a push_token. If it has a push_aes_key, the message must be encrypted.
-        query: The parameters of the request.
-        body: JSON or XML, whatever its Content-Type is.
-        now: The time.
+    The app must have a push_token. If it has a push_aes_key, the message must be encrypted.
 
     Raises: InvalidSignature.
     """
@@ -194,7 +190,7 @@ def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
 
 
 def _fields_in(body: bytes) -> dict[str, Any]:
-    """The fields of a message. Raises: InvalidRequest."""
+    """Raises: InvalidRequest."""
     try:
         text = body.decode("utf-8-sig").strip()
         fields = _xml_fields(text) if text.startswith("<") else from_json(text)

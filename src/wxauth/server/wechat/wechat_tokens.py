@@ -93,13 +93,7 @@ class _Kept:
 
 
 class WeChatTokens:
-    """The tokens of all apps, in one process.
-
-    Args:
-        wechat: The client for WeChat.
-        clock: The time.
-        jitter: Returns random numbers from 0 to 1.
-    """
+    """The tokens of all apps, in one process. `jitter` returns random numbers from 0 to 1."""
 
     def __init__(self, wechat: WeChat, clock: Clock, *, jitter: Callable[[], float] = random.random) -> None:
         self._wechat = wechat
@@ -111,10 +105,8 @@ class WeChatTokens:
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
         """The app's token. The caller waits for WeChat only if there is no valid one.
 
-        Args:
-            app: The app.
-            looked_within: For callers that cannot report a refused token. If WeChat was not called within this time,
-                it is called now, and waited for briefly. If it does not answer, the caller gets the token in memory.
+        `looked_within` is for callers that cannot report a refused token. If WeChat was not called within this time, it
+        is called now, and waited for briefly. If it does not answer, the caller gets the token in memory.
 
         Raises: WeChatError. For a while all callers get the same failure, and WeChat is not called again.
         """
