@@ -1,4 +1,4 @@
-"""Access tokens for the tests of a sibling service: no wxauth running, no network, no waiting.
+"""Access tokens for the tests of a service with a guard: no wxauth running, no network, no waiting.
 
 issuer = TestIssuer()
 app.dependency_overrides[guard] = issuer.guard()  # `guard` is the one that the routes depend on
@@ -114,7 +114,7 @@ class TestIssuer:
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The public key as a JWK set (RFC 7517), for siblings that check tokens by other means."""
+        """The public key as a JWK set (RFC 7517), for services that check tokens without a guard."""
         return {"keys": [self._key.public_jwk]}
 
     @property

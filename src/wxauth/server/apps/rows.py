@@ -31,7 +31,7 @@ _CHANGE: Final = Statement[Nothing]("""
 UPDATE apps SET title = :title, is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
 _REMOVE: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
-# Only if the secrets are still those that were read: any that were changed meanwhile have the current key already.
+# Only if the secrets are still those that were read: secrets changed meanwhile are sealed with the current key already.
 _RESEAL: Final = Statement[str]("""
 UPDATE apps SET secrets = :anew WHERE app_id = :app_id AND secrets = :former RETURNING app_id
 """)

@@ -183,7 +183,7 @@ class Transaction:
 
 
 class Snapshot(Transaction):
-    """A read-only transaction in which the database does not change."""
+    """A read-only transaction that always sees the same state of the database."""
 
     __slots__ = ()
 
@@ -294,7 +294,7 @@ class Database:
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
         """One state of the database, for long reads on a connection of its own, outside of the pool.
 
-        A statement may take `patience` seconds, which may also pass between two statements. None: no limit.
+        `patience` limits each statement, and the time between two statements, in seconds. None: no limit.
 
         Raises: StorageUnavailable.
         """

@@ -17,7 +17,7 @@ def revisions_in(scripts: Path) -> tuple[str, ...]:
     return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
 
 
-# Read at import: an upgrade in place adds files that the running version must not count.
+# Read at import, because an upgrade in place adds newer revisions, which the running version does not know.
 KNOWN: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 

@@ -171,9 +171,9 @@ _SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](
 # For a known identity, or a known unionid. The row of the unionid decides to which user the unionid belongs: the second
 # of two logins waits for the first one's row. An unknown identity is added to the unionid's user. A known identity gets
 # the unionid, and is locked, so that it still belongs to that user after a wait. Nothing is changed, and no row is
-# returned, if the unionid belongs to another user, or if the unionid's user already has another identity in this app,
-# so that an unknown identity must not join. The user is locked before the unionid, as in a merge and an erasure, to
-# avoid deadlocks.
+# returned, if the unionid of a known identity belongs to another user, or if the unionid of an unknown identity belongs
+# to a user who already has another identity in this app. The user is locked before the unionid, as in a merge and an
+# erasure, to avoid deadlocks.
 _ENTER: Final = Statement[EnteredUser](f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid

@@ -125,7 +125,7 @@ async def log_out(request: Request, services: ServicesDep, body: LogoutRequest |
     access token until it expires.
     """
     if body is None or body.refresh_token is None:
-        principal = await services.guard(request)  # not `PrincipalDep`, which requires an open session
+        principal = await services.guard(request)  # checks only the token: the session may have ended already
         await login.log_out(services, session_id=principal.session_id)
     elif (token := services[RefreshTokens].parse(body.refresh_token)) is not None:
         await login.log_out(services, session_id=token.session_id)

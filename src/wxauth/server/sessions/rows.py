@@ -31,7 +31,7 @@ class EndReason(StrEnum):
     REUSED = "reused"
     ERASED = "erased"
     ADMINISTRATOR = "administrator"
-    """By somebody else."""
+    """By an administrator or operator, or as a result of a change of theirs."""
     REPLACED = "replaced"
     MERGED = "merged"
     """A website's session, ended because its user was merged into another."""

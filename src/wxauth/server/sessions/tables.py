@@ -54,7 +54,7 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
-    # Only the sessions of websites have values below.
+    # The columns below are for the sessions of websites.
     client_id: str | None = Field(sa_type=Text)
     """The website."""
     scope: str | None = Field(sa_type=Text)

@@ -76,7 +76,7 @@ class UserChange:
 
     @property
     def may_end_an_administrator(self) -> bool:
-        """Whether these changes could end the role of an active administrator."""
+        """Whether an active administrator could lose that role or be banned by these changes."""
         takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 

@@ -59,8 +59,8 @@ class DirectRoute(APIRoute):
     """Serves an endpoint whose parameters are a body model, a query model, path parameters, the request, dependencies.
 
     FastAPI resolves the dependencies anew for each request, which costs several times as much as everything else that
-    it does. Here they are called one after the other, in the order of the parameters. A dependency takes the request
-    alone.
+    it does. Here they are called one after the other, in the order of the parameters. A dependency takes only the
+    request.
 
     The body is validated from its bytes whatever its Content-Type is, with the services as context. An empty body is
     None, if the parameter may be None. A Response that the endpoint returns is sent as it is. Any other value is sent
@@ -194,7 +194,7 @@ class Router:
 
 
 class Shortcut:
-    """Calls direct routes without path parameters directly: FastAPI's nine layers cost as much as making a token.
+    """Calls direct routes without path parameters, past FastAPI, whose nine layers cost as much as making a token.
 
     A failure is raised again inside FastAPI, whose handlers answer it. FastAPI also serves all other requests, and all
     requests under an issuer's path.

@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
             await loop.connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        return self.config.http_protocol_class(  # type: ignore[call-arg]  # uvicorn's own way to make one
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn constructs it
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 

@@ -74,7 +74,7 @@ class Connector:
     """Opens connections.
 
     Args:
-        proxy: The proxy for all connections; None for none.
+        proxy: The proxy for all connections, if any.
         tls: The certificates to trust. By default, those of this machine.
     """
 

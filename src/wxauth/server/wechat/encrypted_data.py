@@ -37,14 +37,14 @@ def base64_bytes(text: str) -> bytes:
 def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
     """Decrypt to a JSON object; None if that fails. The session_key is base64 text, as WeChat sends it.
 
-    Valid padding alone proves nothing: one in 256 wrong keys leaves it. No wrong key leaves a JSON object.
+    Valid padding alone proves nothing: one in 256 wrong keys yields it. But a wrong key never yields a JSON object.
     """
     try:
         key = base64_bytes(session_key.decode())
         decryptor, unpadder = Cipher(AES128(key), CBC(iv)).decryptor(), PKCS7(AES128.block_size).unpadder()
         padded = decryptor.update(encrypted_data) + decryptor.finalize()
         opened = from_json(unpadder.update(padded) + unpadder.finalize(), allow_inf_nan=False)
-    except ValueError:  # the same answer to every failure: otherwise it would tell whether the padding was valid
+    except ValueError:  # the same result for every failure, so that it does not reveal whether the padding was valid
         return None
     return opened if isinstance(opened, dict) else None
 
