@@ -89,7 +89,7 @@ class BearerGuard(SecurityBase):
         try:
             return await self.verify(bearer_token(*authorizations_of(connection.scope)))
         except WxAuthError as refusal:
-            _see_that_it_is_answered(refusal, connection.scope)
+            _ensure_answer(refusal, connection.scope)
             raise
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
@@ -100,7 +100,7 @@ class BearerGuard(SecurityBase):
             try:
                 require_roles(user, *required)
             except InsufficientRole as refusal:
-                _see_that_it_is_answered(refusal, connection.scope)
+                _ensure_answer(refusal, connection.scope)
                 raise
             return user
 
@@ -157,7 +157,7 @@ def public_paths(paths: Iterable[str]) -> frozenset[str]:
     return public
 
 
-def _see_that_it_is_answered(refusal: WxAuthError, scope: Scope) -> None:
+def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
     # Starlette looks up handlers of exceptions in this mapping. The app that uses the guard need not register one. If
     # it has one for WxAuthError, that one stays.
     handlers = scope.get("starlette.exception_handlers")

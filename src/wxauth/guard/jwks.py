@@ -36,7 +36,7 @@ CONNECT_PART: Final = 0.8
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
 
-_MAX_TOLD = 200
+_MAX_SHOWN = 200
 _BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _log = logging.getLogger(__name__)
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
@@ -239,7 +239,7 @@ class RemoteKeys:
         ) as client:
             metadata, _ = await _get_json(client, (self._internal_url or self._issuer) + METADATA_PATH)
             if (named := metadata.get("issuer")) != self._issuer:
-                raise _Unreadable(f"the metadata names another issuer, {_told(named)}, in place of {self._issuer!a}")
+                raise _Unreadable(f"the metadata names another issuer, {_shown(named)}, in place of {self._issuer!a}")
             jwks, headers = await _get_json(client, self._jwks_url(metadata.get("jwks_uri")))
         documents = jwks.get("keys")
         if not isinstance(documents, list):
@@ -269,10 +269,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _told(issuer: object) -> str:
+def _shown(issuer: object) -> str:
     """Another issuer's URL without its parts that may be secret: before an @, and after a question mark."""
     plain = re.split(r"[?#]", str(issuer).rpartition("@")[2])[0]
-    return f"{plain[:_MAX_TOLD]!a}"
+    return f"{plain[:_MAX_SHOWN]!a}"
 
 
 def _max_age(headers: httpx.Headers) -> float:

@@ -84,7 +84,7 @@ class Promises:
             **fields,
         )
         self._promises[what, key] = _Promise(do, _now() + patience, fields)
-        self._tell(what)
+        self._report(what)
         if not self._is_closing and (self._keeping is None or self._keeping.done()):
             self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
 
@@ -98,7 +98,7 @@ class Promises:
         """Drop this promise, because it has been kept."""
         if (promise := self._promises.pop((what, key), None)) is not None:
             log.info("promise_kept", what=what, **promise.fields)
-            self._tell(what)
+            self._report(what)
 
     async def drain(self) -> None:
         """Wait until no promise is waiting."""
@@ -137,9 +137,9 @@ class Promises:
     def _lose(self, what: str, key: Hashable, reason: str) -> None:
         promise = self._promises.pop((what, key))
         log.error("promise_lost", what=what, reason=reason, **promise.fields)
-        self._tell(what)
+        self._report(what)
 
-    def _tell(self, what: str) -> None:
+    def _report(self, what: str) -> None:
         self._observe(what, sum(kind == what for kind, _ in self._promises))
 
 

@@ -39,7 +39,7 @@ _JSON = (b"content-type", b"application/json")
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 _NO_FORM: Final = "This is a form: send JSON, with Content-Type: application/json"
 
-_MOST_TOLD: Final = 20
+_MAX_ERRORS: Final = 20
 """How many errors of one request are reported. Some bodies may have any fields, and the log repeats them."""
 _LONGEST_FIELD: Final = 64
 """Characters of a field's name that are reported."""
@@ -119,7 +119,7 @@ class DirectRoute(APIRoute):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
-        await _say(await self.answer_to(scope, receive), scope, receive, send)
+        await _send(await self.answer_to(scope, receive), scope, receive, send)
 
     def _is_in_path(self, name: str, hint: Any) -> bool:
         # A dependency may have the name of a path parameter. It then reads the parameter itself.
@@ -216,7 +216,7 @@ class Shortcut:
             except Exception as exc:
                 scope[_FAILURE_KEY] = exc
             else:
-                await _say(answer, scope, receive, send)
+                await _send(answer, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -228,8 +228,8 @@ def operation_id(route: APIRoute) -> str:
 
 def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
     """Our own error for the first of pydantic's errors. It names the fields, never their values."""
-    told = islice(errors, _MOST_TOLD)
-    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in told]
+    shown = islice(errors, _MAX_ERRORS)
+    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in shown]
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
 
 
@@ -246,7 +246,7 @@ def _direct_ones(routes: Sequence[BaseRoute]) -> Iterator[tuple[tuple[str, str],
                 yield (method, route.path), route
 
 
-async def _say(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
     """Send an endpoint's answer: a response, JSON, or nothing."""
     if isinstance(answer, Response):
         await answer(scope, receive, send)

@@ -234,7 +234,7 @@ class HttpProtocol(asyncio.Protocol):
             self._answer(self._queue.popleft())
             self._parse()
         elif self._refusal is not None:
-            self._say(self._refusal)
+            self._send_problem(self._refusal)
         else:
             self._wait_anew()
             self._parse()
@@ -244,7 +244,7 @@ class HttpProtocol(asyncio.Protocol):
         if error is None:
             self._transport.abort()
         else:
-            self._say(error)
+            self._send_problem(error)
 
     # What the parser calls. While `_is_resuming`, it parses the made-up head of `_ignore_upgrade`, which is no request.
 
@@ -408,9 +408,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._arriving is not None and not self._arriving.is_answered:
             self._arriving.fail(error)
         elif self._answering is None:
-            self._say(error)
+            self._send_problem(error)
 
-    def _say(self, error: WxAuthError) -> None:
+    def _send_problem(self, error: WxAuthError) -> None:
         request_id = accepted_request_id(None)
         log.info("request_refused", status=error.status, code=error.code, detail=error.detail, request_id=request_id)
         body = to_json(problem_document(error, language="en", request_id=request_id))
