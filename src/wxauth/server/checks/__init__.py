@@ -1,4 +1,4 @@
-"""`wxauth check`: what is wrong, and what to do. Changes nothing."""
+"""`wxauth check`: the health checks. They change nothing."""
 
 from wxauth.server.checks.doctor import check_all, check_apps, examine, examine_app
 from wxauth.server.checks.result import Level, Result

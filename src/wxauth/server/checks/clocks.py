@@ -1,4 +1,4 @@
-"""Comparing our clock with another one."""
+"""Comparisons of our clock with others."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,16 +11,16 @@ from wxauth.tokens.verifier import CLOCK_SKEW
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How many seconds our clock is ahead of another one, and by how many that may be wrong."""
+    """How many seconds our clock is ahead of another one, and by how much that may be wrong."""
 
     ahead: float
     uncertainty: float
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
-        """The reading from one question. Their time is assumed to be read half way between question and answer.
+        """The reading from one request, assuming that the other clock was read halfway between request and answer.
 
-        `grain` is the unit to which their time is cut off.
+        `grain` is the unit to which their time is truncated.
         """
         half_way = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
@@ -30,11 +30,11 @@ class Reading:
 _ALLOWED: Final = CLOCK_SKEW
 """Seconds that siblings tolerate."""
 _ALLOWED_OF_DATABASE: Final = 5.0
-"""Seconds. `serve` corrects any difference, but a larger one is a sign that nobody sets one of the clocks."""
+"""Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
 
 
 def compare_with_database(reading: Reading) -> Result:
-    """Whether our clock agrees with the database's, which all replicas use to decide what has expired."""
+    """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
     ahead, name = reading.ahead, "clock database"
     if abs(ahead) - reading.uncertainty <= _ALLOWED_OF_DATABASE:
         within = max(1, round(abs(ahead) + reading.uncertainty))

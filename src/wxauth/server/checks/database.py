@@ -1,4 +1,4 @@
-"""The database, and what is stored in it."""
+"""Checks the database and the values stored in it."""
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
@@ -36,12 +36,12 @@ from wxauth.server.keys.succession import has_next, signing
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
 OLDEST_SERVER: Final = 11
-"""The first PostgreSQL that understands the migrations."""
+"""The first PostgreSQL version that can run the migrations."""
 _FIRST_WITH_STATISTICS_OF_WAL: Final = 140000
 MUCH_WAL: Final = 2**30
-"""Bytes of whole pages in the write-ahead log below which there is nothing worth saving."""
+"""Bytes of whole-page images in the write-ahead log below which there is nothing worth saving."""
 SELDOM: Final = 15 * 60
-"""Seconds between two checkpoints that are seldom enough."""
+"""Seconds between two checkpoints that are rare enough."""
 
 _WITHOUT_LIMITS: Final = Title(
     "the database gives up no statement by itself, so that one locked row can hold up every login",
@@ -64,7 +64,7 @@ async def check_database(
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
     try:
-        async with database.answering():  # one deadline for all questions together
+        async with database.answering():  # one deadline for all queries together
             found_server = await server(database)
             yield judge_server(found_server)
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
@@ -140,9 +140,9 @@ async def _check_stored(
 
 
 def judge_server(server: Server) -> Result:
-    """Whether the server takes writes, is new enough, and isolates by READ COMMITTED.
+    """Whether the server accepts writes, is new enough, and isolates by READ COMMITTED.
 
-    Under a stricter level, a statement that waited for a lock fails or does not see what the lock's holder did.
+    At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
     """
     name = "database"
     if server.is_standby:
@@ -162,10 +162,10 @@ def judge_server(server: Server) -> Result:
 
 
 def judge_wal(wal: Wal) -> Result | None:
-    """How to write fewer whole pages to the log, or smaller ones; None if there are few.
+    """How to log fewer or smaller whole-page images; None if there are few.
 
-    After a checkpoint, PostgreSQL logs the whole of each page that is changed for the first time. With lz4
-    a returning login among ten million users wrote 5.5 KB in place of 13.5.
+    After a checkpoint, PostgreSQL logs the whole of each page on its first change. With lz4, a returning login among
+    ten million users wrote 5.5 KB instead of 13.5 KB.
     """
     is_compressed, is_seldom = wal["compression"] != "off", wal["checkpoint_timeout"] >= SELDOM
     if wal["page_bytes"] < MUCH_WAL or (is_compressed and is_seldom):
@@ -192,7 +192,7 @@ def judge_wal(wal: Wal) -> Result | None:
 
 
 def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN) -> Result:
-    """Judge the schema's revision by those that this version knows, the newest first."""
+    """Judge the schema's revision against those that this version knows, newest first."""
     to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
         grant = its_rights.missing_to_migrate

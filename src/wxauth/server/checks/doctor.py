@@ -1,4 +1,4 @@
-"""Runs all checks, and puts their results in order."""
+"""Runs all checks, and orders their results."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
@@ -24,7 +24,7 @@ from wxauth.server.core.settings import App, InvalidSettings, Settings, load_set
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
 
 LONGEST: Final = 25.0
-"""Seconds for one check as a whole. Each of its questions has a shorter limit of its own."""
+"""Seconds for one check as a whole. Each of its requests has a shorter limit."""
 
 _LONGEST_REASON: Final = 300
 
@@ -48,7 +48,7 @@ async def examine(
     redis_patience: float = REDIS_PATIENCE,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[Result]:
-    """Check the database first, because the other checks need what is stored there; then all others at once.
+    """Check the database first, because the other checks need values stored there; then everything else at once.
 
     Args:
         settings: The settings of the service.

@@ -1,4 +1,4 @@
-"""What one check finds out and others need."""
+"""The findings of one check that others need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from wxauth.server.keys.stored import StoredSigningKey
 
 @dataclass(slots=True)
 class Findings:
-    """The findings so far. A field is None or empty if it could not be found out."""
+    """The findings so far. A field is None or empty if it could not be determined."""
 
     apps: Sequence[App] = ()
     """The apps that people may log in to."""
     signing_keys: Sequence[StoredSigningKey] | None = None
     users: Mapping[str, Users] = field(default_factory=dict)
-    """By app_id, what a sample of the app's users tells."""
+    """Statistics of a sample of users, by app_id."""
     sites: Sequence[Client] = ()
     """The clients that log people in."""
     wechat_readings: list[Reading] = field(default_factory=list)
-    """Readings of our clock against WeChat's."""
+    """Comparisons of our clock with WeChat's."""

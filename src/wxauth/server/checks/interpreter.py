@@ -1,4 +1,4 @@
-"""The Python that runs wxauth."""
+"""Checks the Python that runs wxauth."""
 
 import http.cookies
 from platform import python_version
@@ -10,7 +10,8 @@ from wxauth.server.checks.result import Result, good, note
 def judge_python(cookies: ModuleType = http.cookies) -> Result:
     """Whether this Python parses cookies in linear time.
 
-    Its version does not tell, because distributions mend older ones too. The mended module has no `_OctalPatt`.
+    Its version does not show that, because distributions patch older versions, too. The patched module has no
+    `_OctalPatt`.
 
     Args:
         cookies: The standard library's `http.cookies`.

@@ -23,7 +23,7 @@ from wxauth.tokens.keys import verification_keys
 _NAME: Final = "issuer"
 _CONNECT_TIMEOUT: Final = 3.0
 _LONGEST_NAME: Final = 200
-# Statuses with which a proxy answers if no service is behind it.
+# Statuses with which a proxy answers if the service behind it is down.
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 _IS_IT_RUNNING: Final = Title(
     "right before 'wxauth serve' has started, wrong afterwards", "'wxauth serve' 启动之前属正常，启动之后则不正常"
@@ -35,7 +35,7 @@ _ANOTHER_SERVICE: Final = Title("another service answers there", "响应的是�
 
 
 class _Found(Exception):
-    """The fault that was found, in both languages."""
+    """The fault found, in both languages."""
 
     def __init__(self, message: str, chinese: str) -> None:
         super().__init__(message)
@@ -43,11 +43,11 @@ class _Found(Exception):
 
 
 class _NotThere(_Found):
-    """Nobody answers. That is normal before the service has started."""
+    """Nothing answers. That is normal before the service has started."""
 
 
 class _Wrong(_Found):
-    """Something answers that siblings cannot use. The text says why, and what to do."""
+    """The answer is one that siblings cannot use. The text gives the reason and the remedy."""
 
 
 async def check_issuer(issuer: str, found: Findings, *, now: datetime, patience: float) -> AsyncGenerator[Result, None]:
@@ -71,7 +71,7 @@ async def _judge_issuer(
     if keys is None:
         message = f"{issuer} answers; whether with the stored keys cannot be told without the database"
         return note(_NAME, message, f"{issuer} 响应正常；没有数据库，无法判断是否为所存的密钥")
-    # Keys that do not sign yet are left out: a cache on the way may hold a document from before them.
+    # Keys that do not sign yet are left out, because a cache on the way may hold an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
     if not signing & kids:
         return bad(
@@ -95,9 +95,9 @@ async def _judge_issuer(
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
-    # Asks as the guard does, so that whatever stops a sibling is found here.
+    # Requests the document as the guard does, so that anything that stops a sibling is found here.
     on_loopback = is_loopback(urlsplit(issuer).hostname)
-    tls = httpx.create_ssl_context()  # with SSL_CERT_FILE, also where no proxy of the environment is asked
+    tls = httpx.create_ssl_context()  # with SSL_CERT_FILE, even if proxies of the environment are not used
     async with httpx.AsyncClient(verify=tls, timeout=limits, trust_env=not on_loopback) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
         named = metadata.get("issuer")
@@ -168,7 +168,7 @@ def _judge_status(response: httpx.Response) -> None:
 
 
 def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
-    """Name the fault by the error beneath httpx's own."""
+    """The fault behind an httpx error, by the error's cause."""
     parts = urlsplit(url)
     where = f"{parts.scheme}://{parts.netloc}"
     for cause in _causes(exc):

@@ -10,11 +10,11 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.limits.redis import reason_of, redis_storage
 
 PATIENCE: Final = 3.0
-"""Seconds for an answer."""
+"""Seconds to wait for an answer."""
 
 
 async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> AsyncGenerator[Result, None]:
-    """Check whether Redis counts a login within `patience` seconds, if one is configured."""
+    """If Redis is configured, check whether it counts a login within `patience` seconds."""
     if settings.redis_url is None:
         return
     if not settings.login_rate_limit:
@@ -23,7 +23,7 @@ async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> Asyn
     url = settings.redis_url.get_secret_value()
     try:
         async with asyncio.timeout(patience), AsyncExitStack() as closing:
-            # Counts, as a login does: a replica, or a cluster that is down, would answer a mere PING.
+            # Counts, as a login does, because even a replica, or a cluster that is down, would answer a PING.
             storage = redis_storage(url, what="check", patience=patience, closing=closing)
             await storage.incr("check", expiry=1)
         yield good("redis", "answers", "响应正常")

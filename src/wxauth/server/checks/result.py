@@ -1,4 +1,4 @@
-"""A line of the report."""
+"""The results of health checks."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,14 +11,14 @@ class Level(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """Right if it is intended, wrong if not: somebody should read it."""
+    """Fine if intended, otherwise wrong: somebody should read it."""
     BAD = "bad"
     """Something does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was checked, and the result. If something is wrong, the message also says what to do."""
+    """The name of a check, and its result. If something is wrong, the message includes the remedy."""
 
     name: str
     level: Level
@@ -32,7 +32,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether it works, as far as is known."""
+        """Whether nothing is known to be wrong."""
         return self.level is not Level.BAD
 
 

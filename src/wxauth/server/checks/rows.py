@@ -1,4 +1,4 @@
-"""What `wxauth check` asks the database. No statement writes."""
+"""The queries of `wxauth check`. None of them writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from wxauth.server.core.statements import Columns, Statement
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
 
 SAMPLE: Final = 1000
-"""How many rows a sample takes; of sessions, as many from either end."""
+"""How many rows a sample has. A sample of sessions has as many from either end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Server:
 
     version: str
     version_number: int
-    """As PostgreSQL counts: 180001 is 18.1."""
+    """In PostgreSQL's format: 180001 is 18.1."""
     is_standby: bool
     is_read_only: bool
     isolation: str
@@ -32,7 +32,7 @@ class Wal(TypedDict):
     since: datetime
     bytes: int
     page_bytes: int
-    """At most so many of them are images of whole pages."""
+    """An upper bound for the bytes of whole-page images among them."""
     compression: str
     has_lz4: bool
     checkpoint_timeout: int
@@ -47,25 +47,25 @@ SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
        (SELECT setting::int FROM pg_settings WHERE name = 'checkpoint_timeout') AS checkpoint_timeout
   FROM pg_stat_wal
 """)
-"""PostgreSQL 14 and newer have this view."""
+"""Requires a view that exists since PostgreSQL 14."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What the role in WXAUTH_DATABASE_URL may do. Names are quoted for SQL."""
+    """The privileges of the role in WXAUTH_DATABASE_URL. Names are quoted for SQL."""
 
     role: str
     schema: str | None
-    """The schema of our tables, or where they would be created; None if there is none."""
+    """The schema that contains our tables, or would; None if there is none."""
     may_create: bool
     may_use: bool
-    """Whether the role may read and write each of our tables that exists."""
+    """Whether the role may read and write those of our tables that exist."""
     owner: str | None
-    """The tables' owner, if the role does not have the owner's rights."""
+    """The tables' owner, if the role lacks the owner's privileges."""
 
     @property
     def missing_to_serve(self) -> str | None:
-        """The grant that this role lacks to use the existing tables; None if it lacks none."""
+        """The GRANT that this role lacks to use the existing tables; None if it lacks none."""
         if self.schema is None:
             return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
         if not self.may_use:
@@ -74,7 +74,7 @@ class Rights:
 
     @property
     def missing_to_migrate(self) -> str | None:
-        """The grant that this role lacks to change the schema; None if it lacks none."""
+        """The GRANT that this role lacks to change the schema; None if it lacks none."""
         if self.schema is None:
             return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
         if not self.may_create:
@@ -86,7 +86,7 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class SealedKey:
-    """A session_key as it is stored."""
+    """A stored session_key."""
 
     app_id: str
     openid: str
@@ -95,12 +95,12 @@ class SealedKey:
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """What a sample of an app's users tells of the app."""
+    """Statistics of a sample of an app's users."""
 
     users: int
     with_unionid: int
     give_phones: bool
-    """Whether anybody has given a phone number lately."""
+    """Whether anybody has given a phone number recently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ _HAS_USERS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM users) AS has_us
 _HAS_ADMINISTRATORS: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active') AS has_administrators
 """)
-# Reads identities by their primary key. Openids are random, so their order gives a sample of old and new users.
+# Reads identities in the order of their primary key. Openids are random, so that is a sample of old and new users.
 _USERS: Final = Statement[Columns[Users]]("""
 SELECT count(*) AS users, count(unionid) AS with_unionid,
        EXISTS (SELECT FROM phone_answers WHERE app_id = :app_id) AS give_phones
@@ -170,7 +170,7 @@ async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequen
 
 
 async def server(database: Database) -> Server:
-    """The server that answers. Raises: StorageUnavailable."""
+    """The server behind the connection. Raises: StorageUnavailable."""
     row = await database.row(_SERVER)
     assert row is not None
     return Server(**row)
@@ -184,8 +184,8 @@ async def wal(database: Database) -> Wal:
 
 
 async def rights(database: Database) -> Rights:
-    """The rights of our role. Raises: StorageUnavailable."""
-    from wxauth.server.core.tables import all_tables  # here, for it loads SQLAlchemy, which serving does without
+    """The privileges of our role. Raises: StorageUnavailable."""
+    from wxauth.server.core.tables import all_tables  # imported here: it loads SQLAlchemy, which serving does not need
 
     row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
     assert row is not None
@@ -198,7 +198,7 @@ async def some_session_keys(database: Database) -> Sequence[SealedKey]:
 
 
 async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:
-    """The oldest phone answers whose number is still to be bound. Raises: StorageUnavailable."""
+    """The oldest phone answers whose number is not bound yet. Raises: StorageUnavailable."""
     return await pending_answers(database, asked_before=now, size=SAMPLE)
 
 
@@ -208,12 +208,12 @@ async def has_users(database: Database) -> bool:
 
 
 async def has_administrators(database: Database) -> bool:
-    """Whether anybody may administer. Raises: StorageUnavailable."""
+    """Whether there is an administrator. Raises: StorageUnavailable."""
     return bool(await database.value(_HAS_ADMINISTRATORS))
 
 
 async def some_users(database: Database, app_id: str) -> Users:
-    """What a sample of an app's users tells. Raises: StorageUnavailable."""
+    """Statistics of a sample of an app's users. Raises: StorageUnavailable."""
     row = await database.row(_USERS, app_id=app_id, size=SAMPLE)
     assert row is not None
     return Users(**row)

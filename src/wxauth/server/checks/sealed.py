@@ -1,4 +1,4 @@
-"""What is stored sealed: one table for those who check it, seal it anew, or erase what no key opens."""
+"""All sealed values in the database, for checking them, resealing them, and erasing those that no key opens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ Row = TypeVar("Row")
 
 
 class Value(NamedTuple):
-    """A sealed value, and the place that it is bound to."""
+    """A sealed value, and the context that it is bound to."""
 
     sealed: bytes | None
-    """None where there is no value."""
+    """None if there is no value."""
     context: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Row]):
-    """A kind of rows that hold sealed values."""
+    """A kind of rows that contain sealed values."""
 
     values: Callable[[Row], Sequence[Value]]
-    """Those of a row, in the order in which the row's replacement takes them."""
+    """The values of a row, in the order in which its replacement takes them."""
 
     def opens(self, sealer: Sealer, row: Row) -> bool:
         """Whether all values of the row open."""
@@ -71,7 +71,7 @@ SIGNING_KEYS: Final[Kind[StoredSigningKey]] = Kind(lambda key: [Value(key.privat
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Some values of each kind but signing keys, which are few and checked all. Raises: StorageUnavailable."""
+    """Some values of each kind, except signing keys, which are few and all checked. Raises: StorageUnavailable."""
     values = [
         *(value for key in await some_session_keys(database) for value in SESSION_KEYS.values(key)),
         *(value for answer in await some_phone_answers(database, now=now) for value in PHONE_ANSWERS.values(answer)),

@@ -1,6 +1,6 @@
 """Checks WeChat's side of each app: its secret, its IP whitelist, and which APIs it may call.
 
-Every question is about a made-up code or a made-up person, so that WeChat refuses it. It costs and changes nothing.
+Every request uses a made-up code or person, so that WeChat refuses it. It costs and changes nothing.
 """
 
 import asyncio
@@ -53,12 +53,12 @@ from wxauth.server.wechat.errcodes import (
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 PATIENCE: Final = 10.0
-"""Seconds for one question, at most, whatever `WXAUTH_WECHAT_TIMEOUT` says."""
+"""Maximum seconds for one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
 
 _CODE: Final = "000000000000"
 _OPENID: Final = "o-wxauth-check"
 _SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
-_CLIENT_IP: Final = "192.0.2.1"  # of the range for documentation (RFC 5737)
+_CLIENT_IP: Final = "192.0.2.1"  # from the range for documentation (RFC 5737)
 _TEXT: Final = "wxauth"
 _NOT_WHITELISTED: Final = 40164
 _MINUTE_QUOTA: Final = 45011
@@ -74,11 +74,11 @@ _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 @dataclass(slots=True)
 class Seen:
-    """What the checks need of WeChat's answers, and the WeChat client does not return."""
+    """Details of WeChat's answers that the WeChat client does not return."""
 
     readings: list[Reading]
     addresses: list[str] = field(default_factory=list)
-    """The addresses of this server as WeChat names them when it refuses them."""
+    """The addresses of this server, as WeChat names them when it refuses them."""
     unreachable: set[str] = field(default_factory=set)
     """Hosts to which no connection could be made."""
     at_proxy: str = ""
@@ -86,7 +86,7 @@ class Seen:
 
 
 class _Witness(httpx.AsyncBaseTransport):
-    """Passes requests and answers on, and notes in `Seen` what it sees."""
+    """Passes on requests and answers, and records details in `Seen`."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, seen: Seen) -> None:
         self._inner = inner
@@ -111,7 +111,7 @@ class _Witness(httpx.AsyncBaseTransport):
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """A use of an API: its name in the report, a question to it, and why it is not needed now, if so."""
+    """A use of an API: its name in the report, a request to make, and the reason why it is not needed now, if any."""
 
     name: str
     api: str
@@ -122,7 +122,7 @@ class _Use:
 async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[Result, None]:
-    """Check whether WeChat takes the app and this server, which APIs it may call, and what WeChat's console needs."""
+    """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
     seen = Seen(found.wechat_readings)
     wechat = WeChat(
         _Witness(transport, clock, seen),
@@ -164,7 +164,7 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
 async def _ask_with_token(
     app: App, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
 ) -> tuple[WeChatError | None, list[WeChatError | None]]:
-    """The failure of getting a WeChat token; if there was none, the failure of each use, or None."""
+    """The failure of getting a WeChat token, if any; and otherwise the failure of each use, or None."""
     if not app.has_wechat_token:
         return None, []
     failure = await _failure(wechat_tokens.get(app))
@@ -208,7 +208,7 @@ def _is_off(setting: str) -> Title:
 
 
 async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, seen: Seen) -> Result:
-    """Check which kind of code the sites show for this app, and what is missing for it."""
+    """Check which kind of code sites show for this app, and what is missing for it."""
     name = f"wechat {app.app_id} codes"
     prefix = f"{settings.issuer}/d/"
     if settings.scan_code == "link":
@@ -288,14 +288,14 @@ def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Setti
 
 
 def _is_permitted(failure: WeChatError | None) -> bool:
-    """Whether WeChat let the app call the API: it has refused the made-up question, not the app."""
+    """Whether WeChat allowed the app to call the API: if so, it has refused only the made-up request."""
     is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
     errcode = failure and failure.errcode
     return failure is None or not (is_about_the_app or errcode is None or errcode in ABOUT_THE_ACCOUNT)
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, seen: Seen) -> Result:
-    """The result for a failure that is about the app, this server or WeChat, not about the made-up question."""
+    """The result for a failure caused by the app, this server or WeChat, not by the made-up request."""
     errcode = failure.errcode
     at, at_zh = f"(errcode {errcode})", f"（错误码 {errcode}）"
     base = settings.wechat_base_url
@@ -346,7 +346,7 @@ def _judge_unionids(app: App, users: Users, *, is_only_one: bool) -> Result:
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> Result:
-    """Whether WeChat can send a browser back to the issuer after a login by this app."""
+    """Whether WeChat can redirect a browser back to the issuer after a login by this app."""
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
@@ -404,7 +404,7 @@ def _time_in(response: httpx.Response) -> datetime | None:
 
 
 def _refused_addresses(body: bytes) -> list[str]:
-    """The addresses in WeChat's refusal of a caller that is not on the whitelist. No other text of WeChat is used."""
+    """The addresses in WeChat's refusal of a caller that is not whitelisted. No other text of WeChat's is used."""
     try:
         match from_json(body):
             case {"errcode": 40164, "errmsg": str(text)}:
