@@ -1,4 +1,4 @@
-"""The rules of an import: lines are taken one by one, as logins are, and stored together."""
+"""The rules of an import: lines are applied one by one, as logins are, and stored together."""
 
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     """The result of a line."""
 
     CREATED = "created"
-    """The line made a new user."""
+    """The line created a new user."""
     UPDATED = "updated"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
@@ -36,16 +36,16 @@ class Options:
     """The options of an import."""
 
     overwrite: bool = False
-    """The file replaces the names, pictures and numbers of stored users."""
+    """The file replaces stored users' names, pictures and numbers."""
     takes_roles: bool = False
     """The file changes the roles of stored users."""
     takes_status: bool = False
     """The file bans and unbans stored users."""
     allow_admin: bool = False
     restore: bool = False
-    """Erased users are brought back."""
+    """Erased users are restored."""
     quiet_events: bool = False
-    """New users, new identities and changed profiles leave no events."""
+    """New users, new identities and changed profiles are not recorded as events."""
     dry_run: bool = False
 
 
@@ -85,7 +85,7 @@ _ConsentKey = tuple[UUID, str, str, datetime]
 
 @dataclass(slots=True)
 class Made:
-    """What the lines have made. A batch stores it and begins anew; a dry run keeps it for all lines to come."""
+    """The changes made by the lines. A batch stores and clears them; a dry run keeps them for all later lines."""
 
     users: dict[UUID, _User] = field(default_factory=dict)
     identities: dict[_Key, _Identity] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Made:
 
 
 class Refused(Exception):
-    """A line that is wrong in itself, or contradicts what is stored."""
+    """A line that is invalid, or contradicts stored data."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__()
@@ -109,14 +109,14 @@ class Refused(Exception):
 
 
 class Batch:
-    """Takes lines one by one, each upon what is stored and what the lines before it have made.
+    """Applies lines one by one to the stored data and the changes of the lines before.
 
     Args:
         found: What is stored under the names and ids in the lines.
-        users: All users concerned, locked; also all administrators, if the file may change roles or status.
+        users: All users affected, locked; also all administrators, if the file may change roles or status.
         consents: Every consent that these users ever gave.
         apps_of_users: Each of these users with each app of the lines in which they have an openid.
-        made: Collects what the lines make.
+        made: Collects the changes made by the lines.
         options: The options of the import.
         now: The time.
     """
@@ -140,21 +140,21 @@ class Batch:
         self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
         self._consents_before = frozenset(consents)
         self._apps_before = frozenset(apps_of_users)
-        # Lookups see both maps; writes go into the first one alone.
+        # Lookups see both maps; writes go only into the first one.
         self._users = ChainMap(made.users, self._users_before)
         self._identities = ChainMap(made.identities, self._identities_before)
         self._unionids = ChainMap(made.unionids, found.unionids)
         self._openids = ChainMap(made.openids, found.openids)
         self._external_ids = ChainMap(made.external_ids, made.former_external_ids, found.external_ids)
         self._former_ids = ChainMap(made.former_ids, found.former_ids)
-        # All of them, if the file may change roles or status.
+        # Complete, if the file may change roles or status.
         self._administrators = {
             user_id for user_id in self._users_before if self._users[user_id].standing.is_administrator
         }
         self._added: list[tuple[UUID, str | None, EventType]] = []
 
     def take(self, line: Line) -> Outcome:
-        """Carry out a line. A line that contradicts what is stored changes nothing. Raises: Refused."""
+        """Apply a line. A line that contradicts stored data changes nothing. Raises: Refused."""
         owner_id = self._owner(line)
         before = None if owner_id is None else self._users[owner_id]
         user = self._created(line) if before is None else self._updated(before, line)
@@ -178,7 +178,7 @@ class Batch:
         return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[Settled]:
-        """Write what the lines have made; the users whose standing changed. Raises: one of `CONFLICTS`."""
+        """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
         made, before = self._made, self._users_before
         changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
         await store(
@@ -189,7 +189,7 @@ class Batch:
             new_identities=_rows_of(made.identities, self._identities_before, is_new=True),
             changed_identities=_rows_of(made.identities, self._identities_before, is_new=False),
             former_ids=[
-                # A microsecond apart in the order of the file: an export sorts former ids by `merged_at`.
+                # A microsecond apart in the order of the file, because an export sorts former ids by `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
             ],
@@ -207,7 +207,7 @@ class Batch:
         ]
 
     def _owner(self, line: Line) -> UUID | None:
-        """The user whom the line concerns; None if the line makes a new user. Raises: Refused."""
+        """The user to whom the line belongs; None if the line creates one. Raises: Refused."""
         identity = self._identities.get((line.app_id, line.openid))
         by_identity = None if identity is None else identity.user_id
         by_unionid = self._unionids.get(line.unionid) if line.unionid else None
@@ -218,8 +218,8 @@ class Batch:
         has_another_unionid = bool(line.unionid and identity and identity.unionid not in (None, line.unionid))
         has_external_id = owner_id is not None and self._users[owner_id].external_id is not None
         openid = self._openids.get((line.app_id, line.unionid), line.openid) if line.unionid else line.openid
-        # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, says
-        # that an operator has made one user of two accounts of one person.
+        # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, can
+        # show that an operator has merged two accounts of one person.
         would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
         found = (
             (faults.ADMIN, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
@@ -309,7 +309,10 @@ class Batch:
             yield Fault("status" if ADMIN in after.roles else "roles", faults.LAST_ADMIN)
 
     def _take_names(self, line: Line, user: _User) -> bool:
-        """Keep the unionid, external id and former ids by which the user is found; whether one of them is new."""
+        """Keep the unionid, external id and former ids by which the user is found.
+
+        Returns whether one of them is new.
+        """
         is_new = False
         for name, known in ((line.unionid, self._unionids), (line.external_id, self._external_ids)):
             if name and name not in known:
@@ -381,7 +384,7 @@ def _status_and_ban(line: Line) -> dict[str, Any]:
 
 
 def _user(row: UserToImport) -> _User:
-    given: dict[str, Any] = {name: row[name] for name in _COLUMNS}  # type: ignore[literal-required]  # they are the table's
+    given: dict[str, Any] = {name: row[name] for name in _COLUMNS}  # type: ignore[literal-required]  # the columns of the table
     return _User(**{**given, "roles": tuple(row["roles"]), "status": UserStatus(row["status"])})
 
 

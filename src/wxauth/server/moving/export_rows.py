@@ -1,4 +1,4 @@
-"""Every identity with its user, as of one moment."""
+"""The query for an export: every identity with its user, in one snapshot."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -9,9 +9,9 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 
 _AT_ONCE: Final = 1000
-# A user may have a unionid that none of the user's identities has. It is then told with the first identity without one:
-# an import refuses two openids of an app with one unionid.
-# Names are sorted by their bytes (COLLATE "C"): this order is the same in every database.
+# A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
+# because an import refuses two openids of an app with one unionid.
+# Names are sorted by their bytes (COLLATE "C"), so that the order is the same in every database.
 # The columns are those of an exported line, in the order of the guide.
 _ALL: Final = Statement[Mapping[str, object]](f"""
 SELECT i.app_id, i.openid,
@@ -44,7 +44,7 @@ SELECT i.app_id, i.openid,
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
-    """Every identity with its user, in portions of one snapshot. Raises: StorageUnavailable."""
+    """Every identity with its user, in pages of one snapshot. Raises: StorageUnavailable."""
     async with database.snapshot() as state, aclosing(state.pages(_ALL, _AT_ONCE)) as pages:
         async for rows in pages:
             yield rows

@@ -1,4 +1,4 @@
-"""The export of users: each identity is a line that an import takes."""
+"""The export of users: one line per identity, in the format that an import accepts."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,7 +12,7 @@ _RARE: Final = ("ban_reason", "banned_until", "former_external_ids")
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> int:
-    """Write every identity of one consistent snapshot; how many. Raises: StorageUnavailable."""
+    """Write every identity of one consistent snapshot, and return how many. Raises: StorageUnavailable."""
     number = 0
     async for rows in all_identities(database):
         write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
@@ -21,5 +21,5 @@ async def export_users(database: Database, write: Callable[[bytes], object]) -> 
 
 
 def _line(row: Mapping[str, object]) -> dict[str, object]:
-    """The line of a row. What few people have is left out of the others' lines."""
+    """The line for a row. Rare fields are omitted where they are null."""
     return {name: value for name, value in row.items() if value is not None or name not in _RARE}

@@ -1,15 +1,15 @@
-"""What can be wrong with a line of an import: which field, and what is wanted of it. Never the line's own text."""
+"""The faults of a line of an import: the field, and its requirements. They never contain the line's own text."""
 
 from typing import Final, NamedTuple
 
 from wxauth.errors import Title as Text
 
 MAX_LINE: Final = 8 * 1024
-"""Bytes of a line without its line break."""
+"""Maximum bytes of a line without its line break."""
 
 
 class Fault(NamedTuple):
-    """What is wrong with a line."""
+    """A fault of a line."""
 
     field: str
     """`line` for the line as a whole."""
@@ -68,7 +68,7 @@ WANTED: Final = {
         "must be a list of texts of 1 to 128 printable characters", "必须是文本的列表，每项 1 至 128 个可打印字符"
     ),
 }
-"""What is wanted of each field by itself."""
+"""The requirements for each field."""
 
 NOT_JSON: Final = Fault("line", Text("must be a JSON object", "必须是 JSON 对象"))
 TOO_LONG: Final = Fault("line", Text(f"must be at most {MAX_LINE} bytes", f"必须不超过 {MAX_LINE} 字节"))

@@ -1,4 +1,4 @@
-"""The files of an import, JSON Lines or CSV, read line by line. Each line becomes the JSON of an identity."""
+"""Reads import files, JSON Lines or CSV, line by line. Each line becomes the JSON of an identity."""
 
 import csv
 from codecs import BOM_UTF8
@@ -15,11 +15,11 @@ _PIECE: Final = 64 * 1024
 _LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 
 _Physical = tuple[int, bytes | None]
-"""A line as it stands in the file, with its number; None if it is too long."""
+"""A line of the file with its number; None if it is too long."""
 
 
 class BadHeader(Exception):
-    """The first line of a CSV file is no header. The message is the fault in English."""
+    """The first line of a CSV file is not a valid header. The message is the fault in English."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.wanted.en)
@@ -33,16 +33,16 @@ def json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | Fault]]:
 
 
 class CsvLines:
-    """Each line of a CSV file as JSON, with its number. A cell may have line breaks: the first line's number counts.
+    """Each record of a CSV file as JSON, with the number of its first line, because a cell may contain line breaks.
 
     Args:
-        file: The file. Its first line has the names of the fields.
+        file: The file. Its first line contains the names of the fields.
 
     Raises: BadHeader.
     """
 
     unknown: list[str]
-    """The names of the columns that no field has: they are ignored."""
+    """The names of unknown columns, which are ignored."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._lines = _numbered(file)
@@ -57,7 +57,7 @@ class CsvLines:
         self.unknown = [name for name in self._names if name and name not in Line.model_fields]
 
     def __iter__(self) -> Iterator[tuple[int, bytes | Fault]]:
-        """Each line that is not blank."""
+        """Each record that is not blank."""
         while (read := self._record(len(self._names)))[1]:
             number, cells = read
             if isinstance(cells, Fault):
@@ -73,9 +73,9 @@ class CsvLines:
         }
 
     def _record(self, width: int | None = None) -> tuple[int, list[str] | Fault]:
-        """The cells of the next record with the number of its first line; no cells at the end.
+        """The cells of the next record, with the number of its first line; no cells at the end.
 
-        Where a record is faulty, only its first line is taken: a quotation mark that is not closed costs no other line.
+        A faulty record ends after its first line, so that an unclosed quotation mark costs no other line.
         """
         taken: list[_Physical] = []
         fault = None
@@ -97,7 +97,7 @@ class CsvLines:
         return taken[0][0], fault or cells
 
     def _texts(self, taken: list[_Physical]) -> Iterator[str]:
-        """The text of one line after the other, as long as all of them are not longer than one may be."""
+        """The text of one line after the other, up to the maximum length of one line in total."""
         size = 0
         while (line := self._ahead.popleft() if self._ahead else next(self._lines, None)) is not None:
             taken.append(line)
@@ -114,12 +114,15 @@ def _value(name: str, cell: str) -> object:
         try:
             return from_json(cell)
         except ValueError:
-            return cell  # the field's own check refuses it
+            return cell  # refused by the field's own check
     return cell
 
 
 def _numbered(file: IO[bytes]) -> Iterator[_Physical]:
-    """Each line that is not blank, with its number. A line that is too long is None, and is never held whole."""
+    """Each line that is not blank, with its number.
+
+    A line that is too long is None, and never read into memory whole.
+    """
     number = 0
     while piece := file.readline(MAX_LINE + 2):
         number += 1

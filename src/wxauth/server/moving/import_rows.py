@@ -1,7 +1,7 @@
 """The statements of an import. Each finds or writes rows for a whole batch of lines.
 
-A batch is sent as one JSON document, which PostgreSQL turns into rows. For so few rows that is as quick as COPY into a
-temporary table. It needs no right to create tables, and does not bloat the catalogue with a table for each batch.
+A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows that is as fast as COPY into a
+temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from wxauth.server.core.users import UserRow
 
 
 class UserToImport(UserRow):
-    """A stored user whom a batch concerns."""
+    """A stored user affected by a batch."""
 
     ban_reason: str | None
     banned_until: datetime | None
@@ -59,12 +59,12 @@ class _ConsentRow(TypedDict):
 
 
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in UserToImport.__annotations__)
-# App_ids and openids are in pairs.
+# App_ids and openids are parallel arrays.
 _IDENTITIES: Final = Statement[_IdentityRow]("""
 SELECT app_id, openid, i.unionid, user_id, created_at
   FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """)
-# The openid that has each unionid in an app. App_ids and unionids are in pairs.
+# The openid of each unionid in an app. App_ids and unionids are parallel arrays.
 _OPENIDS: Final = Statement[_OpenidRow]("""
 SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
   JOIN identities USING (app_id, unionid)
@@ -83,7 +83,7 @@ _FORMER_IDS: Final = Statement[_FormerId]("SELECT id, user_id FROM former_users 
 _PROVED: Final = Statement[_Named](
     "SELECT phone AS name, id AS user_id FROM users WHERE phone = ANY (:phones) AND phone_proved_at IS NOT NULL"
 )
-# Which of these ids were erased: a user's own id, and the ids that had been merged into that user.
+# Those of these ids that were erased: a user's own id, and the ids that had been merged into that user.
 _ERASED: Final = Statement[UUID]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
@@ -92,7 +92,7 @@ SELECT wanted.id
  WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
                             WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
 """)
-# In the order of ids: everybody locks users in this order, or two transactions would deadlock.
+# In the order of ids, as everywhere, because transactions that lock users in different orders would deadlock.
 _LOCK: Final = Statement[UserToImport](
     f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
 )
@@ -100,7 +100,7 @@ _LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ('admin' = ANY (roles) AND status = 'active')
  ORDER BY id FOR NO KEY UPDATE
 """)  # noqa: S608 - put together from constants
-# Also those given under an id that was merged away.
+# Includes those given under an id that was merged away.
 _CONSENTS: Final = Statement[_ConsentRow]("""
 SELECT known.user_id, document, version, given_at
   FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
@@ -111,15 +111,15 @@ SELECT known.user_id, document, version, given_at
 
 
 def _adding(table: str, *columns: str) -> Statement[Nothing]:
-    # The columns are named: one that a newer version has added keeps its default.
+    # The columns are named, so that one added by a newer version keeps its default.
     named = ", ".join(columns)
     return Statement[Nothing](f"""
 INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
 """)  # noqa: S608 - put together from constants
 
 
-# Of each of the statements below, `rows` have the names of the table's columns.
-# `_NOTE_CONSENTS` sets users.consents; `settle` sets how a stored user stands.
+# In each of the statements below, the keys of `rows` are the names of the table's columns.
+# `_NOTE_CONSENTS` sets users.consents; `settle` sets the standing of stored users.
 _USER_COLUMNS: Final = [name for name in UserToImport.__annotations__ if name != "consents"]
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _CHANGED_COLUMNS: Final = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
@@ -182,7 +182,7 @@ class Found(NamedTuple):
     openids: dict[tuple[str, str], str]
     """By app and unionid."""
     external_ids: dict[str, UUID]
-    """Whose each is now, also where it was the id of a user who was merged into them."""
+    """The current owner of each, even if it was the id of a user merged into that owner."""
     ids: frozenset[UUID]
     former_ids: dict[UUID, UUID]
     erased_ids: frozenset[UUID]
@@ -191,7 +191,7 @@ class Found(NamedTuple):
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """Every stored user whom the batch concerns."""
+        """Every stored user affected by the batch."""
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
 
@@ -234,9 +234,9 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
 async def lock(
     transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool
 ) -> Sequence[UserToImport]:
-    """Lock those of these users who exist, and all administrators, where that is wanted.
+    """Lock those of these users who exist, and optionally all administrators.
 
-    Nobody else changes them until the transaction ends.
+    Nobody else can change them until the transaction ends.
     """
     statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
     return await transaction.rows(statement, user_ids=user_ids)

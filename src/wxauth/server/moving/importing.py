@@ -1,6 +1,6 @@
-"""The import of users: lines are read and stored in batches, each by the rules of a login.
+"""The import of users: lines are read and stored in batches, by the rules of a login.
 
-A batch is one transaction. An import that was killed can be run again, and ends as if it had never stopped.
+A batch is one transaction. An import that was killed can be run again, with the same result as if it had not stopped.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,13 +20,13 @@ from wxauth.server.moving.lines import Line
 from wxauth.server.users.erasure_rows import are_waiting, forget_rest
 
 BATCH: Final = 1000
-"""How many lines one transaction takes. Logins of the same users wait until it ends."""
+"""Lines per transaction. Logins of the same users wait until it ends."""
 
 _ATTEMPTS: Final = 3
 
 
 class Refusal(NamedTuple):
-    """Why a line was refused."""
+    """The refusal of a line, with its faults."""
 
     number: int
     faults: Sequence[Fault]
@@ -34,7 +34,7 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """How many lines there were, by their results."""
+    """The number of lines by outcome."""
 
     lines: int = 0
     created: int = 0
@@ -65,7 +65,7 @@ async def import_users(
         refuse: Called for each refused line, in order.
         progress: Called after each batch.
 
-    Raises: StorageUnavailable. Batches stored before it stay, and the same lines may be imported again.
+    Raises: StorageUnavailable. Batches stored before it remain, and the same lines may be imported again.
     """
     counts = Counts()
     numbered = iter(lines)
@@ -98,11 +98,11 @@ async def import_users(
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], made: Made, options: Options
 ) -> list[Outcome | Refusal]:
-    """Import a batch; the result of each line. If logins of the same users write first, the batch is tried again."""
+    """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
     wanted = _wanted(line for _, line in lines)
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
-        if not options.dry_run:  # what is still to be forgotten of erased ids must not become a new user's
+        if not options.dry_run:  # the remains of erased ids must not become a new user's
             await forget_rest(services.database, wanted.ids)
         try:
             async with services.database.begin() as transaction:
@@ -127,7 +127,7 @@ async def _import_batch(
 async def _find(
     transaction: Transaction, wanted: Wanted, made: Made, options: Options, *, now: datetime
 ) -> Batch | None:
-    """Find and lock what the lines concern; None if that has changed meanwhile: then look again."""
+    """Find and lock the users of the lines; None if they have changed in between: then try again."""
     # Everybody locks in one order: users by their ids, administrators among them.
     may_change_standing = options.takes_roles or options.takes_status
     found = await find(transaction, wanted)
@@ -138,7 +138,7 @@ async def _find(
         if not found.user_ids <= {user["id"] for user in users}:
             return None
     if not options.dry_run and await are_waiting(transaction, wanted.ids):
-        return None  # one has been erased just now
+        return None  # a user has just been erased
     ids = [user["id"] for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
     apps = await apps_of_users(transaction, ids, list({app_id for app_id, _ in wanted.identities})) if ids else ()

@@ -30,7 +30,7 @@ _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 
 
-# What these say is never told: `WANTED` has a sentence for each field.
+# The messages of these errors are never shown: `WANTED` has a sentence for each field.
 
 
 def _known_app(value: str, info: ValidationInfo) -> str:
@@ -47,7 +47,7 @@ def _none_if_empty(value: object) -> object:
 
 
 def _time_or_none(value: object) -> object:
-    """A time's text. MySQL writes zeros where it has no date."""
+    """A time as text, or None. MySQL writes zeros for a missing date."""
     is_none = value in (None, "") or (isinstance(value, str) and value.startswith(_ZERO_DATE))
     return None if is_none else value
 
@@ -88,7 +88,7 @@ def _address(value: str) -> str:
 
 OrNone = BeforeValidator(_none_if_empty)
 NoneIfBlank = AfterValidator(_none_if_empty)
-"""For text that is stripped: nothing may be left of it."""
+"""For text that is stripped and may end up empty."""
 Time = Annotated[bodies.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none)]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
@@ -140,7 +140,7 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, services: Services) -> Self | list[Fault]:
-        """The line, or all that is wrong with it."""
+        """The line, or all its faults."""
         try:
             return cls.__pydantic_validator__.validate_json(text, context=services)  # type: ignore[no-any-return]
         except ValidationError as exc:
@@ -152,5 +152,5 @@ class Line(_Strict):
 
 
 def later(one: datetime | None, other: datetime | None) -> datetime | None:
-    """The later of both times; None if there is neither."""
+    """The later of two times; None if both are None."""
     return max((time for time in (one, other) if time is not None), default=None)
