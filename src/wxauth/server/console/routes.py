@@ -1,4 +1,4 @@
-"""`/admin/`: the page and its session. The API's documentation leaves them out, because only the page uses them."""
+"""`/admin/`: the page and its session. These routes are left out of the API documentation: only the page uses them."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from wxauth.server.web.cookies import cookie_in
 PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
-# Pictures are shown from WeChat's own hosts only. A stranger could choose another host, and learn who looks.
+# Pictures are loaded only from WeChat's own hosts. Any other host may be a stranger's, who would learn who looks.
 _PICTURES: Final = "https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -47,7 +47,7 @@ class LinkRequest(BaseModel):
 
 
 class ScanRequest(BaseModel):
-    """The code with which the browser comes back from /v1/authorize, and the verifier that it has kept."""
+    """The code with which the browser comes back from /v1/authorize, and the code verifier."""
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
@@ -59,7 +59,7 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 
 
 def add_console(app: FastAPI) -> None:
-    """Add the console's routes behind all others. They answer 404 unless `ADMIN_PAGE` is set."""
+    """Add the console's routes after all others. They answer 404 unless `ADMIN_PAGE` is set."""
     files = StaticFiles(directory=PAGE)
 
     async def page(request: Request) -> Response:
@@ -81,7 +81,7 @@ def add_console(app: FastAPI) -> None:
 
 
 async def _open(request: Request) -> Response:
-    """Open a session by a link or a scan. It replaces the session in the cookie, if there is one."""
+    """Open a session with a link or a scan. It replaces the session in the cookie, if there is one."""
     services = _asked_by_the_page(request)
     device = await device_of(request)
     match await _opening_in(request):
@@ -94,7 +94,7 @@ async def _open(request: Request) -> Response:
 
 
 async def _go_on(request: Request) -> Response:
-    """Go on with the session in the cookie; 204 if there is none."""
+    """Continue the session in the cookie. 204 if there is none."""
     services = _asked_by_the_page(request)
     kept_by = _kept_by(request, services)
     if not kept_by:
@@ -121,10 +121,10 @@ def _wanted(request: Request) -> Services:
 
 
 def _asked_by_the_page(request: Request) -> Services:
-    """The services, if the console's own page asks. Other sites in the same browser are refused.
+    """The services, if the request comes from the console's own page. Requests of other sites are refused.
 
-    Requests of other sites come without the cookie, but those of neighbours under the same domain come with it. A
-    neighbour cannot set the header without asking first (CORS), and is refused then.
+    Requests of other sites carry no cookie, but those of neighbours under the same domain do. A neighbour cannot set
+    the header without a CORS preflight, which is refused.
     """
     services = _wanted(request)
     issuer = urlsplit(services.settings.issuer)

@@ -1,4 +1,4 @@
-"""Links that open the console, and the sessions that they open."""
+"""The statements for links that open the console, and for the sessions that they open."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -28,13 +28,13 @@ WITH over AS (
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
-# Settles the race of two uses of one link: the second finds it gone.
+# Settles the race of two uses of one link: the second no longer finds it.
 _SPEND_LINK: Final = Statement[_SpentLink](
     "DELETE FROM admin_links WHERE digest = :digest RETURNING user_id, expires_at > :now AS is_good"
 )
 # FOR SHARE waits for a change of roles that is under way: `settle` holds the user's lock, and ends the sessions that
-# are open by then. Without the wait, a session could outlive the role. The identity is locked too: so it is the user's
-# still, after the wait.
+# are open by then. Without that wait, a session could outlive the role. The identity is locked too, so that it still
+# belongs to the user afterwards.
 _OPEN: Final = Statement[UserInSession](f"""
 WITH person AS (
     SELECT {USER} FROM users WHERE id = :user_id AND status = 'active' AND roles && :staff::text[] FOR SHARE
@@ -61,7 +61,7 @@ async def some_administrators(database: Database) -> Sequence[UUID]:
 
 
 async def is_staff(database: Database, user_id: UUID) -> bool:
-    """Whether this user is an administrator now, or other staff. Raises: StorageUnavailable."""
+    """Whether this user has a staff role, and is not banned. Raises: StorageUnavailable."""
     return await database.value(_IS_STAFF, user_id=user_id, staff=list(STAFF_ROLES)) is not None
 
 
@@ -73,7 +73,7 @@ async def store_link(
 
 
 async def spend_link(transaction: Transaction, digest: bytes, *, now: datetime) -> UUID | None:
-    """Spend a link; its user, or None if there is no valid link."""
+    """Spend a link, and return its user; None if there is no valid link."""
     row = await transaction.row(_SPEND_LINK, digest=digest, now=now)
     return row["user_id"] if row is not None and row["is_good"] else None
 
@@ -90,7 +90,7 @@ async def open_console_session(
     expires_at: datetime,
     now: datetime,
 ) -> UserInSession | None:
-    """Open a console session with the user's newest identity; None if the user is no staff."""
+    """Open a console session with the user's newest identity; None if the user is not staff."""
     return await transaction.row(
         _OPEN,
         user_id=user_id,
@@ -106,5 +106,5 @@ async def open_console_session(
 
 
 async def mark_console_session(transaction: Transaction, session_id: UUID) -> None:
-    """Mark a session as the console's: it then ends when the user loses the role."""
+    """Mark a session as the console's, so that it ends when the user loses the role."""
     await transaction.run(_MARK, session_id=session_id)

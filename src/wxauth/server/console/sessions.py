@@ -1,7 +1,7 @@
-"""Sessions of the console: opening, going on, ending.
+"""Sessions of the console: opening, continuing, ending.
 
-They are sessions of our own website `wxauth-admin`, with three differences. A cookie keeps them, whose token is of a
-kind that only the console takes. They live shorter. And a session ends when its user loses the role.
+They are sessions of our own website `wxauth-admin`, with three differences. Their token is kept in a cookie, and only
+the console accepts it. Their lifetimes are shorter. And they end when their user loses the role.
 """
 
 import secrets
@@ -45,9 +45,9 @@ CLIENT: Final = "wxauth-admin"
 TITLE: Final = "管理后台 Console"
 """The title that the scanning phone shows."""
 UNUSED: Final = 3600
-"""Seconds without use after which a session of the console ends."""
+"""Seconds without use after which a console session ends."""
 AT_MOST: Final = 12 * 3600
-"""Seconds after which a session ends even if it is used."""
+"""Seconds after which a console session ends even if it is used."""
 LINK_LIFETIME: Final = timedelta(minutes=10)
 
 _SECRET_BYTES: Final = 32
@@ -63,7 +63,7 @@ class ConsoleTokens(RefreshTokens):
 
 
 class NoAdministrator(Exception):
-    """There is no administrator, or this user is no staff."""
+    """There is no administrator, or this user is not staff."""
 
 
 class SeveralAdministrators(Exception):
@@ -72,7 +72,7 @@ class SeveralAdministrators(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link that opens the console, once."""
+    """A link that opens the console once."""
 
     user_id: UUID
     secret: str = field(repr=False)
@@ -81,11 +81,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An opened session, as the page gets it."""
+    """An opened session in the form for the page."""
 
     access_token: str = field(repr=False)
     expires_in: int
-    """Seconds until the access token ends."""
+    """Seconds until the access token expires."""
     kept_by: str = field(repr=False)
     """The token for the cookie."""
     kept_for: int
@@ -94,7 +94,7 @@ class Opened:
 
 
 async def add_console_as_site(services: Services) -> None:
-    """Let people log in to the console by scan, if there is a console. In an outage, the database is tried again."""
+    """Register the console, if enabled, as a site, so that people can log in by scan. Retried during an outage."""
     if not services.settings.admin_page:
         return
 
@@ -115,7 +115,7 @@ async def add_console_as_site(services: Services) -> None:
 
 
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> Link:
-    """Make a link for this administrator, or who answers customers; for None, for the only administrator.
+    """Make a link for this administrator or support user; for None, for the only administrator.
 
     Raises: NoAdministrator, SeveralAdministrators, StorageUnavailable.
     """
@@ -134,9 +134,9 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 
 
 async def open_by_link(services: Services, secret: str, *, device: Device) -> Opened:
-    """Open a session by a link, which can be used once.
+    """Open a session with a link, which works once.
 
-    Raises: SessionRevoked, if the link is unknown, used or expired, or its user no staff; StorageUnavailable.
+    Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff; StorageUnavailable.
     """
     now, user = services.clock(), None
     session_id = new_id(now)
@@ -163,9 +163,9 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
 
 
 async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> Opened:
-    """Open a session by an authorization code of the console, which an administrator has approved.
+    """Open a session with an authorization code of the console, which an administrator has approved.
 
-    If the code comes again with its verifier, the session that it made ends, as at /v1/token.
+    If a used code comes again with its verifier, its session ends, as at /v1/token.
 
     Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; StorageUnavailable.
     """
@@ -200,7 +200,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
 
 
 async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
-    """Go on with the session in a cookie. The result holds a new token for the cookie.
+    """Continue the session in a cookie, with a new token for the cookie.
 
     Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends the
         session; StorageUnavailable.
@@ -232,7 +232,7 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
 
 
 async def end(services: Services, kept_by: str) -> None:
-    """End the session in a cookie. A session that has already ended is no failure. Raises: StorageUnavailable."""
+    """End the session in a cookie. Idempotent. Raises: StorageUnavailable."""
     token = services[ConsoleTokens].parse(kept_by)
     if token is None:
         return

@@ -15,7 +15,7 @@ from wxauth.server.core.tables import TIME
 
 
 class AdminLink(SQLModel, table=True):
-    """A link that opens the console for an administrator, once."""
+    """A link that opens the console for an administrator once."""
 
     __tablename__ = "admin_links"
     __table_args__ = (
@@ -25,15 +25,15 @@ class AdminLink(SQLModel, table=True):
     )
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of the link's secret, which itself is kept nowhere."""
+    """SHA-256 of the link's secret. The secret itself is not stored."""
     user_id: UUID
     expires_at: datetime = Field(sa_type=TIME)
 
 
 class ConsoleSession(SQLModel, table=True):
-    """The console's sessions. They end when their user loses the role of administrator."""
+    """The console's sessions. They end when their user loses the role that opened them."""
 
     __tablename__ = "console_sessions"
 
     session_id: UUID = Field(primary_key=True)
-    """Not a foreign key: with one, PostgreSQL would look here for each of millions of sessions that are swept."""
+    """Not a foreign key: with one, PostgreSQL would look here for each of millions of sessions that are deleted."""

@@ -1,8 +1,8 @@
-// The session, and requests to /v1/admin. The access token is in this module's memory and nowhere else.
+// The session, and requests to /v1/admin. The access token is kept only in this module's memory.
 
 const SESSION = 'session'
 const SPARE_MS = 30_000 // a token is renewed this long before its end
-const RENEWED_AFTER_MS = 300_000 // older tokens are renewed at the next use: otherwise a session in use could end
+const RENEWED_AFTER_MS = 300_000 // older tokens are renewed at the next use, so that a session in use does not end
 const UNUSED_MS = 3_600_000
 
 let token = null
@@ -22,22 +22,22 @@ export class Failure extends Error {
   }
 }
 
-/** The administrator or other staff, or null. */
+/** The administrator or support user, or null. */
 export const administrator = () => user
 
-/** Whether the role `admin` is there, not merely `support`, which reads, bans and signs out. */
+/** Whether the user has the role `admin`, not only `support`, which reads, bans and signs out. */
 export const mayAdminister = () => role === 'admin'
 
 /** Call the listener with the reason (`over`, `role`) when the session ends by itself. */
 export const whenItEnds = (listener) => (onEnd = listener)
 
-/** Note that somebody is using the page, so that the session goes on. */
+/** Record that somebody is using the page, so that the session continues. */
 export const noteUse = () => (usedAt = Date.now())
 
-/** Open a session by the `secret` of a link; or by the `code` of a scan, and its `code_verifier`. */
+/** Open a session with the `secret` of a link, or the `code` of a scan and its `code_verifier`. */
 export const openBy = async (opening) => keep(await ask('POST', SESSION, { body: opening }))
 
-/** Go on with the session in the cookie; whether there is one. */
+/** Continue the session in the cookie. Returns whether there is one. */
 export async function resume() {
   try {
     const answer = await ask('PUT', SESSION)
@@ -49,7 +49,6 @@ export async function resume() {
   }
 }
 
-/** End the session. */
 export async function signOut() {
   forget()
   await ask('DELETE', SESSION)
@@ -60,20 +59,20 @@ export const post = (path, body) => request('POST', path, { body })
 export const patch = (path, body) => request('PATCH', path, { body })
 export const remove = (path) => request('DELETE', path)
 
-/** Send a request to /v1/admin; its answer as JSON, or null. Raises: Failure. */
+/** Send a request to /v1/admin. Returns its answer as JSON, or null. Raises: Failure. */
 export async function request(method, path, { query, body } = {}) {
   const url = `../v1/admin${path}${queryOf(query)}`
   try {
     return await ask(method, url, { body, bearer: await goodToken() })
   } catch (failure) {
     if (failure.status !== 401 && failure.code !== 'insufficient_role') throw failure
-    if (token === null) throw failure // the session has ended while we asked
-    await renew() // ends the session if its time is over, or the role is gone
+    if (token === null) throw failure // the session ended during the request
+    await renew() // ends the session if it is over, or the role is gone
     return ask(method, url, { body, bearer: token })
   }
 }
 
-/** All items of a list, `atMost` at most. */
+/** The items of a list, at most `atMost`. */
 export async function all(path, query, atMost) {
   const items = []
   let cursor = null
@@ -99,7 +98,7 @@ async function goodToken() {
   return token
 }
 
-/** Renew the token. Callers at the same time share one renewal. */
+/** Renew the token. Simultaneous callers share one renewal. */
 function renew() {
   renewing ??= ask('PUT', SESSION)
     .then((answer) => (answer ? keep(answer) : end('over')))

@@ -77,7 +77,7 @@ function showReport(app) {
   load(place, () => post(`${path(app)}/check`), report)
 }
 
-const STAFF = ['admin', 'support'] // which no newcomer may have
+const STAFF = ['admin', 'support'] // roles that new users must not get
 const KINDS = ['mini_program', 'official_account', 'website', 'mobile_app']
 const SECRETS = ['app_secret', 'push_token', 'push_aes_key']
 
@@ -143,7 +143,7 @@ function ask(app, reload) {
         sign_up_roles: roles.length ? roles : null,
       }
       for (const name of SECRETS) if (!body[name]) delete body[name]
-      if (app?.unionid === body.unionid) delete body.unionid // shown as it is in force, set or not
+      if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if not set
       await (app ? patch(path(app), body) : post('/apps', body))
       toast(text('done'))
       reload()

@@ -1,4 +1,4 @@
-// Charts with a bar for each day. A library for them would be larger than the whole console.
+// Bar charts, with one bar per day. A library for them would be larger than the whole console.
 
 import { h, svg } from './dom.js'
 import { number, text, zone } from './texts.js'
@@ -8,10 +8,10 @@ const HEIGHT = 160
 const BELOW = 24
 const ABOVE = 20
 
-/** Which days these are: the reader's own. */
+/** The caption of these days, with the reader's time zone. */
 export const lastDays = () => text('lastDays', { zone: zone() })
 
-/** A chart of one number for each day. Its label describes it in words. */
+/** A chart of one number per day. Its label describes it in words. */
 export function chart(title, days, name) {
   const values = days.map((day) => day[name])
   const most = Math.max(...values, 1)

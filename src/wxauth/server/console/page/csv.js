@@ -1,5 +1,5 @@
-// Events as files. Spreadsheet programs take a cell that begins with one of these characters for a formula, and a
-// stranger may have put one into a name.
+// Events as files. Spreadsheet programs treat a cell that begins with one of these characters as a formula, which a
+// stranger may have put into a name.
 
 const COLUMNS = ['id', 'type', 'at', 'actor', 'user_id', 'app_id', 'ip', 'data']
 const FORMULA = /^[=+\-@\t\r]/
@@ -10,10 +10,10 @@ export function csv(events) {
   return `\uFEFF${[COLUMNS, ...rows].map((row) => row.map(cell).join(',')).join('\r\n')}\r\n`
 }
 
-/** A JSON document in each line. */
+/** One JSON document per line. */
 export const jsonLines = (events) => events.map((event) => `${JSON.stringify(event)}\n`).join('')
 
-/** A cell that no program runs as a formula. */
+/** A cell that no program executes as a formula. */
 export function cell(value) {
   const plain = String(value ?? '')
   const harmless = FORMULA.test(plain) ? `'${plain}` : plain

@@ -1,6 +1,6 @@
-// Makes elements without markup, so that no name of a person can become markup.
+// Makes elements without markup, so that a person's name can never become markup.
 
-/** An element with children. What the element has as a property, like `onclick`, is set so; the rest are attributes. */
+/** An element with children. Names of DOM properties, like `onclick`, are set as properties; the rest as attributes. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag)
   for (const [name, value] of Object.entries(properties)) {

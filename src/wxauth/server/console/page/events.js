@@ -1,4 +1,4 @@
-// The trail: who did what to whom, when and from where.
+// The audit trail: who did what to whom, when and from where.
 
 import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
@@ -11,7 +11,7 @@ import { sentence, TYPES, withMeaning } from './told.js'
 const FOLLOW_MS = 3000
 const EXPORTED_AT_MOST = 100_000
 
-/** The column that is the same for all that is about one person. */
+/** The index of the column that is the same for all events about one person. */
 export const ABOUT = 3
 
 export const eventColumns = () => ['time', 'type', 'happened', 'about', 'actor', 'address'].map(text)
@@ -25,7 +25,7 @@ export const eventCells = (event) => [
   whole(event.ip),
 ]
 
-/** The event in a sentence, with the JSON behind it. */
+/** The event as a sentence, with its JSON. */
 const happened = (event) => [
   h('div', { class: 'sentence' }, sentence(event, personOf)),
   h('details', { class: 'raw' }, h('summary', {}, text('raw')), h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))),
@@ -33,7 +33,7 @@ const happened = (event) => [
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
 
-/** A person's id, which leads to the page about them; or the name of somebody else who acts. */
+/** A person's id, linked to the page about them; or the name of another actor. */
 export const personOf = (name) => (UUID.test(name) ? h('a', { class: 'person', href: `#/users/${name}` }, h('code', {}, name)) : code(name))
 
 export function showEvents(main, { query }) {

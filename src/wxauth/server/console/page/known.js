@@ -1,4 +1,4 @@
-// What there is to choose from: apps, and roles.
+// The apps and roles that fields suggest.
 
 import { get, mayAdminister } from './api.js'
 import { h } from './dom.js'
@@ -7,10 +7,10 @@ import { text } from './texts.js'
 
 const CHANGES_LOOKED_AT = 200
 
-/** The apps. The role `support` may not see them. */
+/** The apps. The role `support` may not read them. */
 const knownApps = async () => (mayAdminister() ? (await get('/apps')).items : [])
 
-/** The roles that apps give, and that were given or taken lately. */
+/** The roles that apps give, and those granted or revoked recently. */
 export async function knownRoles() {
   const [apps, changes] = await Promise.all([
     knownApps(),
@@ -21,7 +21,7 @@ export async function knownRoles() {
   return [...new Set(['admin', 'support', ...given, ...changed])]
 }
 
-/** A field for one role, of which those that are known are suggested. */
+/** A field for one role, with known roles as suggestions. */
 export function roleField({ name, label, value }) {
   const suggested = h('datalist', { id: `known-${name}` })
   const made = field({ name, label, value })
@@ -29,12 +29,12 @@ export function roleField({ name, label, value }) {
   made.element.append(suggested)
   knownRoles().then(
     (roles) => suggested.append(...roles.map((role) => h('option', { value: role }))),
-    () => {}, // may still be typed
+    () => {}, // can be typed nevertheless
   )
   return made
 }
 
-/** A field for an app, chosen by its title; `none` says what no app means. Only of these kinds, if they are given. */
+/** A field for an app, chosen by its title. `none` is the text for no app. `kinds` limits the choice to these kinds. */
 export function appField({ name, label, value, none, kinds }) {
   if (!mayAdminister()) return field({ name, label, value })
   const options = [['', none], ...(value ? [[value, value]] : [])]

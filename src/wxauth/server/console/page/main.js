@@ -1,5 +1,5 @@
-// The frame: signing in, the sections, and which of them is shown. The URL's fragment names the view, so that it can be
-// sent to a colleague.
+// The frame: signing in, and the sections. The URL's fragment names the current view, so that it can be sent to a
+// colleague.
 
 import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
@@ -29,7 +29,7 @@ const SECTIONS = {
 const OF_SUPPORT = ['overview', 'users', 'events', 'signins']
 const COMMAND = 'wxauth admin link'
 
-let leave = () => {} // what the section that is shown leaves running
+let leave = () => {} // ends what the current section has running
 
 const sections = () => (mayAdminister() ? Object.keys(SECTIONS) : OF_SUPPORT)
 
@@ -103,7 +103,7 @@ function show() {
   leave()
   const { section, id, query } = whereTo()
   const shown = frame()
-  document.body.replaceChildren(shown, ...document.querySelectorAll('#toast')) // an act may lead to another view
+  document.body.replaceChildren(shown, ...document.querySelectorAll('#toast')) // a toast outlives the view
   const main = shown.querySelector('main')
   const title = h('h1', { tabIndex: -1 }, text(section === 'users' && id ? 'person' : section))
   main.append(title)

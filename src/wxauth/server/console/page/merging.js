@@ -1,4 +1,4 @@
-// Making one user of two, and two of one again.
+// Merging two users into one, and splitting one into two.
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
@@ -10,7 +10,7 @@ const FOUND_AT_MOST = 5
 
 const nameOf = (user) => user.nickname ?? user.id
 
-/** Ask with whom to merge a user, show the two side by side, and then do it. */
+/** Ask for the user to merge with, show both side by side, and merge them. */
 export function merge(user) {
   const other = otherUser(user)
   dialog({
@@ -29,7 +29,7 @@ export function merge(user) {
   })
 }
 
-/** A field for the other user of a merge: its value is who `ends` and who `remains`, or null. */
+/** A field for the other user of a merge. Its value names the user who `ends` and the one who `remains`, or is null. */
 function otherUser(user) {
   let pair = null
   const searched = field({ name: 'other', label: text('mergeFind'), type: 'search', hint: text('searchUsersHint') })
@@ -61,14 +61,14 @@ function otherUser(user) {
   )
   searched.control.addEventListener('keydown', (event) => {
     if (event.key !== 'Enter' || event.isComposing) return
-    event.preventDefault() // it searches, and merges nobody
+    event.preventDefault() // submitting searches, and does not merge
     go.click()
   })
   const element = h('div', { class: 'stack' }, h('div', { class: 'finder' }, searched.element, go), h('div', {}, trouble, found, compared))
   return { name: 'pair', element, value: () => pair }
 }
 
-/** The two users of a merge, beside each other. */
+/** The two users of a merge, side by side. */
 function sideBySide({ ends, remains }) {
   const rows = [
     ['name', (user) => [picture(user), ' ', user.nickname ?? text('noName')]],
@@ -87,7 +87,7 @@ function sideBySide({ ends, remains }) {
   return [scroller]
 }
 
-/** Ask which identity of a user becomes a user of its own, and then do it. */
+/** Ask which identity of a user becomes a user of its own, and split it off. */
 export function split(user) {
   const { identities } = user
   const external = [user.external_id, ...(user.former_external_ids ?? [])].filter(Boolean)

@@ -1,4 +1,4 @@
-// The overview: numbers, the latest events, and what needs attention.
+// The overview: numbers, the latest events, and problems.
 
 import { get, mayAdminister } from './api.js'
 import { chart, lastDays } from './chart.js'
@@ -46,7 +46,7 @@ const asTable = (days) =>
     ).elements,
   )
 
-/** The oldest delivery that waits to be sent. A webhook that is disabled is sent nothing, so what it has is not waiting. */
+/** The oldest delivery that waits to be sent. Deliveries of a disabled webhook do not count as waiting. */
 function oldest(found) {
   const linked = ({ name }) => h('a', { href: `#/webhooks/${encodeURIComponent(name)}` }, name)
   const disabled = found.filter(({ is_enabled }) => !is_enabled)
@@ -60,7 +60,7 @@ function oldest(found) {
   ])
 }
 
-/** The report of a check: problems first. Good results are counted, and shown when opened. */
+/** The report of a check: problems first. Good results are counted, and listed when unfolded. */
 export function report({ items }) {
   const rows = (results) =>
     results.map(({ name, level, message }) => [tag(text(`level_${level}`), level), [h('strong', {}, name), h('div', {}, message)]])

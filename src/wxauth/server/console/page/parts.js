@@ -1,16 +1,16 @@
-// The parts of every section: lists, dialogs, forms, and how waiting and failures look.
+// The parts that sections share: lists, dialogs, forms, and how loading and failures are shown.
 
 import { h } from './dom.js'
 import { dateAndTime, number, text } from './texts.js'
 
-/** Show in `place` that `ask` is loading, then what `render` makes of its answer, or why it failed. */
+/** Show in `place` that `ask` is loading, then the result of `render` for its answer, or the failure. */
 export async function load(place, ask, render) {
   const turn = (place.turn = (place.turn ?? 0) + 1)
   place.setAttribute('aria-busy', 'true')
   place.replaceChildren(h('p', { class: 'state', role: 'status' }, text('loading')))
   try {
     const answer = await ask()
-    if (place.turn !== turn) return // it has been asked for something else meanwhile
+    if (place.turn !== turn) return // overtaken by a newer call
     place.replaceChildren(...[render(answer)].flat(2).filter(Boolean))
   } catch (failure) {
     if (place.turn !== turn) return
@@ -21,7 +21,7 @@ export async function load(place, ask, render) {
   }
 }
 
-/** A failure for the reader: its title, what was wrong, and the code to look up. */
+/** A failure for the reader: its title, its details, and the code to look up. */
 export function failed(failure) {
   const told =
     failure.code === 'login_too_old'
@@ -43,9 +43,9 @@ export function failed(failure) {
   )
 }
 
-/** A table. Each row is a list of cells. On a narrow screen a row is a card, and each cell says its column. */
+/** A table. Each row is a list of cells. On a narrow screen a row is a card, and each cell shows its column's name. */
 export function table(caption, columns, rows) {
-  // The roles are said, because browsers take them from a table whose rows are shown as blocks.
+  // Roles are explicit, because browsers drop them from a table whose rows are displayed as blocks.
   const headers = columns.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))
   const row = (cells) => h('tr', { role: 'row' }, cells.map((cell, place) => cellOf(cell, columns[place])))
   const body = h('tbody', { role: 'rowgroup' }, rows.map(row))
@@ -74,8 +74,8 @@ function cellOf(cell, column) {
 }
 
 /**
- * A list that is loaded by cursor, with the count of what is shown. `ask(cursor)` gives a page, and `cells` the row of
- * an item. A page may be incomplete, because the search stopped after a second; it goes on where it has stopped.
+ * A list that is loaded by cursor, with a count of the items shown. `ask(cursor)` returns a page, and `cells` the row
+ * of an item. A page may be incomplete, because a search stops after a second; the next page continues there.
  */
 export function list({ place, caption, columns, ask, cells, onFirst = () => {} }) {
   return load(
@@ -114,7 +114,7 @@ export function list({ place, caption, columns, ask, cells, onFirst = () => {} }
   )
 }
 
-/** Run `act` with its button disabled, and show a failure in `trouble`; whether it succeeded. */
+/** Run `act` with its button disabled, and show a failure in `trouble`. Returns whether it succeeded. */
 export async function busy(button, trouble, act) {
   button.disabled = true
   button.setAttribute('aria-busy', 'true')
@@ -138,21 +138,21 @@ const NOTHING = '–'
 let toastTimer
 const toaster = () => document.getElementById('toast') ?? document.body.appendChild(h('div', { id: 'toast' }))
 
-/** Show a message for a moment, a long one longer. */
+/** Show a message for a moment, a long one for longer. */
 export function toast(message) {
   toaster().replaceChildren(h('p', { role: 'status' }, message))
   clearTimeout(toastTimer)
   toastTimer = setTimeout(() => toaster().replaceChildren(), Math.max(5000, 100 * message.length))
 }
 
-/** A button that acts without asking first. */
+/** A button that acts without confirmation. */
 export function act(name, onclick, { kind = '', label } = {}) {
   return h('button', { type: 'button', class: kind, onclick, 'aria-label': label }, text(name))
 }
 
 /**
- * A dialog that says what will happen, with fields and a button. The button calls `onsubmit(values)`. If that fails,
- * the dialog stays open and says why.
+ * A dialog that explains an action, with fields and a button. The button calls `onsubmit(values)`. If that fails, the
+ * dialog stays open and shows the failure.
  */
 export function dialog({ title, lead, fields = [], name, kind = 'primary', size, onsubmit, allow = () => true }) {
   const trouble = h('div', {})
@@ -183,7 +183,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
   return element
 }
 
-/** Ask whether to do something that cannot be taken back. */
+/** Ask for confirmation of something irreversible. */
 export const sure = (title, lead, name, onsubmit) => dialog({ title, lead, name, kind: 'danger', onsubmit })
 
 /** A field of a form, with its label. `type` is that of an input, `textarea`, or `select` with `options`. */
@@ -205,16 +205,15 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
 }
 
 /**
- * Let words be chosen for a field of several: a button for each word that there is, by which it is added or taken out.
- * `known` has the words, each with what it means, if there is more to say; or is a promise of them.
- */
+ * Add a button for each known word to a field of several words. It adds or removes the word. `known` is a list of
+ * words, each optionally with its meaning, or a promise of one. */
 export function withChoices(typed, known, separator = ', ') {
   const { control, element } = typed
   const place = h('div', {})
   element.append(place)
   Promise.resolve(known).then(
     (there) => there.length && place.append(choices(control, there, separator)),
-    () => {}, // may still be typed
+    () => {}, // can be typed nevertheless
   )
   return typed
 }
@@ -255,13 +254,13 @@ function local(iso) {
   return Number.isNaN(at.getTime()) ? '' : new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
 }
 
-/** Fields of a form that belong together, by what they are for. */
+/** Fields of a form that belong together, under a title. */
 export const group = (title, members) => ({
   members,
   element: h('fieldset', {}, h('legend', {}, title), members.map((each) => each.element)),
 })
 
-/** The words of a typed text, which may be on several lines. */
+/** The words of a typed text, which may have several lines. */
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 
 /** Show a secret, which cannot be shown again. */
@@ -295,13 +294,13 @@ export function copier(value, label) {
   return button
 }
 
-/** A time in the reader's zone. Its tooltip says it in UTC. */
+/** A time in the reader's zone, with UTC as its tooltip. */
 export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : NOTHING)
 
-/** Text to be read letter by letter. It is kept on one line if it is no longer than an id. */
+/** Text to be read letter by letter. It stays on one line if it is no longer than an id. */
 export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : NOTHING)
 
-/** A number, an address or the like, which is never broken. */
+/** A number, an address or the like, which is never wrapped. */
 export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : NOTHING)
 
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
@@ -313,7 +312,7 @@ export const facts = (pairs) =>
 /** A part of a section, with its heading. */
 export const part = (title, ...content) => h('section', { class: 'card' }, h('h2', {}, title), ...content)
 
-/** Let the browser download a file. */
+/** Make the browser download a file. */
 export function download(name, content, type) {
   const url = URL.createObjectURL(new Blob([content], { type }))
   h('a', { href: url, download: name }).click()

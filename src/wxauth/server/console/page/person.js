@@ -1,4 +1,4 @@
-// The section about one person: all that is known, and the actions on it.
+// The section about one person: their data, and the actions on it.
 
 import { get, mayAdminister, patch, remove } from './api.js'
 import { h } from './dom.js'
@@ -18,7 +18,7 @@ export function showPerson(main, { id }) {
   const reload = () =>
     load(
       place,
-      () => get(`/users/${encodeURIComponent(id)}`), // whoever makes a link writes it
+      () => get(`/users/${encodeURIComponent(id)}`), // may come from a handwritten link
       (user) => person(user, reload),
     )
   reload()
@@ -149,7 +149,7 @@ async function exportPerson(user) {
   download(`${user.id}.json`, JSON.stringify(content, null, 2), 'application/json')
 }
 
-/** Ban a user, or give a ban another reason and end. */
+/** Ban a user, or change the reason and end of a ban. */
 function ban(user, changed) {
   const isBanned = user.status === 'disabled'
   const fields = [

@@ -3,7 +3,7 @@
 import { Failure } from './api.js'
 import { language, text } from './texts.js'
 
-const ATTEMPT = 'console/login' // in this tab alone: what another browser has begun does not end here
+const ATTEMPT = 'console/login' // per tab: an attempt begun elsewhere cannot end here
 const CLIENT = 'wxauth-admin'
 const SCOPE = 'wxauth:admin'
 const METADATA = '../.well-known/openid-configuration'
@@ -14,7 +14,7 @@ export async function beginScan() {
   if (!answer?.ok) throw new Failure({ status: answer?.status, code: answer ? `http_${answer.status}` : 'offline' })
   const { issuer, authorization_endpoint } = await answer.json()
   const own = `${issuer}/admin/`
-  // It comes back to that address, where nothing would be known of an attempt that was begun at another one.
+  // The browser comes back to that address, where an attempt begun at another one would be unknown.
   if (new URL('.', location.href).href !== own)
     throw new Failure({ code: 'other_address', title: text('scanElsewhere'), detail: own })
   const state = random()
@@ -35,8 +35,8 @@ export async function beginScan() {
 }
 
 /**
- * What the browser has come back with, which is then neither in the address nor in the history: `opening`, to open a
- * session with; or `refused`, why not. Null where it has not been there.
+ * The result of a scan, when the browser comes back: `opening`, to open a session with, or `refused`, the reason. Null
+ * if the browser does not come from a scan. Removes it from the address and the history.
  */
 export function comeBack() {
   const told = new URLSearchParams(location.search)
@@ -44,7 +44,7 @@ export function comeBack() {
   const attempt = JSON.parse(sessionStorage.getItem(ATTEMPT))
   sessionStorage.removeItem(ATTEMPT)
   history.replaceState(null, '', location.pathname + (attempt?.view ?? ''))
-  // Anybody can make a link with a code of their own, by which others would administer in their name.
+  // Anybody can make a link with a code of their own, and others would then administer in their name.
   if (!attempt || told.get('state') !== attempt.state || told.get('iss') !== attempt.issuer) return { refused: 'scanNotOurs' }
   if (!told.has('code')) return { refused: told.get('error') === 'access_denied' ? 'scanDenied' : 'scanFailed' }
   return { opening: { code: told.get('code'), code_verifier: attempt.verifier } }

@@ -1,4 +1,4 @@
-// Searching: what is looked for stands in the URL's fragment.
+// Searching: the search is kept in the URL's fragment.
 
 import { queryOf } from './api.js'
 import { h } from './dom.js'
@@ -7,7 +7,7 @@ import { text } from './texts.js'
 
 const WIDE = matchMedia('(min-width: 761px)')
 
-/** A form whose fields become the query of the URL. The first is what is mostly asked for; on a phone the others are folded. */
+/** A form whose fields become the URL's query. The first is the most common one; on a phone the others are folded. */
 export function filters(fields, section, kind = 'primary') {
   const [first, ...others] = fields.map((each) => each.element)
   const isUsed = fields.slice(1).some((each) => each.value().length)
@@ -29,13 +29,13 @@ export function filters(fields, section, kind = 'primary') {
 
 function folded(elements, isUsed) {
   const details = h('details', { class: 'others', open: WIDE.matches || isUsed }, h('summary', {}, text('moreFilters')), h('div', {}, elements))
-  // A wide screen has no summary to open it by.
+  // A wide screen shows no summary to open it with.
   const unfold = () => details.isConnected ? (details.open ||= WIDE.matches) : WIDE.removeEventListener('change', unfold)
   WIDE.addEventListener('change', unfold)
   return details
 }
 
-/** A search field over a list that comes whole: a bar with it and what else may be done, and what of a page fits. */
+/** A search field over a list that is loaded completely: a bar with the field and other actions, and a filter. */
 export function searchWithin(section, query, ...others) {
   const wanted = query.get('q') ?? ''
   const fits = (item) => JSON.stringify(item).toLowerCase().includes(wanted.toLowerCase())

@@ -9,7 +9,7 @@ import { actOn, text } from './texts.js'
 
 const path = ({ name }) => `/clients/${encodeURIComponent(name)}`
 const SCOPES = ['introspect', 'users', 'phones', 'events', 'access_token', 'openid', 'profile', 'phone', 'email', 'roles', 'offline_access']
-const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change its own pages' clients
+const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change the clients of its own pages
 
 export function showServices(main, { query }) {
   const search = searchWithin('services', query, act('add', () => ask(null, reload), { kind: 'primary' }))
@@ -100,7 +100,7 @@ function ask(client, reload) {
 
 const LISTS = ['scopes', 'redirect_uris', 'logout_uris']
 
-/** The request's body: the typed values, without those that are empty and were empty before. */
+/** The request's body: the form's values, except empty ones that were empty before. */
 function bodyOf(values, known, isChange) {
   const given = Object.entries(values).map(([name, value]) => [name, LISTS.includes(name) ? words(value) : value])
   const isEmpty = (value) => value === '' || value === false || (Array.isArray(value) && !value.length)

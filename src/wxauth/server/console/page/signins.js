@@ -1,4 +1,4 @@
-// Logins: how many there were today, and those that were refused, found by the request id that the phone shows.
+// Logins: how many there were today, and refused ones, found by the request id that the phone shows.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -13,7 +13,7 @@ const CODES = [
   ...['unknown_app', 'invalid_request', 'storage_unavailable', 'internal_error'],
 ]
 
-/** The column that is the same for all that is about one person. */
+/** The index of the column that is the same for all refusals of one person. */
 const ABOUT = 3
 
 const columns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].map(text)

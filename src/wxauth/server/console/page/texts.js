@@ -1,4 +1,4 @@
-// What the console says, in two languages.
+// The texts of the console, in two languages.
 
 const TEXTS = {
   title: ['wxauth console', 'wxauth 管理后台'],
@@ -349,7 +349,7 @@ const TEXTS = {
     '用于密钥泄露：它签发的令牌几分钟内全部失效，客户端会自动刷新。',
   ],
 
-  // What an event tells, by its type.
+  // The meanings of events, by type.
   'event_user.created': ['Came for the first time', '首次登录，创建用户'],
   'event_user.merged': ['Another user was merged into this one', '另一用户并入此用户'],
   'event_user.split': ['Split: some identities became another user', '拆分：部分身份成为另一用户'],
@@ -402,7 +402,7 @@ const TEXTS = {
   openedByScan: [', by scan', '（扫码）'],
   openedByLink: [', by a link', '（链接）'],
 
-  // Why a session ended.
+  // The reasons why a session ended.
   ended_signed_out: ['by themselves', '本人退出'],
   ended_signed_out_elsewhere: ['by themselves, from another device', '本人在其他设备上操作'],
   ended_banned: ['because of a ban', '因封禁'],
@@ -412,7 +412,7 @@ const TEXTS = {
   ended_replaced: ['there were too many devices', '登录设备过多'],
   ended_merged: ['because of a merge', '因合并'],
 
-  // Why a login was refused, by its code.
+  // The reasons why a login was refused, by code.
   refused_account_disabled: ['Banned. The person’s page says why, and until when', '已封禁，原因与期限见用户页面'],
   refused_invalid_code: ['The code was old, or another app’s. Try again; if it lasts, tell the developers', 'code 已过期或属于其他应用。请重试，若持续出现请联系开发'],
   refused_code_used: ['The code was used twice. Try again; if it lasts, tell the developers', 'code 被重复使用。请重试，若持续出现请联系开发'],
@@ -432,24 +432,24 @@ const TEXTS = {
 
 let column
 
-/** Speak as the address says; else as was chosen here once, or as the browser prefers. */
+/** Use the language in the URL, otherwise the one chosen here before, otherwise the one that the browser prefers. */
 export function chooseLanguage() {
   const wanted = new URLSearchParams(location.search).get('lang') || localStorage.getItem('console/language')
   column = /^zh/i.test(wanted || navigator.language) ? 1 : 0
 }
 chooseLanguage()
 
-/** As documents name it. */
+/** The language tag of the document. */
 export const language = () => (column ? 'zh-CN' : 'en')
 
-/** A text, in which each {name} is replaced by its value. */
+/** A text, with each {name} replaced by its value. */
 export const text = (name, values) => phrase(name, values).join('')
 
 /** The same in pieces, for values that are elements. */
 export const phrase = (name, values) =>
   (TEXTS[name]?.[column] ?? name).split(/\{(\w+)\}/).map((piece, place) => (place % 2 ? (values?.[piece] ?? '') : piece))
 
-/** An act with whom or what it is about. */
+/** An action with its object. */
 export const actOn = (act, name) => text('actOn', { act: text(act), name })
 
 /** Whether there is a text of this name. */
@@ -462,7 +462,7 @@ export function toggleLanguage() {
 
 const DATE_AND_TIME = { dateStyle: 'medium', timeStyle: 'short' }
 
-/** The reader's zone, such as GMT+8. */
+/** The reader's time zone, such as GMT+8. */
 export const zone = () =>
   new Intl.DateTimeFormat(language(), { timeZoneName: 'shortOffset' })
     .formatToParts(new Date())

@@ -1,9 +1,9 @@
-// What an event tells, in a sentence.
+// An event as a sentence.
 
 import { code } from './parts.js'
 import { dateAndTime, isText, number, phrase, text } from './texts.js'
 
-/** The types of events: those that the trail may have. */
+/** The types of events in the audit trail. */
 export const TYPES = [
   ...['user.created', 'user.merged', 'user.split', 'user.erased', 'user.exported', 'user.banned', 'user.unbanned'],
   ...['user.roles_changed', 'user.phone_bound', 'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked'],
@@ -15,13 +15,13 @@ export const TYPES = [
   ...['signing_key.rotated', 'signing_key.withdrawn'],
 ]
 
-/** The types that siblings are told of, by webhook too. */
+/** The types that siblings receive, also by webhook. */
 export const TOLD_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')
 
-/** Types, each with what it means. */
+/** Types, each with its meaning. */
 export const withMeaning = (types) => types.map((type) => [type, text(`event_${type}`)])
 
-/** An event's sentence, in pieces. Of a type that is not known here, nothing. `link` makes the link to a person. */
+/** An event's sentence, in pieces; empty for an unknown type. `link` makes the link to a person. */
 export function sentence({ type, data }, link) {
   if (!isText(`event_${type}`)) return []
   return [text(`event_${type}`), ...(DETAILS[type]?.(data, link) ?? named(data))]
@@ -52,7 +52,7 @@ const DETAILS = {
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
 }
 
-/** What else names the subject: a document, a client, a key, the fields that were changed. */
+/** The subject of an event: a document, a client, a key, the changed fields. */
 function named({ document, version, name, client_id, kid, fields, label }) {
   const words = [
     document ? `${document} ${version}` : null,

@@ -1,4 +1,4 @@
-// The section for finding people.
+// The section that finds people.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -50,7 +50,7 @@ export function showUsers(main, { query }) {
   })
 }
 
-/** A person's picture and name, which lead to the page about them. */
+/** A person's picture and name, linked to the page about them. */
 export const named = (user) =>
   h('div', { class: 'named' }, picture(user), h('a', { href: `#/users/${user.id}` }, user.nickname ?? text('noName')))
 
@@ -65,8 +65,8 @@ export function phone(user) {
 const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
 
 /**
- * A person's picture if it is ours or WeChat's, and can be loaded; otherwise the first letter: another host would learn
- * who looks.
+ * A person's picture, or the first letter of the name if it cannot be loaded. Only pictures of ours or WeChat's are
+ * loaded: any other host would learn who looks.
  */
 export function picture({ nickname, avatar_url: url }, kind = 'small') {
   const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(nickname ?? '?')][0])

@@ -11,13 +11,13 @@ const LOOKED_AT = 2000
 
 const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
 
-/** The webhooks, each that is enabled with the time of its longest waiting delivery, if any waits. */
+/** The webhooks. Each enabled one has the time of its longest waiting delivery, if any. */
 export async function webhooksAndTheirOldest() {
   let found
   try {
     found = (await get('/webhooks')).items
   } catch (failure) {
-    if (failure.status === 404) return [] // of a service without webhooks
+    if (failure.status === 404) return [] // a service without webhooks
     throw failure
   }
   return Promise.all(
