@@ -1,4 +1,4 @@
-// Asks the server what the phone does, shows it, and goes on to the site after the decision.
+// Polls the scan's state, shows it, and continues to the site after the decision.
 const main = document.querySelector('main')
 const status = document.querySelector('.status')
 const renew = document.querySelector('.renew')
@@ -30,7 +30,7 @@ async function ask() {
     }
     if (state === 'over') stop()
   } catch {
-    // No network for a moment: the next request tries again.
+    // No network for a moment: the next poll tries again.
   } finally {
     isAsking = false
   }
@@ -51,5 +51,5 @@ function stop() {
 const asking = setInterval(ask, interval)
 const ticking = setInterval(tick, 1000)
 show('waiting')
-// A page restored from the browser's memory asks at once, because its code may have expired long ago.
+// A page restored from the back/forward cache polls at once, because its code may have expired long ago.
 addEventListener('pageshow', (event) => event.persisted && ask())

@@ -1,4 +1,4 @@
-// Asks the mini-program around this page to answer the site's request: by WeChat's bridge, which every web-view has.
+// Makes the mini-program around this page answer the site's request, over WeChat's bridge, which every web-view has.
 const { url, codeUrl } = JSON.parse(document.querySelector('main').dataset.page)
 const patience = 3000
 
@@ -6,7 +6,7 @@ const withoutBridge = setTimeout(() => location.replace(codeUrl), patience)
 
 function open() {
   clearTimeout(withoutBridge)
-  // What `wx.miniProgram.redirectTo` of WeChat's JS-SDK does.
+  // Equivalent to `wx.miniProgram.redirectTo` of WeChat's JS-SDK.
   window.WeixinJSBridge.invoke('invokeMiniProgramAPI', { name: 'redirectTo', arg: { url } }, () => {})
 }
 
