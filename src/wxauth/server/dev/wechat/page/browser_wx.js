@@ -5,19 +5,19 @@
 //   const auth = createAuth({ baseURL: 'https://auth.example.com', platform: wx })
 //
 // Callbacks, answers and failures have WeChat's form. Three things differ in a browser. A redirect fails, because a
-// browser does not tell where it leads. Answers of another origin can be read only if CORS allows it. And a `filePath`
+// browser does not reveal its target. Answers from another origin can be read only if CORS allows it. And a `filePath`
 // is a blob: or data: URL.
 
 const TIMEOUT = 60000
 
 /**
  * @param {object} options
- * @param {() => Promise<{ code: string }>} options.login The answer of `wx.login`. A rejection is its failure.
+ * @param {() => Promise<{ code: string }>} options.login Answers `wx.login`. A rejection becomes its failure.
  * @param {Storage} [options.storage] Where items are stored.
- * @param {string} [options.prefix] The beginning of the items' names in that storage.
+ * @param {string} [options.prefix] The prefix of the items' names in that storage.
  * @param {() => string} [options.userAgent] The phone's user agent, for a `send` that can set it; a browser cannot.
- * @param {typeof fetch} [options.send] How requests are sent.
- * @param {(exchange: Exchange) => void} [options.observe] Called twice for each call: when it starts and when it ends.
+ * @param {typeof fetch} [options.send] Sends requests.
+ * @param {(exchange: Exchange) => void} [options.observe] Called when a call starts, and again when it ends.
  *
  * @typedef {object} Exchange The same object both times.
  * @property {'login' | 'request' | 'uploadFile'} api
@@ -27,7 +27,7 @@ const TIMEOUT = 60000
  * @property {number} at When it began, in ms since the epoch.
  * @property {number | null} ms How long it took; null until it has ended.
  * @property {number | null} status Null if no answer came. `answerHeader` and `answer` belong to it.
- * @property {string} [error] Why no answer came.
+ * @property {string} [error] The reason why there was no answer.
  */
 export function createWx({ login, storage = localStorage, prefix = '', userAgent, send: fetched = fetch, observe = () => {} }) {
   const watched = async (exchange, work, { success, fail, complete }) => {
@@ -106,7 +106,7 @@ export function createWx({ login, storage = localStorage, prefix = '', userAgent
   }
 }
 
-/** The body as `wx.request` writes it: JSON, unless the header says that it is a form. */
+/** The body as `wx.request` writes it: JSON, unless the header names a form. */
 function bodyOf(data, headers) {
   const name = Object.keys(headers).find((name) => /^content-type$/i.test(name)) ?? 'content-type'
   headers[name] ??= 'application/json'

@@ -14,18 +14,18 @@ const TOAST_MS = 4000
 const POLL_MS = 1000
 const TRIED_AGAIN = ['wechat_unavailable', 'wechat_timeout', 'invalid_code', 'code_used']
 const MAKES_CODE = '/getwxacodeunlimit'
-const HELD = 'stable_token' // the service asks for it where it has none, or one that is refused
+const HELD = 'stable_token' // requested by the service when it has none, or a refused one
 
 const $ = (id) => document.getElementById(id)
 const setup = await (await fetch('setup')).json()
 const service = setup.service_url
 const wires = createWires($('taps'), service)
 
-globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a phone says of itself
+globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a phone reports about itself
 
 // The phone: a person in an app. Each pair of these has its own storage.
 
-let shift = Number(localStorage.getItem('desk/shift')) // ms, of the phone's clock
+let shift = Number(localStorage.getItem('desk/shift')) // milliseconds, of the phone's clock
 let auth, phoneWx, tokens, user
 let oldRefreshTokens = []
 const begun = Date.now()
@@ -40,7 +40,7 @@ const userAgent = () =>
   'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 ' +
   `MicroMessenger/8.0.44(0x18002c2d) NetType/WIFI Language/${language().replace('-', '_')}`
 
-/** As `fetch`, by way of the simulator: a page may not set its user agent, nor leave out `Accept-Language`. */
+/** `fetch` through the simulator, because a page may not set the user agent, nor omit `Accept-Language`. */
 async function send(url, { headers: { 'User-Agent': agent, ...headers }, ...options }) {
   const phone = { 'X-Phone-Url': url, 'X-Phone-User-Agent': agent }
   const response = await fetch('request', { ...options, headers: { ...headers, ...phone } })
@@ -48,7 +48,7 @@ async function send(url, { headers: { 'User-Agent': agent, ...headers }, ...opti
   return response
 }
 
-/** Ask the simulator for something that WeChat gives to a real phone. */
+/** Request something from the simulator that WeChat gives to a real phone. */
 async function simulated(path, wanted) {
   const response = await fetch(path, { method: 'POST', body: JSON.stringify(wanted) })
   const answer = await response.json()
@@ -73,7 +73,7 @@ function takePhone() {
   const phone = createAuth({ baseURL: service, appId: appId(), platform: watched, now: phoneNow })
   auth = phone
   auth.onChange((changed) => {
-    if (auth !== phone) return // somebody has taken another one
+    if (auth !== phone) return // another phone has been chosen meanwhile
     if (!changed) keepTokens(null)
     showUser(changed)
   })
@@ -103,7 +103,7 @@ function expire() {
   if (tokens) setShift(shift + Math.max(0, tokens.at + tokens.life - phoneNow()))
 }
 
-// The actions of taps. Each has the name of its text, and may return a text for the toast.
+// The actions of the buttons. Each has the name of its text, and may return a text for the toast.
 
 const getMe = () => auth.request({ url: '/v1/me' })
 
@@ -200,10 +200,13 @@ const TAPS = {
   closeAccount: () => push({ event: 'user_authorization_cancellation' }),
 }
 
-/** A browser opens a page. In the web-view, a page that asks the mini-program gets its answer, as pages/authorize of the demo gives it. */
+/**
+ * Open a page in a browser. If a page in the web-view calls the mini-program, it gets the answer that pages/authorize
+ * of the demo would give.
+ */
 async function browse(url) {
   const seen = await simulated('web-view', { person: person(), url, user_agent: userAgent(), browser: $('browser').value })
-  const plain = seen.html.replace(/ style="[^"]*"/g, '') // which the policy of this page refuses
+  const plain = seen.html.replace(/ style="[^"]*"/g, '') // refused by this page's policy
   const page = new DOMParser().parseFromString(plain, 'text/html')
   const asked = JSON.parse(page.querySelector('main[data-page]')?.dataset.page ?? '{}').url
   if (!asked) return showPage(seen, page)
@@ -229,15 +232,15 @@ function showPage({ url, status }, page, ...more) {
 }
 
 let newestScene = ''
-let filledIn = '' // what may make way for a newer scene: the one before, or what has been scanned
+let filledIn = '' // the text that a newer scene may replace: the last scene, or a scanned one
 
-/** Offer the newest scene, unless somebody has typed something, or is about to. */
+/** Fill in the newest scene, unless somebody has typed something or is about to. */
 function fillIn() {
   const isFree = ['', filledIn].includes($('code').value) && document.activeElement !== $('code')
   if (isFree) $('code').value = filledIn = newestScene
 }
 
-/** What the phone has scanned: a typed code if it looks like one, otherwise the way in which a page is opened by it. */
+/** What the phone has scanned: a user code if it looks like one, otherwise a page opened with it. */
 function scanned(code) {
   if (/^[a-z]{4}-?[a-z]{4}$/i.test(code)) return { user_code: code }
   globalThis.wx = { getEnterOptionsSync: () => ({ scene: Number($('entry').value) }) }
@@ -386,7 +389,7 @@ function showChoices() {
   showMeaning()
 }
 
-/** The first fault that neither the service nor the client overcomes by trying again. */
+/** The first fault that neither the service nor the client overcomes by retrying. */
 const seenByPhone = (known) => known.find(({ failure }) => failure && !TRIED_AGAIN.includes(failure.code))
 
 function showMeaning() {
@@ -424,19 +427,19 @@ const poll = () => (polled = polled.then(askSimulator))
 async function askSimulator() {
   try {
     const { revision: newest, calls, faults } = await (await fetch(`wires/${revision}`)).json()
-    calls.filter(({ at }) => at >= begun).forEach(wires.noteService) // not what was before this page
+    calls.filter(({ at }) => at >= begun).forEach(wires.noteService) // only those since this page was opened
     newestScene = calls.findLast(({ path, body }) => path.endsWith(MAKES_CODE) && body?.scene)?.body.scene ?? newestScene
     fillIn()
     revision = newest
     showArmed(faults)
     await askReceiver()
   } catch {
-    // The simulator does not answer, and its terminal says why. Ask again.
+    // The simulator does not answer, and its terminal shows why. Try again.
   }
 }
 
 let received = ''
-/** The messages that the receiver of webhooks got, the newest first. */
+/** The messages that the webhook receiver got, newest first. */
 async function askReceiver() {
   const { messages } = await (await fetch('/webhook/messages')).json()
   const newest = JSON.stringify(messages) + text('webhooks')

@@ -1,23 +1,23 @@
-// The page's elements, and the forms of tokens and times.
+// The page's elements, and the formats of tokens and times.
 
 import { text } from './texts.js'
 
 export { h } from './dom.js'
 
-/** JSON for reading, with shortened tokens. Text that is not JSON stays as it is. */
+/** JSON for reading, with shortened tokens. Text that is not JSON stays unchanged. */
 export function pretty(value) {
   if (typeof value === 'string') return shortened(value)
   return JSON.stringify(value, (_, inner) => (typeof inner === 'string' ? shortened(inner) : inner), 2)
 }
 
-/** A text in which the middle of each token is left out. */
+/** A text in which the middle of each token is omitted. */
 export const shortened = (value) =>
   value.replace(/\b(eyJ|wxr_)[\w.-]{16,}/g, (token) => `${token.slice(0, 10)}…${token.slice(-6)}`)
 
 /** A time on the phone: hours, minutes, seconds. */
 export const clockTime = (ms) => new Date(ms).toLocaleTimeString('en-GB')
 
-/** A duration, in two units at most: `14:59`, `3 h 20 min`, `29 天 23 小时`. */
+/** A duration in at most two units: `14:59`, `3 h 20 min`, `29 天 23 小时`. */
 export function duration(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000))
   const [days, hours, minutes] = [86400, 3600, 60].map((unit) => Math.floor(seconds / unit))

@@ -1,4 +1,4 @@
-// What the page says, in two languages. An element with `data-text="name"` shows that text.
+// The texts of the page, in two languages. An element with `data-text="name"` shows that text.
 
 const TEXTS = {
   title: ['The phone on the desk', '网页版模拟手机'],
@@ -207,7 +207,7 @@ export const language = () => (column ? 'zh-CN' : 'en')
 
 export const text = (name) => TEXTS[name]?.[column] ?? name
 
-/** The text of `{ en, zh }` in the present language. */
+/** The text of `{ en, zh }` in the current language. */
 export const either = ({ en, zh }) => (column ? zh : en)
 
 export function toggleLanguage() {

@@ -1,4 +1,4 @@
-// The tokens that the phone holds: decoded, with their time running down.
+// The phone's tokens: decoded, with their remaining times.
 
 import { duration, h, pretty } from './elements.js'
 import { text } from './texts.js'
@@ -9,7 +9,7 @@ const TIMES = ['exp', 'iat']
  * @typedef {object} Tokens
  * @property {string} access
  * @property {string} refresh
- * @property {number} at When the tokens came, by the phone's clock, in ms.
+ * @property {number} at When the tokens arrived, by the phone's clock, in ms.
  * @property {number} life
  * @property {number} refreshLife
  */

@@ -1,4 +1,4 @@
-// Requests and answers, grouped by the tap that caused them, the newest tap first.
+// Requests and answers, grouped by the tap that caused them, newest first.
 
 import { clockTime, h, pretty, shortened } from './elements.js'
 import { text } from './texts.js'
@@ -7,12 +7,12 @@ const MOST_TAPS = 50
 const SHOWN = ['authorization', 'user-agent', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
 
 /**
- * @param {HTMLElement} place The element in which they are shown.
+ * @param {HTMLElement} place The element that shows them.
  * @param {string} serviceURL
  */
 export function createWires(place, serviceURL) {
-  const taps = [] // { name, start, wires, element }, the newest first
-  const known = new Map() // from an exchange of the phone's, or the id of a call of the service's, to its wire
+  const taps = [] // { name, start, wires, element }, newest first
+  const known = new Map() // from an exchange of the phone, or the id of a call of the service, to its wire
   let current = null // the last tap on this page
 
   function begin(name) {
@@ -30,8 +30,8 @@ export function createWires(place, serviceURL) {
     return tap
   }
 
-  // Phone and service have one clock, that of this machine. So a request of the service to WeChat falls within the time
-  // of the phone's request.
+  // Phone and service share this machine's clock, so the service's request to WeChat falls within the time of the
+  // phone's request.
   function tapAt(time) {
     const isAround = ({ at, until }) => at <= time && time <= until
     const found = [...known.values()].findLast((wire) => wire.direction === 'phoneToService' && isAround(wire))
@@ -62,13 +62,13 @@ export function createWires(place, serviceURL) {
       what: isLogin ? 'wx.login()' : `${method} ${url.replace(serviceURL, '')}`,
       header: { ...header },
       answerHeader: { ...answerHeader },
-      until: ms === null ? Infinity : Date.now(), // `at` and `ms` leave out how long it took to show it
+      until: ms === null ? Infinity : Date.now(), // `at` and `ms` exclude the time for showing it
       tap: current,
       ...{ body, at, ms, status, answer, error },
     })
   }
 
-  /** Show the service's calls to WeChat, as the simulator tells them. */
+  /** Show the service's calls to WeChat, as reported by the simulator. */
   function noteService({ id, at, method, path, query, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
     note(id, {
