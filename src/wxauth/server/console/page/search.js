@@ -35,7 +35,7 @@ function folded(elements, isUsed) {
   return details
 }
 
-/** A search field over a list that is loaded completely: a bar with the field and other actions, and a filter. */
+/** A bar with a search field and other actions, and the filter of the search, for a list that is loaded completely. */
 export function searchWithin(section, query, ...others) {
   const wanted = query.get('q') ?? ''
   const fits = (item) => JSON.stringify(item).toLowerCase().includes(wanted.toLowerCase())
