@@ -1,7 +1,7 @@
 // Types of wxauth-scan.js.
 import type { Auth } from './wxauth.js'
 
-/** What the phone has scanned, or the person has typed. `claim` sends it. */
+/** What the phone has scanned or the person has typed, for `claim`. */
 export interface Scan {
   /** The scene in a mini-program code. */
   scene?: string
@@ -11,7 +11,7 @@ export interface Scan {
   scancode_time?: number
   /** The code that the person has typed instead of scanning. */
   user_code?: string
-  /** WeChat's number for how the page was opened. */
+  /** WeChat's scene number for how the page was opened. */
   entry_scene?: number
   /** `camera`, if `wx.scanCode({ onlyFromCamera: true })` has read the code. */
   scanned?: 'camera'
@@ -38,25 +38,24 @@ export declare function scanOf(
 ): Scan | null
 
 /**
- * The scan in the result of `wx.scanCode({ onlyFromCamera: true })`; null if there is no code in it. Never give it the
- * options of `onLoad`: whoever links to the page writes these, and could say that a camera had seen the code.
+ * The scan in the result of `wx.scanCode({ onlyFromCamera: true })`; null if there is no code in it. Never pass it the
+ * options of `onLoad`: they come from the link to the page, and could claim that a camera had seen the code.
  */
 export declare function scanSeen(
   seen: { result?: string; path?: string; scanType?: string } | undefined,
 ): Scan | null
 
 /**
- * Claims the scan for this person, and resolves to what to show them. If the code is the console's and wants a fresh
- * login, logs in again first. Rejects with an `AuthError`: `scan_over`, `scan_forwarded` (no camera has seen the code),
- * `scan_too_far`, `scan_taken`, `rate_limited`, and what `auth.request` rejects with.
- */
+ * Claims the scan for this person, and resolves to the details to show them. If the code is the console's and requires
+ * a fresh login, logs in again first. Rejects with an `AuthError`: `scan_over`, `scan_forwarded` (no camera has seen
+ * the code), `scan_too_far`, `scan_taken`, `rate_limited`, or an error of `auth.request`. */
 export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan | null): Promise<Claimed>
 
 /**
- * The person says yes, proved by a new `wx.login`, which this function makes. Rejects with an `AuthError`: `scan_over`,
- * `wrong_person` (another person's WeChat), `wx_login_failed`, and WeChat's failures as at a login.
+ * Approves the login, proved by a new `wx.login`, which this function makes. Rejects with an `AuthError`: `scan_over`,
+ * `wrong_person` (another person's WeChat), `wx_login_failed`, or one of WeChat's failures as at a login.
  */
 export declare function approve(auth: Pick<Auth, 'loginCode' | 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>
 
-/** The person says no. Rejects with an `AuthError`: `scan_over`. */
+/** Denies the login. Rejects with an `AuthError`: `scan_over`. */
 export declare function deny(auth: Pick<Auth, 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>

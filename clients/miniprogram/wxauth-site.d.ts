@@ -2,16 +2,15 @@
 import type { Auth } from './wxauth.js'
 
 /**
- * Answers the request of a website that this mini-program shows in a web-view: the URL to open in a `<web-view>`, with
- * which the site logs the person in, or learns why it cannot. `query` is the object that `onLoad` gets, its values
- * encoded or not. Proved by a new `wx.login`, which this function makes. If the site wants a new login, it logs in again
- * first.
+ * Answers the request of a website that this mini-program shows in a web-view. Resolves to the URL to open in a
+ * `<web-view>`, with which the site logs the person in, or learns why it cannot. `query` is the object that `onLoad`
+ * gets, its values encoded or not. The answer is proved by a new `wx.login`, which this function makes. If the site
+ * requires a new login, it logs in again first.
  *
- * Never call it on the page by which the mini-program was entered: a card or a link may hold somebody else's request.
- *
- * Rejects with an `AuthError`: `invalid_request` (no such site, or not its address), `wrong_person` (another person's
- * WeChat), `rate_limited`, `wx_login_failed`, WeChat's failures as at a login, and what `auth.request` rejects with.
- */
+ * Never call it on the page with which the mini-program was opened: a card or a link may contain somebody else's
+ * request. * Rejects with an `AuthError`: `invalid_request` (unknown site, or not its address), `wrong_person` (another
+ * person's WeChat), `rate_limited`, `wx_login_failed`, one of WeChat's failures as at a login, or an error of
+ * `auth.request`. */
 export declare function authorize(
   auth: Pick<Auth, 'login' | 'loginCode' | 'request'>,
   query: Record<string, string | undefined>,

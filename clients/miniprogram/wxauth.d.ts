@@ -1,22 +1,22 @@
-// Types of wxauth.js. Every promise that is rejected is rejected with an AuthError.
+// Types of wxauth.js. Every promise that rejects does so with an AuthError.
 
-/** What `createAuth` is told. */
+/** The options of `createAuth`. */
 export interface AuthOptions {
-  /** Where the service is, with its path where it has one: `https://auth.example.com`. */
+  /** The URL of the service, with its path if it has one: `https://auth.example.com`. */
   baseURL: string
-  /** The mini-program's appid; without it the phone's own, or the service's first app where the phone does not say. */
+  /** The mini-program's appid. By default the running mini-program's, or the service's first app if that is unknown. */
   appId?: string
-  /** Who else is sent the token with `request`: `https://api.example.com`. */
+  /** Other origins to which `request` sends the token: `https://api.example.com`. */
   origins?: readonly string[]
-  /** `wx`, `uni`, or what behaves like them; found by itself where left out. */
+  /** `wx`, `uni`, or an object that behaves like them. By default `uni` if it exists, otherwise `wx`. */
   platform?: Platform
-  /** Under which key the session is kept; `wxauth`. */
+  /** The storage key of the session. By default `wxauth`. */
   storageKey?: string
-  /** The time in milliseconds; `Date.now`. */
+  /** Returns the time in milliseconds. By default `Date.now`. */
   now?: () => number
 }
 
-/** What is used of `wx` or `uni`: the style with callbacks. */
+/** The members used of `wx` or `uni`, in the style with callbacks. */
 export interface Platform {
   login(options: {
     provider: 'weixin'
@@ -46,7 +46,7 @@ export interface Platform {
   getStorageSync(key: string): any
   setStorageSync(key: string, value: string): void
   removeStorageSync(key: string): void
-  /** Asked for the appid, where none is given. */
+  /** Used for the appid, if none is given. */
   getAccountInfoSync?(): { miniProgram: { appId: string } }
 }
 
@@ -60,11 +60,11 @@ export interface User {
   avatar_url: string | null
   /** In E.164 form: `+8613800138000`. */
   phone: string | null
-  /** False for a number that was merely imported; null without one. */
+  /** False for a number that was only imported; null without a number. */
   phone_verified: boolean | null
-  /** The id that the person had before wxauth. */
+  /** The person's id in the system before wxauth. */
   external_id: string | null
-  /** What they have not agreed to yet, where the service asks for consents. */
+  /** Documents that the person has not agreed to yet, if the service requires consents. */
   consents_due?: { document: string; version: string }[]
   roles: string[]
   status: 'active' | 'disabled'
@@ -82,26 +82,26 @@ export interface Session {
   created_at: string
   last_used_at: string
   expires_at: string
-  /** Whether it is the one that asks. */
+  /** Whether it is the session of the request. */
   current: boolean
 }
 
-/** What may go along with a login. What is left out or empty changes nothing. */
+/** Optional parts of a login. Absent or empty ones change nothing. */
 export interface LoginFields {
-  /** Log in anew although the kept session has time left: a new `wx.login`, a new session_key. */
+  /** Log in again even if the stored session has time left: a new `wx.login`, a new session_key. */
   force?: boolean
   nickname?: string | null
-  /** An https URL; for what `chooseAvatar` gave, `setAvatar` after the login. */
+  /** An https URL. For a picture from `chooseAvatar`, call `setAvatar` after the login. */
   avatarUrl?: string | null
-  /** `detail.code` of `bindgetphonenumber`. Where it fails the login succeeds, and `auth.phoneError` says why. */
+  /** `detail.code` of `bindgetphonenumber`. If it fails, the login succeeds, and `auth.phoneError` has the reason. */
   phoneCode?: string | null
-  /** What the person agrees to: `{ privacy: '2026-05' }`. What is not in force is left out, and due still. */
+  /** The documents that the person agrees to: `{ privacy: '2026-05' }`. Versions not in force are ignored, and stay due. */
   consents?: Record<string, string>
 }
 
-/** As for `wx.request`, whose other options are passed on; `success`, `fail` and `complete` are not called. */
+/** As for `wx.request`. Its other options are passed on; `success`, `fail` and `complete` are not called. */
 export interface RequestOptions {
-  /** Of `baseURL`'s origin or one of `origins`; a relative one is appended to `baseURL`. */
+  /** At the origin of `baseURL` or one of `origins`. A relative URL is appended to `baseURL`. */
   url: string
   method?: 'OPTIONS' | 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'TRACE' | 'CONNECT'
   data?: string | object | ArrayBuffer
@@ -113,19 +113,19 @@ export interface RequestOptions {
   [other: string]: unknown
 }
 
-/** An answer, whatever its status. */
+/** An answer with any status. */
 export interface Answer<Data = any> {
   statusCode: number
   data: Data
   header: Record<string, any>
 }
 
-/** An event of a button, as far as it matters here. */
+/** A button's event, reduced to the members used here. */
 export interface ButtonEvent<Detail> {
   detail: Detail
 }
 
-/** What went wrong. Holds no token. */
+/** A failure. Contains no token. */
 export declare class AuthError extends Error {
   constructor(
     code: string,
@@ -139,48 +139,49 @@ export declare class AuthError extends Error {
     },
   )
   /**
-   * The service's, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `invalid_argument`,
-   * `origin_not_allowed`, `http_error` (an answer that is no problem document). `session_revoked` also means that a
+   * The service's code, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `invalid_argument`,
+   * `origin_not_allowed`, `http_error` (an answer that is not a problem document). `session_revoked` also means that a
    * logout, or another person on this phone, came between.
    */
   code: string
-  /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English where WeChat is not in Chinese. */
+  /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */
   title: string
-  /** The HTTP status, or null where no answer came. */
+  /** The HTTP status; null without an answer. */
   status: number | null
-  /** What the service's log knows this request by. */
+  /** The id of this request in the service's log. */
   requestId: string | null
-  /** Seconds until it makes sense to try again, where the service says so. */
+  /** Seconds after which to try again, if the service names them. */
   retryAfter: number | null
-  /** What WeChat answered the service, where it was WeChat that refused. */
+  /** WeChat's error code, if WeChat refused the service's call. */
   wechatErrcode: number | null
 }
 
 /** A person's session on this phone. Members need no `this`. */
 export interface Auth {
-  /** The last known user, at once after a restart too; null where nobody is logged in. */
+  /** The last known user, available at once even after a restart; null if nobody is logged in. */
   readonly user: User | null
-  /** Whether the last login made this user; false before one. */
+  /** Whether the last login created this user; false before a login. */
   readonly isNewUser: boolean
-  /** Why the last login did not bind the number of its `phoneCode`: the code of the problem. Null where it did. */
+  /** The code of the problem for which the last login did not bind the number of its `phoneCode`; null if it did. */
   readonly phoneError: string | null
-  /** Calls `listener` with the user after each change. Returns the way to stop. */
+  /** Calls `listener` with the user after each change. Returns a function that stops this. */
   onChange(listener: (user: User | null) => void): () => void
   /**
-   * The user, by the kept session, or by `wx.login` where there is none; calls at the same time share one login.
-   * With `force` or a field it always logs in anew.
+   * Resolves to the user of the stored session, otherwise logs in with `wx.login`. Simultaneous calls share one login.
+   * With `force` or a field it always logs in again.
    */
   login(fields?: LoginFields): Promise<User>
-  /** The code of a new `wx.login`, as a proof that the person is here. It works once; it may end the former session_key. */
+  /** The code of a new `wx.login`, as a proof that the person is present. It works once, and may end the session_key.
+  */
   loginCode(): Promise<string>
-  /** An access token with half a minute to live (or half its life), refreshed or logged in for where needed. */
+  /** An access token with half a minute (or half its life) left. Refreshes or logs in if necessary. */
   getToken(): Promise<string>
   /**
-   * `wx.request` with the token. After a 401 it refreshes once and sends once more; any status resolves, redirects too,
-   * which are not followed. Where no answer came it rejects and does not send again.
+   * `wx.request` with the token. After a 401 it refreshes once and sends again. Any status resolves, even a redirect,
+   * which is not followed. Without an answer it rejects and does not send again.
    */
   request<Data = any>(options: RequestOptions): Promise<Answer<Data>>
-  /** Changes what is named; null or empty clears. */
+  /** Changes the given fields; null or empty clears. */
   updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null }): Promise<User>
   /** Uploads a picture: the local path, or the event of `bindchooseavatar`. */
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
@@ -188,22 +189,22 @@ export interface Auth {
   bindPhone(tap: string | ButtonEvent<{ code?: string }>): Promise<User>
   /** Records that the person agrees to these documents, in the versions in force: `{ privacy: '2026-05' }`. */
   consent(documents: Record<string, string>): Promise<User>
-  /** Records that they take it back. */
+  /** Records that the person withdraws a consent. */
   withdrawConsent(document: string): Promise<User>
-  /** Opens what WeChat encrypted. At `session_key_expired`: `login({ force: true })`, and what is encrypted then. */
+  /** Decrypts WeChat's data. After `session_key_expired`, call `login({ force: true })`, and encrypt again. */
   decrypt<Data = any>(sealed: { encryptedData: string; iv: string }): Promise<Data>
-  /** Where the person is logged in, the last used first; 200 at most. */
+  /** The person's sessions on all devices, last used first, at most 200. */
   sessions(): Promise<Session[]>
   /** Logs out on one device. */
   revokeSession(id: string): Promise<void>
   /**
-   * Forgets the session at once and tells the service, as far as the network allows; with `everywhere` on all devices.
-   * Never rejects, and wins over a login or a refresh under way.
+   * Forgets the session at once, and ends it at the service, as far as the network allows; with `everywhere` on all
+   * devices. Never rejects, and takes precedence over a login or a refresh under way.
    */
   logout(options?: { everywhere?: boolean }): Promise<void>
   /** Erases the person at the service, and the session here. */
   deleteAccount(): Promise<void>
 }
 
-/** Takes up the kept session, without the network. Throws an AuthError for a `baseURL` or an origin that is none. */
+/** Loads the stored session, without the network. Throws an AuthError if `baseURL` or an origin is malformed. */
 export declare function createAuth(options: AuthOptions): Auth

@@ -1,4 +1,4 @@
-// Logs in to a website whose code this phone has scanned. What each function does: wxauth-scan.d.ts.
+// Logs in to a website whose code this phone has scanned. wxauth-scan.d.ts documents the functions.
 import { AuthError } from './wxauth.js'
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as at a login
@@ -26,7 +26,7 @@ export async function claim(auth, scan) {
     return await post(auth, '/v1/me/scans', scan, 'id')
   } catch (error) {
     if (error.code !== 'login_too_old') throw error
-    await auth.login({ force: true }) // nobody sees it: WeChat says once more whose phone this is
+    await auth.login({ force: true }) // invisible: WeChat confirms whose phone this is
     return post(auth, '/v1/me/scans', scan, 'id')
   }
 }
@@ -34,13 +34,13 @@ export async function claim(auth, scan) {
 /** @type {typeof import('./wxauth-scan.js').approve} */
 export async function approve(auth, claimed) {
   const url = urlOf(claimed, 'approve')
-  // By a new wx.login: whoever has stolen the token has no phone that says who they are.
+  // Proved by a new wx.login, which somebody who has stolen the token cannot make.
   const say = async () => void (await post(auth, url, { login_code: await auth.loginCode() }))
   try {
     await say()
   } catch (error) {
     if (!ONCE_MORE.test(error.code)) throw error
-    await say() // where only the answer was lost, the yes counts already
+    await say() // if only the answer was lost, the approval counts already
   }
 }
 
@@ -64,7 +64,7 @@ async function post(auth, url, body, wanted) {
   throw new AuthError(isText(code) ? code : 'http_error', { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
-// How the page was opened. What another page of the mini-program leads to was opened by no camera.
+// How the page was opened. A page opened from another page of the mini-program was not opened by a camera.
 function entryOf(q, scene) {
   // @ts-ignore
   const host = typeof uni === 'undefined' ? wx : uni
@@ -74,7 +74,7 @@ function entryOf(q, scene) {
   return isOurs && entry.scene ? { entry_scene: entry.scene } : {}
 }
 
-// What wx.scanCode gives: the page of a mini-program code, or the text of an ordinary one.
+// The result of wx.scanCode: the page of a mini-program code, or the text of an ordinary one.
 function read(text) {
   const found = /[?&]scene=([^&#]*)/.exec(text)
   return found ? { scene: decoded(found[1]) } : { url: text }

@@ -1,4 +1,4 @@
-// Logs in to a website that this mini-program shows in a web-view. What the function does: wxauth-site.d.ts.
+// Logs in to a website that this mini-program shows in a web-view. wxauth-site.d.ts documents the function.
 import { AuthError } from './wxauth.js'
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as at a login
@@ -9,18 +9,18 @@ export async function authorize(auth, query) {
   if (!isText(asked.redirect_uri)) throw new AuthError('invalid_argument', { detail: 'query' })
   const url = await answer(auth, asked)
   if (!/[?&]error=login_required(&|$)/.test(url)) return url
-  await auth.login({ force: true }) // nobody sees it: WeChat says once more whose phone this is
+  await auth.login({ force: true }) // invisible: WeChat confirms whose phone this is
   return answer(auth, asked)
 }
 
 async function answer(auth, asked) {
-  // By a new wx.login: whoever has stolen the token has no phone that says who they are.
+  // Proved by a new wx.login, which somebody who has stolen the token cannot make.
   const ask = async () => post(auth, { ...asked, login_code: await auth.loginCode() })
   try {
     return await ask()
   } catch (error) {
     if (!ONCE_MORE.test(error.code)) throw error
-    return ask() // where only the answer was lost, its code is never used
+    return ask() // if only the answer was lost, its code is never used
   }
 }
 
@@ -38,7 +38,7 @@ async function post(auth, body) {
   throw new AuthError(isText(code) ? code : 'http_error', { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
-// The site's request. Some phones give `onLoad` its values as they stand in the URL: then none of them is decoded.
+// The site's request. Some phones pass its values to `onLoad` as they are in the URL: then all of them are encoded.
 function read(query) {
   const { redirect_uri: uri } = Object(query)
   if (!isText(uri) || uri.includes('://')) return { ...query }

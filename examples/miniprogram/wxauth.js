@@ -1,4 +1,4 @@
-// For mini-programs; see wxauth.d.ts.
+// The session of a mini-program. wxauth.d.ts documents the functions.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const TITLES = {
@@ -35,13 +35,13 @@ export function createAuth(options) {
 	let tokens // { access, refresh, at, life, until }: ms, by the phone's clock
 	let stored
 	let lastTime = 0
-	let era = {} // ends with the session, maybe by an error
+	let era = {} // ends with the session, maybe with an error
 	let underWay = {} // login, refresh: promises
 	const listeners = new Set()
 
 	const read = () => attempt(() => host.getStorageSync(storageKey))
 
-	// What was kept, here or by another instance.
+	// Loads the stored session, which another instance may have replaced.
 	function load() {
 		const text = read()
 		if (text === stored) return
@@ -61,7 +61,7 @@ export function createAuth(options) {
 		const text = user ? JSON.stringify({ place, user, tokens }) : ''
 		if (text !== stored) {
 			attempt(() => host.setStorageSync(storageKey, text))
-			// Rather nothing than a used token.
+			// Better no session than a used token.
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
 			stored = read()
 		}
@@ -81,12 +81,12 @@ export function createAuth(options) {
 		return (underWay[name] = promise)
 	}
 
-	// What was begun before a logout, or by another person, is not done.
+	// Work begun before a logout, or for another person, is abandoned.
 	function check(asked, owner) {
 		if (asked !== era || (owner && owner !== user.openid)) throw asked.error || new AuthError('session_revoked')
 	}
 
-	// A phone's clock may be wrong: only durations count.
+	// A phone's clock may be wrong, so only durations count.
 	function isFresh({ at, life }) {
 		const time = now()
 		if (time < Math.max(at, lastTime)) return false
@@ -153,7 +153,7 @@ export function createAuth(options) {
 		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
-	// Once more where the answer may be lost: a token has one successor.
+	// Sent again if the answer may be lost: a token has one successor.
 	const sendRefresh = (refresh_token, isLast) =>
 		post('/v1/refresh', { refresh_token }, 'refresh_token').catch((e) => {
 			if (isLast || e.status) throw e
@@ -178,7 +178,7 @@ export function createAuth(options) {
 		return tokens
 	}
 
-	// Tokens with time left, not those just refused.
+	// Tokens with time left, other than the refused one.
 	async function current(refused, asked = era) {
 		check(asked)
 		if (tokens && tokens.access !== refused && isFresh(tokens)) return tokens
@@ -190,7 +190,7 @@ export function createAuth(options) {
 		return tokens
 	}
 
-	// After a 401 once more, with another token.
+	// After a 401, sent again with another token.
 	async function send(name, args, tokenFor, refused) {
 		const token = await tokenFor(refused)
 		const header = { ...args.header }
@@ -294,14 +294,14 @@ function attempt(action) {
 	} catch (_) {}
 }
 
-// A text, or this of an event's detail.
+// A text, or this member of an event's detail.
 function given(value, name, refused) {
 	const detail = value && value.detail
 	const text = detail ? detail[name] : value
 	return isText(text) ? text : fail((detail && refused) || 'invalid_argument', name)
 }
 
-// What could be read in two ways has no origin.
+// A URL that could be read in two ways has no origin.
 function originOf(url) {
 	const match = /^(https?:\/\/([a-z\d._-]+|\[[\da-f:.]+\])(:\d+)?)(?=[/?#]|$)[^\\]*$/i.exec(url)
 	return match ? match[1].toLowerCase().replace(/^(http:.*):80$|^(https:.*):443$/, '$1$2') : ''
@@ -312,10 +312,10 @@ function originGiven(name, url) {
 	return originOf(url) || fail('invalid_argument', `${name} ${must}, not ${shown(url) || 'empty'}`)
 }
 
-// Without what may be secret: a query, a user and a password.
+// Without the parts that may be secret: query, user and password.
 const shown = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
 
-// The body of a 2xx, where it has the wanted member or is no page.
+// The body of a 2xx that has the wanted member, or at least is not a page.
 function bodyOf({ statusCode: status, data, header }, wanted) {
 	const body = isText(data) ? attempt(() => JSON.parse(data)) || data : data
 	const isGood = /^2/.test(status)
