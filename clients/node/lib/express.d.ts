@@ -10,5 +10,5 @@ declare global {
   }
 }
 
-/** Lets through whose token is good and who has every one of these roles; `request.user` is the `Principal`. */
+/** Admits requests with a valid token and all of these roles. `request.user` is the `Principal`. */
 export function bearer(guard: BearerGuard, ...roles: string[]): RequestHandler

@@ -1,4 +1,4 @@
-// The guard for Express 4 and 5, Connect, and whatever takes (request, response, next).
+// The guard for Express 4 and 5, Connect, and anything else that accepts (request, response, next).
 import { rolesOf } from './guard.js'
 import { problem } from './problems.js'
 import { AuthError } from './refusals.js'

@@ -1,10 +1,10 @@
-// The guard: a bearer token (RFC 6750) becomes the user behind it.
+// The guard: finds the user behind a bearer token (RFC 6750).
 import { RemoteKeys } from './keys.js'
 import { AuthError } from './refusals.js'
 import { authorizations } from './problems.js'
 import { Verifier } from './verifier.js'
 
-/** For `TestIssuer`: `guard[trust](other)` trusts what the other does, until the function that it gives is called. */
+/** For `TestIssuer`: `guard[trust](other)` makes the guard trust as `other` does. Returns a function that undoes it. */
 export const trust = Symbol('trust')
 
 export class BearerGuard {
@@ -41,7 +41,7 @@ export class BearerGuard {
   }
 }
 
-/** Roles as middleware is given them. Anything but names is a mistake that must not open what they were to close. */
+/** The roles given to middleware. Anything but names throws, because such a mistake must not admit everybody. */
 export function rolesOf(roles) {
   const names = [...new Set(roles.flat())]
   if (!names.every((name) => typeof name === 'string' && name)) throw new TypeError('a role is a string, and not empty')
@@ -60,7 +60,7 @@ function bearerToken(request) {
   return token
 }
 
-/** Not `trim`, which also takes off what is not a space and makes two spellings of one token. */
+/** Unlike `trim`, removes only spaces: other characters would give one token two spellings. */
 function withoutSpaces(text) {
   let [start, end] = [0, text.length]
   while (text[start] === ' ') start += 1

@@ -1,4 +1,4 @@
-// The guard for Hono, on Node and wherever else it runs.
+// The guard for Hono, on Node and elsewhere.
 import { rolesOf } from './guard.js'
 import { problem } from './problems.js'
 import { AuthError } from './refusals.js'

@@ -1,16 +1,16 @@
-/** What a good access token says of its sender. Frozen, and so is all that is in it. */
+/** The user behind a valid access token. Deeply frozen. */
 export interface Principal {
-  /** Who it is, the same in every app: key your data by this. A UUID, as is `sessionId`. */
+  /** The user's id, a UUID, the same in every app: use it as the key of your data. */
   readonly id: string
-  /** The mini-program that the person came by. */
+  /** The mini-program of the login. */
   readonly appId: string
-  /** Who the person is in that mini-program. */
+  /** The user's openid in that mini-program. */
   readonly openid: string
   readonly sessionId: string
   readonly roles: readonly string[]
-  /** Who the person was in the system that they were imported from, or null. */
+  /** The user's id in the system from which they were imported, or null. */
   readonly externalId: string | null
-  /** What a website's login was granted; empty for a login in the mini-program. */
+  /** The scopes granted to a website's login; empty for a login in the mini-program. */
   readonly scope: readonly string[]
   /** All claims of the token. */
   readonly claims: Readonly<Record<string, unknown>>
@@ -24,13 +24,13 @@ export type RefusalCode =
   | 'insufficient_role'
   | 'keys_unavailable'
 
-/** Why a request is not let through. `message` is for the developer. */
+/** The reason for refusing a request. `message` is for the developer. */
 export class AuthError extends Error {
   constructor(code: RefusalCode, message: string, options?: { status?: number })
   readonly code: RefusalCode
   /** 400, 401, 403 or 503. */
   readonly status: number
-  /** One short sentence for the person who waits. */
+  /** One short sentence for the person. */
   readonly title: { readonly en: string; readonly zh: string }
   /** For `WWW-Authenticate` (RFC 6750), or null. */
   readonly challenge: string | null
@@ -43,7 +43,7 @@ export type AnyRequest =
   | { headers: Record<string, string | string[] | undefined>; rawHeaders?: string[] }
   | { headers: { get(name: string): string | null } }
 
-/** Where verification keys come from. */
+/** A source of verification keys. */
 export interface KeySource {
   find(kid: string): Promise<VerificationKey | null>
 }
@@ -57,40 +57,40 @@ export interface GuardOptions {
   /** The issuer's public URL, compared exactly with `iss`. https, or http on loopback. */
   issuer: string
   /**
-   * Where the issuer's keys are read inside your own network, plain http allowed, such as `http://wxauth:8000`. The
-   * metadata there must still name the public issuer.
+   * The issuer's URL inside your own network, from which keys are read, such as `http://wxauth:8000`. Plain http is
+   * allowed. The metadata there must still name the public issuer.
    */
   internalUrl?: string
-  /** What `aud` must name; `wxauth` unless given. */
+  /** The required `aud`. By default `wxauth`. */
   audience?: string
-  /** Where keys come from; the issuer's own metadata, unless given. */
+  /** The source of keys. By default the issuer's metadata. */
   keys?: KeySource
-  /** Milliseconds since 1970; `Date.now` unless given. */
+  /** Returns milliseconds since 1970. By default `Date.now`. */
   now?: () => number
-  /** How the issuer is read; the global `fetch` unless given. For a proxy, or a certificate of your own. */
+  /** Reads from the issuer, for a proxy or a certificate of your own. By default the global `fetch`. */
   fetch?: typeof globalThis.fetch
-  /** Milliseconds for reading metadata and keys; 5000 unless given. */
+  /** Milliseconds for reading metadata and keys. By default 5000. */
   timeout?: number
-  /** Milliseconds on a clock that never jumps; `performance.now` unless given. */
+  /** Returns milliseconds on a monotonic clock. By default `performance.now`. */
   timer?: () => number
-  /** Is told when the keys cannot be read; `console.warn` unless given. */
+  /** Called when the keys cannot be read. By default `console.warn`. */
   warn?: (message: string) => void
 }
 
 /**
- * Tells whose access token it is. Checking is off-line: the issuer is asked for its public keys now and then, never
- * about a token. One guard serves a whole process.
+ * Verifies access tokens offline: only the issuer's public keys are fetched, now and then. One guard serves a whole
+ * process.
  */
 export class BearerGuard {
-  /** Throws a TypeError for an issuer or audience that no token can be compared with. */
+  /** Throws a TypeError for a malformed issuer or audience. */
   constructor(options: GuardOptions)
-  /** The user behind a token that came by itself. Rejects with an `AuthError`. */
+  /** The user behind a token. Rejects with an `AuthError`. */
   verify(token: string): Promise<Principal>
-  /** The user behind a request, who must have every one of these roles. Rejects with an `AuthError`. */
+  /** The user behind a request, who must have all of these roles. Rejects with an `AuthError`. */
   user(request: AnyRequest, ...roles: string[]): Promise<Principal>
 }
 
-/** The answer to a request that is refused: application/problem+json, in the language that its sender prefers. */
+/** The answer to a refused request: application/problem+json, in the language that the request prefers. */
 export function problem(
   refusal: AuthError,
   request: AnyRequest,

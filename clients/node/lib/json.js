@@ -1,11 +1,11 @@
-// JSON as a verifier needs it: what two readers could understand differently is refused.
+// JSON for a verifier: refuses text that two parsers could read differently.
 import { invalidToken } from './refusals.js'
 
 const MAX_CONTAINERS = 64 // objects and lists in one part of a token; ours have two
 const PIECES = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|-?\d[\d.eE+-]*|[{}]/g
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** The object that these bytes of a token are. */
+/** The object in these bytes of a token. */
 export function jsonObject(bytes) {
   let value
   try {
@@ -25,7 +25,7 @@ export function jsonObject(bytes) {
   return value
 }
 
-/** Of a text that is JSON: each name stands once in its object, and strings and numbers can be written down again. */
+/** Checks valid JSON: names are unique in their objects, and strings and numbers survive being written again. */
 function checkPieces(text) {
   const objects = []
   for (const [piece, colon] of text.matchAll(PIECES)) {

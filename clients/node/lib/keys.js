@@ -1,13 +1,13 @@
-// The issuer's public keys: found by its metadata, kept, renewed in the background, and used on through an outage.
+// The issuer's public keys: found by its metadata, cached, renewed in the background, and kept through an outage.
 import { importJWK } from 'jose'
 import { AuthError } from './refusals.js'
 
 const METADATA_PATH = '/.well-known/oauth-authorization-server'
 const SECOND = 1000
-const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two readings for the sake of an unknown kid
-const RETRY_PAUSE = SECOND // between two tries while there is no key at all
+const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two reads because of an unknown kid
+const RETRY_PAUSE = SECOND // between two attempts while there is no key at all
 const KEPT_FOR = 86400 * SECOND // how long keys are used while the issuer cannot be read
-const KEPT_UNASKED = 300 * SECOND // beyond their max-age; then keys that nobody has asked for are read before they are used
+const KEPT_UNASKED = 300 * SECOND // beyond their max-age; older unused keys are read again before they are used
 const FETCH_TIMEOUT = 5 * SECOND
 const DEFAULT_MAX_AGE = 300 * SECOND
 const MAX_DOCUMENT = 256 * 1024
@@ -32,7 +32,7 @@ const TLS_FAILURE = /^(?:ERR_(?:SSL|TLS)_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZE
 
 class Unreadable extends Error {}
 
-/** Keys of an issuer, by `kid`. What is an argument here is for tests, and for networks of an own kind. */
+/** The keys of an issuer by `kid`. The optional arguments are for tests and unusual networks. */
 export class RemoteKeys {
   #issuer
   #internalUrl
@@ -67,9 +67,8 @@ export class RemoteKeys {
   }
 
   /**
-   * The issuer's key of that id, or null. Waits for the issuer only at first, where nobody has asked for long, and for
-   * an unknown id. Rejects with `keys_unavailable` without any key, or with keys a day old.
-   */
+   * The issuer's key of this id, or null. Waits for the issuer only at first, after a long pause, and for an unknown
+   * id. Rejects with `keys_unavailable` if there are no keys, or only keys a day old. */
   async find(kid) {
     const now = this.#timer()
     const keys = this.#usableKeys(now)
@@ -100,7 +99,7 @@ export class RemoteKeys {
     return keys
   }
 
-  /** One reading for all who wait. Never rejects: the keys at hand are kept. */
+  /** One read for all callers that wait. Never rejects: the current keys are kept. */
   #read() {
     this.#reading ??= this.#readOnce().finally(() => {
       this.#reading = null
@@ -114,7 +113,8 @@ export class RemoteKeys {
       this.#nextRefresh = this.#keySet.readAt + this.#keySet.maxAge
       if (this.#keySet.keys.size === 0) this.#noteFailure('the JWK set has no usable key')
     } catch (error) {
-      // No network, no answer in time, not JSON: only what is ours to say is told, for it may be in an answer.
+      // No network, no answer in time, not JSON. The message may be shown in an answer, so it contains only our own
+      // text.
       this.#noteFailure(error instanceof Unreadable ? error.message : causeOf(error, this.#timeout))
     }
   }
@@ -171,7 +171,7 @@ export class RemoteKeys {
   }
 }
 
-/** The usable keys of a JWK set, by kid. Where two usable keys share a kid, neither counts. */
+/** The usable keys of a JWK set, by kid. If two usable keys share a kid, neither counts. */
 export async function verificationKeys(documents) {
   const found = new Map()
   const ambiguous = new Set()
@@ -196,7 +196,7 @@ async function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256'
   }
 }
 
-/** How long an answer is still good for (RFC 9111, section 4.2), within bounds. */
+/** How long an answer stays fresh (RFC 9111, section 4.2), within bounds. */
 function maxAge(headers) {
   const match = MAX_AGE.exec(headers.get('cache-control') ?? '')
   if (match === null) return DEFAULT_MAX_AGE
@@ -204,7 +204,7 @@ function maxAge(headers) {
   return Math.min(Math.max((Number(match[1]) - Number(age?.[1] ?? 0)) * SECOND, SECOND), KEPT_FOR)
 }
 
-/** What kept the keys from being read: name, connection, TLS or time. It names no host, for it may be in an answer. */
+/** Why the keys could not be read: name, connection, TLS or timeout. It names no host, because it may be shown. */
 function causeOf(error, timeout) {
   const cause = error.cause?.errors?.[0] ?? error.cause // one for each address of a name
   const code = cause?.code
@@ -217,14 +217,14 @@ function causeOf(error, timeout) {
   return error.name === 'TimeoutError' ? `no answer within ${timeout / SECOND} s (TimeoutError)` : error.name
 }
 
-/** Another issuer's name, fit to be shown: a password may stand before an @, a secret behind a question mark. */
+/** Another issuer's name, safe to show: a password may precede an @, a secret may follow a question mark. */
 function told(issuer) {
   const [plain] = String(issuer).split('@').at(-1).split(/[?#]/)
   return `'${plain.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_TOLD)}'`
 }
 
 function checkUrls(issuer, internalUrl) {
-  // The messages do not repeat them: a URL with a user has a password, too.
+  // The messages do not repeat the URLs, because a URL with a user contains a password, too.
   if (!isPlain(issuer) || !isSecure(issuer)) {
     throw new TypeError(
       'issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end',
@@ -235,7 +235,7 @@ function checkUrls(issuer, internalUrl) {
   }
 }
 
-/** Whether it has a host, a path perhaps, and nothing else. */
+/** Whether it has only a host and perhaps a path. */
 function isPlain(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
@@ -244,7 +244,7 @@ function isPlain(url) {
 const isHttps = (url) => new URL(url).protocol === 'https:'
 const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
 
-/** Whether what is read there cannot have been altered on the way: https, or loopback. */
+/** Whether it cannot have been altered on the way: https, or loopback. */
 function isSecure(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return isHttps(url) || isOnLoopback(url)

@@ -1,8 +1,8 @@
 import type { CanActivate } from '@nestjs/common'
 import type { BearerGuard } from './index.js'
 
-/** For `@UseGuards` and `useGlobalGuards`: lets through whose token is good and who has every one of these roles. */
+/** For `@UseGuards` and `useGlobalGuards`: admits requests with a valid token and all of these roles. */
 export function bearer(guard: BearerGuard, ...roles: string[]): CanActivate
 
-/** In a guarded route, its caller: `orders(@User() user: Principal)`. */
+/** The caller in a guarded route: `orders(@User() user: Principal)`. */
 export const User: () => ParameterDecorator

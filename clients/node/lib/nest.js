@@ -1,4 +1,4 @@
-// The guard for Nest: what @UseGuards and useGlobalGuards take, on Express and on Fastify.
+// The guard for Nest, for @UseGuards and useGlobalGuards, on Express and on Fastify.
 import { HttpException, createParamDecorator } from '@nestjs/common'
 import { rolesOf } from './guard.js'
 import { problem } from './problems.js'

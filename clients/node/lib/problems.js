@@ -2,10 +2,10 @@
 import { randomUUID } from 'node:crypto'
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
-const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // behind a comma, a server or a proxy has joined it (RFC 9110, 5.3)
+const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // joined by a server or a proxy (RFC 9110, 5.3)
 const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
 
-/** Status, headers and body of the answer to a request that is refused. */
+/** Status, headers and body of the answer to a refused request. */
 export function problem(refusal, request) {
   const language = languageOf(request)
   const requestId = acceptedRequestId(header(request, 'x-request-id'))
@@ -30,7 +30,7 @@ export function problem(refusal, request) {
   return { status, headers, body: JSON.stringify(document) }
 }
 
-/** Every `Authorization` that a request has: Node's, or one of the Fetch standard. Two that were joined are two. */
+/** Every `Authorization` of a request, Node's or the Fetch standard's. Two that were joined count as two. */
 export function authorizations(request) {
   const { headers, rawHeaders = [] } = request
   const isFetch = typeof headers.get === 'function'
@@ -44,12 +44,13 @@ function header({ headers }, name) {
   return [value].flat()[0] ?? ''
 }
 
-/** The caller's own request id where it is well formed, else a new one. */
+/** The caller's own request id if it is well-formed, otherwise a new one. */
 function acceptedRequestId(value) {
   return REQUEST_ID.test(value) ? value : randomUUID().replaceAll('-', '')
 }
 
-/** `wx.request` sends no `Accept-Language`: without one, or with an empty one, WeChat's user agent names the language. */
+/** `wx.request` sends no `Accept-Language`. Without one, or with an empty one, WeChat's user agent names the language.
+*/
 function languageOf(request) {
   const accepted = header(request, 'accept-language')
   if (accepted.trim() !== '') return preferredLanguage(accepted)
@@ -57,13 +58,13 @@ function languageOf(request) {
   return userAgent.includes('MicroMessenger') && /\bLanguage\/zh/.test(userAgent) ? 'zh' : 'en'
 }
 
-/** Chinese where the header prefers it to English, else English. `zh_CN` is taken for `zh-CN`. */
+/** Chinese if the header prefers it to English, otherwise English. `zh_CN` counts as `zh-CN`. */
 function preferredLanguage(acceptLanguage) {
   const best = { zh: 0, en: 0 }
   for (const [position, part] of acceptLanguage.slice(0, 1024).split(',').entries()) {
     const [, language, quality = '1'] = LANGUAGE_RANGE.exec(part) ?? []
     const name = language?.toLowerCase()
-    // Of two that are preferred alike the first counts: no header of this length has a million parts.
+    // Of two with the same quality the first counts: no header of this length has a million parts.
     if (Object.hasOwn(best, name) && Number(quality) > 0) {
       best[name] = Math.max(best[name], Number(quality) - position / 1e6)
     }

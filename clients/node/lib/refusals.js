@@ -1,4 +1,4 @@
-// Why a request is not let through, and what its sender is told.
+// The reasons for refusing a request, with their titles.
 
 const REFUSALS = {
   invalid_request: { status: 422, en: 'The request is not valid.', zh: '请求内容有误。' },

@@ -17,8 +17,8 @@ export class TestIssuer {
     this.audience = audience
     this.appId = appId
     this.#now = now
-    // As JWKs at once: some versions of Node wait for themselves for ever where garbage is collected while a key object
-    // that they have just made is exported as a JWK.
+    // Exported as JWKs at once: some versions of Node deadlock if garbage is collected while a key object that was just
+    // generated is exported as a JWK.
     const encoding = { format: 'jwk' }
     const options = { namedCurve: 'P-256', publicKeyEncoding: encoding, privateKeyEncoding: encoding }
     const { privateKey, publicKey } = generateKeyPairSync('ec', options)
@@ -86,7 +86,7 @@ function asUuid(value) {
   return value.toLowerCase()
 }
 
-/** The UUID of a name within another UUID (RFC 9562, section 5.5), as wxauth.testing makes them. */
+/** The UUID of a name within another UUID (RFC 9562, section 5.5), as in wxauth.testing. */
 function uuid5(namespace, name) {
   const bytes = createHash('sha1').update(Buffer.from(asUuid(namespace).replaceAll('-', ''), 'hex')).update(name).digest()
   bytes[6] = (bytes[6] & 0x0f) | 0x50

@@ -1,5 +1,5 @@
-// Checks access tokens by RFC 8725 and RFC 9068. Only the signature is left to jose: what it lets pass (a name that
-// comes twice, any size, claims of other types), wxauth's own guard refuses, and so does this one.
+// Checks access tokens by RFC 8725 and RFC 9068. Only the signature is left to jose: it accepts repeated names, any
+// size and claims of other types, which wxauth's own guard refuses, and so does this one.
 import { flattenedVerify } from 'jose'
 import { invalidToken, AuthError } from './refusals.js'
 import { jsonObject } from './json.js'
@@ -10,17 +10,17 @@ const REMEMBERED_TOKENS = 4096
 const MAX_REMEMBERED_LENGTH = 2048
 
 const COMPACT_FORM = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})$/
-// What a part may end on, by its length modulo four, so that no second spelling decodes to the same bytes: the bits
-// that the last character has to spare are zero (RFC 4648, section 3.5).
+// The characters that a part may end with, by its length modulo four, so that no second spelling decodes to the same
+// bytes: the unused bits of the last character must be zero (RFC 4648, section 3.5).
 const LAST_CHARACTERS = [/[A-Za-z0-9_-]$/, /$^/, /[AQgw]$/, /[AEIMQUYcgkosw048]$/]
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 const TOKEN_TYPES = ['at+jwt', 'application/at+jwt']
 
 /**
- * Tells whose access token it is, or refuses it.
+ * Verifies access tokens, and returns their users.
  *
- * Which signatures were good is remembered, since checking one is most of the cost and the same token comes with each
- * call of its user. The time, and that the very same key is still published, is looked at each time.
+ * Good signatures are cached, since checking one is most of the cost, and the same token comes with each call of its
+ * user. The time, and that the very same key is still published, are checked on every call.
  */
 export class Verifier {
   #issuer
@@ -37,7 +37,7 @@ export class Verifier {
     this.#keys = keys
   }
 
-  /** The user behind a token; `now` in seconds since 1970. */
+  /** The user behind a token. `now` is in seconds since 1970. */
   async verify(token, now) {
     const known = this.#remembered.get(token)
     const isKnown = known !== undefined && (await this.#keys.find(known.key.kid)) === known.key
@@ -67,13 +67,13 @@ export class Verifier {
     this.#remembered.delete(token)
     this.#remembered.set(token, known)
     if (this.#remembered.size > REMEMBERED_TOKENS) {
-      this.#remembered.delete(this.#remembered.keys().next().value) // the first to come is the first to expire
+      this.#remembered.delete(this.#remembered.keys().next().value) // the oldest expires first
     }
   }
 
   #principal(claims, now) {
     const { iss, aud, client_id: clientId, app_id: appId = clientId, openid, jti } = claims
-    // A login in a mini-program has no claim app_id. A website's token has, and says what it is good for.
+    // A login in a mini-program has no claim app_id. A website's token has one, and a scope.
     const { roles = [], external_id: externalId, scope = Object.hasOwn(claims, 'app_id') ? null : '' } = claims
     if (iss !== this.#issuer) throw invalidToken('iss is another issuer')
     if (aud !== this.#audience && !(isTextList(aud) && aud.includes(this.#audience))) {

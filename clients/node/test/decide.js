@@ -1,4 +1,4 @@
-// What the guard says of tokens: reads {jwks, issuer, now, tokens} as JSON, writes a list of outcomes.
+// The guard's verdicts on tokens: reads {jwks, issuer, now, tokens} as JSON, writes a list of outcomes.
 import { BearerGuard } from 'wxauth-guard'
 import { verificationKeys } from '../lib/keys.js'
 

@@ -1,4 +1,4 @@
-// Each service of the README lets in whom it should, and refuses as wxauth does.
+// Each service of the README admits the right users, and refuses the others as wxauth does.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect } from 'node:net'
@@ -81,7 +81,7 @@ for (const [name, start] of Object.entries(frameworks)) {
     test('two Authorization headers are a bad request', async () => {
       const { authorization } = issuer.headers()
       const { hostname, port, pathname } = new URL(url)
-      const joined = [`${authorization}, ${authorization}`, `Basic eDp5, ${authorization}`] // by a proxy
+      const joined = [`${authorization}, ${authorization}`, `Basic eDp5, ${authorization}`] // joined by a proxy
       for (const headers of [[authorization, authorization], ...joined.map((value) => [value])]) {
         const sent = headers.map((value) => `Authorization: ${value}\r\n`).join('')
         const socket = connect(port, hostname)

@@ -1,4 +1,4 @@
-// The issuer's keys in a service's hands: read once, kept, renewed, and done without.
+// The issuer's keys in a service: read once, cached, renewed, and used through an outage.
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { beforeEach, describe, test } from 'node:test'
@@ -18,7 +18,7 @@ const freshKey = (kid) => {
   return { ...key, kid: kid ?? key.kid }
 }
 
-/** Publishes its metadata and keys; a test changes what it says. */
+/** Publishes metadata and keys, which a test may change. */
 class FakeIssuer {
   key = freshKey()
   keys = [this.key]
@@ -36,7 +36,7 @@ class FakeIssuer {
     return Response.json({ keys: this.keys }, { headers: this.headers })
   }
 
-  /** How often metadata and keys were asked for. */
+  /** How often metadata and keys were requested. */
   get fetches() {
     const count = (wanted) => this.asked.filter(({ url }) => url === wanted).length
     return [count(METADATA), count(JWKS)]
@@ -52,7 +52,7 @@ beforeEach(() => {
   keys = new RemoteKeys(ISSUER, { fetch: issuer.fetch, timer: () => time, warn: (message) => warnings.push(message) })
 })
 
-/** Let a reading in the background come to its end. */
+/** Let a background read finish. */
 async function settled() {
   for (let turns = 0; turns < 20; turns += 1) await turn()
 }

@@ -1,4 +1,4 @@
-// What `npm pack` packs, and what its types say.
+// The contents of the package, and its types.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'

@@ -1,4 +1,4 @@
-// Serves what the README shows, all of it, for an issuer whose keys are given; tells where, and ends with its input.
+// Serves all services of the README for an issuer with given keys. Prints their URLs, and ends with its standard input.
 import { BearerGuard } from 'wxauth-guard'
 import { trust } from '../lib/guard.js'
 import { verificationKeys } from '../lib/keys.js'

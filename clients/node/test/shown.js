@@ -1,4 +1,4 @@
-// The services that README.md shows, as they stand there, each ready to be served.
+// The services in README.md, exactly as printed there, ready to be served.
 import { execFile } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -13,7 +13,7 @@ export const blocks = [...readme.matchAll(/^```([jt]s)\n(.*?)^```$/gms)].map(([,
 const shown = (framework) => blocks.find(({ code }) => code.includes(`wxauth-guard/${framework}'`))
 const plain = blocks.find(({ code }) => code.includes("from 'node:http'"))
 
-/** A guard, and the URL of a service guarded by it. `end` is given what ends the service. */
+/** A guard, and the URL of a service guarded by it. `end` collects the functions that stop the service. */
 export const frameworks = {
   'Express 5': (end) => servedByNode(shown('express').code, 'express', end),
   'Express 4': (end) => servedByNode(shown('express').code.replace("from 'express'", "from 'express-4'"), 'express-4', end),

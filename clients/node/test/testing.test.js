@@ -1,4 +1,4 @@
-// The test issuer, and the guard by itself.
+// The test issuer, and the guard without a framework.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, get } from 'node:http'

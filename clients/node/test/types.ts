@@ -1,4 +1,4 @@
-// Compiled and never run: what an editor says of code that uses the package.
+// Compiled and never run: what editors report about code that uses the package.
 import Router from '@koa/router'
 import express from 'express'
 import Fastify from 'fastify'
