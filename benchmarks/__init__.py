@@ -1,1 +1,1 @@
-"""What a login, a guarded call and a refresh cost in CPU, beside other services in the same run."""
+"""CPU costs of logins, guarded calls and refreshes, compared with other services in the same run."""

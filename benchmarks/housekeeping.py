@@ -1,4 +1,4 @@
-"""`python -m benchmarks.housekeeping`: a million sessions swept and sealed anew, and what an index would cost."""
+"""`python -m benchmarks.housekeeping`: sweeping and resealing a million sessions, and the cost of an index."""
 
 import asyncio
 import random
@@ -82,7 +82,7 @@ def a_user_id() -> UUID:
 
 
 def uuid7_of(time: datetime) -> UUID:
-    """A UUIDv7 as it would have been made at that time."""
+    """A UUIDv7 as it would have been generated at that time."""
     random_bits = uuid4().int & ((1 << 80) - 1)
     return UUID(int=(int(time.timestamp() * 1000) << 80 | random_bits) & ~(0xF << 76) | (7 << 76))
 
@@ -116,7 +116,7 @@ async def time_reseal(database: Database) -> None:
 
 
 async def time_calls(url: str, connection: asyncpg.Connection, schema: str) -> None:
-    """Refreshes, each of another session, and logins; how long they take and what they write."""
+    """Refreshes, each of another session, and logins: how long they take and what they write."""
     sessions = await connection.fetch("SELECT id, generation FROM sessions WHERE expires_at > $1", NOW)
     for call in (refresh, log_in):
         before, times = await connection.fetchrow(_STATE), []
@@ -126,7 +126,7 @@ async def time_calls(url: str, connection: asyncpg.Connection, schema: str) -> N
             await call(database, session)
             times.append((perf_counter() - started) * 1000)
         await database.aclose()
-        await asyncio.sleep(0.5)  # a connection hands in its statistics when it ends
+        await asyncio.sleep(0.5)  # a connection reports its statistics when it ends
         after = await connection.fetchrow(_STATE)
         updates, heap_only = after["updates"] - before["updates"], after["heap_only"] - before["heap_only"]
         wal = (after["wal"] - before["wal"]) / CALLS

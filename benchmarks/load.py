@@ -1,7 +1,7 @@
-"""A load generator that costs little: N kept-alive connections, each with one request under way.
+"""A cheap load generator: N kept-alive connections, each with one request under way.
 
-Run as a process: `python -m benchmarks.load PLAN`, PLAN and result being JSON. It prints `ready` when all
-is connected, starts at a line on standard input, and checks every answer: one that is not right ends it.
+Runs as a process: `python -m benchmarks.load PLAN`. PLAN and result are JSON. It prints `ready` when all connections
+are open, starts after a line on standard input, and checks every answer: a wrong one ends it.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _HEAD = b"Host: 127.0.0.1\r\nUser-Agent: Mozilla/5.0 (iPhone) MicroMessenger/8.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do. No request is begun after `seconds`."""
+    """The load to generate. No request begins after `seconds`."""
 
     kind: Kind
     port: int
@@ -36,11 +36,11 @@ class Plan:
     requests: int
     seconds: float
     known_people: int
-    """People 0 to `known_people` - 1 have logged in before; 0 makes every one of them new."""
+    """People 0 to `known_people` - 1 have logged in before. With 0, every person is new."""
     stride: int
     """The distance from one person to the next. A large one leaves no person in PostgreSQL's cache."""
     first_number: int
-    """The first number of a code, so that no code is used twice."""
+    """The number of the first code, so that no code is used twice."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Result:
 
     finished: int
     people: int
-    """How many different ones."""
+    """The number of different people."""
     new_people: int
     seconds: float
     p50_ms: float
@@ -58,7 +58,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Holder:
-    """A person, with the tokens from their login."""
+    """A person with the tokens from their login."""
 
     person: int
     access_token: bytes = b""
@@ -66,11 +66,11 @@ class Holder:
 
 
 class WrongAnswer(Exception):
-    """The service did not answer as it must."""
+    """The service gave a wrong answer."""
 
 
 class Load:
-    """The requests of one run, handed to whichever connection is free."""
+    """The requests of one run, given to whichever connection is free."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -81,7 +81,7 @@ class Load:
         self._latencies: list[float] = []
 
     async def run(self) -> Result:
-        """Connect, wait for the word, and send."""
+        """Connect, wait for the start signal, and send."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_ANSWER_TIMEOUT):
             connections = [
@@ -110,7 +110,7 @@ class Load:
         )
 
     async def _holder(self, position: int, connection: "Connection") -> "Holder":
-        """A person with their tokens; no login is counted for it."""
+        """Log a person in before the measurement, and return them with their tokens."""
         if self._plan.kind == "login":
             return Holder(position)
         body = await connection.ask(_login(position, code_for(position, self._plan.first_number + position)))
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def ask(self, request: bytes) -> asyncio.Future[bytes]:
-        """The body of the answer. Raises: WrongAnswer, unless its status is 200."""
+        """Send a request, and return the body of the answer. Raises: WrongAnswer, unless its status is 200."""
         self._answer = self._loop.create_future()
         self._transport.write(request)
         return self._answer
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
 
 
 def _login(person: int, code: bytes) -> bytes:
-    # From an address of the person's own, as a reverse proxy says it: logins are counted by that.
+    # From the person's own address, forwarded as by a reverse proxy, because logins are limited by address.
     address = IPv4Address(_FIRST_ADDRESS + person).compressed.encode()
     return _post(b"/v1/login", b'{"code":"%b"}' % code, b"X-Forwarded-For: %b\r\n" % address)
 

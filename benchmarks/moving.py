@@ -1,4 +1,4 @@
-"""`python -m benchmarks.moving`: users moving in and out by the commands, and logins beside them."""
+"""`python -m benchmarks.moving`: import and export of users by the commands, with logins at the same time."""
 
 import asyncio
 import csv
@@ -30,12 +30,12 @@ def person_of(n: int) -> int:
 
 
 def app_of(n: int) -> str:
-    """The app of an identity: a person's second one is in another app."""
+    """The app of an identity. A person's second identity is in another app."""
     return APPS[n != person_of(n)]["app_id"]
 
 
 def lines(number: int) -> Iterator[dict[str, str]]:
-    """People of a made-up backend."""
+    """Lines with people of a made-up backend."""
     for n in range(number):
         person = person_of(n)
         yield {
@@ -52,7 +52,7 @@ def lines(number: int) -> Iterator[dict[str, str]]:
 
 
 class Run:
-    """Run a command in its own process; how long it took, and its peak of memory."""
+    """A command in a process of its own, with its duration and peak memory."""
 
     def __init__(self, *arguments: str, url: str) -> None:
         self._arguments = arguments
@@ -83,7 +83,7 @@ class Run:
 
 
 async def log_in_meanwhile(url: str, number: int, waits: list[float]) -> None:
-    """Log in people who are moving in, and see how long each waits."""
+    """Log in people who are being imported, and record how long each waits."""
     database = Database(url)
     try:
         for n in range(0, 10**9, number // 97):
@@ -115,9 +115,9 @@ async def emptied(url: str) -> None:
 
 
 async def measure(url: str, folder: Path, number: int) -> float:
-    """Print what it takes; the peak of memory of the import."""
+    """Print the durations, and return the import's peak of memory."""
     file, as_csv, out = folder / f"{number}.jsonl", folder / f"{number}.csv", folder / "out.jsonl"
-    with file.open("w") as opened:  # not held in memory: a command's peak would begin with this process's
+    with file.open("w") as opened:  # not held in memory: a command's peak would include this process's
         opened.writelines(f"{json.dumps(line)}\n" for line in lines(number))
     with as_csv.open("w", newline="") as opened:
         writer = csv.writer(opened)

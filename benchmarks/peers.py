@@ -1,4 +1,4 @@
-"""The services in other languages: whether what they need is here, how they are built, what they are."""
+"""The peers in other languages: whether their tools are installed, and how to build them."""
 
 import json
 import os
@@ -15,12 +15,12 @@ PEERS = (*_GO, "express")
 _SOURCES = ROOT / "benchmarks/services"
 _EXPRESS = _SOURCES / "express"
 _GOPATH = [path for path in (*os.environ.get("GOPATH", "").split(os.pathsep), "/usr/share/gocode") if path]
-"""The last is where Debian puts Go's packages."""
+"""The last is where Debian installs Go packages."""
 _PGX = "src/github.com/jackc/pgx"
 
 
 def missing(name: str) -> str | None:
-    """What this machine lacks for this service; None where all is there."""
+    """The command that installs what this machine lacks for a service; None if nothing is missing."""
     if name in _GO and not (shutil.which("go") and any(Path(path, _PGX).is_dir() for path in _GOPATH)):
         return "apt-get install golang golang-github-jackc-pgx-v4-dev"
     if name == "express" and not (shutil.which("node") and shutil.which("npm")):
@@ -29,7 +29,7 @@ def missing(name: str) -> str | None:
 
 
 def command_of(name: str, folder: Path) -> Sequence[str]:
-    """Build this service; how to run it."""
+    """Build a service, and return the command that runs it."""
     if name in _GO:
         binary = folder / f"{name}-peer"
         env = {**os.environ, "GO111MODULE": "off", "GOPATH": os.pathsep.join(_GOPATH), "GOFLAGS": ""}
@@ -40,7 +40,7 @@ def command_of(name: str, folder: Path) -> Sequence[str]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what the peers that can run here are made of."""
+    """The versions of the tools of those peers that can run here."""
     told = {}
     if missing("go") is None:
         told["go"] = f"{_run('go', 'env', 'GOVERSION', env=dict(os.environ))}, pgx 4"

@@ -1,4 +1,4 @@
-"""Processes of a run: started, asked for the CPU they have used, stopped."""
+"""Processes of a run: starting, stopping, and reading their CPU time."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ class Cpu:
 
 
 def cpu_of_tree(root: int) -> Cpu:
-    """What a process and all below it have used so far, those that have ended included (proc(5), `stat`)."""
+    """The CPU time of a process and all its descendants so far, including ended ones (proc(5), `stat`)."""
     parents: dict[int, int] = {}
     ticks: dict[int, tuple[int, int]] = {}
     for pid in _pids():
@@ -47,7 +47,7 @@ def cpu_of_tree(root: int) -> Cpu:
 
 
 def memory_of_tree(root: int) -> float:
-    """What a process and all below it have in memory, in MB; what they share is counted once."""
+    """The memory of a process and all its descendants in MB. Shared memory is counted once."""
     parents = {pid: int(fields[1]) for pid in _pids() if (fields := _stat(pid))}
     tree = [pid for pid in parents if _is_below(pid, root, parents)]
     return sum(_proportional_kb(pid) for pid in tree) / 1024
@@ -57,7 +57,7 @@ def memory_of_tree(root: int) -> float:
 def running(
     name: str, *command: str, port: int, folder: Path, env: Mapping[str, str], program: str = sys.executable
 ) -> Iterator[int]:
-    """A process that listens on a port, from when it does; gives its pid. Its output goes to a file."""
+    """Run a process while the block runs, and yield its pid once it listens on its port. Its output goes to a file."""
     log = folder / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -87,7 +87,7 @@ def free_port() -> int:
 
 
 def environment(**values: str) -> dict[str, str]:
-    """This process's environment without settings of wxauth's that may be in it, and with these."""
+    """This process's environment without wxauth's settings, plus these values."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WXAUTH_")}
     return {**kept, "PYTHONPATH": str(ROOT), **values}
 
@@ -97,7 +97,7 @@ def _pids() -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """What proc(5) has after the name: state, parent, ...; nothing where the process has ended."""
+    """The fields after the name in proc(5): state, parent, ...; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What was measured, as a table for people and as JSON for programs."""
+"""The results, as a table for people and as JSON for programs."""
 
 import os
 import platform
@@ -23,13 +23,13 @@ _PACKAGES = ("fastapi", "uvicorn", "uvloop", "asyncpg", "aiohttp", "httpx", "sql
 
 @dataclass(frozen=True)
 class Target:
-    """How many times as much as another service ours may cost."""
+    """How much of another service's cost ours may have, as a multiple."""
 
     kind: Kind
     of: str
     at_most: float
     part: Literal["service", "PostgreSQL"] = "service"
-    """Whose CPU."""
+    """Whose CPU time is compared."""
 
 
 TARGETS = (
@@ -62,9 +62,9 @@ class Row:
     p50_ms: float
     p99_ms: float
     ratios: dict[str, float]
-    """To the other services: the median of each round's ratio, so that a slow minute counts for both sides."""
+    """To the other services: the median of each round's ratio, so that a slow minute affects both sides."""
     postgres_ratios: dict[str, float]
-    """The same of what PostgreSQL used."""
+    """The same for PostgreSQL's CPU time."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def rows_of(samples: Sequence[Sample]) -> list[Row]:
-    """A row for each situation and service that was measured."""
+    """A row for each measured situation and service."""
     rows = []
     for situation in SITUATIONS:
         of_all = {name: [s for s in samples if s.situation == situation and s.service == name] for name in NAMES}
@@ -115,7 +115,7 @@ def rows_of(samples: Sequence[Sample]) -> list[Row]:
 
 
 def verdicts_of(rows: Iterable[Row]) -> list[Verdict]:
-    """Each target in each situation that it names."""
+    """Each target in each situation that it covers."""
     return [
         Verdict(target, row.situation, (row.ratios if target.part == "service" else row.postgres_ratios)[target.of])
         for row in rows
@@ -153,7 +153,7 @@ def as_markdown(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
 
 
 def as_line() -> str:
-    """What was measured with what."""
+    """The versions and options of everything involved."""
     build = python_build()
     options = " ".join(build["options"]) or "no options told"
     told = f"{build['compiler']}, {options}, ip_address() in {build['ip_address_ns']} ns"
@@ -180,9 +180,9 @@ def as_document(samples: Sequence[Sample], rows: Sequence[Row], verdicts: Sequen
 
 
 def python_build() -> dict[str, Any]:
-    """How this Python is built: another build of the same version may need half as much CPU again.
+    """How this Python was built: another build of the same version may need half as much CPU again.
 
-    Debian's is optimized, and does not say so in its options. So the time of a piece of Python stands beside them.
+    Debian's build is optimized, but its options do not show that. So the time of a piece of Python is included.
     """
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return {

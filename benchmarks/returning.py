@@ -1,8 +1,8 @@
-"""`python -m benchmarks.returning`: what it costs a returning login that there are events. Some five minutes.
+"""`python -m benchmarks.returning`: what events cost a returning login. Takes about five minutes.
 
-The statement of a login that sends what is stored already, against the same one as it would be without events: ten
-runs, in each of which both take turns, a thousand logins a turn, on one PostgreSQL. Beside it, how much two loads
-differ that are the same.
+Compares the login statement, sent values that are stored already, with the same statement without events. In each of
+ten runs both take turns, with a thousand logins a turn, on one PostgreSQL. As a baseline, two identical loads are
+compared in the same way.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from wxauth.server.login.login_rows import EnteredUser
 RUNS = 10
 TURNS = 20
 LOGINS = 1000
-"""How many logins each turn has."""
+"""Logins per turn."""
 PEOPLE = 1000
 AT_ONCE = 8
 
-# Sets the name and the picture, whichever they were: nobody need be told whether they have changed.
+# Sets the nickname and the picture unconditionally, because nothing needs to know whether they have changed.
 _WITHOUT_EVENTS = Statement[EnteredUser](f"""
 WITH person AS (
     UPDATE users{rows._SEEN_PART}{rows._profile_part("users.status = 'active'")}
@@ -62,7 +62,7 @@ class Contender:
     name: str
     statement: Statement[EnteredUser]
     profile: Mapping[str, object] = field(default_factory=dict)
-    """What is sent, where the statement takes it."""
+    """The profile to send, if the statement takes one."""
 
 
 AS_STORED = {"nickname": "Alice", "avatar_url": "https://example.com/a.png"}
@@ -77,7 +77,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU µs for a login."""
+    """CPU µs per login."""
 
     service: float
     postgres: float
@@ -110,13 +110,13 @@ async def cost_of(contender: Contender, database: Database, postmaster: int) -> 
 
 
 def seconds_of_children(pid: int) -> float:
-    """CPU of those that live, more exact than the ticks of `cpu_of_tree`."""
+    """CPU time of the live children, more precise than the ticks of `cpu_of_tree`."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return sum(int(Path(f"/proc/{child}/schedstat").read_text().split()[0]) for child in children) / 1e9
 
 
 async def compare(pair: Sequence[Contender], database: Database, postmaster: int) -> list[Cost]:
-    """What a login costs each of both in one run."""
+    """The costs per login of both in one run."""
     costs: dict[str, list[Cost]] = {contender.name: [] for contender in pair}
     for turn in range(TURNS):
         for contender in pair if turn % 2 else reversed(pair):
@@ -136,7 +136,7 @@ async def measure(url: str, postmaster: int) -> bool:
             for statement in ("TRUNCATE sessions CASCADE", "VACUUM ANALYZE users", "CHECKPOINT"):
                 await connection.execute(statement)
             compared = await compare(pair, database, postmaster)
-            if run > 0:  # the first one warms up
+            if run > 0:  # the first run warms up
                 costs.append(compared)
         columns = []
         for what in ("service", "postgres"):

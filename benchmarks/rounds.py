@@ -1,4 +1,4 @@
-"""One load on one service: what it cost, and proof that all of the work was done."""
+"""One load on one service: its cost, and proof that all of the work was done."""
 
 import asyncio
 import http.client
@@ -17,7 +17,7 @@ from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree
 
 @dataclass(frozen=True)
 class Situation:
-    """The kinds of requests. Only a login calls WeChat."""
+    """A kind of request and its circumstances. Only a login calls WeChat."""
 
     kind: Kind
     connections: int
@@ -37,7 +37,7 @@ SITUATIONS = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One load's cost: CPU µs per request, and what the load generator saw."""
+    """One load's cost: CPU µs per request, and the load generator's results."""
 
     service: str
     situation: Situation
@@ -45,9 +45,9 @@ class Sample:
     user_us: float
     system_us: float
     postgres_us: float
-    """CPU of the database's processes: work that is moved there still costs."""
+    """CPU of the database's processes: work moved there still costs."""
     memory_mb: float
-    """What the service had in memory after the load."""
+    """The service's memory after the load."""
     result: Result
 
     @property
@@ -56,7 +56,7 @@ class Sample:
 
 
 class NotDone(Exception):
-    """The stored rows, or the calls to WeChat, do not fit the requests that were answered."""
+    """The stored rows or the calls to WeChat do not match the answered requests."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Surroundings:
     postgres_pid: int
 
     def stand_in(self, path: str) -> int:
-        """Ask WeChat's stand-in: `calls`, or `delay/30`. Gives its count of calls."""
+        """Request `calls` or `delay/30` from WeChat's stand-in, and return its count of calls."""
         connection = http.client.HTTPConnection("127.0.0.1", self.wechat_port, timeout=10)
         connection.request("GET", f"/stand-in/{path}")
         count = int(connection.getresponse().read())
@@ -130,7 +130,7 @@ def measure(
 @dataclass(frozen=True)
 class _Stored:
     last_login_at: datetime | None
-    """The newest, by the service's own clock."""
+    """The newest login, by the service's own clock."""
     rows: dict[str, int]
     rotations: int
 

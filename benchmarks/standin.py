@@ -1,7 +1,7 @@
-"""A stand-in for WeChat that costs little: fixed answers, kept-alive connections, a delay, a count of calls.
+"""A cheap stand-in for WeChat: fixed answers, kept-alive connections, a delay, a count of calls.
 
-Run as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30` sets the delay in ms,
-`GET /stand-in/calls` answers how often code2Session was asked.
+Runs as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30` sets the delay in ms, `GET
+/stand-in/calls` returns the number of code2Session calls.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ _UNIONID = "uBenchmark{:018d}"
 
 
 def code_for(person: int, number: int) -> bytes:
-    """A code that nobody has used yet, as long as WeChat's own."""
+    """An unused code, as long as WeChat's own."""
     return b"%012d%020d" % (person, number)
 
 
 def openid_of(person: int) -> bytes:
-    """What a person's codes are exchanged for: 28 characters, as WeChat's own."""
+    """The openid for a person's codes: 28 characters, like WeChat's own."""
     return _OPENID.format(person).encode()
 
 
 def code2session(target: bytes) -> bytes:
-    """The body that answers a request with this target."""
+    """The body of the answer to a request with this target."""
     start = target.index(b"js_code=") + len(b"js_code=")
     person = int(target[start : start + 12])
     unionid = _UNIONID.format(person).encode()
@@ -36,7 +36,7 @@ def code2session(target: bytes) -> bytes:
 
 
 class StandIn:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -1,7 +1,7 @@
 """`python -m benchmarks.webhooks`: ten thousand events a minute, three webhooks of which one hangs, two workers.
 
-Each event is a first login's. First without a webhook, then with three, then with a million undelivered beside, and
-at last one of the workers is killed in the middle. With `faults` as argument, the database fails in the middle instead.
+Each event is a first login's. Runs without a webhook, then with three, then with a million undelivered events in
+addition; at last, one of the workers is killed halfway. With the argument `faults`, the database fails halfway instead.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.service.build import build_services
 
 RATE = 10_000 / 60
-"""Events a second."""
+"""Events per second."""
 SECONDS = 30
 UNDELIVERED = 1_000_000
 TAKES = 0.02
-"""Seconds that a receiver takes beside a fault, so that there are deliveries under way when it comes."""
+"""Seconds that a receiver takes during a fault, so that deliveries are under way when it comes."""
 GOOD, HANGING = ("orders", "ledger"), "hanging"
 
 _UNDELIVERED = """
@@ -77,11 +77,11 @@ def settings(url: str) -> Settings:
     )
 
 
-# The processes beside this one.
+# The processes of a run.
 
 
 async def work(url: str) -> None:
-    """Give places and deliver, as each process of the service does."""
+    """Assign places and deliver, as each process of the service does."""
     services = build_services(settings(url))
     keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, keeping.cancel)
@@ -92,7 +92,7 @@ async def work(url: str) -> None:
 
 
 async def receive(port: int) -> None:
-    """Take what comes to /orders and /ledger, and hang at /hanging."""
+    """Accept messages at /orders and /ledger, and hang at /hanging."""
     came: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     async def take(request: web.Request) -> web.Response:
@@ -151,7 +151,7 @@ async def log_in(database: Database) -> None:
 
 
 async def log_people_in(database: Database, seconds: float) -> list[float]:
-    """How long each first login took, in milliseconds."""
+    """The durations of first logins, in milliseconds."""
     times: list[float] = []
 
     async def one() -> None:
@@ -164,7 +164,7 @@ async def log_people_in(database: Database, seconds: float) -> list[float]:
 
 
 async def load(one: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Do it `RATE` times a second, however long each takes."""
+    """Start `RATE` calls per second, no matter how long each takes."""
     started, tasks = perf_counter(), []
     while (elapsed := perf_counter() - started) < seconds:
         while len(tasks) < elapsed * RATE:
@@ -192,7 +192,7 @@ async def run(name: str, database: Database, postmaster: int, workers: list[int]
 
 
 async def what_came(port: int) -> dict[str, dict[str, list[float]]]:
-    """By webhook and event, how late each message was; since it was last asked for."""
+    """The delay of each message by webhook and event, since the last request."""
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/told") as answer:
         told: dict[str, dict[str, list[float]]] = await answer.json()
     return told
@@ -226,15 +226,15 @@ async def measure(url: str, postmaster: int) -> None:
     await database.aclose()
 
 
-# What fails in the middle.
+# Faults halfway.
 
 
 async def suffer(
     name: str, postgres: Replicated, fault: Callable[[list[subprocess.Popen[bytes]]], Awaitable[None]]
 ) -> bool:
-    """Log people in and deliver, break something in the middle, and compare what was stored with what came.
+    """Log people in and deliver, break something halfway, and compare the stored events with the received messages.
 
-    Whether nothing was lost, and nothing came twice but after the time for which a process has a delivery.
+    Returns whether nothing was lost, and nothing came twice within the time that a process owns a delivery.
     """
     database, port, services = Database(postgres.url), free_port(), build_services(settings(postgres.url))
     await migrate(database)
@@ -271,14 +271,14 @@ async def suffer(
         lost, soonest = len(stored - came.keys()), min(gaps, default=None)
         again = "" if soonest is None else f", the soonest after {soonest:.1f} s"
         print(f"    {webhook}: {spread_of(came)}; {lost} lost{again}", flush=True)
-        # The second time is that of the receiver's clock, a little before the first one's end.
+        # A second less than the lease, which begins a little before the first message arrives.
         is_well &= lost == 0 and (soonest is None or soonest > LEASE.total_seconds() - 1)
         is_well &= all(len(times) < 3 for times in came.values())
     return is_well
 
 
 async def until_delivering(database: Database) -> None:
-    """Wait until both workers have deliveries under way: in every half second many begin at once."""
+    """Wait until both workers have deliveries under way. Every half second many begin at once."""
     async with asyncio.timeout(60):
         while True:
             if (await database.value(_UNDER_WAY) or 0) > 2 * AT_ONCE_FOR_ONE:
@@ -287,7 +287,7 @@ async def until_delivering(database: Database) -> None:
 
 
 async def until_delivered(database: Database) -> None:
-    """Wait until nothing waits, through what is left of an outage."""
+    """Wait until nothing waits, through the rest of an outage."""
     async with asyncio.timeout(180):
         while True:
             await asyncio.sleep(1)
@@ -305,7 +305,7 @@ async def break_things() -> bool:
 
 
 async def stop_and_start(postgres: Replicated, _: list[subprocess.Popen[bytes]]) -> None:
-    await postgres.servers[0].end(signal.SIGQUIT)  # at once, as a machine's power fails
+    await postgres.servers[0].end(signal.SIGQUIT)  # immediate, like a power failure
     postgres.servers[0].start()
 
 

@@ -1,1 +1,1 @@
-"""The services that wxauth is measured beside."""
+"""The services with which wxauth is compared."""

@@ -1,7 +1,7 @@
-"""The floor: about the least that an ordinary FastAPI service can do for a login.
+"""The floor: about the least work with which an ordinary FastAPI service can do a login.
 
-aiohttp, a raw asyncpg pool, one simple upsert, an ES256 token signed with a prebuilt key. No sessions, no
-refresh token, nothing sealed, nothing logged.
+aiohttp, a raw asyncpg pool, one simple upsert, an ES256 token signed with a prebuilt key. No sessions, no refresh
+token, nothing sealed, nothing logged.
 """
 
 import json

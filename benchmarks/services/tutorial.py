@@ -1,7 +1,7 @@
-"""The tutorial: a WeChat login as a good article about FastAPI would write it, run as it would be run.
+"""The tutorial: a WeChat login as a good FastAPI article would write it, run as the article would run it.
 
-One shared httpx client, SQLModel with an async session, select then insert or update, commit and refresh as
-SQLModel's own tutorial does, an HS256 token, uvicorn with its own settings.
+One shared httpx client, SQLModel with an async session, select then insert or update, commit and refresh as in
+SQLModel's own tutorial, an HS256 token, uvicorn with its defaults.
 """
 
 import json
@@ -26,7 +26,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 TTL = timedelta(minutes=15)
 SECRET = os.environ["JWT_SECRET"]
 TIMEOUT = 60.0
-"""Seconds. httpx's own five are too few where 200 requests wait for its pool, on a slow machine."""
+"""Seconds. httpx's default of five is too short when 200 requests wait for its pool on a slow machine."""
 
 
 def now() -> datetime:

@@ -1,6 +1,6 @@
-"""A login without its WeChat call: wxauth itself, run as `wxauth serve` runs one worker, but for the network.
+"""A login without its WeChat call: wxauth itself, run as `wxauth serve` runs one worker, except for the network.
 
-A refresh is measured beside it: what is left of a login when WeChat is not asked.
+Refreshes are measured with it, to compare them with a login that does not call WeChat.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from wxauth.server.web.http_server import Server
 
 
 class AtOnce(httpx.AsyncBaseTransport):
-    """WeChat's stand-in, asked within the process."""
+    """WeChat's stand-in, called within the process."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, content=code2session(request.extensions["target"]))
 
 
 def worker_app() -> ASGIApp:
-    """As the service makes it, but for WeChat."""
+    """The service's app, except for its WeChat transport."""
     settings = load_settings(Settings)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     app = create_app(build_services(settings, wechat_transport=AtOnce()))

@@ -1,4 +1,4 @@
-// A peer in Node: Express, pg, undici, HS256. As little as the floor does: no sessions, no refresh token, nothing
+// A peer in Node: Express, pg, undici, HS256. As little work as the floor: no sessions, no refresh token, nothing
 // sealed, nothing logged.
 import { createSecretKey } from 'node:crypto'
 import express from 'express'
@@ -28,7 +28,7 @@ RETURNING id`,
 }
 const SELECT = { name: 'select', text: 'SELECT id, openid, created_at, last_login_at FROM users WHERE id = $1' }
 
-const KEY = createSecretKey(Buffer.from(JWT_SECRET)) // given the text, jsonwebtoken needs 300 µs more for each token
+const KEY = createSecretKey(Buffer.from(JWT_SECRET)) // with a string, jsonwebtoken needs 300 µs more per token
 const pool = new pg.Pool({ connectionString: DATABASE_URL, max: 10 })
 const dispatcher = new Agent({ connections: 256 })
 

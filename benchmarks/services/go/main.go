@@ -1,5 +1,5 @@
-// A peer in Go: net/http and pgx, ES256. As little as the floor does: no sessions, no refresh token, nothing sealed,
-// nothing logged. With WORK=whole it does what wxauth does instead: whole.go.
+// A peer in Go: net/http and pgx, ES256. As little work as the floor: no sessions, no refresh token, nothing sealed,
+// nothing logged. With WORK=whole it does the same work as wxauth: whole.go.
 package main
 
 import (
@@ -76,7 +76,7 @@ type service struct {
 	key    *ecdsa.PrivateKey
 }
 
-// exchange asks WeChat who sent the code. Where that fails, the answer has been written.
+// exchange asks WeChat whose code it is. If that fails, it has written the answer.
 func (s *service) exchange(w http.ResponseWriter, r *http.Request) (wechat wechatUser, ok bool) {
 	var body struct {
 		Code string `json:"code"`
@@ -165,7 +165,7 @@ func (s *service) sign(said interface{}) (string, error) {
 	return signed + "." + base64url.EncodeToString(signature), nil
 }
 
-// verify checks the signature, and reads what the token says.
+// verify checks the signature, and reads the claims.
 func (s *service) verify(token string, said interface{}) error {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 || parts[0] != jwtHeader {

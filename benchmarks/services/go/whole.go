@@ -1,4 +1,4 @@
-// What wxauth does at a login and at `GET /v1/me`, in Go: user, identity, unionid, session and event are stored, the
+// The work of wxauth at a login and at `GET /v1/me`, in Go: user, identity, unionid, session and event are stored, the
 // session_key sealed, both tokens made, the login counted for its address and written to the log.
 package main
 
@@ -28,7 +28,7 @@ import (
 
 const (
 	refreshTTL      = 30 * 24 * 3600
-	perMinute       = 900000000 // counted as in production, and never reached
+	perMinute       = 900000000 // counted as in production, but never reached
 	uniqueViolation = "23505"
 
 	wholeTables = `
@@ -163,7 +163,7 @@ type whole struct {
 	counted counts
 }
 
-// counts has how often each address has logged in within the present minute.
+// counts is the number of logins of each address within the current minute.
 type counts struct {
 	sync.Mutex
 	minute int64
@@ -243,7 +243,7 @@ func (s *whole) logIn(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// enter finds or makes the user, and opens the session. Of two first logins at once, one finds the other's identity.
+// enter finds or creates the user, and opens the session. Of two first logins at once, one finds the other's identity.
 func (s *whole) enter(
 	ctx context.Context, session []interface{}, unionID string, now time.Time,
 ) (found *wholeUser, isNew bool, err error) {
@@ -319,7 +319,7 @@ func derived(secret []byte, purpose string) []byte {
 	return mac.Sum(nil)
 }
 
-// address is the client's, as the reverse proxy beside this service says it.
+// address is the client's address, as forwarded by the reverse proxy.
 func address(r *http.Request) string {
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	if peer := net.ParseIP(host); peer == nil || !peer.IsLoopback() {
