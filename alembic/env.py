@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: over the connection that `wxauth.server.core.migrations` hands in."""
+"""Runs Alembic on the connection that `wxauth.server.core.migrations` provides."""
 
 from alembic import context
 from wxauth.server.core.tables import all_tables
