@@ -1,13 +1,13 @@
--- Asks wxauth whether a request may pass, and whose it is:
+-- Asks wxauth whether a request may pass, and who the user is:
 --
 --     http-request lua.wxauth /v1/verify
 --     http-request lua.wxauth /v1/verify?role=clerk&role=auditor
 --
--- Sets txn.wxauth to "passed" and X-Auth-* for one that may; answers any other itself, as wxauth did.
+-- If it may, sets txn.wxauth to "passed", and X-Auth-*. Otherwise answers the request as wxauth did.
 -- 询问 wxauth 请求是否放行；放行时设置 X-Auth-*，否则原样返回 wxauth 的响应。
 
 local ASKED_AT = os.getenv("ASKED_AT") -- "listen wxauth" in haproxy.cfg
-local PATIENCE = 20000 -- milliseconds; more than that section takes
+local PATIENCE = 20000 -- milliseconds; longer than that section may take
 local ASKED_WITH = { "authorization", "accept-language", "user-agent", "x-request-id" }
 local IDENTITY = { "x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles" }
 local OF_THE_CONNECTION = { ["connection"] = true, ["content-length"] = true, ["transfer-encoding"] = true }
@@ -15,12 +15,12 @@ local OF_THE_CONNECTION = { ["connection"] = true, ["content-length"] = true, ["
 local UNAVAILABLE = [[{"type":"urn:wxauth:problem:keys_unavailable","title":"%s","status":503,]]
     .. [["detail":"wxauth gives the proxy no answer","code":"keys_unavailable","request_id":"%s"}]]
 
--- Header fields come as tables that count from 0.
+-- Header fields are tables with indexes from 0.
 local function first(field)
     return field and field[0] or ""
 end
 
--- The one refusal that wxauth itself cannot write: that it does not answer.
+-- The one refusal that wxauth itself cannot write: for when it does not answer.
 local function unavailable(given)
     local language, title = "en", "The login service is not reachable, please try again."
     if first(given["accept-language"]):lower():find("^zh") then
@@ -41,7 +41,7 @@ core.register_action("wxauth", { "http-req" }, function(txn, path)
     for _, name in ipairs(ASKED_WITH) do
         headers[name] = given[name]
     end
-    -- A GET, whatever the request is; and without its body.
+    -- Always a GET without a body.
     local answer = core.httpclient():get({
         url = "http://wxauth" .. path,
         dst = ASKED_AT,
