@@ -1,4 +1,4 @@
-"""Certificates for loopback: an authority, and what it signs."""
+"""Certificates for loopback: an authority, and server certificates signed by it."""
 
 import ssl
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 class Authority:
-    """The context of a client that trusts this authority."""
+    """A certificate authority."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -25,11 +25,11 @@ class Authority:
         self.file.write_bytes(own.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
     def trusted(self) -> ssl.SSLContext:
-        """For a client."""
+        """The TLS context of a client that trusts this authority."""
         return ssl.create_default_context(cafile=self.file)
 
     def server(self, *hosts: str, days: int = 2) -> ssl.SSLContext:
-        """For a server at these hosts. With a negative number of days its certificate has expired."""
+        """The TLS context of a server at these hosts. With a negative number of days, its certificate has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName(_general_names(hosts))
         builder = self._builder(x509.Name([]), key, days=days).add_extension(names, critical=True)

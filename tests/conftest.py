@@ -1,4 +1,4 @@
-"""A real PostgreSQL for all tests, a clean database for each, and the app in front of it."""
+"""Fixtures: a real PostgreSQL for all tests, a clean database for each, and the app on top of it."""
 
 import gc
 import io
@@ -56,7 +56,7 @@ hear_interrupts()
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 STARTS_PROGRAMS = {"foreign", "process", "wheel", *programs.MARKS.values()}
-"""The marks of tests that start something."""
+"""The marks of tests that start programs."""
 SETTINGS = {
     "apps": [APP, OTHER_APP],
     "secret_key": SECRET_KEY,
@@ -73,22 +73,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.leave_out_slow:
         config.pluginmanager.register(LeavingOut())
-    if config.option.note_slow and not hasattr(config, "workerinput"):  # a worker of pytest-xdist's sees its own only
+    if config.option.note_slow and not hasattr(config, "workerinput"):  # a worker of pytest-xdist sees only its tests
         config.pluginmanager.register(Noting())
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes: none for a few named files; else two more than processors, for some tests always wait."""
+    """How many processes: none for a few named files; otherwise two more than processors, because some tests wait."""
     named = [Path(argument.partition("::")[0]) for argument in config.args]
     if config.args_source is pytest.Config.ArgsSource.ARGS and all(path.suffix == ".py" for path in named):
         return 0
     return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-@pytest.hookimpl(trylast=True)  # when those that do not run are gone
+@pytest.hookimpl(trylast=True)  # after deselected tests have been removed
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: those of a browser, and those that start programs."""
+    """Begin with the files that take longest: those with a browser, and those that start programs."""
     seconds: Counter[Path] = Counter()
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # Imported and collected objects stay to the end. Looking through them again takes a fifth of the tests' time.
+    # Imported and collected objects live to the end. Traversing them again and again takes a fifth of the tests' time.
     gc.collect()
     gc.freeze()
 
@@ -113,7 +113,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """The server of the wheel, or of the programs in the folder POSTGRES_PROGRAMS, which scripts/test-postgres sets."""
+    """A server of the wheel, or of the programs in the folder POSTGRES_PROGRAMS, which scripts/test-postgres sets."""
     folder_of_programs = os.environ.get("POSTGRES_PROGRAMS")
     programs = Path(folder_of_programs) if folder_of_programs else None
     with (
@@ -125,7 +125,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 async def admin(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to none of the databases under test, to make and remove them."""
+    """A connection to none of the tests' databases, to create and drop them."""
     connection = await asyncpg.connect(postgres.url())
     await make_template(postgres, connection)
     yield connection
@@ -149,7 +149,7 @@ def database_numbers() -> Iterator[int]:
 async def empty_database_url(
     postgres: EmbeddedPostgres, admin: asyncpg.Connection, database_numbers: Iterator[int]
 ) -> AsyncIterator[str]:
-    """A database without any table."""
+    """A database without tables."""
     name = f"empty_{next(database_numbers)}"
     await admin.execute(f"CREATE DATABASE {name}")
     yield postgres.url(name)
@@ -163,7 +163,7 @@ async def own_database_url(
     admin: asyncpg.Connection,
     database_numbers: Iterator[int],
 ) -> AsyncIterator[str]:
-    """A database of this test's own, for tests that change more than rows."""
+    """A database for this test alone, for tests that change more than rows."""
     name = f"test_{next(database_numbers)}"
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     if request.node.get_closest_marker("no_signing_key"):
@@ -174,7 +174,7 @@ async def own_database_url(
 
 @pytest.fixture
 async def shared_database_url(request: pytest.FixtureRequest, shared_database: SharedDatabase) -> AsyncIterator[str]:
-    """One database for all tests, cleaned after each of them."""
+    """One database for all tests, cleaned after each."""
     if request.node.get_closest_marker("no_signing_key"):
         await remove_signing_key(shared_database.url)
     yield shared_database.url
@@ -183,7 +183,7 @@ async def shared_database_url(request: pytest.FixtureRequest, shared_database: S
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated database that holds only a signing key. Marks give a test its own copy, no key, or no database."""
+    """A migrated database with only a signing key. Marks give a test its own copy, no key, or no database."""
     if request.node.get_closest_marker("no_database"):
         return NOWHERE
     is_own = request.node.get_closest_marker("own_database")
@@ -192,7 +192,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to this test's database, to look at what was stored."""
+    """A connection to this test's database, to check what was stored."""
     if database_url == shared_database.url:
         yield shared_database.rows
         return
@@ -203,14 +203,14 @@ async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncItera
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """This test's database, as the service has it."""
+    """This test's database, as the service uses it."""
     async with aclosing(Database(database_url)) as database:
         yield database
 
 
 @pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """A way to this test's database that the test can cut."""
+    """A proxy to this test's database that the test can cut."""
     async with Proxy(database_url) as proxy:
         yield proxy
 
@@ -225,7 +225,7 @@ def logs() -> io.BytesIO:
 
 @pytest.fixture(scope="session", autouse=True)
 def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
-    """Collects every secret in use, and fails at the end if a log line holds one of them."""
+    """Collects every secret in use, and fails at the end if a log line contains one of them."""
     collected = Secrets()
     yield collected
     collected.check_log(logs.getvalue().decode())
@@ -233,7 +233,7 @@ def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
 
 @pytest.fixture
 def log_lines(logs: io.BytesIO) -> LogLines:
-    """The log lines of this test, so far."""
+    """The log lines of this test so far."""
     start = len(logs.getvalue())
 
     def lines() -> list[dict[str, object]]:
@@ -253,7 +253,7 @@ made_settings: dict[bytes, Settings] = {}
 
 
 def shared_settings(**values: object) -> Settings:
-    """Settings of these values, made once: they are frozen, and to read them takes longer than many a test."""
+    """Settings with these values, cached: they are frozen, and reading them takes longer than many a test."""
     key = pickle.dumps(sorted(values.items()))
     if key not in made_settings:
         made_settings[key] = settings_from(Settings, **values)
@@ -262,7 +262,7 @@ def shared_settings(**values: object) -> Settings:
 
 @pytest.fixture
 def make_settings(database_url: str) -> Callable[..., Settings]:
-    """Settings for this test's database. Any setting can be given by name."""
+    """Settings for this test's database, with any others by name."""
 
     def make(**values: object) -> Settings:
         return shared_settings(**{**SETTINGS, "database_url": database_url, **values})
@@ -272,8 +272,8 @@ def make_settings(database_url: str) -> Callable[..., Settings]:
 
 @pytest.fixture
 def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
-    """WeChat, answering what a test tells it to."""
-    # Requests that are not for WeChat go to the network: webhooks have real receivers.
+    """WeChat, with answers set by the test."""
+    # Requests to other hosts use the network: webhooks have real receivers.
     with respx.mock(assert_all_called=False, assert_all_mocked=True, using=None) as router:
         yield WeChatByRespx(router, secrets)
 
@@ -282,7 +282,7 @@ def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
 async def make_services(
     make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock, shared_database: SharedDatabase
 ) -> AsyncIterator[MakeServices]:
-    """Further replicas of the service on the same database; any setting by name, and how long its parts wait."""
+    """Additional replicas of the service on the same database, with any settings by name, and how long parts wait."""
     async with making(make_settings, wechat.transport, clock, shared_database) as make:
         yield make
 
@@ -319,7 +319,7 @@ async def services(make_services: MakeServices) -> Services:
 
 @pytest.fixture
 async def make_client(secrets: Secrets) -> AsyncIterator[MakeClient]:
-    """A client of an app that is made of these services."""
+    """A client of an app made of these services."""
     clients: list[httpx.AsyncClient] = []
 
     def make(services: Services) -> httpx.AsyncClient:
@@ -338,26 +338,26 @@ async def make_client(secrets: Secrets) -> AsyncIterator[MakeClient]:
 
 @pytest.fixture
 def client(make_client: MakeClient, services: Services) -> httpx.AsyncClient:
-    """The service, at its front door."""
+    """A client of the service."""
     return make_client(services)
 
 
 @pytest.fixture
 def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock) -> httpx.AsyncClient:
-    """The service without a database, for what it must answer without one."""
+    """A client of a service without a database."""
     settings = shared_settings(**SETTINGS, database_url=NOWHERE)
     return make_client(build_services(settings, clock=clock, wechat_transport=wechat.transport))
 
 
 @pytest.fixture
 def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
-    """Log a person in: `await login("alice")` gives the answer's body."""
+    """Log a person in: `await login("alice")` returns the answer's body."""
     return LogIn(client, wechat)
 
 
 @pytest.fixture
 def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSibling:
-    """Add a client of another service, which asks with these credentials: `auth = await add_sibling("a", USERS)`."""
+    """Add a sibling service's client, and return its credentials: `auth = await add_sibling("a", USERS)`."""
 
     async def add(name: str, *scopes: Scope) -> Credentials:
         credentials = await add_client(services.database, name, scopes=scopes, now=clock())
@@ -369,13 +369,13 @@ def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSiblin
 
 @pytest.fixture
 async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
-    """An administrator, and at first the only one."""
+    """An administrator, the only one at first."""
     return await make_admin(client, rows, await login("root", nickname="Root"))
 
 
 @pytest.fixture
 def simulator(clock: Clock) -> Simulator:
-    """WeChat, simulated, on this test's clock; its apps are `wxauth.server.dev.wechat.APPS`."""
+    """A simulated WeChat on this test's clock, with the apps `wxauth.server.dev.wechat.APPS`."""
     return Simulator(lambda: clock().timestamp())
 
 
@@ -387,7 +387,7 @@ async def make_simulated_services(
     secrets: Secrets,
     shared_database: SharedDatabase,
 ) -> AsyncIterator[MakeServices]:
-    """Replicas of a service whose WeChat is the simulator; any setting by name."""
+    """Replicas of a service whose WeChat is the simulator, with any settings by name."""
     with_its_apps = partial(make_settings, apps=APPS)
     async with making(with_its_apps, WeChatBySimulator(simulator, secrets), clock, shared_database) as make:
         yield make
@@ -400,7 +400,7 @@ async def simulated_services(make_simulated_services: MakeServices) -> Services:
 
 @pytest.fixture
 def simulated_client(make_client: MakeClient, simulated_services: Services) -> httpx.AsyncClient:
-    """The service in front of the simulator, at its front door."""
+    """A client of the service that uses the simulator."""
     return make_client(simulated_services)
 
 
@@ -408,7 +408,7 @@ def simulated_client(make_client: MakeClient, simulated_services: Services) -> h
 def make_service(
     make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
 ) -> MakeService:
-    """Replicas of a service whose WeChat is the simulator; any setting by name, and how long its parts wait."""
+    """Replicas of a service whose WeChat is the simulator, with any settings by name, and how long parts wait."""
 
     async def make(**values: Any) -> Service:
         services = await make_simulated_services(**values)

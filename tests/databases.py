@@ -1,4 +1,4 @@
-"""The databases under test: a migrated one to copy from, and one that is cleaned instead of copied."""
+"""The tests' databases: a migrated template to copy, and one that is cleaned instead of copied."""
 
 import shutil
 from base64 import b64decode
@@ -18,7 +18,7 @@ from wxauth.server.keys.keyring import KeyRing
 TEMPLATE = "template_wxauth"
 SHARED = "shared"
 
-# All tests share this schema. A test that changed it would break the tests behind it.
+# All tests share this schema. A test that changed it would break the tests after it.
 REFUSE_CHANGES = """
     CREATE FUNCTION refuse_change() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -26,7 +26,7 @@ REFUSE_CHANGES = """
     END $$;
     CREATE EVENT TRIGGER schema_stays_as_it_is ON ddl_command_start EXECUTE FUNCTION refuse_change();
 """
-# The cleaner deletes without foreign keys, and without the triggers that refuse to delete from append-only tables.
+# The cleaner deletes without foreign keys, and without the triggers that protect append-only tables.
 CLEANER = {"session_replication_role": "replica", "lock_timeout": "10s", "application_name": "cleaner"}
 LASTING = "lasting"
 MAKE_CLEANING = """
@@ -53,24 +53,24 @@ CLEANING = """
 
 
 async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
-    """Make the database that the others are copied from: migrated, and with a signing key."""
+    """Make the template database: migrated, and with a signing key."""
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     database = Database(postgres.url(TEMPLATE))
     await migrate(database)
-    # By the clock of the tests: a key that is newer than that would be dated anew, or followed by another one.
+    # By the clock of the tests, because a key newer than that would be dated again, or followed by another.
     await KeyRing(database, Sealer([b64decode(SECRET_KEY)]), lambda: START, max_age=timedelta(days=1)).refresh()
     await database.aclose()
 
 
 async def remove_signing_key(url: str) -> None:
-    """Make a database as it is before any service has been started."""
+    """Make a database as it is before the first start of a service."""
     connection = await asyncpg.connect(url)
     await connection.execute("DELETE FROM signing_keys")
     await connection.close()
 
 
 class LastingDatabase(Database):
-    """Its connections stay open from one test to the next."""
+    """A database whose connections stay open from one test to the next."""
 
     async def aclose(self) -> None:
         pass
@@ -80,7 +80,7 @@ class SharedDatabase:
     """A database that every test finds as if it had just been copied. Copying takes ten times as long as cleaning.
 
     `rows` is a connection to it, which every test finds as if it were new. The services under test share `database`:
-    without that, half of the tests' time would go into opening connections and preparing statements.
+    otherwise half of the tests' time would go into opening connections and preparing statements.
     """
 
     def __init__(self, postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
@@ -105,7 +105,7 @@ class SharedDatabase:
         )
 
     async def clean(self) -> None:
-        """Make the database as it was. If that fails, make a new one: only the test that caused it is to fail."""
+        """Restore the database. If that fails, make a new one, so that only the test that caused it fails."""
         try:
             await self.rows.reset()
             await self._cleaner.execute(self._cleaning)
@@ -149,11 +149,11 @@ def downgrade() -> None:
     op.execute("DROP INDEX users_shoe_size_idx")
 """,
 }
-"""Two made-up revisions behind those that there are."""
+"""Two made-up revisions after the existing ones."""
 
 
 def scripts_of_next_version(folder: Path) -> Path:
-    """A copy of Alembic's folder with `NEXT_REVISIONS`, as the next version may have it."""
+    """A copy of Alembic's folder with `NEXT_REVISIONS`, like that of a next version."""
     scripts = folder / "alembic"
     shutil.copytree(SCRIPTS, scripts)
     for revision, text in NEXT_REVISIONS.items():

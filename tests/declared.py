@@ -1,4 +1,4 @@
-"""Every failure that a test provokes is in the documentation of its operation."""
+"""Checks that every failure provoked by a test is documented for its operation."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,11 +11,11 @@ from wxauth.server.service.app import create_api
 from wxauth.server.web.direct import DirectRoute
 
 ANYWHERE = {(400, InvalidRequest.code), (413, PayloadTooLarge.code)}
-"""What any request may be refused with before its operation is known to take it: it is malformed, or too large."""
+"""Failures of any request before its operation is known to accept it: malformed, or too large."""
 
 
 async def check_declared(answer: httpx.Response) -> None:
-    """A hook for clients: fail the test if the operation does not declare this failure."""
+    """Hook for clients: fail the test if the operation does not declare this failure."""
     if answer.headers.get("content-type") != "application/problem+json":
         return
     for route, declared in _operations():

@@ -1,4 +1,4 @@
-"""Fakes that we own: a clock that stands still, a WeChat that answers what it is told, a keeper of secrets."""
+"""Our own fakes: a WeChat with preset answers, and a collector of secrets."""
 
 import base64
 import json
@@ -19,14 +19,14 @@ APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb8
 OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
-"""What the clock of each test shows at its beginning."""
+"""The time of each test's clock at the beginning."""
 
 _START = 12
 _SHORTEST_PHONE = 8
 
 
 def service_env(database_url: str, *, apps: Sequence[Mapping[str, str]] = APPS, **settings: object) -> dict[str, str]:
-    """The environment of a process of the service: all that it has to be told, and other settings by name."""
+    """The environment of a service's process: all required settings, and others by name."""
     told = {"database_url": database_url, "apps": json.dumps(apps), "secret_key": SECRET_KEY, **settings}
     return {f"WXAUTH_{name.upper()}": str(value) for name, value in told.items()}
 
@@ -35,9 +35,9 @@ _code_numbers = count(1)
 
 
 class Secrets:
-    """Every secret of the run. No log line may hold one, and answers may hold only fresh tokens.
+    """Every secret of the run. Log lines must not contain any, and answers may contain only fresh tokens.
 
-    A secret is recognised by its first characters, plain or quoted for a URL: a secret that is cut off leaks too.
+    A secret is recognised by its first characters, plain or URL-encoded, because a truncated secret is a leak, too.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Secrets:
         return secret
 
     def add_unlogged(self, text: str) -> str:
-        """Note a phone number: answers may hold it, log lines may not."""
+        """Add a phone number: answers may contain it, log lines may not."""
         self._unlogged.add(text)
         return text
 
@@ -87,7 +87,7 @@ def _tokens_in(response: httpx.Response) -> list[str]:
 
 
 class WeChatByRespx:
-    """WeChat's servers, by respx. `sessions[code]` is what a code stands for; `route` takes any other answer."""
+    """WeChat's servers, by respx. `sessions[code]` is the answer to a code; `route` accepts any other answer."""
 
     def __init__(self, router: respx.MockRouter, secrets: Secrets) -> None:
         self._secrets = secrets
@@ -97,11 +97,11 @@ class WeChatByRespx:
 
     @property
     def calls(self) -> list[httpx.QueryParams]:
-        """The queries asked so far."""
+        """The queries so far."""
         return [call.request.url.params for call in self.route.calls]
 
     def code_for(self, person: str, *, unionid: str | None = None, app_id: str = APP["app_id"]) -> str:
-        """A fresh code that stands for this person."""
+        """A fresh code of this person."""
         code = self._secrets.add(f"code-{next(_code_numbers):06}-{person}")
         session_key = self._secrets.add(base64.b64encode(code.encode().rjust(16)[-16:]).decode())
         self.sessions[code] = {"openid": f"openid-{app_id[-2:]}-{person}", "session_key": session_key}
@@ -110,7 +110,7 @@ class WeChatByRespx:
         return code
 
     def answers(self, *responses: httpx.Response | Exception) -> None:
-        """Give these answers, one after the other."""
+        """Return these answers, one after the other."""
         self.route.mock(side_effect=list(responses))
 
     def answers_errcode(self, errcode: int, errmsg: str = "no, rid: 0-0-0") -> None:
@@ -123,7 +123,7 @@ class WeChatByRespx:
 
 
 class _WithTarget(httpx.AsyncBaseTransport):
-    """Puts the request target back into the URL, where respx looks for it."""
+    """Restores the request target in the URL, where respx matches it."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
@@ -137,7 +137,7 @@ class _WithTarget(httpx.AsyncBaseTransport):
 
 
 class WeChatBySimulator(httpx.AsyncBaseTransport):
-    """A transport to a simulator in this process. The secrets that the simulator hands out are collected."""
+    """A transport to a simulator in this process. Collects the secrets in the simulator's answers."""
 
     def __init__(self, simulator: Simulator, secrets: Secrets) -> None:
         self._inner = _WithTarget(httpx.ASGITransport(create_simulator(simulator)))

@@ -1,7 +1,7 @@
-"""Commands of ours as processes that need not import anything: forked from one that has imported it all.
+"""Runs our commands as processes forked from one that has imported everything.
 
-Importing takes a second of a processor's time; most commands then take a hundredth of that. Everything else is as in
-any process: the signals, the environment, the folder, the descriptors, the end.
+Imports take a second of CPU time, and most commands then a hundredth of that. Everything else is as in any process:
+signals, environment, folder, descriptors, end.
 """
 
 import atexit
@@ -23,25 +23,25 @@ from typing import IO
 
 ROOT = Path(__file__).parents[1]
 LONGEST_REQUEST = 128 * 1024
-"""Bytes: an environment and some arguments."""
+"""Maximum bytes of an environment and some arguments."""
 USED_LATER = ("uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "sqlalchemy.dialects.postgresql.asyncpg")
-"""What libraries import when they are first used."""
+"""Modules that libraries import on first use."""
 
 is_possible = sys.platform == "linux"
-"""Elsewhere there are no pidfds, and no packets on a pair of sockets."""
+"""Other systems lack pidfds, and packets on socket pairs."""
 
 
 class Forked:
-    """A process of `wxauth` with these arguments, as far as tests need it like a `subprocess.Popen`.
+    """A `wxauth` process with these arguments, with the parts of `subprocess.Popen` that tests need.
 
     Args:
-        command: The program, which is not looked at, and the arguments.
-        cwd: Where it works.
-        env: Its whole environment.
-        stdin: As all three streams: a descriptor or an open file, or what `subprocess` has for them.
+        command: The program, which is ignored, and the arguments.
+        cwd: The working folder.
+        env: The whole environment.
+        stdin: As all three streams: a descriptor, an open file, or a constant of `subprocess`.
         stdout: As above.
         stderr: As above.
-        is_short: Whether it may end without first taking apart what was imported.
+        is_short: Whether it may end without finalizing the interpreter.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Forked:
         self.pid = int(pid)
 
     def poll(self) -> int | None:
-        """The exit status if the process has ended, as `Popen.poll`."""
+        """As `Popen.poll`: the exit status if the process has ended."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
@@ -97,7 +97,7 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            with suppress(ProcessLookupError):  # it has just ended; its number may be another's by now
+            with suppress(ProcessLookupError):  # it has just ended, and its pid may be reused
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def terminate(self) -> None:
@@ -115,7 +115,7 @@ class Forked:
 
 
 class _Parent:
-    """The process that forks. It ends when we do."""
+    """The process that forks. It ends with this process."""
 
     def __init__(self) -> None:
         self.requests, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -141,7 +141,7 @@ def _parent() -> _Parent:
 
 
 def serve(requests: socket.socket) -> bool:
-    """Fork for each request until there is nobody to ask; comes back in each child alone, says whether it is short."""
+    """Fork for each request. Returns only in a child, with whether it is short."""
     import_everything()
     children: dict[int, tuple[int, socket.socket]] = {}
     with selectors.DefaultSelector() as selector:
@@ -191,8 +191,8 @@ def import_everything() -> None:
 
 
 def become(command: list[str], cwd: str, env: dict[str, str], descriptors: Sequence[int]) -> None:
-    """Set up what a process that is started with this command has."""
-    os.setsid()  # which `Running` ends as a whole
+    """Give this process the arguments, folder, environment and streams of the command."""
+    os.setsid()  # `Running` kills the whole session
     *streams, told = descriptors
     os.close(told)
     for number, descriptor in enumerate(streams):

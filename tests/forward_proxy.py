@@ -1,4 +1,4 @@
-"""A forward proxy on loopback, which passes on, or misbehaves as told."""
+"""A forward proxy on loopback that forwards, or misbehaves as told."""
 
 import asyncio
 import base64
@@ -10,11 +10,11 @@ from tests.upstream import Behaviour
 
 USER, PASSWORD = "wxauth", "p@ss/word:of-the-proxy"
 CREDENTIALS = f"{USER}:p%40ss%2Fword%3Aof-the-proxy"
-"""As in a URL."""
+"""Encoded for a URL."""
 
 
 class ForwardProxy(Listening):
-    """Wants its user and password. `instead` is done in place of an answer to CONNECT."""
+    """Requires its user and password. `instead` replaces the answer to CONNECT."""
 
     def __init__(self, *, instead: Behaviour | None = None, on_connect: Behaviour | None = None) -> None:
         super().__init__(self._pass)

@@ -11,15 +11,15 @@ from typing import Final, Self
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 STEPS_OF_AN_ACCEPT: Final = 4
-"""Of the event loop: it sees the connection, accepts it, makes its transport, tells its protocol."""
+"""Of the event loop: notice the connection, accept it, create its transport, notify its protocol."""
 
 
 class Listening:
-    """Serves each connection in a task of its own; the end of the one is the end of the other.
+    """Serves each connection in a task of its own. When one ends, so does the other.
 
     Args:
-        serve: Serves one connection. That the client has gone needs no care.
-        tls: Its certificate, where it speaks TLS.
+        serve: Serves one connection. It need not handle a client that disconnects.
+        tls: The server's TLS context, if it speaks TLS.
     """
 
     def __init__(self, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:
@@ -40,15 +40,15 @@ class Listening:
         tasks = list(self._serving.values())
         for writer, task in self._serving.items():
             task.cancel()
-            writer.transport.abort()  # a task that is cancelled before it began would not
+            writer.transport.abort()  # a task that is cancelled before its first step would not
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def open_connections(self) -> int:
-        """The connections that the client has not ended."""
+        """The number of connections that the client has not closed."""
         return sum(not _has_gone(writer) for writer in self._writers)
 
-    # Not a coroutine: between a connection and a task's first step this could be left, and the connection stay open.
+    # Not a coroutine, which could be cancelled between a connection and a task's first step, leaving it open.
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         self._serving[writer] = asyncio.get_running_loop().create_task(self._serve_whole(reader, writer))
@@ -57,16 +57,16 @@ class Listening:
         try:
             await self._serve(reader, writer)
         except (asyncio.IncompleteReadError, OSError):
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             writer.transport.abort()
             del self._serving[writer]
 
 
 async def stop_listening(server: asyncio.Server) -> None:
-    """Close a server when it knows of every connection that it has accepted. It accepts none from now on.
+    """Close a server once it knows of every connection that it has accepted. It accepts no more from now on.
 
-    asyncio drops a connection, without closing it, whose server is closed between the accept and the transport.
+    If a server is closed between the accept and the transport, asyncio drops the connection without closing it.
     """
     loop = asyncio.get_running_loop()
     for listener in server.sockets:
@@ -77,7 +77,7 @@ async def stop_listening(server: asyncio.Server) -> None:
 
 
 def _has_gone(writer: asyncio.StreamWriter) -> bool:
-    """Whether the other side has ended this connection, although nobody here may be reading."""
+    """Whether the other side has closed this connection, even if nobody here is reading."""
     if writer.is_closing():
         return True
     with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as here:

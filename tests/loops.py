@@ -1,4 +1,4 @@
-"""Tests that hold on both event loops: asyncio's own, and uvloop, on which the service runs."""
+"""Runs tests on both event loops: asyncio's own, and uvloop, which the service uses."""
 
 import asyncio
 import inspect
@@ -11,7 +11,7 @@ import uvloop
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test twice, each time in a loop of its own."""
+    """Run an async test on both event loops."""
 
     @wraps(test)
     def run(*, new_loop: Callable[[], asyncio.AbstractEventLoop], **given: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the answers to all failures have in common."""
+"""Checks that apply to all failures."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from wxauth.errors import Title, WxAuthError
 
 
 def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:
-    """Every class below this one."""
+    """All subclasses, direct and indirect."""
     return [kind for child in base.__subclasses__() for kind in (child, *kinds_of(child))]
 
 
@@ -16,7 +16,7 @@ TITLES: dict[str, Title] = {kind.code: kind.title for kind in kinds_of(WxAuthErr
 
 
 def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]:
-    """The problem document, after a look at all that it shares with the others."""
+    """The problem document, after checking everything that all problems have in common."""
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"

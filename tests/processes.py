@@ -1,4 +1,4 @@
-"""Real processes: the commands as an operator runs them, and whether they leave anything behind."""
+"""Real processes: commands as an operator runs them, and whether they leave anything behind."""
 
 import fcntl
 import os
@@ -25,24 +25,24 @@ from wxauth.server.service.server import listen
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
 ROOM = 2 * 2**30
 PATIENCE = 60.0
-"""Seconds for what takes a fraction of one on an idle machine."""
+"""Seconds for work that takes a fraction of one on an idle machine."""
 
 
 def use_memory() -> None:
-    """Let this process and its children keep temporary files in memory, if there is room and programs may run there."""
+    """Keep temporary files of this process and its children in memory, if there is room and programs may run there."""
     memory = Path("/dev/shm")
     if memory.is_dir() and shutil.disk_usage(memory).free > ROOM and not os.statvfs(memory).f_flag & os.ST_NOEXEC:
         os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 
 def hear_interrupts() -> None:
-    """Have children that are sent a SIGINT end of it: a shell's job in the background ignores it, and so would they."""
+    """Make children react to SIGINT, which a shell's background jobs ignore, and so would their children."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of this process, without our settings and the language, and with these variables."""
+    """The environment of this process, without our settings and locale, plus these variables."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("WXAUTH_")}
     return {**kept, "LC_ALL": "C.UTF-8", **variables}
 
@@ -64,7 +64,7 @@ def run(
 
 
 def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """As `run`, but by the installed program, which spends a second on its imports."""
+    """As `run`, but with the installed program, which spends a second on its imports."""
     demand_mark("process")
     return subprocess.run(
         [WXAUTH, *arguments],
@@ -81,7 +81,7 @@ def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = No
 def start(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, is_short: bool = False, **streams: Any
 ) -> subprocess.Popen[bytes] | Forked:
-    """Start a program. Our own is forked, which saves the second that its imports take."""
+    """Start a program. Our own is forked, which saves the second for its imports."""
     if forked.is_possible and command[0] == WXAUTH:
         return Forked(command, cwd=cwd, env=environment(**(env or {})), is_short=is_short, **streams)
     return start_installed(command, cwd=cwd, env=env, **streams)
@@ -95,9 +95,9 @@ def start_installed(
 
 
 class Running:
-    """A command that keeps running. At the end of the `with` block it is killed, and whatever it has started.
+    """A command that keeps running. At the end of the `with` block it is killed with everything it has started.
 
-    Workers that outlived it would serve on for seconds, by their own clock, on the database of the tests behind this.
+    Workers that outlived it would continue for seconds, by their own clock, on the database of later tests.
     """
 
     def __init__(
@@ -132,13 +132,13 @@ class Running:
         return self._output.read_text()
 
     def wait_for(self, text: str) -> str:
-        """The output, as soon as it has this text."""
+        """Wait until the output contains this text, and return it."""
         until(lambda: text in self.output or self.process.poll() is not None)
         assert text in self.output, self.output
         return self.output
 
     def end(self, signal: int) -> int:
-        """Send a signal; the exit status."""
+        """Send a signal, and return the exit status."""
         self.process.send_signal(signal)
         return self.process.wait(PATIENCE)
 
@@ -152,13 +152,13 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def users_of(folder: Path) -> set[int]:
-    """The processes that have something under this folder open, or work in it."""
+    """The processes that use this folder: with open files in it, or as their working folder."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             links = [process / "cwd", *(process / "fd").iterdir()]
             targets = [os.readlink(link) for link in links]
-        except OSError:  # it has ended by now
+        except OSError:  # it has just ended
             continue
         if any(target == str(folder) or target.startswith(f"{folder}/") for target in targets):
             found.add(int(process.name))
@@ -170,12 +170,12 @@ def parent_of(pid: int) -> int:
 
 
 def children_of(pid: int) -> set[int]:
-    """Those that still run."""
+    """The children that are still running."""
     return _that_run(lambda parent, _session: parent == pid)
 
 
 def kill_session(session: int) -> set[int]:
-    """Kill what still runs in this session: those that were there. They may have started more."""
+    """Kill the processes of this session that are still running, and return them. They may have started more."""
     found = _that_run(lambda _parent, its_session: its_session == session)
     for pid in found:
         with suppress(ProcessLookupError):
@@ -186,7 +186,7 @@ def kill_session(session: int) -> set[int]:
 def _that_run(is_wanted: Callable[[int, int], bool]) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended by now
+        with suppress(OSError):  # it has just ended
             state, parent, _, session = _stat(int(process.name))[:4]
             if state != "Z" and is_wanted(int(parent), int(session)):
                 found.add(int(process.name))
@@ -194,7 +194,7 @@ def _that_run(is_wanted: Callable[[int, int], bool]) -> set[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether this process still runs. One that has ended and whose exit status nobody has fetched does not."""
+    """Whether this process is still running. A zombie is not."""
     try:
         return _stat(pid)[0] != "Z"
     except OSError:
@@ -202,12 +202,12 @@ def is_running(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """What proc(5) has after the name: state, parent, group, session, ..."""
+    """The fields after the name in proc(5): state, parent, group, session, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def free_port() -> int:
-    """A port on which nobody listens, and that no other run of the tests is given while this process lives."""
+    """A free port that no other test run is given while this process lives."""
     for _ in PORTS:
         port = next(_ports)
         with suppress(BlockingIOError):
@@ -218,13 +218,13 @@ def free_port() -> int:
 
 
 PORTS = range(15_000, 30_000)
-"""These are below the ports that the system gives to connections, which could take one in between."""
+"""Below the ports that the system assigns to connections, which could take one in between."""
 _ports = chain.from_iterable(repeat([*PORTS[os.getpid() % len(PORTS) :], *PORTS[: os.getpid() % len(PORTS)]]))
 
 
 @cache
 def _ports_given() -> int:
-    """A file in which a locked byte stands for a port that was given away. A lock ends with its process."""
+    """A file in which a locked byte marks a port as given away. The lock ends with its process."""
     return os.open(
         f"{tempfile.gettempdir()}/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )

@@ -1,4 +1,4 @@
-"""Programs that some tests run beside the service, and that not every machine has."""
+"""Programs that some tests run, and that not every machine has."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ PACKAGES = {
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",
 }
-"""By program, what Debian calls its package."""
+"""The Debian package of each program."""
 MARKS = {
     "caddy": "proxy",
     "chromium": "browser",
@@ -49,7 +49,7 @@ MARKS = {
     "redis-server": "redis",
     "systemd-analyze": "operations",
 }
-"""By program, how a test is marked that needs it."""
+"""The mark of tests that need a program."""
 OLDEST_NODE = (20, 19)
 NODE_TESTS = Path(__file__).parent / "node"
 NODE_PATIENCE = 300
@@ -57,20 +57,20 @@ QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetc
 
 
 running: list[pytest.Item] = []
-"""The test that runs now."""
+"""The current test."""
 
 
 def demand_mark(*names: str) -> None:
-    """Fail the present test unless it has one of these marks, by which `scripts/test --quick` leaves tests out."""
+    """Fail the current test unless it has one of these marks, by which `scripts/test --quick` leaves tests out."""
     __tracebackhide__ = True
     if not any(running[-1].get_closest_marker(name) for name in names):
         pytest.fail(f"mark this test: pytest.mark.{' or '.join(names)}")
 
 
 def needs(program: str, *substitutes: str) -> str:
-    """The path of this program, or of another one that can take its place.
+    """The path of this program, or of a substitute.
 
-    Without any the test is skipped; where `CI` is set, it fails.
+    If there is none, the test is skipped; if `CI` is set, it fails.
     """
     demand_mark(MARKS[program])
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin"
@@ -82,9 +82,9 @@ def needs(program: str, *substitutes: str) -> str:
 
 
 def needs_node(folder: Path) -> str:
-    """The path of Node, with the packages in place that this folder's package-lock.json names.
+    """The path of Node, after installing the packages in this folder's package-lock.json.
 
-    They are installed when the lock has changed. If they cannot be had, the test ends as in `needs`.
+    They are installed again when the lock file has changed. If they cannot be installed, the test ends as in `needs`.
     """
     node, npm = needs("node"), needs("npm")
     version = subprocess.check_output([node, "--version"], text=True)
@@ -92,7 +92,7 @@ def needs_node(folder: Path) -> str:
         lacks(f"needs Node 20.19 or newer, has {version.strip()} 需要 Node 20.19 或更新版本")
     lock, installed = folder / "package-lock.json", folder / "node_modules/.locked"
     with lock.open("rb+") as turn:
-        with suppress(OSError):  # some network drives know no locks
+        with suppress(OSError):  # some network drives do not support locks
             fcntl.flock(turn, fcntl.LOCK_EX)
         if not installed.exists() or installed.read_bytes() != lock.read_bytes():
             installed.unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def needs_node(folder: Path) -> str:
 
 
 def run_node_tests(file: str, env: Mapping[str, str]) -> None:
-    """Run this file of tests/node, with these variables; what fails there fails here."""
+    """Run a file of tests/node with these variables. Its failures fail this test."""
     __tracebackhide__ = True
     command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", NODE_TESTS / file]
     done = subprocess.run(
@@ -124,6 +124,9 @@ def run_node_tests(file: str, env: Mapping[str, str]) -> None:
 
 
 def lacks(reason: str) -> NoReturn:
-    """Skip this test, which cannot run here. If `CI` is set, fail it: there, every program should be installed."""
+    """Skip this test, which cannot run here.
+
+    If `CI` is set, fail it, because every program should be installed there.
+    """
     __tracebackhide__ = True
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)

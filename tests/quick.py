@@ -8,16 +8,16 @@ import pytest
 
 FILE = Path(__file__).with_name("slow.txt")
 SLOW = 0.04
-"""Seconds. Who takes as long or longer, on average over its parameters, is slow."""
+"""Seconds. A test that takes at least as long, on average over its parameters, is slow."""
 
 
 def slow_functions(file: Path = FILE) -> set[str]:
-    """The test functions that were slow when that was last measured."""
+    """The test functions that were slow in the last measurement."""
     return set(file.read_text().splitlines())
 
 
 class LeavingOut:
-    """Runs no slow test."""
+    """Leaves out slow tests."""
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         slow = slow_functions()
@@ -26,14 +26,14 @@ class LeavingOut:
 
 
 class Noting:
-    """Measures each test that runs, and writes down which are slow. What does not run stays as it was."""
+    """Measures each test that runs, and records which are slow. Tests that do not run keep their record."""
 
     def __init__(self, file: Path = FILE) -> None:
         self._file = file
         self._seconds: dict[str, list[float]] = defaultdict(list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":  # a set-up may be long because it makes what all tests of a process share
+        if report.when == "call":  # a setup may be long because all tests of a process share its result
             self._seconds[_function_of(report.nodeid)].append(report.duration)
 
     def pytest_sessionfinish(self) -> None:

@@ -1,4 +1,4 @@
-"""A sibling's receiver of webhooks, as misbehaving as a test wants it."""
+"""A webhook receiver of a sibling service, which misbehaves as a test requires."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,12 +14,12 @@ from tests.processes import free_port
 
 @dataclass
 class Receiver:
-    """Keeps the requests that came. It answers a status, `hang`, or what a function makes of the request."""
+    """Records requests. Its answer is a status, `hang`, or the result of a function of the request."""
 
     url: str
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
-    """Given one after the other; when there are none left, `usual`."""
+    """Returned one after the other; after the last one, `usual`."""
     usual: Any = 204
     under_way: int = 0
     most_under_way: int = 0

@@ -1,4 +1,4 @@
-"""An app behind a real server, for as long as a test needs it."""
+"""Serves an app with a real server while a test needs it."""
 
 import asyncio
 import socket
@@ -13,12 +13,12 @@ from starlette.types import ASGIApp
 from tests.listening import stop_listening
 
 PATIENCE = 20.0
-"""Seconds for what takes a fraction of one on an idle machine."""
+"""Seconds for work that takes a fraction of one on an idle machine."""
 
 
 @contextmanager
 def serving(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> Iterator[str]:
-    """The URL at which this app answers for as long as the block runs."""
+    """Serve an app while the block runs, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         server = server_of(app, kind=kind, **options)
         thread = Thread(target=server.run, args=([listener],))
@@ -36,7 +36,7 @@ def server_of(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **op
 
 
 class EndsAtOnce(uvicorn.Server):
-    """uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
+    """uvicorn itself checks only every tenth of a second whether it must end, and then whether it can."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -49,7 +49,7 @@ class EndsAtOnce(uvicorn.Server):
     async def main_loop(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         self._is_running.set()
-        ticks = asyncio.create_task(super().main_loop())  # the time in each answer, and that of each request
+        ticks = asyncio.create_task(super().main_loop())  # for the time in each answer, and that of each request
         await self._ended.wait()
         ticks.cancel()
 

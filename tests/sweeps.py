@@ -12,7 +12,10 @@ import pytest
 
 
 class Sweep:
-    """The cases of one test: those that fail are told together, at the end of the `with` block, with their names."""
+    """The cases of one test.
+
+    Those that fail are reported together, with their names, at the end of the `with` block.
+    """
 
     def __init__(self) -> None:
         self._cases = 0
@@ -47,9 +50,9 @@ class Sweep:
 def swept(
     names: str | tuple[str, ...], cases: Iterable[Any], *, ids: Iterable[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """As `pytest.mark.parametrize`, but all in one test: for cases that find and leave everything as it was.
+    """As `pytest.mark.parametrize`, but all in one test: for cases that find and leave everything unchanged.
 
-    To set a test up and to clean the database behind it takes longer than a request.
+    Setting up a test, and cleaning the database after it, takes longer than a request.
     """
     keys = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
     params = [case if hasattr(case, "marks") else pytest.param(*(case if len(keys) > 1 else [case])) for case in cases]

@@ -13,11 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 from tests.listening import Listening
 
 Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
-"""What is done with a connection on which a request has been read."""
+"""What to do with a connection on which a request has been read."""
 
 
 def answer(body: object, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> Behaviour:
-    """An answer; bytes as they are, anything else as JSON. `length` is what Content-Length says of it."""
+    """An answer with these bytes, or with anything else as JSON. `length` replaces its Content-Length."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     async def behave(writer: asyncio.StreamWriter) -> None:
@@ -41,7 +41,7 @@ def raw(content: bytes) -> Behaviour:
 
 
 def endless(head: bytes, chunk: bytes, *, pause: float = 0) -> Behaviour:
-    """An answer without an end."""
+    """An answer that never ends."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -54,13 +54,13 @@ def endless(head: bytes, chunk: bytes, *, pause: float = 0) -> Behaviour:
 
 
 def in_pieces(*pieces: bytes, then: Behaviour | None = None) -> Behaviour:
-    """These bytes, each piece in a packet of its own."""
+    """These bytes, each piece in its own packet."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            for _ in range(4):  # in which the other side, in the same loop, reads it
+            for _ in range(4):  # time for the other side, in the same loop, to read it
                 await asyncio.sleep(0)
         if then is not None:
             await then(writer)
@@ -74,18 +74,18 @@ async def hang(_: asyncio.StreamWriter) -> None:
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
-    """The end of the connection, in order."""
+    """An orderly end of the connection."""
     writer.close()
 
 
 async def reset(writer: asyncio.StreamWriter) -> None:
-    """The end of the connection, by RST."""
+    """An end of the connection by RST."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 class Upstream(Listening):
-    """Behaves as told with one request after the other, the last behaviour for all that follow."""
+    """Behaves as told for one request after the other, and repeats the last behaviour."""
 
     def __init__(
         self, *behaviours: Behaviour, on_connect: Behaviour | None = None, tls: ssl.SSLContext | None = None
@@ -94,7 +94,7 @@ class Upstream(Listening):
         self._behaviours = list(behaviours)
         self._on_connect = on_connect
         self.requests: list[str] = []
-        """The targets that arrived."""
+        """The request targets that arrived."""
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
 
@@ -105,7 +105,7 @@ class Upstream(Listening):
 
     @property
     def connections(self) -> int:
-        """How many there have been."""
+        """How many connections there have been."""
         return len(self._writers)
 
     @property
@@ -126,7 +126,7 @@ class Upstream(Listening):
 
 
 class FakeRedis(Listening):
-    """Greets as Redis does, then says the same to every command; to end the connection, None."""
+    """Greets as Redis does, then gives every command the same answer. None ends the connection."""
 
     def __init__(self, answer: bytes | None = b"") -> None:
         super().__init__(self._converse)
@@ -149,7 +149,7 @@ class FakeRedis(Listening):
 
 
 class PostgresTap(Listening):
-    """Passes a Postgres connection on, and counts what the client says, by type of message."""
+    """Passes on a Postgres connection, and counts the client's messages by type."""
 
     def __init__(self, database_url: str) -> None:
         super().__init__(self._tap)
@@ -181,7 +181,7 @@ class PostgresTap(Listening):
 
     async def _pass_on_counting(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
         size = await client.readexactly(4)
-        to_server.write(size + await client.readexactly(int.from_bytes(size) - 4))  # the start has no type
+        to_server.write(size + await client.readexactly(int.from_bytes(size) - 4))  # the startup message has no type
         while True:
             head = await client.readexactly(5)
             self.messages[chr(head[0])] += 1

@@ -1,4 +1,4 @@
-"""Who takes part in a test: people and their phones, administrators, replicas of the service, siblings, sites."""
+"""The participants of a test: people and their phones, administrators, replicas of the service, siblings, sites."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,18 +29,18 @@ LogLines = Callable[[], list[dict[str, Any]]]
 
 NUMBER = "+8613800138000"
 AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
-"""The types of events that come from logging in."""
+"""The types of events recorded by logins."""
 BESIDE_LOGINS = f"type NOT IN {AT_LOGIN}"
-"""SQL for the others."""
+"""SQL for other types."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
-    """Logs people in: `await login("alice")` gives the answer's body, `await login.ask("alice")` any answer."""
+    """Logs people in: `await login("alice")` returns the answer's body, `await login.ask("alice")` any answer."""
 
     client: httpx.AsyncClient
     wechat: WeChatByRespx | None = None
-    """None: the simulator, to which a person's name is a code."""
+    """None: the simulator, for which a person's name is a code."""
 
     async def ask(
         self,
@@ -51,7 +51,7 @@ class LogIn:
         unionid: str | None = None,
         **fields: object,
     ) -> httpx.Response:
-        """At another replica, to another app than the first, with a unionid."""
+        """Log in, optionally at another replica, to another app than the first, or with a unionid."""
         code = person
         if self.wechat is not None:
             code = self.wechat.code_for(person, unionid=unionid, app_id=(app or APP)["app_id"])
@@ -81,7 +81,7 @@ class Phone:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A replica, at its front door, its parts, and the simulated WeChat behind it."""
+    """A replica with its client and parts, and the simulated WeChat behind it."""
 
     client: httpx.AsyncClient
     services: Services
@@ -102,17 +102,17 @@ class Service:
         return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
 
     def phone_code(self, person: str = "alice", **fields: Any) -> str:
-        """What the phone button gives; the number is `NUMBER`, unless given."""
+        """A code of the phone button. The number is `NUMBER` by default."""
         wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
         return self.secrets.add(self.simulator.make_phone_code(wanted))
 
     def asked(self, api: Any) -> list[Call]:
-        """What WeChat was asked."""
+        """The calls of an API of WeChat so far."""
         return self.simulator.calls_of(api)
 
 
 class Admin:
-    """An administrator, at the front door."""
+    """An administrator with a client."""
 
     def __init__(self, client: httpx.AsyncClient, answer: Body) -> None:
         self.client = client
@@ -136,7 +136,7 @@ class Admin:
         return answer.json()
 
     async def events(self, **query: object) -> list[dict[str, Any]]:
-        """Beside those of logging in."""
+        """The events, without those of logins."""
         items = (await self.read("/events", **query))["items"]
         return [event for event in items if event["type"] not in AT_LOGIN]
 
@@ -147,7 +147,7 @@ async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer
 
 
 async def add_client(database: Database, name: str, *, now: datetime, **options: Any) -> Credentials:
-    """A client with these options, and a secret: `await add_client(database, "ledger", scopes=["events"], now=now)`."""
+    """Add a client with a secret: `await add_client(database, "ledger", scopes=["events"], now=now)`."""
     credentials = await clients.add_client(database, clients.asked_for(name, options), now=now)
     assert credentials is not None
     return credentials
@@ -172,5 +172,5 @@ async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
 
 
 async def until_locked(rows: asyncpg.Connection, number: int = 1) -> None:
-    """Wait until somebody waits for a lock, or so many do."""
+    """Wait until this many transactions wait for a lock."""
     await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM pg_locks WHERE NOT granted", number))

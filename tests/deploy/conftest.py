@@ -26,7 +26,7 @@ class Replicas:
     addresses: list[str]
     running: list[Running]
     start: Callable[[int], Running]
-    """Start this one again, and wait until it serves."""
+    """Start this replica again, and wait until it serves."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def replicas(tmp_path: Path, database_url: str) -> Iterator[Replicas]:
 
 
 def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> Counter[str]:
-    """Restart both while people use the service by such clients; how often they saw which status or failure."""
+    """Restart both replicas while people use the service, and return how often each status or failure was seen."""
     seen: Counter[str] = Counter()
     is_over = Event()
 
@@ -77,7 +77,7 @@ def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> C
             assert replica.end(signal.SIGTERM) == 0
             so_far = seen.total()
             until(lambda: seen.total() > so_far + 100)  # noqa: B023 - the other one serves
-            replicas.start(number).wait_for('"logged_in"')  # the proxy has seen that it is back
+            replicas.start(number).wait_for('"logged_in"')  # the proxy has noticed that it is back
     finally:
         is_over.set()
         for thread in people:

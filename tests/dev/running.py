@@ -1,4 +1,4 @@
-"""`wxauth dev`, as it runs on a desk."""
+"""`wxauth dev` as a process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

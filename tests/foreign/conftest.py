@@ -1,4 +1,4 @@
-"""A service as in production, for verifiers that know nothing of it but its address."""
+"""A service as in production, for verifiers that know only its address."""
 
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
@@ -27,11 +27,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """A running `wxauth serve`, and its keys, as a forger would wish for."""
+    """A running `wxauth serve`, and its keys, for forging tokens."""
 
     url: str
     token: str
-    """Of a login."""
+    """The access token of a login."""
     keys: KeyRing
     sealer: Sealer
 
@@ -39,7 +39,7 @@ class Issuer:
         return forgery(Forger(self.token, self.keys.signing_key(utc_now())))
 
     async def rotate(self) -> str:
-        """A good token, signed by a key that is added now."""
+        """A valid token, signed by a newly added key."""
         key = unsealed(await self.keys.rotate(), self.sealer)
         return Forger(self.token, key).with_header(kid=key.kid)
 

@@ -1,9 +1,9 @@
-"""Tokens that any verifier worth its name takes or refuses, once it is told issuer, audience, algorithm and type.
+"""Tokens that any good verifier accepts or refuses once it knows issuer, audience, algorithm and type.
 
-Some of what our own guard refuses, foreign libraries take: a name that comes twice, a token of any size, no `kid`
-where there is but one key, claims of other types or forms (`sub` that is no UUID, times out of any range, `roles` that
-is no list), `iat` ahead, a signature that is padded or spelt another way, JSON with a byte order mark. Only the issuer
-can sign such a token. Of the clock they allow less: from none to a few seconds.
+Foreign libraries accept some tokens that our own guard refuses: repeated names, any size, a missing `kid` if there is
+only one key, claims of other types or forms (`sub` that is not a UUID, times out of range, `roles` that is not a list),
+`iat` in the future, a signature that is padded or spelt differently, JSON with a byte order mark. Only the issuer can
+sign such tokens. The libraries allow less clock skew: from none to a few seconds.
 """
 
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forgery

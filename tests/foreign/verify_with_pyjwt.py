@@ -6,7 +6,7 @@ import jwt
 
 
 class AccessTokens:
-    """Of one issuer. Its keys are asked for once in five minutes, however many tokens are checked."""
+    """Verifies tokens of one issuer. Its keys are fetched once in five minutes, however many tokens are checked."""
 
     def __init__(self, issuer: str, audience: str = "wxauth") -> None:
         self._issuer = issuer
@@ -14,9 +14,10 @@ class AccessTokens:
         self._keys = jwt.PyJWKClient(f"{issuer}/.well-known/jwks.json", timeout=5)
 
     def claims(self, token: str) -> dict[str, Any]:
-        """What a good token says. Waits for the network now and then: call it from a thread.
+        """The claims of a valid token. Accesses the network now and then: call it from a thread.
 
-        Raises: jwt.PyJWTError, for 401; of these jwt.PyJWKClientConnectionError, without keys, for 503.
+        Raises: jwt.PyJWTError, to be answered with 401; among these jwt.PyJWKClientConnectionError, without keys, with
+        503.
         """
         checked = jwt.decode_complete(
             token,

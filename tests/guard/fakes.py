@@ -1,4 +1,4 @@
-"""What a sibling sees of wxauth, an issuer by respx; and what its callers see of it."""
+"""The guard's counterparts: an issuer by respx, and callers."""
 
 import ssl
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import SigningKey
 
 BELIEVES_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For servers that are faked, or speak no TLS: to read the system's certificates takes a fiftieth of a second."""
+"""For servers that are faked or speak no TLS, because reading the system's certificates takes 20 ms."""
 ISSUER = "https://auth.test"
 NOW = 1795161600
 USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
@@ -25,7 +25,7 @@ SESSION_ID = UUID("0192f0c1-2b3c-7d4e-8f50-cba987654321")
 
 
 class Timer:
-    """Seconds that pass when told to."""
+    """A timer that tests advance."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -35,7 +35,7 @@ class Timer:
 
 
 class FakeIssuer:
-    """Publishes its metadata and keys; a test changes what it says, or the route that says it."""
+    """Publishes metadata and keys, which a test may change, as well as their routes."""
 
     def __init__(self, router: respx.MockRouter, at: str = ISSUER) -> None:
         self.key = SigningKey.generate()
@@ -55,7 +55,7 @@ class FakeIssuer:
 
     @property
     def fetches(self) -> tuple[int, int]:
-        """How often metadata and keys were asked for."""
+        """How often metadata and keys were requested."""
         return self.metadata.call_count, self.jwks.call_count
 
     def guard(self, timer: Callable[[], float]) -> BearerGuard:
@@ -80,7 +80,7 @@ def client_of(app: ASGIApp, root_path: str = "") -> httpx.AsyncClient:
 
 
 async def said_to(app: ASGIApp, scope: Scope) -> list[Message]:
-    """What an app says to what a server hands it."""
+    """The messages that an app sends in a scope."""
     said: list[Message] = []
 
     async def receive() -> Message:
@@ -95,7 +95,7 @@ async def said_to(app: ASGIApp, scope: Scope) -> list[Message]:
 
 
 async def opening(app: ASGIApp, path: str, *, token: str | None, can_say_status: bool = False) -> list[Message]:
-    """What an app says to a WebSocket's handshake, and after it."""
+    """The messages that an app sends during and after a WebSocket's handshake."""
     scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
     extensions = {"websocket.http.response": {}} if can_say_status else {}
@@ -103,7 +103,7 @@ async def opening(app: ASGIApp, path: str, *, token: str | None, can_say_status:
 
 
 CODES = {**dict.fromkeys(HOSTILE, "invalid_token"), **dict.fromkeys(EXPIRED, "token_expired"), **dict.fromkeys(GOOD)}
-"""What is answered to each token of the corpus, at `NOW`."""
+"""The answer to each token of the corpus at `NOW`."""
 
 
 def answer_of(code: str | None) -> tuple[int, str | None, str | None]:
@@ -112,7 +112,7 @@ def answer_of(code: str | None) -> tuple[int, str | None, str | None]:
 
 
 async def codes_of_handshakes(app: ASGIApp, path: str, issuer: FakeIssuer) -> dict[str, str | None]:
-    """What a guarded WebSocket says to each token of the corpus before it is accepted; None where it is accepted."""
+    """A guarded WebSocket's answer to the handshake with each token of the corpus; None if it is accepted."""
     codes: dict[str, str | None] = {}
     for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
         first, *others = await opening(app, path, token=forge(Forger(issuer.token(), issuer.key)))
@@ -123,7 +123,7 @@ async def codes_of_handshakes(app: ASGIApp, path: str, issuer: FakeIssuer) -> di
 
 
 async def answers_to_all(app: ASGIApp, path: str, issuer: FakeIssuer) -> dict[str, tuple[int, Any, Any]]:
-    """What a guarded path answers to each token of the corpus."""
+    """A guarded path's answer to each token of the corpus."""
     answers = {}
     async with client_of(app) as client:
         for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():

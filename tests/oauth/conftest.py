@@ -28,7 +28,7 @@ EDGE = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """An OAuth client, as it asks the service."""
+    """An OAuth client."""
 
     client: httpx.AsyncClient
     name: str
@@ -39,7 +39,7 @@ class Site:
         return None if self.secret is None else httpx.BasicAuth(self.name, self.secret)
 
     async def post(self, path: str, **form: str) -> httpx.Response:
-        """With its credentials; what it sends beside them."""
+        """Post a form with the client's credentials."""
         if self.secret is None:
             return await self.client.post(path, data={"client_id": self.name, **form})
         return await self.client.post(path, data=form, auth=(self.name, self.secret))
@@ -63,7 +63,7 @@ class Phone:
     client: httpx.AsyncClient
     tokens: dict[str, Any]
     wx_login: Callable[[], str]
-    """Gives a new code of this person."""
+    """Returns a new code of this person."""
 
     @property
     def user_id(self) -> str:
@@ -73,7 +73,7 @@ class Phone:
         return await self.client.post("/v1/me/scans", json=body, headers=bearer(self.tokens))
 
     async def scan(self, started: dict[str, Any], **body: Any) -> httpx.Response:
-        """Hold the camera at the code."""
+        """Claim the code with the camera."""
         return await self.claim(**{"scene": scene_of(started), "entry_scene": CAMERA, **body})
 
     async def decide(self, scan_id: str, verdict: str = "approve", *, code: str | None = None) -> httpx.Response:
@@ -81,7 +81,7 @@ class Phone:
         return await self.client.post(f"/v1/me/scans/{scan_id}/{verdict}", json=body, headers=bearer(self.tokens))
 
     async def approve(self, started: dict[str, Any]) -> None:
-        """Scan it, and say yes."""
+        """Scan the code, and approve the login."""
         claimed = await self.scan(started)
         assert claimed.status_code == 200, claimed.text
         assert (await self.decide(claimed.json()["id"])).status_code == 204
@@ -97,7 +97,7 @@ def scene_of(started: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="session")
 def id_token_key() -> StoredSigningKey:
-    """The key of id_tokens that the tests find, because to make one takes longer than most of them."""
+    """A key of id_tokens shared by the tests, because generating one takes longer than most of them."""
     key = RsaKey.generate()
     sealed = Sealer([b64decode(SECRET_KEY)]).seal(key.to_der(), context=signing_key_context(key.kid))
     return StoredSigningKey(
@@ -151,5 +151,5 @@ async def site(add_site: AddSite) -> Site:
 
 @pytest.fixture
 async def phone(get_phone: GetPhone) -> Phone:
-    """Alice's."""
+    """Alice's phone."""
     return await get_phone("alice")

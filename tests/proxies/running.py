@@ -1,4 +1,4 @@
-"""nginx, Caddy and HAProxy, run as processes with the files of `deploy/proxies`; and the services behind them."""
+"""nginx, Caddy and HAProxy as processes with the files of `deploy/proxies`, and the services behind them."""
 
 import json
 import os
@@ -43,12 +43,12 @@ http {{
     include conf.d/*.conf;
 }}
 """
-"""What stands around `conf.d` on any machine, without the system's folders."""
+"""The configuration around `conf.d`, without the system's folders."""
 
 
 @contextmanager
 def running(name: str, folder: Path, *, wxauth: str, service: str) -> Iterator[str]:
-    """The URL of this proxy, in front of these two `host:port`, for as long as the block runs."""
+    """Run a proxy in front of these two `host:port`, and yield its URL."""
     port = free_port()
     start: Callable[..., Running] = {"nginx": _nginx, "caddy": _caddy, "haproxy": _haproxy}[name]
     with start(folder, address=f"127.0.0.1:{port}", wxauth=wxauth, service=service) as command:
@@ -63,7 +63,7 @@ def _nginx(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
 
 
 def nginx_with(text: str, folder: Path, addresses: Mapping[str, str]) -> Running:
-    """nginx with this text in `conf.d`, `wxauth` beside it, and these addresses in the place of those shown."""
+    """nginx with this text in `conf.d`, the folder `wxauth` beside it, and these addresses instead of those shown."""
     program = needs("nginx")
     shutil.copytree(CONFIGURATIONS / "nginx/wxauth", folder / "wxauth")
     (folder / "nginx.conf").write_text(NGINX_CONF.format(user=pwd.getpwuid(os.geteuid()).pw_name))
@@ -93,7 +93,7 @@ def _haproxy(
 
 @contextmanager
 def haproxy_with(lua: str, folder: Path, *, service: str) -> Iterator[str]:
-    """HAProxy with another Lua file in the place of ours."""
+    """HAProxy with another Lua file in place of ours."""
     file, port = folder / "wxauth.lua", free_port()
     file.write_text(lua)
     with _haproxy(folder, address=f"127.0.0.1:{port}", wxauth="127.0.0.1:1", service=service, lua=file):
@@ -107,7 +107,7 @@ def answers(port: int) -> bool:
 
 
 class Recorder:
-    """Wraps an app, and remembers the ASGI scope of each request that arrives."""
+    """Wraps an app, and records the ASGI scope of each request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -120,7 +120,7 @@ class Recorder:
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Says what arrived, as JSON; `?status=` asks for that status. A WebSocket is told its header, then echoed."""
+    """Echoes the request as JSON; `?status=` sets the status. A WebSocket gets its headers, then an echo."""
     if scope["type"] == "websocket":
         await _echo_websocket(WebSocket(scope, receive, send))
     if scope["type"] != "http":
@@ -159,7 +159,7 @@ def headers_of(scope: Scope) -> list[list[str]]:
 
 
 class Switching(ThreadingTCPServer):
-    """A service that switches to whatever protocol it is asked for, and remembers each byte that arrives."""
+    """A service that switches to any requested protocol, and records each byte that arrives."""
 
     daemon_threads = True
 
@@ -168,7 +168,7 @@ class Switching(ThreadingTCPServer):
         self.received: list[bytearray] = []
         """By connection."""
         self.open: set[StreamRequestHandler] = set()
-        """Connections whose end has not been seen."""
+        """Connections that have not been closed yet."""
 
     @property
     def address(self) -> str:
@@ -177,7 +177,7 @@ class Switching(ThreadingTCPServer):
 
 class _Connection(StreamRequestHandler):
     server: Switching
-    timeout = 0.5  # of silence, after which it is over
+    timeout = 0.5  # seconds of silence that end the connection
 
     def handle(self) -> None:
         received = bytearray()
@@ -195,7 +195,7 @@ def _answer(head: bytes) -> bytes:
     given = message_from_bytes(head.partition(b"\r\n")[2])
     if "Upgrade" not in given:
         return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    accepted = accept_key(given.get("Sec-WebSocket-Key", ""))  # HAProxy looks at it
+    accepted = accept_key(given.get("Sec-WebSocket-Key", ""))  # HAProxy checks it
     fields = f"Connection: Upgrade\r\nUpgrade: {given['Upgrade']}\r\nSec-WebSocket-Accept: {accepted}"
     return f"HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n\r\n".encode()
 

@@ -15,10 +15,10 @@ HURRIED: Final = replace(
     connect=DEADLINES.connect,
     connect_to_any=DEADLINES.connect_to_any,
 )
-"""The deadlines of production, shortened: a second in the tests stands for `HASTE` seconds in production. Not that of a
-connect: a busy machine has to make it in time, and where it hangs, `whole` ends it."""
+"""The deadlines of production, shortened: a second in the tests stands for `HASTE` seconds in production. Connecting
+keeps its deadline, because a busy machine must meet it; if it hangs, `whole` ends it."""
 PATIENT: Final = Deadlines(**{name: 10 * seconds for name, seconds in asdict(DEADLINES).items()})
-"""For hundreds at once on a machine that has other things to do."""
+"""For hundreds of calls at once on a busy machine."""
 
 
 class Proxy:
@@ -49,7 +49,7 @@ class Proxy:
         return f"127.0.0.1:{self._port}"
 
     def go_to(self, url: str) -> None:
-        """Lead to another server; one that has restarted has another socket."""
+        """Connect to another server from now on. A restarted one has another socket."""
         parts = urlsplit(url)
         self._path = parts.path
         [folder], [port] = map(parse_qs(parts.query).__getitem__, ("host", "port"))
@@ -61,7 +61,7 @@ class Proxy:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Let nobody in, and end every connection: at once, before this waits for anything."""
+        """Refuse connections, and end existing ones at once, before waiting for anything."""
         assert self._server is not None
         self._lets_in = False
         self.drop()
@@ -73,17 +73,17 @@ class Proxy:
             connection.end()
 
     def fall_silent(self) -> None:
-        """Let in, and pass on nothing."""
+        """Accept connections, but pass nothing on."""
         self._is_silent = True
         for connection in self._connections:
             connection.is_silent = True
 
     def speak(self) -> None:
-        """Pass on again. Connections from during the silence stay dead, as after a firewall has forgotten them."""
+        """Pass data on again. Connections from during the silence stay dead, as after a firewall has forgotten them."""
         self._is_silent = False
 
     def lose_next_answer(self, *, containing: bytes = b"") -> None:
-        """End the connection on which the server answers (this) next, in place of the answer."""
+        """End the connection instead of passing on the server's next answer (that contains this)."""
         self._loses_answer_with = containing
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,7 +96,7 @@ class Proxy:
             answers, server = await asyncio.open_unix_connection(self._socket)
             connection.writers.append(server)
             if writer.is_closing():
-                connection.end()  # by `drop`, before there was a way to the server
+                connection.end()  # by `drop`, before the connection to the server was open
             await asyncio.gather(
                 self._pass_on(connection, reader, server), self._pass_on(connection, answers, writer, are_answers=True)
             )

@@ -1,4 +1,4 @@
-"""Tokens that no verifier may take, each made from a good one, whatever the signature says."""
+"""Tokens that no verifier may accept, each made from a valid one and, if possible, correctly signed."""
 
 import base64
 import hmac
@@ -21,9 +21,9 @@ from wxauth.tokens.keys import SigningKey
 
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-"""Of P-256's group: `n`."""
+"""The order `n` of P-256's group."""
 FIELD = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
-"""The prime that P-256's coordinates are counted by: `p`."""
+"""The prime `p` of P-256's coordinates."""
 
 
 def encode(part: bytes | str | dict[str, Any] | list[Any]) -> str:
@@ -37,7 +37,7 @@ def decode(part: str) -> bytes:
 
 
 class Forger:
-    """Has a good token and, unlike a real forger, the key that signed it: only the rule in question is broken."""
+    """Has a valid token and, unlike a real forger, its signing key, so that only the rule in question is broken."""
 
     def __init__(self, token: str, key: SigningKey) -> None:
         self.token = token
@@ -55,7 +55,7 @@ class Forger:
         return f"{signing_input}.{encode(self.key.signer.sign(signing_input.encode()))}"
 
     def sign_otherwise(self, algorithm: str, sign: Callable[[bytes], bytes]) -> str:
-        """Say that it is another algorithm, and use it."""
+        """Name another algorithm in the header, and use it."""
         signing_input = f"{encode(self.header | {'alg': algorithm})}.{self.parts[1]}"
         return f"{signing_input}.{encode(sign(signing_input.encode()))}"
 
@@ -69,7 +69,7 @@ class Forger:
         return self.sign(self.header, self.claims | claims)
 
     def with_raw_claim(self, name: str, literal: str) -> str:
-        """A claim whose value is spelt as only JSON, or not even JSON, can spell it."""
+        """A claim whose value can be written only as JSON, or is not even JSON."""
         others = {key: value for key, value in self.claims.items() if key != name}
         return self.sign(self.header, json.dumps(others)[:-1] + f', "{name}": {literal}}}')
 
@@ -124,7 +124,7 @@ def _ps256(forger: Forger) -> str:
 
 
 def _on_curve(algorithm: str, curve: ec.EllipticCurve, digest: hashes.HashAlgorithm) -> Forgery:
-    """By a key on this curve, r and s as long as the curve has it."""
+    """Signed by a key on this curve, with r and s of the curve's length."""
     length = (curve.key_size + 7) // 8
 
     def sign(text: bytes) -> bytes:
@@ -161,7 +161,7 @@ def _naming_its_own_key(member: str, value_of: Callable[[SigningKey], Any], *, o
 
 
 def _respelt(part: str) -> str:
-    """Another spelling that decodes to the same bytes: the last digit of a part may have unused bits set."""
+    """Another spelling that decodes to the same bytes: the last character of a part may have unused bits set."""
     assert len(part) % 4 in (2, 3)
     spelling = part[:-1] + DIGITS[DIGITS.index(part[-1]) + 1]
     assert decode(spelling) == decode(part)
@@ -207,13 +207,13 @@ def _compressed(forger: Forger) -> str:
 
 
 def _twice(spelling: str, name: str, members: dict[str, Any]) -> str:
-    """JSON in which a name stands twice, first in this spelling."""
+    """JSON in which a name occurs twice, first in this spelling."""
     return f'{{"{spelling}": "other", {json.dumps({name: "other", **members})[1:]}'
 
 
 def of_length(length: int) -> Forgery:
     def forge(forger: Forger) -> str:
-        # Base64 has no text of one character more than a multiple of four, so the header takes a few as well.
+        # No base64 text has a length of one more than a multiple of four, so the header takes a few characters as well.
         about = (length - len(forger.token)) * 3 // 4 - 48
         tokens = (
             forger.sign(forger.header | {"x": "x" * some}, forger.claims | {"x": "x" * most})
@@ -540,7 +540,7 @@ HOSTILE: dict[str, Forgery] = {
     "payload followed by more": lambda forger: forger.sign(forger.header, json.dumps(forger.claims) + "{}"),
     "payload with a null byte": lambda forger: forger.sign(forger.header, json.dumps(forger.claims) + "\0"),
 }
-"""By name; each is refused with `invalid_token`."""
+"""By name. Each is refused with `invalid_token`."""
 
 EXPIRED: dict[str, Forgery] = {
     "exp long ago": lambda forger: forger.with_claims(exp=0),
@@ -548,10 +548,10 @@ EXPIRED: dict[str, Forgery] = {
     "exp 30 seconds ago": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 30),
     "exp a float": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 30.5),
 }
-"""By name; each is refused with `token_expired` at the moment that the good token was issued."""
+"""By name. Each is refused with `token_expired` at the time when the valid token was issued."""
 
 WEBSITES = "a website's, with the mini-program beside its client"
-"""Good for a guard; of wxauth's own routes it opens few."""
+"""Valid for a guard, but few of wxauth's own routes accept it."""
 
 GOOD: dict[str, Forgery] = {
     "as issued": lambda forger: forger.token,
@@ -580,11 +580,11 @@ GOOD: dict[str, Forgery] = {
     "spaces and lines in the JSON": lambda forger: forger.sign(
         json.dumps(forger.header, indent=1), json.dumps(forger.claims, indent=1)
     ),
-    # Who has (r, s) has (r, n - s) too: ECDSA takes both, and RFC 7518, section 3.4, does not choose. So no list of
-    # what was revoked may go by a token's text; `jti` and `sid` are signed.
+    # Anybody with (r, s) also has (r, n - s): ECDSA accepts both, and RFC 7518, section 3.4, does not choose. So a
+    # list of revoked tokens must not compare their text; `jti` and `sid` are signed.
     "the other s": lambda forger: forger.with_numbers(forger.numbers[0], ORDER - forger.numbers[1]),
     "the least s": lambda forger: forger.with_numbers(
         forger.numbers[0], min(forger.numbers[1], ORDER - forger.numbers[1])
     ),
 }
-"""By name; each is taken at the moment that the good token was issued."""
+"""By name. Each is accepted at the time when the valid token was issued."""

@@ -1,4 +1,4 @@
-"""How tests ask by the real transport, and what no failure of it may give away."""
+"""Requests over the real transport, and checks that its failures reveal nothing."""
 
 import asyncio
 import traceback
@@ -33,7 +33,7 @@ async def transport(**arguments: object) -> AsyncIterator[HttpTransport]:
 
 
 async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: object) -> httpx.Response:
-    """A request that can be told from others by its name."""
+    """Send a request that can be recognised by its name."""
     target = f"/sns?secret={SECRET}&js_code={name}".encode()
     return await way.handle_async_request(httpx.Request("GET", url, extensions={"target": target, **extensions}))
 
@@ -41,11 +41,11 @@ async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: o
 async def ask_in_vain(
     way: HttpTransport, url: str, expected: type[httpx.RequestError], **extensions: object
 ) -> httpx.RequestError:
-    """What the failure is, which gives nothing away."""
+    """Send a request that fails, and return its error, after checking that it reveals nothing."""
     with pytest.raises(httpx.RequestError) as caught:
         await ask(way, url, **extensions)
     assert type(caught.value) is expected
-    assert caught.value.__context__ is None  # which error trackers show too
+    assert caught.value.__context__ is None  # error trackers show the context, too
     assert caught.value.__cause__ is None
     told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
     assert SECRET not in told
@@ -58,7 +58,7 @@ def in_a_moment(seconds: float) -> float:
 
 
 def let_pass(seconds: float) -> None:
-    """Move the loop's clock."""
+    """Advance the loop's clock."""
     loop = asyncio.get_running_loop()
     time = loop.time
     loop.time = lambda: time() + seconds

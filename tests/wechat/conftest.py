@@ -1,4 +1,4 @@
-"""What the tests of the way to WeChat share."""
+"""Fixtures of the tests of the transport to WeChat."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -25,7 +25,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def service_asking(
     make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, secrets: Secrets
 ) -> AsyncIterator[ServiceAsking]:
-    """The service with its real way to WeChat, which is at this URL."""
+    """The service with its real transport to WeChat at this URL."""
     for secret in (CODE, IDENTITY["session_key"], PASSWORD, CREDENTIALS):
         secrets.add(secret)
     made: list[Services] = []
