@@ -442,6 +442,22 @@ test('a dialog is left by the keyboard, and nothing is done', async () => {
   assert.equal(await statusOf(person), 200)
 })
 
+test('an act that is under way is not sent twice, and fails visibly when its dialog has been left', async () => {
+  let fail
+  const failing = new Promise((resolve) => (fail = resolve))
+  await showPerson(await newcomer())
+  await page.route('**/v1/admin/users/*', async (route) => (await failing, await route.abort()))
+  await button('Ban').click()
+  await button('Ban', dialog()).click()
+  await dialog().getByLabel('Reason').fill('spam')
+  assert.ok(await button('Ban', dialog()).isDisabled())
+  await page.keyboard.press('Escape')
+  await dialog().waitFor({ state: 'detached' })
+  fail()
+  await page.getByRole('alert').getByText('The service does not answer.').waitFor()
+  complaints.bearWith(/^Failed to load resource/)
+})
+
 // What strangers write.
 
 test('markup in a name, a device or a title is text', async () => {

@@ -114,7 +114,7 @@ export function list({ place, caption, columns, ask, cells, onFirst = () => {} }
   )
 }
 
-/** Run `act` with its button disabled, and show a failure in `trouble`. Returns whether it succeeded. */
+/** Run `act` with its button disabled. Shows a failure in `trouble`, or as a message if that has gone. Returns whether it succeeded. */
 export async function busy(button, trouble, act) {
   button.disabled = true
   button.setAttribute('aria-busy', 'true')
@@ -123,7 +123,7 @@ export async function busy(button, trouble, act) {
     await act()
     return true
   } catch (failure) {
-    if (failure.code !== 'session_over') (trouble ?? toaster()).replaceChildren(failed(failure))
+    if (failure.code !== 'session_over') (trouble?.isConnected ? trouble : toaster()).replaceChildren(failed(failure))
     return false
   } finally {
     button.disabled = false
@@ -169,11 +169,12 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
     h('p', { class: 'acts' }, cancel, go),
   )
   const values = () => Object.fromEntries(fields.flatMap((each) => each.members ?? each).map((each) => [each.name, each.value()]))
-  const look = () => (go.disabled = !allow(values()))
+  const look = () => (go.disabled = go.hasAttribute('aria-busy') || !allow(values()))
   form.addEventListener('input', look)
   form.addEventListener('submit', async (event) => {
     event.preventDefault()
     if (await busy(go, trouble, () => onsubmit(values()))) element.close()
+    else look()
   })
   const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, form)
   element.addEventListener('close', () => element.remove())
