@@ -12,7 +12,7 @@ from tests.programs import needs, run_node_tests
 
 @pytest.fixture
 def dev(tmp_path: Path) -> Iterator[Dev]:
-    with running_dev(tmp_path, WXAUTH_WECHAT_TIMEOUT="2") as dev:  # a test waits for a WeChat that hangs
+    with running_dev(tmp_path, WXAUTH_WECHAT_TIMEOUT="4") as dev:  # the page, which asks each second, sees WeChat hang
         yield dev
 
 

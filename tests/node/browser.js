@@ -8,6 +8,9 @@ const FLAGS = [
   ...['--disable-site-isolation-trials', '--renderer-process-limit=1'], // a process less for each page
 ]
 
+/** Milliseconds for what takes a fraction of one second on an idle machine. */
+export const PATIENCE = 60_000
+
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })
 
 /** Errors and warnings of pages, and their requests to other origins than these. */
@@ -66,7 +69,7 @@ export class Pages {
     else {
       await this.#page?.context().close()
       const context = await this.browser.newContext({ ...this.options, ...options })
-      context.setDefaultTimeout(15_000)
+      context.setDefaultTimeout(PATIENCE)
       this.#page = this.complaints.hear(await context.newPage())
       this.#madeBy = madeBy
     }
@@ -82,9 +85,9 @@ export class Pages {
   }
 }
 
-/** What `holds` gives as soon as it throws nothing, within ten seconds. */
+/** What `holds` gives as soon as it throws nothing. */
 export async function eventually(holds) {
-  const deadline = Date.now() + 10_000
+  const deadline = Date.now() + PATIENCE
   for (;;) {
     try {
       return await holds()

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
+import { PATIENCE } from '../browser.js'
 
 export const { DESK_URL, SERVICE_URL, WXAUTH } = process.env
 export const CONSOLE_URL = `${SERVICE_URL}/admin/`
@@ -43,7 +44,7 @@ export const linkFor = async ({ user }, lang = 'en') =>
 export async function phoneOf(browser, name) {
   const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 } })
   const phone = await context.newPage()
-  phone.setDefaultTimeout(15_000)
+  phone.setDefaultTimeout(PATIENCE)
   await phone.goto(DESK_URL)
   await phone.waitForSelector('h1:not(:empty)')
   await phone.fill('#person', name)
@@ -62,4 +63,5 @@ export async function scan(phone, page, answer = 'last-child') {
   await phone.click(`#sheet .buttons button:${answer}`).catch(async (cause) => {
     throw new Error(`the phone asks nothing: ${await phone.innerText('.taps')}`, { cause })
   })
+  await phone.waitForSelector('#sheet', { state: 'hidden' }) // or the next answer would be to this question
 }

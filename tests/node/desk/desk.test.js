@@ -53,6 +53,7 @@ const wires = () =>
   )
 
 const sent = (expected) => eventually(async () => (await nothingWaits(), assert.deepEqual(await wires(), expected)))
+/** Before what stays is waited for: a toast goes after some seconds. */
 const toasted = (text) => eventually(async () => assert.match(await shown('#toast'), text))
 
 async function logIn() {
@@ -60,10 +61,11 @@ async function logIn() {
   await sent(LOGIN)
 }
 
-async function makeFail(fault) {
+/** What WeChat does next; shown when all is arranged, which for some are two faults. */
+async function makeFail(fault, faults = 1) {
   await page.selectOption('#what', JSON.stringify(fault))
   await page.click('#trouble button')
-  await page.waitForSelector('#armed code')
+  await page.locator('#armed code').nth(faults - 1).waitFor()
 }
 
 test('a login is shown up to WeChat, and nothing secret with it', async () => {
@@ -158,8 +160,8 @@ test('an old refresh token ends the session, and the phone logs in again by itse
     await sent([['phoneToService', 'POST /v1/refresh', '200']])
   }
   await tap('oldRefresh')
-  await sent([['phoneToService', 'POST /v1/refresh', '400 refresh_token_reused']])
   await toasted(/为保护账号安全/)
+  await sent([['phoneToService', 'POST /v1/refresh', '400 refresh_token_reused']])
   await tap('me')
   await sent([
     ['phoneToService', 'GET /v1/me', '401 invalid_token'],
@@ -174,8 +176,8 @@ test('an old refresh token that was used just now is explained, and ends nothing
   await tap('refresh')
   await sent([['phoneToService', 'POST /v1/refresh', '200']])
   await tap('oldRefresh')
-  await sent([['phoneToService', 'POST /v1/refresh', '200']])
   await toasted(/REFRESH_REUSE_GRACE 秒内/)
+  await sent([['phoneToService', 'POST /v1/refresh', '200']])
   await tap('me')
   await sent([['phoneToService', 'GET /v1/me', '200']])
 })
@@ -205,12 +207,12 @@ test('what the client itself says is in the language of the page', async () => {
 
 test('a code used twice is refused in Chinese', async () => {
   await tap('codeTwice')
+  await toasted(/^该凭证已被使用，请重试。/)
   await sent([
     ...LOGIN,
     ['phoneToService', 'POST /v1/login', '400 code_used'],
     ['serviceToWeChat', 'GET /sns/jscode2session', '200 errcode 40163'],
   ])
-  await toasted(/^该凭证已被使用，请重试。/)
 })
 
 test('an errcode is explained, comes once, and its title is shown in the language of the phone', async () => {
@@ -223,14 +225,14 @@ test('an errcode is explained, comes once, and its title is shown in the languag
     ['serviceToWeChat', 'GET /sns/jscode2session', '200 errcode 40226'],
   ]
   await tap('login')
-  await sent(refused)
   await toasted(/^微信已限制该账号登录。\s+wechat_user_blocked$/)
+  await sent(refused)
   await eventually(async () => assert.equal(await shown('#armed'), ''))
   await page.click('#language')
   await makeFail({ errcode: 40226 })
   await tap('login')
-  await sent(refused)
   await toasted(/^WeChat does not allow this account to log in\./)
+  await sent(refused)
   await logIn()
 })
 
@@ -257,7 +259,7 @@ test('an access token that cannot be had fails the phone number', async () => {
   await tap('allow')
   await eventually(async () => assert.match(await shown('#number'), /^\+86/))
   await page.selectOption('#api', 'stable_token')
-  await makeFail({ errcode: 40164 })
+  await makeFail({ errcode: 40164 }, 2)
   await tap('allow')
   await toasted(/^该功能暂不可用。\s+wechat_misconfigured$/)
   await eventually(async () =>

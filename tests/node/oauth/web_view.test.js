@@ -72,7 +72,7 @@ test("a stranger's answer opens no session of the site in this web-view", async 
 })
 
 test('a bridge that comes later is waited for', async () => {
-  const page = await shown({ after: 1000 })
+  const page = await shown({ after: 100 })
   await page.waitForFunction(() => window.calls.length === 1)
   assert.match(page.url(), /\/v1\/authorize\?/)
   assert.equal(await page.getByRole('button').count(), 1)
