@@ -17,6 +17,7 @@ import asyncpg
 import httpx
 import pytest
 import respx
+from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from tests import programs
 from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
@@ -84,6 +85,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.args_source is pytest.Config.ArgsSource.ARGS and all(path.suffix == ".py" for path in named):
         return 0
     return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class ByFile(LoadFileScheduling):
+    """Runs each file in one process, but the parts of a page that is tested in several in one each."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if "_in_a_browser[" in nodeid else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # after deselected tests have been removed
