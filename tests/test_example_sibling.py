@@ -115,7 +115,7 @@ def test_what_the_readme_says_can_be_typed(urls: tuple[str, str], readme: str, t
     typed = "".join(trying).replace(".venv/bin/python", sys.executable)
     for written, url in zip(("127.0.0.1:8000", "127.0.0.1:8002"), urls, strict=True):
         typed = typed.replace(written, url.removeprefix("http://"))
-    done = subprocess.run(["sh", "-eu", "-c", typed], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["sh", "-eu", "-c", typed], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"HTTP/1.1 (\d+)|\"item\":\"(\w+)", done.stdout) == [
         ("200", ""),

@@ -148,7 +148,7 @@ def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     constraints = home / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK).items()))
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
-    install = [*pip, "--timeout=5", "--retries=1", "install", "--no-compile", "--constraint", constraints, wheel]
+    install = [*pip, "--timeout=15", "--retries=3", "install", "--no-compile", "--constraint", constraints, wheel]
     installed = subprocess.run(install, cwd=home, capture_output=True, text=True)
     if installed.returncode != 0:
         download = [*pip, "--timeout=5", "--retries=1", "download", "--no-deps", "-d", home, "fastapi"]

@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from tests.programs import needs_node
+from tests.programs import NODE_PATIENCE, needs_node
 from wxauth.server.core.clock import utc_now
 from wxauth.server.events.signatures import new_secret, shown, signed_headers
 
@@ -25,7 +25,7 @@ def is_accepted(secret: bytes, headers: Mapping[str, str], body: bytes) -> bool:
         input=json.dumps({"secret": shown(secret), "headers": dict(headers), "body": body.decode()}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=NODE_PATIENCE,
     )
     return done.returncode == 0 and json.loads(done.stdout) == MESSAGE
 

@@ -11,7 +11,7 @@ import { Phone } from '../miniprogram/phone.js'
 /** Where things are: see `world` in tests/test_example_miniprogram.py. */
 export const { SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env
 
-const PATIENCE = 10000
+const PATIENCE = 60000
 /** WeChat's own compiler of pages is a program for these processors; elsewhere the one in JavaScript does. */
 const compiler = process.arch === 'x64' ? 'official' : 'simulate'
 

@@ -11,7 +11,7 @@ import { isGood, newPerson } from '../miniprogram/world.js'
 
 const { BUILT, SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env
 const require = createRequire(import.meta.url)
-const PATIENCE = 10000
+const PATIENCE = 60000
 
 let folder, phone
 const toasts = []
