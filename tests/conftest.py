@@ -23,6 +23,7 @@ from tests import programs
 from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
 from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
+from tests.loops import UnhurriedLoop
 from tests.processes import hear_interrupts, use_memory
 from tests.quick import LeavingOut, Noting
 from tests.store.proxy import Proxy
@@ -122,6 +123,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
         return (yield)
     finally:
         programs.running.pop()
+
+
+@pytest.fixture(scope="session")
+def _asyncio_loop_factory() -> type[UnhurriedLoop]:
+    # pytest-asyncio asks for it by this name. By its hook, tests that are not async would have another loop.
+    return UnhurriedLoop
 
 
 @pytest.fixture(scope="session")

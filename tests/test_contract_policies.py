@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes import Clock, service_env
+from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
@@ -473,13 +474,16 @@ async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: Ma
 
 
 async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> None:
-    waits = Waits(opinions=PATIENCE / HASTE)
-    service = await make_service(risk_policy="block", nickname_check="block", wechat_timeout=60, waits=waits)
+    service = await make_service(risk_policy="block", nickname_check="block", wechat_timeout=60)
     for api in (RISK, TEXT):
         service.simulator.fail(api, hang=True)
-    started = time.monotonic()
-    await service.log_in("risky-4", nickname="risky")
-    assert PATIENCE / HASTE <= time.monotonic() - started < PATIENCE
+    login = asyncio.create_task(service.log_in("risky-4", nickname="risky"))
+    await until(lambda: service.asked(RISK) and service.asked(TEXT))
+    let_pass(PATIENCE - 1)
+    await asyncio.sleep(0.1)
+    assert not login.done()
+    let_pass(1)
+    await login
     checks = {("risk", "wechat_timeout", ""): 1, ("nickname", "wechat_timeout", ""): 1}
     assert await service.checks() == checks
 

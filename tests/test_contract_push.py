@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -720,9 +720,8 @@ async def test_a_slow_database_makes_wechat_come_again_and_find_it_done(
     push = signed(message((await log_in())["user"]["openid"]))
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
-        started = perf_counter()
-        problem_of(await post(client, push), "storage_unavailable", 503)
-        assert perf_counter() - started < HARDLY_MORE
+        async with asyncio.timeout(HARDLY_MORE):
+            problem_of(await post(client, push), "storage_unavailable", 503)
     assert_taken(await post(client, push))
     assert (await kept(rows))["nickname"] is None
     assert len(await events(rows)) == 1
@@ -737,9 +736,8 @@ async def test_a_silent_database_makes_wechat_come_again(
         await send(client, message(openid, revoke_info="8"))  # over a connection that is kept
         proxy.fall_silent()
         push = signed(message(openid))
-        started = perf_counter()
-        problem_of(await post(client, push), "storage_unavailable", 503)
-        assert perf_counter() - started < HARDLY_MORE
+        async with asyncio.timeout(HARDLY_MORE):
+            problem_of(await post(client, push), "storage_unavailable", 503)
         proxy.speak()
         assert_taken(await post(client, push))
     assert (await kept(rows))["nickname"] is None

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -140,10 +139,9 @@ async def test_while_redis_fails_the_process_counts_for_itself_and_leaves_it_alo
 ) -> None:
     async with FakeRedis(answer) as fake:
         limiter = make_limiter("20/minute", fake.url)
-        started = time.monotonic()
-        refusals = [await seconds_refused(limiter) for _ in range(50)]
+        async with asyncio.timeout(2 * PATIENCE):
+            refusals = [await seconds_refused(limiter) for _ in range(50)]
         assert refusals == [0] * 20 + [60] * 30
-        assert time.monotonic() - started < 25 * PATIENCE
         assert fake.commands == 1
         clock.advance(seconds=PAUSE)
         assert all(await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))))
@@ -173,9 +171,8 @@ async def test_the_log_has_no_password_of_a_redis_that_is_not_there(
 async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimiter) -> None:
     async with FakeRedis() as fake:
         limiter = make_limiter("500/minute", fake.url)
-        started = time.monotonic()
-        assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(500))) == [0] * 500
-        assert time.monotonic() - started < 15 * PATIENCE  # in a queue: 31 times
+        async with asyncio.timeout(5 * PATIENCE):  # in a queue: 31 times
+            assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(500))) == [0] * 500
         await limiter.aclose()
 
 

@@ -1,7 +1,6 @@
 """Logins and a Redis that answers, but too slowly for all of them."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -40,11 +39,12 @@ async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
 ) -> None:
     limiter = RateLimiter("1000000/minute", what="login", redis_url=slow_redis, clock=clock)
     waited: list[float] = []
+    loop = asyncio.get_running_loop()
 
     async def log_in() -> None:
-        started = time.monotonic()
+        started = loop.time()
         await limiter.admit_address("192.0.2.1")
-        waited.append(time.monotonic() - started)
+        waited.append(loop.time() - started)
 
     await asyncio.gather(*(log_in() for _ in range(LOGINS)))
     await limiter.aclose()

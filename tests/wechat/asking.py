@@ -55,10 +55,3 @@ async def ask_in_vain(
 
 def in_a_moment(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
-
-
-def let_pass(seconds: float) -> None:
-    """Advance the loop's clock."""
-    loop = asyncio.get_running_loop()
-    time = loop.time
-    loop.time = lambda: time() + seconds

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from tests.certificates import Authority
 from tests.forward_proxy import CREDENTIALS, PASSWORD, USER, ForwardProxy
-from tests.loops import on_both_loops
+from tests.loops import let_pass, on_both_loops
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
-from tests.wechat.asking import SECRET, ask, ask_in_vain, let_pass, transport
+from tests.wechat.asking import SECRET, ask, ask_in_vain, transport
 from tests.world import until
 from wxauth.server.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 

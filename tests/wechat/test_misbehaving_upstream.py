@@ -5,7 +5,6 @@ import gzip
 import json
 import socket
 from collections.abc import Callable
-from time import perf_counter
 
 import httpx
 import pytest
@@ -166,18 +165,19 @@ async def test_a_reset_before_the_request_was_read_is_not_tried_again(service_as
 async def test_a_slow_wechat_ends_at_the_deadline(service_asking: ServiceAsking, behaviour: Behaviour) -> None:
     async with Upstream(behaviour, OK) as upstream:
         client = await service_asking(upstream.url, wechat_timeout=SHORT)
-        started = perf_counter()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         problem_of(await log_in(client), "wechat_timeout", 504)
-        assert SHORT <= perf_counter() - started < SHORT + 1
+        assert SHORT <= loop.time() - started < SHORT + 1
         assert upstream.codes == [CODE]
         assert (await log_in(client)).status_code == 200  # on a new connection
 
 
 async def test_a_busy_answer_and_then_none_ends_at_the_same_deadline(service_asking: ServiceAsking) -> None:
     async with Upstream(answer({"errcode": -1, "errmsg": "system error"}), hang) as upstream:
-        started = perf_counter()
-        problem_of(await log_in(await service_asking(upstream.url, wechat_timeout=SHORT)), "wechat_timeout", 504)
-        assert perf_counter() - started < SHORT + 1
+        client = await service_asking(upstream.url, wechat_timeout=SHORT)
+        async with asyncio.timeout(SHORT + 1):
+            problem_of(await log_in(client), "wechat_timeout", 504)
         assert upstream.codes == [CODE] * 2
 
 

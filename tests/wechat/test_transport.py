@@ -12,10 +12,10 @@ import pytest
 
 from tests.certificates import Authority
 from tests.listening import Listening
-from tests.loops import on_both_loops
+from tests.loops import let_pass, on_both_loops
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
-from tests.wechat.asking import ask, ask_in_vain, in_a_moment, let_pass, transport
+from tests.wechat.asking import ask, ask_in_vain, in_a_moment, transport
 from tests.world import until
 from wxauth.server.wechat.connection import MAX_OVERHEAD
 from wxauth.server.wechat.transport import MAX_BODY, MAX_IDLE
