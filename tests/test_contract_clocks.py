@@ -4,14 +4,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 
 from tests.fakes import WeChatByRespx
-from tests.world import LogLines, MakeClient
+from tests.world import LogIn, LogLines, MakeClient
 from wxauth.server.core.clock import DatabaseClock, utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -41,39 +39,30 @@ async def make_replica(make_settings: Callable[..., Settings], wechat: WeChatByR
         await services.aclose()
 
 
-async def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> dict[str, Any]:
-    body: dict[str, Any] = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
-    return body
-
-
 @pytest.mark.parametrize("ahead", [timedelta(minutes=3), timedelta(minutes=-3), timedelta(days=61)])
 async def test_a_refresh_sent_again_to_a_replica_whose_clock_is_wrong_gets_the_same_successor(
-    make_replica: MakeReplica, make_client: MakeClient, wechat: WeChatByRespx, ahead: timedelta
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, ahead: timedelta
 ) -> None:
     right, wrong = make_client(await make_replica(timedelta())), make_client(await make_replica(ahead))
-    token = {"refresh_token": (await log_in(right, wechat))["refresh_token"]}
+    token = {"refresh_token": (await login(at=right))["refresh_token"]}
     answers = [await replica.post("/v1/refresh", json=token) for replica in (right, wrong, right)]
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["refresh_token"] for answer in answers}) == 1
 
 
 async def test_what_a_replica_whose_clock_is_wrong_writes_has_the_databases_time(
-    make_replica: MakeReplica, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: asyncpg.Connection
 ) -> None:
-    await log_in(make_client(await make_replica(timedelta(days=61))), wechat)
+    await login(at=make_client(await make_replica(timedelta(days=61))))
     apart = await rows.fetchval("SELECT abs(extract(epoch FROM now() - created_at)) FROM sessions")
     assert apart < 60
 
 
 async def test_nothing_is_swept_by_a_replica_whose_clock_is_wrong(
-    make_replica: MakeReplica,
-    make_client: MakeClient,
-    wechat: WeChatByRespx,
-    rows: asyncpg.Connection,
-    log_lines: LogLines,
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     wrong = await make_replica(timedelta(days=61))
-    await log_in(make_client(wrong), wechat)
+    await login(at=make_client(wrong))
     await rows.execute("UPDATE sessions SET expires_at = created_at")
     assert isinstance(wrong.clock, DatabaseClock)
     wrong.clock.ahead = timedelta(seconds=31)  # it has not been corrected for good yet

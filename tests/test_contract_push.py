@@ -14,10 +14,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from tests.world import BESIDE_LOGINS, until_locked, with_part
+from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until_locked, with_part
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
@@ -59,10 +59,6 @@ HARDLY_MORE = 1.8
 SOON = 10.0
 """Seconds for what takes one or two on an idle machine."""
 
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
-LogIn = Callable[..., Awaitable[dict[str, Any]]]
-LogLines = Callable[[], list[dict[str, Any]]]
 
 nonces = count(10**9)
 every_way = pytest.mark.parametrize(
@@ -79,22 +75,18 @@ async def services(make_services: MakeServices, secrets: Secrets) -> Services:
     return await make_services(apps=[PLAIN, SEALED, WITHOUT_PUSH, EXAMPLE])
 
 
+LogInWithAll = Callable[..., Awaitable[Body]]
+
+
 @pytest.fixture
-def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection) -> LogIn:
+def log_in(login: LogIn, rows: asyncpg.Connection) -> LogInWithAll:
     """Log a person in, who has given all there is to give."""
 
-    async def log_in(
-        app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None
-    ) -> dict[str, Any]:
-        code = wechat.code_for(person, app_id=app["app_id"], unionid=unionid)
-        fields = {"nickname": PROFILE["nickname"], "avatar_url": PROFILE["avatar_url"]}
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
-        body: dict[str, Any] = answer.json()
-        await rows.execute(
-            "UPDATE users SET phone = $2, phone_proved_at = now() WHERE id::text = $1",
-            body["user"]["id"],
-            PROFILE["phone"],
-        )
+    async def log_in(app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None) -> Body:
+        given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
+        body = await login(person, app=app, unionid=unionid, **given)
+        proved = "UPDATE users SET phone = $2, phone_proved_at = now() WHERE id::text = $1"
+        await rows.execute(proved, body["user"]["id"], PROFILE["phone"])
         return body
 
     return log_in
@@ -249,7 +241,7 @@ def test_what_these_tests_send_is_sealed_as_in_wechats_example() -> None:
 
 @every_way
 async def test_what_is_withdrawn_is_erased_in_every_mode_and_format(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
 ) -> None:
     openid = (await log_in(app))["user"]["openid"]
     push = signed(message(openid, app=app), app, mode, format)
@@ -315,7 +307,7 @@ async def test_a_withdrawal_that_names_nobody_is_refused(client: httpx.AsyncClie
 
 
 async def test_where_no_openid_is_given_the_sender_withdraws(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await send(client, {"FromUserName": openid, "CreateTime": NOW, "Event": REVOKED, "RevokeInfo": "8"})
@@ -339,7 +331,7 @@ async def test_where_no_openid_is_given_the_sender_withdraws(
     ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else repr(value),
 )
 async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, revoke_info: Any, erased: set[str]
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, revoke_info: Any, erased: set[str]
 ) -> None:
     user = (await log_in())["user"]
     await send(client, message(user["openid"], revoke_info=revoke_info))
@@ -353,7 +345,7 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
 
 
 async def test_several_in_one_message_are_taken_in_xml_too(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     body = (
@@ -379,7 +371,7 @@ async def test_several_in_one_message_are_taken_in_xml_too(
     ids=repr,
 )
 async def test_all_that_withdraws_nothing_of_ours_is_taken_and_changes_nothing(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, content: dict[str, Any]
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, content: dict[str, Any]
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await send(client, {"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
@@ -389,7 +381,7 @@ async def test_all_that_withdraws_nothing_of_ours_is_taken_and_changes_nothing(
 
 
 async def test_a_revoked_phone_number_takes_the_one_still_to_be_bound_along(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await rows.execute(
@@ -405,7 +397,7 @@ async def test_a_revoked_phone_number_takes_the_one_still_to_be_bound_along(
 
 
 async def test_it_is_the_person_of_that_app_who_withdraws(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in(PLAIN))["user"]["openid"]
     await send(client, message(openid, app=SEALED), SEALED)
@@ -415,7 +407,7 @@ async def test_it_is_the_person_of_that_app_who_withdraws(
 
 @every_way
 async def test_who_has_left_wechat_is_erased_whole(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
 ) -> None:
     other_app = SEALED if app is PLAIN else PLAIN
     first = await log_in(other_app, unionid="union-alice")
@@ -439,7 +431,7 @@ async def test_who_has_left_wechat_is_erased_whole(
 
 
 async def test_the_last_administrator_may_leave_wechat_too(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await rows.execute("UPDATE users SET roles = '{admin}'")
@@ -448,7 +440,7 @@ async def test_the_last_administrator_may_leave_wechat_too(
 
 
 async def test_what_an_event_said_of_a_person_goes_when_they_leave(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     answer = await log_in()
     openid, fields = answer["user"]["openid"], ["nickname", "avatar_url"]
@@ -473,7 +465,7 @@ async def test_what_an_event_said_of_a_person_goes_when_they_leave(
 @every_way
 async def test_a_message_sent_again_changes_nothing(
     client: httpx.AsyncClient,
-    log_in: LogIn,
+    log_in: LogInWithAll,
     rows: asyncpg.Connection,
     clock: Clock,
     app: Any,
@@ -494,7 +486,7 @@ async def test_a_message_sent_again_changes_nothing(
 @every_way
 async def test_a_message_that_wechat_signs_anew_is_the_same_one(
     client: httpx.AsyncClient,
-    log_in: LogIn,
+    log_in: LogInWithAll,
     rows: asyncpg.Connection,
     clock: Clock,
     app: Any,
@@ -511,7 +503,7 @@ async def test_a_message_that_wechat_signs_anew_is_the_same_one(
 
 
 async def test_a_second_withdrawal_is_another_message(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await send(client, message(openid, revoke_info="19"))
@@ -523,7 +515,7 @@ async def test_a_second_withdrawal_is_another_message(
 
 
 async def test_a_message_without_its_time_is_known_by_its_signature(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     content = {"OpenID": (await log_in())["user"]["openid"], "Event": REVOKED, "RevokeInfo": "6"}
     first, second = signed(content), signed(content)
@@ -536,7 +528,7 @@ async def test_a_message_without_its_time_is_known_by_its_signature(
 
 
 async def test_a_withdrawal_that_comes_late_erases_what_was_set_since(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, clock: Clock
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     an_hour_ago = int(clock().timestamp()) - AN_HOUR
@@ -546,7 +538,7 @@ async def test_a_withdrawal_that_comes_late_erases_what_was_set_since(
 
 @pytest.mark.parametrize("event", [REVOKED, LEFT])
 async def test_who_comes_back_loses_nothing_to_the_old_message(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, event: str
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, event: str
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await rows.execute("DELETE FROM users")
@@ -559,7 +551,7 @@ async def test_who_comes_back_loses_nothing_to_the_old_message(
 
 @every_way
 async def test_of_simultaneous_deliveries_one_counts_and_all_are_taken(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
 ) -> None:
     content = message((await log_in(app))["user"]["openid"], app=app)
     again = signed(content, app, mode, format)
@@ -576,7 +568,7 @@ async def test_of_simultaneous_deliveries_one_counts_and_all_are_taken(
 @pytest.mark.parametrize("wrong", ["signature", "timestamp", "nonce", "token"])
 async def test_a_wrong_signature_changes_nothing(
     client: httpx.AsyncClient,
-    log_in: LogIn,
+    log_in: LogInWithAll,
     rows: asyncpg.Connection,
     app: Any,
     mode: Mode,
@@ -675,7 +667,7 @@ def _another_ciphertext(openid: str) -> SignedPush:
     ids=lambda forge: forge.__name__.strip("_").replace("_", " "),
 )
 async def test_an_app_with_a_key_takes_only_what_is_sealed_with_it_and_for_it(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, forge: Callable[[str], SignedPush]
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, forge: Callable[[str], SignedPush]
 ) -> None:
     openid = (await log_in(SEALED))["user"]["openid"]
     problem_of(await post(client, forge(openid), SEALED), "invalid_signature", 403)
@@ -699,7 +691,11 @@ async def test_what_can_be_read_of_a_sealed_message_must_be_a_message(client: ht
 
 
 async def test_while_the_database_is_away_wechat_is_told_to_come_again(
-    make_services: MakeServices, make_client: MakeClient, log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    make_services: MakeServices,
+    make_client: MakeClient,
+    log_in: LogInWithAll,
+    rows: asyncpg.Connection,
+    database_url: str,
 ) -> None:
     push = signed(message((await log_in())["user"]["openid"]))
     async with Proxy(database_url) as proxy:
@@ -714,7 +710,7 @@ async def test_while_the_database_is_away_wechat_is_told_to_come_again(
 
 
 async def test_a_slow_database_makes_wechat_come_again_and_find_it_done(
-    hurried_client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    hurried_client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     client = hurried_client
     push = signed(message((await log_in())["user"]["openid"]))
@@ -728,7 +724,11 @@ async def test_a_slow_database_makes_wechat_come_again_and_find_it_done(
 
 
 async def test_a_silent_database_makes_wechat_come_again(
-    make_services: MakeServices, make_client: MakeClient, log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    make_services: MakeServices,
+    make_client: MakeClient,
+    log_in: LogInWithAll,
+    rows: asyncpg.Connection,
+    database_url: str,
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     async with Proxy(database_url) as proxy:
@@ -760,7 +760,7 @@ async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
 async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_comes_no_more(
     cut_off: Services,
     make_client: MakeClient,
-    log_in: LogIn,
+    log_in: LogInWithAll,
     rows: asyncpg.Connection,
     proxy: Proxy,
     log_lines: LogLines,
@@ -781,7 +781,7 @@ async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_c
 
 
 async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
-    hurried_client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+    hurried_client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     client = hurried_client
     push = signed(message((await log_in())["user"]["openid"], LEFT))
@@ -800,7 +800,7 @@ async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
 async def test_what_is_put_off_is_carried_out_when_the_service_ends_if_it_can_be(
     cut_off: Services,
     make_client: MakeClient,
-    log_in: LogIn,
+    log_in: LogInWithAll,
     rows: asyncpg.Connection,
     proxy: Proxy,
     log_lines: LogLines,
@@ -814,7 +814,7 @@ async def test_what_is_put_off_is_carried_out_when_the_service_ends_if_it_can_be
 
 
 async def test_what_is_put_off_when_the_service_ends_is_told_as_lost(
-    cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
+    cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
@@ -823,7 +823,7 @@ async def test_what_is_put_off_when_the_service_ends_is_told_as_lost(
 
 
 async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
-    cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
+    cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
     impatient = Withdrawals(
         cut_off[Apps].find,
@@ -843,7 +843,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
 
 
 async def test_the_log_tells_what_was_withdrawn_and_no_signature(
-    client: httpx.AsyncClient, log_in: LogIn, log_lines: LogLines
+    client: httpx.AsyncClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
     user = (await log_in())["user"]
     push = signed(message(user["openid"]))
@@ -863,7 +863,7 @@ async def test_the_log_tells_what_was_withdrawn_and_no_signature(
 
 
 async def test_what_is_withdrawn_while_the_identity_changes_hands_is_erased_of_whom_it_belongs_to_then(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, database_url: str
+    client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, database_url: str
 ) -> None:
     alice, bob = (await log_in())["user"], (await log_in(person="bob"))["user"]
     await rows.execute("UPDATE users SET nickname = 'set'")

@@ -8,11 +8,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import Clock, Secrets, WeChatByRespx
+from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.test_contract_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
-from tests.world import LogLines, MakeClient, MakeServices, until
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, sign
 from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
@@ -26,17 +26,14 @@ TEXT = {"MsgType": "text", "Content": "hello"}
 class Attacked:
     """A replica, with one user in each of the two apps, and somebody who reads the log of the proxy before it."""
 
-    def __init__(self, client: httpx.AsyncClient, rows: asyncpg.Connection, wechat: WeChatByRespx) -> None:
-        self.client = client
+    def __init__(self, login: LogIn, rows: asyncpg.Connection) -> None:
+        self.client = login.client
+        self._login = login
         self._rows = rows
-        self._wechat = wechat
 
     async def log_in(self, app: dict[str, str] = PLAIN, person: str = "alice") -> str:
         """The person's openid."""
-        body = {"code": self._wechat.code_for(person, app_id=app["app_id"]), "app_id": app["app_id"]}
-        answer = await self.client.post("/v1/login", json=body)
-        openid: str = answer.json()["user"]["openid"]
-        return openid
+        return (await self._login(person, app=app))["user"]["openid"]
 
     async def shake_hands(self, push: SignedPush, app: dict[str, str] = PLAIN) -> httpx.Response:
         query = {**push.query, "echostr": "4375120948345356249"}
@@ -68,8 +65,8 @@ async def services(make_services: MakeServices, secrets: Secrets) -> Services:
 
 
 @pytest.fixture
-def attacked(client: httpx.AsyncClient, rows: asyncpg.Connection, wechat: WeChatByRespx) -> Attacked:
-    return Attacked(client, rows, wechat)
+def attacked(login: LogIn, rows: asyncpg.Connection) -> Attacked:
+    return Attacked(login, rows)
 
 
 @pytest.fixture

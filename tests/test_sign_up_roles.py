@@ -10,9 +10,9 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Secrets
 from tests.processes import run
-from tests.world import MakeClient, MakeServices
+from tests.world import LogIn, MakeClient, MakeServices
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 
@@ -25,33 +25,16 @@ async def club(make_services: MakeServices, make_client: MakeClient) -> httpx.As
     return make_client(await make_services(sign_up_roles="member,reader", apps=[APP, OTHER_APP], login_rate_limit=""))
 
 
-async def log_in(
-    client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
-    person: str = "alice",
-    *,
-    app: dict[str, str] = APP,
-    unionid: str | None = None,
-) -> dict[str, Any]:
-    code = wechat.code_for(person, app_id=app["app_id"], unionid=unionid)
-    answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
-    assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
-    return body
-
-
 async def told(rows: asyncpg.Connection) -> list[tuple[str, Any]]:
     events = await rows.fetch("SELECT type, data FROM events ORDER BY id")
     return [(event["type"], json.loads(event["data"])) for event in events]
 
 
-async def test_an_apps_own_take_precedence(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
-) -> None:
+async def test_an_apps_own_take_precedence(login: LogIn, make_services: MakeServices, make_client: MakeClient) -> None:
     apps = [APP | {"sign_up_roles": []}, OTHER_APP | {"sign_up_roles": ["guest"]}]
     client = make_client(await make_services(sign_up_roles="member", apps=apps))
-    assert (await log_in(client, wechat))["user"]["roles"] == []
-    assert (await log_in(client, wechat, "bob", app=OTHER_APP))["user"]["roles"] == ["guest"]
+    assert (await login(at=client))["user"]["roles"] == []
+    assert (await login("bob", at=client, app=OTHER_APP))["user"]["roles"] == ["guest"]
 
 
 @pytest.mark.no_database
@@ -63,36 +46,36 @@ def test_an_app_makes_nobody_staff_either() -> None:
 
 @pytest.mark.parametrize("unionid", [None, "union-alice"])
 async def test_a_newcomer_has_them_in_the_first_token(
-    club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, unionid: str | None
+    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection, unionid: str | None
 ) -> None:
-    alice = await log_in(club, wechat, unionid=unionid)
+    alice = await login(at=club, unionid=unionid)
     assert alice["user"]["roles"] == ["member", "reader"]
     assert jwt.get_unverified_claims(alice["access_token"])["roles"] == ["member", "reader"]
     assert await told(rows) == [("user.created", {"roles": ["member", "reader"]})]
 
 
 async def test_who_has_lost_one_does_not_get_it_again(
-    club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    await log_in(club, wechat)
+    await login(at=club)
     await rows.execute("UPDATE users SET roles = '{reader}'")
-    assert (await log_in(club, wechat))["user"]["roles"] == ["reader"]
-    assert (await log_in(club, wechat, unionid="union-alice"))["user"]["roles"] == ["reader"]
+    assert (await login(at=club))["user"]["roles"] == ["reader"]
+    assert (await login(at=club, unionid="union-alice"))["user"]["roles"] == ["reader"]
 
 
 async def test_an_identity_that_is_added_to_a_user_brings_none(
-    client: httpx.AsyncClient, club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    await log_in(client, wechat, unionid="union-alice")
-    there = await log_in(club, wechat, app=OTHER_APP, unionid="union-alice")
+    await login(unionid="union-alice")
+    there = await login(at=club, app=OTHER_APP, unionid="union-alice")
     assert there["user"]["roles"] == []
     assert await told(rows) == [("user.created", {}), ("identity.added", {})]
 
 
 async def test_fifty_first_logins_at_once_give_them_once(
-    club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    answers = await asyncio.gather(*(log_in(club, wechat, unionid="union-alice") for _ in range(50)))
+    answers = await asyncio.gather(*(login(at=club, unionid="union-alice") for _ in range(50)))
     assert {tuple(answer["user"]["roles"]) for answer in answers} == {("member", "reader")}
     assert await told(rows) == [("user.created", {"roles": ["member", "reader"]})]
 
