@@ -1,6 +1,7 @@
 """Access to PostgreSQL: one pool of connections, and the mapping of its errors to ours.
 
-Statements are run by asyncpg directly: through SQLAlchemy they would cost several times as much.
+Statements are run by asyncpg directly: a short one takes 25 µs of CPU so, and 8 to 9 times as much through SQLAlchemy's
+connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once).
 """
 
 import asyncio
