@@ -1,4 +1,9 @@
-"""Routes that are declared and documented with FastAPI, but served without its dependency solver."""
+"""Routes that are declared and documented with FastAPI, but served without its dependency solver.
+
+With FastAPI's own routes in their place, a login took 1.30 times as much CPU and `GET /v1/me` 2.1 times; with direct
+routes, but without `Shortcut`, 1.19 and 1.22 times (medians of five rounds in turn, 32 clients). FastAPI's own routes
+would replace them if it resolved the dependencies of a route once, and not for each request.
+"""
 
 import inspect
 import re
