@@ -30,7 +30,7 @@ from wxauth.server.events.placing import PLACED_AT_ONCE
 from wxauth.server.housekeeping.housekeeping import PAGE_PAUSE, PAGE_SIZE, SWEEP_EVERY
 from wxauth.server.housekeeping.sweep_rows import sweep_page
 from wxauth.server.login.login_rows import Login, record_login
-from wxauth.server.users.rows import SEARCH_SECONDS, UserSearch, find_users
+from wxauth.server.users.user_rows import SEARCH_SECONDS, UserSearch, find_users
 
 AT_ONCE = 8
 TURNS = 10

@@ -12,7 +12,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users import admin
 from wxauth.server.users.bodies import users_answer
-from wxauth.server.users.rows import _WHOM_IT_NAMES, WINDOWS, UserSearch
+from wxauth.server.users.user_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch
 from wxauth.server.web.paging import id_in_cursor
 
 NICKNAME_INDEX = """

@@ -24,7 +24,7 @@ from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until
 from wxauth.errors import InvalidRequest
 from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_USER
-from wxauth.server.pictures.pictures import MAX_PIXELS, MAX_SIDE
+from wxauth.server.pictures.thumbnails import MAX_PIXELS, MAX_SIDE
 from wxauth.server.web.uploads import uploaded_file
 
 MAX_FILE = 2 * 1024 * 1024

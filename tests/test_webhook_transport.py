@@ -11,8 +11,8 @@ import pytest
 from tests.processes import free_port
 from tests.receiver import receiving
 from tests.world import until
+from wxauth.server.events.name_resolver import AT_ONCE, Names
 from wxauth.server.events.webhook_addresses import is_refused
-from wxauth.server.events.webhook_names import AT_ONCE, Names
 from wxauth.server.events.webhook_transport import Resolve, WebhookTransport
 
 pytestmark = pytest.mark.no_database

@@ -34,8 +34,8 @@ from wxauth.server.users.admin import (
     split_user,
 )
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
-from wxauth.server.users.rows import UserSearch
 from wxauth.server.users.typed_phones import phones_meant
+from wxauth.server.users.user_rows import UserSearch
 
 
 def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:

@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from wxauth.server.events.name_resolver import Names
 from wxauth.server.events.webhook_addresses import Scheme, is_refused
-from wxauth.server.events.webhook_names import Names
 
 MAX_URL: Final = 2048
 

@@ -14,8 +14,8 @@ from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows as rows
 from wxauth.server.events.delivering import Answer, Deliveries
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
+from wxauth.server.events.name_resolver import Names
 from wxauth.server.events.signatures import new_secret, shown
-from wxauth.server.events.webhook_names import Names
 from wxauth.server.events.webhook_rows import DeliveryRow, State, WebhookRow
 from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page

@@ -26,7 +26,7 @@ from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.rows import forget_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, forget_next, forget_rest
 from wxauth.server.users.standing import lift_bans
-from wxauth.server.websites.rows import sweep_scans
+from wxauth.server.websites.scan_rows import sweep_scans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""

@@ -15,8 +15,8 @@ from wxauth.server.core.statements import Columns, Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.merging import Merged, link_by_phone
-from wxauth.server.users.rows import lock_user_of, user_of
 from wxauth.server.users.standing_rows import lock_users
+from wxauth.server.users.user_rows import lock_user_of, user_of
 
 
 class Refusal(StrEnum):

@@ -17,8 +17,8 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.places import Places
 from wxauth.server.limits.rates import PICTURES
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
-from wxauth.server.pictures.pictures import made_small
 from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
+from wxauth.server.pictures.thumbnails import made_small
 
 PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024

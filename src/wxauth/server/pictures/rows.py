@@ -8,7 +8,7 @@ from uuid import UUID
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserRow
-from wxauth.server.users.rows import record_profile_change
+from wxauth.server.users.user_rows import record_profile_change
 
 
 class _Picture(TypedDict):

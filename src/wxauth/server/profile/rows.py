@@ -9,7 +9,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserInSession, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES
-from wxauth.server.users.rows import record_profile_change
+from wxauth.server.users.user_rows import record_profile_change
 
 
 class _Profile(TypedDict):

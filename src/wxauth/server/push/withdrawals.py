@@ -18,7 +18,7 @@ from wxauth.server.phones.rows import forget_answers
 from wxauth.server.profile.rows import clear_fields
 from wxauth.server.push.rows import claim, remember
 from wxauth.server.users.merging_rows import erase_identities, is_joined
-from wxauth.server.users.rows import erase_user, lock_user_of
+from wxauth.server.users.user_rows import erase_user, lock_user_of
 from wxauth.server.wechat.push import Message, Signature, Withdrawal, read_handshake, read_message, withdrawal_in
 
 PATIENCE: Final = 1.0

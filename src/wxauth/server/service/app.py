@@ -67,15 +67,13 @@ from wxauth.server.service.readiness import is_migrated
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import user_routes
-from wxauth.server.users import admin_routes, consent_routes
-from wxauth.server.users import routes as account_routes
+from wxauth.server.users import account_routes, admin_routes, consent_routes
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.direct import Shortcut, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.server.web.proxies import BehindProxies
-from wxauth.server.websites import authorization_routes, metadata, page_routes, scan_routes, visit_routes
-from wxauth.server.websites import routes as oauth_routes
+from wxauth.server.websites import authorization_routes, metadata, oauth_routes, page_routes, scan_routes, visit_routes
 from wxauth.server.websites.cors import SiteCors
 
 _DESCRIPTION = """

@@ -19,7 +19,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.delivering import Deliveries
-from wxauth.server.events.webhook_names import Names
+from wxauth.server.events.name_resolver import Names
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.housekeeping.housekeeping import sweeps_of
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
@@ -38,8 +38,8 @@ from wxauth.server.service.readiness import Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
-from wxauth.server.websites.pictures import Pictures
 from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_pictures import Pictures
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat

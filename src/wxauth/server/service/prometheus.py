@@ -47,7 +47,7 @@ from wxauth.server.service.processes import Processes
 from wxauth.server.service.statistics_rows import statistics
 from wxauth.server.users.merging import Source
 from wxauth.server.websites.doors import Door, DoorOutcome
-from wxauth.server.websites.rows import ScanOutcome
+from wxauth.server.websites.scan_rows import ScanOutcome
 from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN
 
 if sys.platform != "win32":

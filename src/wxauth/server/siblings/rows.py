@@ -10,7 +10,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.core.users import USER
-from wxauth.server.users.rows import IdentityRow, UserWithIdentities
+from wxauth.server.users.user_rows import IdentityRow, UserWithIdentities
 
 
 class UserForSiblings(UserWithIdentities):

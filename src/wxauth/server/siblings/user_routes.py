@@ -14,7 +14,7 @@ from wxauth.server.siblings.user_bodies import (
     user_for_siblings,
 )
 from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.rows import IdentityRow
+from wxauth.server.users.user_rows import IdentityRow
 from wxauth.server.web.direct import Router
 
 router = Router("siblings")

@@ -13,7 +13,7 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions import rows as session_rows
 from wxauth.server.sessions.rows import EndReason, OpenSession
-from wxauth.server.users import rows as user_rows
+from wxauth.server.users import user_rows
 from wxauth.server.users.standing import Standing, deciding, lock_standing
 from wxauth.tokens.claims import Principal
 

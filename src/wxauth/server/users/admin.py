@@ -14,13 +14,12 @@ from wxauth.server.core.trail import Actor, EventRow, EventSearch, find_events
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions import rows as session_rows
 from wxauth.server.sessions.rows import EndReason, OpenSession
-from wxauth.server.users import account
-from wxauth.server.users import rows as user_rows
+from wxauth.server.users import account, user_rows
 from wxauth.server.users.merging import Observe, merge_by_operator
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
-from wxauth.server.users.rows import SEARCH_SECONDS, ListedUser, UserSearch
 from wxauth.server.users.splitting import split
 from wxauth.server.users.standing import ADMIN, Settled, Standing, deciding, lock_standing, settle
+from wxauth.server.users.user_rows import SEARCH_SECONDS, ListedUser, UserSearch
 from wxauth.server.web.paging import Page, cursor_at
 
 LISTED: Final = 100

@@ -32,8 +32,8 @@ from wxauth.server.users.bodies import (
     users_answer,
 )
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep, FreshLoginDep, StaffDep
-from wxauth.server.users.rows import UserSearch
 from wxauth.server.users.typed_phones import phones_meant
+from wxauth.server.users.user_rows import UserSearch
 from wxauth.server.web.direct import Router
 
 NO_SUCH_USER: Final = NotFound("there is no such user")

@@ -16,7 +16,7 @@ from wxauth.server.core.users import MAX_ROLES, ROLE, UserInSession, UserRow, Us
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
-from wxauth.server.users.rows import ListedUser
+from wxauth.server.users.user_rows import ListedUser
 from wxauth.server.web.bodies import (
     EXAMPLE_APP_ID,
     EXAMPLE_OPENID,

@@ -18,7 +18,7 @@ from wxauth.server.websites import authorizations
 from wxauth.server.websites.authorize import Unanswerable
 from wxauth.server.websites.bodies import AuthorizationAnswer, AuthorizationRequest
 from wxauth.server.websites.callers import PhoneDep
-from wxauth.server.websites.errors import OAuthError
+from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.requests import parameters_of
 
 router = Router("scans")

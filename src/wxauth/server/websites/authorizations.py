@@ -16,11 +16,11 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites import scan_rows
 from wxauth.server.websites.authorize import Mistake, SentBack, SiteRequest, Unanswerable, check_request, sent_back
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.rows import NewAnswer
+from wxauth.server.websites.scan_rows import NewAnswer
 from wxauth.server.websites.secrets import hash_of, new_secret
 
 NEW_FOR: Final = timedelta(seconds=30)

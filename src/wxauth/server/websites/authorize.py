@@ -16,10 +16,10 @@ from wxauth.server.clients.uris import is_registered, shown
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import rows as scan_rows
-from wxauth.server.websites.errors import OAuthError
+from wxauth.server.websites import scan_rows
+from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.rows import Verdict
+from wxauth.server.websites.scan_rows import Verdict
 from wxauth.server.websites.scans import PageRequest, Started, granted_scope, start_for_page
 from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
 

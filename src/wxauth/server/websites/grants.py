@@ -22,10 +22,16 @@ from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
 from wxauth.server.websites.authorize import challenge_of
 from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door, DoorOutcome
-from wxauth.server.websites.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
 from wxauth.server.websites.id_tokens import id_token
+from wxauth.server.websites.oauth_errors import (
+    AUTHORIZATION_PENDING,
+    SLOW_DOWN,
+    OAuthError,
+    invalid_grant,
+    invalid_request,
+)
 from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
-from wxauth.server.websites.rows import ScanOutcome
+from wxauth.server.websites.scan_rows import ScanOutcome
 from wxauth.server.websites.secrets import hash_of
 
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"

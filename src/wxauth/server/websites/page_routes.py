@@ -30,9 +30,9 @@ from wxauth.server.websites.answers import (
 from wxauth.server.websites.authorizations import may_answer
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.errors import OAuthError
 from wxauth.server.websites.grants import end_web_session
 from wxauth.server.websites.id_tokens import read_hint
+from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
@@ -46,8 +46,8 @@ from wxauth.server.websites.pages import (
     unanswerable_page,
     web_view_page,
 )
-from wxauth.server.websites.pictures import Pictures
 from wxauth.server.websites.requests import Parameters, parameters_in
+from wxauth.server.websites.scan_pictures import Pictures
 from wxauth.server.websites.visits import start_page
 
 _LONGEST_REDIRECT: Final = 8192

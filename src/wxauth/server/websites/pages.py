@@ -18,7 +18,7 @@ from wxauth.server.clients.clients import origin_shown
 from wxauth.server.websites.authorize import PATH, SiteRequest, State, Unanswerable
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.rows import LIFETIME
+from wxauth.server.websites.scan_rows import LIFETIME
 from wxauth.server.websites.scans import Started
 from wxauth.server.websites.texts import TEXTS
 from wxauth.server.websites.visits import is_open_on_computers

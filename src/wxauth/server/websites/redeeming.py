@@ -10,9 +10,9 @@ from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.rows import EndReason, end_session_of, session_opened_at
-from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites import scan_rows
 from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door
-from wxauth.server.websites.rows import RedeemedScan, Verdict
+from wxauth.server.websites.scan_rows import RedeemedScan, Verdict
 from wxauth.server.websites.visit_rows import lock_visitor
 
 TOO_FAST: Final = 5

@@ -11,7 +11,7 @@ from wxauth.server.clients.client import Client
 from wxauth.server.clients.clients import Credentials, authenticate_whole, is_name
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.services import Services
-from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
+from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_request
 
 MAX_LENGTH: Final = 4096
 """Maximum characters of one parameter."""

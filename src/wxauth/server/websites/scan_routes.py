@@ -23,7 +23,7 @@ from wxauth.server.web.direct import Router
 from wxauth.server.websites import scans
 from wxauth.server.websites.bodies import ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
 from wxauth.server.websites.callers import PhoneDep
-from wxauth.server.websites.rows import Verdict
+from wxauth.server.websites.scan_rows import Verdict
 
 router = Router("scans")
 

@@ -29,11 +29,11 @@ from wxauth.server.login.proof import prove_person
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
-from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites import scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
-from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
-from wxauth.server.websites.rows import LIFETIME, NewScan, OpenScan, ScanOutcome, Verdict
+from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_request
 from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_rows import LIFETIME, NewScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of, new_scene, new_secret, request_id_of
 
 INTERVAL: Final = 2

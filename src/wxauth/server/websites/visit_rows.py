@@ -13,7 +13,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.rows import CODE_LASTS, Verdict
+from wxauth.server.websites.scan_rows import CODE_LASTS, Verdict
 
 VISIT_LASTS: Final = timedelta(seconds=600)
 """How long a visit may take, and how long its request can be used for another one."""

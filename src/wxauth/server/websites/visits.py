@@ -37,13 +37,12 @@ from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import LacksUnionid, identify, record
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import rows as scan_rows
-from wxauth.server.websites import visit_rows
+from wxauth.server.websites import scan_rows, visit_rows
 from wxauth.server.websites.authorize import PATH, SiteRequest, sent_back
 from wxauth.server.websites.doors import Door, DoorOutcome
-from wxauth.server.websites.errors import invalid_client
-from wxauth.server.websites.rows import NewScan
+from wxauth.server.websites.oauth_errors import invalid_client
 from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_rows import NewScan
 from wxauth.server.websites.secrets import SCENE, code_of, hash_of, request_id_of
 from wxauth.server.websites.visit_rows import VISIT_LASTS, Visit, VisitOutcome
 

@@ -18,10 +18,10 @@ from wxauth.server.websites.bodies import (
     UserinfoAnswer,
     WebTokensAnswer,
 )
-from wxauth.server.websites.errors import OAuthError, answering_clients, invalid_request
 from wxauth.server.websites.id_tokens import claims_of
+from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_request
 from wxauth.server.websites.requests import BROWSER, client_of, form_of
-from wxauth.server.websites.rows import LIFETIME
+from wxauth.server.websites.scan_rows import LIFETIME
 
 MAX_USER_AGENT: Final = 512
 

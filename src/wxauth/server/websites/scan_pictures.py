@@ -14,9 +14,9 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.websites import rows as scan_rows
-from wxauth.server.websites.rows import ShownScan
+from wxauth.server.websites import scan_rows
 from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_rows import ShownScan
 from wxauth.server.websites.secrets import SCENE, hash_of
 from wxauth.server.wechat.api import Picture, WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
