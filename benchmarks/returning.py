@@ -24,7 +24,7 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.login import login_rows as rows
+from wxauth.server.login import login_rows
 from wxauth.server.login.login_rows import EnteredUser
 
 RUNS = 10
@@ -37,10 +37,10 @@ AT_ONCE = 8
 # Sets the nickname and the picture unconditionally, because nothing needs to know whether they have changed.
 _WITHOUT_EVENTS = Statement[EnteredUser](f"""
 WITH person AS (
-    UPDATE users{rows._SEEN_PART}{rows._profile_part("users.status = 'active'")}
-      FROM identities i{rows._KNOWN_PART}
+    UPDATE users{login_rows._SEEN_PART}{login_rows._profile_part("users.status = 'active'")}
+      FROM identities i{login_rows._KNOWN_PART}
     RETURNING {USER}, users.unjudged_since
-), opened AS ({rows._OPEN_PART}
+), opened AS ({login_rows._OPEN_PART}
       FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
 )
@@ -67,10 +67,10 @@ class Contender:
 
 AS_STORED = {"nickname": "Alice", "avatar_url": "https://example.com/a.png"}
 PAIRS = {
-    "nothing sent, twice the same": [Contender(name, rows._RETURN) for name in ("once", "again")],
+    "nothing sent, twice the same": [Contender(name, login_rows._RETURN) for name in ("once", "again")],
     "name and picture sent as stored": [
         Contender("without events", _WITHOUT_EVENTS, AS_STORED),
-        Contender("with events", rows._RETURN_AS_BEFORE, AS_STORED),
+        Contender("with events", login_rows._RETURN_AS_BEFORE, AS_STORED),
     ],
 }
 

@@ -36,7 +36,7 @@ from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
 from wxauth.server.moving.faults import MAX_LINE, WANTED
 from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
-from wxauth.server.moving.importing import Counts, Refusal, import_users
+from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import Line, LineOfConsent
 from wxauth.server.service.waits import Waits
 
@@ -76,7 +76,7 @@ class Mover:
     async def import_text(self, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
         self.refusals, self.messages = [], []
 
-        def refuse(refusal: Refusal) -> None:
+        def refuse(refusal: ImportRefusal) -> None:
             for fault in refusal.faults:
                 self.refusals.append((refusal.number, fault.field))
                 self.messages.append(fault.wanted.en)

@@ -11,7 +11,7 @@ import pytest
 from tests.processes import free_port
 from tests.receiver import receiving
 from tests.world import until
-from wxauth.server.events.name_resolver import AT_ONCE, Names
+from wxauth.server.events.name_resolver import AT_ONCE, NameResolver
 from wxauth.server.events.webhook_addresses import is_refused
 from wxauth.server.events.webhook_transport import Resolve, WebhookTransport
 
@@ -26,7 +26,7 @@ def every_name_has(*addresses: str) -> Resolve:
 
 
 async def failure_of(url: str, *addresses: str) -> str:
-    transport = WebhookTransport(resolve=every_name_has(*addresses) if addresses else Names().resolve)
+    transport = WebhookTransport(resolve=every_name_has(*addresses) if addresses else NameResolver().resolve)
     try:
         with pytest.raises(httpx.TransportError) as failed:
             await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
@@ -96,7 +96,7 @@ class NameServer:
 
 @asynccontextmanager
 async def sending(server: NameServer, patience: float) -> AsyncIterator[WebhookTransport]:
-    transport = WebhookTransport(resolve=Names(server.look_up, patience=patience).resolve)
+    transport = WebhookTransport(resolve=NameResolver(server.look_up, patience=patience).resolve)
     yield transport
     server.released.set()
     await transport.aclose()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from wxauth.server.apps.registry import Apps, KnownApp, Source
+from wxauth.server.apps.registry import Apps, AppSource, KnownApp
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import AppKind, OrNone, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields
@@ -88,7 +88,7 @@ class AppAnswer(TypedDict):
     ]
     title: Annotated[str | None, Field(examples=["小店"])]
     source: Annotated[
-        Source, Field(description="An app of the settings is changed in the settings.", examples=["database"])
+        AppSource, Field(description="An app of the settings is changed in the settings.", examples=["database"])
     ]
     is_default: Annotated[bool, Field(description="Whether a login that names no app means this one.")]
     is_enabled: bool

@@ -26,7 +26,7 @@ _APP_ID: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 
 log = get_logger()
 
-Source = Literal["settings", "database"]
+AppSource = Literal["settings", "database"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class KnownApp:
     """An app, and what the settings or the database contain about it."""
 
     app: App
-    source: Source
+    source: AppSource
     title: str | None = None
     is_enabled: bool = True
     created_at: datetime | None = None

@@ -12,8 +12,7 @@ from wxauth.server.checks.database import check_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.interpreter import judge_python
 from wxauth.server.checks.issuer import check_issuer
-from wxauth.server.checks.redis import PATIENCE as REDIS_PATIENCE
-from wxauth.server.checks.redis import check_redis
+from wxauth.server.checks.redis import REDIS_PATIENCE, check_redis
 from wxauth.server.checks.result import Result, bad, good
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.wechat import PATIENCE, check_app

@@ -9,11 +9,11 @@ from wxauth.server.checks.result import Result, bad, good
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.redis import reason_of, redis_storage
 
-PATIENCE: Final = 3.0
+REDIS_PATIENCE: Final = 3.0
 """Seconds to wait for an answer."""
 
 
-async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> AsyncGenerator[Result, None]:
+async def check_redis(settings: Settings, *, patience: float = REDIS_PATIENCE) -> AsyncGenerator[Result, None]:
     """If Redis is configured, check whether it counts a login within `patience` seconds."""
     if settings.redis_url is None:
         return

@@ -16,7 +16,7 @@ from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
-from wxauth.server.moving.importing import Counts, Refusal, import_users
+from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 
 _COUNTS_IN_CHINESE: Final = {
     "lines": "行数",
@@ -72,7 +72,7 @@ def import_command(
     def told(fault: Fault) -> str:
         return f"{fault.field}: {getattr(fault.wanted, terminal_language())}"
 
-    def refuse(refusal: Refusal) -> None:
+    def refuse(refusal: ImportRefusal) -> None:
         cost.update(refusal.faults)
         line = f"第 {refusal.number} 行" if is_chinese else f"line {refusal.number}"
         click.echo(f"{clear}{line}: {'; '.join(map(told, refusal.faults))}", err=True)

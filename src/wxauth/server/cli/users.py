@@ -21,7 +21,7 @@ from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
 from wxauth.server.login.bodies import session_keys_answer
 from wxauth.server.own_data.own_data import export_person
-from wxauth.server.session_keys.session_keys import KeyState, check_keys
+from wxauth.server.session_keys.session_keys import SessionKeyState, check_keys
 from wxauth.server.users.admin import (
     TooManyRoles,
     UserChange,
@@ -150,7 +150,7 @@ def _export(user_id: UUID) -> None:
     with_database(write)
 
 
-def _table(user: UserDetailAnswer, states: Sequence[KeyState]) -> list[tuple[str, str]]:
+def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tuple[str, str]]:
     return [
         ("id", str(user["id"])),
         *(("former_id", str(each)) for each in user.get("former_ids", ())),
@@ -191,7 +191,7 @@ def _phone(user: UserDetailAnswer) -> str:
     return printable(user["phone"]) + ("" if user["phone_verified"] in (None, True) else "  (unproved)")
 
 
-def _validity(state: KeyState) -> str:
+def _validity(state: SessionKeyState) -> str:
     if state.is_valid is not None:
         return "valid" if state.is_valid else "expired"
     return "not stored" if state.error == "session_key_expired" else f"unknown: {state.error}"

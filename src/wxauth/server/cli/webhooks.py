@@ -13,7 +13,7 @@ from wxauth.server.cli.printing import Failed, json_option, minute, show
 from wxauth.server.clients.client import CLIENT_NAME
 from wxauth.server.core.trail import OPERATOR, TOLD_TO_SIBLINGS, EventType
 from wxauth.server.events.webhook_bodies import deliveries_answer, new_webhook_answer, trial_answer, webhook_answer
-from wxauth.server.events.webhook_rows import State
+from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import (
     WithSecret,
     add_webhook,
@@ -150,7 +150,7 @@ def secret_command(webhook_name: str, as_json: bool) -> None:
 @json_option
 def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor: UUID | None, as_json: bool) -> None:
     """Print the deliveries of a webhook, sent and pending, the newest first."""
-    wanted = None if state is None else State(state)
+    wanted = None if state is None else DeliveryState(state)
     page = deliveries_answer(
         with_services(lambda services: list_deliveries(services, webhook_name, wanted, before=cursor, limit=limit))
     )

@@ -19,7 +19,7 @@ from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing import ADMIN, SUPPORT
 from wxauth.server.web.cookies import cookie_in
 
-PAGE: Final = Path(__file__).parent / "page"
+CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
 # Pictures are loaded only from WeChat's own hosts. Any other host may be a stranger's, who would learn who looks.
@@ -60,7 +60,7 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 
 def add_console(app: FastAPI) -> None:
     """Add the console's routes after all others. They answer 404 unless `ADMIN_PAGE` is set."""
-    files = StaticFiles(directory=PAGE)
+    files = StaticFiles(directory=CONSOLE_PAGE)
 
     async def page(request: Request) -> Response:
         _wanted(request)

@@ -29,7 +29,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.refresh_rows import Lifetimes, Refused, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefused, Use, rotate_refresh_token
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
@@ -221,7 +221,7 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
         lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
         now=services.clock(),
     )
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, RefreshRefused):
         raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
     if STAFF_ROLES.isdisjoint(outcome.user["roles"]):
         await end(services, kept_by)

@@ -28,9 +28,9 @@ from wxauth.server.core.sealing import CannotOpen, Sealer, webhook_secret_contex
 from wxauth.server.events.feed_bodies import event_for_siblings
 from wxauth.server.events.signatures import signed_headers
 from wxauth.server.events.webhook_rows import (
-    Outcome,
+    DeliveryOutcome,
+    DeliveryState,
     Priority,
-    State,
     disable_webhook,
     due_webhooks,
     settle_delivery,
@@ -240,36 +240,36 @@ class Deliveries:
     async def _deliver(self, taken: Mapping[str, Any], *, now: datetime) -> None:
         name = taken["name"]
         if taken["id"] is None:
-            outcome = Outcome(state=State.FAILED, error="the event has been swept away")
+            outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been swept away")
         else:
             outcome = await self._try(taken, now=now)
-        self._observe(name, "retried" if outcome.state is State.PENDING else outcome.state)
+        self._observe(name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
         fields = {
             "webhook": name,
             "event_id": taken["event_id"],
             "attempt": taken["attempts"],
             "status": outcome.status,
         }
-        if outcome.state is State.DELIVERED:
+        if outcome.state is DeliveryState.DELIVERED:
             log.debug("delivered", **fields)
         else:
             log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
         await self._settle(taken, outcome, until=now + LEASE)
 
-    async def _try(self, taken: Mapping[str, Any], *, now: datetime) -> Outcome:
+    async def _try(self, taken: Mapping[str, Any], *, now: datetime) -> DeliveryOutcome:
         webhook_id, attempts = taken["webhook_id"], taken["attempts"]
         answer = await self.send(webhook_id, taken, event_for_siblings(taken), now=now)
         if answer.is_taken:
-            return Outcome(state=State.DELIVERED, status=answer.status)
+            return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
         if answer.status == _GONE and await disable_webhook(self._database, webhook_id, now=self._clock()):
             log.warning("webhook_disabled", webhook=taken["name"], reason="it has answered 410")
         if attempts > len(PAUSES):
-            return Outcome(state=State.FAILED, status=answer.status, error=answer.error)
+            return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
         pause = PAUSES[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
         if answer.retry_after is not None:
             pause = max(pause, min(answer.retry_after, LONGEST_RETRY_AFTER))
         next_at = self._clock() + pause
-        return Outcome(state=State.PENDING, status=answer.status, error=answer.error, next_at=next_at)
+        return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
     def _open_secrets(self, webhook_id: UUID, webhook: Mapping[str, Any], *, now: datetime) -> list[bytes]:
         """The keys that sign a webhook's messages now. Raises: CannotOpen."""
@@ -280,7 +280,7 @@ class Deliveries:
             keys.append(self._sealer.open(former, context=context))
         return keys
 
-    async def _settle(self, taken: Mapping[str, Any], outcome: Outcome, *, until: datetime) -> None:
+    async def _settle(self, taken: Mapping[str, Any], outcome: DeliveryOutcome, *, until: datetime) -> None:
         """Store the outcome, retrying through an outage: a lost outcome means a second delivery."""
         while True:
             try:

@@ -20,7 +20,7 @@ def addresses_of(host: str) -> Sequence[str]:
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
-class Names:
+class NameResolver:
     """Resolves names in threads of its own.
 
     uvloop's own resolver looks up only two names at once in the whole process, so two webhooks with dead name servers

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # required by pydantic before Python 3.
 from wxauth.server.clients.client import CLIENT_NAME
 from wxauth.server.events.delivering import Answer
 from wxauth.server.events.feed_bodies import KnownType
-from wxauth.server.events.webhook_rows import DeliveryRow, State, WebhookRow
+from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import MAX_URL
 from wxauth.server.events.webhooks import WithSecret
 from wxauth.server.web.bodies import ShownEventId, Time
@@ -68,7 +68,7 @@ class ReplayRequest(BaseModel):
 class DeliveriesQuery(PageQuery):
     """Which deliveries to list."""
 
-    state: Annotated[State | None, OrEmpty] = None
+    state: Annotated[DeliveryState | None, OrEmpty] = None
 
 
 class WebhookAnswer(TypedDict):
@@ -166,7 +166,7 @@ def delivery_answer(row: DeliveryRow) -> DeliveryAnswer:
         "id": row["id"],
         "event_id": row["event_id"],
         "type": row["type"],
-        "state": State(row["state"]).value,
+        "state": DeliveryState(row["state"]).value,
         "attempts": row["attempts"],
         "status": row["status"],
         "error": row["error"],

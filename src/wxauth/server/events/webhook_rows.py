@@ -232,7 +232,7 @@ RETURNING id
 """)
 
 
-class State(StrEnum):
+class DeliveryState(StrEnum):
     """The state of a delivery."""
 
     PENDING = "pending"
@@ -256,10 +256,10 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class DeliveryOutcome:
     """The outcome of an attempt."""
 
-    state: State
+    state: DeliveryState
     status: int | None = None
     error: str | None = None
     next_at: datetime | None = None
@@ -411,7 +411,7 @@ async def take_delivery(
 
 
 async def settle_delivery(
-    database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: Outcome, now: datetime
+    database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: DeliveryOutcome, now: datetime
 ) -> None:
     """Store the outcome of an attempt. Raises: StorageUnavailable."""
     await database.run(
@@ -428,7 +428,7 @@ async def settle_delivery(
 
 
 async def list_deliveries(
-    database: Database, webhook_id: UUID, states: Sequence[State], *, before: UUID | None, limit: int
+    database: Database, webhook_id: UUID, states: Sequence[DeliveryState], *, before: UUID | None, limit: int
 ) -> Sequence[DeliveryRow]:
     """The newest deliveries in these states, older than `before`. Raises: StorageUnavailable."""
     return await database.rows(_DELIVERIES, webhook_id=webhook_id, states=list(states), before=before, limit=limit)

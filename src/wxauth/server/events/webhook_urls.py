@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from wxauth.server.events.name_resolver import Names
+from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.webhook_addresses import Scheme, is_refused
 
 MAX_URL: Final = 2048
@@ -17,7 +17,7 @@ class RefusedUrl(ValueError):
     """This URL is not allowed for a webhook."""
 
 
-async def check_url(text: str, *, names: Names) -> None:
+async def check_url(text: str, *, resolver: NameResolver) -> None:
     """Check a webhook's URL: https, or http if every address of its host is private or loopback.
 
     An https URL is accepted even if its name does not resolve now. The address is checked again on each connection.
@@ -42,7 +42,7 @@ async def check_url(text: str, *, names: Names) -> None:
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     try:
         # A final dot after an address is ignored by browsers and some resolvers; ours may find nothing.
-        addresses = await names.resolve(url.raw_host.decode().removesuffix("."))
+        addresses = await resolver.resolve(url.raw_host.decode().removesuffix("."))
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()
     if not addresses and scheme == "http":

@@ -11,12 +11,12 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import webhook_secret_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor, EventType
-from wxauth.server.events import webhook_rows as rows
+from wxauth.server.events import webhook_rows
 from wxauth.server.events.delivering import Answer, Deliveries
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
-from wxauth.server.events.name_resolver import Names
+from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.signatures import new_secret, shown
-from wxauth.server.events.webhook_rows import DeliveryRow, State, WebhookRow
+from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page
 
@@ -49,7 +49,7 @@ async def add_webhook(services: Services, name: str, *, url: str, types: Sequenc
     now, secret = services.clock(), new_secret()
     webhook_id = new_id(now)
     sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook_id))
-    added = await rows.add_webhook(
+    added = await webhook_rows.add_webhook(
         services.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
     )
     if added is None:
@@ -60,12 +60,12 @@ async def add_webhook(services: Services, name: str, *, url: str, types: Sequenc
 
 async def list_webhooks(services: Services) -> Sequence[WebhookRow]:
     """Every webhook, by name. Raises: StorageUnavailable."""
-    return await rows.all_webhooks(services.database)
+    return await webhook_rows.all_webhooks(services.database)
 
 
 async def read_webhook(services: Services, name: str) -> WebhookRow:
     """The webhook of this name. Raises: NotFound, StorageUnavailable."""
-    webhook = await rows.find_webhook(services.database, name)
+    webhook = await webhook_rows.find_webhook(services.database, name)
     if webhook is None:
         raise _no_such_webhook()
     return webhook
@@ -87,7 +87,7 @@ async def change_webhook(
     if url is not None:
         await read_webhook(services, name)  # first, so that an unknown webhook is reported before a wrong URL
         await _check(services, url)
-    changed = await rows.change_webhook(
+    changed = await webhook_rows.change_webhook(
         services.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=services.clock()
     )
     if changed is None:
@@ -99,7 +99,7 @@ async def change_webhook(
 
 async def remove_webhook(services: Services, name: str, *, by: Actor) -> None:
     """Remove a webhook. It gets no more events. Raises: NotFound, StorageUnavailable."""
-    if not await rows.remove_webhook(services.database, name, by=by, now=services.clock()):
+    if not await webhook_rows.remove_webhook(services.database, name, by=by, now=services.clock()):
         raise _no_such_webhook()
     log.info("webhook_removed", webhook=name, actor=by.name)
 
@@ -113,7 +113,7 @@ async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecre
     webhook = await read_webhook(services, name)
     secret = new_secret()
     sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook["id"]))
-    renewed = await rows.renew_secret(
+    renewed = await webhook_rows.renew_secret(
         services.database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
     )
     if renewed is None:
@@ -142,12 +142,12 @@ async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
 
 
 async def list_deliveries(
-    services: Services, name: str, state: State | None, *, before: UUID | None, limit: int
+    services: Services, name: str, state: DeliveryState | None, *, before: UUID | None, limit: int
 ) -> Page[DeliveryRow]:
     """The newest deliveries of a webhook, older than `before`. Raises: NotFound, StorageUnavailable."""
     webhook = await read_webhook(services, name)
-    states = list(State) if state is None else [state]
-    found = await rows.list_deliveries(services.database, webhook["id"], states, before=before, limit=limit + 1)
+    states = list(DeliveryState) if state is None else [state]
+    found = await webhook_rows.list_deliveries(services.database, webhook["id"], states, before=before, limit=limit + 1)
     return Page.of(found, limit)
 
 
@@ -166,14 +166,14 @@ async def replay(
     webhook = await read_webhook(services, name)
     replayed = 0
     if event_id is not None:
-        event = await rows.placed_event(services.database, event_id)
+        event = await webhook_rows.placed_event(services.database, event_id)
         if event is None:
             raise NotFound("there is no such event, or none that siblings are told of")
         replayed += await _queue_again(services, webhook, [event])
     elif since is not None:
         before: int | None = LAST_POSITION
         while before is not None:
-            events, before = await rows.placed_since(services.database, since, before=before, size=page_size)
+            events, before = await webhook_rows.placed_since(services.database, since, before=before, size=page_size)
             replayed += await _queue_again(services, webhook, events)
     log.info("webhook_replayed", webhook=name, events=replayed)
     services[Deliveries].wake()
@@ -181,16 +181,16 @@ async def replay(
 
 
 async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
-    wanted = [event for event in events if rows.is_wanted(event, by=webhook)]
+    wanted = [event for event in events if webhook_rows.is_wanted(event, by=webhook)]
     if not wanted:
         return 0
     async with services.database.begin() as transaction:
-        return await rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
+        return await webhook_rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
 
 
 async def _check(services: Services, url: str) -> None:
     try:
-        await check_url(url, names=services[Names])
+        await check_url(url, resolver=services[NameResolver])
     except RefusedUrl as exc:
         raise InvalidRequest.of("url", str(exc)) from None
 

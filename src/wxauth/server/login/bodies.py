@@ -8,7 +8,7 @@ from typing_extensions import TypedDict  # pydantic requires this one before Pyt
 
 from wxauth.server.login.login import Tokens
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
-from wxauth.server.session_keys.session_keys import KeyState
+from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownAppId, ShownOpenid, ShownSessionId
 from wxauth.server.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
@@ -201,7 +201,7 @@ class SessionKeysAnswer(TypedDict):
     next_cursor: None
 
 
-def session_keys_answer(states: Sequence[KeyState]) -> SessionKeysAnswer:
+def session_keys_answer(states: Sequence[SessionKeyState]) -> SessionKeysAnswer:
     """The answer about the states of a user's session_keys."""
     return {
         "items": [

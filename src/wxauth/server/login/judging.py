@@ -7,7 +7,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserRow
 from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.profile.nicknames import Nicknames
-from wxauth.server.risk.risk import Risk, Verdict
+from wxauth.server.risk.risk import Risk, RiskVerdict
 from wxauth.server.users.person import Person
 
 
@@ -28,11 +28,11 @@ async def judge_login(
     user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)
     if deciding is not None:
         match await asyncio.shield(deciding):
-            case Verdict.BLOCKED:
+            case RiskVerdict.BLOCKED:
                 blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
                 blocked.user_id = person.user_id
                 raise blocked
-            case Verdict.BANNED:
+            case RiskVerdict.BANNED:
                 raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
     elif is_asked:
         risk.note_later(person, ip)

@@ -24,7 +24,7 @@ from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import enter
-from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, Use, rotate_refresh_token
 from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
@@ -138,7 +138,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
         ),
         now=now,
     )
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, RefreshRefused):
         raise _refused(outcome, token.session_id)
 
     now = services.clock()  # again, because waiting for the database may have taken seconds
@@ -202,17 +202,17 @@ async def _with_phone(
         return user, InternalError.code
 
 
-def _refused(refused: Refused, session_id: UUID) -> WxAuthError:
+def _refused(refused: RefreshRefused, session_id: UUID) -> WxAuthError:
     match refused.why:
-        case Refusal.UNKNOWN | Refusal.OUT_OF_SCOPE:
+        case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE:
             return InvalidRefreshToken("there is no such session")
-        case Refusal.DISABLED:
+        case RefreshRefusal.DISABLED:
             return AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
-        case Refusal.REVOKED:
+        case RefreshRefusal.REVOKED:
             return SessionRevoked("the session has been ended")
-        case Refusal.EXPIRED:
+        case RefreshRefusal.EXPIRED:
             return RefreshTokenExpired("the session has not been used for too long")
-        case Refusal.REUSED:
+        case RefreshRefusal.REUSED:
             log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
             return RefreshTokenReused("the refresh token had been used before: the session has been ended")
 

@@ -18,7 +18,7 @@ from wxauth.server.sessions.rows import EndReason
 _ATTEMPTS: Final = 3
 
 
-class Refusal(StrEnum):
+class RefreshRefusal(StrEnum):
     """Why a genuine refresh token is refused."""
 
     UNKNOWN = "unknown"
@@ -32,10 +32,10 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefreshRefused:
     """The result of a refused refresh."""
 
-    why: Refusal
+    why: RefreshRefusal
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
@@ -164,7 +164,7 @@ SELECT users.id AS user_id, status, banned_until, revoked_at,
 
 async def rotate_refresh_token(
     database: Database, use: Use, *, lifetimes: Lifetimes, now: datetime
-) -> Rotated | Refused:
+) -> Rotated | RefreshRefused:
     """Rotate a refresh token. If it is reused, the session ends. It takes one statement, unless it is refused.
 
     Raises: StorageUnavailable.
@@ -189,7 +189,7 @@ async def rotate_refresh_token(
             row = await database.row(_ROTATE_OF_WEBSITE, **values)
         if row is not None:
             if row["is_reused"]:
-                return Refused(Refusal.REUSED, row["id"])
+                return RefreshRefused(RefreshRefusal.REUSED, row["id"])
             return Rotated(row["generation"], row["expires_at"], row)
         refusal = await _why_not(database, use, lifetimes, now=now)
         if refusal is not None:
@@ -197,7 +197,7 @@ async def rotate_refresh_token(
     raise StorageUnavailable("too many changes to this session at once")
 
 
-async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refused | None:
+async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> RefreshRefused | None:
     """Why a use was refused; None if the reason is gone, because a merge has just ended or a ban was lifted."""
     row = await database.row(
         _WHY_NOT,
@@ -208,11 +208,11 @@ async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: d
         scopes=use.scopes,
     )
     if row is None:
-        return Refused(Refusal.UNKNOWN)
+        return RefreshRefused(RefreshRefusal.UNKNOWN)
     if row["status"] == UserStatus.DISABLED:
-        return Refused(Refusal.DISABLED, row["user_id"], row["banned_until"])
+        return RefreshRefused(RefreshRefusal.DISABLED, row["user_id"], row["banned_until"])
     if row["revoked_at"] is not None:
-        return Refused(Refusal.REVOKED, row["user_id"])
+        return RefreshRefused(RefreshRefusal.REVOKED, row["user_id"])
     if row["is_expired"]:
-        return Refused(Refusal.EXPIRED, row["user_id"])
-    return None if row["is_in_scope"] else Refused(Refusal.OUT_OF_SCOPE, row["user_id"])
+        return RefreshRefused(RefreshRefusal.EXPIRED, row["user_id"])
+    return None if row["is_in_scope"] else RefreshRefused(RefreshRefusal.OUT_OF_SCOPE, row["user_id"])

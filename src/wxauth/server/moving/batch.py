@@ -21,7 +21,7 @@ from wxauth.server.users.standing import ADMIN, Settled, Standing, settle
 _A_MOMENT: Final = timedelta(microseconds=1)
 
 
-class Outcome(StrEnum):
+class LineOutcome(StrEnum):
     """The result of a line."""
 
     CREATED = "created"
@@ -100,7 +100,7 @@ class Made:
     consents: dict[_ConsentKey, dict[str, Any]] = field(default_factory=dict)
 
 
-class Refused(Exception):
+class LineRefused(Exception):
     """A line that is invalid, or contradicts stored data."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -153,13 +153,13 @@ class Batch:
         }
         self._added: list[tuple[UUID, str | None, EventType]] = []
 
-    def take(self, line: Line) -> Outcome:
-        """Apply a line. A line that contradicts stored data changes nothing. Raises: Refused."""
+    def take(self, line: Line) -> LineOutcome:
+        """Apply a line. A line that contradicts stored data changes nothing. Raises: LineRefused."""
         owner_id = self._owner(line)
         before = None if owner_id is None else self._users[owner_id]
         user = self._created(line) if before is None else self._updated(before, line)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
-            raise Refused(faults)
+            raise LineRefused(faults)
 
         is_changed = user != before
         if is_changed:
@@ -174,8 +174,8 @@ class Batch:
         for taken in (self._take_names, self._take_identity, self._take_consents):
             is_changed = taken(line, user) or is_changed
         if before is None:
-            return Outcome.CREATED
-        return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
+            return LineOutcome.CREATED
+        return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[Settled]:
         """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
@@ -207,7 +207,7 @@ class Batch:
         ]
 
     def _owner(self, line: Line) -> UUID | None:
-        """The user to whom the line belongs; None if the line creates one. Raises: Refused."""
+        """The user to whom the line belongs; None if the line creates one. Raises: LineRefused."""
         identity = self._identities.get((line.app_id, line.openid))
         by_identity = None if identity is None else identity.user_id
         by_unionid = self._unionids.get(line.unionid) if line.unionid else None
@@ -234,7 +234,7 @@ class Batch:
             (faults.ANOTHER_USER, owner_id is not None and line.user_id not in (None, owner_id)),
         )
         if any(is_so for _, is_so in found):
-            raise Refused([fault for fault, is_so in found if is_so])
+            raise LineRefused([fault for fault, is_so in found if is_so])
         return owner_id
 
     def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:

@@ -13,7 +13,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.database import CONFLICTS, Transaction
 from wxauth.server.core.services import Services
-from wxauth.server.moving.batch import Batch, Made, Options, Outcome, Refused
+from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Made, Options
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import UserToImport, Wanted, apps_of_users, consents_known, find, lock
 from wxauth.server.moving.lines import Line
@@ -25,7 +25,7 @@ BATCH: Final = 1000
 _ATTEMPTS: Final = 3
 
 
-class Refusal(NamedTuple):
+class ImportRefusal(NamedTuple):
     """The refusal of a line, with its faults."""
 
     number: int
@@ -42,7 +42,7 @@ class Counts:
     unchanged: int = 0
     refused: int = 0
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: LineOutcome) -> None:
         """Count a line."""
         self.lines += 1
         setattr(self, outcome, getattr(self, outcome) + 1)
@@ -53,7 +53,7 @@ async def import_users(
     lines: Iterable[tuple[int, bytes | Fault]],
     options: Options,
     *,
-    refuse: Callable[[Refusal], None],
+    refuse: Callable[[ImportRefusal], None],
     progress: Callable[[Counts], None],
 ) -> Counts:
     """Import users by the rules of a login.
@@ -72,24 +72,24 @@ async def import_users(
     await services[Apps].refresh()
     made = Made()
     while batch := list(islice(numbered, BATCH)):
-        refusals: list[Refusal] = []
+        refusals: list[ImportRefusal] = []
         readable: list[tuple[int, Line]] = []
         for number, text in batch:
             line = [text] if isinstance(text, Fault) else Line.read(text, services)
             if isinstance(line, Line):
                 readable.append((number, line))
             else:
-                refusals.append(Refusal(number, line))
+                refusals.append(ImportRefusal(number, line))
         if not options.dry_run:
             made = Made()
         outcomes = await _import_batch(services, readable, made, options) if readable else []
         for outcome in outcomes:
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, ImportRefusal):
                 refusals.append(outcome)
             else:
                 counts.add(outcome)
         for refusal in sorted(refusals):
-            counts.add(Outcome.REFUSED)
+            counts.add(LineOutcome.REFUSED)
             refuse(refusal)
         progress(counts)
     return counts
@@ -97,7 +97,7 @@ async def import_users(
 
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], made: Made, options: Options
-) -> list[Outcome | Refusal]:
+) -> list[LineOutcome | ImportRefusal]:
     """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
     wanted = _wanted(line for _, line in lines)
     conflict: BaseException | None = None
@@ -145,11 +145,11 @@ async def _find(
     return Batch(found, users, consents=consents, apps_of_users=apps, made=made, options=options, now=now)
 
 
-def _outcome(batch: Batch, number: int, line: Line) -> Outcome | Refusal:
+def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | ImportRefusal:
     try:
         return batch.take(line)
-    except Refused as exc:
-        return Refusal(number, exc.faults)
+    except LineRefused as exc:
+        return ImportRefusal(number, exc.faults)
 
 
 def _wanted(lines: Iterable[Line]) -> Wanted:

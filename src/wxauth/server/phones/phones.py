@@ -39,7 +39,7 @@ from wxauth.server.core.users import UserRow
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.places import RETRY_AFTER, Places
 from wxauth.server.phones.rows import (
-    Refusal,
+    PhoneRefusal,
     StoredAnswer,
     add_answer,
     bind_phone,
@@ -175,11 +175,11 @@ class Phones:
                 _tell_unopened(app.app_id, exc)
                 raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
         match outcome:
-            case Refusal.TAKEN:
+            case PhoneRefusal.TAKEN:
                 raise PhoneTaken("another user has this number")
-            case Refusal.WITHDRAWN:
+            case PhoneRefusal.WITHDRAWN:
                 raise InvalidCode("the person has withdrawn their number since they gave it: tap again")
-            case Refusal() | None:
+            case PhoneRefusal() | None:
                 raise InvalidToken("the user has just been banned or erased")
         return outcome
 
@@ -284,7 +284,7 @@ class Phones:
         if not await add_answer(self._database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
-    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | Refusal:
+    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | PhoneRefusal:
         now = self._clock()
         phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:
@@ -294,7 +294,7 @@ class Phones:
             await refuse_answer(self._database, answer.code_hash, now=now)
             raise
         outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
-        if outcome is Refusal.TAKEN and self._linked_within is not None and not is_late:
+        if outcome is PhoneRefusal.TAKEN and self._linked_within is not None and not is_late:
             linked = await link_phone(
                 self._database,
                 answer,
@@ -308,7 +308,7 @@ class Phones:
             else:
                 linked.merged.tell(self._observe_merge)
                 outcome = linked.user
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, PhoneRefusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
         else:
             log.info("phone_bound", user_id=outcome["id"], app_id=answer.app_id, is_late=is_late)

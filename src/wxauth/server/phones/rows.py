@@ -19,7 +19,7 @@ from wxauth.server.users.standing_rows import lock_users
 from wxauth.server.users.user_rows import lock_user_of, user_of
 
 
-class Refusal(StrEnum):
+class PhoneRefusal(StrEnum):
     """Why a number from WeChat was not bound."""
 
     GONE = "gone"
@@ -180,7 +180,7 @@ async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) 
 
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, is_late: bool, now: datetime
-) -> UserRow | Refusal:
+) -> UserRow | PhoneRefusal:
     """Bind an answer's number to its user, settle the answer, and return the changed user.
 
     An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
@@ -204,10 +204,10 @@ async def bind_phone(
             await lock_users(transaction, [*unproved, *([] if owner_id is None else [owner_id])])
         user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
         if user_id is None:
-            return Refusal.GONE
+            return PhoneRefusal.GONE
         refusal = await _refusal(transaction, answer, user_id, phone, may_share=may_share, is_late=is_late)
         if refusal is not None:
-            if refusal in (Refusal.ERASED, Refusal.WITHDRAWN):
+            if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
                 await transaction.run(_FORGET_ONE, code_hash=answer.code_hash)
             else:
                 await transaction.run(_NOTE_REFUSAL, code_hash=answer.code_hash, now=now)
@@ -312,7 +312,7 @@ async def sweep_answers(database: Database, *, asked_before: datetime, size: int
 
 async def _refusal(
     transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, may_share: bool, is_late: bool
-) -> Refusal | None:
+) -> PhoneRefusal | None:
     """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
     found = await transaction.row(
         _CIRCUMSTANCES,
@@ -323,17 +323,17 @@ async def _refusal(
         asked_at=answer.asked_at,
     )
     if found is None:
-        return Refusal.GONE
+        return PhoneRefusal.GONE
     if found["came_at"] > answer.asked_at:
-        return Refusal.ERASED
+        return PhoneRefusal.ERASED
     if found["is_withdrawn"]:
-        return Refusal.WITHDRAWN
+        return PhoneRefusal.WITHDRAWN
     if found["status"] != "active":
-        return Refusal.GONE
+        return PhoneRefusal.GONE
     if is_late and found["has_another"]:
-        return Refusal.OUTDATED
+        return PhoneRefusal.OUTDATED
     if not may_share and found["is_taken"]:
-        return Refusal.TAKEN
+        return PhoneRefusal.TAKEN
     return None
 
 

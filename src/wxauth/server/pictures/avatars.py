@@ -18,7 +18,7 @@ from wxauth.server.limits.places import Places
 from wxauth.server.limits.rates import PICTURES
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
 from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
-from wxauth.server.pictures.thumbnails import made_small
+from wxauth.server.pictures.thumbnails import thumbnail_of
 
 PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
@@ -78,7 +78,7 @@ class Avatars:
             check_file(file)
             await PICTURES.count_user(self._database, user, now=self._clock())
             async with turn:
-                picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
+                picture = await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
             raise InvalidRequest.of("file", str(exc)) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)

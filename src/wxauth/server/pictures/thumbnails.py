@@ -39,7 +39,7 @@ warnings.filterwarnings("ignore", module="PIL")  # everything Pillow warns about
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Thumbnail:
     """A picture as it is stored."""
 
     content_type: str
@@ -47,7 +47,7 @@ class Picture:
     content: bytes
 
 
-def made_small(file: bytes) -> Picture:
+def thumbnail_of(file: bytes) -> Thumbnail:
     """Make a JPEG, PNG or WebP upright, and no larger than `LONGEST_SIDE` on either side.
 
     Of an animation, only the first frame is kept. All metadata is dropped: EXIF with its locations, XMP, comments, ICC
@@ -100,11 +100,11 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _encoded(image: Image.Image) -> Picture:
+def _encoded(image: Image.Image) -> Thumbnail:
     image.info = {}
     out = BytesIO()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
         image.save(out, "PNG", optimize=True)
-        return Picture("image/png", out.getvalue())
+        return Thumbnail("image/png", out.getvalue())
     image.convert("RGB").save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return Picture("image/jpeg", out.getvalue())
+    return Thumbnail("image/jpeg", out.getvalue())

@@ -9,7 +9,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile.nicknames import Nicknames
-from wxauth.server.profile.rows import change_profile as store_profile
+from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.account import Caller
 from wxauth.server.users.person import Person
 

@@ -14,7 +14,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.limits.attempts import Attempts
-from wxauth.server.profile.rows import change_profile
+from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.flags import flag
 from wxauth.server.users.person import Person
 from wxauth.server.wechat.api import TextVerdict, WeChatApi
@@ -96,7 +96,7 @@ class Nicknames:
         if not self.asks_about(nickname, before=before):
             return user
         in_session: UserInSession = {**user, "app_id": person.app_id, "openid": person.openid}
-        store = partial(change_profile, self._database, in_session, {"nickname": nickname}, now=self._clock())
+        store = partial(store_profile, self._database, in_session, {"nickname": nickname}, now=self._clock())
         try:
             named = await self.set(person, nickname, before=before, store=store, patience=patience)
         except InvalidRequest:

@@ -39,7 +39,7 @@ RETURNING before.phone IS NOT NULL AND users.phone IS NULL
 """)
 
 
-async def change_profile(
+async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserRow | None:
     """Set those of `nickname` and `avatar_url` that are given. Returns the changed user; None if the user is gone.

@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.tables import TIME
 
 
-class Refusal(SQLModel, table=True):
+class RefusedLogin(SQLModel, table=True):
     """A login that was refused."""
 
     __tablename__ = "refusals"

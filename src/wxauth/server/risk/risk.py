@@ -35,7 +35,7 @@ BLOCKED_RANK: Final = 4
 log = get_logger()
 
 
-class Verdict(StrEnum):
+class RiskVerdict(StrEnum):
     """What the risk check means for a login."""
 
     LET_IN = "let in"
@@ -77,10 +77,10 @@ class Risk:
         """Whether WeChat is asked about new users."""
         self.decides = policy == "block"
         """Whether a new user's login waits for the rank."""
-        self._judging: dict[UUID, asyncio.Task[Verdict]] = {}
+        self._judging: dict[UUID, asyncio.Task[RiskVerdict]] = {}
         self._noting: set[UUID] = set()
 
-    def judge(self, person: Person, ip: str | None, *, patience: float) -> asyncio.Task[Verdict]:
+    def judge(self, person: Person, ip: str | None, *, patience: float) -> asyncio.Task[RiskVerdict]:
         """Ban a new user of the highest rank, and note any other rank. Callers must await the task in asyncio.shield.
 
         Simultaneous logins of one person share the task. It continues even if all of them disconnect. The task raises
@@ -111,18 +111,18 @@ class Risk:
         if self._later(person, look):
             self._noting.add(user_id)
 
-    async def _judge(self, person: Person, ip: str | None, *, patience: float) -> Verdict:
+    async def _judge(self, person: Person, ip: str | None, *, patience: float) -> RiskVerdict:
         rank = await self._rank(person, ip, patience=patience)
         if rank is None:
             # Another replica may have stored the verdict meanwhile.
-            return Verdict.BANNED if await is_banned(self._database, person.user_id) else Verdict.LET_IN
+            return RiskVerdict.BANNED if await is_banned(self._database, person.user_id) else RiskVerdict.LET_IN
         if rank == BLOCKED_RANK and await self._ban(person, rank):
-            return Verdict.BLOCKED
+            return RiskVerdict.BLOCKED
         if rank:
             self._later(person, partial(self._note, person, rank))
         else:
             await self._note(person, rank)
-        return Verdict.LET_IN
+        return RiskVerdict.LET_IN
 
     async def _rank(self, person: Person, ip: str | None, *, patience: float | None = None) -> int | None:
         """The person's risk rank, 0 to 4; None if WeChat gave none."""

@@ -54,9 +54,9 @@ from wxauth.server.login import session_key_routes
 from wxauth.server.login.bodies import LoginRequest
 from wxauth.server.numbers import routes as number_routes
 from wxauth.server.numbers.numbers import Numbers
-from wxauth.server.own_data import routes as moving_routes
+from wxauth.server.own_data import routes as own_data_routes
 from wxauth.server.phones import routes as phone_routes
-from wxauth.server.pictures import routes as avatar_routes
+from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.profile import routes as profile_routes
 from wxauth.server.push import routes as push_routes
 from wxauth.server.refusals import routes as refusal_routes
@@ -90,10 +90,10 @@ _ROUTERS: Final = (
     account_routes.router,
     identity_routes.router,
     consent_routes.router,
-    moving_routes.router,
+    own_data_routes.router,
     profile_routes.router,
     phone_routes.router,
-    avatar_routes.router,
+    picture_routes.router,
     admin_routes.router,
     session_key_routes.router,
     app_routes.router,
@@ -161,7 +161,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     app = SiteCors(app, services)
     app = Edge(
         app,
-        larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD},
+        larger_bodies={picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD},
         refused=partial(_note_refusal, services),
         answered=services[PrometheusMetrics].answered,
     )

@@ -19,7 +19,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.delivering import Deliveries
-from wxauth.server.events.name_resolver import Names
+from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.housekeeping.housekeeping import sweeps_of
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
@@ -39,7 +39,7 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_pictures import Pictures
+from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
@@ -123,7 +123,7 @@ def build_services(
     opinions = Opinions(
         wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
     )
-    webhook_names = Names()
+    name_resolver = NameResolver()
 
     def make_limiter(kind: type[Limiter], rate: str, what: str) -> Limiter:
         return kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
@@ -150,7 +150,7 @@ def build_services(
         database,
         sealer,
         clock,
-        transport=WebhookTransport(resolve=webhook_names.resolve),
+        transport=WebhookTransport(resolve=name_resolver.resolve),
         observe=metrics.webhook_delivery,
         patience=waits.webhooks,
         pause=waits.deliveries,
@@ -200,9 +200,9 @@ def build_services(
                 apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
             ),
             Deliveries: deliveries,
-            Names: webhook_names,
+            NameResolver: name_resolver,
             ScanLimits: scan_limits,
-            Pictures: Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
+            ScanPictures: ScanPictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
             UserCodes: UserCodes(settings.secret_keys),
             Numbers: numbers,
             Refusals: refusals,

@@ -45,7 +45,7 @@ from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.refusals.refusals import Dropped
 from wxauth.server.service.processes import Processes
 from wxauth.server.service.statistics_rows import statistics
-from wxauth.server.users.merging import Source
+from wxauth.server.users.merging import MergeSource
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.scan_rows import ScanOutcome
 from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN
@@ -186,7 +186,7 @@ class PrometheusMetrics(Collector):
         self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
         self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
         self._refusals_dropped.expect(Dropped)
-        self._merges.expect(Source)
+        self._merges.expect(MergeSource)
         self._scans.expect(ScanOutcome)
         self._doors.expect((door, outcome) for door in Door for outcome in DoorOutcome)
         self._wechat_calls.expect(

@@ -33,7 +33,7 @@ from wxauth.server.service.readiness import Readiness, is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
 from wxauth.server.web.http_server import Server
-from wxauth.server.web.uploads import PATIENCE as UPLOAD_PATIENCE
+from wxauth.server.web.uploads import UPLOAD_PATIENCE
 
 LEARNING_SECONDS: Final = 2.0
 """Seconds after SIGTERM in which a proxy may still send requests, because it has not noticed the end yet."""

@@ -29,7 +29,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wxauth import __version__
 from wxauth.errors import WxAuthError
 from wxauth.problems import REQUEST_ID_KEY
-from wxauth.server.core import database as database_module
 from wxauth.server.core.database import Database, Deadlines, Transaction
 from wxauth.server.core.logs import trace_id
 from wxauth.server.core.settings import App
@@ -44,7 +43,7 @@ _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines request every few seconds. Their spans would hide the others."""
 _FIRST_FAULT: Final = 500
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
-_PASSED_OVER: Final = frozenset({__name__, database_module.__name__, "contextlib"})
+_PASSED_OVER: Final = frozenset({__name__, Database.__module__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 

@@ -32,7 +32,7 @@ log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class KeyState:
+class SessionKeyState:
     """Whether the session_key stored for an identity is valid at WeChat."""
 
     app_id: str
@@ -69,12 +69,12 @@ async def decrypt(services: Services, principal: Principal, *, encrypted_data: b
     return opened
 
 
-async def check_keys(services: Services, user_id: UUID) -> Sequence[KeyState]:
+async def check_keys(services: Services, user_id: UUID) -> Sequence[SessionKeyState]:
     """Check with WeChat the stored key of each identity of a user. Raises: NotFound, StorageUnavailable."""
     return await asyncio.gather(*(_check(services, key) for key in await _current_keys(services, user_id)))
 
 
-async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[KeyState]:
+async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[SessionKeyState]:
     """Have WeChat replace the keys of a user's identities, or only of the identity in one app, and store the new ones.
 
     This is done one by one: if a new key cannot be stored, no other key is replaced.
@@ -94,14 +94,14 @@ async def _current_keys(services: Services, user_id: UUID) -> Sequence[CurrentKe
     return keys
 
 
-async def _check(services: Services, key: CurrentKey) -> KeyState:
+async def _check(services: Services, key: CurrentKey) -> SessionKeyState:
     async def check(app: App, session_key: bytes) -> bool:
         return await services[WeChatApi].check_session_key(app, openid=key.openid, session_key=session_key)
 
     return await _state(services, key, check)
 
 
-async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
+async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> SessionKeyState:
     async def reset(app: App, session_key: bytes) -> bool:
         anew = await services[WeChatApi].reset_session_key(app, openid=key.openid, session_key=session_key)
         return await _store(services, key, anew, by=by)
@@ -109,19 +109,19 @@ async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
     return await _state(services, key, reset)
 
 
-async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> KeyState:
+async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
     try:
         app = services[Apps].find(key.app_id)
         if not app.is_mini_program:
-            return KeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
+            return SessionKeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
         session_key = None if key.sealed is None else _unsealed(services, key.app_id, key.openid, key.sealed)
         if session_key is None:
-            return KeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)
-        return KeyState(key.app_id, key.openid, is_valid=await ask(app, session_key))
+            return SessionKeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)
+        return SessionKeyState(key.app_id, key.openid, is_valid=await ask(app, session_key))
     except SessionKeyExpired:
-        return KeyState(key.app_id, key.openid, is_valid=False)
+        return SessionKeyState(key.app_id, key.openid, is_valid=False)
     except (UnknownApp, WeChatError) as exc:
-        return KeyState(key.app_id, key.openid, is_valid=None, error=exc.code)
+        return SessionKeyState(key.app_id, key.openid, is_valid=None, error=exc.code)
 
 
 async def _store(services: Services, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:

@@ -11,8 +11,15 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserInSession
-from wxauth.server.sessions import rows as session_rows
-from wxauth.server.sessions.rows import EndReason, OpenSession
+from wxauth.server.sessions.rows import (
+    EndReason,
+    OpenSession,
+    end_session,
+    end_sessions,
+    open_sessions,
+    session_belongs_to,
+    user_in_session,
+)
 from wxauth.server.users import user_rows
 from wxauth.server.users.standing import Standing, deciding, lock_standing
 from wxauth.tokens.claims import Principal
@@ -34,7 +41,7 @@ async def caller(services: Services, principal: Principal) -> Caller:
     Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
         StorageUnavailable.
     """
-    user = await session_rows.user_in_session(
+    user = await user_in_session(
         services.database, session_id=principal.session_id, user_id=principal.id, now=services.clock()
     )
     if user is None:
@@ -62,9 +69,7 @@ async def list_sessions(
     services: Services, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[OpenSession]:
     """The caller's open sessions, the last used first: up to `limit + 1`. Raises: StorageUnavailable."""
-    return await session_rows.open_sessions(
-        services.database, caller.user["id"], now=services.clock(), limit=limit + 1, after=after
-    )
+    return await open_sessions(services.database, caller.user["id"], now=services.clock(), limit=limit + 1, after=after)
 
 
 async def end_other_sessions(services: Services, caller: Caller) -> None:
@@ -72,7 +77,7 @@ async def end_other_sessions(services: Services, caller: Caller) -> None:
     user_id = caller.user["id"]
     async with services.database.begin() as transaction:
         await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
-        await session_rows.end_sessions(
+        await end_sessions(
             transaction,
             user_id,
             reason=EndReason.SIGNED_OUT_ELSEWHERE,
@@ -85,9 +90,9 @@ async def end_other_sessions(services: Services, caller: Caller) -> None:
 async def end_my_session(services: Services, caller: Caller, session_id: UUID) -> None:
     """End one of the caller's sessions. Idempotent. Raises: NotFound, StorageUnavailable."""
     user_id = caller.user["id"]
-    if not await session_rows.session_belongs_to(services.database, session_id=session_id, user_id=user_id):
+    if not await session_belongs_to(services.database, session_id=session_id, user_id=user_id):
         raise NotFound("there is no such session of yours")
     is_this_one = session_id == caller.session_id
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
-    await session_rows.end_session(services.database, session_id=session_id, reason=reason, now=services.clock())
+    await end_session(services.database, session_id=session_id, reason=reason, now=services.clock())
     log.info("logged_out", user_id=user_id, session_id=session_id)

@@ -50,7 +50,7 @@ _ATTEMPTS_OF_OPERATORS: Final = 50
 log = get_logger()
 
 
-class Source(StrEnum):
+class MergeSource(StrEnum):
     """The reason for a merge."""
 
     UNIONID = "unionid"
@@ -58,7 +58,7 @@ class Source(StrEnum):
     OPERATOR = "operator"
 
 
-Observe = Callable[[Source], object]
+Observe = Callable[[MergeSource], object]
 """Called with the source of each merge after its commit."""
 
 
@@ -67,7 +67,7 @@ class Merged:
     """The result of a merge."""
 
     former_id: UUID
-    source: Source
+    source: MergeSource
     settled: Settled
 
     def tell(self, observe: Observe) -> None:
@@ -100,7 +100,7 @@ class Pair:
         return bool(self.administrators) and self.administrators <= {self.former_id, self.into}
 
 
-async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Actor, now: datetime) -> Merged:
+async def merge(transaction: Transaction, pair: Pair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
     """Merge two locked users. All merges are done here.
 
                  late unionid              phone number               operator
@@ -129,12 +129,12 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
     """
     before, former = pair.remaining, pair.former
     match source:
-        case Source.PHONE:
+        case MergeSource.PHONE:
             after = before
-        case Source.UNIONID | Source.OPERATOR:
+        case MergeSource.UNIONID | MergeSource.OPERATOR:
             is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
             roles = _united(before, former)
-            if is_banned and source is Source.UNIONID:  # no administrator has given this user these roles
+            if is_banned and source is MergeSource.UNIONID:  # no administrator has given this user these roles
                 roles = tuple(role for role in roles if role not in STAFF_ROLES)
             after = (
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
@@ -142,7 +142,7 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
     await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
     moved = await merge_users(transaction, pair.former_id, into=pair.into, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
-    if source is not Source.UNIONID:
+    if source is not MergeSource.UNIONID:
         data["by"] = source
     record = partial(record_event, transaction, by=by, at=now, user_id=pair.into)
     await record(EventType.USER_MERGED, data=data)
@@ -180,7 +180,7 @@ async def link_unionid(
                 continue  # merged, erased or split meanwhile
             if await are_split(transaction, user_id, holder_id):
                 return
-            merged = await merge(transaction, pair, source=Source.UNIONID, by=SYSTEM, now=now)
+            merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
             await name_identity(transaction, **identity)
         merged.tell(observe)
         return
@@ -226,7 +226,7 @@ async def link_by_phone(
         harmless_roles=harmless_roles,
     ):
         return None
-    return await merge(transaction, pair, source=Source.PHONE, by=Actor(str(holder_id)), now=now)
+    return await merge(transaction, pair, source=MergeSource.PHONE, by=Actor(str(holder_id)), now=now)
 
 
 async def merge_by_operator(
@@ -262,7 +262,7 @@ async def merge_by_operator(
                 raise MergeRefused("both have an external_id, of which one would be lost")
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
-            merged = await merge(transaction, pair, source=Source.OPERATOR, by=by, now=now)
+            merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
         merged.tell(observe)
         return remaining_id
     raise StorageUnavailable("too many changes to this user at once")

@@ -98,7 +98,7 @@ class Problem(BaseModel):
     )
 
 
-def failures(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
+def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
     """FastAPI's `responses`: each status, with an example for each code."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, InternalError):

@@ -35,8 +35,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge, Title, WxAuthError
-from wxauth.server.web.answers import Entails, Failure, example_of
-from wxauth.server.web.answers import failures as failures_of
+from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")

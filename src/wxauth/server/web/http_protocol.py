@@ -73,7 +73,7 @@ class Patience:
         return max((longer for end, longer in self.longer_requests.items() if path.endswith(end)), default=self.request)
 
 
-class State(ServerState):
+class ServerConnections(ServerState):
     """The connections and tasks of the whole server."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(
         self,
         config: Config,
-        server_state: State,
+        server_state: ServerConnections,
         app_state: Mapping[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,

@@ -11,7 +11,7 @@ from typing import Final, cast
 import uvicorn
 
 from wxauth.server.core.logs import get_logger
-from wxauth.server.web.http_protocol import HttpProtocol, State
+from wxauth.server.web.http_protocol import HttpProtocol, ServerConnections
 
 _TICKS_BETWEEN_LOOKS: Final = 5
 """Ticks of uvicorn, of which there are ten a second, between two checks of time limits."""
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         self, config: uvicorn.Config, *, learning: float = 0.0, on_leaving: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(config)
-        self.server_state: State = State()
+        self.server_state: ServerConnections = ServerConnections()
         self._learning = learning
         self._on_leaving = on_leaving
 

@@ -75,7 +75,7 @@ class SentBack(Exception):
         self.url = url
 
 
-class State(StrEnum):
+class PageState(StrEnum):
     """The state of a scan as its page shows it."""
 
     WAITING = "waiting"
@@ -203,7 +203,7 @@ def cookie_for(given: str | None) -> str:
     return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
 
 
-async def state_of(services: Services, request: str, cookie: str | None) -> State:
+async def state_of(services: Services, request: str, cookie: str | None) -> PageState:
     """The state of the scan that this browser shows. Raises: NotFound, StorageUnavailable."""
     return _state(await _page(services, request, cookie), services)
 
@@ -216,10 +216,10 @@ async def go_on(services: Services, request: str, cookie: str | None) -> str:
     page = await _page(services, request, cookie)
     assert cookie is not None
     match _state(page, services):
-        case State.DENIED:
+        case PageState.DENIED:
             error = {"error": "access_denied", "error_description": "the person has refused"}
             return sent_back(services, page["redirect_uri"], page["state"], **error)
-        case State.APPROVED:
+        case PageState.APPROVED:
             code = new_secret()
             is_made = await scan_rows.make_code(
                 services.database,
@@ -245,14 +245,14 @@ async def _page(services: Services, request: str, cookie: str | None) -> scan_ro
     return page
 
 
-def _state(page: scan_rows.PageScan, services: Services) -> State:
+def _state(page: scan_rows.PageScan, services: Services) -> PageState:
     if page["verdict"] == Verdict.DENIED:
-        return State.DENIED
+        return PageState.DENIED
     if page["is_spent"] or page["expires_at"] <= services.clock():
-        return State.OVER
+        return PageState.OVER
     if page["verdict"] == Verdict.APPROVED:
-        return State.APPROVED
-    return State.CLAIMED if page["is_claimed"] else State.WAITING
+        return PageState.APPROVED
+    return PageState.CLAIMED if page["is_claimed"] else PageState.WAITING
 
 
 def challenge_of(verifier: str) -> str | None:

@@ -15,7 +15,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
-from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, Use, rotate_refresh_token
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
@@ -212,10 +212,10 @@ async def _for_refresh_token(
         lifetimes=_web_lifetimes(services),
         now=now,
     )
-    if isinstance(outcome, Refused):
-        if outcome.why is Refusal.REUSED:
+    if isinstance(outcome, RefreshRefused):
+        if outcome.why is RefreshRefusal.REUSED:
             log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has been ended")
-        if outcome.why is Refusal.OUT_OF_SCOPE and "scope" in form:
+        if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
             raise OAuthError("invalid_scope", "the session was granted none of these scopes")
         raise invalid_grant(_WHY[outcome.why])
     granted: Any = outcome.user
@@ -237,12 +237,12 @@ async def _for_refresh_token(
 
 
 _WHY: Final = {
-    Refusal.UNKNOWN: "there is no such session of this client",
-    Refusal.DISABLED: "the user has been disabled",
-    Refusal.REVOKED: "the session has been ended",
-    Refusal.EXPIRED: "the session has not been used for too long",
-    Refusal.REUSED: "the refresh token had been used before: the session has been ended",
-    Refusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
+    RefreshRefusal.UNKNOWN: "there is no such session of this client",
+    RefreshRefusal.DISABLED: "the user has been disabled",
+    RefreshRefusal.REVOKED: "the session has been ended",
+    RefreshRefusal.EXPIRED: "the session has not been used for too long",
+    RefreshRefusal.REUSED: "the refresh token had been used before: the session has been ended",
+    RefreshRefusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
 }
 
 

@@ -47,7 +47,7 @@ from wxauth.server.websites.pages import (
     web_view_page,
 )
 from wxauth.server.websites.requests import Parameters, parameters_in
-from wxauth.server.websites.scan_pictures import Pictures
+from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.visits import start_page
 
 _LONGEST_REDIRECT: Final = 8192
@@ -201,7 +201,7 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
 )
 async def read_picture(scene: str, services: ServicesDep) -> Response:
     """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
-    picture = await services[Pictures].of(scene)
+    picture = await services[ScanPictures].of(scene)
     # `cross-origin`, because sites embed the picture in their own pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
-from wxauth.server.websites.authorize import PATH, SiteRequest, State, Unanswerable
+from wxauth.server.websites.authorize import PATH, PageState, SiteRequest, Unanswerable
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.scan_rows import LIFETIME
@@ -73,7 +73,7 @@ def code_page(
     root = _root(request)
     title = texts["log_in_to"].format(title=asked.client.title)
     paths = {"state": f"{root}{PATH}/{started.secret}/state", "next": f"{root}{PATH}/{started.secret}/next"}
-    data = {"stateUrl": paths["state"], "nextUrl": paths["next"], "texts": {state: texts[state] for state in State}}
+    data = {"stateUrl": paths["state"], "nextUrl": paths["next"], "texts": {state: texts[state] for state in PageState}}
     seconds = int(LIFETIME.total_seconds())
     origin = origin_shown(asked.client)
     is_phone = _ON_A_PHONE.search(request.headers.get("user-agent", "")) is not None
@@ -98,7 +98,7 @@ def code_page(
 <h1>{escape(title)}</h1>
 <p class="origin">{escape(origin or "")}</p>
 {ways[0]}
-<p class="status" role="status">{escape(texts[State.WAITING].format(seconds=seconds))}</p>
+<p class="status" role="status">{escape(texts[PageState.WAITING].format(seconds=seconds))}</p>
 <a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
 {by_computer}{ways[1]}
 <noscript>

@@ -27,7 +27,7 @@ _SCALE: Final = 8
 log = get_logger()
 
 
-class Pictures:
+class ScanPictures:
     """Makes a scan's picture on first request, and keeps it as long as the scan is stored.
 
     Args:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from wxauth.problems import Language
-from wxauth.server.websites.authorize import Mistake, State
+from wxauth.server.websites.authorize import Mistake, PageState
 
 Texts = dict[str, str]
 
@@ -40,11 +40,11 @@ TEXTS: Final[dict[Language, Texts]] = {
         "try_again": "Try again",
         "once_more": "Try again",
         "warning": "Only scan a code that you requested yourself. If somebody sent you this page, close it.",
-        State.WAITING: "Waiting for the phone, {seconds} s",
-        State.CLAIMED: "Scanned. Confirm on the phone, {seconds} s",
-        State.APPROVED: "Done, one moment",
-        State.DENIED: "Refused on the phone",
-        State.OVER: "This code has expired",
+        PageState.WAITING: "Waiting for the phone, {seconds} s",
+        PageState.CLAIMED: "Scanned. Confirm on the phone, {seconds} s",
+        PageState.APPROVED: "Done, one moment",
+        PageState.DENIED: "Refused on the phone",
+        PageState.OVER: "This code has expired",
         "link_title": "Scan this with WeChat",
         "link": "This code is for logging in. Open WeChat, tap “Scan”, and point the camera at it.",
         "device_title": "Log in on another screen",
@@ -101,11 +101,11 @@ TEXTS: Final[dict[Language, Texts]] = {
         "try_again": "重试",
         "once_more": "再试一次",
         "warning": "只扫描您自己发起登录的二维码。如果本页是他人发给您的，请关闭。",
-        State.WAITING: "等待手机扫码，剩余 {seconds} 秒",
-        State.CLAIMED: "已扫码，请在手机上确认，剩余 {seconds} 秒",
-        State.APPROVED: "已确认，正在跳转",
-        State.DENIED: "已在手机上拒绝",
-        State.OVER: "二维码已失效",
+        PageState.WAITING: "等待手机扫码，剩余 {seconds} 秒",
+        PageState.CLAIMED: "已扫码，请在手机上确认，剩余 {seconds} 秒",
+        PageState.APPROVED: "已确认，正在跳转",
+        PageState.DENIED: "已在手机上拒绝",
+        PageState.OVER: "二维码已失效",
         "link_title": "请用微信扫码",
         "link": "这是登录用的二维码。请打开微信“扫一扫”，用相机对准屏幕上的二维码。",
         "device_title": "在其他设备上登录",

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
-from wxauth.server.console.routes import PAGE as CONSOLE_PAGE
+from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.dev.wechat.faults import Faults
 from wxauth.server.dev.wechat.people import APPS, LATER_APP
 from wxauth.server.dev.wechat.phone import phone_network
