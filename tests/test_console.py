@@ -19,7 +19,7 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, run
 from tests.programs import needs, run_node_tests
 from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
-from wxauth.server.console.routes import PAGE
+from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
@@ -335,9 +335,9 @@ async def test_an_operator_makes_a_link(
 
 
 def test_every_type_of_event_has_its_sentence() -> None:
-    listed = re.findall(r"'([a-z_]+\.[a-z_]+)'", (PAGE / "told.js").read_text(encoding="utf-8").split("]\n")[0])
+    listed = re.findall(r"'([a-z_]+\.[a-z_]+)'", (CONSOLE_PAGE / "told.js").read_text(encoding="utf-8").split("]\n")[0])
     assert sorted(listed) == sorted(EventType)
-    texts = (PAGE / "texts.js").read_text(encoding="utf-8")
+    texts = (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8")
     assert [kind for kind in EventType if f"'event_{kind}': [" not in texts] == []
 
 
