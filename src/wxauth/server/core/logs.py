@@ -115,7 +115,7 @@ class Seldom:
         self._next = 0.0
 
     def lets_through(self, now: float) -> bool:
-        """Whether the line may be written. `now` is in seconds on a clock that never jumps."""
+        """Whether the line may be written. `now` is in seconds on a monotonic clock."""
         if now < self._next:
             return False
         self._next = now + self._seconds

@@ -1,4 +1,4 @@
-"""The interface of the metrics that rooms count; `wxauth.server.service.prometheus` implements it."""
+"""The interface of the metrics that rooms record. `wxauth.server.service.prometheus` implements it."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -9,7 +9,7 @@ from wxauth.errors import InternalError, WxAuthError
 
 
 class Metrics(Protocol):
-    """Counts what happens. Labels have few values: none identifies a user, and none is text that a caller chooses."""
+    """Records metrics. Labels have few values: none identifies a user, and none is text that a caller chooses."""
 
     def login(self, app_id: str | None) -> "CountedBlock":
         """Count the login in the block."""
@@ -24,7 +24,7 @@ class Metrics(Protocol):
         """Time the storing of a login in the block."""
 
     def wechat_token_read(self, app_id: str) -> "CountedBlock":
-        """Count the handing out of a WeChat token in the block."""
+        """Count the request for a WeChat token in the block."""
 
     def merged(self, source: str) -> None:
         """Count a merge of two users."""

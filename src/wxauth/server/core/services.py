@@ -1,6 +1,6 @@
-"""What a use case takes: the parts of core by name, and the parts of every other room by their type.
+"""The parts of the service: those of core by name, and those of every other room by type.
 
-`wxauth.server.service.build` puts them together. Nothing here knows a room above core.
+`wxauth.server.service.build` assembles them. So this file need not import the rooms above core.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Closable(Protocol):
     """A part with something to finish or to close."""
 
     async def aclose(self) -> None:
-        """Finish what is under way, and close the connections."""
+        """Finish the work in progress, and close the connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +47,10 @@ class Services:
     parts: Mapping[type, Any]
     """The parts of the rooms above core, by their type."""
     closing: Sequence[Collection[Closable]]
-    """The parts to close, in this order; those of one group together."""
+    """The parts to close: the groups one after the other, the parts of a group at the same time."""
 
     def __getitem__(self, part: type[Part]) -> Part:
-        """The part of this type."""
+        """The part of this type. Raises: KeyError."""
         found: Part = self.parts[part]
         return found
 

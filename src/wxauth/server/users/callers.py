@@ -27,7 +27,7 @@ _MAX_USER_AGENT: Final = 512
 _FOR_ADMINISTRATORS: Final[Sequence[Failure]] = (InsufficientRole, InsufficientScope, *GUARDED)
 
 FOR_PEOPLE: Final = Entails(failures=(InsufficientScope, *GUARDED), security=BEARER)
-"""What a parameter entails that refuses a website's token."""
+"""The documentation of a parameter that refuses a website's token."""
 ROLES_SCOPE: Final = "roles"
 """The scope that lets a website see a person's roles."""
 ADMIN_SCOPE: Final = "wxauth:admin"

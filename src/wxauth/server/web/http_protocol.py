@@ -4,8 +4,8 @@ uvicorn runs this protocol in place of its own. Both parse with httptools, and c
 took 1.0 times as much CPU, and `GET /v1/me` 1.05 times (medians of eight rounds in turn). What pays for this one is
 what uvicorn 0.54 lacks:
 
-- A head or a body that never ends keeps its connection for ever. 3,000 header fields are passed on, and thousands of
-  pipelined requests parsed at once.
+- A head or a body that never ends keeps its connection forever. 3,000 header fields are passed on, and thousands of
+  pipelined requests are parsed at once.
 - Trailers are passed on as header fields, even `Authorization`.
 - If a request has an Upgrade that is ignored, as from `curl --http2`, the body is dropped, or served as the next
   request.
