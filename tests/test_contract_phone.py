@@ -4,8 +4,9 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -18,9 +19,19 @@ from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, kill_session, run, serving
 from tests.store.proxy import Proxy
-from tests.world import BESIDE_LOGINS, bearer, until, with_part
+from tests.world import (
+    BESIDE_LOGINS,
+    NUMBER,
+    Body,
+    LogLines,
+    MakeClient,
+    MakeService,
+    Service,
+    bearer,
+    until,
+    with_part,
+)
 from wxauth.server.core.promises import PAUSE
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.server.dev.wechat.push import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
@@ -38,7 +49,6 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import BUSY_PAUSES
 
 API = "getuserphonenumber"
-NUMBER = "+8613800138000"
 OTHER_NUMBER = "+85291234567"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 A_SECOND = timedelta(seconds=1)
@@ -53,72 +63,11 @@ HURRIED = Waits(
 )
 """As in production, and so much sooner."""
 
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
-LogLines = Callable[[], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Service:
-    """A replica, at its front door, and the WeChat behind it."""
-
-    client: httpx.AsyncClient
-    simulator: Simulator
-    services: Services
-    secrets: Secrets
-
-    async def log_in(self, person: str = "alice", **fields: object) -> dict[str, Any]:
-        answer = await self.client.post("/v1/login", json={"code": person, **fields})
-        assert answer.status_code == 200, answer.text
-        return answer.json()  # type: ignore[no-any-return]
-
-    def phone_code(self, person: str = "alice", **fields: Any) -> str:
-        """What the phone button gives; the number is `NUMBER`, unless given."""
-        wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
-        return self.secrets.add(self.simulator.make_phone_code(wanted))
-
-    async def bind(self, login: dict[str, Any], code: str) -> httpx.Response:
-        return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
-
-    async def withdraw(self, login: dict[str, Any]) -> None:
-        """Let WeChat tell that a person takes their number back."""
-        now, app = int(self.services.clock().timestamp()), APPS[0]
-        message = make_message(login["user"]["openid"], "user_authorization_revoke", "8", app_id=app["app_id"], now=now)
-        push = sign_push(app, message, mode="plain", format="json", timestamp=str(now), nonce=token_hex(8))
-        path = f"/v1/wechat/push/{app['app_id']}"
-        assert (await self.client.post(path, params=dict(push.query), content=push.body)).text == "success"
-
-    async def phone(self, login: dict[str, Any]) -> str | None:
-        return (await self.client.get("/v1/me", headers=bearer(login))).json()["phone"]  # type: ignore[no-any-return]
-
-    @property
-    def asked(self) -> int:
-        """How often WeChat was asked for a number."""
-        return len(self.simulator.calls_of(API))
-
-    async def is_asked(self) -> None:
-        await until(lambda: self.asked > 0)
-
 
 @pytest.fixture
-def make_service(
-    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
-) -> Callable[..., Awaitable[Service]]:
-    """Replicas of the service; any setting by name, and how long its parts wait."""
-
-    async def make(*, waits: Waits = HURRIED, **values: object) -> Service:
-        services = await make_simulated_services(waits=waits, **values)
-        return Service(make_client(services), simulator, services, secrets)
-
-    return make
-
-
-MakeService = Callable[..., Awaitable[Service]]
-
-
-@pytest.fixture
-async def service(make_service: MakeService) -> Service:
-    return await make_service()
+def make_service(make_service: MakeService) -> MakeService:
+    """Replicas in a hurry, unless it is said how long their parts wait."""
+    return partial(make_service, waits=HURRIED)
 
 
 @pytest.fixture
@@ -127,6 +76,15 @@ async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+async def withdraw(service: Service, login: Body) -> None:
+    """Let WeChat tell that a person takes their number back."""
+    now, app = int(service.services.clock().timestamp()), APPS[0]
+    message = make_message(login["user"]["openid"], "user_authorization_revoke", "8", app_id=app["app_id"], now=now)
+    push = sign_push(app, message, mode="plain", format="json", timestamp=str(now), nonce=token_hex(8))
+    path = f"/v1/wechat/push/{app['app_id']}"
+    assert (await service.client.post(path, params=dict(push.query), content=push.body)).text == "success"
 
 
 def told(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
@@ -160,7 +118,7 @@ async def test_the_number_behind_a_code_is_bound(service: Service, rows: asyncpg
     assert answer.headers["cache-control"] == "no-store"
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
     assert (await service.client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
-    assert await service.phone(bob) is None
+    assert (await service.me(bob))["phone"] is None
     events = await rows.fetch(f"SELECT type, actor, user_id::text, app_id, ip, data FROM events WHERE {BESIDE_LOGINS}")
     user_id = alice["user"]["id"]
     assert [tuple(event) for event in events] == [("user.phone_bound", user_id, user_id, APPS[0]["app_id"], None, "{}")]
@@ -197,7 +155,7 @@ async def test_a_body_without_a_usable_code_is_invalid(service: Service, body: A
     alice = await service.log_in()
     answer = await service.client.post("/v1/me/phone", json=body, headers=bearer(alice))
     problem_of(answer, "invalid_request", 422)
-    assert service.asked == 0
+    assert len(service.asked(API)) == 0
 
 
 async def test_binding_wants_a_live_session(service: Service, rows: asyncpg.Connection) -> None:
@@ -205,7 +163,7 @@ async def test_binding_wants_a_live_session(service: Service, rows: asyncpg.Conn
     alice = await service.log_in()
     await rows.execute("UPDATE users SET status = 'disabled'")
     problem_of(await service.bind(alice, service.phone_code()), "invalid_token", 401)
-    assert service.asked == 0
+    assert len(service.asked(API)) == 0
 
 
 async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
@@ -242,7 +200,7 @@ async def test_what_wechat_refuses_binds_nothing(
     answer = problem_of(await service.bind(alice, code), problem, status)
     if code.startswith("errcode"):
         assert answer["wechat_errcode"] == int(code.removeprefix("errcode-"))
-    assert await service.phone(alice) is None
+    assert (await service.me(alice))["phone"] is None
     assert await pending(rows) == 0
     login = await service.log_in(phone_code=code)
     assert login["phone_error"] == problem
@@ -271,7 +229,7 @@ async def test_a_code_of_another_app_is_told_to_the_operator(service: Service, l
 async def test_a_code_of_another_person_binds_nothing(service: Service) -> None:
     bob = await service.log_in("bob")
     assert (await service.bind(bob, service.phone_code("alice"))).status_code >= 400
-    assert await service.phone(bob) is None
+    assert (await service.me(bob))["phone"] is None
 
 
 async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: MakeService) -> None:
@@ -301,8 +259,8 @@ async def test_an_answer_that_makes_no_sense_is_refused_and_kept(
     code = service.phone_code(**answer)
     for _ in range(2):
         problem_of(await service.bind(alice, code), "wechat_bad_response", 502)
-    assert service.asked == 1
-    assert await service.phone(alice) is None
+    assert len(service.asked(API)) == 1
+    assert (await service.me(alice))["phone"] is None
     assert await pending(rows) == 1
     assert [line["event"] for line in log_lines()].count("phone_answer_unusable") == 2
 
@@ -317,7 +275,7 @@ async def test_a_login_may_bind_the_number_too(service: Service, name: str) -> N
     assert (first["is_new_user"], again["is_new_user"]) == (True, False)
     assert (first["user"]["phone"], again["user"]["phone"]) == (NUMBER, OTHER_NUMBER)
     assert "phone_error" not in first
-    assert await service.phone(again) == OTHER_NUMBER
+    assert (await service.me(again))["phone"] == OTHER_NUMBER
 
 
 @pytest.mark.parametrize("fields", [{}, {"phone_code": None}, {"phone_code": ""}])
@@ -347,7 +305,7 @@ async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(se
     again = await service.log_in(phone_code="errcode-40029")
     assert again["phone_error"] == "invalid_code"
     assert again["user"]["phone"] == NUMBER
-    assert await service.phone(again) == NUMBER
+    assert (await service.me(again))["phone"] == NUMBER
     token = {"refresh_token": again["refresh_token"]}
     assert "phone_error" not in (await service.client.post("/v1/refresh", json=token)).json()
 
@@ -363,7 +321,7 @@ async def test_a_fault_of_ours_does_not_undo_the_login_either(service: Service, 
     await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
     alice = await service.log_in(phone_code=service.phone_code())
     assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
-    assert await service.phone(alice) is None
+    assert (await service.me(alice))["phone"] is None
 
 
 async def test_a_number_that_failed_at_login_is_bound_by_the_same_code_later(
@@ -374,7 +332,7 @@ async def test_a_number_that_failed_at_login_is_bound_by_the_same_code_later(
     bob = await service.log_in("bob", phone_code=code)
     await rows.execute("UPDATE users SET phone = NULL")
     assert (await service.bind(bob, code)).json()["phone"] == NUMBER
-    assert service.asked == 2
+    assert len(service.asked(API)) == 2
 
 
 async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: asyncpg.Connection) -> None:
@@ -382,7 +340,7 @@ async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: a
     await rows.execute("UPDATE users SET status = 'disabled'")
     body = {"code": "alice", "phone_code": service.phone_code()}
     problem_of(await service.client.post("/v1/login", json=body), "account_disabled", 403)
-    assert service.asked == 0
+    assert len(service.asked(API)) == 0
 
 
 # A number that another user has.
@@ -396,10 +354,10 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(
     code = service.phone_code("bob")
     for _ in range(2):
         problem_of(await service.bind(bob, code), "phone_taken", 409)
-    assert await service.phone(bob) is None
+    assert (await service.me(bob))["phone"] is None
     await service.client.delete("/v1/me", headers=bearer(alice))
     assert (await service.bind(bob, code)).json()["phone"] == NUMBER
-    assert service.asked == 2
+    assert len(service.asked(API)) == 2
     assert await pending(rows) == 0
 
 
@@ -437,7 +395,7 @@ async def test_the_same_code_again_is_answered_without_asking_wechat(
     answers = [await service.bind(alice, code), await service.bind(alice, code)]
     answers += [await (await make_service()).bind(alice, code)]
     assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER, "phone_verified": True}] * 3
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
 
 
@@ -445,8 +403,8 @@ async def test_the_same_code_of_somebody_else_is_used(service: Service) -> None:
     alice, bob, code = await service.log_in("alice"), await service.log_in("bob"), service.phone_code()
     await service.bind(alice, code)
     problem_of(await service.bind(bob, code), "code_used", 400)
-    assert service.asked == 2
-    assert await service.phone(bob) is None
+    assert len(service.asked(API)) == 2
+    assert (await service.me(bob))["phone"] is None
 
 
 async def test_of_two_taps_at_once_both_are_told_of_one_answer(service: Service) -> None:
@@ -454,7 +412,7 @@ async def test_of_two_taps_at_once_both_are_told_of_one_answer(service: Service)
     service.simulator.fail(API, slow=0.1)
     answers = await asyncio.gather(*(service.bind(alice, code) for _ in range(5)))
     assert [answer.json()["phone"] for answer in answers] == [NUMBER] * 5
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
 
 
 @pytest.mark.parametrize("work_is_done", [True, False])
@@ -465,7 +423,7 @@ async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_find
     replica = await make_service(waits=WAITS)
     service.simulator.fail(API, slow=0.3, work_is_done=work_is_done)
     first = asyncio.create_task(service.bind(alice, code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     second = await replica.bind(alice, code)
     assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
@@ -510,11 +468,11 @@ async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     clock.now += A_SECOND
-    await service.withdraw(alice)
+    await withdraw(service, alice)
     problem_of(await binding, "invalid_code", 400)
-    assert await service.phone(alice) is None
+    assert (await service.me(alice))["phone"] is None
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
     assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER, "which was given later"
 
@@ -525,12 +483,12 @@ async def test_a_number_given_to_a_user_who_is_erased_is_not_bound_to_the_next_o
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     await service.client.delete("/v1/me", headers=bearer(alice))
     clock.now += A_SECOND
     again = await service.log_in()
     problem_of(await binding, "invalid_token", 401)
-    assert await service.phone(again) is None
+    assert (await service.me(again))["phone"] is None
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
 
 
@@ -540,14 +498,14 @@ async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(
     alice = await service.log_in()
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, service.phone_code()))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     binding.cancel()
     clock.now += A_SECOND
     await service.bind(alice, service.phone_code(phone=OTHER_NUMBER))
     await until_pending(rows)
     clock.now += UNTOUCHED_FOR + A_SECOND
     await sweep(service.services)
-    assert await service.phone(await service.log_in()) == OTHER_NUMBER
+    assert (await service.me(await service.log_in()))["phone"] == OTHER_NUMBER
 
 
 # Too many at once.
@@ -561,7 +519,7 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Servi
     assert len(refused) == 100 - UNDER_WAY_OF_ONE
     problem_of(refused[0], "rate_limited", 429)
     assert int(refused[0].headers["retry-after"]) > 0
-    assert service.asked == UNDER_WAY_OF_ONE
+    assert len(service.asked(API)) == UNDER_WAY_OF_ONE
     assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
 
 
@@ -575,7 +533,7 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service:
     bob, code = await service.log_in("bob"), service.phone_code("bob")
     problem_of(await service.bind(bob, code), "rate_limited", 429)
     assert (await service.log_in("bob", phone_code=code))["phone_error"] == "rate_limited"
-    assert service.asked == UNDER_WAY
+    assert len(service.asked(API)) == UNDER_WAY
 
 
 # Nothing that was paid for is lost.
@@ -628,7 +586,7 @@ async def go_away(service: Service, proxy: Proxy) -> Outage:
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     await proxy.refuse()
     problem_of(await binding, "storage_unavailable", 503)
     return service, alice, code
@@ -644,7 +602,7 @@ async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outag
     problem_of(await service.bind(alice, code), "storage_unavailable", 503)
     await proxy.accept()
     assert (await service.bind(alice, code)).json()["phone"] == NUMBER
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(
@@ -654,7 +612,7 @@ async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_ba
     await proxy.accept()
     await until_pending(rows)
     assert (await (await make_service()).bind(alice, code)).json()["phone"] == NUMBER
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(
@@ -694,12 +652,12 @@ async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
     _, alice, _ = outage
     replica = await make_service()
     clock.now += A_SECOND
-    await replica.withdraw(alice)
+    await withdraw(replica, alice)
     await proxy.accept()
     await until_pending(rows)
     clock.now += UNTOUCHED_FOR
     await sweep(replica.services)
-    assert await replica.phone(alice) is None
+    assert (await replica.me(alice))["phone"] is None
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
 
 
@@ -709,7 +667,7 @@ async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=3.5 / HASTE)
     binding = asyncio.create_task(service.bind(alice, code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     binding.cancel()
     await service.services.aclose()
     assert await pending(rows) == 1
@@ -722,7 +680,7 @@ async def test_an_answer_that_has_not_come_when_the_service_ends_is_told(
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, hang=True)
     binding = asyncio.create_task(service.bind(alice, code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     binding.cancel()
     await service.services[Phones].aclose()
     assert [line["answers"] for line in told(log_lines, "phone_answers_lost")] == [1]
@@ -746,13 +704,13 @@ async def test_a_login_in_such_an_outage_is_a_login_all_the_same(
     service.simulator.fail(API, slow=0.3)
     code = service.phone_code()
     login = asyncio.create_task(service.log_in(phone_code=code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     await proxy.refuse()
     alice = await login
     assert (alice["phone_error"], alice["user"]["phone"]) == ("storage_unavailable", None)
     await proxy.accept()
     assert (await service.bind(alice, code)).json()["phone"] == NUMBER
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
 
 
 async def test_without_a_database_no_code_is_spent(make_service: MakeService, proxy: Proxy) -> None:
@@ -760,7 +718,7 @@ async def test_without_a_database_no_code_is_spent(make_service: MakeService, pr
     alice = await service.log_in()
     await proxy.refuse()
     problem_of(await service.bind(alice, service.phone_code()), "storage_unavailable", 503)
-    assert service.asked == 0
+    assert len(service.asked(API)) == 0
 
 
 async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_service: MakeService) -> None:
@@ -772,18 +730,18 @@ async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_serv
         while (answer := await service.bind(alice, code)).status_code == 504:
             pass
     assert answer.json()["phone"] == NUMBER
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
 
 
 async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Service, rows: asyncpg.Connection) -> None:
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.2)
     binding = asyncio.create_task(service.bind(alice, code))
-    await service.is_asked()
+    await until(lambda: service.asked(API))
     binding.cancel()
     await until_pending(rows)
     assert (await service.bind(alice, code)).json()["phone"] == NUMBER
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
 
 
 # What goes by itself.
@@ -815,12 +773,12 @@ async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_c
     await left_half_way(alice, service.phone_code())
     clock.now += UNTOUCHED_FOR
     await sweep(service.services)
-    assert await service.phone(alice) is None  # whoever asked may be about to
+    assert (await service.me(alice))["phone"] is None  # whoever asked may be about to
     clock.now += A_SECOND
     await sweep(service.services)
-    assert await service.phone(alice) == NUMBER
+    assert (await service.me(alice))["phone"] == NUMBER
     assert await pending(rows) == 0
-    assert service.asked == 1
+    assert len(service.asked(API)) == 1
     assert await rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
 
 
@@ -833,7 +791,7 @@ async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_giv
     clock.now += UNTOUCHED_FOR + A_SECOND
     alice = await service.log_in(phone_code=service.phone_code(phone=OTHER_NUMBER))
     await sweep(service.services)
-    assert await service.phone(alice) == OTHER_NUMBER
+    assert (await service.me(alice))["phone"] == OTHER_NUMBER
     assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
 
 
@@ -847,9 +805,9 @@ async def test_an_answer_that_needs_another_secret_key_is_left_to_who_has_it(
     for _ in range(3):
         await sweep(service.services)
     assert len(told(log_lines, "phone_answer_not_unsealed")) == 1
-    assert await service.phone(alice) is None
+    assert (await service.me(alice))["phone"] is None
     await sweep(rotated.services)
-    assert await service.phone(alice) == NUMBER
+    assert (await service.me(alice))["phone"] == NUMBER
 
 
 async def test_a_number_that_was_refused_is_not_bound_by_itself(
@@ -860,7 +818,7 @@ async def test_a_number_that_was_refused_is_not_bound_by_itself(
     await rows.execute("UPDATE users SET phone = NULL")
     clock.now += UNTOUCHED_FOR + A_SECOND
     await sweep(service.services)
-    assert await service.phone(bob) is None
+    assert (await service.me(bob))["phone"] is None
 
 
 async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(
@@ -889,7 +847,7 @@ async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
     await sweep(service.services, page_size=1, pause=0)
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
     problem_of(await service.bind(alice, code), "invalid_code", 400)
-    assert await service.phone(alice) == NUMBER
+    assert (await service.me(alice))["phone"] == NUMBER
 
 
 async def test_an_erased_users_answers_are_gone(service: Service, rows: asyncpg.Connection) -> None:
@@ -938,4 +896,4 @@ async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alon
     replica = await make_service(secret_key=OTHER_SECRET_KEY)
     assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER
     problem_of(await replica.bind(bob, codes[1]), "invalid_code", 400)
-    assert service.asked == 2
+    assert len(service.asked(API)) == 2

@@ -5,8 +5,7 @@ import json
 import signal
 import time
 from asyncio import to_thread
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
-from tests.world import BESIDE_LOGINS, bearer, until
+from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, until
 from wxauth.server.core.background import AT_MOST, FAREWELL
 from wxauth.server.core.promises import PAUSE
-from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.limits.attempts import AT_MOST as NAMES_OF_ONE
@@ -38,10 +36,6 @@ SOON = PATIENCE + 3.0
 HASTE = 5
 HURRIED = Waits(promises=PAUSE / HASTE, background_farewell=FAREWELL / HASTE, wechat_busy=(0.02, 0.06))
 """As in production, and so much sooner. What WeChat is waited for is not: most tests are about its answers."""
-
-Body = dict[str, Any]
-LogLines = Callable[[], list[Body]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
 
 # How WeChat does not say what it thinks, as a fault and as the metric has it.
 SILENCES = [
@@ -61,68 +55,29 @@ each_silence = pytest.mark.parametrize(("fault", "outcome", "errcode"), SILENCES
 flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
 
 
-@dataclass(frozen=True)
-class Service:
-    """A replica, at its front door; the WeChat behind it, and its tables."""
-
-    client: httpx.AsyncClient
-    services: Services
-    simulator: Simulator
-    rows: asyncpg.Connection
-
-    async def try_to_log_in(self, person: str = "alice", **fields: object) -> httpx.Response:
-        return await self.client.post("/v1/login", json={"code": person, **fields})
-
-    async def log_in(self, person: str = "alice", **fields: object) -> Body:
-        answer = await self.try_to_log_in(person, **fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()  # type: ignore[no-any-return]
-
-    async def change(self, login: Body, *, method: str = "PATCH", **fields: object) -> httpx.Response:
-        return await self.client.request(method, "/v1/me", json=fields, headers=bearer(login))
-
-    async def me(self, login: Body) -> Body:
-        return (await self.client.get("/v1/me", headers=bearer(login))).json()  # type: ignore[no-any-return]
-
-    async def events(self) -> list[tuple[str, str, Body]]:
-        """Type, actor and data of each, when all is done that goes on behind the answers."""
-        await self.services.background.drain()
-        rows = await self.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
-        return [(row["type"], row["actor"], json.loads(row["data"])) for row in rows]
-
-    async def checks(self, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
-        """How often each came of asking WeChat: policy, outcome, errcode."""
-        await self.services.background.drain()
-        families = text_string_to_metric_families((await self.client.get("/metrics")).text)
-        samples = [sample for family in families for sample in family.samples]
-        return {
-            (sample.labels["policy"], sample.labels["outcome"], sample.labels["errcode"]): sample.value
-            for sample in samples
-            if sample.name == "wxauth_policy_checks_total" and sample.labels["app_id"] == app_id
-        }
-
-    def asked(self, api: Any) -> list[Body]:
-        """What WeChat was asked."""
-        return [call.json for call in self.simulator.calls_of(api)]
-
-
 @pytest.fixture
-def make_service(
-    make_simulated_services: Callable[..., Awaitable[Services]],
-    make_client: MakeClient,
-    simulator: Simulator,
-    rows: asyncpg.Connection,
-) -> Callable[..., Awaitable[Service]]:
-    """Replicas of the service; any setting by name, and how long its parts wait."""
-
-    async def make(*, waits: Waits = HURRIED, **values: object) -> Service:
-        services = await make_simulated_services(waits=waits, **values)
-        return Service(make_client(services), services, simulator, rows)
-
-    return make
+def make_service(make_service: MakeService) -> MakeService:
+    """Replicas in a hurry, unless it is said how long their parts wait."""
+    return partial(make_service, waits=HURRIED)
 
 
-MakeService = Callable[..., Awaitable[Service]]
+async def events_of(service: Service) -> list[tuple[str, str, Body]]:
+    """Type, actor and data of each, when all is done that goes on behind the answers."""
+    await service.services.background.drain()
+    rows = await service.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
+    return [(row["type"], row["actor"], json.loads(row["data"])) for row in rows]
+
+
+async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
+    """How often each came of asking WeChat: policy, outcome, errcode."""
+    await service.services.background.drain()
+    families = text_string_to_metric_families((await service.client.get("/metrics")).text)
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        (sample.labels["policy"], sample.labels["outcome"], sample.labels["errcode"]): sample.value
+        for sample in samples
+        if sample.name == "wxauth_policy_checks_total" and sample.labels["app_id"] == app_id
+    }
 
 
 def told(log_lines: LogLines, event: str) -> list[Body]:
@@ -137,8 +92,8 @@ async def test_nothing_is_asked_unless_it_is_wanted(make_service: MakeService) -
     alice = await service.log_in("risky-4", nickname="risky")
     assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
     assert {call.api for call in service.simulator.calls} == {"code2session"}
-    assert await service.events() == []
-    assert await service.checks() == {}
+    assert await events_of(service) == []
+    assert await checks_of(service) == {}
 
 
 @pytest.mark.parametrize(("on", "asked"), [("risk_policy", RISK), ("nickname_check", TEXT)])
@@ -171,8 +126,8 @@ async def test_a_risk_is_noted_and_the_person_let_in(
     login = await service.log_in(f"risky-{rank}")
     assert login["is_new_user"]
     assert login["user"]["status"] == "active"
-    assert await service.events() == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
-    assert await service.checks() == {("risk", "flagged" if rank else "pass", ""): 1}
+    assert await events_of(service) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
+    assert await checks_of(service) == {("risk", "flagged" if rank else "pass", ""): 1}
     lines = [(line["user_id"], line["risk_rank"]) for line in told(log_lines, "risk_flagged")]
     assert lines == ([(login["user"]["id"], rank)] if rank else [])
     assert (await service.me(login))["id"] == login["user"]["id"]
@@ -188,16 +143,16 @@ async def test_flagging_delays_no_login(make_service: MakeService) -> None:
         await service.change(login, nickname="more risky")
         await until(lambda: bool(service.simulator.calls_of("stable_token")))
         await service.services.background.aclose()
-    assert await service.events() == []
+    assert await events_of(service) == []
 
 
 async def test_who_is_of_the_highest_risk_is_banned(
     make_service: MakeService, log_lines: LogLines, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
-    problem_of(await service.try_to_log_in("risky-4", nickname="Al"), "wechat_user_blocked", 403)
+    problem_of(await service.log_in.ask("risky-4", nickname="Al"), "wechat_user_blocked", 403)
     session_id = await rows.fetchval("SELECT id FROM sessions")
-    assert await service.events() == [
+    assert await events_of(service) == [
         ("user.banned", "system", {"risk_rank": 4}),
         ("session.ended", "system", {"reason": "banned", "session_ids": [str(session_id)]}),
     ]
@@ -205,11 +160,11 @@ async def test_who_is_of_the_highest_risk_is_banned(
     session = await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
     assert session is not None
     assert tuple(session) == ("banned", None)
-    assert (await service.checks())["risk", "blocked", ""] == 1
+    assert (await checks_of(service))["risk", "blocked", ""] == 1
     assert told(log_lines, "logged_in") == []
     assert [line["risk_rank"] for line in told(log_lines, "user_banned")] == [4]
 
-    problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
+    problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
     assert len(service.asked(RISK)) == 1
 
 
@@ -219,7 +174,7 @@ async def test_an_administrator_may_unban_them_and_reads_why_they_were(
     service = await make_service(risk_policy="block")
     root = await service.log_in("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
-    await service.try_to_log_in("risky-4")
+    await service.log_in.ask("risky-4")
     query = {"headers": bearer(root), "params": {"type": "user.banned"}}
     (event,) = (await service.client.get("/v1/admin/events", **query)).json()["items"]
     assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
@@ -233,7 +188,7 @@ async def test_an_administrator_may_unban_them_and_reads_why_they_were(
 async def test_who_logs_in_several_times_at_once_is_banned_everywhere(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.3)
-    answers = await asyncio.gather(*(service.try_to_log_in("risky-4") for _ in range(5)))
+    answers = await asyncio.gather(*(service.log_in.ask("risky-4") for _ in range(5)))
     for answer in answers:
         problem_of(answer, "wechat_user_blocked", 403)
     assert len(service.asked(RISK)) == 1
@@ -252,11 +207,11 @@ async def test_what_an_administrator_has_decided_meanwhile_counts(
 ) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.5)
-    login = asyncio.create_task(service.try_to_log_in("risky-4"))
+    login = asyncio.create_task(service.log_in.ask("risky-4"))
     await until(lambda: bool(service.simulator.calls_of(RISK)))
     await rows.execute(statement)
     assert (await login).status_code == status
-    assert [kind for kind, _, _ in await service.events()] == events
+    assert [kind for kind, _, _ in await events_of(service)] == events
 
 
 async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
@@ -265,25 +220,25 @@ async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
     async with Proxy(database_url) as proxy:
         service = await make_service(risk_policy="block", database_url=proxy.url)
         service.simulator.fail(RISK, slow=0.4)
-        login = asyncio.create_task(service.try_to_log_in("risky-4"))
+        login = asyncio.create_task(service.log_in.ask("risky-4"))
         await until(lambda: bool(service.simulator.calls_of(RISK)))
         await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await proxy.accept()
-        problem_of(await service.try_to_log_in("risky-4"), "wechat_user_blocked", 403)
-        assert [kind for kind, _, _ in await service.events()] == ["user.banned", "session.ended"]
-        problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
+        problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+        assert [kind for kind, _, _ in await events_of(service)] == ["user.banned", "session.ended"]
+        problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
 async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.4)
-    login = asyncio.create_task(service.try_to_log_in("risky-4"))
+    login = asyncio.create_task(service.log_in.ask("risky-4"))
     await until(lambda: bool(service.simulator.calls_of(RISK)))
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
-    assert [kind for kind, _, _ in await service.events()] == ["user.banned", "session.ended"]
-    problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
+    assert [kind for kind, _, _ in await events_of(service)] == ["user.banned", "session.ended"]
+    problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
 async def test_who_is_erased_before_they_are_flagged_leaves_no_trace(
@@ -293,12 +248,12 @@ async def test_who_is_erased_before_they_are_flagged_leaves_no_trace(
     service.simulator.fail(RISK, slow=0.3)
     await service.log_in("risky-3")
     await rows.execute("DELETE FROM users")
-    assert await service.events() == []
+    assert await events_of(service) == []
 
 
 async def test_a_phone_code_of_who_is_blocked_is_not_spent(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
-    problem_of(await service.try_to_log_in("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
+    problem_of(await service.log_in.ask("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
     assert service.simulator.calls_of("getuserphonenumber") == []
 
 
@@ -313,7 +268,7 @@ async def test_a_new_name_is_shown_to_wechat(make_service: MakeService, method: 
     openid = alice["user"]["openid"]
     assert service.asked(TEXT) == [{"version": 2, "scene": 1, "openid": openid, "content": "小明", "nickname": "小明"}]
     assert "小明".encode() in service.simulator.calls_of(TEXT)[0].body
-    assert await service.checks() == {("nickname", "pass", ""): 1}
+    assert await checks_of(service) == {("nickname", "pass", ""): 1}
 
 
 @flag_or_block
@@ -352,8 +307,8 @@ async def test_a_doubtful_name_is_taken_and_noted(
     service = await make_service(nickname_check=policy)
     user = await named(service, name, way=way)
     assert user["nickname"] == name
-    assert await service.events() == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
-    assert await service.checks() == {("nickname", "flagged", ""): 1}
+    assert await events_of(service) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
+    assert await checks_of(service) == {("nickname", "flagged", ""): 1}
     assert name not in str(log_lines())
 
 
@@ -361,8 +316,8 @@ async def test_a_doubtful_name_is_taken_and_noted(
 async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(make_service: MakeService, way: str) -> None:
     service = await make_service(nickname_check="flag")
     assert (await named(service, "risky", way=way))["nickname"] == "risky"
-    assert await service.events() == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
-    assert await service.checks() == {("nickname", "flagged", ""): 1}
+    assert await events_of(service) == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
+    assert await checks_of(service) == {("nickname", "flagged", ""): 1}
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
@@ -373,8 +328,8 @@ async def test_a_risky_name_is_refused_and_nothing_is_changed(make_service: Make
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["nickname"]
     assert "risky" not in answer.text
     assert await service.me(alice) == alice["user"]
-    assert (await service.checks())["nickname", "blocked", ""] == 1
-    assert await service.events() == []
+    assert (await checks_of(service))["nickname", "blocked", ""] == 1
+    assert await events_of(service) == []
 
 
 async def test_a_login_goes_on_without_its_risky_name(make_service: MakeService) -> None:
@@ -393,7 +348,7 @@ async def test_a_text_refused_by_errcode_is_risky(make_service: MakeService) -> 
     alice = await service.log_in()
     service.simulator.fail(TEXT, errcode=87014)
     problem_of(await service.change(alice, nickname="Al"), "invalid_request", 422)
-    assert await service.checks() == {("nickname", "blocked", ""): 1}
+    assert await checks_of(service) == {("nickname", "blocked", ""): 1}
 
 
 async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: MakeService) -> None:
@@ -406,7 +361,7 @@ async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: 
     assert not logging_in.done()
     login = await logging_in
     assert login["user"]["nickname"] == "review me"
-    assert sorted(kind for kind, _, _ in await service.events()) == ["nickname.flagged", "risk.flagged"]
+    assert sorted(kind for kind, _, _ in await events_of(service)) == ["nickname.flagged", "risk.flagged"]
 
 
 async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService, clock: Clock) -> None:
@@ -414,7 +369,7 @@ async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: Ma
     alice = await service.log_in()
     clock.advance(hours=2)
     assert (await service.change(alice, nickname="risky")).json()["nickname"] == "risky"
-    assert await service.checks() == {("nickname", "wechat_bad_response", "61010"): 1}
+    assert await checks_of(service) == {("nickname", "wechat_bad_response", "61010"): 1}
 
 
 async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_service: MakeService) -> None:
@@ -422,7 +377,7 @@ async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_servi
     alice = await service.log_in(app_id=OTHER_APP_ID)
     smaller = await make_service(nickname_check="block", apps=APPS[:1])
     assert (await smaller.change(alice, nickname="risky")).json()["nickname"] == "risky"
-    assert await smaller.checks("unknown") == {("nickname", "unknown_app", ""): 1}
+    assert await checks_of(smaller, "unknown") == {("nickname", "unknown_app", ""): 1}
 
 
 # WeChat's silence.
@@ -439,8 +394,8 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
     login = await service.log_in("risky-4", nickname="risky")
     assert (login["user"]["status"], login["user"]["nickname"]) == ("active", "risky")
     assert (await service.change(login, nickname="more risky")).json()["nickname"] == "more risky"
-    assert await service.checks() == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
-    kinds = {kind for kind, _, _ in await service.events()}
+    assert await checks_of(service) == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
+    kinds = {kind for kind, _, _ in await events_of(service)}
     assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
@@ -461,7 +416,7 @@ async def test_neither_does_an_account_that_may_not_ask(
     for name, value in account.items():
         setattr(service.simulator.account(APP_ID), name, value)
     await service.log_in("risky-4")
-    assert await service.checks() == {("risk", outcome, errcode): 1}
+    assert await checks_of(service) == {("risk", outcome, errcode): 1}
 
 
 @pytest.mark.parametrize("api", ["stable_token", RISK])
@@ -470,7 +425,7 @@ async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: Ma
     service.simulator.fail(api, hang=True)
     async with asyncio.timeout(PATIENCE):
         assert (await service.log_in("risky-4"))["user"]["status"] == "active"
-    assert await service.checks() == {("risk", "wechat_timeout", ""): 1}
+    assert await checks_of(service) == {("risk", "wechat_timeout", ""): 1}
 
 
 async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> None:
@@ -485,7 +440,7 @@ async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> N
     let_pass(1)
     await login
     checks = {("risk", "wechat_timeout", ""): 1, ("nickname", "wechat_timeout", ""): 1}
-    assert await service.checks() == checks
+    assert await checks_of(service) == checks
 
 
 async def test_what_a_slow_code_has_taken_is_not_there_to_wait(make_service: MakeService) -> None:
@@ -494,7 +449,7 @@ async def test_what_a_slow_code_has_taken_is_not_there_to_wait(make_service: Mak
     service.simulator.fail("code2session", slow=1.2)
     service.simulator.fail(RISK, slow=1.2)
     await service.log_in("risky-4")
-    assert await service.checks() == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
+    assert await checks_of(service) == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
 
 
 async def test_the_log_tells_of_it_once_a_minute(make_service: MakeService, log_lines: LogLines, clock: Clock) -> None:
@@ -509,7 +464,7 @@ async def test_the_log_tells_of_it_once_a_minute(make_service: MakeService, log_
     clock.advance(seconds=TOLD_AGAIN_AFTER.total_seconds())
     await service.log_in("dora")
     assert len(told(log_lines, "policy_without_wechat")) == 2
-    assert await service.checks() == {("risk", "wechat_misconfigured", "48001"): 4}
+    assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}
 
 
 async def test_another_failure_is_told_at_once(make_service: MakeService, log_lines: LogLines) -> None:
@@ -528,14 +483,14 @@ async def test_where_wechat_speaks_again_it_is_heard_at_once(make_service: MakeS
     service.simulator.fail(RISK, errcode=48001)
     await service.log_in("risky-4", app_id=OTHER_APP_ID)
     await service.rows.execute("DELETE FROM users")
-    problem_of(await service.try_to_log_in("risky-4"), "wechat_user_blocked", 403)
+    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
 
 
 async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     await service.log_in("root")
     service.simulator.fail(RISK, errcode=42001)
-    problem_of(await service.try_to_log_in("risky-4"), "wechat_user_blocked", 403)
+    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
 
 
 # What goes on behind the answers.
@@ -552,7 +507,7 @@ async def test_there_is_an_end_to_what_goes_on_behind_the_answers(
         assert (await service.change(person, nickname=f"name {number}")).status_code == 200
     assert len(told(log_lines, "policy_without_wechat")) == 1
     await service.services.background.aclose()
-    assert await service.checks() == {("nickname", "too_busy", ""): 3}
+    assert await checks_of(service) == {("nickname", "too_busy", ""): 3}
     (line,) = told(log_lines, "background_work_left")
     assert line["pieces"] == AT_MOST
 

@@ -17,7 +17,7 @@ from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat import Call, PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 
 Body = dict[str, Any]
 """The body of an answer."""
@@ -81,12 +81,13 @@ class Phone:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A replica with its client and parts, and the simulated WeChat behind it."""
+    """A replica with its client and parts, the simulated WeChat behind it, and the tables of all replicas."""
 
     client: httpx.AsyncClient
     services: Services
     simulator: Simulator
     secrets: Secrets
+    rows: asyncpg.Connection
 
     @property
     def log_in(self) -> LogIn:
@@ -106,9 +107,9 @@ class Service:
         wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
         return self.secrets.add(self.simulator.make_phone_code(wanted))
 
-    def asked(self, api: Any) -> list[Call]:
-        """The calls of an API of WeChat so far."""
-        return self.simulator.calls_of(api)
+    def asked(self, api: Any) -> list[Body]:
+        """What an API of WeChat was asked so far."""
+        return [call.json for call in self.simulator.calls_of(api)]
 
 
 class Admin:
