@@ -11,38 +11,36 @@ import asyncpg
 import httpx
 import pytest
 from pydantic import TypeAdapter
+from wxauth.server.service.build import build_services
 
 from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import run, serving
-from tests.world import MakeClient, MakeServices, bearer
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.bodies import SessionKeysAnswer
-from wxauth.server.service.build import build_services
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 
-Body = dict[str, Any]
 
-
-class Service:
-    """The service at its front door, and WeChat behind it."""
+class KeyKeeper:
+    """An administrator who checks and resets session keys, and the people and the WeChat that they are of."""
 
     def __init__(self, client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection) -> None:
         self.client = client
+        self.log_in = LogIn(client)
         self.simulator = simulator
         self._rows = rows
-        self._administrator: dict[str, str] = {}
+        self._root: Admin | None = None
 
-    async def log_in(self, person: str = "alice", *, app_id: str = APP_ID) -> Body:
-        answer = await self.client.post("/v1/login", json={"code": person, "app_id": app_id})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+    async def root(self) -> Admin:
+        self._root = self._root or await make_admin(self.client, self._rows, await self.log_in("root"))
+        return self._root
 
     def log_in_elsewhere(self, person: str = "alice") -> None:
         """At WeChat, without our knowing."""
@@ -51,13 +49,7 @@ class Service:
         assert "session_key" in self.simulator.answer(call)
 
     async def ask(self, user_id: str, action: str, **options: Any) -> httpx.Response:
-        if not self._administrator:
-            root = await self.log_in("root")
-            await self._rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", root["user"]["id"])
-            self._administrator = bearer(root)
-            self.administrator_id = root["user"]["id"]
-        path = f"/v1/admin/users/{user_id}/session-keys/{action}"
-        return await self.client.post(path, headers=self._administrator, **options)
+        return await (await self.root()).ask("POST", f"/users/{user_id}/session-keys/{action}", **options)
 
     async def states(self, user_id: str, action: str, **options: Any) -> list[tuple[str, bool | None, str | None]]:
         answer = await self.ask(user_id, action, **options)
@@ -68,9 +60,7 @@ class Service:
         return [(item["app_id"], item["valid"], item["error"]) for item in answer.json()["items"]]
 
     async def events(self) -> list[Body]:
-        query = {"type": "session_key.reset"}
-        answer = await self.client.get("/v1/admin/events", params=query, headers=self._administrator)
-        return answer.json()["items"]
+        return await (await self.root()).events(type="session_key.reset")
 
     async def can_open(self, login: Body, tapped: dict[str, str]) -> bool:
         answer = await self.client.post("/v1/me/decrypt", json=tapped, headers=bearer(login))
@@ -82,44 +72,44 @@ class Service:
 
 
 @pytest.fixture
-def service(simulated_client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection) -> Service:
-    return Service(simulated_client, simulator, rows)
+def keys(simulated_client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection) -> KeyKeeper:
+    return KeyKeeper(simulated_client, simulator, rows)
 
 
 # Check.
 
 
-async def test_a_key_is_valid_until_wechat_has_given_another(service: Service) -> None:
-    alice = await service.log_in()
-    answer = await service.ask(alice["user"]["id"], "check")
+async def test_a_key_is_valid_until_wechat_has_given_another(keys: KeyKeeper) -> None:
+    alice = await keys.log_in()
+    answer = await keys.ask(alice["user"]["id"], "check")
     assert answer.json()["items"] == [
         {"app_id": APP_ID, "openid": alice["user"]["openid"], "valid": True, "error": None}
     ]
-    service.log_in_elsewhere()
-    assert await service.states(alice["user"]["id"], "check") == [(APP_ID, False, None)]
+    keys.log_in_elsewhere()
+    assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, False, None)]
 
 
-async def test_the_key_of_the_newest_login_is_the_one_that_counts(service: Service) -> None:
-    await service.log_in()
-    user_id = (await service.log_in())["user"]["id"]
-    assert await service.states(user_id, "check") == [(APP_ID, True, None)]
+async def test_the_key_of_the_newest_login_is_the_one_that_counts(keys: KeyKeeper) -> None:
+    await keys.log_in()
+    user_id = (await keys.log_in())["user"]["id"]
+    assert await keys.states(user_id, "check") == [(APP_ID, True, None)]
 
 
-async def test_each_identity_has_its_own_the_oldest_first(service: Service, clock: Clock) -> None:
-    user_id = (await service.log_in(app_id=OTHER_APP_ID))["user"]["id"]
+async def test_each_identity_has_its_own_the_oldest_first(keys: KeyKeeper, clock: Clock) -> None:
+    user_id = (await keys.log_in(app_id=OTHER_APP_ID))["user"]["id"]
     clock.advance(minutes=1)
-    assert (await service.log_in())["user"]["id"] == user_id
-    service.log_in_elsewhere()
-    assert await service.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
+    assert (await keys.log_in())["user"]["id"] == user_id
+    keys.log_in_elsewhere()
+    assert await keys.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
 
 
-async def test_where_no_key_is_stored_wechat_is_not_asked(service: Service) -> None:
-    alice = await service.log_in()
-    assert (await service.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
+async def test_where_no_key_is_stored_wechat_is_not_asked(keys: KeyKeeper) -> None:
+    alice = await keys.log_in()
+    assert (await keys.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
     for action in ("check", "reset"):
-        assert await service.states(alice["user"]["id"], action) == [(APP_ID, None, "session_key_expired")]
-    assert not service.simulator.calls_of("checksession")
-    assert not service.simulator.calls_of("resetusersessionkey")
+        assert await keys.states(alice["user"]["id"], action) == [(APP_ID, None, "session_key_expired")]
+    assert not keys.simulator.calls_of("checksession")
+    assert not keys.simulator.calls_of("resetusersessionkey")
 
 
 @pytest.mark.parametrize(
@@ -133,43 +123,43 @@ async def test_where_no_key_is_stored_wechat_is_not_asked(service: Service) -> N
 )
 @pytest.mark.parametrize(("action", "call"), [("check", "checksession"), ("reset", "resetusersessionkey")])
 async def test_what_goes_wrong_with_one_app_is_told_and_the_other_one_is_asked(
-    service: Service, action: str, call: str, api: str, fault: Body, code: str
+    keys: KeyKeeper, action: str, call: str, api: str, fault: Body, code: str
 ) -> None:
-    user_id = (await service.log_in())["user"]["id"]
-    await service.log_in(app_id=OTHER_APP_ID)
+    user_id = (await keys.log_in())["user"]["id"]
+    await keys.log_in(app_id=OTHER_APP_ID)
     fault = {"api": api.format(call=call), "app_id": APP_ID, "times": None, **fault}
-    service.simulator.fail(**fault)
-    assert await service.states(user_id, action) == [(APP_ID, None, code), (OTHER_APP_ID, True, None)]
+    keys.simulator.fail(**fault)
+    assert await keys.states(user_id, action) == [(APP_ID, None, code), (OTHER_APP_ID, True, None)]
 
 
 async def test_an_app_that_is_configured_no_longer_is_told(
-    service: Service, make_simulated_services: MakeServices, make_client: MakeClient
+    keys: KeyKeeper, make_simulated_services: MakeServices, make_client: MakeClient
 ) -> None:
-    user_id = (await service.log_in())["user"]["id"]
-    await service.log_in(app_id=OTHER_APP_ID)
-    assert await service.states(user_id, "check") == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
-    service.client = make_client(await make_simulated_services(apps=APPS[:1]))
+    user_id = (await keys.log_in())["user"]["id"]
+    await keys.log_in(app_id=OTHER_APP_ID)
+    assert await keys.states(user_id, "check") == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
+    (await keys.root()).client = make_client(await make_simulated_services(apps=APPS[:1]))
     for action in ("check", "reset"):
-        assert await service.states(user_id, action) == [(APP_ID, True, None), (OTHER_APP_ID, None, "unknown_app")]
+        assert await keys.states(user_id, action) == [(APP_ID, True, None), (OTHER_APP_ID, None, "unknown_app")]
 
 
 # Reset.
 
 
-async def test_a_reset_replaces_the_stored_key_and_is_recorded(service: Service, clock: Clock) -> None:
-    alice = await service.log_in()
-    before = service.tap()
+async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper, clock: Clock) -> None:
+    alice = await keys.log_in()
+    before = keys.tap()
     clock.advance(minutes=1)
-    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
-    assert await service.can_open(alice, service.tap())
-    assert not await service.can_open(alice, before)
-    assert await service.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
-    (event,) = await service.events()
+    assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
+    assert await keys.can_open(alice, keys.tap())
+    assert not await keys.can_open(alice, before)
+    assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
+    (event,) = await keys.events()
     del event["id"]
     assert event == {
         "type": "session_key.reset",
         "at": "2026-11-20T08:01:00Z",
-        "actor": service.administrator_id,
+        "actor": (await keys.root()).id,
         "user_id": alice["user"]["id"],
         "app_id": APP_ID,
         "ip": "127.0.0.1",
@@ -177,44 +167,44 @@ async def test_a_reset_replaces_the_stored_key_and_is_recorded(service: Service,
     }
 
 
-async def test_after_a_reset_every_session_uses_the_new_key(service: Service) -> None:
-    logins = [await service.log_in(), await service.log_in()]
-    assert await service.states(logins[0]["user"]["id"], "reset") == [(APP_ID, True, None)]
-    tapped = service.tap()
-    assert [await service.can_open(login, tapped) for login in logins] == [True, True]
+async def test_after_a_reset_every_session_uses_the_new_key(keys: KeyKeeper) -> None:
+    logins = [await keys.log_in(), await keys.log_in()]
+    assert await keys.states(logins[0]["user"]["id"], "reset") == [(APP_ID, True, None)]
+    tapped = keys.tap()
+    assert [await keys.can_open(login, tapped) for login in logins] == [True, True]
 
 
 @pytest.mark.parametrize("name", ["app_id", "appId", "appid"])
-async def test_one_app_can_be_named(service: Service, name: str) -> None:
-    user_id = (await service.log_in())["user"]["id"]
-    other = await service.log_in(app_id=OTHER_APP_ID)
-    before = service.tap(app_id=OTHER_APP_ID)
-    assert await service.states(user_id, "reset", json={name: APP_ID}) == [(APP_ID, True, None)]
-    assert await service.can_open(other, before)
-    assert [event["app_id"] for event in await service.events()] == [APP_ID]
+async def test_one_app_can_be_named(keys: KeyKeeper, name: str) -> None:
+    user_id = (await keys.log_in())["user"]["id"]
+    other = await keys.log_in(app_id=OTHER_APP_ID)
+    before = keys.tap(app_id=OTHER_APP_ID)
+    assert await keys.states(user_id, "reset", json={name: APP_ID}) == [(APP_ID, True, None)]
+    assert await keys.can_open(other, before)
+    assert [event["app_id"] for event in await keys.events()] == [APP_ID]
 
 
 @pytest.mark.parametrize("body", [{"content": b""}, {"json": {}}, {"json": {"app_id": None}}])
-async def test_without_an_app_it_is_all_of_them(service: Service, body: Body) -> None:
-    user_id = (await service.log_in())["user"]["id"]
-    await service.log_in(app_id=OTHER_APP_ID)
-    assert await service.states(user_id, "reset", **body) == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
-    assert len(await service.events()) == 2
+async def test_without_an_app_it_is_all_of_them(keys: KeyKeeper, body: Body) -> None:
+    user_id = (await keys.log_in())["user"]["id"]
+    await keys.log_in(app_id=OTHER_APP_ID)
+    assert await keys.states(user_id, "reset", **body) == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
+    assert len(await keys.events()) == 2
 
 
-async def test_an_app_in_which_the_user_is_not_has_no_key_to_reset(service: Service) -> None:
-    user_id = (await service.log_in())["user"]["id"]
-    assert await service.states(user_id, "reset", json={"app_id": OTHER_APP_ID}) == []
-    problem_of(await service.ask(user_id, "reset", json={"app_id": "wxnobody"}), "unknown_app", 400)
+async def test_an_app_in_which_the_user_is_not_has_no_key_to_reset(keys: KeyKeeper) -> None:
+    user_id = (await keys.log_in())["user"]["id"]
+    assert await keys.states(user_id, "reset", json={"app_id": OTHER_APP_ID}) == []
+    problem_of(await keys.ask(user_id, "reset", json={"app_id": "wxnobody"}), "unknown_app", 400)
 
 
-async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(service: Service, rows: asyncpg.Connection) -> None:
-    alice = await service.log_in()
-    service.log_in_elsewhere()
+async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(keys: KeyKeeper, rows: asyncpg.Connection) -> None:
+    alice = await keys.log_in()
+    keys.log_in_elsewhere()
     stored = await rows.fetchval("SELECT session_key FROM sessions")
-    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
+    assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
     assert await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"]) == stored
-    assert await service.events() == []
+    assert await keys.events() == []
 
 
 class Meanwhile(httpx.AsyncBaseTransport):
@@ -244,30 +234,30 @@ async def interrupted(
     meanwhile: Meanwhile,
     clock: Clock,
     rows: asyncpg.Connection,
-) -> AsyncIterator[tuple[Service, Services]]:
+) -> AsyncIterator[tuple[KeyKeeper, Services]]:
     services = build_services(make_settings(apps=APPS), clock=clock, wechat_transport=meanwhile)
     await services[KeyRing].refresh()
-    yield Service(make_client(services), simulator, rows), services
+    yield KeyKeeper(make_client(services), simulator, rows), services
     await services.aclose()
 
 
 async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(
-    interrupted: tuple[Service, Services], meanwhile: Meanwhile
+    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile
 ) -> None:
-    service, _ = interrupted
-    alice = await service.log_in()
-    meanwhile.happens = service.log_in
-    await service.states(alice["user"]["id"], "reset")
-    tapped = service.tap()
-    assert await service.can_open(alice, tapped)
-    assert await service.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
+    keys, _ = interrupted
+    alice = await keys.log_in()
+    meanwhile.happens = keys.log_in
+    await keys.states(alice["user"]["id"], "reset")
+    tapped = keys.tap()
+    assert await keys.can_open(alice, tapped)
+    assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
 
 
 async def test_a_key_that_is_sealed_anew_during_a_reset_is_replaced_all_the_same(
-    interrupted: tuple[Service, Services], meanwhile: Meanwhile, rows: asyncpg.Connection
+    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: asyncpg.Connection
 ) -> None:
-    service, services = interrupted
-    alice = await service.log_in()
+    keys, services = interrupted
+    alice = await keys.log_in()
 
     async def reseal() -> None:
         context = session_key_context(APP_ID, alice["user"]["openid"])
@@ -276,38 +266,38 @@ async def test_a_key_that_is_sealed_anew_during_a_reset_is_replaced_all_the_same
         await rows.execute("UPDATE sessions SET session_key = $1 WHERE id = $2", anew, alice["session_id"])
 
     meanwhile.happens = reseal
-    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
-    assert await service.can_open(alice, service.tap())
+    assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
+    assert await keys.can_open(alice, keys.tap())
 
 
 @pytest.mark.parametrize("end", ["log out", "erase"])
 async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
-    interrupted: tuple[Service, Services], meanwhile: Meanwhile, rows: asyncpg.Connection, end: str
+    interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: asyncpg.Connection, end: str
 ) -> None:
-    service, _ = interrupted
-    alice = await service.log_in()
+    keys, _ = interrupted
+    alice = await keys.log_in()
     path = {"log out": ("POST", "/v1/logout"), "erase": ("DELETE", "/v1/me")}[end]
-    meanwhile.happens = lambda: service.client.request(*path, headers=bearer(alice))
-    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
+    meanwhile.happens = lambda: keys.client.request(*path, headers=bearer(alice))
+    assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
     assert not await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"])
-    assert await service.events() == []
+    assert await keys.events() == []
 
 
 # Who may, and about whom.
 
 
 @pytest.mark.parametrize("action", ["check", "reset"])
-async def test_it_wants_the_role_admin_before_it_looks_at_anything_else(service: Service, action: str) -> None:
+async def test_it_wants_the_role_admin_before_it_looks_at_anything_else(keys: KeyKeeper, action: str) -> None:
     path = f"/v1/admin/users/none/session-keys/{action}"
-    problem_of(await service.client.post(path, content=b"{"), "missing_token", 401)
-    alice = bearer(await service.log_in())
-    problem_of(await service.client.post(path, content=b"{", headers=alice), "insufficient_role", 403)
+    problem_of(await keys.client.post(path, content=b"{"), "missing_token", 401)
+    alice = bearer(await keys.log_in())
+    problem_of(await keys.client.post(path, content=b"{", headers=alice), "insufficient_role", 403)
 
 
 @pytest.mark.parametrize("action", ["check", "reset"])
-async def test_nobody_has_no_keys(service: Service, action: str) -> None:
-    problem_of(await service.ask(NOBODY, action), "not_found", 404)
-    problem = problem_of(await service.ask("none", action), "invalid_request", 422)
+async def test_nobody_has_no_keys(keys: KeyKeeper, action: str) -> None:
+    problem_of(await keys.ask(NOBODY, action), "not_found", 404)
+    problem = problem_of(await keys.ask("none", action), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["user_id"]
 
 
@@ -332,8 +322,8 @@ Show = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
 @pytest.mark.process
-async def test_show_says_for_each_key_whether_wechat_still_takes_it(service: Service, show: Show) -> None:
-    alice = await service.log_in()
+async def test_show_says_for_each_key_whether_wechat_still_takes_it(keys: KeyKeeper, show: Show) -> None:
+    alice = await keys.log_in()
     user_id, openid = alice["user"]["id"], alice["user"]["openid"]
     shown = await show(user_id)
     assert "session_key" not in shown.stdout
@@ -342,25 +332,25 @@ async def test_show_says_for_each_key_whether_wechat_still_takes_it(service: Ser
         assert (checked.returncode, checked.stderr) == (0, "")
         assert f"session_key    {APP_ID}  {openid}  {state}\n" in checked.stdout
         if state == "valid":
-            service.log_in_elsewhere()
+            keys.log_in_elsewhere()
         else:
-            await service.client.post("/v1/logout", headers=bearer(alice))
+            await keys.client.post("/v1/logout", headers=bearer(alice))
 
 
 @pytest.mark.process
-async def test_for_programs_show_answers_as_the_routes_do(service: Service, show: Show) -> None:
-    user_id = (await service.log_in())["user"]["id"]
-    items = (await service.ask(user_id, "check")).json()["items"]
+async def test_for_programs_show_answers_as_the_routes_do(keys: KeyKeeper, show: Show) -> None:
+    user_id = (await keys.log_in())["user"]["id"]
+    items = (await keys.ask(user_id, "check")).json()["items"]
     plain, checked = await show(user_id, "--json"), await show(user_id, "--check", "--json")
     assert json.loads(checked.stdout) == {**json.loads(plain.stdout), "session_keys": items}
 
 
 @pytest.mark.process
 async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_same(
-    service: Service, show: Show
+    keys: KeyKeeper, show: Show
 ) -> None:
-    user_id = (await service.log_in())["user"]["id"]
-    service.simulator.fail("stable_token", errcode=40164)
+    user_id = (await keys.log_in())["user"]["id"]
+    keys.simulator.fail("stable_token", errcode=40164)
     failed = await show(user_id, "--check")
     assert failed.returncode == 1
     assert "unknown: wechat_misconfigured\n" in failed.stdout
@@ -369,8 +359,8 @@ async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_s
 
 
 @pytest.mark.process
-async def test_the_check_alone_wants_all_settings(service: Service, show: Show) -> None:
-    user_id = (await service.log_in())["user"]["id"]
+async def test_the_check_alone_wants_all_settings(keys: KeyKeeper, show: Show) -> None:
+    user_id = (await keys.log_in())["user"]["id"]
     assert (await show(user_id, WXAUTH_SECRET_KEY="")).returncode == 0
     failed = await show(user_id, "--check", WXAUTH_SECRET_KEY="")
     assert (failed.returncode, failed.stdout) == (1, "")
