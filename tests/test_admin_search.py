@@ -1,13 +1,11 @@
 """How `q` searches: by what names somebody exactly, without a look at everybody; else in the nicknames."""
 
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import pytest
 
-from tests.world import LogIn, bearer
+from tests.world import Admin, LogIn
 from wxauth.server.core.database import Database
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users import admin
@@ -21,33 +19,6 @@ CREATE INDEX users_nickname_trgm_idx ON users USING gin (lower(nickname) gin_trg
 """
 """As docs/sizes.md has it, but for CONCURRENTLY."""
 MANY = 40_000  # with half as many, PostgreSQL 15 thinks a walk through the whole table cheaper
-
-
-class Admin:
-    def __init__(self, client: httpx.AsyncClient, login: dict[str, Any]) -> None:
-        self._client = client
-        self._login = login
-
-    async def page(self, **query: Any) -> dict[str, Any]:
-        answer = await self._client.get("/v1/admin/users", params=query, headers=bearer(self._login))
-        assert answer.status_code == 200, answer.text
-        page: dict[str, Any] = answer.json()
-        return page
-
-    async def merge(self, former: str, *, into: str) -> None:
-        path = f"/v1/admin/users/{former}/merge"
-        answer = await self._client.post(path, json={"into": into}, headers=bearer(self._login))
-        assert answer.status_code == 200, answer.text
-
-    async def names(self, **query: Any) -> list[str]:
-        return [user["nickname"] for user in (await self.page(**query))["items"]]
-
-
-@pytest.fixture
-async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
-    answer = await login("root", nickname="Root")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
-    return Admin(client, answer)
 
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "phone", "id"])
@@ -68,7 +39,7 @@ async def test_who_is_named_exactly_comes_alone_though_nicknames_hold_it_too(
 async def test_an_id_that_was_merged_away_finds_the_user_that_remains(root: Admin, login: LogIn) -> None:
     alice = (await login("alice", nickname="Alice"))["user"]["id"]
     bob = (await login("bob", nickname="Bob"))["user"]["id"]
-    await root.merge(bob, into=alice)
+    assert (await root.merge(bob, into=alice)).status_code == 200
     assert await root.names(q=bob) == ["Alice"]
 
 
@@ -90,7 +61,7 @@ async def test_pages_lead_through_all_who_share_a_number_once(
     await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE nickname LIKE 'P%'")
     seen, cursor = [], None
     for _ in range(3):
-        page = await root.page(q="+8613800138000", limit=2, **({"cursor": cursor} if cursor else {}))
+        page = await root.read("/users", q="+8613800138000", limit=2, **({"cursor": cursor} if cursor else {}))
         seen.append([user["nickname"] for user in page["items"]])
         cursor = page["next_cursor"]
     assert seen == [["P4", "P3"], ["P2", "P1"], ["P0"]]

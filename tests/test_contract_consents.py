@@ -11,32 +11,22 @@ import pytest
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import MakeClient, MakeServices, bearer
+from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, bearer
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
 PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
 
 
-class Phone:
-    """A mini-program in somebody's hand."""
+class AgreeingPhone(Phone):
+    """A mini-program in somebody's hand, and what they agree to."""
 
-    def __init__(self, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
-        self.client = client
-        self.wechat = wechat
-        self.answer: dict[str, Any] = {}
+    def __init__(self, login: LogIn) -> None:
+        super().__init__(login.client)
+        self.login = login
 
-    async def log_in(
-        self, person: str = "alice", *, app_id: str = APP["app_id"], unionid: str | None = None, **fields: object
-    ) -> dict[str, Any]:
-        code = self.wechat.code_for(person, app_id=app_id, unionid=unionid)
-        answer = await self.client.post("/v1/login", json={"code": code, "app_id": app_id, **fields})
-        assert answer.status_code == 200, answer.text
-        self.answer = answer.json()
-        user: dict[str, Any] = self.answer["user"]
-        return user
-
-    async def ask(self, method: str, path: str = "", **request: Any) -> httpx.Response:
-        return await self.client.request(method, f"/v1/me{path}", headers=bearer(self.answer), **request)
+    async def log_in(self, person: str = "alice", **how: Any) -> Body:
+        self.tokens = await self.login(person, **how)
+        return self.tokens["user"]
 
     async def agree(self, **documents: object) -> httpx.Response:
         return await self.ask("POST", "/consents", json=documents)
@@ -47,14 +37,13 @@ class Phone:
     async def listed(self) -> list[dict[str, Any]]:
         body = (await self.ask("GET", "/consents")).json()
         assert body.keys() == {"items", "next_cursor"}
-        items: list[dict[str, Any]] = body["items"]
-        return items
+        return body["items"]
 
 
 @pytest.fixture
-async def phone(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> Phone:
+async def phone(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> AgreeingPhone:
     services = await make_services(consents="privacy:2026-05,terms:3", apps=[APP, OTHER_APP])
-    return Phone(make_client(services), wechat)
+    return AgreeingPhone(LogIn(make_client(services), wechat))
 
 
 async def events(rows: asyncpg.Connection) -> list[tuple[str, Any, str]]:
@@ -62,7 +51,7 @@ async def events(rows: asyncpg.Connection) -> list[tuple[str, Any, str]]:
     return [(event["type"], json.loads(event["data"]), event["actor"]) for event in told]
 
 
-async def test_what_is_in_force_is_due_until_the_person_agrees(phone: Phone) -> None:
+async def test_what_is_in_force_is_due_until_the_person_agrees(phone: AgreeingPhone) -> None:
     assert (await phone.log_in())["consents_due"] == [PRIVACY, TERMS]
     answer = await phone.agree(privacy="2026-05")
     assert answer.status_code == 200
@@ -75,21 +64,21 @@ async def test_what_is_in_force_is_due_until_the_person_agrees(phone: Phone) -> 
             "ip": "127.0.0.1",
         }
     ]
-    refreshed = await phone.client.post("/v1/refresh", json={"refresh_token": phone.answer["refresh_token"]})
+    refreshed = await phone.client.post("/v1/refresh", json={"refresh_token": phone.tokens["refresh_token"]})
     assert refreshed.json()["user"]["consents_due"] == [TERMS]
     assert await phone.due() == [TERMS]
     assert (await phone.ask("PATCH", json={"nickname": "Alice"})).json()["consents_due"] == [TERMS]
     assert (await phone.log_in())["consents_due"] == [TERMS]
 
 
-async def test_without_documents_in_force_nothing_is_due(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
-    phone = Phone(client, wechat)
+async def test_without_documents_in_force_nothing_is_due(login: LogIn) -> None:
+    phone = AgreeingPhone(login)
     assert "consents_due" not in await phone.log_in(consents={"privacy": "1"})
     assert "consents_due" not in (await phone.ask("GET")).json()
     assert await phone.listed() == []
 
 
-async def test_a_login_may_bring_consents(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_a_login_may_bring_consents(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
     user = await phone.log_in(consents=IN_FORCE)
     assert user["consents_due"] == []
     assert {consent["document"]: consent["version"] for consent in await phone.listed()} == IN_FORCE
@@ -101,13 +90,17 @@ async def test_a_login_may_bring_consents(phone: Phone, rows: asyncpg.Connection
     [{"privacy": "2025-01"}, {"cookies": "1"}, {"privacy": 202605}, {}, None, "privacy", ["privacy"], 7],
     ids=str,
 )
-async def test_a_login_is_refused_for_no_consent(phone: Phone, rows: asyncpg.Connection, consents: object) -> None:
+async def test_a_login_is_refused_for_no_consent(
+    phone: AgreeingPhone, rows: asyncpg.Connection, consents: object
+) -> None:
     assert (await phone.log_in(consents=consents))["consents_due"] == [PRIVACY, TERMS]
     assert await phone.listed() == []
     assert await events(rows) == []
 
 
-async def test_the_same_consent_again_is_no_second_one(phone: Phone, rows: asyncpg.Connection, clock: Clock) -> None:
+async def test_the_same_consent_again_is_no_second_one(
+    phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
+) -> None:
     await phone.log_in(consents=IN_FORCE)
     clock.advance(hours=1)
     await phone.log_in(consents=IN_FORCE)
@@ -116,7 +109,7 @@ async def test_the_same_consent_again_is_no_second_one(phone: Phone, rows: async
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
-async def test_ten_at_once_are_one(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_ten_at_once_are_one(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
     await phone.log_in()
     answers = await asyncio.gather(*(phone.agree(**IN_FORCE) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200}
@@ -124,7 +117,7 @@ async def test_ten_at_once_are_one(phone: Phone, rows: asyncpg.Connection) -> No
 
 
 async def test_what_is_taken_back_stays_on_record_and_is_due_again(
-    phone: Phone, rows: asyncpg.Connection, clock: Clock
+    phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await phone.log_in(consents=IN_FORCE)
     clock.advance(minutes=1)
@@ -144,7 +137,7 @@ async def test_what_is_taken_back_stays_on_record_and_is_due_again(
 
 
 @pytest.mark.parametrize("document", ["terms", "cookies", "%E9%9A%90"])
-async def test_what_has_not_been_given_is_not_found(phone: Phone, document: str) -> None:
+async def test_what_has_not_been_given_is_not_found(phone: AgreeingPhone, document: str) -> None:
     await phone.log_in(consents={"privacy": "2026-05"})
     problem_of(await phone.ask("DELETE", f"/consents/{document}"), "not_found", 404)
 
@@ -159,7 +152,7 @@ async def test_what_has_not_been_given_is_not_found(phone: Phone, document: str)
     ],
     ids=str,
 )
-async def test_what_is_not_in_force_is_refused_whole(phone: Phone, body: object, field: str) -> None:
+async def test_what_is_not_in_force_is_refused_whole(phone: AgreeingPhone, body: object, field: str) -> None:
     await phone.log_in()
     problem = problem_of(await phone.ask("POST", "/consents", json=body), "invalid_request", 422)
     assert problem["errors"][0]["field"] == field
@@ -167,10 +160,12 @@ async def test_what_is_not_in_force_is_refused_whole(phone: Phone, body: object,
 
 
 async def test_a_new_version_is_due_though_the_former_one_was_given(
-    phone: Phone, make_services: MakeServices, make_client: MakeClient, clock: Clock
+    phone: AgreeingPhone, make_services: MakeServices, make_client: MakeClient, clock: Clock
 ) -> None:
     await phone.log_in(consents=IN_FORCE)
-    later = Phone(make_client(await make_services(consents="privacy:2026-11,terms:3")), phone.wechat)
+    later = AgreeingPhone(
+        LogIn(make_client(await make_services(consents="privacy:2026-11,terms:3")), phone.login.wechat)
+    )
     clock.advance(days=1)
     due = (await later.log_in(consents={"privacy": "2026-05"}))["consents_due"]
     assert due == [{"document": "privacy", "version": "2026-11"}], "a mini-program of last week may still log in"
@@ -179,10 +174,10 @@ async def test_a_new_version_is_due_though_the_former_one_was_given(
     assert [item["version"] for item in await later.listed() if item["document"] == "privacy"] == ["2026-11", "2026-05"]
 
 
-async def test_consents_follow_a_merge(phone: Phone, clock: Clock) -> None:
+async def test_consents_follow_a_merge(phone: AgreeingPhone, clock: Clock) -> None:
     await phone.log_in(consents={"privacy": "2026-05"})
     clock.advance(minutes=1)
-    await phone.log_in(app_id=OTHER_APP["app_id"], unionid="union-alice", consents={"terms": "3"})
+    await phone.log_in(app=OTHER_APP, unionid="union-alice", consents={"terms": "3"})
     user = await phone.log_in(unionid="union-alice")
     assert user["consents_due"] == []
     assert [(item["document"], item["app_id"]) for item in await phone.listed()] == [
@@ -199,7 +194,7 @@ SELECT gen_random_uuid(), users.id, 'privacy', n::text, '2020-01-01'::timestampt
 """Two at each time, so that the order is not by time alone."""
 
 
-async def test_consents_come_page_by_page_the_newest_first(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
     await phone.log_in(consents=IN_FORCE)
     await rows.execute(ADD_PAST)
     pages: list[list[dict[str, Any]]] = []
@@ -219,13 +214,13 @@ async def test_consents_come_page_by_page_the_newest_first(phone: Phone, rows: a
 
 
 @pytest.mark.parametrize("query", [{"limit": 101}, {"limit": 0}, {"cursor": "x"}, {"cursor": "_" * 32}], ids=str)
-async def test_another_page_is_refused(phone: Phone, query: dict[str, Any]) -> None:
+async def test_another_page_is_refused(phone: AgreeingPhone, query: dict[str, Any]) -> None:
     await phone.log_in()
     problem_of(await phone.ask("GET", "/consents", params=query), "invalid_request", 422)
 
 
 async def test_whoever_agrees_is_answered_with_what_holds_of_what_is_in_force(
-    phone: Phone, rows: asyncpg.Connection
+    phone: AgreeingPhone, rows: asyncpg.Connection
 ) -> None:
     await phone.log_in(consents={"terms": "3"})
     await rows.execute(ADD_PAST)
@@ -239,20 +234,20 @@ async def test_whoever_agrees_is_answered_with_what_holds_of_what_is_in_force(
     assert [item["document"] for item in (await phone.agree(privacy="2026-05")).json()["items"]] == ["privacy"]
 
 
-async def test_an_erased_person_has_agreed_to_nothing(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_an_erased_person_has_agreed_to_nothing(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
     await phone.log_in(consents=IN_FORCE)
     await phone.ask("DELETE")
     assert await rows.fetchval("SELECT count(*) FROM consents") == 0
     assert (await phone.log_in())["consents_due"] == [PRIVACY, TERMS]
 
 
-async def test_administrators_see_what_a_user_has_agreed_to(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_administrators_see_what_a_user_has_agreed_to(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
     user = await phone.log_in(consents={"privacy": "2026-05"})
     await rows.execute("UPDATE users SET roles = '{admin}'")
-    detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.answer))
+    detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.tokens))
     assert detail.json()["consents"] == await phone.listed() != []
     await rows.execute(ADD_PAST)
-    detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.answer))
+    detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.tokens))
     assert detail.json()["consents"] == await phone.listed(), "the newest hundred"
 
 

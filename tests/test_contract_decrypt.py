@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogLines
+from tests.world import LogIn, LogLines, Phone, bearer
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.login.bodies import DecryptedAnswer
@@ -21,38 +21,33 @@ from wxauth.server.login.bodies import DecryptedAnswer
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小明 🏃"}
 
-MakePhone = Callable[..., Awaitable["Phone"]]
+MakePhone = Callable[..., Awaitable["DataPhone"]]
 
 
-class Phone:
-    """A mini-program on a person's phone, logged in."""
+class DataPhone(Phone):
+    """A phone on which a mini-program gets data that WeChat has encrypted."""
 
     def __init__(self, client: httpx.AsyncClient, simulator: Simulator, person: str, app_id: str) -> None:
-        self._client = client
+        super().__init__(client)
         self._simulator = simulator
         self._person = person
         self._app_id = app_id
-        self.bearer: dict[str, str] = {}
-        self.session_id = ""
 
     async def log_in(self) -> None:
-        answer = await self._client.post("/v1/login", json={"code": self._person, "app_id": self._app_id})
-        assert answer.status_code == 200, answer.text
-        self.bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
-        self.session_id = answer.json()["session_id"]
+        self.tokens = await LogIn(self.client)(self._person, app_id=self._app_id)
 
     def tap(self, **data: Any) -> dict[str, str]:
         """What WeChat gives the mini-program, as it gives it."""
         return self._simulator.seal(SealRequest(person=self._person, app_id=self._app_id, data=data or STEPS))
 
     async def decrypt(self, body: object, **headers: str) -> httpx.Response:
-        return await self._client.post("/v1/me/decrypt", json=body, headers={**self.bearer, **headers})
+        return await self.client.post("/v1/me/decrypt", json=body, headers={**bearer(self.tokens), **headers})
 
 
 @pytest.fixture
 def make_phone(simulated_client: httpx.AsyncClient, simulator: Simulator) -> MakePhone:
-    async def make(person: str = "alice", *, app_id: str = APP_ID) -> Phone:
-        phone = Phone(simulated_client, simulator, person, app_id)
+    async def make(person: str = "alice", *, app_id: str = APP_ID) -> DataPhone:
+        phone = DataPhone(simulated_client, simulator, person, app_id)
         await phone.log_in()
         return phone
 
@@ -60,12 +55,12 @@ def make_phone(simulated_client: httpx.AsyncClient, simulator: Simulator) -> Mak
 
 
 @pytest.fixture
-async def phone(make_phone: MakePhone) -> Phone:
+async def phone(make_phone: MakePhone) -> DataPhone:
     return await make_phone()
 
 
 @pytest.mark.parametrize("name", ["encryptedData", "encrypted_data"])
-async def test_what_wechat_encrypted_is_opened(phone: Phone, clock: Clock, name: str) -> None:
+async def test_what_wechat_encrypted_is_opened(phone: DataPhone, clock: Clock, name: str) -> None:
     tapped = phone.tap()
     answer = await phone.decrypt({name: tapped["encryptedData"], "iv": tapped["iv"]})
     assert answer.status_code == 200
@@ -74,7 +69,7 @@ async def test_what_wechat_encrypted_is_opened(phone: Phone, clock: Clock, name:
     TypeAdapter(DecryptedAnswer).validate_python(answer.json())
 
 
-async def test_what_is_opened_is_not_logged(phone: Phone, secrets: Secrets, log_lines: LogLines) -> None:
+async def test_what_is_opened_is_not_logged(phone: DataPhone, secrets: Secrets, log_lines: LogLines) -> None:
     name = secrets.add_unlogged("Person-of-the-log-test")
     opened, refused = phone.tap(nickName=name), phone.tap(nickName=name, watermark={"appid": "x", "timestamp": 1})
     assert [(await phone.decrypt(tapped)).status_code for tapped in (opened, refused)] == [200, 422]
@@ -83,7 +78,7 @@ async def test_what_is_opened_is_not_logged(phone: Phone, secrets: Secrets, log_
     assert not any(text in lines for text in (name, *opened.values(), *refused.values()))
 
 
-async def test_base64_that_was_bent_on_its_way_is_opened_all_the_same(phone: Phone) -> None:
+async def test_base64_that_was_bent_on_its_way_is_opened_all_the_same(phone: DataPhone) -> None:
     for bent in (
         lambda text: text.replace("+", " "),
         lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),
@@ -93,7 +88,7 @@ async def test_base64_that_was_bent_on_its_way_is_opened_all_the_same(phone: Pho
         assert (await phone.decrypt(tapped)).json()["data"]["note"] == STEPS["note"]
 
 
-def _with_plus_and_slash(phone: Phone) -> dict[str, str]:
+def _with_plus_and_slash(phone: DataPhone) -> dict[str, str]:
     while True:
         tapped = phone.tap()
         if all(character in tapped[name] for character in "+/" for name in tapped):
@@ -127,7 +122,7 @@ async def test_a_later_login_to_another_app_does_not_count(make_phone: MakePhone
 
 async def test_a_session_whose_own_key_is_gone_uses_the_newest(make_phone: MakePhone, rows: asyncpg.Connection) -> None:
     phone, _ = await make_phone(), await make_phone()
-    await rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.session_id)
+    await rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.tokens["session_id"])
     assert (await phone.decrypt(phone.tap())).status_code == 200
 
 
@@ -137,12 +132,12 @@ async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more
     phone, other = await make_phone(), await make_phone()
     tapped = phone.tap()
     assert (await phone.decrypt(tapped)).status_code == 200
-    await simulated_client.post("/v1/logout", headers=other.bearer)
+    await simulated_client.post("/v1/logout", headers=bearer(other.tokens))
     problem_of(await phone.decrypt(tapped), "session_key_expired", 409)
 
 
 async def test_a_key_that_was_replaced_is_answered_with_what_to_do_and_then_that_works(
-    phone: Phone, simulator: Simulator
+    phone: DataPhone, simulator: Simulator
 ) -> None:
     await simulator_login(simulator)  # WeChat alone knows the new key, as when our answer was lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
@@ -160,21 +155,21 @@ async def simulator_login(simulator: Simulator) -> None:
     assert "session_key" in simulator.answer(call)
 
 
-async def test_without_a_stored_key_nothing_opens(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_without_a_stored_key_nothing_opens(phone: DataPhone, rows: asyncpg.Connection) -> None:
     await rows.execute("UPDATE sessions SET session_key = NULL")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
 
 
 @pytest.mark.parametrize(("person", "app_id"), [("bob", APP_ID), ("alice", OTHER_APP_ID)])
 async def test_what_is_another_persons_or_another_apps_does_not_open(
-    phone: Phone, make_phone: MakePhone, person: str, app_id: str
+    phone: DataPhone, make_phone: MakePhone, person: str, app_id: str
 ) -> None:
     other = await make_phone(person, app_id=app_id)
     problem_of(await phone.decrypt(other.tap()), "session_key_expired", 409)
 
 
 async def test_a_stored_key_under_a_lost_secret_key_is_told_to_the_operator(
-    phone: Phone, rows: asyncpg.Connection, log_lines: LogLines
+    phone: DataPhone, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     await rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
@@ -186,14 +181,18 @@ async def test_a_stored_key_under_a_lost_secret_key_is_told_to_the_operator(
 
 
 @pytest.mark.parametrize("change", ["UPDATE users SET status = 'disabled'", "DELETE FROM users"])
-async def test_a_banned_or_erased_user_is_refused_at_once(phone: Phone, rows: asyncpg.Connection, change: str) -> None:
+async def test_a_banned_or_erased_user_is_refused_at_once(
+    phone: DataPhone, rows: asyncpg.Connection, change: str
+) -> None:
     tapped = phone.tap()
     await rows.execute(change)
     problem_of(await phone.decrypt(tapped), "invalid_token", 401)
 
 
-async def test_a_session_that_has_ended_is_refused_at_once(phone: Phone, simulated_client: httpx.AsyncClient) -> None:
-    await simulated_client.post("/v1/logout", headers=phone.bearer)
+async def test_a_session_that_has_ended_is_refused_at_once(
+    phone: DataPhone, simulated_client: httpx.AsyncClient
+) -> None:
+    await simulated_client.post("/v1/logout", headers=bearer(phone.tokens))
     problem_of(await phone.decrypt(phone.tap()), "invalid_token", 401)
 
 
@@ -215,7 +214,7 @@ async def test_the_bearer_is_looked_at_before_the_body(simulated_client: httpx.A
     ],
 )
 async def test_a_watermark_of_another_app_or_another_day_is_refused(
-    phone: Phone, clock: Clock, watermark: dict[str, Any], message: str
+    phone: DataPhone, clock: Clock, watermark: dict[str, Any], message: str
 ) -> None:
     timestamp = int(clock().timestamp()) - watermark.pop("age", 0)
     tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": timestamp, **watermark})
@@ -226,7 +225,7 @@ async def test_a_watermark_of_another_app_or_another_day_is_refused(
     assert OTHER_APP_ID not in json.dumps(problem)
 
 
-async def test_data_opens_for_a_day(phone: Phone, clock: Clock) -> None:
+async def test_data_opens_for_a_day(phone: DataPhone, clock: Clock) -> None:
     tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": int(clock().timestamp()) - 86400})
     assert (await phone.decrypt(tapped)).status_code == 200
 
@@ -249,7 +248,7 @@ async def test_data_opens_for_a_day(phone: Phone, clock: Clock) -> None:
         ("iv", ["AAAA"]),
     ],
 )
-async def test_what_is_malformed_is_named_and_not_repeated(phone: Phone, field: str, value: object) -> None:
+async def test_what_is_malformed_is_named_and_not_repeated(phone: DataPhone, field: str, value: object) -> None:
     answer = await phone.decrypt({**phone.tap(), field: value})
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
     assert error["field"] == field
@@ -257,14 +256,14 @@ async def test_what_is_malformed_is_named_and_not_repeated(phone: Phone, field: 
 
 
 @pytest.mark.parametrize(("left_out", "named"), [("encryptedData", ["encrypted_data"]), ("iv", ["iv"])])
-async def test_both_are_needed(phone: Phone, left_out: str, named: list[str]) -> None:
+async def test_both_are_needed(phone: DataPhone, left_out: str, named: list[str]) -> None:
     tapped = phone.tap()
     del tapped[left_out]
     problem = problem_of(await phone.decrypt(tapped), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == named
 
 
-async def test_data_that_was_altered_or_cut_does_not_open_and_does_not_tell_why(phone: Phone) -> None:
+async def test_data_that_was_altered_or_cut_does_not_open_and_does_not_tell_why(phone: DataPhone) -> None:
     tapped = phone.tap()
     encrypted = b64decode(tapped["encryptedData"])
     altered = [encrypted[:-16], encrypted[:-1] + bytes([encrypted[-1] ^ 1]), encrypted[:16] + bytes(32), encrypted[16:]]

@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 from secrets import token_hex
-from typing import Any
 
 import asyncpg
 import httpx
@@ -17,15 +16,14 @@ from tests.clock import Clock
 from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import NUMBER, Body, LogIn, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.push import make_message, sign_push
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
-NUMBER = "+8613800138000"
 
 
-class Phone:
+class MiniPrograms:
     """Mini-programs in somebody's hand; of those of this team, none tells a unionid unless it is said."""
 
     def __init__(self, client: httpx.AsyncClient, simulator: Simulator, secrets: Secrets) -> None:
@@ -35,38 +33,34 @@ class Phone:
 
     async def log_in(
         self, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
-    ) -> dict[str, Any]:
-        wanted = CodeRequest(person=person, app_id=app_id, has_unionid=has_unionid)
-        code = self.secrets.add(self.simulator.make_code(wanted))
-        answer = await self.client.post("/v1/login", json={"code": code, "app_id": app_id, **fields})
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
-        return body
+    ) -> Body:
+        code = self.simulator.make_code(CodeRequest(person=person, app_id=app_id, has_unionid=has_unionid))
+        return await LogIn(self.client)(self.secrets.add(code), app_id=app_id, **fields)
 
     def phone_code(self, person: str = "alice", app_id: str = FIRST) -> str:
         wanted = PhoneCodeRequest(person=person, app_id=app_id, phone=NUMBER)
         return self.secrets.add(self.simulator.make_phone_code(wanted))
 
-    async def prove(self, login: dict[str, Any], person: str = "alice", app_id: str = FIRST) -> httpx.Response:
+    async def prove(self, login: Body, person: str = "alice", app_id: str = FIRST) -> httpx.Response:
         body = {"code": self.phone_code(person, app_id)}
         return await self.client.post("/v1/me/phone", json=body, headers=bearer(login))
 
 
-MakePhone = Callable[..., Awaitable[Phone]]
+MakePhone = Callable[..., Awaitable[MiniPrograms]]
 
 
 @pytest.fixture
 def make_phone(
     make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
 ) -> MakePhone:
-    async def make(**values: object) -> Phone:
-        return Phone(make_client(await make_simulated_services(**values)), simulator, secrets)
+    async def make(**values: object) -> MiniPrograms:
+        return MiniPrograms(make_client(await make_simulated_services(**values)), simulator, secrets)
 
     return make
 
 
 @pytest.fixture
-async def phone(make_phone: MakePhone) -> Phone:
+async def phone(make_phone: MakePhone) -> MiniPrograms:
     return await make_phone(phone_policy="link")
 
 
@@ -85,7 +79,9 @@ async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
 # By number.
 
 
-async def test_a_newcomer_who_proves_the_number_becomes_who_had_it(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_a_newcomer_who_proves_the_number_becomes_who_had_it(
+    phone: MiniPrograms, rows: asyncpg.Connection
+) -> None:
     alice = await phone.log_in(nickname="Alice")
     await phone.prove(alice)
     newcomer = await phone.log_in(app_id=SECOND, nickname="A.")
@@ -104,7 +100,7 @@ async def test_a_newcomer_who_proves_the_number_becomes_who_had_it(phone: Phone,
     assert refreshed.json()["user"]["id"] == alice["user"]["id"]
 
 
-async def test_a_login_with_the_number_is_at_once_who_had_it(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_a_login_with_the_number_is_at_once_who_had_it(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
@@ -113,7 +109,7 @@ async def test_a_login_with_the_number_is_at_once_who_had_it(phone: Phone, rows:
     assert len(await users(rows)) == 1
 
 
-async def test_fifty_phones_at_once_end_in_one_user(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_fifty_phones_at_once_end_in_one_user(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     answers = await asyncio.gather(
         *(phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND)) for _ in range(50))
@@ -157,7 +153,7 @@ NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
         ),
     ],
 )
-async def test_a_number_makes_nobody_of_somebody(phone: Phone, rows: asyncpg.Connection, change: str) -> None:
+async def test_a_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyncpg.Connection, change: str) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
     await rows.execute(change)
@@ -167,13 +163,13 @@ async def test_a_number_makes_nobody_of_somebody(phone: Phone, rows: asyncpg.Con
     assert await merges(rows) == []
 
 
-async def test_in_one_app_nobody_becomes_another(phone: Phone) -> None:
+async def test_in_one_app_nobody_becomes_another(phone: MiniPrograms) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     bob = await phone.log_in("bob")
     problem_of(await phone.prove(bob, "bob"), "phone_taken", 409)
 
 
-async def test_an_imported_number_makes_nobody_of_somebody(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_an_imported_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     await rows.execute("UPDATE users SET phone_proved_at = NULL")
     newcomer = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
@@ -181,7 +177,9 @@ async def test_an_imported_number_makes_nobody_of_somebody(phone: Phone, rows: a
     assert newcomer["user"]["phone"] == NUMBER, "who proves it takes it"
 
 
-async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_an_imported_number_of_somebody_else_is_no_obstacle(
+    phone: MiniPrograms, rows: asyncpg.Connection
+) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     await phone.log_in("carol")
     await rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
@@ -202,7 +200,7 @@ async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -
 
 
 async def test_a_number_that_was_given_up_opens_nobodys_account(
-    phone: Phone, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     """The holder has another number and comes every month; the carrier has given theirs to somebody else."""
     holder = await phone.log_in(phone_code=phone.phone_code())
@@ -215,7 +213,7 @@ async def test_a_number_that_was_given_up_opens_nobodys_account(
 
 
 async def test_nobody_waits_in_an_account_for_the_next_one_who_gets_the_number(
-    phone: Phone, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
     code = phone.phone_code()
@@ -252,7 +250,7 @@ async def test_no_other_policy_links(make_phone: MakePhone, policy: str, outcome
     assert (there["user"]["id"] == alice["user"]["id"], there.get("phone_error")) == (False, outcome)
 
 
-async def test_the_former_users_roles_are_dropped(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
     await rows.execute("UPDATE users SET roles = '{editor}' WHERE phone IS NULL")
@@ -263,7 +261,7 @@ async def test_the_former_users_roles_are_dropped(phone: Phone, rows: asyncpg.Co
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> dict[str, Any]:
+async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Body:
     await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
     return await login("root")
@@ -273,7 +271,7 @@ Merge = Callable[[str, str], Awaitable[httpx.Response]]
 
 
 @pytest.fixture
-def merge(client: httpx.AsyncClient, root: dict[str, Any]) -> Merge:
+def merge(client: httpx.AsyncClient, root: Body) -> Merge:
     async def merge(former: str, into: str) -> httpx.Response:
         return await client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=bearer(root))
 
@@ -281,7 +279,7 @@ def merge(client: httpx.AsyncClient, root: dict[str, Any]) -> Merge:
 
 
 async def test_the_one_who_remains_keeps_what_they_have(
-    merge: Merge, login: LogIn, root: dict[str, Any], rows: asyncpg.Connection
+    merge: Merge, login: LogIn, root: Body, rows: asyncpg.Connection
 ) -> None:
     alice, bob = await login("alice", nickname="Alice"), await login("bob", nickname="Bob")
     ids = [answer["user"]["id"] for answer in (alice, bob)]
@@ -391,7 +389,7 @@ async def test_a_ban_follows_in_both_directions(merge: Merge, login: LogIn, rows
 
 
 async def test_a_ban_that_would_leave_no_administrator_refuses_the_merge(
-    merge: Merge, login: LogIn, root: dict[str, Any], rows: asyncpg.Connection
+    merge: Merge, login: LogIn, root: Body, rows: asyncpg.Connection
 ) -> None:
     bob = await login("bob", nickname="Bob")
     await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
@@ -429,7 +427,7 @@ async def test_only_administrators_merge(client: httpx.AsyncClient, login: LogIn
 
 
 async def test_fifty_merges_crosswise_at_once_end_in_one_user(
-    merge: Merge, login: LogIn, rows: asyncpg.Connection, root: dict[str, Any]
+    merge: Merge, login: LogIn, rows: asyncpg.Connection, root: Body
 ) -> None:
     people = [(await login(f"person-{n}"))["user"]["id"] for n in range(10)]
     random = Random(7)
@@ -464,7 +462,7 @@ async def test_an_operator_merges_by_a_command(
 # Who leaves WeChat with one of the accounts.
 
 
-async def leave_wechat(phone: Phone, login: dict[str, Any], clock: Clock) -> None:
+async def leave_wechat(phone: MiniPrograms, login: Body, clock: Clock) -> None:
     now, app = int(clock().timestamp()), next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
     message = make_message(
         login["user"]["openid"], "user_authorization_cancellation", "", app_id=app["app_id"], now=now
@@ -475,7 +473,7 @@ async def leave_wechat(phone: Phone, login: dict[str, Any], clock: Clock) -> Non
     assert (await phone.client.post(path, params=dict(push.query), content=push.body)).text == "success"
 
 
-async def test_merges_are_counted_by_what_says_so(phone: Phone, rows: asyncpg.Connection) -> None:
+async def test_merges_are_counted_by_what_says_so(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     async def counted() -> dict[str, float]:
         text = (await phone.client.get("/metrics")).text
         return {by: float(number) for by, number in re.findall(r'^wxauth_merges_total{by="(\w+)"} (\S+)$', text, re.M)}
@@ -495,7 +493,7 @@ async def test_merges_are_counted_by_what_says_so(phone: Phone, rows: asyncpg.Co
 
 
 async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(
-    phone: Phone, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     alice = await phone.log_in(has_unionid=True, phone_code=phone.phone_code())
     there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
@@ -517,7 +515,7 @@ async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(
 
 
 async def test_of_a_user_whom_wechat_itself_has_joined_all_goes(
-    phone: Phone, rows: asyncpg.Connection, clock: Clock
+    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     alice = await phone.log_in()
     await phone.log_in(app_id=SECOND, has_unionid=True)

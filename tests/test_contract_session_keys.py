@@ -11,7 +11,6 @@ import asyncpg
 import httpx
 import pytest
 from pydantic import TypeAdapter
-from wxauth.server.service.build import build_services
 
 from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
 from tests.problems import problem_of
@@ -23,6 +22,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login.bodies import SessionKeysAnswer
+from wxauth.server.service.build import build_services
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"

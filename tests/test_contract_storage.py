@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.store.proxy import HURRIED, PATIENT, Proxy
-from tests.world import until_locked
+from tests.world import LogIn, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -30,33 +30,29 @@ HANGING = HURRIED.whole + 2.0
 deadline, which is shortened here; they are not, for what they are spent on is no shorter."""
 RESUMING = 5.0
 
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
-
 
 @dataclass(frozen=True)
-class Service:
-    """The service, at its front door."""
+class FrontDoor:
+    """The service, at its front door, while its database goes wrong."""
 
     client: httpx.AsyncClient
     wechat: WeChatByRespx
     services: Services
 
     async def log_in(self, person: str = "alice") -> httpx.Response:
-        return await self.client.post("/v1/login", json={"code": self.wechat.code_for(person)})
+        return await LogIn(self.client, self.wechat).ask(person)
 
     async def read_me(self, token: str) -> httpx.Response:
-        return await self.client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+        return await self.client.get("/v1/me", headers=bearer(token))
 
     async def refresh(self, token: str) -> httpx.Response:
         return await self.client.post("/v1/refresh", json={"refresh_token": token})
 
     async def merge(self, former: str, into: str, *, token: str) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}"}
-        return await self.client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=headers)
+        return await self.client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=bearer(token))
 
     async def leave(self, token: str) -> httpx.Response:
-        return await self.client.delete("/v1/me", headers={"Authorization": f"Bearer {token}"})
+        return await self.client.delete("/v1/me", headers=bearer(token))
 
     async def token(self, person: str = "alice") -> str:
         return str((await self.log_in(person)).json()["access_token"])
@@ -74,20 +70,20 @@ class Service:
         await until(is_back)
 
 
-MakeService = Callable[..., Awaitable[Service]]
+MakeFrontDoor = Callable[..., Awaitable[FrontDoor]]
 
 
 @pytest.fixture
-async def make_service(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> MakeService:
-    async def make(url: str, *, deadlines: Deadlines = HURRIED) -> Service:
+async def make_service(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> MakeFrontDoor:
+    async def make(url: str, *, deadlines: Deadlines = HURRIED) -> FrontDoor:
         services = await make_services(database_url=url, waits=Waits(database=deadlines))
-        return Service(make_client(services), wechat, services)
+        return FrontDoor(make_client(services), wechat, services)
 
     return make
 
 
 @pytest.fixture
-async def service(make_service: MakeService, proxy: Proxy) -> Service:
+async def service(make_service: MakeFrontDoor, proxy: Proxy) -> FrontDoor:
     """The service, by way of the proxy."""
     return await make_service(proxy.url)
 
@@ -137,7 +133,7 @@ def is_unavailable(answer: httpx.Response) -> bool:
 
 
 async def test_without_its_database_the_service_says_so_and_resumes(
-    service: Service, proxy: Proxy, clock: Clock
+    service: FrontDoor, proxy: Proxy, clock: Clock
 ) -> None:
     token = await service.token()
     await proxy.refuse()
@@ -161,7 +157,7 @@ async def test_without_its_database_the_service_says_so_and_resumes(
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes under /proc")
 @pytest.mark.process
 async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
-    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: MakeService
+    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: MakeFrontDoor
 ) -> None:
     service = await make_service(own_postgres.url())
     token = await service.token()
@@ -186,7 +182,7 @@ async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
 
 
 async def test_connections_that_a_silent_network_forgot_are_replaced_within_five_seconds(
-    service: Service, proxy: Proxy
+    service: FrontDoor, proxy: Proxy
 ) -> None:
     await service.fill_pool()
     proxy.fall_silent()
@@ -197,7 +193,7 @@ async def test_connections_that_a_silent_network_forgot_are_replaced_within_five
 
 
 async def test_a_login_whose_connection_was_ended_succeeds_on_another(
-    service: Service, rows: asyncpg.Connection
+    service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
     for _ in range(5):
         await service.fill_pool()
@@ -212,7 +208,7 @@ async def test_a_login_whose_connection_was_ended_succeeds_on_another(
 
 @pytest.mark.process
 async def test_a_restart_under_load_costs_some_logins_and_no_fault(
-    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: MakeService
+    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: MakeFrontDoor
 ) -> None:
     async with Proxy(own_postgres.url()) as proxy:
         service = await make_service(proxy.url, deadlines=DEADLINES)
@@ -249,7 +245,7 @@ async def test_a_restart_under_load_costs_some_logins_and_no_fault(
     ],
 )
 async def test_a_standby_or_a_database_that_is_closed_is_unavailable_until_that_ends(
-    service: Service, rows: asyncpg.Connection, admin: asyncpg.Connection, begins: str, ends: str
+    service: FrontDoor, rows: asyncpg.Connection, admin: asyncpg.Connection, begins: str, ends: str
 ) -> None:
     await service.fill_pool()
     name = await rows.fetchval("SELECT current_database()")
@@ -263,7 +259,7 @@ async def test_a_standby_or_a_database_that_is_closed_is_unavailable_until_that_
 
 
 async def test_a_database_without_room_for_connections_is_unavailable(
-    proxy: Proxy, rows: asyncpg.Connection, make_service: MakeService
+    proxy: Proxy, rows: asyncpg.Connection, make_service: MakeFrontDoor
 ) -> None:
     role = "guest_" + await rows.fetchval("SELECT current_database()")
     await rows.execute(f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
@@ -280,7 +276,7 @@ async def test_a_database_without_room_for_connections_is_unavailable(
 
 
 async def test_slow_statements_are_given_up_and_leave_nothing_behind(
-    service: Service, rows: asyncpg.Connection
+    service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
     await service.log_in("alice")
     async with rows.transaction():
@@ -304,7 +300,7 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(
 
 
 async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_long(
-    service: Service, rows: asyncpg.Connection
+    service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
     alice = (await service.log_in("alice")).json()
     bob = await service.token("bob")
@@ -319,7 +315,7 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
 
 
 async def test_requests_that_are_dropped_half_way_take_no_connection_along(
-    make_service: MakeService, database_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, database_url: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(database_url, deadlines=PATIENT)
     await service.log_in("alice")
@@ -344,7 +340,7 @@ async def test_requests_that_are_dropped_half_way_take_no_connection_along(
     ],
 )
 async def test_a_migration_under_a_running_service_costs_no_request(
-    service: Service, rows: asyncpg.Connection, change: str
+    service: FrontDoor, rows: asyncpg.Connection, change: str
 ) -> None:
     await service.fill_pool()
     token = await service.token()
@@ -354,7 +350,7 @@ async def test_a_migration_under_a_running_service_costs_no_request(
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_a_database_that_was_not_migrated_is_unavailable(service: Service, rows: asyncpg.Connection) -> None:
+async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoor, rows: asyncpg.Connection) -> None:
     token = await service.token()
     await rows.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     assert is_unavailable(await service.log_in())
@@ -366,7 +362,7 @@ async def test_a_database_that_was_not_migrated_is_unavailable(service: Service,
 
 
 async def test_who_is_part_of_a_deadlock_may_try_again(
-    make_service: MakeService, database_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, database_url: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(f"{database_url}&deadlock_timeout=300ms", deadlines=PATIENT)
     token = await service.token("root")
@@ -401,7 +397,7 @@ async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
 
 
 async def test_logins_of_one_person_at_once_succeed_under_any_default(
-    make_service: MakeService, isolated_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(isolated_url, deadlines=PATIENT)
     for _ in range(2):  # the first ones, and those of somebody who is known
@@ -412,7 +408,7 @@ async def test_logins_of_one_person_at_once_succeed_under_any_default(
 
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
 async def test_one_administrator_stays_under_any_default(
-    make_service: MakeService, isolated_url: str, rows: asyncpg.Connection, pooled: str
+    make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection, pooled: str
 ) -> None:
     service = await make_service(isolated_url + pooled, deadlines=PATIENT)
     tokens = [await service.token(f"person-{n}") for n in range(TRANSACTIONS)]
@@ -449,7 +445,7 @@ async def test_a_phone_number_has_one_holder_under_any_default(
 
 
 async def test_a_statement_that_cannot_be_serialized_is_tried_again(
-    make_service: MakeService, isolated_url: str, rows: asyncpg.Connection
+    make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(f"{isolated_url}&pgbouncer=true", deadlines=PATIENT)
     token = (await service.log_in()).json()["refresh_token"]

@@ -19,7 +19,7 @@ from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.store.proxy import HURRIED, Proxy
 from tests.sweeps import Sweep
-from tests.world import LogIn, MakeServices, bearer, until
+from tests.world import Admin, Body, LogIn, MakeServices, bearer, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -30,26 +30,23 @@ from wxauth.server.housekeeping.housekeeping import sweep_rest
 from wxauth.server.service.resealing import reseal
 from wxauth.server.service.waits import Waits
 
-Body = dict[str, Any]
 PATH = "/v1/admin/webhooks"
 
 
-class Admin:
+class WebhookAdmin(Admin):
     """An administrator, who asks as `await root("POST", "/orders/test")`."""
 
-    def __init__(self, client: httpx.AsyncClient, login: LogIn, answer: Body, secrets: Secrets) -> None:
-        self._client = client
+    def __init__(self, login: LogIn, answer: Body, secrets: Secrets) -> None:
+        super().__init__(login.client, answer)
         self._login = login
-        self.id = answer["user"]["id"]
-        self.headers = bearer(answer)
         self._secrets = secrets
 
     async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
-        asked = {"method": method, "url": PATH + path, "json": body, "params": query}
-        answer = await self._client.request(**asked, headers=self.headers)
+        asked = {"method": method, "path": f"/webhooks{path}", "json": body, "params": query}
+        answer = await self.ask(**asked)
         if answer.status_code == 401:  # hours have passed
-            self.headers = bearer(await self._login("root"))
-            answer = await self._client.request(**asked, headers=self.headers)
+            self.answer = await self._login("root")
+            answer = await self.ask(**asked)
         return answer
 
     async def add(self, name: str, url: str, *types: str) -> Body:
@@ -82,11 +79,11 @@ async def other_receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, secrets: Secrets) -> Admin:
+async def root(login: LogIn, rows: asyncpg.Connection, secrets: Secrets) -> WebhookAdmin:
     answer = await login("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
     await place_all_there_is(rows)
-    return Admin(client, login, answer, secrets)
+    return WebhookAdmin(login, answer, secrets)
 
 
 async def place_all_there_is(rows: asyncpg.Connection) -> None:
@@ -136,7 +133,7 @@ def event_id(number: int) -> str:
 
 
 async def test_an_event_is_sent_signed_as_the_official_library_wants_it(
-    root: Admin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LogIn, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
     webhook = await root.add("orders", receiver.url)
@@ -170,7 +167,7 @@ async def test_an_event_is_sent_signed_as_the_official_library_wants_it(
 
 
 async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_alone(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
     secrets = [(await root.add("orders", receiver.url))["secret"]]
@@ -195,7 +192,7 @@ async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_
 
 
 async def test_a_webhook_gets_the_types_it_wants_from_when_it_is_added(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await tell(rows, 1)
     await deliver(services)
@@ -207,7 +204,7 @@ async def test_a_webhook_gets_the_types_it_wants_from_when_it_is_added(
 
 
 async def test_what_is_rolled_back_is_not_sent(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
     transaction = rows.transaction()
@@ -222,7 +219,7 @@ async def test_what_is_rolled_back_is_not_sent(
 
 
 async def test_replicas_share_the_work_and_send_each_event_once(
-    root: Admin, make_services: MakeServices, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     others = [await make_services() for _ in range(3)]
     await root.add("orders", receiver.url)
@@ -234,7 +231,7 @@ async def test_replicas_share_the_work_and_send_each_event_once(
 
 
 async def test_what_is_not_taken_is_tried_again_after_the_pauses_and_then_has_failed(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.usual = 500
@@ -267,7 +264,7 @@ def test_the_pauses_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 async def test_any_2xx_is_taken(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, status: int
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, status: int
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.usual = status
@@ -279,7 +276,7 @@ async def test_any_2xx_is_taken(
 
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 503])
 async def test_anything_else_is_tried_again_and_a_redirect_is_not_followed(
-    root: Admin,
+    root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
     other_receiver: Receiver,
@@ -311,7 +308,7 @@ async def test_anything_else_is_tried_again_and_a_redirect_is_not_followed(
     ids=lambda value: str(value)[:12],
 )
 async def test_retry_after_puts_a_try_off_and_never_forward(
-    root: Admin,
+    root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
     rows: asyncpg.Connection,
@@ -334,7 +331,7 @@ async def test_retry_after_puts_a_try_off_and_never_forward(
 
 @SOON_GIVEN_UP
 async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in_a_few_words(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     async def cut(request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -361,7 +358,7 @@ async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in
 
 
 async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
-    root: Admin, make_services: MakeServices, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=200)
@@ -389,7 +386,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
 
 
 async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a_minute(
-    root: Admin,
+    root: WebhookAdmin,
     make_services: MakeServices,
     services: Services,
     receiver: Receiver,
@@ -416,7 +413,7 @@ async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a
 
 
 async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_second_delivery(
-    root: Admin,
+    root: WebhookAdmin,
     make_services: MakeServices,
     receiver: Receiver,
     rows: asyncpg.Connection,
@@ -447,7 +444,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
 
 
 async def test_a_process_that_was_given_up_does_not_overwrite_what_another_one_has_noted(
-    root: Admin,
+    root: WebhookAdmin,
     make_services: MakeServices,
     services: Services,
     receiver: Receiver,
@@ -471,7 +468,11 @@ async def test_a_process_that_was_given_up_does_not_overwrite_what_another_one_h
 
 
 async def test_one_that_hangs_delays_no_other_and_takes_four_places_at_most(
-    root: Admin, make_services: MakeServices, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin,
+    make_services: MakeServices,
+    receiver: Receiver,
+    other_receiver: Receiver,
+    rows: asyncpg.Connection,
 ) -> None:
     patient = await make_services(waits=Waits(webhooks=60))
     await root.add("hanging", receiver.url)
@@ -494,7 +495,7 @@ async def test_one_that_hangs_delays_no_other_and_takes_four_places_at_most(
 
 
 async def test_no_flood_of_one_person_holds_up_another_persons_ban(
-    root: Admin,
+    root: WebhookAdmin,
     make_services: MakeServices,
     receiver: Receiver,
     client: httpx.AsyncClient,
@@ -514,7 +515,7 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
     await patient[Deliveries].begin_due()
     await until(lambda: receiver.under_way == 3 * AT_ONCE_FOR_ONE)
     before = receiver.under_way
-    await client.patch(f"/v1/admin/users/{bob}", json={"status": "disabled"}, headers=root.headers)
+    await client.patch(f"/v1/admin/users/{bob}", json={"status": "disabled"}, headers=bearer(root.answer))
     await place_events(patient)
     await patient[Deliveries].begin_due()
     await until(lambda: receiver.under_way == before + 2)
@@ -529,7 +530,7 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
 
 
 async def test_who_changes_their_name_all_the_time_is_told_of_once_a_minute(
-    root: Admin,
+    root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
     client: httpx.AsyncClient,
@@ -549,7 +550,7 @@ async def test_who_changes_their_name_all_the_time_is_told_of_once_a_minute(
 
 
 async def test_410_disables_a_webhook_whose_deliveries_wait(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.usual = 410
@@ -580,7 +581,7 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
 
 
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
-    root: Admin, services: Services, receiver: Receiver, login: LogIn
+    root: WebhookAdmin, services: Services, receiver: Receiver, login: LogIn
 ) -> None:
     from wxauth.server.events.placing import keep_placing
 
@@ -606,7 +607,7 @@ async def test_a_login_with_no_webhook_queues_nothing(
 # Administration.
 
 
-async def test_a_webhook_is_added_read_changed_and_removed(root: Admin, receiver: Receiver) -> None:
+async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin, receiver: Receiver) -> None:
     added = await root.add("orders", receiver.url, "user.erased")
     assert added.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
     assert added["secret"].startswith("whsec_")
@@ -634,7 +635,7 @@ async def test_a_webhook_is_added_read_changed_and_removed(root: Admin, receiver
     problem_of(await root("GET", "/orders/deliveries"), "not_found", 404)
 
 
-async def test_of_several_that_take_a_name_at_once_one_gets_it(root: Admin, receiver: Receiver) -> None:
+async def test_of_several_that_take_a_name_at_once_one_gets_it(root: WebhookAdmin, receiver: Receiver) -> None:
     body = {"name": "orders", "url": receiver.url}
     answers = await asyncio.gather(*(root("POST", "", body) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
@@ -645,7 +646,7 @@ async def test_of_several_that_take_a_name_at_once_one_gets_it(root: Admin, rece
             problem_of(answer, "name_taken", 409)
 
 
-async def test_what_cannot_be_a_webhook_is_refused(root: Admin, receiver: Receiver) -> None:
+async def test_what_cannot_be_a_webhook_is_refused(root: WebhookAdmin, receiver: Receiver) -> None:
     with Sweep() as sweep:
         for field, value in [
             ("name", "Orders"),
@@ -679,7 +680,9 @@ async def test_what_cannot_be_a_webhook_is_refused(root: Admin, receiver: Receiv
     assert (await root("GET")).json()["items"] == []
 
 
-async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(root: Admin, receiver: Receiver) -> None:
+async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(
+    root: WebhookAdmin, receiver: Receiver
+) -> None:
     await root.add("orders", receiver.url)
     hosts = [
         "169.254.169.254",
@@ -729,7 +732,7 @@ async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(root
                     problem_of(await root("PATCH", "/orders", {"url": url}), "invalid_request", 422)
 
 
-async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root: Admin) -> None:
+async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root: WebhookAdmin) -> None:
     await root.add("orders", "https://no-such-host.invalid/hook")
     tried = (await root("POST", "/orders/test")).json()
     assert (tried["status"], tried["error"]) == (None, "host not found")
@@ -737,7 +740,7 @@ async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root:
 
 @SOON_GIVEN_UP
 async def test_a_test_says_what_came_of_it(
-    root: Admin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
     secret = (await root.add("orders", receiver.url))["secret"]
@@ -754,7 +757,7 @@ async def test_a_test_says_what_came_of_it(
 
 
 async def test_deliveries_are_listed_page_by_page_and_by_state(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = [500]
@@ -789,7 +792,7 @@ async def test_deliveries_are_listed_page_by_page_and_by_state(
 
 
 async def test_events_are_sent_again_with_the_ids_they_had(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await tell(rows, 1, 2)
     await deliver(services)
@@ -813,7 +816,7 @@ async def test_events_are_sent_again_with_the_ids_they_had(
 
 
 async def test_events_since_a_time_are_looked_for_behind_those_that_were_committed_late_and_no_further(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     day = 24 * 3600
     for number in (10 * day, 5 * day, 5 * day + 1, 10 * day - 1, 9 * day, 9 * day + 1, 10 * day + 1):
@@ -827,7 +830,7 @@ async def test_events_since_a_time_are_looked_for_behind_those_that_were_committ
 
 
 async def test_who_is_no_administrator_has_nothing_to_do_with_webhooks(
-    client: httpx.AsyncClient, login: LogIn, root: Admin, receiver: Receiver
+    client: httpx.AsyncClient, login: LogIn, root: WebhookAdmin, receiver: Receiver
 ) -> None:
     await root.add("orders", receiver.url)
     headers = bearer(await login("alice"))
@@ -850,7 +853,7 @@ async def test_who_is_no_administrator_has_nothing_to_do_with_webhooks(
 
 
 async def test_a_secret_is_stored_sealed_and_sealed_anew(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
     await root.add("orders", receiver.url)
@@ -864,7 +867,7 @@ async def test_a_secret_is_stored_sealed_and_sealed_anew(
 
 
 async def test_a_secret_that_no_key_opens_is_told_by_the_test_and_by_the_deliveries(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
     await rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
@@ -877,7 +880,7 @@ async def test_a_secret_that_no_key_opens_is_told_by_the_test_and_by_the_deliver
 
 
 async def test_settled_deliveries_are_kept_for_30_days_and_what_waits_for_longer(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = [500]
@@ -894,7 +897,7 @@ async def test_settled_deliveries_are_kept_for_30_days_and_what_waits_for_longer
 
 
 async def test_what_a_removed_webhook_has_not_got_goes_with_it(
-    root: Admin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
+    root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
     await tell(rows, *range(5))
@@ -912,7 +915,7 @@ async def admin_deliveries(rows: asyncpg.Connection) -> list[str]:
 
 
 async def test_deliveries_are_counted_and_the_oldest_that_waits_is_told(
-    root: Admin,
+    root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
     rows: asyncpg.Connection,
@@ -942,7 +945,7 @@ async def check_line(services: Services) -> tuple[str, str] | None:
 
 
 async def test_the_check_tells_of_a_webhook_that_is_disabled_or_stuck(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     assert await check_line(services) is None
     await root.add("orders", receiver.url)

@@ -3,16 +3,15 @@
 import asyncio
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 from PIL import Image
 
-from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
+from tests.fakes import OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import LogLines, MakeClient, MakeServices, bearer
+from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 
@@ -20,42 +19,34 @@ CHANGES, CONSENTS, PICTURES = 60, 20, 20
 
 
 @dataclass(frozen=True)
-class Phone:
-    """A mini-program in somebody's hand, in front of one of two replicas."""
+class Replicas:
+    """Two replicas, as mini-programs ask them."""
 
     clients: list[httpx.AsyncClient]
     services: Services
-    wechat: WeChatByRespx
+    log_in: LogIn
 
-    async def log_in(
-        self, person: str = "alice", *, unionid: str | None = None, app: dict[str, str] = APP, **fields: object
-    ) -> dict[str, Any]:
-        code = self.wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
-        answer = await self.clients[0].post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
-        return body
-
-    async def change(self, login: dict[str, Any], *, replica: int = 0, **fields: object) -> httpx.Response:
+    async def change(self, login: Body, *, replica: int = 0, **fields: object) -> httpx.Response:
         return await self.clients[replica].patch("/v1/me", json=fields, headers=bearer(login))
 
-    async def agree(self, login: dict[str, Any], **documents: str) -> httpx.Response:
+    async def agree(self, login: Body, **documents: str) -> httpx.Response:
         return await self.clients[0].post("/v1/me/consents", json=documents, headers=bearer(login))
 
-    async def withdraw(self, login: dict[str, Any], document: str) -> int:
+    async def withdraw(self, login: Body, document: str) -> int:
         return (await self.clients[0].delete(f"/v1/me/consents/{document}", headers=bearer(login))).status_code
 
-    async def erase(self, login: dict[str, Any]) -> None:
+    async def erase(self, login: Body) -> None:
         assert (await self.clients[0].delete("/v1/me", headers=bearer(login))).status_code == 204
 
-    async def upload(self, login: dict[str, Any], file: bytes) -> httpx.Response:
+    async def upload(self, login: Body, file: bytes) -> httpx.Response:
         return await self.clients[0].post("/v1/me/avatar", files={"file": ("a", file)}, headers=bearer(login))
 
 
 @pytest.fixture
-async def phone(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> Phone:
-    replicas = [await make_services(consents="privacy:2026-05,terms:3", access_token_ttl=86400) for _ in range(2)]
-    return Phone([make_client(services) for services in replicas], replicas[0], wechat)
+async def replicas(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> Replicas:
+    made = [await make_services(consents="privacy:2026-05,terms:3", access_token_ttl=86400) for _ in range(2)]
+    clients = [make_client(services) for services in made]
+    return Replicas(clients, made[0], LogIn(clients[0], wechat))
 
 
 def refused(answer: httpx.Response, *, retry_after: int = 3600) -> None:
@@ -72,92 +63,94 @@ def picture(shade: int) -> bytes:
 # Names and picture URLs.
 
 
-async def test_a_user_changes_name_and_picture_sixty_times_an_hour(phone: Phone, clock: Clock) -> None:
-    alice = await phone.log_in()
+async def test_a_user_changes_name_and_picture_sixty_times_an_hour(replicas: Replicas, clock: Clock) -> None:
+    alice = await replicas.log_in()
     for n in range(CHANGES):
         fields = {"nickname": f"Alice {n}"} if n % 2 else {"avatar_url": f"https://a.example/{n}.png"}
-        assert (await phone.change(alice, replica=n % 2, **fields)).status_code == 200
+        assert (await replicas.change(alice, replica=n % 2, **fields)).status_code == 200
     clock.advance(minutes=59, seconds=59)
-    refused(await phone.change(alice, nickname="Alice"), retry_after=1)
-    refused(await phone.change(alice, avatar_url=None), retry_after=1)
-    assert (await phone.log_in())["user"]["nickname"] == f"Alice {CHANGES - 1}"
-    assert (await phone.change(await phone.log_in("bob"), nickname="Bob")).status_code == 200
+    refused(await replicas.change(alice, nickname="Alice"), retry_after=1)
+    refused(await replicas.change(alice, avatar_url=None), retry_after=1)
+    assert (await replicas.log_in())["user"]["nickname"] == f"Alice {CHANGES - 1}"
+    assert (await replicas.change(await replicas.log_in("bob"), nickname="Bob")).status_code == 200
     clock.advance(seconds=1)
-    assert (await phone.change(alice, nickname="Alice")).status_code == 200
+    assert (await replicas.change(alice, nickname="Alice")).status_code == 200
 
 
-async def test_what_changes_nothing_does_not_count(phone: Phone, rows: asyncpg.Connection) -> None:
-    alice = await phone.log_in(nickname="Alice")
+async def test_what_changes_nothing_does_not_count(replicas: Replicas, rows: asyncpg.Connection) -> None:
+    alice = await replicas.log_in(nickname="Alice")
     for _ in range(CHANGES + 1):
-        assert (await phone.change(alice, nickname="Alice", avatar_url=None)).status_code == 200
-    await phone.log_in(nickname="Alice")
+        assert (await replicas.change(alice, nickname="Alice", avatar_url=None)).status_code == 200
+    await replicas.log_in(nickname="Alice")
     assert await rows.fetchval("SELECT count(*) FROM attempts") == 0
 
 
-async def test_changes_at_once_are_no_more_than_sixty(phone: Phone) -> None:
-    alice = await phone.log_in()
-    answers = await asyncio.gather(*(phone.change(alice, replica=n % 2, nickname=f"Alice {n}") for n in range(70)))
+async def test_changes_at_once_are_no_more_than_sixty(replicas: Replicas) -> None:
+    alice = await replicas.log_in()
+    answers = await asyncio.gather(*(replicas.change(alice, replica=n % 2, nickname=f"Alice {n}") for n in range(70)))
     assert sorted(answer.status_code for answer in answers) == [200] * CHANGES + [429] * 10
 
 
 async def test_a_login_with_one_name_more_succeeds_and_keeps_the_former_name(
-    phone: Phone, log_lines: LogLines, clock: Clock
+    replicas: Replicas, log_lines: LogLines, clock: Clock
 ) -> None:
-    alice = await phone.log_in()
+    alice = await replicas.log_in()
     for n in range(CHANGES - 1):
-        assert (await phone.log_in(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
-    assert (await phone.change(alice, nickname="Alice")).status_code == 200
+        assert (await replicas.log_in(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
+    assert (await replicas.change(alice, nickname="Alice")).status_code == 200
     fields = {"nickname": "Mallory", "avatar_url": "https://a.example/1.png"}
-    user = (await phone.log_in(**fields))["user"]
+    user = (await replicas.log_in(**fields))["user"]
     assert (user["nickname"], user["avatar_url"]) == ("Alice", None)
-    refused(await phone.change(alice, nickname="Mallory"))
+    refused(await replicas.change(alice, nickname="Mallory"))
     (line,) = [line for line in log_lines() if line["event"] == "login_without_profile"]
     assert (line["fields"], line["reason"]) == (["nickname", "avatar_url"], "rate_limited")
     assert "Mallory" not in str(line)
     clock.advance(hours=1)
-    assert (await phone.log_in(nickname="Mallory"))["user"]["nickname"] == "Mallory"
+    assert (await replicas.log_in(nickname="Mallory"))["user"]["nickname"] == "Mallory"
 
 
 # Consents.
 
 
-async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(phone: Phone, clock: Clock) -> None:
-    alice = await phone.log_in()
-    assert (await phone.agree(alice, terms="3")).status_code == 200
+async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(replicas: Replicas, clock: Clock) -> None:
+    alice = await replicas.log_in()
+    assert (await replicas.agree(alice, terms="3")).status_code == 200
     for _ in range(CONSENTS - 1):
-        assert (await phone.agree(alice, privacy="2026-05", terms="3")).status_code == 200
-        assert await phone.withdraw(alice, "privacy") == 204
-    refused(await phone.agree(alice, privacy="2026-05"))
-    assert (await phone.agree(alice, terms="3")).status_code == 200, "it is no new one"
-    due = (await phone.log_in(consents={"privacy": "2026-05"}))["user"]["consents_due"]
+        assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
+        assert await replicas.withdraw(alice, "privacy") == 204
+    refused(await replicas.agree(alice, privacy="2026-05"))
+    assert (await replicas.agree(alice, terms="3")).status_code == 200, "it is no new one"
+    due = (await replicas.log_in(consents={"privacy": "2026-05"}))["user"]["consents_due"]
     assert due == [{"document": "privacy", "version": "2026-05"}]
-    assert await phone.withdraw(alice, "terms") == 204
+    assert await replicas.withdraw(alice, "terms") == 204
     clock.advance(hours=1)
-    assert (await phone.agree(alice, privacy="2026-05", terms="3")).status_code == 200
+    assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
 
 
-async def test_a_refused_consent_leaves_nothing_of_those_beside_it(phone: Phone, rows: asyncpg.Connection) -> None:
-    alice = await phone.log_in()
+async def test_a_refused_consent_leaves_nothing_of_those_beside_it(
+    replicas: Replicas, rows: asyncpg.Connection
+) -> None:
+    alice = await replicas.log_in()
     for _ in range(CONSENTS - 1):
-        assert (await phone.agree(alice, privacy="2026-05")).status_code == 200
-        assert await phone.withdraw(alice, "privacy") == 204
-    refused(await phone.agree(alice, privacy="2026-05", terms="3"))
+        assert (await replicas.agree(alice, privacy="2026-05")).status_code == 200
+        assert await replicas.withdraw(alice, "privacy") == 204
+    refused(await replicas.agree(alice, privacy="2026-05", terms="3"))
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'consent.given'") == CONSENTS - 1
-    assert (await phone.agree(alice, terms="3")).status_code == 200
+    assert (await replicas.agree(alice, terms="3")).status_code == 200
 
 
 # Pictures.
 
 
-async def test_a_user_uploads_twenty_pictures_an_hour(phone: Phone, clock: Clock) -> None:
-    alice = await phone.log_in()
+async def test_a_user_uploads_twenty_pictures_an_hour(replicas: Replicas, clock: Clock) -> None:
+    alice = await replicas.log_in()
     for shade in range(PICTURES):
-        assert (await phone.upload(alice, picture(shade))).status_code == 200
-    refused(await phone.upload(alice, picture(99)))
-    assert (await phone.change(alice, nickname="Alice")).status_code == 200
-    assert (await phone.upload(await phone.log_in("bob"), picture(0))).status_code == 200
+        assert (await replicas.upload(alice, picture(shade))).status_code == 200
+    refused(await replicas.upload(alice, picture(99)))
+    assert (await replicas.change(alice, nickname="Alice")).status_code == 200
+    assert (await replicas.upload(await replicas.log_in("bob"), picture(0))).status_code == 200
     clock.advance(hours=1)
-    assert (await phone.upload(alice, picture(99))).status_code == 200
+    assert (await replicas.upload(alice, picture(99))).status_code == 200
 
 
 # Counts outlive the user.
@@ -167,64 +160,68 @@ UNIONS = pytest.mark.parametrize("unionid", [None, "o6_bmasdasdsad6_2sgVt7hMZOPf
 
 @UNIONS
 async def test_who_erases_themselves_and_logs_in_again_changes_no_more_names(
-    phone: Phone, unionid: str | None, clock: Clock
+    replicas: Replicas, unionid: str | None, clock: Clock
 ) -> None:
-    first = await phone.log_in(unionid=unionid)
+    first = await replicas.log_in(unionid=unionid)
     for n in range(CHANGES // 2):
-        assert (await phone.change(first, nickname=f"Alice {n}")).status_code == 200
-        assert (await phone.log_in(unionid=unionid, nickname=f"Alice, {n}"))["user"]["nickname"] == f"Alice, {n}"
-    await phone.erase(first)
-    again = await phone.log_in(unionid=unionid, nickname="Alice")
+        assert (await replicas.change(first, nickname=f"Alice {n}")).status_code == 200
+        assert (await replicas.log_in(unionid=unionid, nickname=f"Alice, {n}"))["user"]["nickname"] == f"Alice, {n}"
+    await replicas.erase(first)
+    again = await replicas.log_in(unionid=unionid, nickname="Alice")
     assert again["is_new_user"] is True
-    refused(await phone.change(again, nickname="Mallory"))
-    assert (await phone.log_in(unionid=unionid, nickname="Mallory"))["user"]["nickname"] == "Alice"
+    refused(await replicas.change(again, nickname="Mallory"))
+    assert (await replicas.log_in(unionid=unionid, nickname="Mallory"))["user"]["nickname"] == "Alice"
     clock.advance(hours=1)
-    assert (await phone.change(again, nickname="Mallory")).status_code == 200
+    assert (await replicas.change(again, nickname="Mallory")).status_code == 200
 
 
 @UNIONS
 async def test_who_erases_themselves_and_logs_in_again_gives_no_more_consents(
-    phone: Phone, unionid: str | None
+    replicas: Replicas, unionid: str | None
 ) -> None:
     for n in range(CONSENTS // 2):
-        alice = await phone.log_in(unionid=unionid, **({"consents": {"privacy": "2026-05"}} if n % 2 else {}))
-        assert (await phone.agree(alice, privacy="2026-05", terms="3")).status_code == 200
-        await phone.erase(alice)
-    alice = await phone.log_in(unionid=unionid, consents={"terms": "3"})
+        alice = await replicas.log_in(unionid=unionid, **({"consents": {"privacy": "2026-05"}} if n % 2 else {}))
+        assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
+        await replicas.erase(alice)
+    alice = await replicas.log_in(unionid=unionid, consents={"terms": "3"})
     assert len(alice["user"]["consents_due"]) == 2
-    refused(await phone.agree(alice, terms="3"))
+    refused(await replicas.agree(alice, terms="3"))
 
 
 @UNIONS
 async def test_who_erases_themselves_and_logs_in_again_uploads_no_more_pictures(
-    phone: Phone, unionid: str | None
+    replicas: Replicas, unionid: str | None
 ) -> None:
     for shade in range(PICTURES):
-        alice = await phone.log_in(unionid=unionid)
-        assert (await phone.upload(alice, picture(shade))).status_code == 200
-        await phone.erase(alice)
-    refused(await phone.upload(await phone.log_in(unionid=unionid), picture(99)))
+        alice = await replicas.log_in(unionid=unionid)
+        assert (await replicas.upload(alice, picture(shade))).status_code == 200
+        await replicas.erase(alice)
+    refused(await replicas.upload(await replicas.log_in(unionid=unionid), picture(99)))
 
 
-async def test_a_user_of_two_apps_has_one_count(phone: Phone) -> None:
+async def test_a_user_of_two_apps_has_one_count(replicas: Replicas) -> None:
     unionid = "o6_bmasdasdsad6_2sgVt7hMZOPfL"
-    here, there = await phone.log_in(unionid=unionid), await phone.log_in(unionid=unionid, app=OTHER_APP)
+    here, there = await replicas.log_in(unionid=unionid), await replicas.log_in(unionid=unionid, app=OTHER_APP)
     assert here["user"]["id"] == there["user"]["id"]
     for n in range(CHANGES):
-        assert (await phone.change((here, there)[n % 2], nickname=f"Alice {n}")).status_code == 200
-    refused(await phone.change(here, nickname="Alice"))
-    refused(await phone.change(there, nickname="Alice"))
-    assert (await phone.change(await phone.log_in("bob", app=OTHER_APP), nickname="Bob")).status_code == 200
+        assert (await replicas.change((here, there)[n % 2], nickname=f"Alice {n}")).status_code == 200
+    refused(await replicas.change(here, nickname="Alice"))
+    refused(await replicas.change(there, nickname="Alice"))
+    assert (await replicas.change(await replicas.log_in("bob", app=OTHER_APP), nickname="Bob")).status_code == 200
 
 
-async def test_what_is_seen_at_a_glance_to_be_no_picture_does_not_count(phone: Phone, rows: asyncpg.Connection) -> None:
-    alice = await phone.log_in()
-    problem_of(await phone.upload(alice, b"not a picture"), "invalid_request", 422)
+async def test_what_is_seen_at_a_glance_to_be_no_picture_does_not_count(
+    replicas: Replicas, rows: asyncpg.Connection
+) -> None:
+    alice = await replicas.log_in()
+    problem_of(await replicas.upload(alice, b"not a picture"), "invalid_request", 422)
     assert await rows.fetchval("SELECT count(*) FROM attempts") == 0
 
 
-async def test_counts_are_swept_when_their_hour_is_over(phone: Phone, clock: Clock, rows: asyncpg.Connection) -> None:
-    assert (await phone.change(await phone.log_in(), nickname="Alice")).status_code == 200
+async def test_counts_are_swept_when_their_hour_is_over(
+    replicas: Replicas, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    assert (await replicas.change(await replicas.log_in(), nickname="Alice")).status_code == 200
     clock.advance(hours=1, seconds=1)
-    await sweep(phone.services, page_size=1, pause=0)
+    await sweep(replicas.services, page_size=1, pause=0)
     assert await rows.fetchval("SELECT count(*) FROM attempts") == 0

@@ -49,14 +49,15 @@ class LogIn:
         at: httpx.AsyncClient | None = None,
         app: Mapping[str, Any] | None = None,
         unionid: str | None = None,
+        headers: Mapping[str, str] | None = None,
         **fields: object,
     ) -> httpx.Response:
-        """Log in, optionally at another replica, to another app than the first, or with a unionid."""
+        """Log in, optionally at another replica, to another app than the first, with a unionid, with these headers."""
         code = person
         if self.wechat is not None:
             code = self.wechat.code_for(person, unionid=unionid, app_id=(app or APP)["app_id"])
         named = {} if app is None else {"app_id": app["app_id"]}
-        return await (at or self.client).post("/v1/login", json={"code": code, **named, **fields})
+        return await (at or self.client).post("/v1/login", json={"code": code, **named, **fields}, headers=headers)
 
     async def __call__(self, person: str = "alice", **how: Any) -> Body:
         answer = await self.ask(person, **how)
@@ -135,6 +136,9 @@ class Admin:
         answer = await self.ask("PATCH", f"/users/{user_id}", json=change)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    async def merge(self, former: str, *, into: str) -> httpx.Response:
+        return await self.ask("POST", f"/users/{former}/merge", json={"into": into})
 
     async def events(self, **query: object) -> list[dict[str, Any]]:
         """The events, without those of logins."""
