@@ -78,16 +78,13 @@ async def test_a_user_who_is_not_there_is_not_found_and_what_is_no_id_is_wrong(
 
 
 @pytest.fixture
-async def people(root: Admin, wechat: WeChatByRespx, rows: asyncpg.Connection) -> dict[str, str]:
+async def people(root: Admin, login: LogIn, rows: asyncpg.Connection) -> dict[str, str]:
     """Ids by nickname. Alice is in both apps, Bob in the other one alone, 100%_小明 in the first."""
     ids = {"Root": root.id}
     for nickname, app in (("Alice", APP), ("Bob", OTHER_APP), ("100%_小明", APP)):
         name = nickname[:3].lower()
-        code = wechat.code_for(name, unionid=f"union-{name}", app_id=app["app_id"])
-        body = {"code": code, "app_id": app["app_id"], "nickname": nickname}
-        ids[nickname] = (await root.client.post("/v1/login", json=body)).json()["user"]["id"]
-    code = wechat.code_for("ali", unionid="union-ali", app_id=OTHER_APP["app_id"])
-    await root.client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"]})
+        ids[nickname] = (await login(name, app=app, unionid=f"union-{name}", nickname=nickname))["user"]["id"]
+    await login("ali", app=OTHER_APP, unionid="union-ali")
     await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE id = $1", ids["Bob"])
     await rows.execute("UPDATE users SET roles = '{editor,support}' WHERE id = $1", ids["Alice"])
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", ids["Bob"])
@@ -567,38 +564,26 @@ async def test_no_session_key_and_no_token_is_in_what_is_shown(root: Admin, rows
     assert not any(row["key"] in shown for row in keys)
 
 
-async def log_in_as_alice(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, app: dict[str, str], unionid: str | None
-) -> httpx.Response:
-    code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
-    return await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
-
-
-async def two_users_of_alice(client: httpx.AsyncClient, wechat: WeChatByRespx) -> tuple[str, str]:
+async def two_users_of_alice(login: LogIn) -> tuple[str, str]:
     """The one who holds her unionid, and the one of an app that does not tell it yet."""
-    answers = [await log_in_as_alice(client, wechat, *given) for given in ((APP, "union-alice"), (OTHER_APP, None))]
-    holder, former = (answer.json()["user"]["id"] for answer in answers)
-    return holder, former
+    holder, former = await login("alice", unionid="union-alice"), await login("alice", app=OTHER_APP)
+    return holder["user"]["id"], former["user"]["id"]
 
 
 @pytest.mark.parametrize("banned", ["the administrator's other self", "the one who holds the unionid"])
-async def test_linking_leaves_an_administrator(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, banned: str
-) -> None:
-    holder, former = await two_users_of_alice(client, wechat)
+async def test_linking_leaves_an_administrator(login: LogIn, rows: asyncpg.Connection, banned: str) -> None:
+    holder, former = await two_users_of_alice(login)
     admin, disabled = (holder, former) if banned == "the administrator's other self" else (former, holder)
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", admin)
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", disabled)
-    assert (await log_in_as_alice(client, wechat, OTHER_APP, "union-alice")).status_code == 200
+    assert (await login.ask("alice", app=OTHER_APP, unionid="union-alice")).status_code == 200
     assert await rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
 
 
-async def test_a_ban_follows_a_person_and_leaves_an_event(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
-) -> None:
-    holder, former = await two_users_of_alice(client, wechat)
+async def test_a_ban_follows_a_person_and_leaves_an_event(login: LogIn, rows: asyncpg.Connection) -> None:
+    holder, former = await two_users_of_alice(login)
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
-    answer = await log_in_as_alice(client, wechat, OTHER_APP, "union-alice")
+    answer = await login.ask("alice", app=OTHER_APP, unionid="union-alice")
     problem_of(answer, "account_disabled", 403)
     events = await rows.fetch(f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     assert [tuple(event) for event in events] == [
@@ -608,14 +593,12 @@ async def test_a_ban_follows_a_person_and_leaves_an_event(
     ]
 
 
-async def test_a_merge_keeps_the_administrator_and_leaves_an_event(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
-) -> None:
-    holder, former = await two_users_of_alice(client, wechat)
+async def test_a_merge_keeps_the_administrator_and_leaves_an_event(login: LogIn, rows: asyncpg.Connection) -> None:
+    holder, former = await two_users_of_alice(login)
     many = [f"aa{number}" for number in range(32)]
     await rows.execute("UPDATE users SET roles = $2 WHERE id = $1::text::uuid", holder, many)
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", former)
-    answer = await log_in_as_alice(client, wechat, OTHER_APP, "union-alice")
+    answer = await login.ask("alice", app=OTHER_APP, unionid="union-alice")
     assert "admin" in answer.json()["user"]["roles"]
     events = await rows.fetch(f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     assert [tuple(event) for event in events] == [

@@ -819,27 +819,21 @@ async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(
 @pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
 @pytest.mark.parametrize("issuer", ["https://auth.test", "http://127.0.0.1:8000", "https://auth.test/auth"])
 async def test_the_url_of_an_uploaded_picture_changes_nothing(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, issuer: str, how: str
+    login: LogIn, make_services: MakeServices, make_client: MakeClient, issuer: str, how: str
 ) -> None:
     client = make_client(await make_services(issuer=issuer))
-
-    async def log_in(person: str, **fields: str) -> dict[str, Any]:
-        answer = await client.post("/v1/login", json={"code": wechat.code_for(person), **fields})
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
-        return body
 
     async def upload(by: Mapping[str, Any]) -> str:
         parts = {"file": ("a", encoded(plain()))}
         url: str = (await client.post("/v1/me/avatar", files=parts, headers=bearer(by))).json()["avatar_url"]
         return url
 
-    alice = await log_in("alice")
-    former, current, other = await upload(alice), await upload(alice), await upload(await log_in("bob"))
+    alice = await login("alice", at=client)
+    former, current, other = await upload(alice), await upload(alice), await upload(await login("bob", at=client))
     for url in (current, former, other, f"{current}?v=2"):
         fields = {"avatar_url": url, "nickname": "Alice"}
         if how == "LOGIN":
-            user = (await log_in("alice", **fields))["user"]
+            user = (await login("alice", at=client, **fields))["user"]
         else:
             user = (await client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
         assert (user["avatar_url"], user["nickname"]) == (current, "Alice")
@@ -889,6 +883,7 @@ async def test_a_host_that_only_looks_like_it_is_taken(login: LogIn, url: str) -
 
 @pytest.mark.parametrize("holder_has", [None, "a picture", "a URL"])
 async def test_a_picture_follows_the_person_when_two_users_become_one(
+    login: LogIn,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,
     uploaded: Uploaded,
@@ -896,9 +891,8 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(
     holder_has: str | None,
 ) -> None:
     former_url = await uploaded()
-    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
     fields = {"avatar_url": "https://a.example/1.png"} if holder_has == "a URL" else {}
-    holder = (await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"], **fields})).json()
+    holder = await login("alice", app=OTHER_APP, unionid="union-alice", **fields)
     expected = {None: former_url, "a URL": "https://a.example/1.png"}.get(holder_has) or await uploaded(by=holder)
 
     linked = await client.post("/v1/login", json={"code": wechat.code_for("alice", unionid="union-alice")})
@@ -915,19 +909,14 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(
 
 
 async def test_the_picture_of_a_user_who_had_another_identity_follows_them(
-    client: httpx.AsyncClient, wechat: WeChatByRespx
+    client: httpx.AsyncClient, login: LogIn
 ) -> None:
-    async def log_in(app: Mapping[str, str], person: str, unionid: str) -> dict[str, Any]:
-        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
-        body: dict[str, Any] = (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
-        return body
-
-    alice = await log_in(APP, "alice", "union-former")
-    await log_in(OTHER_APP, "alice", "union-former")
+    alice = await login("alice", unionid="union-former")
+    await login("alice", app=OTHER_APP, unionid="union-former")
     parts = {"file": ("a", encoded(plain()))}
     url = (await client.post("/v1/me/avatar", files=parts, headers=bearer(alice))).json()["avatar_url"]
-    holder = await log_in(OTHER_APP, "bob", "union-new")
-    moved = await log_in(APP, "alice", "union-new")
+    holder = await login("bob", app=OTHER_APP, unionid="union-new")
+    moved = await login("alice", unionid="union-new")
     assert moved["user"]["id"] == holder["user"]["id"]
     assert moved["user"]["avatar_url"] == url
     assert (await client.get(url)).status_code == 200

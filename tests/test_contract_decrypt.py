@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, Phone, bearer
+from tests.world import LogLines, Phone, bearer, log_in
 from wxauth.server.dev.wechat import APPS, Simulator
 from wxauth.server.dev.wechat.controls import SealRequest
 from wxauth.server.login.bodies import DecryptedAnswer
@@ -34,7 +34,7 @@ class DataPhone(Phone):
         self._app_id = app_id
 
     async def log_in(self) -> None:
-        self.tokens = await LogIn(self.client)(self._person, app_id=self._app_id)
+        self.tokens = await log_in(self.client, self._person, app_id=self._app_id)
 
     def tap(self, **data: Any) -> dict[str, str]:
         """What WeChat gives the mini-program, as it gives it."""

@@ -8,7 +8,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.fakes import Secrets
-from tests.world import LogIn, bearer
+from tests.world import LogIn, bearer, log_in
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Simulator
 from wxauth.server.dev.wechat.simulator import PhoneCodeRequest
@@ -79,11 +79,6 @@ def phone_code(simulator: Simulator, secrets: Secrets) -> Any:
         return secrets.add(simulator.make_phone_code(PhoneCodeRequest(person=person, phone=NUMBER)))
 
     return make
-
-
-async def log_in(client: httpx.AsyncClient, person: str) -> dict[str, Any]:
-    answer: dict[str, Any] = (await client.post("/v1/login", json={"code": person})).json()
-    return answer
 
 
 async def me(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.clock import Clock
 from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import NUMBER, Body, LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import NUMBER, Body, LogIn, MakeClient, MakeServices, bearer, log_in, until_locked
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.push import make_message, sign_push
 
@@ -35,7 +35,7 @@ class MiniPrograms:
         self, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
     ) -> Body:
         code = self.simulator.make_code(CodeRequest(person=person, app_id=app_id, has_unionid=has_unionid))
-        return await LogIn(self.client)(self.secrets.add(code), app_id=app_id, **fields)
+        return await log_in(self.client, self.secrets.add(code), app_id=app_id, **fields)
 
     def phone_code(self, person: str = "alice", app_id: str = FIRST) -> str:
         wanted = PhoneCodeRequest(person=person, app_id=app_id, phone=NUMBER)

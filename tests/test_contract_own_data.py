@@ -40,14 +40,13 @@ async def document_of(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[
 
 
 async def test_all_that_is_stored_is_one_document(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     client = make_client(await make_services(consents="privacy:1", apps=[APP, OTHER_APP]))
     logins = []
     for app in (APP, OTHER_APP):
-        code = wechat.code_for("alice", unionid="union-alice", app_id=app["app_id"])
-        body = {"code": code, "app_id": app["app_id"], "nickname": "小明", "consents": {"privacy": "1"}}
-        logins.append((await client.post("/v1/login", json=body, headers={"User-Agent": "Phone"})).json())
+        fields = {"nickname": "小明", "consents": {"privacy": "1"}, "headers": {"User-Agent": "Phone"}}
+        logins.append(await login(at=client, app=app, unionid="union-alice", **fields))
     await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
     await rows.execute(
         "UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}',"
@@ -133,15 +132,10 @@ async def test_what_is_told_by_a_former_id_is_in_it(
 ) -> None:
     client = make_client(await make_services(apps=[APP, OTHER_APP], consents="privacy:1"))
 
-    async def log_in(app: dict[str, str], unionid: str | None = None, **fields: object) -> dict[str, Any]:
-        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
-        body: dict[str, Any] = answer.json()
-        return body
-
-    former = await log_in(APP, consents={"privacy": "1"})
-    await log_in(OTHER_APP, "union-alice")
-    document = await document_of(client, await log_in(APP, "union-alice"))
+    login = LogIn(client, wechat)
+    former = await login(consents={"privacy": "1"})
+    await login(app=OTHER_APP, unionid="union-alice")
+    document = await document_of(client, await login(unionid="union-alice"))
     assert document["user"]["former_ids"] == [former["user"]["id"]]
     told = [event["type"] for event in document["events"]]
     assert sorted(told) == ["consent.given", "identity.added", "user.created", "user.created", "user.merged"]

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.world import LogIn, MakeServices, bearer
 from wxauth.server.core.services import Services
@@ -126,19 +126,12 @@ async def test_who_logs_in_and_out_all_day_leaves_no_more_than_some_hundred_ende
 async def test_of_however_many_sessions_the_newest_thousand_of_each_app_remain_and_a_merge_and_an_erasure_are_quick(
     services: Services,
     client: httpx.AsyncClient,
-    wechat: WeChatByRespx,
+    login: LogIn,
     rows: asyncpg.Connection,
     open_more: Open,
     end: str,
 ) -> None:
-    async def log_in(person: str, unionid: str, app: dict[str, str] = APP) -> dict[str, Any]:
-        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
-        return body
-
-    there, alice = await log_in("alice", UNIONID, OTHER_APP), await log_in("alice", UNIONID)
+    there, alice = await login(app=OTHER_APP, unionid=UNIONID), await login(unionid=UNIONID)
     assert alice["user"]["id"] == there["user"]["id"]
     await open_more(alice["session_id"], MANY)
     ended = "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text LIKE '019a0000-%'"
@@ -151,10 +144,10 @@ async def test_of_however_many_sessions_the_newest_thousand_of_each_app_remain_a
     assert await number_open(rows, APP["app_id"]) == 1
     assert await number_open(rows, OTHER_APP["app_id"]) == 1
 
-    carol = await log_in("carol", OTHER_UNIONID, OTHER_APP)
+    carol = await login("carol", app=OTHER_APP, unionid=OTHER_UNIONID)
     async with asyncio.timeout(1):
         if end == "merge":
-            assert (await log_in("alice", OTHER_UNIONID))["user"]["id"] == carol["user"]["id"]
+            assert (await login(unionid=OTHER_UNIONID))["user"]["id"] == carol["user"]["id"]
         else:
             assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
     assert await rows.fetchval("SELECT count(*) FROM users") == 1

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import LogIn, add_client, bearer
@@ -51,12 +51,11 @@ async def orders(add: Add) -> Auth:
     return await add("orders", Scope.USERS)
 
 
-async def merged(client: httpx.AsyncClient, wechat: WeChatByRespx) -> tuple[str, str, dict[str, Any]]:
+async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
     """Alice's former id, the one that remains, and her last login."""
     ids, answer = [], {}
     for app, unionid in ((APP, None), (OTHER_APP, "union-alice"), (APP, "union-alice")):
-        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
-        answer = (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
+        answer = await login("alice", app=app, unionid=unionid)
         ids.append(answer["user"]["id"])
     former, holder, now = ids
     assert (former != holder, now) == (True, holder)
@@ -102,9 +101,9 @@ async def test_the_scope_phones_alone_looks_nobody_up(client: httpx.AsyncClient,
 
 
 async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, orders: Auth
+    login: LogIn, client: httpx.AsyncClient, orders: Auth
 ) -> None:
-    former, holder, _ = await merged(client, wechat)
+    former, holder, _ = await merged(login)
     user = (await client.get(f"/v1/users/{former}", auth=orders)).json()
     assert (user["id"], user["former_ids"]) == (holder, [former])
     assert {each["app_id"] for each in user["identities"]} == {APP["app_id"], OTHER_APP["app_id"]}
@@ -113,10 +112,8 @@ async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains
     assert found.json() == {"items": [user]}
 
 
-async def test_who_was_erased_is_not_found_by_any_id(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, orders: Auth
-) -> None:
-    former, holder, answer = await merged(client, wechat)
+async def test_who_was_erased_is_not_found_by_any_id(login: LogIn, client: httpx.AsyncClient, orders: Auth) -> None:
+    former, holder, answer = await merged(login)
     assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
     for user_id in (former, holder, uuid4()):
         problem_of(await client.get(f"/v1/users/{user_id}", auth=orders), "not_found", 404)

@@ -177,18 +177,13 @@ async def test_a_long_history_is_merged_where_it_stands(
     services = await make_services(apps=[APP, OTHER_APP], consents="privacy:1,terms:1")
     client = make_client(services)
 
-    async def log_in(app: dict[str, str], unionid: str | None = None, **fields: object) -> dict[str, Any]:
-        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
-        body: dict[str, Any] = answer.json()
-        return body
-
-    former = await log_in(APP, consents={"privacy": "1"})
+    login = LogIn(client, wechat)
+    former = await login(consents={"privacy": "1"})
     await rows.execute(ADD_CONSENTS, MORE_THAN_AT_ONCE, former["user"]["id"])
     former_place = "SELECT count(*) FROM consents WHERE user_id = $1::text::uuid"
     written = await rows.fetchval("SELECT max(xmin::text::bigint) FROM consents")
-    await log_in(OTHER_APP, "union-alice", consents={"terms": "1"})
-    alice = await log_in(APP, "union-alice")
+    await login(app=OTHER_APP, unionid="union-alice", consents={"terms": "1"})
+    alice = await login(unionid="union-alice")
     assert alice["user"]["id"] != former["user"]["id"]
     assert alice["user"]["consents_due"] == [], "the former user's consents hold"
     kept = await rows.fetchval(former_place, former["user"]["id"])

@@ -1,7 +1,6 @@
 """`RISK_POLICY`, pressed: who logs in at several places at once, and of whom WeChat was slow to say what it thinks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -9,32 +8,18 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.world import MakeClient, MakeServices, until
-from wxauth.server.core.services import Services
+from tests.world import MakeService, Service, until
 from wxauth.server.dev.wechat import Simulator
 
 RISK: Any = "getuserriskrank"
 SHORT = 1.0
 """A WECHAT_TIMEOUT for calls that hang."""
 
-Replica = tuple[httpx.AsyncClient, Services]
-MakeReplica = Callable[..., Awaitable[Replica]]
 flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
 
 
-@pytest.fixture
-def make_replica(make_simulated_services: MakeServices, make_client: MakeClient) -> MakeReplica:
-    """A replica at its front door, and its parts; any setting by name."""
-
-    async def make(**values: object) -> Replica:
-        services = await make_simulated_services(**values)
-        return make_client(services), services
-
-    return make
-
-
-async def log_in(client: httpx.AsyncClient, person: str = "risky-4") -> httpx.Response:
-    return await client.post("/v1/login", json={"code": person})
+async def log_in(service: Service, person: str = "risky-4") -> httpx.Response:
+    return await service.log_in.ask(person)
 
 
 def asked(simulator: Simulator) -> int:
@@ -42,39 +27,39 @@ def asked(simulator: Simulator) -> int:
 
 
 async def test_nobody_gets_a_token_while_wechat_is_still_asked_about_them(
-    make_replica: MakeReplica, simulator: Simulator
+    make_service: MakeService, simulator: Simulator
 ) -> None:
-    client, _ = await make_replica(risk_policy="block")
+    service = await make_service(risk_policy="block")
     simulator.fail(RISK, slow=0.5)
-    answers = await asyncio.gather(*(log_in(client) for _ in range(3)))
+    answers = await asyncio.gather(*(log_in(service) for _ in range(3)))
     for answer in answers:
         problem_of(answer, "wechat_user_blocked", 403)
     assert asked(simulator) == 1
 
 
-async def test_not_at_another_replica_either(make_replica: MakeReplica, simulator: Simulator) -> None:
-    replicas = [await make_replica(risk_policy="block") for _ in range(3)]
+async def test_not_at_another_replica_either(make_service: MakeService, simulator: Simulator) -> None:
+    replicas = [await make_service(risk_policy="block") for _ in range(3)]
     simulator.fail(RISK, slow=0.5, times=None)
-    answers = await asyncio.gather(*(log_in(client) for client, _ in replicas for _ in range(2)))
+    answers = await asyncio.gather(*(log_in(service) for service in replicas for _ in range(2)))
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) in [(403, "wechat_user_blocked"), (403, "account_disabled")]
 
 
 async def test_who_is_harmless_waits_for_the_one_verdict_and_is_let_in(
-    make_replica: MakeReplica, simulator: Simulator
+    make_service: MakeService, simulator: Simulator
 ) -> None:
-    client, _ = await make_replica(risk_policy="block")
+    service = await make_service(risk_policy="block")
     simulator.fail(RISK, slow=0.5)
-    answers = await asyncio.gather(*(log_in(client, "alice") for _ in range(3)))
+    answers = await asyncio.gather(*(log_in(service, "alice") for _ in range(3)))
     assert {answer.status_code for answer in answers} == {200}
-    assert (await log_in(client, "alice")).status_code == 200
+    assert (await log_in(service, "alice")).status_code == 200
     assert asked(simulator) == 1
 
 
 async def test_a_replica_that_is_told_nothing_looks_whether_another_one_was(
-    make_replica: MakeReplica, simulator: Simulator
+    make_service: MakeService, simulator: Simulator
 ) -> None:
-    (one, _), (other, _) = [await make_replica(risk_policy="block", wechat_timeout=2) for _ in range(2)]
+    one, other = [await make_service(risk_policy="block", wechat_timeout=2) for _ in range(2)]
     simulator.fail(RISK, hang=True)  # whoever asks first
     waiting = asyncio.create_task(log_in(one))
     await until(lambda: asked(simulator))
@@ -83,66 +68,66 @@ async def test_a_replica_that_is_told_nothing_looks_whether_another_one_was(
 
 
 async def test_who_passed_because_wechat_was_slow_is_asked_about_at_the_next_login(
-    make_replica: MakeReplica, simulator: Simulator, rows: asyncpg.Connection
+    make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection
 ) -> None:
-    client, _ = await make_replica(risk_policy="block", wechat_timeout=SHORT)
+    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
     simulator.fail(RISK, hang=True)
-    first = await log_in(client)
+    first = await log_in(service)
     assert first.status_code == 200, "WeChat's silence keeps nobody out"
-    problem_of(await log_in(client), "wechat_user_blocked", 403)
+    problem_of(await log_in(service), "wechat_user_blocked", 403)
     assert asked(simulator) == 2
     assert await rows.fetchval("SELECT array_agg(DISTINCT revoked_reason) FROM sessions") == ["banned"]
 
 
 @flag_or_block
 async def test_wechat_is_asked_until_it_has_said_it_and_never_again(
-    make_replica: MakeReplica, simulator: Simulator, policy: str
+    make_service: MakeService, simulator: Simulator, policy: str
 ) -> None:
-    client, services = await make_replica(risk_policy=policy)
+    service = await make_service(risk_policy=policy)
     simulator.fail(RISK, errcode=48001, times=2)
     for number in (1, 2, 3, 3, 3):
-        assert (await log_in(client, "risky-2")).status_code == 200
-        await services.background.drain()
+        assert (await log_in(service, "risky-2")).status_code == 200
+        await service.services.background.drain()
         assert asked(simulator) == number
 
 
 async def test_who_logs_in_several_times_at_once_is_flagged_once(
-    make_replica: MakeReplica, simulator: Simulator, rows: asyncpg.Connection
+    make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection
 ) -> None:
-    client, services = await make_replica(risk_policy="flag")
+    service = await make_service(risk_policy="flag")
     simulator.fail(RISK, slow=0.3)
-    await asyncio.gather(*(log_in(client, "risky-2") for _ in range(5)))
-    await services.background.drain()
+    await asyncio.gather(*(log_in(service, "risky-2") for _ in range(5)))
+    await service.services.background.drain()
     assert asked(simulator) == 1
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'risk.flagged'") == 1
 
 
 async def test_of_a_newcomer_whose_verdict_died_with_the_process_the_next_one_asks(
-    make_replica: MakeReplica, simulator: Simulator
+    make_service: MakeService, simulator: Simulator
 ) -> None:
-    (client, killed), (other, _) = [await make_replica(risk_policy="block") for _ in range(2)]
+    killed, other = [await make_service(risk_policy="block") for _ in range(2)]
     simulator.fail(RISK, hang=True)
-    login = asyncio.create_task(log_in(client))
+    login = asyncio.create_task(log_in(killed))
     await until(lambda: asked(simulator))
-    await killed.background.aclose()
+    await killed.services.background.aclose()
     await asyncio.gather(login, return_exceptions=True)
     problem_of(await log_in(other), "wechat_user_blocked", 403)
 
 
 async def test_who_was_there_before_the_policy_is_not_asked_about(
-    make_replica: MakeReplica, simulator: Simulator
+    make_service: MakeService, simulator: Simulator
 ) -> None:
-    former, _ = await make_replica()
+    former = await make_service()
     assert (await log_in(former)).status_code == 200
-    client, _ = await make_replica(risk_policy="block")
-    assert (await log_in(client)).status_code == 200
+    service = await make_service(risk_policy="block")
+    assert (await log_in(service)).status_code == 200
     assert asked(simulator) == 0
 
 
-async def test_while_the_policy_is_off_nobody_is_asked_about(make_replica: MakeReplica, simulator: Simulator) -> None:
-    client, _ = await make_replica(risk_policy="block", wechat_timeout=SHORT)
+async def test_while_the_policy_is_off_nobody_is_asked_about(make_service: MakeService, simulator: Simulator) -> None:
+    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
     simulator.fail(RISK, hang=True)
-    assert (await log_in(client)).status_code == 200
-    off, _ = await make_replica()
+    assert (await log_in(service)).status_code == 200
+    off = await make_service()
     assert (await log_in(off)).status_code == 200
     assert asked(simulator) == 1

@@ -12,7 +12,7 @@ from jose import jwt
 
 from tests.fakes import APP, OTHER_APP, Secrets
 from tests.processes import run
-from tests.world import LogIn, MakeClient, MakeServices
+from tests.world import LogIn, MakeClient, MakeServices, log_in
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 
@@ -135,9 +135,8 @@ async def test_a_number_links_who_has_no_other_role(
     async def log_in_with_number(app_id: str) -> dict[str, Any]:
         wanted = PhoneCodeRequest(person="alice", app_id=app_id, phone=NUMBER)
         code = secrets.add(simulator.make_code(CodeRequest(person="alice", app_id=app_id, has_unionid=False)))
-        body = {"app_id": app_id, "code": code, "phone_code": secrets.add(simulator.make_phone_code(wanted))}
-        answer: dict[str, Any] = (await client.post("/v1/login", json=body)).json()
-        return answer
+        phone_code = secrets.add(simulator.make_phone_code(wanted))
+        return await log_in(client, code, app_id=app_id, phone_code=phone_code)
 
     holder = await log_in_with_number(FIRST)
     await rows.execute("UPDATE users SET roles = ARRAY [$1]", role)

@@ -65,6 +65,11 @@ class LogIn:
         return answer.json()
 
 
+async def log_in(client: httpx.AsyncClient, person: str = "alice", **how: Any) -> Body:
+    """Log a person in where WeChat is the simulator: `await log_in(client, "bob", app=MOBILE_APP)`."""
+    return await LogIn(client)(person, **how)
+
+
 @dataclass(slots=True)
 class Phone:
     """A person's phone, logged in to a mini-program."""

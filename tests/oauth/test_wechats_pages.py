@@ -17,7 +17,7 @@ from tests.oauth import test_web_view as web_view
 from tests.oauth.conftest import CALLBACK, EDGE, AddSite, Phone, Site
 from tests.oauth.test_authorize import ASKED, exchanged, id_claims
 from tests.sweeps import Sweep
-from tests.world import LogLines, MakeClient, MakeServices, bearer, make_admin, until
+from tests.world import LogLines, MakeClient, MakeServices, bearer, log_in, make_admin, until
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeRequest, Simulator, create_simulator
@@ -137,7 +137,7 @@ def told(location: str, to: str = CALLBACK) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(location).query))
 
 
-async def logged_in(site: Site, location: str) -> dict[str, Any]:
+async def tokens_for(site: Site, location: str) -> dict[str, Any]:
     answer = await exchanged(site, told(location)["code"])
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -146,10 +146,6 @@ async def logged_in(site: Site, location: str) -> dict[str, Any]:
 async def people(rows: asyncpg.Connection) -> int:
     number: int = await rows.fetchval("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM identities)")
     return number
-
-
-async def in_mini_program(client: httpx.AsyncClient, person: str = "alice") -> dict[str, Any]:
-    return (await client.post("/v1/login", json={"code": person})).json()
 
 
 def asked(simulator: Simulator) -> int:
@@ -165,14 +161,14 @@ def asked(simulator: Simulator) -> int:
 async def test_a_person_logs_in_to_a_site_by_wechats_page(
     shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, clock: Clock, door: str, amr: str, app_id: str
 ) -> None:
-    alice = await in_mini_program(shop.client)
+    alice = await log_in(shop.client)
     browser = get_browser(door)
     url, pressed_at = await browser.press(), clock()
     clock.advance(seconds=50)
     location = await browser.come_back(await browser.allow(url))
     sent = told(location)
     assert (sent["state"], sent["iss"], set(sent)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
-    tokens = await logged_in(shop, location)
+    tokens = await tokens_for(shop, location)
     claims = await id_claims(shop.client, tokens["id_token"])
     assert (claims["sub"], claims["nonce"], claims["amr"]) == (alice["user"]["id"], "n-1", [amr])
     assert claims["auth_time"] == int(pressed_at.timestamp())
@@ -196,20 +192,15 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(
 async def test_one_person_by_all_five_doors_in_any_order_is_one_user(
     shop: Site, get_browser: GetBrowser, clock: Clock, rows: asyncpg.Connection
 ) -> None:
-    async def log_in(person: str, app_id: str) -> dict[str, Any]:
-        answer = await shop.client.post("/v1/login", json={"code": person, "app_id": app_id})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
     async def known_to_site(location: str) -> str:
-        claims = await shop.client.get("/v1/userinfo", headers=bearer(await logged_in(shop, location)))
+        claims = await shop.client.get("/v1/userinfo", headers=bearer(await tokens_for(shop, location)))
         return claims.json()["sub"]
 
     async def in_an_app(person: str, app_id: str) -> str:
-        return (await log_in(person, app_id))["user"]["id"]
+        return (await log_in(shop.client, person, app_id=app_id))["user"]["id"]
 
     async def in_web_view(person: str, app_id: str) -> str:
-        phone = Phone(shop.client, await log_in(person, app_id), lambda: person)
+        phone = Phone(shop.client, await log_in(shop.client, person, app_id=app_id), lambda: person)
         page = await get_browser(web_view.WEB_VIEW).get(f"/v1/authorize?{urlencode(ASKED)}")
         _, query = web_view.opened_by(page)
         return await known_to_site((await web_view.answer(phone, **query)).json()["redirect_to"])
@@ -236,7 +227,7 @@ async def test_one_person_by_all_five_doors_in_any_order_is_one_user(
                 for door, app_id, _ in order:
                     users.add(await door(person, app_id))
                     clock.advance(seconds=20)
-                headers = bearer(await log_in(person, MINI))
+                headers = bearer(await log_in(shop.client, person, app_id=MINI))
                 me = (await shop.client.get("/v1/me", headers=headers)).json()
                 assert (users, me["unionid"]) == ({me["id"]}, unionid_of(person))
                 identities = (await shop.client.get("/v1/me/identities", headers=headers)).json()["items"]
@@ -439,7 +430,7 @@ async def test_the_same_callback_again_goes_the_same_way(
     url = await browser.allow(await browser.press())
     first, second = await browser.come_back(url), await browser.come_back(url)
     assert first == second
-    tokens = await logged_in(shop, first)
+    tokens = await tokens_for(shop, first)
     assert (await browser.come_back(url)).endswith("/wechat/done")
     clock.advance(seconds=14)
     again = await exchanged(shop, told(first)["code"])
@@ -543,7 +534,7 @@ async def test_a_door_without_unionids_makes_no_second_user(
     shop: Site, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection, log_lines: LogLines, door: str
 ) -> None:
     app_id = PAGE if door == "account" else COMPUTER
-    alice = await in_mini_program(shop.client)
+    alice = await log_in(shop.client)
     simulator.account(app_id).has_unionids = False
     stored = await people(rows)
     assert told(await get_browser(door).log_in())["error"] == "access_denied"
@@ -551,9 +542,9 @@ async def test_a_door_without_unionids_makes_no_second_user(
     [line] = [line for line in log_lines() if line["event"] == "wechat_misconfigured"]
     assert "bind the app" in line["what_to_change"]
     simulator.account(app_id).has_unionids = True
-    await logged_in(shop, await get_browser(door).log_in())
+    await tokens_for(shop, await get_browser(door).log_in())
     simulator.account(app_id).has_unionids = False
-    tokens = await logged_in(shop, await get_browser(door).log_in())
+    tokens = await tokens_for(shop, await get_browser(door).log_in())
     assert (await id_claims(shop.client, tokens["id_token"]))["sub"] == alice["user"]["id"]
 
 
@@ -608,20 +599,20 @@ async def test_what_the_site_is_told_when_nobody_comes(
 async def test_a_ban_holds_at_the_door_and_between_code_and_token(
     shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, door: str
 ) -> None:
-    root = await make_admin(shop.client, rows, await in_mini_program(shop.client, "root"))
-    alice = await in_mini_program(shop.client)
+    root = await make_admin(shop.client, rows, await log_in(shop.client, "root"))
+    alice = await log_in(shop.client)
     location = await get_browser(door).log_in()
     await root.change(alice["user"]["id"], status="disabled")
     assert (await exchanged(shop, told(location)["code"])).json()["error"] == "invalid_grant"
     assert told(await get_browser(door).log_in())["error"] == "access_denied"
     await root.change(alice["user"]["id"], status="active")
-    await logged_in(shop, await get_browser(door).log_in())
+    await tokens_for(shop, await get_browser(door).log_in())
 
 
 async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
     shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection
 ) -> None:
-    alice = await in_mini_program(shop.client)
+    alice = await log_in(shop.client)
     location = await get_browser().log_in()
     assert (await shop.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
     assert (await exchanged(shop, told(location)["code"])).json()["error"] == "invalid_grant"
@@ -632,13 +623,13 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
 async def test_a_merge_between_code_and_token_is_followed(
     shop: Site, get_browser: GetBrowser, make_services: MakeServices, simulator: Simulator, clock: Clock
 ) -> None:
-    alice = await in_mini_program(shop.client)
+    alice = await log_in(shop.client)
     simulator.account(PAGE).has_unionids = False
     optional = await make_services(apps=[*APPS, {**ACCOUNT, "unionid": "optional"}])
     location = await get_browser(at=optional).log_in()
     ids = {"app_id": PAGE, "openid": openid_of("alice", PAGE), "unionid": unionid_of("alice")}
     await link_unionid(optional.database, **ids, now=clock())
-    tokens = await logged_in(shop, location)
+    tokens = await tokens_for(shop, location)
     assert (await id_claims(shop.client, tokens["id_token"]))["sub"] == alice["user"]["id"]
 
 
@@ -653,7 +644,7 @@ async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_sites_that_want_n
     answer = await browser.get(f"/v1/authorize/{found[1]}/wechat")
     assert told(answer.headers["location"])["error"] == "access_denied"
     assert (asked(simulator), await people(rows)) == (0, 0)
-    await logged_in(site, await get_browser("account").log_in(client_id="near"))
+    await tokens_for(site, await get_browser("account").log_in(client_id="near"))
 
 
 async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(
@@ -662,13 +653,13 @@ async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(
     rows: asyncpg.Connection,
     make_services: MakeServices,
 ) -> None:
-    await make_admin(shop.client, rows, await in_mini_program(shop.client, "root"))
+    await make_admin(shop.client, rows, await log_in(shop.client, "root"))
     before = await rows.fetch("SELECT * FROM users"), await rows.fetch("SELECT * FROM identities")
     assert told(await get_browser("website", "root").log_in())["error"] == "access_denied"
     assert (await rows.fetch("SELECT * FROM users"), await rows.fetch("SELECT * FROM identities")) == before
-    await logged_in(shop, await get_browser("account", "root").log_in())
+    await tokens_for(shop, await get_browser("account", "root").log_in())
     anywhere = await make_services(scan_admin_anywhere=True)
-    await logged_in(shop, await get_browser("website", "root", at=anywhere).log_in())
+    await tokens_for(shop, await get_browser("website", "root", at=anywhere).log_in())
 
 
 async def test_no_log_line_has_a_state_or_a_code(
