@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 
 from tests.fakes import SECRET_KEY, START
+from tests.store.proxy import PATIENT
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.schema import KNOWN, SCRIPTS
@@ -85,7 +86,8 @@ class SharedDatabase:
 
     def __init__(self, postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
         self.url = postgres.url(SHARED)
-        self.database = LastingDatabase(f"{self.url}&application_name={LASTING}")
+        # PostgreSQL's limits are real time: a busy machine may need longer while a test holds a lock.
+        self.database = LastingDatabase(f"{self.url}&application_name={LASTING}", deadlines=PATIENT)
         self._admin = admin
 
     async def make(self) -> None:

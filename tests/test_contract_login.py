@@ -16,7 +16,6 @@ from pydantic import TypeAdapter
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.store.proxy import PATIENT
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
@@ -24,7 +23,6 @@ from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.login.bodies import TokenAnswer
 from wxauth.server.service.app import create_app
-from wxauth.server.service.waits import Waits
 from wxauth.server.users.bodies import UserAnswer
 
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
@@ -77,9 +75,8 @@ async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: LogIn
 
 
 async def test_200_simultaneous_first_logins_of_one_openid_make_one_user(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
-    client = make_client(await make_services(waits=Waits(database=PATIENT)))
     codes = [wechat.code_for("alice") for _ in range(200)]
     answers = await asyncio.gather(*(client.post("/v1/login", json={"code": code}) for code in codes))
     assert {answer.status_code for answer in answers} == {200}

@@ -26,7 +26,6 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
-from tests.store.proxy import PATIENT
 from tests.world import LogIn, MakeServices, add_client, bearer, until
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
@@ -38,7 +37,6 @@ from wxauth.server.moving.faults import MAX_LINE, WANTED
 from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import Line, LineOfConsent
-from wxauth.server.service.waits import Waits
 
 ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
@@ -113,7 +111,7 @@ class Mover:
 
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
-    return await make_services(apps=[APP, OTHER_APP, THIRD_APP], waits=Waits(database=PATIENT))
+    return await make_services(apps=[APP, OTHER_APP, THIRD_APP])
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 
 
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(waits=Waits(database=PATIENT))
-
-
 def user_ids(answers: list[dict[str, Any]]) -> set[str]:
     return {answer["user"]["id"] for answer in answers}
 
@@ -107,7 +102,7 @@ async def test_who_is_unknown_where_sign_up_is_closed_comes_in_only_as_the_user_
     make_client: MakeClient,
     rows: asyncpg.Connection,
 ) -> None:
-    closed = make_client(await make_services(sign_up="closed", waits=Waits(database=PATIENT)))
+    closed = make_client(await make_services(sign_up="closed"))
 
     async def try_to_log_in(person: str) -> dict[str, Any] | None:
         answer = await login.ask(person, at=closed, unionid=f"union-{person}")

@@ -7,10 +7,7 @@ import asyncpg
 import pytest
 
 from tests.fakes import APP, OTHER_APP
-from tests.store.proxy import PATIENT
-from tests.world import LogIn, MakeServices, until_locked
-from wxauth.server.core.services import Services
-from wxauth.server.service.waits import Waits
+from tests.world import LogIn, until_locked
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
@@ -22,11 +19,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "with the unionid": {"unionid": UNION},
     "with another unionid": {"unionid": "union-new"},
 }
-
-
-@pytest.fixture
-async def services(make_services: MakeServices) -> Services:
-    return await make_services(waits=Waits(database=PATIENT))
 
 
 @pytest.fixture
