@@ -25,7 +25,6 @@ from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
 from tests.loops import UnhurriedLoop
 from tests.processes import hear_interrupts, use_memory
-from tests.quick import LeavingOut, Noting
 from tests.store.proxy import Proxy
 from tests.world import (
     AddSibling,
@@ -65,18 +64,6 @@ SETTINGS = {
     "issuer": "https://auth.test",
     "wechat_base_url": "https://wechat.test",
 }
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--leave-out-slow", action="store_true", help="run no test that tests/slow.txt names")
-    parser.addoption("--note-slow", action="store_true", help="write into tests/slow.txt which of these tests are slow")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.option.leave_out_slow:
-        config.pluginmanager.register(LeavingOut())
-    if config.option.note_slow and not hasattr(config, "workerinput"):  # a worker of pytest-xdist sees only its tests
-        config.pluginmanager.register(Noting())
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -84,6 +84,7 @@ async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
     assert await root.names(q=openid) == ["Alice"]
 
 
+@pytest.mark.slow
 @pytest.mark.own_database  # where no vacuum has told PostgreSQL that a table is empty, so that it would read it whole
 async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -> None:
     await rows.execute(f"""
@@ -129,6 +130,7 @@ async def test_a_search_whose_time_is_over_stops_and_its_cursor_continues_it(
     assert then.next_cursor is None
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 async def test_a_rare_nickname_is_looked_up_in_an_index_that_the_operator_has_made(
     database: Database, rows: asyncpg.Connection

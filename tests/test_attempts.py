@@ -56,6 +56,7 @@ async def test_it_is_counted_over_all_replicas(service: Service, make_service: M
     refused(await (await make_service()).bind(alice, "nonsense"))
 
 
+@pytest.mark.slow
 async def test_at_once_there_are_no_more_of_them(service: Service, make_service: MakeService) -> None:
     alice = await service.log_in()
     replicas = [service, *[await make_service() for _ in range(3)]]
@@ -72,6 +73,7 @@ async def test_at_login_it_is_counted_too_and_the_login_goes_on(service: Service
     assert len(service.asked(PHONE)) == AT_MOST
 
 
+@pytest.mark.slow
 async def test_others_are_not_concerned_nor_the_same_person_in_another_app(service: Service) -> None:
     await send_nonsense(service, await service.log_in())
     bob = await service.log_in("bob")

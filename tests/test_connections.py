@@ -162,6 +162,7 @@ def test_a_connection_on_which_nothing_more_is_said_is_closed(connect: Connect) 
     assert answer.endswith(b"/a ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"GET", b"GET / HTTP/1.1\r\nHost:", POST % b"a", POST % b"a" + b"12"])
 def test_a_request_that_does_not_come_whole_is_given_up(connect: Connect, sent: bytes) -> None:
     assert problem_in(exchange(connect, sent)) == (408, "invalid_request")
@@ -192,6 +193,7 @@ def test_a_path_may_have_more_time(connect: Connect) -> None:
     assert b"/last" in answer
 
 
+@pytest.mark.slow
 def test_who_does_not_take_an_answer_does_not_get_it(connect: Connect) -> None:
     connection = connect()
     connection.sendall(GET % b"large")
@@ -203,6 +205,7 @@ def test_who_does_not_take_an_answer_does_not_get_it(connect: Connect) -> None:
 # Much at once
 
 
+@pytest.mark.slow
 def test_of_many_requests_at_once_few_are_looked_at(connect: Connect, app: App) -> None:
     connection = connect()
     app.let_go.clear()

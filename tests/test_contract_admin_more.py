@@ -43,6 +43,7 @@ async def test_all_of_it_wants_the_role_admin(client: httpx.AsyncClient, login: 
 # A fresh login.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "body"), LASTING)
 async def test_what_leaves_lasting_power_wants_a_fresh_login(
     root: Admin, login: LogIn, clock: Clock, method: str, path: str, body: dict[str, Any] | None

@@ -141,6 +141,7 @@ async def test_a_wrong_secret_is_not_stored(root: Admin, rows: asyncpg.Connectio
     assert (await add(root, app_secret=SECRET_OF_NOBODY, check=False)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"hang": True}, {"drop": True}, {"status": 503}, {"errcode": -1}], ids=str)
 async def test_nothing_is_stored_while_wechat_is_away(
     make_simulated_services: MakeServices,

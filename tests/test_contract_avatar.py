@@ -231,11 +231,13 @@ async def test_in_exif_of_over_64_kib_no_orientation_is_looked_for(
     assert (await shown(encoded(two_halves(), kind, exif=exif))).size == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 async def test_a_phones_twelve_megapixels_are_taken(shown: Shown, kind: str) -> None:
     assert (await shown(encoded(plain(size=(4000, 3000)), kind))).size == (512, 384)
 
 
+@pytest.mark.slow
 async def test_a_webp_has_four_megapixels_at_most_because_its_decoder_stops_everybody(upload: Upload) -> None:
     assert (await upload(encoded(plain(size=(2048, 2048)), "WEBP"))).status_code == 200
     problem_of(await upload(encoded(plain(size=(2048, 2049)), "WEBP")), "invalid_request", 422)
@@ -581,6 +583,7 @@ async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
 # Many at once.
 
 
+@pytest.mark.slow
 async def test_uploads_at_once_hold_nobody_up(
     client: httpx.AsyncClient, upload: Upload, rows: asyncpg.Connection
 ) -> None:
@@ -599,6 +602,7 @@ async def test_uploads_at_once_hold_nobody_up(
     assert await number_of_pictures(rows) == 1
 
 
+@pytest.mark.slow
 async def test_one_users_uploads_wait_for_one_another_and_others_do_not_wait_for_them(
     login: LogIn, upload: Upload
 ) -> None:

@@ -294,6 +294,7 @@ async def test_what_the_database_itself_says_is_passed_on(
     said(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
 
 
+@pytest.mark.slow
 async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, database_url: str) -> None:
     async with Proxy(database_url) as proxy:
         loop = asyncio.get_running_loop()
@@ -577,6 +578,7 @@ async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
     said(await doctor(issuer="https://wxauth.invalid"), "issuer", NOTE, "https://wxauth.invalid", "not known here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "level", "words"),
     [
@@ -725,6 +727,7 @@ async def test_every_address_that_wechat_names_is_told_once(doctor: Examine) -> 
     said(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "level", "words"),
     [
@@ -797,6 +800,7 @@ async def test_a_proxy_that_lets_nobody_through_is_told(doctor: Examine, wechat_
         said(await doctor(wechat_proxy=strange), of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY")
 
 
+@pytest.mark.slow
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
@@ -936,6 +940,7 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
     said(another, of_app(app_id="wx00000000000000ff"), BAD, "40013")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("issuer", "level", "word"),
     [
@@ -957,6 +962,7 @@ async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> 
     said(await doctor(redis_url=redis_url), "redis", OK, "answers")
 
 
+@pytest.mark.slow
 async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
     assert "redis" not in await doctor()
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
@@ -984,6 +990,7 @@ async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_
         said(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
 
 
+@pytest.mark.slow
 async def test_which_code_sites_show_is_told_where_there_are_sites(
     doctor: Examine, rows: asyncpg.Connection, strict_wechat: StrictWeChat
 ) -> None:

@@ -164,6 +164,7 @@ async def test_an_address_without_a_proxy_has_the_same_form(
     assert [item["ip"] for item in listed["items"]] == [told]
 
 
+@pytest.mark.slow
 async def test_what_clients_write_is_not_kept(make_services: MakeServices, make_client: MakeClient) -> None:
     client = make_client(await make_services(trusted_proxies="*"))
     await client.get("/livez")

@@ -88,6 +88,7 @@ async def test_a_clock_is_corrected_in_the_background_and_the_log_tells_that_it_
     assert round(float(str(told["ahead_of_database"]))) == 3600
 
 
+@pytest.mark.slow
 async def test_the_metrics_say_how_far_a_machines_clock_is_ahead(
     make_replica: MakeReplica, make_client: MakeClient
 ) -> None:

@@ -278,6 +278,7 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
         BODIES[names[0]].model_validate(example)
 
 
+@pytest.mark.slow
 def test_every_schema_default_and_example_is_valid_by_the_schema_around_it() -> None:
     document = json.loads(json.dumps(DOCUMENT))
     checked = Counter[str]()
@@ -435,6 +436,7 @@ def test_every_reference_leads_somewhere() -> None:
             found = found[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "arrives_at"), [("", ""), ("/auth", "/auth"), ("/auth", "")])
 async def test_the_page_takes_all_it_needs_from_this_process(
     make_services: MakeServices, make_client: MakeClient, path: str, arrives_at: str
@@ -468,6 +470,7 @@ async def test_the_page_takes_all_it_needs_from_this_process(
     assert document.get("servers", []) == ([{"url": path}] if path else [])
 
 
+@pytest.mark.slow
 async def test_a_browser_that_prefers_chinese_reads_what_each_operation_does_in_chinese(
     offline_client: httpx.AsyncClient,
 ) -> None:
@@ -484,6 +487,7 @@ async def test_a_browser_that_prefers_chinese_reads_what_each_operation_does_in_
     assert re.search("[一-鿿]", chinese.json()["info"]["description"])
 
 
+@pytest.mark.slow
 async def test_who_prefers_no_language_reads_english(offline_client: httpx.AsyncClient) -> None:
     headers = {"Accept-Language": ""}
     assert (await offline_client.get("/openapi.json", headers=headers)).json() == json.loads(json.dumps(DOCUMENT))

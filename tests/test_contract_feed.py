@@ -468,6 +468,7 @@ async def test_the_table_marks_just_what_siblings_are_told(rows: asyncpg.Connect
     assert set(body.split("'")[1::2]) == set(TOLD_TO_SIBLINGS)
 
 
+@pytest.mark.slow
 async def test_an_event_is_in_the_feed_soon_after_its_commit_without_anybody_asking(
     services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LogIn, reader: Auth
 ) -> None:

@@ -426,6 +426,7 @@ async def test_only_administrators_merge(client: httpx.AsyncClient, login: LogIn
     problem_of(answer, "insufficient_role", 403)
 
 
+@pytest.mark.slow
 async def test_fifty_merges_crosswise_at_once_end_in_one_user(
     merge: Merge, login: LogIn, rows: asyncpg.Connection, root: Body
 ) -> None:

@@ -210,6 +210,7 @@ async def test_open_sessions_are_told(client: httpx.AsyncClient, login: LogIn, s
     assert (await scrape())("wxauth_sessions") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.own_database  # whose size makes estimates of all that is told behind this
 async def test_of_many_sessions_an_estimate_is_told(login: LogIn, scrape: Scrape, rows: asyncpg.Connection) -> None:
     await login()
@@ -230,6 +231,7 @@ async def test_the_age_of_the_signing_key_is_told(scrape: Scrape, clock: Clock) 
     assert (await scrape())("wxauth_signing_key_age_seconds") == 3610
 
 
+@pytest.mark.slow
 async def test_without_a_database_the_rest_is_told(offline_client: httpx.AsyncClient) -> None:
     scraped = Scraped(await offline_client.get("/metrics"))
     assert scraped("wxauth_logins_total") == 0

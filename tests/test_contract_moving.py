@@ -202,6 +202,7 @@ async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClien
     assert answer.json()["code"] == "account_disabled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "field"),
     [
@@ -352,6 +353,7 @@ async def test_who_is_here_already_is_joined(mover: Mover, login: LogIn, wechat:
     assert user["created_at"].year == 2023
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "refused"),
     [
@@ -739,6 +741,7 @@ HEADER = "app_id,openid,nickname,note\n"
 START = f"{APP['app_id']},"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "refused"),
     [
@@ -793,6 +796,7 @@ def test_a_quotation_mark_that_is_never_closed_does_not_hold_the_file_in_memory(
 # Beside logins, killed, cut off.
 
 
+@pytest.mark.slow
 async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
@@ -813,6 +817,7 @@ async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
     assert (await mover.import_lines(*lines))[2:] == (counts[1], counts[3])
 
 
+@pytest.mark.slow
 async def test_logins_of_those_who_are_moving_in_go_on(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
@@ -839,6 +844,7 @@ async def test_logins_of_those_who_are_moving_in_go_on(
     assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
 
 
+@pytest.mark.slow
 async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_time(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
@@ -945,6 +951,7 @@ async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes
     assert await mover.export() == exported
 
 
+@pytest.mark.slow
 async def test_an_export_is_one_moment(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
     from wxauth.server.moving.export_rows import all_identities
@@ -1047,6 +1054,7 @@ def query_in(guide: Path, before: str, behind: str) -> str:
     return guide.read_text().partition(before)[2].partition(behind)[0]
 
 
+@pytest.mark.slow
 async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
     simulated_services: Services, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:

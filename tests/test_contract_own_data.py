@@ -176,6 +176,7 @@ SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'nickname
 """$1 user id  $2 how many  $3 how long each is"""
 
 
+@pytest.mark.slow
 async def test_a_large_document_is_that_of_one_moment(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -220,6 +221,7 @@ class SlowReader:
         await self.goes_on.wait()
 
 
+@pytest.mark.slow
 async def test_slow_readers_of_large_documents_hold_up_no_others(
     client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -242,6 +244,7 @@ async def test_slow_readers_of_large_documents_hold_up_no_others(
     assert all(reader.received > 3_000_000 for reader in readers)
 
 
+@pytest.mark.slow
 async def test_a_reader_who_goes_away_leaves_nothing_behind(
     services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:

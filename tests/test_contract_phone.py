@@ -174,6 +174,7 @@ async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
     problem_of(await other.bind(alice, service.phone_code()), "unknown_app", 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "problem", "status"),
     [
@@ -368,6 +369,7 @@ async def test_a_number_may_be_shared_where_the_policy_says_so(make_service: Mak
         assert (await service.bind(login, service.phone_code(person))).json()["phone"] == NUMBER
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12)])
 async def test_of_many_who_want_one_number_at_once_the_policy_decides(
     make_service: MakeService, rows: asyncpg.Connection, policy: str, winners: int
@@ -415,6 +417,7 @@ async def test_of_two_taps_at_once_both_are_told_of_one_answer(service: Service)
     assert len(service.asked(API)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work_is_done", [True, False])
 async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_finds_the_others_answer(
     service: Service, make_service: MakeService, rows: asyncpg.Connection, work_is_done: bool
@@ -511,6 +514,7 @@ async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(
 # Too many at once.
 
 
+@pytest.mark.slow
 async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Service) -> None:
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     service.simulator.fail(API, slow=0.2, times=None)
@@ -523,6 +527,7 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Servi
     assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
 
 
+@pytest.mark.slow
 async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service: MakeService) -> None:
     service = await make_service(wechat_timeout=1, waits=Waits(phones_farewell=0))
     service.simulator.fail(API, hang=True, times=None)
@@ -721,6 +726,7 @@ async def test_without_a_database_no_code_is_spent(make_service: MakeService, pr
     assert len(service.asked(API)) == 0
 
 
+@pytest.mark.slow
 async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_service: MakeService) -> None:
     service = await make_service(wechat_timeout=1)
     alice, code = await service.log_in(), service.phone_code()

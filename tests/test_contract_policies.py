@@ -116,6 +116,7 @@ async def test_wechat_is_asked_at_the_first_login_alone(make_service: MakeServic
     assert service.asked(RISK) == [{"appid": APP_ID, "openid": openid, "scene": 0, "client_ip": "127.0.0.1"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "rank"), [*(("flag", rank) for rank in range(5)), *(("block", n) for n in range(4))]
 )
@@ -194,6 +195,7 @@ async def test_who_logs_in_several_times_at_once_is_banned_everywhere(make_servi
     assert len(service.asked(RISK)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "status", "events"),
     [
@@ -383,6 +385,7 @@ async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_servi
 # WeChat's silence.
 
 
+@pytest.mark.slow
 @flag_or_block
 @each_silence
 async def test_a_silent_wechat_stops_nobody_and_is_counted(
@@ -419,6 +422,7 @@ async def test_neither_does_an_account_that_may_not_ask(
     assert await checks_of(service) == {("risk", outcome, errcode): 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["stable_token", RISK])
 async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Any) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=SHORT)
@@ -443,6 +447,7 @@ async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> N
     assert await checks_of(service) == checks
 
 
+@pytest.mark.slow
 async def test_what_a_slow_code_has_taken_is_not_there_to_wait(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=2)
     await service.log_in("root")
@@ -496,6 +501,7 @@ async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None
 # What goes on behind the answers.
 
 
+@pytest.mark.slow
 async def test_there_is_an_end_to_what_goes_on_behind_the_answers(
     make_service: MakeService, log_lines: LogLines
 ) -> None:

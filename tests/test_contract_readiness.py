@@ -13,6 +13,7 @@ from tests.world import LogIn, MakeClient, MakeServices, bearer, until_locked
 MANY = 400
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 async def test_however_many_ask_the_database_is_asked_once(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection

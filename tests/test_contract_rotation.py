@@ -183,6 +183,7 @@ def router() -> Iterator[respx.MockRouter]:
         yield router
 
 
+@pytest.mark.slow
 async def test_no_token_is_refused_during_a_rotation(
     make_services: MakeServices, clock: Clock, router: respx.MockRouter
 ) -> None:
@@ -364,6 +365,7 @@ async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
     assert errors.startswith("WXAUTH_SECRET_KEY_PREVIOUS: 1 stored value")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
 async def test_a_reseal_in_pages_misses_nobody(
     login: LogIn, database: Database, sealer: Sealer, clock: Clock, page_size: int

@@ -121,6 +121,7 @@ async def test_who_logs_in_and_out_all_day_leaves_no_more_than_some_hundred_ende
     assert await number_open(rows) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 @pytest.mark.parametrize("end", ["merge", "erasure"])
 async def test_of_however_many_sessions_the_newest_thousand_of_each_app_remain_and_a_merge_and_an_erasure_are_quick(

@@ -82,6 +82,7 @@ def test_an_idle_connection_is_there_for_one_more_request(leaving: Leaving) -> N
     assert b"connection: close" in answer
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leaving: Leaving) -> None:
     connection = leaving.connect()
     ask(connection)
@@ -91,6 +92,7 @@ def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leavi
     until(lambda: leaving.has_ended)
 
 
+@pytest.mark.slow
 def test_who_connects_meanwhile_is_answered(leaving: Leaving) -> None:
     leaving.ask_to_end()
     connection = leaving.connect()
@@ -99,6 +101,7 @@ def test_who_connects_meanwhile_is_answered(leaving: Leaving) -> None:
     until(lambda: is_free(leaving.port))
 
 
+@pytest.mark.slow
 def test_who_connects_late_may_still_ask(leaving: Leaving) -> None:
     early = leaving.connect()
     leaving.ask_to_end()
@@ -120,6 +123,7 @@ def test_requests_in_hand_are_all_answered(leaving: Leaving) -> None:
     assert answer.count(b"connection: close") == 1
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_told_so(leaving: Leaving) -> None:
     connection = leaving.connect()
     connection.sendall(GET % b"waits")

@@ -181,6 +181,7 @@ async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
     await service.resumes()
 
 
+@pytest.mark.slow
 async def test_connections_that_a_silent_network_forgot_are_replaced_within_five_seconds(
     service: FrontDoor, proxy: Proxy
 ) -> None:
@@ -192,6 +193,7 @@ async def test_connections_that_a_silent_network_forgot_are_replaced_within_five
         assert {(await service.log_in()).status_code for _ in range(CONNECTIONS)} == {200}
 
 
+@pytest.mark.slow
 async def test_a_login_whose_connection_was_ended_succeeds_on_another(
     service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
@@ -237,6 +239,7 @@ async def test_a_restart_under_load_costs_some_logins_and_no_fault(
             restarted.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begins", "ends"),
     [
@@ -275,6 +278,7 @@ async def test_a_database_without_room_for_connections_is_unavailable(
         await rows.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.slow
 async def test_slow_statements_are_given_up_and_leave_nothing_behind(
     service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
@@ -299,6 +303,7 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(
     await until(within_the_limit)  # a backend that is cut off takes a moment to end
 
 
+@pytest.mark.slow
 async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_long(
     service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
@@ -314,6 +319,7 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
     await asyncio.gather(*waiting)
 
 
+@pytest.mark.slow
 async def test_requests_that_are_dropped_half_way_take_no_connection_along(
     make_service: MakeFrontDoor, database_url: str, rows: asyncpg.Connection
 ) -> None:
@@ -331,6 +337,7 @@ async def test_requests_that_are_dropped_half_way_take_no_connection_along(
         assert {answer.status_code for answer in answers} == {200}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -406,6 +413,7 @@ async def test_logins_of_one_person_at_once_succeed_under_any_default(
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
 async def test_one_administrator_stays_under_any_default(
     make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection, pooled: str

@@ -150,6 +150,7 @@ async def ask_me(client: httpx.AsyncClient, services: Services, token: str, forg
     return {name: await answer(forge) for name, forge in forgeries.items()}
 
 
+@pytest.mark.slow
 async def test_me_refuses_every_hostile_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
     refusal = (401, "invalid_token", 'Bearer error="invalid_token"')
     assert await ask_me(client, services, token, HOSTILE) == dict.fromkeys(HOSTILE, refusal)

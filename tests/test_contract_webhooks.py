@@ -329,6 +329,7 @@ async def test_retry_after_puts_a_try_off_and_never_forward(
     assert 0.9 * seconds - 1 <= waits <= 1.1 * seconds
 
 
+@pytest.mark.slow
 @SOON_GIVEN_UP
 async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in_a_few_words(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
@@ -357,6 +358,7 @@ async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in
                 assert (delivery["status"], delivery["error"]) == (None, error)
 
 
+@pytest.mark.slow
 async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
     root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
@@ -412,6 +414,7 @@ async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a
     assert delivery["attempts"] == 2
 
 
+@pytest.mark.slow
 async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_second_delivery(
     root: WebhookAdmin,
     make_services: MakeServices,
@@ -738,6 +741,7 @@ async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root:
     assert (tried["status"], tried["error"]) == (None, "host not found")
 
 
+@pytest.mark.slow
 @SOON_GIVEN_UP
 async def test_a_test_says_what_came_of_it(
     root: WebhookAdmin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
@@ -944,6 +948,7 @@ async def check_line(services: Services) -> tuple[str, str] | None:
     return None if line is None else (line.level, line.message)
 
 
+@pytest.mark.slow
 async def test_the_check_tells_of_a_webhook_that_is_disabled_or_stuck(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:

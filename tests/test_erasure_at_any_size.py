@@ -45,6 +45,7 @@ async def erase(client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
     assert erased.status_code == 204, erased.text
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 async def test_a_person_with_many_events_and_consents_is_erased_within_a_statements_time(
     root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
@@ -67,6 +68,7 @@ async def test_a_person_with_many_events_and_consents_is_erased_within_a_stateme
     assert not await rows.fetch("SELECT FROM erasures")
 
 
+@pytest.mark.slow
 async def test_what_waits_to_be_forgotten_is_shown_to_nobody(
     root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -99,6 +101,7 @@ async def test_what_waits_is_told_to_operators(
         clock.advance(minutes=1)
 
 
+@pytest.mark.slow
 async def test_replicas_that_forget_at_once_forget_all(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -112,6 +115,7 @@ async def test_replicas_that_forget_at_once_forget_all(
     assert (await rows.fetchval(ADDRESSES), await rows.fetchval(CONSENTS)) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_what_one_worker_leaves_another_one_goes_on_with(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -147,6 +151,7 @@ async def test_a_login_after_the_erasure_keeps_what_is_its_own(
     assert {row["host"] for row in told} == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_former", [False, True], ids=["as they were", "as a former id"])
 async def test_who_is_restored_while_the_erasure_waits_keeps_what_is_restored(
     client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection, as_former: bool
@@ -172,6 +177,7 @@ async def test_who_is_restored_while_the_erasure_waits_keeps_what_is_restored(
     assert [item["ip"] for item in listed] == ["198.51.100.1"]
 
 
+@pytest.mark.slow
 async def test_a_long_history_is_merged_where_it_stands(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
@@ -200,6 +206,7 @@ async def test_a_long_history_is_merged_where_it_stands(
     assert await rows.fetchval(CONSENTS) == 0
 
 
+@pytest.mark.slow
 async def test_a_joined_person_is_forgotten_by_every_id(
     root: Admin, services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:

@@ -46,6 +46,7 @@ async def apps_server(_folder: Path) -> AsyncIterator[int]:
             await task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("serve", [plain_server, tls_server, apps_server])
 def test_a_connection_that_comes_as_its_server_ends_is_closed(
     serve: Callable[[Path], AbstractAsyncContextManager[int]], tmp_path: Path

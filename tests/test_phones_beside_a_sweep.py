@@ -15,6 +15,7 @@ AN_HOUR = 3600.0
 NUMBER = "+8613800138000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comes", ["before", "meanwhile"])
 async def test_it_is_bound_though_the_sweep_has_not_come_to_its_end(
     make_simulated_services: MakeServices,

@@ -123,6 +123,7 @@ async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str)
     await world.until(is_open)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [
@@ -150,6 +151,7 @@ async def test_while_redis_fails_the_process_counts_for_itself_and_leaves_it_alo
     assert [line["event"] for line in log_lines() if line["event"] != "rate_limited"] == ["redis_failed"]
 
 
+@pytest.mark.slow
 async def test_while_many_wait_for_a_silent_redis_no_more_pass_than_may(make_limiter: MakeLimiter) -> None:
     async with FakeRedis() as fake:
         limiter = make_limiter("20/minute", fake.url)

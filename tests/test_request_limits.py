@@ -98,6 +98,7 @@ async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, 
         assert problem["errors"] == [{"field": "query", "message": "Must have at most 32 parameters"}]
 
 
+@pytest.mark.slow
 async def test_no_cookie_reaches_the_parser_of_the_standard_library(
     client: httpx.AsyncClient, login: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

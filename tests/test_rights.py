@@ -110,6 +110,7 @@ async def test_who_may_not_use_the_tables_of_another_role_is_told_what_to_grant(
     await give_back(database_url, role)
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 async def test_who_may_use_them_and_not_alter_them_is_told_whose_they_are(
     make_settings: Callable[..., Settings], database_url: str, role: str, admin: asyncpg.Connection, tmp_path: Path

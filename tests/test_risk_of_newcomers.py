@@ -37,6 +37,7 @@ async def test_nobody_gets_a_token_while_wechat_is_still_asked_about_them(
     assert asked(simulator) == 1
 
 
+@pytest.mark.slow
 async def test_not_at_another_replica_either(make_service: MakeService, simulator: Simulator) -> None:
     replicas = [await make_service(risk_policy="block") for _ in range(3)]
     simulator.fail(RISK, slow=0.5, times=None)
@@ -56,6 +57,7 @@ async def test_who_is_harmless_waits_for_the_one_verdict_and_is_let_in(
     assert asked(simulator) == 1
 
 
+@pytest.mark.slow
 async def test_a_replica_that_is_told_nothing_looks_whether_another_one_was(
     make_service: MakeService, simulator: Simulator
 ) -> None:
@@ -67,6 +69,7 @@ async def test_a_replica_that_is_told_nothing_looks_whether_another_one_was(
     problem_of(await waiting, "account_disabled", 403)
 
 
+@pytest.mark.slow
 async def test_who_passed_because_wechat_was_slow_is_asked_about_at_the_next_login(
     make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection
 ) -> None:
@@ -102,6 +105,7 @@ async def test_who_logs_in_several_times_at_once_is_flagged_once(
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'risk.flagged'") == 1
 
 
+@pytest.mark.slow
 async def test_of_a_newcomer_whose_verdict_died_with_the_process_the_next_one_asks(
     make_service: MakeService, simulator: Simulator
 ) -> None:
@@ -124,6 +128,7 @@ async def test_who_was_there_before_the_policy_is_not_asked_about(
     assert asked(simulator) == 0
 
 
+@pytest.mark.slow
 async def test_while_the_policy_is_off_nobody_is_asked_about(make_service: MakeService, simulator: Simulator) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=SHORT)
     simulator.fail(RISK, hang=True)

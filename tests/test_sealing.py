@@ -56,6 +56,7 @@ def test_nothing_may_be_cut_off_or_added(sealer: Sealer) -> None:
             sealer.open(altered, context=CONTEXT)
 
 
+@pytest.mark.slow
 def test_the_same_is_never_sealed_the_same(sealer: Sealer) -> None:
     assert len({sealer.seal(b"", context=CONTEXT) for _ in range(100_000)}) == 100_000
 

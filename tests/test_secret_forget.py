@@ -143,6 +143,7 @@ async def test_nothing_is_given_up_without_being_asked_for(
     assert await rows.fetchval("SELECT count(session_key) FROM sessions") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
 async def test_page_by_page_nothing_is_passed_over(
     login: LogIn, database: Database, sealer: Sealer, clock: Clock, page_size: int

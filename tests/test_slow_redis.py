@@ -34,6 +34,7 @@ async def slow_redis() -> AsyncIterator[str]:
         yield f"redis://127.0.0.1:{server.port}"
 
 
+@pytest.mark.slow
 async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
     slow_redis: str, clock: Clock, log_lines: LogLines
 ) -> None:

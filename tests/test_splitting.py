@@ -401,6 +401,7 @@ async def test_of_fifty_at_once_one_splits(town: Town, rows: asyncpg.Connection)
     assert len(await told(rows, "user.split")) == 1
 
 
+@pytest.mark.slow
 async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(
     town: Town, rows: asyncpg.Connection
 ) -> None:
@@ -432,6 +433,7 @@ async def nothing_is_left_behind(rows: asyncpg.Connection) -> bool:
     """)
 
 
+@pytest.mark.slow
 async def test_splits_merges_logins_and_erasures_at_once_leave_nobody_in_two_places(
     town: Town, rows: asyncpg.Connection
 ) -> None:

@@ -50,6 +50,7 @@ async def sue(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection)
     return Admin(client, answer)
 
 
+@pytest.mark.slow
 async def test_of_all_that_administrators_may_it_may_read_ban_and_sign_out(sue: Admin) -> None:
     asked = 0
     for route in create_api().routes:
@@ -91,6 +92,7 @@ async def test_it_bans_unbans_and_signs_out_and_the_trail_says_who_did(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("roles", [["admin"], ["support"], ["editor", "admin"], ["support", "editor"]])
 @pytest.mark.parametrize("is_banned", [False, True])
 async def test_it_does_nothing_to_administrators_and_other_staff_banned_or_not(

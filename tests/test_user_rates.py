@@ -112,6 +112,7 @@ async def test_a_login_with_one_name_more_succeeds_and_keeps_the_former_name(
 # Consents.
 
 
+@pytest.mark.slow
 async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(replicas: Replicas, clock: Clock) -> None:
     alice = await replicas.log_in()
     assert (await replicas.agree(alice, terms="3")).status_code == 200
@@ -158,6 +159,7 @@ async def test_a_user_uploads_twenty_pictures_an_hour(replicas: Replicas, clock:
 UNIONS = pytest.mark.parametrize("unionid", [None, "o6_bmasdasdsad6_2sgVt7hMZOPfL"], ids=["openid", "unionid"])
 
 
+@pytest.mark.slow
 @UNIONS
 async def test_who_erases_themselves_and_logs_in_again_changes_no_more_names(
     replicas: Replicas, unionid: str | None, clock: Clock
@@ -175,6 +177,7 @@ async def test_who_erases_themselves_and_logs_in_again_changes_no_more_names(
     assert (await replicas.change(again, nickname="Mallory")).status_code == 200
 
 
+@pytest.mark.slow
 @UNIONS
 async def test_who_erases_themselves_and_logs_in_again_gives_no_more_consents(
     replicas: Replicas, unionid: str | None
@@ -188,6 +191,7 @@ async def test_who_erases_themselves_and_logs_in_again_gives_no_more_consents(
     refused(await replicas.agree(alice, terms="3"))
 
 
+@pytest.mark.slow
 @UNIONS
 async def test_who_erases_themselves_and_logs_in_again_uploads_no_more_pictures(
     replicas: Replicas, unionid: str | None
@@ -199,6 +203,7 @@ async def test_who_erases_themselves_and_logs_in_again_uploads_no_more_pictures(
     refused(await replicas.upload(await replicas.log_in(unionid=unionid), picture(99)))
 
 
+@pytest.mark.slow
 async def test_a_user_of_two_apps_has_one_count(replicas: Replicas) -> None:
     unionid = "o6_bmasdasdsad6_2sgVt7hMZOPfL"
     here, there = await replicas.log_in(unionid=unionid), await replicas.log_in(unionid=unionid, app=OTHER_APP)

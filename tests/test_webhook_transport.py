@@ -119,6 +119,7 @@ async def test_a_name_that_is_not_answered_delays_no_other_webhook_and_holds_one
         assert await asyncio.gather(*hanging) == [204] * (AT_ONCE + 1), "the one answer is for all who have waited"
 
 
+@pytest.mark.slow
 async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many_threads() -> None:
     server = NameServer()
     async with sending(server, patience=0.2) as transport:

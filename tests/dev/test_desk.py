@@ -128,6 +128,7 @@ def test_it_serves_its_own_files_alone(dev: Dev, name: str) -> None:
 # What goes wrong, as the page says beforehand.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", known_faults())
 async def test_each_failure_is_what_the_page_says_beforehand(
     make_simulated_services: MakeServices,

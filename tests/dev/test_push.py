@@ -53,6 +53,7 @@ async def push(
         yield post
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app_id", [FIRST, SECOND])
 @pytest.mark.parametrize("format", ["json", "xml"])
 async def test_the_service_beside_it_takes_what_it_pushes(

@@ -169,6 +169,7 @@ async def test_fastapi_has_it_as_well(guard: BearerGuard, issuer: FakeIssuer) ->
 # Refusals.
 
 
+@pytest.mark.slow
 async def test_every_hostile_token_is_refused_and_every_good_one_taken(guarded: Guarded, issuer: FakeIssuer) -> None:
     answers = await answers_to_all(guarded(), "/orders", issuer)
     assert answers == {name: answer_of(code) for name, code in CODES.items()}

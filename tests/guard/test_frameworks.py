@@ -191,6 +191,7 @@ def page(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 async def test_the_example_guards_its_routes(page: Path, framework: str, issuer: TestIssuer) -> None:
     token = issuer.token(openid="o1")

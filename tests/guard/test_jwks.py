@@ -671,6 +671,7 @@ async def test_a_certificate_that_is_no_good_is_told_apart(tmp_path: Path, host:
     assert told == f"the issuer's keys cannot be read: TLS failed: {reason}"
 
 
+@pytest.mark.slow
 async def test_a_server_without_tls_is_told_apart() -> None:
     async with Upstream(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
         keys = RemoteKeys(server.url.replace("http:", "https:"), ssl_context=ssl.create_default_context())
@@ -773,6 +774,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 DOCUMENT = OK + b"Content-Type: application/json\r\n\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -75,6 +75,7 @@ def test_a_good_token_puts_its_user_into_the_environ(guard: BearerGuard, issuer:
     assert ask(guard, headers=bearer(issuer.token()).items()).text == "openid-alice"
 
 
+@pytest.mark.slow
 def test_every_hostile_token_is_refused_and_every_good_one_taken(guard: BearerGuard, issuer: FakeIssuer) -> None:
     answers = {}
     for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():

@@ -536,6 +536,7 @@ async def test_nothing_that_is_secret_is_stored(site: Site, rows: asyncpg.Connec
         assert secret.encode().hex() not in stored
 
 
+@pytest.mark.slow
 async def test_scans_are_counted_by_how_far_they_come(
     site: Site, phone: Phone, services: Services, client: httpx.AsyncClient, clock: Clock
 ) -> None:

@@ -34,6 +34,7 @@ def test_the_options_are_those_of_the_command() -> None:
     assert told == options - {"--json"}
 
 
+@pytest.mark.slow
 def test_every_endpoint_named_is_one() -> None:
     paths = create_api().openapi()["paths"].keys()
     named = set(re.findall(r"https://auth\.example\.com(/v1/\w+)", GUIDE.read_text()))

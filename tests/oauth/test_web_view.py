@@ -345,6 +345,7 @@ async def test_a_person_who_is_merged_between_code_and_token_is_followed(
     assert (claims["sub"], remaining != phone.user_id) == (remaining, True)
 
 
+@pytest.mark.slow
 async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replicas(
     shop: Site,
     phone: Phone,

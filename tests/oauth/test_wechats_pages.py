@@ -189,6 +189,7 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(
     assert "access_token" in again
 
 
+@pytest.mark.slow
 async def test_one_person_by_all_five_doors_in_any_order_is_one_user(
     shop: Site, get_browser: GetBrowser, clock: Clock, rows: asyncpg.Connection
 ) -> None:
@@ -442,6 +443,7 @@ async def test_the_same_callback_again_goes_the_same_way(
     assert asked(simulator) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", [0.0, 0.3])
 async def test_the_same_callback_at_two_replicas_asks_wechat_once(
     shop: Site,
@@ -481,6 +483,7 @@ async def test_a_callback_whose_connection_was_closed_is_carried_out(
     assert asked(simulator) == 1
 
 
+@pytest.mark.slow
 async def test_who_waits_in_vain_for_the_first_callback_is_told_to_try_later(
     shop: Site, get_browser: GetBrowser, make_services: MakeServices, rows: asyncpg.Connection, simulator: Simulator
 ) -> None:
@@ -595,6 +598,7 @@ async def test_what_the_site_is_told_when_nobody_comes(
     assert len(told_to_change) == 3
 
 
+@pytest.mark.slow
 @DOORS
 async def test_a_ban_holds_at_the_door_and_between_code_and_token(
     shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, door: str

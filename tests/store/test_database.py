@@ -88,6 +88,7 @@ async def test_of_several_hosts_one_that_lives_is_enough(proxy: Proxy, dead: Pro
     assert await can_be_asked(f"postgresql://postgres@{path}?host=127.0.0.1,127.0.0.1&port={ports}")
 
 
+@pytest.mark.slow
 async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Proxy, silent: Proxy) -> None:
     path = urlsplit(proxy.url).path
     deadlines = replace(DEADLINES, connect=1.5)
@@ -109,6 +110,7 @@ async def test_of_several_hosts_one_must_be_the_primary(proxy: Proxy, admin: asy
     assert await can_be_asked(f"{url}?target_session_attrs=any")
 
 
+@pytest.mark.slow
 async def test_a_password_of_any_characters(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with EmbeddedPostgres(data, lasting=False) as server:

@@ -34,6 +34,7 @@ async def people(rows: asyncpg.Connection) -> tuple[int, int, int]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unionid", [None, UNION])
 async def test_200_simultaneous_first_logins_make_one_user(
     login: LogIn, rows: asyncpg.Connection, unionid: str | None
@@ -44,6 +45,7 @@ async def test_200_simultaneous_first_logins_make_one_user(
     assert await people(rows) == (1, 1, 200)
 
 
+@pytest.mark.slow
 async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: LogIn, rows: asyncpg.Connection) -> None:
     answers = await asyncio.gather(*(login(unionid=UNION, app=app) for app in (APP, OTHER_APP) for _ in range(100)))
     assert len(user_ids(answers)) == 1
@@ -81,6 +83,7 @@ async def test_a_first_login_that_waits_for_its_unionid_does_not_make_a_known_pe
     assert (await entering)["user"]["id"] == alice
 
 
+@pytest.mark.slow
 async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -263,6 +266,7 @@ async def test_apps_that_move_to_another_unionid_one_by_one_keep_the_user(login:
     assert user_ids(answers) == user_ids([first])
 
 
+@pytest.mark.slow
 async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows: asyncpg.Connection) -> None:
     await login()
     holder = await login(unionid=UNION, app=OTHER_APP)
@@ -286,6 +290,7 @@ async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(
     assert (await entering)["is_new_user"] is False
 
 
+@pytest.mark.slow
 async def test_linking_meets_first_logins_and_logins_without_the_unionid(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -353,6 +358,7 @@ async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app
     assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_known_elsewhere", [False, True])
 async def test_of_many_strangers_at_once_with_one_unionid_one_has_it(
     login: LogIn, rows: asyncpg.Connection, is_known_elsewhere: bool
@@ -364,6 +370,7 @@ async def test_of_many_strangers_at_once_with_one_unionid_one_has_it(
     assert await rows.fetchval("SELECT count(*) FROM identities WHERE app_id = $1 AND unionid IS NOT NULL", APP_ID) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])
 async def test_a_ban_on_either_side_of_a_link_remains(
     login: LogIn, rows: asyncpg.Connection, banned_app_id: str

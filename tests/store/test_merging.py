@@ -112,6 +112,7 @@ async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
         assert answer.status_code in (200, 204)
 
 
+@pytest.mark.slow
 async def test_people_are_named_while_somebody_holds_every_administrator(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:

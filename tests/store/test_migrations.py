@@ -71,6 +71,7 @@ async def schema_of(url: str) -> dict[str, list[str]]:
     return {kind: sorted(row for row in rows if "alembic_version" not in row) for kind, rows in found.items()}
 
 
+@pytest.mark.slow
 async def test_the_models_and_the_migrations_make_the_same_schema(
     empty: Database, empty_database_url: str, database_url: str
 ) -> None:
@@ -81,6 +82,7 @@ async def test_the_models_and_the_migrations_make_the_same_schema(
     assert "users_pkey" in repr(migrated["constraints"])
 
 
+@pytest.mark.slow
 async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
     async with opened(database_url) as database, begin_migration(database) as connection:
         left = await connection.run_sync(
@@ -92,6 +94,7 @@ async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
     assert left == []
 
 
+@pytest.mark.slow
 async def test_each_revision_can_be_undone_and_done_again(empty: Database, empty_database_url: str) -> None:
     before = [await schema_of(empty_database_url)]
     for revision in REVISIONS:
@@ -104,6 +107,7 @@ async def test_each_revision_can_be_undone_and_done_again(empty: Database, empty
     assert await schema_of(empty_database_url) == before[-1]
 
 
+@pytest.mark.slow
 async def test_ten_replicas_may_migrate_an_empty_database_at_once(empty_database_url: str) -> None:
     databases = [Database(empty_database_url) for _ in range(10)]
     async with asyncio.timeout(20):
@@ -112,6 +116,7 @@ async def test_ten_replicas_may_migrate_an_empty_database_at_once(empty_database
         await database.aclose()
 
 
+@pytest.mark.slow
 async def test_an_empty_database_is_not_usable_and_a_migrated_one_is(empty: Database) -> None:
     assert not await is_schema_usable(empty)
     await migrate(empty)
@@ -137,6 +142,7 @@ async def test_a_revision_that_is_unknown_stops_the_migration(database_url: str,
             await migrate(database, revision=revision)
 
 
+@pytest.mark.slow
 async def test_a_migration_that_fails_leaves_nothing_behind(empty: Database, empty_database_url: str) -> None:
     connection = await asyncpg.connect(empty_database_url)
     await connection.execute("CREATE TABLE signing_keys ()")  # in the way
@@ -158,6 +164,7 @@ def next_scripts(tmp_path: Path) -> Path:
     return scripts_of_next_version(tmp_path)
 
 
+@pytest.mark.slow
 async def test_the_next_version_migrates_what_this_one_has_made(
     empty: Database, empty_database_url: str, next_scripts: Path
 ) -> None:
@@ -170,6 +177,7 @@ async def test_the_next_version_migrates_what_this_one_has_made(
     assert await schema_of(empty_database_url) == this
 
 
+@pytest.mark.slow
 async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
     empty: Database, empty_database_url: str, next_scripts: Path
 ) -> None:
@@ -191,6 +199,7 @@ async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
     await logging_in.close()
 
 
+@pytest.mark.slow
 async def test_a_table_that_is_never_left_alone_is_told(
     empty: Database, empty_database_url: str, next_scripts: Path
 ) -> None:
@@ -204,6 +213,7 @@ async def test_a_table_that_is_never_left_alone_is_told(
     assert await migrate(empty, scripts=next_scripts) == "9002"
 
 
+@pytest.mark.slow
 async def test_an_index_is_made_while_somebody_writes_to_its_table(
     empty: Database, empty_database_url: str, next_scripts: Path
 ) -> None:

@@ -46,6 +46,7 @@ async def add_user(rows: asyncpg.Connection) -> str:
     return user_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
     alice: str, login: LogIn, rows: asyncpg.Connection, kind: str
@@ -80,6 +81,7 @@ async def test_a_login_that_waits_while_its_identity_is_erased_makes_it_anew(
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE app_id = $1", APP_ID) == 1
 
 
+@pytest.mark.slow
 async def test_who_has_lost_an_identity_is_held_to_the_rate_of_changes(
     alice: str, login: LogIn, rows: asyncpg.Connection
 ) -> None:
@@ -89,6 +91,7 @@ async def test_who_has_lost_an_identity_is_held_to_the_rate_of_changes(
     assert answers[-1]["user"]["nickname"] != "Alice 69"
 
 
+@pytest.mark.slow
 async def test_of_50_logins_while_an_identity_moves_and_goes_none_leaves_a_session_behind(
     alice: str, login: LogIn, rows: asyncpg.Connection
 ) -> None:

@@ -155,6 +155,7 @@ async def test_what_one_caller_does_to_the_claims_the_next_does_not_see(verifier
     assert (user.claims["roles"], user.claims["address"]) == (["admin"], {"city": "深圳"})
 
 
+@pytest.mark.slow
 async def test_no_more_than_so_many_tokens_are_remembered_and_the_oldest_goes_first(
     verifier: Verifier, published: Published, signer: SigningKey
 ) -> None:

@@ -102,6 +102,7 @@ class Client:
         return response.status_code == 200 and response.content == b'{"openid": "openid-of-%b"}' % number
 
 
+@pytest.mark.slow
 @both_framings
 @pytest.mark.parametrize("end", ["close", "reset"])
 @on_both_loops
@@ -141,6 +142,7 @@ async def test_an_answer_may_come_in_two_pieces_torn_at_any_byte(answer: Answer)
         assert len(server.connections) == 1
 
 
+@pytest.mark.slow
 @both_framings
 @on_both_loops
 async def test_an_answer_that_is_spoilt_at_any_byte_spoils_no_other(answer: Answer) -> None:

@@ -318,6 +318,7 @@ def refusal(status: str) -> Behaviour:
     return in_pieces(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno".encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("instead", "reason"),
     [
@@ -370,6 +371,7 @@ async def test_a_wrong_password_is_the_proxys_refusal_also_without_a_tunnel() ->
         assert upstream.connections == 0
 
 
+@pytest.mark.slow
 @on_both_loops
 async def test_behind_a_tunnel_a_failure_is_wechats(authority: Authority) -> None:
     proxy = ForwardProxy()

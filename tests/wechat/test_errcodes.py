@@ -87,6 +87,7 @@ async def test_an_errcode_that_the_operator_must_mend_is_logged_as_an_error(
     assert CLASS_C[errcode] in line["what_to_change"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errcode", sorted(MEANINGS))
 async def test_every_errcode_of_wechats_pages_is_explained(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int

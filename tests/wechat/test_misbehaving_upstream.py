@@ -31,6 +31,7 @@ async def test_connections_are_kept_alive(service_asking: ServiceAsking) -> None
         assert (upstream.connections, upstream.codes) == (1, [CODE] * 3)
 
 
+@pytest.mark.slow
 async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
     make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock
 ) -> None:
@@ -107,6 +108,7 @@ MISBEHAVIOURS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("behaviour", "code", "status"), MISBEHAVIOURS)
 async def test_a_misbehaving_wechat_gets_the_code_once(
     service_asking: ServiceAsking, behaviour: Behaviour, code: str, status: int
@@ -154,6 +156,7 @@ async def test_a_reset_before_the_request_was_read_is_not_tried_again(service_as
         assert (upstream.connections, upstream.codes) == (1, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behaviour",
     [
@@ -173,6 +176,7 @@ async def test_a_slow_wechat_ends_at_the_deadline(service_asking: ServiceAsking,
         assert (await log_in(client)).status_code == 200  # on a new connection
 
 
+@pytest.mark.slow
 async def test_a_busy_answer_and_then_none_ends_at_the_same_deadline(service_asking: ServiceAsking) -> None:
     async with Upstream(answer({"errcode": -1, "errmsg": "system error"}), hang) as upstream:
         client = await service_asking(upstream.url, wechat_timeout=SHORT)
@@ -214,6 +218,7 @@ async def test_without_a_fallback_host_a_refused_connect_is_tried_once_more(
     assert sum(line["event"] == "wechat_not_connected" for line in log_lines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "on_connect",
     [
@@ -231,6 +236,7 @@ async def test_a_tls_handshake_that_fails_is_no_connection(
         assert (upstream.connections, upstream.codes, fallback.codes) == (1, [], [CODE])
 
 
+@pytest.mark.slow
 async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(service_asking: ServiceAsking) -> None:
     async with Upstream(OK, on_connect=hang) as upstream, Upstream(OK) as fallback:
         client = await service_asking(

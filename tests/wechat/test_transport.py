@@ -83,6 +83,7 @@ NOT_KEPT = [
 ]
 
 
+@pytest.mark.slow
 @swept(("content", "status", "body"), KEPT)
 @swept("in_bytes", [False, True], ids=["at-once", "byte-by-byte"])
 @on_both_loops
@@ -97,6 +98,7 @@ async def test_an_answer_that_ends_where_it_says_leaves_its_connection_for_the_n
         assert (upstream.connections, len(upstream.requests)) == (1, 3)
 
 
+@pytest.mark.slow
 @swept(("behaviour", "status", "body"), NOT_KEPT)
 @on_both_loops
 async def test_any_other_answer_is_the_last_on_its_connection(behaviour: Behaviour, status: int, body: bytes) -> None:
@@ -269,6 +271,7 @@ SENT = [
 ]
 
 
+@pytest.mark.slow
 @swept(("behaviour", "expected"), SENT)
 @secure_or_not
 @on_both_loops
@@ -464,6 +467,7 @@ async def test_who_waits_longest_is_next() -> None:
         assert upstream.connections == 2
 
 
+@pytest.mark.slow
 @on_both_loops
 async def test_waiting_for_a_connection_is_no_failure_to_connect() -> None:
     gate = Gate()

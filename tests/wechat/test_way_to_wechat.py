@@ -19,6 +19,7 @@ from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 
+@pytest.mark.slow
 async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
     make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, log_lines: LogLines
 ) -> None:

@@ -365,6 +365,7 @@ async def test_wechat_is_looked_at_once_a_minute_and_only_while_somebody_asks(
     assert len(asks(simulator)) == 6
 
 
+@pytest.mark.slow
 async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(read: Read, simulator: Simulator, clock: Clock) -> None:
     former = (await read()).json()["access_token"]
     simulator.access_tokens[FIRST].kill()
@@ -658,6 +659,7 @@ async def test_an_operator_has_the_token_replaced_and_the_trail_tells_of_it(
     assert tuple(event) == ("operator", FIRST)
 
 
+@pytest.mark.slow
 async def test_the_whole_call_ends_at_its_deadline(
     make_simulated_services: MakeServices, simulator: Simulator, ask_rank: AskRank
 ) -> None:
