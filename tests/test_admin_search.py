@@ -22,7 +22,7 @@ MANY = 40_000  # with half as many, PostgreSQL 15 thinks a walk through the whol
 
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "phone", "id"])
-async def test_who_is_named_exactly_comes_alone_though_nicknames_hold_it_too(
+async def test_an_exact_match_is_the_only_result_even_if_nicknames_contain_the_text(
     root: Admin, login: LogIn, rows: asyncpg.Connection, name: str
 ) -> None:
     alice = (await login("alice", nickname="Alice"))["user"]
@@ -43,18 +43,14 @@ async def test_an_id_that_was_merged_away_finds_the_user_that_remains(root: Admi
     assert await root.names(q=bob) == ["Alice"]
 
 
-async def test_what_else_is_asked_for_does_not_turn_an_exact_search_into_one_by_nickname(
-    root: Admin, login: LogIn
-) -> None:
+async def test_other_filters_do_not_turn_an_exact_search_into_one_by_nickname(root: Admin, login: LogIn) -> None:
     openid = (await login("alice", nickname="Alice"))["user"]["openid"]
     await login("bob", nickname=openid)
     assert await root.names(q=openid, status="disabled") == []
     assert await root.names(q=openid, role="admin") == []
 
 
-async def test_pages_lead_through_all_who_share_a_number_once(
-    root: Admin, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_pages_list_all_users_of_a_number_once(root: Admin, login: LogIn, rows: asyncpg.Connection) -> None:
     for number in range(5):
         await login(f"person-{number}", nickname=f"P{number}")
     await login("other", nickname="+8613800138000")
@@ -86,7 +82,7 @@ async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
 
 @pytest.mark.slow
 @pytest.mark.own_database  # where no vacuum has told PostgreSQL that a table is empty, so that it would read it whole
-async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -> None:
+async def test_an_exact_search_reads_no_other_user(rows: asyncpg.Connection) -> None:
     await rows.execute(f"""
         DISCARD PLANS; -- foreign keys keep plans for a table of a few users: half a minute of walks through this one
         INSERT INTO users (id, unionid, phone, created_at, last_login_at)

@@ -50,7 +50,7 @@ async def test_after_twenty_codes_that_wechat_refused_it_is_not_asked_again_for_
     assert (await service.bind(alice, service.phone_code())).status_code == 200
 
 
-async def test_it_is_counted_over_all_replicas(service: Service, make_service: MakeService) -> None:
+async def test_attempts_are_counted_over_all_replicas(service: Service, make_service: MakeService) -> None:
     alice = await service.log_in()
     await send_nonsense(service, alice)
     refused(await (await make_service()).bind(alice, "nonsense"))
@@ -95,7 +95,7 @@ async def test_good_codes_count_too_because_each_number_costs_money(service: Ser
     [({"errcode": 48001}, 502), ({"errcode": 45009}, 429), ({"errcode": -1}, 503), ({"garbage": True}, 502)],
     ids=str,
 )
-async def test_what_is_not_the_codes_fault_is_not_counted(
+async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(
     service: Service, fault: dict[str, Any], status: int, rows: asyncpg.Connection
 ) -> None:
     alice = await service.log_in()
@@ -111,7 +111,7 @@ async def test_an_erasure_begins_no_new_hour(service: Service) -> None:
     refused(await service.bind(await service.log_in(), "nonsense"))
 
 
-async def test_what_was_answered_before_is_found_all_the_same(service: Service) -> None:
+async def test_a_stored_answer_is_found_even_after_too_many_attempts(service: Service) -> None:
     alice = await service.log_in()
     code = service.phone_code()
     assert (await service.bind(alice, code)).status_code == 200
@@ -167,7 +167,7 @@ async def test_codes_and_names_are_counted_each_by_itself(make_service: MakeServ
 # Kept no longer than needed.
 
 
-async def test_what_was_counted_is_swept_when_its_hour_is_over(
+async def test_attempts_are_swept_when_their_hour_is_over(
     service: Service, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     for person in ("alice", "bob", "carol"):

@@ -152,11 +152,11 @@ def problem_in(answer: bytes) -> tuple[int, str]:
 # Slow
 
 
-def test_a_connection_on_which_nothing_is_said_is_closed(connect: Connect) -> None:
+def test_a_silent_connection_is_closed(connect: Connect) -> None:
     assert read_all(connect()) == b""
 
 
-def test_a_connection_on_which_nothing_more_is_said_is_closed(connect: Connect) -> None:
+def test_a_connection_that_falls_silent_is_closed(connect: Connect) -> None:
     answer = exchange(connect, GET % b"a")
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"/a ")
@@ -194,7 +194,7 @@ def test_a_path_may_have_more_time(connect: Connect) -> None:
 
 
 @pytest.mark.slow
-def test_who_does_not_take_an_answer_does_not_get_it(connect: Connect) -> None:
+def test_a_client_that_does_not_read_an_answer_is_disconnected(connect: Connect) -> None:
     connection = connect()
     connection.sendall(GET % b"large")
     until(lambda: exchanges() > 0)
@@ -248,7 +248,7 @@ def test_upgrades_at_once_are_all_ignored(connect: Connect) -> None:
 # Wrong, or broken off
 
 
-def test_what_is_no_request_is_refused_behind_the_answers_to_those_before(connect: Connect) -> None:
+def test_an_invalid_request_is_refused_after_the_answers_to_earlier_ones(connect: Connect) -> None:
     answer = exchange(connect, GET % b"a" + POST % b"b" + b"body" + b"nonsense\r\n\r\n")
     first, second, refusal = answer.split(b"HTTP/1.1 ")[1:]
     assert first.endswith(b"/a ")
@@ -256,7 +256,7 @@ def test_what_is_no_request_is_refused_behind_the_answers_to_those_before(connec
     assert problem_in(b"HTTP/1.1 " + refusal) == (400, "invalid_request")
 
 
-def test_who_is_refused_while_still_sending_gets_to_read_why(connect: Connect) -> None:
+def test_a_client_refused_while_still_sending_can_read_the_answer(connect: Connect) -> None:
     with connect() as connection, connection.makefile("rb") as received:
         connection.sendall(b"nonsense\r\n\r\n" + b"x" * 32 * 2**20)
         answer = received.read()  # a reset would be an error
@@ -286,13 +286,13 @@ def test_a_header_field_does_not_become_two(connect: Connect, line_break: bytes)
     assert b"Injected" not in answer
 
 
-def test_an_answer_that_ends_too_early_can_be_told_from_a_whole_one(connect: Connect) -> None:
+def test_an_answer_that_ends_too_early_is_distinguishable_from_a_whole_one(connect: Connect) -> None:
     answer = exchange(connect, GET % b"breaks" + GET % b"a")
     assert b"content-length: 9" in answer
     assert answer.endswith(b"\r\n\r\nin ")
 
 
-def test_a_client_that_waits_to_be_told_so_is_told_to_send_its_body(connect: Connect) -> None:
+def test_a_client_that_expects_100_continue_gets_it(connect: Connect) -> None:
     connection = connect()
     connection.sendall(b"POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
     assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -302,7 +302,7 @@ def test_a_client_that_waits_to_be_told_so_is_told_to_send_its_body(connect: Con
     assert b"/a body" in answer
 
 
-def test_a_client_that_was_not_told_to_send_its_body_cannot_send_a_request_in_its_place(connect: Connect) -> None:
+def test_a_client_without_100_continue_cannot_send_a_request_in_place_of_the_body(connect: Connect) -> None:
     answer = exchange(connect, b"POST /unread HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"connection: close" in answer

@@ -64,7 +64,7 @@ async def test_without_the_setting_there_is_nothing(
     problem_of(await client.request(method, path, headers=ASKED_BY_THE_PAGE), "not_found", 404)
 
 
-async def test_the_page_takes_nothing_from_elsewhere_and_stands_in_no_frame(client: httpx.AsyncClient) -> None:
+async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client: httpx.AsyncClient) -> None:
     page = await client.get("/admin/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = dict(directive.split(" ", 1) for directive in page.headers["content-security-policy"].split("; "))
@@ -77,7 +77,7 @@ async def test_the_page_takes_nothing_from_elsewhere_and_stands_in_no_frame(clie
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2froutes.py", "%2e%2e/routes.py"])
-async def test_it_serves_its_own_files_alone(client: httpx.AsyncClient, name: str) -> None:
+async def test_the_console_serves_only_its_own_files(client: httpx.AsyncClient, name: str) -> None:
     assert (await client.get(f"/admin/{name}")).status_code == 404
 
 
@@ -110,7 +110,7 @@ async def test_a_link_opens_a_session_once(services: Services, client: httpx.Asy
     problem_of(await post(client, secret), "session_revoked", 400)
 
 
-async def test_its_access_token_holds_the_external_id_as_any_does(
+async def test_the_consoles_access_token_contains_the_external_id_as_any_does(
     services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
 ) -> None:
     await rows.execute("UPDATE users SET external_id = '10023'")
@@ -159,7 +159,7 @@ async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administra
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE user_id::text = $1", root.id) == 0
 
 
-async def test_a_link_is_the_only_administrators_unless_it_is_said_whose(
+async def test_a_link_is_for_the_only_administrator_by_default(
     services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     now = services.clock()
@@ -172,7 +172,7 @@ async def test_a_link_is_the_only_administrators_unless_it_is_said_whose(
         await make_link(services.database, None, now=now)
 
 
-async def test_a_link_and_what_it_opens_stand_in_the_trail(
+async def test_a_link_and_its_session_are_in_the_trail(
     services: Services, client: httpx.AsyncClient, root: Admin
 ) -> None:
     await opened(services, client, root)
@@ -183,7 +183,7 @@ async def test_a_link_and_what_it_opens_stand_in_the_trail(
 # The session.
 
 
-async def test_it_goes_on_for_as_long_as_it_is_used_and_twelve_hours_at_most(
+async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at_most(
     services: Services, client: httpx.AsyncClient, root: Admin, clock: Clock
 ) -> None:
     await opened(services, client, root)
@@ -194,7 +194,7 @@ async def test_it_goes_on_for_as_long_as_it_is_used_and_twelve_hours_at_most(
     problem_of(await go_on(client), "session_revoked", 400)
 
 
-async def test_it_ends_after_an_hour_without_use_and_its_access_token_with_it(
+async def test_a_console_session_and_its_access_token_end_after_an_hour_without_use(
     make_services: MakeServices, make_client: MakeClient, root: Admin, clock: Clock
 ) -> None:
     services = await make_services(admin_page=True, access_token_ttl=86400)
@@ -280,7 +280,7 @@ async def test_neither_kind_of_token_is_good_in_the_others_place(
     ],
     ids=str,
 )
-async def test_another_site_can_use_it_for_nothing(
+async def test_another_site_cannot_use_the_consoles_session(
     services: Services, client: httpx.AsyncClient, root: Admin, headers: dict[str, str]
 ) -> None:
     await opened(services, client, root)

@@ -31,7 +31,7 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_all_of_it_wants_the_role_admin_before_it_looks_at_anything_else(
+async def test_every_route_requires_the_role_admin_before_anything_else(
     client: httpx.AsyncClient, login: LogIn, method: str, path: str
 ) -> None:
     path = path.replace(str(NOBODY), "none") + "?limit=none"
@@ -63,9 +63,7 @@ async def test_the_token_of_a_login_before_the_promotion_will_do(root: Admin, lo
 @pytest.mark.parametrize(
     ("method", "path"), [(method, path) for method, path in ROUTES if str(NOBODY) in path], ids=lambda part: part
 )
-async def test_a_user_who_is_not_there_is_not_found_and_what_is_no_id_is_wrong(
-    root: Admin, method: str, path: str
-) -> None:
+async def test_an_unknown_user_is_not_found_and_an_invalid_id_is_refused(root: Admin, method: str, path: str) -> None:
     path = path.removeprefix("/v1/admin")
     body = {"json": {"status": "disabled"}} if method == "PATCH" else {}
     problem_of(await root.ask(method, path, **body), "not_found", 404)
@@ -159,7 +157,7 @@ async def test_a_plus_that_was_not_encoded_still_finds_the_number(root: Admin, p
         ),
     ],
 )
-async def test_what_is_asked_for_must_all_fit(
+async def test_all_filters_of_a_search_must_match(
     root: Admin, people: dict[str, str], query: dict[str, str], found: list[str]
 ) -> None:
     assert await root.names(**query) == found
@@ -191,7 +189,7 @@ async def test_a_parameter_that_is_wrong_is_named(root: Admin, path: str, query:
     assert [error["field"] for error in wrong["errors"]] == [field]
 
 
-async def test_pages_lead_through_all_users_once_while_others_come(root: Admin, login: LogIn) -> None:
+async def test_pages_list_all_users_once_while_others_are_added(root: Admin, login: LogIn) -> None:
     for number in range(6):
         await login(f"person-{number}", nickname=str(number))
     first = await root.read("/users", limit=3)
@@ -206,14 +204,12 @@ async def test_pages_lead_through_all_users_once_while_others_come(root: Admin, 
     assert third["next_cursor"] is None
 
 
-async def test_a_page_that_ends_with_the_last_user_leads_nowhere(root: Admin, login: LogIn) -> None:
+async def test_a_page_that_ends_with_the_last_user_has_no_cursor(root: Admin, login: LogIn) -> None:
     await login()
     assert (await root.read("/users", limit=2))["next_cursor"] is None
 
 
-async def test_a_page_has_fifty_users_unless_told_and_at_most_two_hundred(
-    root: Admin, rows: asyncpg.Connection
-) -> None:
+async def test_a_page_has_fifty_users_by_default_and_at_most_two_hundred(root: Admin, rows: asyncpg.Connection) -> None:
     await rows.execute("""
         INSERT INTO users (id, created_at, last_login_at) SELECT gen_random_uuid(), now(), now()
           FROM generate_series(1, 250)
@@ -293,7 +289,7 @@ async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root:
         ({"roles": ["x"], "status": "disabled"}, "disabled", ["x"]),
     ],
 )
-async def test_a_change_sets_what_it_names(
+async def test_a_change_sets_the_given_fields(
     root: Admin, login: LogIn, change: dict[str, Any], status: str, roles: list[str]
 ) -> None:
     user_id = (await login("alice", nickname="Alice"))["user"]["id"]
@@ -432,7 +428,7 @@ async def test_the_last_administrator_may_have_other_roles_too(root: Admin) -> N
 
 
 @pytest.mark.parametrize(("method", "body"), ENDS)
-async def test_where_there_is_another_administrator_one_may_go(
+async def test_an_administrator_may_be_removed_if_there_is_another(
     root: Admin, login: LogIn, rows: asyncpg.Connection, method: str, body: dict[str, Any]
 ) -> None:
     other = await make_admin(root.client, rows, await login("other"))
@@ -456,7 +452,7 @@ async def test_of_administrators_who_remove_each_other_at_once_one_stays(
 # The audit trail.
 
 
-async def test_every_change_is_an_event_with_who_whom_when_and_from_where(
+async def test_every_change_is_an_event_with_actor_user_time_and_address(
     root: Admin, login: LogIn, clock: Clock
 ) -> None:
     first = await login("alice")
@@ -488,7 +484,7 @@ async def test_every_change_is_an_event_with_who_whom_when_and_from_where(
         }
 
 
-async def test_what_changes_nothing_is_no_event(root: Admin, login: LogIn) -> None:
+async def test_a_change_without_effect_records_no_event(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
     await root.change(user_id, roles=["editor", "support"])
     for change in ({}, {"status": "active"}, {"roles": ["support", "editor", "support"]}):
@@ -503,7 +499,7 @@ async def test_what_changes_nothing_is_no_event(root: Admin, login: LogIn) -> No
     ]
 
 
-async def test_changes_at_once_are_each_told_as_they_happened(root: Admin, login: LogIn) -> None:
+async def test_simultaneous_changes_are_each_recorded_as_they_happened(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
     # Not taking the role of an administrator, which would make them wait for each other anyway.
     await asyncio.gather(*(root.change(user_id, roles=["admin", f"r{n}"]) for n in range(8)))
@@ -531,7 +527,7 @@ async def test_events_are_found_by_whom_and_by_type(root: Admin, login: LogIn) -
     assert await found(type=["user.banned", "user.roles_changed"], user_id=alice) == [("user.roles_changed", alice)]
 
 
-async def test_pages_lead_through_all_events_once(root: Admin, login: LogIn) -> None:
+async def test_pages_list_all_events_once(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
     for number in range(5):
         await root.change(user_id, roles=[f"r{number}"])
@@ -557,7 +553,7 @@ async def test_events_of_the_system_are_read_too(root: Admin, login: LogIn, cloc
     )
 
 
-async def test_no_session_key_and_no_token_is_in_what_is_shown(root: Admin, rows: asyncpg.Connection) -> None:
+async def test_no_answer_contains_a_session_key_or_a_token(root: Admin, rows: asyncpg.Connection) -> None:
     keys = await rows.fetch("SELECT encode(session_key, 'hex') AS key FROM sessions")
     shown = json.dumps([await root.read("/users"), (await root.ask("GET", f"/users/{root.id}")).json()])
     assert "session_key" not in shown

@@ -90,7 +90,7 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     assert (await root.read("/clients")) == {"items": [], "next_cursor": None}
 
 
-async def test_what_a_client_may_do_is_replaced(root: Admin, client: httpx.AsyncClient, secrets: Secrets) -> None:
+async def test_a_clients_scopes_are_replaced(root: Admin, client: httpx.AsyncClient, secrets: Secrets) -> None:
     secret = (await add(root, secrets, scopes=["users", "introspect", "users"]))["client_secret"]
     assert (await root.read("/clients"))["items"][0]["scopes"] == ["introspect", "users"]
     changed = await root.ask("PATCH", "/clients/billing", json={"scopes": ["events"]})
@@ -131,7 +131,7 @@ async def test_a_taken_or_impossible_name_is_refused_and_one_that_is_not_there_n
         problem_of(refused, "not_found", 404)
 
 
-async def test_the_trail_tells_which_administrator_it_was(root: Admin, secrets: Secrets) -> None:
+async def test_the_trail_names_the_administrator(root: Admin, secrets: Secrets) -> None:
     await add(root, secrets)
     for method, path, body in ROUTES[2:]:
         await root.ask(method, path, **({} if body is None else {"json": body}))
@@ -141,7 +141,7 @@ async def test_the_trail_tells_which_administrator_it_was(root: Admin, secrets: 
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-async def test_it_wants_an_administrator_and_changes_want_a_fresh_login(
+async def test_managing_clients_requires_an_administrator_and_changes_a_fresh_login(
     root: Admin,
     client: httpx.AsyncClient,
     login: LogIn,
@@ -233,7 +233,9 @@ async def test_a_change_of_a_site_does_not_wait_for_scans_that_are_just_starting
         assert (await root.ask("PATCH", "/clients/shop", json={"title": "Shop"})).json()["title"] == "Shop"
 
 
-async def test_what_a_site_cannot_be_is_refused_by_its_field_and_changes_nothing(root: Admin, secrets: Secrets) -> None:
+async def test_an_invalid_field_of_a_site_is_refused_by_its_name_and_changes_nothing(
+    root: Admin, secrets: Secrets
+) -> None:
     await add(root, secrets, name="shop", **SITE)
     before = await root.read("/clients")
     wrong = [await root.ask("PATCH", "/clients/shop", json=changes) for _, changes in REFUSED_OF_A_SITE]
@@ -286,7 +288,7 @@ async def test_a_public_site_has_no_secret_and_is_given_none(root: Admin, rows: 
     assert (await root.ask("PATCH", "/clients/page", json={"is_public": True, "near": True})).status_code == 200
 
 
-async def test_a_renewed_secret_of_a_site_is_told_with_all_its_scopes(root: Admin, secrets: Secrets) -> None:
+async def test_a_sites_renewed_secret_is_shown_with_all_its_scopes(root: Admin, secrets: Secrets) -> None:
     await add(root, secrets, name="shop", **SITE)
     renewed = (await root.ask("POST", "/clients/shop/secret")).json()
     secrets.add_unlogged(renewed.pop("client_secret"))

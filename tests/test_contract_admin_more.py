@@ -35,7 +35,9 @@ LASTING = [
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_all_of_it_wants_the_role_admin(client: httpx.AsyncClient, login: LogIn, method: str, path: str) -> None:
+async def test_every_route_requires_the_role_admin(
+    client: httpx.AsyncClient, login: LogIn, method: str, path: str
+) -> None:
     problem_of(await client.request(method, path), "missing_token", 401)
     problem_of(await client.request(method, path, headers=bearer(await login())), "insufficient_role", 403)
 
@@ -45,7 +47,7 @@ async def test_all_of_it_wants_the_role_admin(client: httpx.AsyncClient, login: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "body"), LASTING)
-async def test_what_leaves_lasting_power_wants_a_fresh_login(
+async def test_a_change_that_leaves_lasting_power_requires_a_fresh_login(
     root: Admin, login: LogIn, clock: Clock, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     options = {} if body is None else {"json": body}
@@ -146,7 +148,7 @@ async def test_without_a_limit_any_login_will_do(
 # Keys.
 
 
-async def test_a_key_is_rotated_and_the_trail_tells_by_whom(root: Admin, services: Services) -> None:
+async def test_a_key_is_rotated_and_the_trail_names_the_actor(root: Admin, services: Services) -> None:
     [key] = (await root.read("/keys"))["items"]
     assert key.keys() == {"kid", "alg", "state", "signs_from", "published_until"}
     assert (key["alg"], key["state"], key["published_until"]) == ("ES256", "signing", None)
@@ -257,7 +259,7 @@ async def checked(
     return await make_admin(client, rows, answer.json())
 
 
-async def test_the_checks_are_told_over_http(checked: Admin) -> None:
+async def test_the_checks_are_available_over_http(checked: Admin) -> None:
     added = {"app_id": LATER, "app_secret": LATER_APP["app_secret"], "check": False}
     await checked.ask("POST", "/apps", json=added)
     told = await checked.read("/check")
@@ -295,7 +297,7 @@ async def test_without_any_app_the_checks_say_so(
 # A person's data.
 
 
-async def test_a_persons_data_is_handed_over_and_the_trail_tells_by_whom(
+async def test_a_persons_data_is_exported_and_the_trail_names_the_actor(
     root: Admin, client: httpx.AsyncClient, login: LogIn
 ) -> None:
     alice = await login("alice", nickname="Alice")

@@ -47,7 +47,7 @@ def test_a_service_that_answers_is_alive(port: str, tmp_path: Path, host: str) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_host_and_port_may_stand_in_the_env_file(port: str, tmp_path: Path) -> None:
+def test_host_and_port_may_be_in_the_env_file(port: str, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"WXAUTH_HOST=0.0.0.0\nWXAUTH_PORT={port}\n")
     assert run("alive", cwd=tmp_path).returncode == 0
 
@@ -65,6 +65,6 @@ def test_an_answer_that_is_a_failure_is_no_life(tmp_path: Path) -> None:
     assert "status 500" in done.stderr
 
 
-def test_what_kubernetes_says_of_a_service_is_no_port(tmp_path: Path) -> None:
+def test_kubernetes_variable_for_a_service_is_not_taken_as_a_port(tmp_path: Path) -> None:
     done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": "127.0.0.2", "WXAUTH_PORT": "tcp://10.0.0.7:8000"})
     assert "port 8000" in done.stderr

@@ -230,9 +230,7 @@ async def test_a_mobile_app_without_unionids_makes_no_second_user(
     assert "Open Platform" in told[0]["what_to_change"]
 
 
-async def test_who_is_known_comes_in_though_the_unionid_is_missing(
-    client: httpx.AsyncClient, simulator: Simulator
-) -> None:
+async def test_a_known_person_logs_in_even_without_a_unionid(client: httpx.AsyncClient, simulator: Simulator) -> None:
     known = await logged_in(client, MOBILE)
     simulator.account(MOBILE).has_unionids = False
     assert (await logged_in(client, MOBILE))["user"]["id"] == known["user"]["id"]
@@ -343,7 +341,7 @@ async def test_a_mobile_app_and_a_website_have_no_wechat_token(
         assert (await client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
 
 
-async def test_what_a_person_withdraws_from_a_service_account_is_erased(
+async def test_data_withdrawn_from_a_service_account_is_erased(
     client: httpx.AsyncClient, services: Services, rows: asyncpg.Connection
 ) -> None:
     openid = "o-of-the-account"
@@ -401,9 +399,7 @@ async def test_the_kind_of_an_app_never_changes(root: Admin) -> None:
     ("field", "value"),
     [("kind", "mini_game"), ("kind", None), ("unionid", "perhaps"), ("push_token", "devPushToken")],
 )
-async def test_what_a_mobile_app_cannot_be_is_refused_by_the_name_of_the_field(
-    root: Admin, field: str, value: object
-) -> None:
+async def test_an_invalid_field_of_a_mobile_app_is_refused_by_its_name(root: Admin, field: str, value: object) -> None:
     answer = await root.ask("POST", "/apps", json={**MOBILE_APP, field: value, "check": False})
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
 

@@ -86,16 +86,14 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
     assert (await log_in(client)).json()["user"]["app_id"] == LATER
 
 
-async def test_an_app_that_is_closed_lets_in_who_is_known_and_nobody_else(
-    client: httpx.AsyncClient, root: Admin
-) -> None:
+async def test_a_closed_app_admits_only_known_users(client: httpx.AsyncClient, root: Admin) -> None:
     await add(root, sign_up="closed")
     problem_of(await log_in(client), "sign_up_closed", 403)
     assert (await log_in(client, FIRST)).status_code == 200  # by the unionid she is known now
     assert (await log_in(client)).status_code == 200
 
 
-async def test_the_list_has_the_settings_apps_first_and_tells_no_secret(root: Admin) -> None:
+async def test_the_list_has_the_settings_apps_first_and_no_secrets(root: Admin) -> None:
     await add(root)
     listed = await root.read("/apps")
     assert listed["next_cursor"] is None
@@ -143,7 +141,7 @@ async def test_a_wrong_secret_is_not_stored(root: Admin, rows: asyncpg.Connectio
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"hang": True}, {"drop": True}, {"status": 503}, {"errcode": -1}], ids=str)
-async def test_nothing_is_stored_while_wechat_is_away(
+async def test_no_app_is_stored_while_wechat_is_unavailable(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     simulator: Simulator,
@@ -208,7 +206,7 @@ async def test_a_command_gives_no_site_the_name_of_an_app(root: Admin, database_
         ("is_enabled", None),
     ],
 )
-async def test_what_an_app_cannot_be_is_refused_by_the_name_of_the_field(
+async def test_an_invalid_field_of_an_app_is_refused_by_its_name(
     root: Admin, rows: asyncpg.Connection, field: str, value: object
 ) -> None:
     problem = problem_of(await add(root, check=False, **{field: value}), "invalid_request", 422)
@@ -226,7 +224,7 @@ async def test_what_an_app_cannot_be_is_refused_by_the_name_of_the_field(
         ("DELETE", f"/apps/{FIRST}", None),
     ],
 )
-async def test_all_of_it_wants_the_role_admin(
+async def test_managing_apps_requires_the_role_admin(
     client: httpx.AsyncClient, method: str, path: str, body: dict[str, str] | None
 ) -> None:
     problem_of(await client.request(method, f"/v1/admin{path}", json=body), "missing_token", 401)
@@ -238,7 +236,7 @@ async def test_all_of_it_wants_the_role_admin(
 # Changing and removing.
 
 
-async def test_what_is_named_is_changed_and_the_rest_stays(root: Admin) -> None:
+async def test_only_the_given_fields_of_an_app_are_changed(root: Admin) -> None:
     await add(root, push_token=LATER_APP["push_token"], sign_up="closed")
     changed = (await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店"})).json()
     assert (changed["title"], changed["sign_up"], changed["has_push_token"]) == ("大店", "closed", True)
@@ -266,7 +264,7 @@ async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Admin) 
     problem_of(await root.ask("PATCH", f"/apps/{LATER}", json={"push_token": None}), "invalid_request", 422)
 
 
-async def test_a_secret_cannot_be_taken_away(root: Admin) -> None:
+async def test_a_secret_cannot_be_removed(root: Admin) -> None:
     await add(root)
     problem = problem_of(await root.ask("PATCH", f"/apps/{LATER}", json={"app_secret": None}), "invalid_request", 422)
     assert problem["errors"][0]["field"] == "app_secret"
@@ -335,7 +333,7 @@ async def test_an_app_that_the_settings_name_later_is_the_settings_own(
     assert [(app["source"], app["is_enabled"]) for app in listed if app["app_id"] == LATER] == [("settings", True)]
 
 
-async def test_the_trail_tells_who_changed_which_app_and_what_of_it(root: Admin) -> None:
+async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None:
     await add(root)
     await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店", "app_secret": LATER_APP["app_secret"]})
     await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店"})  # which it is already
@@ -391,7 +389,7 @@ async def test_without_apps_in_the_settings_the_one_added_first_is_the_default(
     assert (await log_in(bare, None)).json()["user"]["app_id"] == FIRST
 
 
-async def test_before_the_stored_apps_could_be_read_nobody_is_told_that_there_is_none(
+async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(
     database_url: str, make_simulated_services: MakeServices, make_client: MakeClient, root: Admin
 ) -> None:
     await add(root)
@@ -422,7 +420,7 @@ async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: async
     problem_of(await root.ask("GET", "/apps/wxanother000000001"), "not_found", 404)
 
 
-async def test_secrets_that_do_not_open_are_told_and_take_no_other_app_with_them(
+async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(
     root: Admin, client: httpx.AsyncClient, rows: asyncpg.Connection, log_lines: LogLines, simulated_services: Services
 ) -> None:
     await add(root)
@@ -508,7 +506,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
 
 
 @pytest.mark.process
-async def test_what_a_command_cannot_do_it_says_in_a_line(apps: Command, rows: asyncpg.Connection) -> None:
+async def test_a_command_that_fails_prints_one_line(apps: Command, rows: asyncpg.Connection) -> None:
     wrong = await apps("add", LATER, given=f"{SECRET_OF_NOBODY}\n")
     assert (wrong.returncode, "40125" in wrong.stderr) == (1, True)
     assert await rows.fetchval("SELECT count(*) FROM apps") == 0

@@ -163,7 +163,7 @@ async def number_of_pictures(rows: asyncpg.Connection) -> int:
 
 
 @every_format
-async def test_an_uploaded_picture_is_what_avatar_url_leads_to(
+async def test_avatar_url_points_to_the_uploaded_picture(
     client: httpx.AsyncClient, alice: dict[str, Any], upload: Upload, kind: str
 ) -> None:
     answer = await upload(encoded(plain(), kind), data={"also": "a field of formData"})
@@ -189,7 +189,7 @@ async def test_an_uploaded_picture_is_what_avatar_url_leads_to(
     ],
 )
 @every_format
-async def test_it_is_made_small_and_never_larger(
+async def test_a_picture_is_made_small_and_never_larger(
     shown: Shown, kind: str, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     assert (await shown(encoded(plain(size=size), kind))).size == expected
@@ -209,7 +209,7 @@ async def test_it_is_made_small_and_never_larger(
     ],
 )
 @every_format
-async def test_it_stands_upright(
+async def test_a_picture_is_made_upright(
     shown: Shown, kind: str, orientation: int, red: tuple[float, float], blue: tuple[float, float]
 ) -> None:
     exif = Image.Exif()
@@ -245,7 +245,7 @@ async def test_a_webp_has_four_megapixels_at_most_because_its_decoder_stops_ever
 
 @pytest.mark.parametrize("alpha", [255, 100])
 @every_format
-async def test_nothing_is_kept_beside_what_is_seen(
+async def test_a_picture_is_stored_without_metadata(
     client: httpx.AsyncClient, upload: Upload, kind: str, alpha: int
 ) -> None:
     exif = Image.Exif()
@@ -346,7 +346,7 @@ async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-async def test_what_is_no_whole_picture_is_refused(upload: Upload, rows: asyncpg.Connection, file: bytes) -> None:
+async def test_an_incomplete_picture_is_refused(upload: Upload, rows: asyncpg.Connection, file: bytes) -> None:
     problem = problem_of(await upload(file), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["file"]
     assert await number_of_pictures(rows) == 0
@@ -603,9 +603,7 @@ async def test_uploads_at_once_hold_nobody_up(
 
 
 @pytest.mark.slow
-async def test_one_users_uploads_wait_for_one_another_and_others_do_not_wait_for_them(
-    login: LogIn, upload: Upload
-) -> None:
+async def test_one_users_uploads_queue_and_do_not_delay_others(login: LogIn, upload: Upload) -> None:
     bob = await login("bob")
     file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
     uploads = [asyncio.create_task(upload(file)) for _ in range(UPLOADS_OF_ONE_USER)]
@@ -667,7 +665,7 @@ async def test_a_picture_may_be_kept_for_a_day_and_is_asked_for_again_then(
     assert (await client.get(url, headers={"If-None-Match": '"other"'})).content == picture.content
 
 
-async def test_a_url_tells_nothing_of_whom_it_shows(alice: dict[str, Any], uploaded: Uploaded) -> None:
+async def test_a_pictures_url_does_not_identify_the_user(alice: dict[str, Any], uploaded: Uploaded) -> None:
     urls = [await uploaded() for _ in range(3)]
     names = {url.rpartition("/")[2] for url in urls}
     assert len(names) == 3
@@ -678,7 +676,7 @@ async def test_a_url_tells_nothing_of_whom_it_shows(alice: dict[str, Any], uploa
 @pytest.mark.parametrize(
     "change", [lambda name: name[:-3] + "png", lambda name: name[:-4], lambda name: "A" * 22 + ".jpg", str.swapcase]
 )
-async def test_there_is_nothing_at_any_other_url(
+async def test_another_url_of_a_picture_is_not_found(
     client: httpx.AsyncClient, uploaded: Uploaded, change: Callable[[str], str]
 ) -> None:
     path, _, name = (await uploaded()).rpartition("/")
@@ -699,12 +697,12 @@ async def test_there_is_nothing_at_any_other_url(
     ],
 )
 @pytest.mark.no_database
-async def test_a_name_that_none_has_leads_to_no_picture(client: httpx.AsyncClient, name: str, status: int) -> None:
+async def test_an_unknown_file_name_is_not_found(client: httpx.AsyncClient, name: str, status: int) -> None:
     assert (await client.get(f"https://auth.test/v1/avatars/{name}")).status_code == status
 
 
 @pytest.mark.parametrize("arrives_at", ["/auth", ""])
-async def test_under_an_issuer_with_a_path_all_of_it_is_there(
+async def test_pictures_work_under_an_issuer_with_a_path(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, arrives_at: str
 ) -> None:
     client = make_client(await make_services(issuer="https://auth.test/auth"))
@@ -723,7 +721,7 @@ async def test_under_an_issuer_with_a_path_all_of_it_is_there(
 # How it goes.
 
 
-async def test_another_picture_takes_its_place(
+async def test_another_picture_replaces_the_former_one(
     client: httpx.AsyncClient, uploaded: Uploaded, rows: asyncpg.Connection
 ) -> None:
     former, latter = await uploaded(), await uploaded()
@@ -743,7 +741,7 @@ async def test_another_picture_takes_its_place(
         ("DELETE", None),
     ],
 )
-async def test_it_goes_when_nothing_leads_to_it_any_more(
+async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
     client: httpx.AsyncClient,
     login: LogIn,
     alice: dict[str, Any],
@@ -767,7 +765,7 @@ async def test_it_goes_when_nothing_leads_to_it_any_more(
 @pytest.mark.parametrize(
     ("event", "revoke_info"), [("user_authorization_revoke", "20"), ("user_authorization_cancellation", None)]
 )
-async def test_it_goes_when_the_person_takes_it_back_in_wechat(
+async def test_a_picture_is_deleted_when_the_person_withdraws_it_in_wechat(
     make_services: MakeServices,
     make_client: MakeClient,
     wechat: WeChatByRespx,
@@ -791,7 +789,7 @@ async def test_it_goes_when_the_person_takes_it_back_in_wechat(
     assert await number_of_pictures(rows) == 0
 
 
-async def test_it_stays_when_anything_else_changes(
+async def test_a_picture_stays_when_anything_else_changes(
     client: httpx.AsyncClient, login: LogIn, alice: dict[str, Any], uploaded: Uploaded, rows: asyncpg.Connection
 ) -> None:
     url = await uploaded()
@@ -926,7 +924,7 @@ async def test_the_picture_of_a_user_who_had_another_identity_follows_them(
     assert (await client.get(url)).status_code == 200
 
 
-async def test_a_database_that_is_away_is_said_to_be(offline_client: httpx.AsyncClient) -> None:
+async def test_a_picture_without_a_database_is_503(offline_client: httpx.AsyncClient) -> None:
     problem_of(await offline_client.get(f"/v1/avatars/{'a' * 22}.jpg"), "storage_unavailable", 503)
 
 

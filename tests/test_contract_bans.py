@@ -85,7 +85,7 @@ async def test_a_ban_without_an_end_names_none(
     assert "until" not in await refused_login(client, wechat)
 
 
-async def test_it_is_lifted_by_itself_within_a_minute_and_not_before(
+async def test_a_ban_is_lifted_by_itself_within_a_minute_and_not_before(
     client: httpx.AsyncClient,
     root: Admin,
     alice: dict[str, Any],
@@ -160,7 +160,7 @@ async def test_without_a_status_one_of_both_may_be_changed_and_the_other_stays(
         ({"status": "disabled", "reason": 1}, "reason"),
     ],
 )
-async def test_what_is_no_ban_or_ends_in_the_past_is_refused(
+async def test_an_invalid_ban_or_one_that_ends_in_the_past_is_refused(
     root: Admin, alice: dict[str, Any], change: dict[str, Any], field: str
 ) -> None:
     refused = await root.ask("PATCH", f"/users/{alice['user']['id']}", json=change)
@@ -192,7 +192,7 @@ async def test_two_replicas_lift_a_ban_once(
         assert [kind for kind, _, _ in await bans_in(root, user_id)] == ["user.unbanned", "user.banned"]
 
 
-async def test_a_ban_that_is_made_anew_while_it_is_lifted_stays(
+async def test_a_ban_that_is_renewed_while_it_is_lifted_stays(
     root: Admin, alice: dict[str, Any], services: Services, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     user_id = alice["user"]["id"]

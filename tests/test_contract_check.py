@@ -177,7 +177,7 @@ async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
 
 @pytest.mark.process
 @pytest.mark.no_signing_key
-async def test_all_is_well_before_the_service_has_started_too(check: Check) -> None:
+async def test_all_checks_pass_even_before_the_service_has_started(check: Check) -> None:
     status, results = await asyncio.to_thread(check)
     assert status == 0, results
     names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
@@ -190,7 +190,7 @@ async def test_all_is_well_before_the_service_has_started_too(check: Check) -> N
 
 
 @pytest.mark.process
-def test_for_people_it_is_a_line_for_each_and_the_columns_stand_beneath_each_other(
+def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
     apps = json.dumps([APPS[0], {"app_id": "wx0", "app_secret": "x"}])
@@ -204,7 +204,7 @@ def test_for_people_it_is_a_line_for_each_and_the_columns_stand_beneath_each_oth
     assert all(line[column - 2 : column].isspace() and not line[column].isspace() for line in lines)
 
 
-async def test_a_service_that_nobody_can_enter_is_told(doctor: Examine, rows: asyncpg.Connection) -> None:
+async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
     assert "sign-up" not in await doctor()
     assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
     told = (await doctor(sign_up="closed"))["sign-up"]
@@ -214,7 +214,7 @@ async def test_a_service_that_nobody_can_enter_is_told(doctor: Examine, rows: as
     assert "sign-up" not in await doctor(sign_up="closed")
 
 
-async def test_a_console_that_opens_for_nobody_is_told(doctor: Examine, rows: asyncpg.Connection) -> None:
+async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
     assert "console" not in await doctor()
     told = (await doctor(admin_page=True))["console"]
     assert (told.level, "wxauth users grant" in told.message) == ("note", True)
@@ -222,15 +222,13 @@ async def test_a_console_that_opens_for_nobody_is_told(doctor: Examine, rows: as
     assert "console" not in await doctor(admin_page=True)
 
 
-async def test_each_app_costs_six_questions_and_no_token_is_forced(
-    doctor: Examine, strict_wechat: StrictWeChat
-) -> None:
+async def test_each_app_costs_six_calls_and_no_token_is_forced(doctor: Examine, strict_wechat: StrictWeChat) -> None:
     await doctor()
     assert strict_wechat.asked == dict.fromkeys(APIS, len(APPS))
     assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
 
 
-async def test_it_changes_nothing(
+async def test_the_check_changes_nothing(
     doctor: Examine,
     strict_wechat: StrictWeChat,
     simulated_client: httpx.AsyncClient,
@@ -248,7 +246,7 @@ async def test_it_changes_nothing(
 
 
 @pytest.mark.process
-def test_nothing_is_made_in_an_empty_database(check: Check, empty_database_url: str) -> None:
+def test_the_check_creates_nothing_in_an_empty_database(check: Check, empty_database_url: str) -> None:
     status, results = check(DATABASE_URL=empty_database_url)
     assert status == 1
     assert results["schema"]["message"] == "is not there yet: run 'wxauth migrate'"
@@ -259,7 +257,7 @@ def test_nothing_is_made_in_an_empty_database(check: Check, empty_database_url: 
 
 
 @pytest.mark.process
-def test_nobody_is_asked_while_a_setting_is_wrong(check: Check, strict_wechat: StrictWeChat) -> None:
+def test_nothing_is_contacted_while_a_setting_is_wrong(check: Check, strict_wechat: StrictWeChat) -> None:
     status, results = check(PORT="http", PROT="8000")
     assert status == 1
     assert list(results) == ["settings"]
@@ -267,7 +265,7 @@ def test_nobody_is_asked_while_a_setting_is_wrong(check: Check, strict_wechat: S
 
 
 @pytest.mark.process
-def test_a_misspelt_setting_is_told_with_what_is_meant(check: Check) -> None:
+def test_a_misspelt_setting_is_reported_with_the_intended_one(check: Check) -> None:
     status, results = check(PROT="8000")
     assert status == 1
     assert results["settings"]["message"] == "WXAUTH_PROT: no such setting, did you mean WXAUTH_PORT?"
@@ -287,9 +285,7 @@ async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doc
     ("url", "word"),
     [("{good}_not?{query}", "does not exist"), ("postgresql:///x?host=/nowhere", "No such file")],
 )
-async def test_what_the_database_itself_says_is_passed_on(
-    doctor: Examine, database_url: str, url: str, word: str
-) -> None:
+async def test_the_databases_own_message_is_passed_on(doctor: Examine, database_url: str, url: str, word: str) -> None:
     good, query = database_url.split("?")
     said(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
 
@@ -313,7 +309,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, dat
 
 
 @pytest.mark.own_database
-async def test_a_database_that_takes_no_writes_is_told(
+async def test_a_database_that_takes_no_writes_is_reported(
     doctor: Examine, admin: asyncpg.Connection, database_url: str
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
@@ -322,7 +318,7 @@ async def test_a_database_that_takes_no_writes_is_told(
 
 
 @pytest.mark.own_database
-async def test_a_default_isolation_that_a_pooler_lets_through_is_told(
+async def test_a_default_isolation_that_a_pooler_lets_through_is_reported(
     doctor: Examine, admin: asyncpg.Connection, database_url: str
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
@@ -332,7 +328,7 @@ async def test_a_default_isolation_that_a_pooler_lets_through_is_told(
     said(results, "database", BAD, "serializable", "default_transaction_isolation", "read committed")
 
 
-def test_a_python_that_parses_cookies_in_quadratic_time_is_told() -> None:
+def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
     faulty, mended = ModuleType("cookies"), ModuleType("cookies")
     vars(faulty).update(_OctalPatt=re.compile(r"\\[0-3][0-7][0-7]"), _unquote=str)
     vars(mended).update(_unquote_sub=re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub, _unquote=str)
@@ -354,7 +350,7 @@ def test_a_python_that_parses_cookies_in_quadratic_time_is_told() -> None:
         ),
     ],
 )
-def test_a_standby_and_an_old_version_are_told(server: Server, words: tuple[str, ...]) -> None:
+def test_a_standby_and_an_old_version_are_reported(server: Server, words: tuple[str, ...]) -> None:
     said({"database": judge_server(server)}, "database", BAD, *words)
 
 
@@ -382,7 +378,7 @@ def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved
     assert "checkpoint_timeout" in compressed.message
 
 
-def test_where_little_could_be_saved_nothing_is_said() -> None:
+def test_without_much_to_save_there_is_no_note() -> None:
     assert judge_wal({**WAL, "page_bytes": 2**29}) is None
     assert judge_wal({**WAL, "compression": "lz4", "checkpoint_timeout": 1800}) is None
 
@@ -394,14 +390,14 @@ async def test_each_postgresql_says_what_it_has_logged(services: Services) -> No
     assert told["checkpoint_timeout"] >= 30
 
 
-def test_a_schema_that_is_behind_is_told() -> None:
+def test_a_schema_that_is_behind_is_reported() -> None:
     rights = Rights(role="wxauth", schema="public", may_create=True, may_use=True, owner=None)
     result = judge_schema("0100", rights, known=("0101", "0100"))
     said({"schema": result}, "schema", BAD, "is at 0100, behind 0101", "wxauth migrate")
 
 
 @pytest.mark.own_database
-async def test_a_schema_of_a_preview_is_told_and_one_that_is_newer_is_a_note(
+async def test_a_schema_of_a_preview_is_reported_and_one_that_is_newer_is_a_note(
     doctor: Examine, rows: asyncpg.Connection
 ) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '0031'")
@@ -416,7 +412,7 @@ async def test_a_schema_of_a_preview_is_told_and_one_that_is_newer_is_a_note(
 
 
 @pytest.mark.no_signing_key
-async def test_the_key_that_signs_and_the_next_rotation_are_told(
+async def test_the_key_that_signs_and_the_next_rotation_are_shown(
     doctor: Examine, make_simulated_services: MakeServices
 ) -> None:
     services = await make_simulated_services(signing_key_max_age=7200)
@@ -433,7 +429,7 @@ async def test_the_key_that_signs_and_the_next_rotation_are_told(
     said(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
 
 
-async def test_what_does_not_open_is_counted(doctor: Examine, simulated_client: httpx.AsyncClient) -> None:
+async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simulated_client: httpx.AsyncClient) -> None:
     for person in ("alice", "bob"):
         await simulated_client.post("/v1/login", json={"code": person, "phone_code": "phone-13800138000"})
     results = await doctor(secret_key=OTHER_SECRET_KEY)
@@ -442,7 +438,7 @@ async def test_what_does_not_open_is_counted(doctor: Examine, simulated_client: 
     said(await doctor(), "sealed_data", OK, "opens; 3 values")
 
 
-async def test_what_is_sealed_beside_session_keys_and_does_not_open_is_counted(
+async def test_other_sealed_values_that_do_not_open_are_counted(
     doctor: Examine, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
@@ -459,7 +455,7 @@ async def test_what_is_sealed_beside_session_keys_and_does_not_open_is_counted(
 
 
 @pytest.mark.process
-async def test_what_needs_the_former_secret_key_is_to_be_sealed_anew_before_that_goes(
+async def test_values_that_need_the_former_secret_key_are_reported_for_resealing(
     doctor: Examine, simulated_client: httpx.AsyncClient, settings: dict[str, str], tmp_path: Path
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
@@ -535,7 +531,7 @@ async def test_the_issuer_answers_with_the_stored_keys(doctor: Examine, service:
     said(await doctor(issuer=url), "issuer", OK, f"{url} answers with the stored keys")
 
 
-async def test_an_issuer_with_another_name_is_told_with_both(
+async def test_an_issuer_with_another_name_is_reported_with_both(
     doctor: Examine, service: Callable[..., Awaitable[str]]
 ) -> None:
     url = await service()
@@ -543,7 +539,7 @@ async def test_an_issuer_with_another_name_is_told_with_both(
     said(await doctor(issuer=other), "issuer", BAD, repr(url), other, "WXAUTH_ISSUER")
 
 
-async def test_an_issuer_with_keys_of_another_database_is_told(
+async def test_an_issuer_with_keys_of_another_database_is_reported(
     doctor: Examine, service: Callable[..., Awaitable[str]], rows: asyncpg.Connection
 ) -> None:
     url = await service()
@@ -552,7 +548,7 @@ async def test_an_issuer_with_keys_of_another_database_is_told(
 
 
 @pytest.mark.no_signing_key
-async def test_an_issuer_that_lacks_a_key_that_signs_is_told_and_one_that_lacks_the_next_is_not(
+async def test_an_issuer_that_lacks_a_key_that_signs_is_reported_and_one_that_lacks_the_next_is_not(
     doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
 ) -> None:
     url = await service()
@@ -570,7 +566,7 @@ async def test_without_the_database_the_keys_are_not_compared(
     said(results, "issuer", NOTE, "cannot be told without the database")
 
 
-async def test_nothing_that_listens_is_a_note(doctor: Examine) -> None:
+async def test_an_issuer_without_a_listener_is_a_note(doctor: Examine) -> None:
     said(await doctor(), "issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
 
 
@@ -591,7 +587,7 @@ async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
         (PlainTextResponse(" " * 300_000), BAD, ("too large",)),
     ],
 )
-async def test_what_is_not_the_service_is_told_apart(
+async def test_another_service_at_the_issuer_is_recognised(
     doctor: Examine, answer: Response, level: Level, words: tuple[str, ...]
 ) -> None:
     with answering(answer) as (url, _):
@@ -606,19 +602,21 @@ async def test_what_is_not_the_service_is_told_apart(
         ({"jwks_uri": "{url}/jwks"}, ("/jwks has no list of keys",)),
     ],
 )
-async def test_metadata_without_keys_is_told(doctor: Examine, metadata: dict[str, str], words: tuple[str, ...]) -> None:
+async def test_metadata_without_keys_is_reported(
+    doctor: Examine, metadata: dict[str, str], words: tuple[str, ...]
+) -> None:
     with answering(PlainTextResponse()) as (url, front):
         front.app = JSONResponse({"issuer": url, **{name: value.format(url=url) for name, value in metadata.items()}})
         said(await doctor(issuer=url), "issuer", BAD, *words)
 
 
-async def test_a_certificate_that_does_not_hold_is_told(doctor: Examine, certificate: dict[str, str]) -> None:
+async def test_an_invalid_certificate_is_reported(doctor: Examine, certificate: dict[str, str]) -> None:
     with answering(PlainTextResponse(), **certificate) as (url, _):
         results = await doctor(issuer=url.replace("http:", "https:"))
     said(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
 
 
-async def test_http_in_place_of_https_is_told_and_the_other_way_round(
+async def test_http_in_place_of_https_is_reported_and_the_other_way_round(
     doctor: Examine, certificate: dict[str, str]
 ) -> None:
     with answering(PlainTextResponse()) as (url, _):
@@ -627,7 +625,7 @@ async def test_http_in_place_of_https_is_told_and_the_other_way_round(
         said(await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https")
 
 
-async def test_an_issuer_that_hangs_up_or_says_nothing_is_told(doctor: Examine) -> None:
+async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Examine) -> None:
     async with Upstream(hang_up) as upstream:
         said(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
     async with Upstream(hang) as upstream:
@@ -639,7 +637,7 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_told(doctor: Examine) 
 
 
 @pytest.mark.parametrize(("seconds", "word"), [(95, "95 s ahead of"), (-95, "95 s behind")])
-async def test_a_clock_that_is_wrong_is_told_by_both_others(doctor: Examine, seconds: int, word: str) -> None:
+async def test_a_wrong_clock_is_reported_by_both_others(doctor: Examine, seconds: int, word: str) -> None:
     results = await doctor(clock=lambda: utc_now() + timedelta(seconds=seconds))
     said(results, "clock database", BAD, f"{word} the database's", "NTP")
     said(results, "clock wechat", BAD, "WeChat's", "NTP")
@@ -690,7 +688,7 @@ def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> Abstract
 # WeChat.
 
 
-async def test_an_address_that_is_not_whitelisted_is_told_as_wechat_saw_it_and_nothing_else(
+async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
     strict_wechat.account(APP_ID).is_whitelisted = False
@@ -720,7 +718,7 @@ def test_the_command_speaks_the_language_of_the_terminal(
     assert words in told
 
 
-async def test_every_address_that_wechat_names_is_told_once(doctor: Examine) -> None:
+async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine) -> None:
     errmsg = "invalid ip 203.0.113.7 ipv6 2001:db8::7, not in whitelist rid: 6543ab-12 hunter2"
     with serving(JSONResponse({"errcode": 40164, "errmsg": errmsg}), lifespan="off") as url:
         results = await doctor(wechat_base_url=url)
@@ -748,7 +746,7 @@ async def test_every_address_that_wechat_names_is_told_once(doctor: Examine) -> 
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
-async def test_why_there_is_no_access_token_is_told(
+async def test_the_reason_for_a_missing_access_token_is_reported(
     doctor: Examine, strict_wechat: StrictWeChat, fault: dict[str, Any], level: Level, words: tuple[str, ...]
 ) -> None:
     strict_wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
@@ -760,7 +758,7 @@ async def test_why_there_is_no_access_token_is_told(
     said(results, of_app("access_token", OTHER_APP_ID), OK)
 
 
-async def test_a_wrong_secret_and_a_wrong_app_id_are_told_once_each(doctor: Examine) -> None:
+async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: Examine) -> None:
     apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps)
     said(results, of_app(), BAD, "WXAUTH_APP_SECRET", "(errcode 40125)")
@@ -776,7 +774,7 @@ async def test_a_wechat_that_takes_any_code_is_none(doctor: Examine) -> None:
         said(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
 
 
-async def test_a_wechat_that_is_not_there_is_told(doctor: Examine) -> None:
+async def test_an_unreachable_wechat_is_reported(doctor: Examine) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     said(await doctor(wechat_base_url=url), of_app(), BAD, "no answer from WeChat", url)
 
@@ -788,7 +786,7 @@ async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: 
     said(results, of_app("access_token"), OK)
 
 
-async def test_a_proxy_that_lets_nobody_through_is_told(doctor: Examine, wechat_url: str, secrets: Secrets) -> None:
+async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wechat_url: str, secrets: Secrets) -> None:
     secrets.add(PASSWORD)
     secrets.add(CREDENTIALS)
     nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
@@ -822,7 +820,7 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
         ("msg_sec_check", "nickname", "nickname_check", "WXAUTH_NICKNAME_CHECK is off"),
     ],
 )
-async def test_what_the_account_may_not_ask_is_a_note_unless_the_settings_need_it(
+async def test_an_api_without_permission_is_a_note_unless_the_settings_need_it(
     doctor: Examine, strict_wechat: StrictWeChat, api: Any, name: str, policy: str, why: str
 ) -> None:
     strict_wechat.account(APP_ID).denied = {api}
@@ -835,7 +833,7 @@ async def test_what_the_account_may_not_ask_is_a_note_unless_the_settings_need_i
 
 
 @pytest.mark.parametrize("errcode", [89501, 40230, 40240])
-async def test_what_wechat_refuses_whatever_is_asked_is_not_taken_for_permitted(
+async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
     doctor: Examine, strict_wechat: StrictWeChat, errcode: int
 ) -> None:
     strict_wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
@@ -852,14 +850,14 @@ async def test_an_account_that_may_not_ask_for_phone_numbers_is_a_note_until_som
     said(await doctor(), of_app("phone"), BAD, "may not use this API")
 
 
-async def test_an_account_that_may_not_ask_after_session_keys_is_told(
+async def test_an_account_that_may_not_check_session_keys_is_reported(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
     strict_wechat.account(APP_ID).denied = {"checksession"}
     said(await doctor(), of_app("session_keys"), BAD, "may not use this API")
 
 
-async def test_an_account_that_may_not_send_the_openid_is_told_of_the_switch(
+async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_setting(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
     strict_wechat.account(APP_ID).openid_check = "refused"
@@ -879,7 +877,7 @@ async def test_whatever_wechat_says_of_a_made_up_person_is_a_permission(
         said(results, of_app(name), OK, "permitted")
 
 
-async def test_a_quota_that_is_used_up_is_told(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+async def test_a_used_up_quota_is_reported(doctor: Examine, strict_wechat: StrictWeChat) -> None:
     strict_wechat.account(APP_ID).daily_quota = {"getuserriskrank": 0}
     said(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
 
@@ -887,7 +885,7 @@ async def test_a_quota_that_is_used_up_is_told(doctor: Examine, strict_wechat: S
 # What WeChat does not tell, and is to be told.
 
 
-async def test_whether_an_app_is_bound_is_told_by_its_users(
+async def test_users_show_whether_an_app_is_bound(
     doctor: Examine, simulator: Simulator, simulated_client: httpx.AsyncClient
 ) -> None:
     said(await doctor(), of_app("unionid"), OK, "before somebody has logged in")
@@ -900,7 +898,7 @@ async def test_whether_an_app_is_bound_is_told_by_its_users(
     said(await doctor(apps=[APPS[1]]), of_app("unionid", OTHER_APP_ID), OK, "none of 1 users")
 
 
-async def test_where_wechat_is_to_push_is_told(doctor: Examine) -> None:
+async def test_the_push_url_is_shown(doctor: Examine) -> None:
     apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps, issuer="https://wxauth.invalid/auth")
     url = "https://wxauth.invalid/auth/v1/wechat/push"
@@ -951,7 +949,7 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
         ("http://127.0.0.1:8000", NOTE, "WXAUTH_ISSUER"),
     ],
 )
-async def test_for_a_service_account_it_is_said_whether_the_issuer_can_be_a_callback_domain(
+async def test_for_a_service_account_the_check_reports_whether_the_issuer_can_be_a_callback_domain(
     doctor: Examine, issuer: str, level: Level, word: str
 ) -> None:
     results = await doctor(apps=[ACCOUNT], issuer=issuer, waits={"issuer_patience": 0.2})
@@ -963,7 +961,7 @@ async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> 
 
 
 @pytest.mark.slow
-async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
+async def test_a_redis_that_does_not_answer_is_reported(doctor: Examine) -> None:
     assert "redis" not in await doctor()
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
     said(await doctor(redis_url=url), "redis", BAD, "each process counts for itself", "WXAUTH_REDIS_URL")
@@ -973,9 +971,7 @@ async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
     said(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")
 
 
-async def test_a_database_that_gives_nothing_up_by_itself_is_told_with_what_to_run(
-    doctor: Examine, database_url: str
-) -> None:
+async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: Examine, database_url: str) -> None:
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
     said(results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'")
 
@@ -991,7 +987,7 @@ async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_
 
 
 @pytest.mark.slow
-async def test_which_code_sites_show_is_told_where_there_are_sites(
+async def test_with_sites_the_kind_of_code_is_shown(
     doctor: Examine, rows: asyncpg.Connection, strict_wechat: StrictWeChat
 ) -> None:
     assert of_app("codes") not in await doctor()

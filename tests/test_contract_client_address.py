@@ -72,7 +72,7 @@ async def test_several_header_fields_are_one_list(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("forwarded_for", [("198.51.100.1, 203.0.113.7",), ("198.51.100.1", "203.0.113.7")])
-async def test_where_anybody_is_trusted_it_is_for_one_hop(seen: Seen, forwarded_for: tuple[str, ...]) -> None:
+async def test_trusting_any_proxy_covers_one_hop(seen: Seen, forwarded_for: tuple[str, ...]) -> None:
     assert (await seen(*forwarded_for, trusted=("*",)))["client"] == "203.0.113.7"
 
 
@@ -105,7 +105,7 @@ async def test_a_proxy_is_known_however_its_address_is_written(seen: Seen, proxy
     ["unknown", "_hidden", "", "-", "unix:", "[", "[]:80", "203.0.113", "203.0.113.7:http", "203.0.113.7;", "7" * 9000],
 )
 @swept("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
-async def test_what_is_no_address_counts_as_the_proxys_own(seen: Seen, entry: str, trusted: tuple[str, ...]) -> None:
+async def test_an_invalid_address_counts_as_the_proxys_own(seen: Seen, entry: str, trusted: tuple[str, ...]) -> None:
     assert (await seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == PEER
 
 
@@ -114,7 +114,7 @@ async def test_more_proxies_than_anybody_has_are_none(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
-async def test_nobody_else_says_whose_request_it_is(seen: Seen, trusted: tuple[str, ...]) -> None:
+async def test_only_a_trusted_proxy_names_the_client(seen: Seen, trusted: tuple[str, ...]) -> None:
     told = await seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
     assert told == {"client": PEER, "scheme": "http"}
 
@@ -165,7 +165,7 @@ async def test_an_address_without_a_proxy_has_the_same_form(
 
 
 @pytest.mark.slow
-async def test_what_clients_write_is_not_kept(make_services: MakeServices, make_client: MakeClient) -> None:
+async def test_entries_written_by_clients_are_not_kept(make_services: MakeServices, make_client: MakeClient) -> None:
     client = make_client(await make_services(trusted_proxies="*"))
     await client.get("/livez")
     tracemalloc.start()
@@ -181,7 +181,7 @@ async def test_what_clients_write_is_not_kept(make_services: MakeServices, make_
 
 
 @pytest.mark.process
-async def test_whoever_writes_another_client_each_time_is_limited_all_the_same(
+async def test_a_client_that_forges_a_new_address_each_time_is_limited_all_the_same(
     tmp_path: Path, database_url: str
 ) -> None:
     port = free_port()

@@ -53,7 +53,7 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     assert (await client.post("/v1/introspect", data={"token": token}, auth=auth)).status_code == 401
 
 
-async def test_who_was_let_in_and_put_out_stands_in_the_audit_trail(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_added_and_removed_clients_are_in_the_audit_trail(clients: Command, rows: asyncpg.Connection) -> None:
     for words in (("add", "billing"), ("add", "billing"), ("remove", "billing"), ("remove", "billing")):
         await clients(*words)
     events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
@@ -63,9 +63,7 @@ async def test_who_was_let_in_and_put_out_stands_in_the_audit_trail(clients: Com
     ]
 
 
-async def test_for_people_the_secret_stands_in_a_table_with_a_word_of_warning_beside(
-    clients: Command, rows: asyncpg.Connection
-) -> None:
+async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Command, rows: asyncpg.Connection) -> None:
     added = await clients("add", "billing")
     assert added.returncode == 0
     shown = dict(line.split() for line in added.stdout.splitlines())
@@ -96,7 +94,7 @@ async def test_the_list_names_each_client_and_no_secret(clients: Command, rows: 
     ]
 
 
-async def test_a_client_may_do_what_it_was_added_with_until_that_is_set_anew(clients: Command) -> None:
+async def test_a_client_has_its_initial_scopes_until_they_are_changed(clients: Command) -> None:
     added = await clients("add", "orders", "--scope", "users", "--scope", "introspect", "--scope", "users", "--json")
     assert json.loads(added.stdout)["scopes"] == ["introspect", "users"]
     done = await clients("set", "orders", "--scope", "events")
@@ -114,7 +112,7 @@ async def test_a_client_that_is_added_without_a_scope_may_introspect_alone(clien
     ids=" ".join,
 )
 @pytest.mark.no_database
-async def test_what_is_no_scope_or_none_at_all_is_a_wrong_call(clients: Command, words: tuple[str, ...]) -> None:
+async def test_an_invalid_or_missing_scope_is_a_usage_error(clients: Command, words: tuple[str, ...]) -> None:
     failed = await clients(*words)
     assert failed.returncode == 2
     assert "--scope" in failed.stderr
@@ -152,7 +150,7 @@ async def test_without_a_client_the_list_is_empty(clients: Command) -> None:
     assert len((await clients("list")).stdout.splitlines()) == 1
 
 
-async def test_of_two_that_take_a_name_at_once_one_gets_it_and_the_other_is_told(
+async def test_of_two_that_take_a_name_at_once_one_gets_it_and_the_other_is_refused(
     clients: Command, rows: asyncpg.Connection
 ) -> None:
     done = sorted(await gather(*(clients("add", "billing", "--json") for _ in range(2))), key=lambda it: it.returncode)
@@ -171,7 +169,7 @@ async def test_to_remove_what_is_not_there_fails(clients: Command) -> None:
 @swept("command", ["add", "remove"])
 @swept("name", ["Billing", "-billing", "bill ing", "账单", "a" * 65, "", "billing\n"])
 @pytest.mark.no_database
-async def test_what_cannot_be_a_name_is_a_wrong_call(clients: Command, command: str, name: str) -> None:
+async def test_an_invalid_name_is_a_usage_error(clients: Command, command: str, name: str) -> None:
     failed = await clients(command, "--", name)
     assert failed.returncode == 2
     assert "NAME" in failed.stderr
@@ -186,7 +184,7 @@ async def test_no_client_has_a_name_that_the_audit_trail_has_for_another(clients
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a" * 64, "bill-ing_2", "systems"])
-async def test_what_may_be_a_name_is_taken(clients: Command, name: str) -> None:
+async def test_a_valid_name_is_accepted(clients: Command, name: str) -> None:
     assert (await clients("add", name)).returncode == 0
 
 

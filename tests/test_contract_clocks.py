@@ -50,7 +50,7 @@ async def test_a_refresh_sent_again_to_a_replica_whose_clock_is_wrong_gets_the_s
     assert len({answer.json()["refresh_token"] for answer in answers}) == 1
 
 
-async def test_what_a_replica_whose_clock_is_wrong_writes_has_the_databases_time(
+async def test_a_replica_with_a_wrong_clock_writes_the_databases_time(
     login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: asyncpg.Connection
 ) -> None:
     await login(at=make_client(await make_replica(timedelta(days=61))))
@@ -71,7 +71,7 @@ async def test_nothing_is_swept_by_a_replica_whose_clock_is_wrong(
     assert [line["reason"] for line in log_lines() if line["event"] == "sweep_put_off"] == ["the clocks differ"]
 
 
-async def test_a_clock_is_corrected_in_the_background_and_the_log_tells_that_it_differs(
+async def test_a_clock_is_corrected_in_the_background_and_the_difference_is_logged(
     make_replica: MakeReplica, log_lines: LogLines
 ) -> None:
     services = await make_replica(timedelta(hours=1))

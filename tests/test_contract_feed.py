@@ -64,7 +64,7 @@ async def insert(connection: asyncpg.Connection, *which: int, type: str = "user.
         await connection.execute(INSERT, event_id(number), type)
 
 
-async def test_the_feed_tells_what_happened_in_ids_alone(
+async def test_the_feed_contains_only_ids(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, read: Read
 ) -> None:
     alice = await login("alice", nickname="小明")
@@ -93,7 +93,7 @@ async def rename(client: httpx.AsyncClient, answer: Body, **fields: str) -> None
     assert (await client.patch("/v1/me", json=fields, headers=bearer(answer))).status_code == 200
 
 
-async def test_a_profile_is_told_at_its_first_change_and_then_once_a_minute(
+async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
     client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
@@ -140,7 +140,7 @@ async def test_one_persons_changes_fold_no_other_persons(client: httpx.AsyncClie
     assert [event["user_id"] for event in told] == [person["user"]["id"] for person in people]
 
 
-async def test_of_many_changes_at_once_replicas_tell_the_first_and_the_rest_after_a_minute(
+async def test_of_many_changes_at_once_replicas_send_the_first_and_the_rest_after_a_minute(
     client: httpx.AsyncClient, login: LogIn, make_services: MakeServices, read: Read, clock: Clock
 ) -> None:
     replicas = [await make_services() for _ in range(3)]
@@ -181,7 +181,7 @@ async def test_a_folded_change_outlives_the_process_that_was_telling_it(
     assert len((await read(type="user.profile_changed"))["items"]) == 2
 
 
-async def test_a_folded_change_is_told_of_the_user_who_remains_after_a_merge(
+async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(
     client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, read: Read, clock: Clock
 ) -> None:
     full = {"nickname": "A", "avatar_url": "https://example.com/a.png"}
@@ -203,7 +203,7 @@ async def test_a_folded_change_is_told_of_the_user_who_remains_after_a_merge(
     assert told[-1]["actor"] == holder_id
 
 
-async def test_no_change_of_a_profile_is_told_after_the_persons_erasure(
+async def test_no_profile_change_is_sent_after_the_persons_erasure(
     client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
@@ -216,7 +216,7 @@ async def test_no_change_of_a_profile_is_told_after_the_persons_erasure(
     assert told == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
 
 
-async def test_a_change_whose_event_stands_behind_the_erasure_that_waited_for_it_is_not_told(
+async def test_a_change_recorded_after_the_erasure_that_waited_for_it_is_not_sent(
     rows: asyncpg.Connection, read: Read, clock: Clock
 ) -> None:
     for number, type in enumerate(("user.erased", "user.profile_changed")):
@@ -233,7 +233,7 @@ async def test_a_change_whose_event_stands_behind_the_erasure_that_waited_for_it
         clock.advance(minutes=1)
 
 
-async def test_what_is_noted_of_a_told_change_goes_after_a_minute(
+async def test_the_note_of_a_sent_change_is_deleted_after_a_minute(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, read: Read, clock: Clock
 ) -> None:
     await rename(client, await login("alice", nickname="A"), nickname="Al")
@@ -244,9 +244,7 @@ async def test_what_is_noted_of_a_told_change_goes_after_a_minute(
     assert await rows.fetchval("SELECT count(*) FROM profile_changes") == 0
 
 
-async def test_of_an_event_siblings_are_told_no_more_than_the_contract_says(
-    rows: asyncpg.Connection, read: Read
-) -> None:
+async def test_an_event_contains_only_what_the_contract_lists(rows: asyncpg.Connection, read: Read) -> None:
     for number, (kind, data) in enumerate(
         [
             ("user.banned", '{"risk_rank": 4}'),
@@ -267,13 +265,13 @@ async def test_of_an_event_siblings_are_told_no_more_than_the_contract_says(
     ]
 
 
-async def test_what_concerns_operators_alone_is_not_in_the_feed(rows: asyncpg.Connection, read: Read) -> None:
+async def test_events_for_operators_are_not_in_the_feed(rows: asyncpg.Connection, read: Read) -> None:
     for number, kind in enumerate(("risk.flagged", "client.added", "access_token.read")):
         await insert(rows, number, type=kind)
     assert (await read())["items"] == []
 
 
-async def test_a_reader_who_follows_the_cursor_is_told_of_each_event_once(rows: asyncpg.Connection, read: Read) -> None:
+async def test_a_reader_who_follows_the_cursor_gets_each_event_once(rows: asyncpg.Connection, read: Read) -> None:
     await insert(rows, *range(10))
     seen: list[int] = []
     page = await read(limit=3)
@@ -304,7 +302,9 @@ async def test_an_event_that_is_committed_late_is_not_skipped(
     assert numbers(await read()) == [2, 3, 1]
 
 
-async def test_what_is_rolled_back_is_never_told(rows: asyncpg.Connection, read: Read, database_url: str) -> None:
+async def test_an_event_that_is_rolled_back_is_never_in_the_feed(
+    rows: asyncpg.Connection, read: Read, database_url: str
+) -> None:
     undone = await asyncpg.connect(database_url)
     transaction = undone.transaction()
     await transaction.start()
@@ -371,7 +371,7 @@ async def test_events_are_read_by_their_types(rows: asyncpg.Connection, read: Re
     assert (page["items"], numbers(await read(after=page["next_cursor"]))) == ([], []), "the others have been passed"
 
 
-async def test_after_now_tells_nothing_but_what_comes(rows: asyncpg.Connection, read: Read) -> None:
+async def test_after_now_returns_only_future_events(rows: asyncpg.Connection, read: Read) -> None:
     empty = await read(after="now")
     await insert(rows, 1)
     page = await read(after="now")
@@ -381,7 +381,7 @@ async def test_after_now_tells_nothing_but_what_comes(rows: asyncpg.Connection, 
     assert numbers(await read(after=empty["next_cursor"])) == [1, 2]
 
 
-async def test_what_is_no_cursor_no_type_or_no_limit_is_refused(
+async def test_an_invalid_cursor_type_or_limit_is_refused(
     client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Auth
 ) -> None:
     await insert(rows, 1)
@@ -462,7 +462,7 @@ async def test_without_the_scope_nothing_is_read(
     problem_of(await client.get("/v1/events?after=x"), "invalid_client", 401)
 
 
-async def test_the_table_marks_just_what_siblings_are_told(rows: asyncpg.Connection) -> None:
+async def test_the_table_marks_exactly_the_types_that_siblings_get(rows: asyncpg.Connection) -> None:
     """The list is written twice, once in the trigger."""
     body = await rows.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'mark_unplaced'")
     assert set(body.split("'")[1::2]) == set(TOLD_TO_SIBLINGS)

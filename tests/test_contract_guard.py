@@ -102,7 +102,7 @@ async def sibling(app: FastAPI) -> AsyncIterator[Client]:
 # Who it is.
 
 
-async def test_a_good_token_tells_whose_it_is(guard: BearerGuard, issuer: FakeIssuer) -> None:
+async def test_a_valid_token_names_its_user(guard: BearerGuard, issuer: FakeIssuer) -> None:
     token = issuer.token("admin", "clerk")
     user = await guard(Request({"type": "http", "headers": [(b"authorization", f"Bearer {token}".encode())]}))
     assert (user.id, user.app_id, user.openid, user.session_id) == (USER_ID, "wxtest", "openid-alice", SESSION_ID)
@@ -111,9 +111,7 @@ async def test_a_good_token_tells_whose_it_is(guard: BearerGuard, issuer: FakeIs
     assert dict(user.claims) == Forger(token, issuer.key).claims
 
 
-async def test_a_websites_token_names_its_mini_program_and_what_was_granted(
-    guard: BearerGuard, issuer: FakeIssuer
-) -> None:
+async def test_a_websites_token_names_its_mini_program_and_its_scopes(guard: BearerGuard, issuer: FakeIssuer) -> None:
     claims = {"client_id": "shop", "app_id": "wxother", "scope": "openid profile", "external_id": "old-7"}
     user = await guard.verify(Forger(issuer.token(), issuer.key).with_claims(**claims))
     assert (user.app_id, user.claims["client_id"]) == ("wxother", "shop")
@@ -237,7 +235,7 @@ async def test_a_refusal_carries_the_callers_request_id(sibling: Client) -> None
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "a" * 129, "é", "a\x00"])
-async def test_a_refusal_has_an_id_of_its_own_where_the_callers_is_no_good(sibling: Client, request_id: str) -> None:
+async def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(sibling: Client, request_id: str) -> None:
     answer = await sibling.get("/orders", headers={"X-Request-ID": request_id.encode()})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
@@ -300,7 +298,7 @@ async def test_no_key_and_no_issuer_is_503(sibling: Client, issuer: FakeIssuer) 
 # Roles.
 
 
-async def test_a_role_opens_what_demands_it(sibling: Client, issuer: FakeIssuer) -> None:
+async def test_a_role_admits_to_routes_that_require_it(sibling: Client, issuer: FakeIssuer) -> None:
     answer = await sibling.delete("/orders/7", headers=bearer(issuer.token("admin")))
     assert answer.json() == 7
 
@@ -396,7 +394,9 @@ def verifying(app: FastAPI, guard: BearerGuard) -> FastAPI:
     return app
 
 
-async def test_what_verify_raises_is_the_routes_own_whatever_the_guard_has_refused(verifying: FastAPI) -> None:
+async def test_an_error_raised_by_verify_belongs_to_the_route_even_after_a_refusal_of_the_guard(
+    verifying: FastAPI,
+) -> None:
     async with client_of(verifying) as sibling:
         cookie = {"Cookie": "token=nonsense"}
         assert (await sibling.get("/by-cookie", headers=cookie)).status_code == 500
@@ -404,7 +404,7 @@ async def test_what_verify_raises_is_the_routes_own_whatever_the_guard_has_refus
         assert (await sibling.get("/by-cookie", headers=cookie)).status_code == 500
 
 
-async def test_what_verify_raises_is_answered_where_the_app_says_so(verifying: FastAPI) -> None:
+async def test_an_error_raised_by_verify_is_answered_if_the_app_handles_it(verifying: FastAPI) -> None:
     verifying.add_exception_handler(WxAuthError, answer_problem)
     async with client_of(verifying) as sibling:
         answer = await sibling.get("/by-cookie", headers={"Cookie": "token=nonsense"})
@@ -428,7 +428,7 @@ async def test_a_siblings_tests_may_put_a_principal_in_the_guards_place(app: Fas
         assert (await sibling.get("/audit")).json() == {"by": "openid-bob"}
 
 
-async def test_the_guard_stands_under_authorize_as_one_scheme(sibling: Client) -> None:
+async def test_the_guard_is_listed_under_authorize_as_one_scheme(sibling: Client) -> None:
     schema = (await sibling.get("/openapi.json")).json()
     [(name, scheme)] = schema["components"]["securitySchemes"].items()
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")

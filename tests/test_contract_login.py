@@ -39,7 +39,7 @@ async def test_a_code_becomes_a_user_and_tokens(login: LogIn) -> None:
     assert answer["user"]["nickname"] == "Alice"
 
 
-async def test_the_answer_is_what_the_documentation_says(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+async def test_the_answer_matches_the_documentation(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     TypeAdapter(TokenAnswer).validate_json(answer.content, strict=True)
     assert answer.json().keys() == TokenAnswer.__required_keys__
@@ -111,7 +111,7 @@ async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_t
         *((name, "https://example.com/a.png") for name in ("avatar_url", "avatarUrl")),
     ],
 )
-async def test_each_name_of_a_field_is_taken(
+async def test_each_name_of_a_field_is_accepted(
     client: httpx.AsyncClient, wechat: WeChatByRespx, field: str, value: str | None
 ) -> None:
     code = wechat.code_for("alice", app_id=value if value == OTHER_APP["app_id"] else APP["app_id"])
@@ -173,7 +173,7 @@ FORMS = {
 
 @pytest.mark.parametrize("path", ["/v1/login", "/v1/refresh", "/v1/logout"])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-async def test_whoever_sends_a_form_is_told_to_send_json(
+async def test_a_form_is_refused_with_the_hint_to_send_json(
     client: httpx.AsyncClient, form: dict[str, Any], path: str
 ) -> None:
     problem = problem_of(await client.post(path, **form), "invalid_request", 422)

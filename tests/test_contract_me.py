@@ -194,7 +194,9 @@ async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, l
         ("DELETE", "/v1/me/sessions/of-no-form"),
     ],
 )
-async def test_all_of_it_wants_a_live_session(client: httpx.AsyncClient, login: LogIn, method: str, path: str) -> None:
+async def test_every_route_of_me_requires_a_live_session(
+    client: httpx.AsyncClient, login: LogIn, method: str, path: str
+) -> None:
     problem_of(await client.request(method, path), "missing_token", 401)
     answer = await login()
     await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
@@ -216,7 +218,7 @@ async def test_all_of_it_wants_a_live_session(client: httpx.AsyncClient, login: 
         (IPHONE + " wechatdevtools/1.06.2401020", "WeChat DevTools, WeChat 8.0.44"),
     ],
 )
-def test_a_device_is_told_by_its_user_agent(user_agent: str | None, device: str | None) -> None:
+def test_a_device_is_described_from_its_user_agent(user_agent: str | None, device: str | None) -> None:
     assert describe_device(user_agent) == device
 
 

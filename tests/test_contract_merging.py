@@ -79,9 +79,7 @@ async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
 # By number.
 
 
-async def test_a_newcomer_who_proves_the_number_becomes_who_had_it(
-    phone: MiniPrograms, rows: asyncpg.Connection
-) -> None:
+async def test_a_new_user_who_proves_a_number_becomes_its_holder(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(nickname="Alice")
     await phone.prove(alice)
     newcomer = await phone.log_in(app_id=SECOND, nickname="A.")
@@ -100,7 +98,9 @@ async def test_a_newcomer_who_proves_the_number_becomes_who_had_it(
     assert refreshed.json()["user"]["id"] == alice["user"]["id"]
 
 
-async def test_a_login_with_the_number_is_at_once_who_had_it(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_a_login_with_the_number_returns_its_holder_at_once(
+    phone: MiniPrograms, rows: asyncpg.Connection
+) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
@@ -278,7 +278,7 @@ def merge(client: httpx.AsyncClient, root: Body) -> Merge:
     return merge
 
 
-async def test_the_one_who_remains_keeps_what_they_have(
+async def test_the_remaining_user_keeps_their_values(
     merge: Merge, login: LogIn, root: Body, rows: asyncpg.Connection
 ) -> None:
     alice, bob = await login("alice", nickname="Alice"), await login("bob", nickname="Bob")
@@ -309,7 +309,7 @@ async def test_the_one_who_remains_keeps_what_they_have(
     assert (await login("alice"))["user"]["id"] == ids[1]
 
 
-async def test_what_the_one_who_remains_lacks_is_the_others(
+async def test_the_remaining_user_gets_the_others_values_for_missing_ones(
     merge: Merge, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice", nickname="Alice")
@@ -404,7 +404,7 @@ async def test_two_external_ids_are_not_made_one(merge: Merge, login: LogIn, row
     assert set(ids) < await users(rows)
 
 
-async def test_who_is_one_already_is_not_merged(merge: Merge, login: LogIn) -> None:
+async def test_a_user_is_not_merged_into_itself(merge: Merge, login: LogIn) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
     problem_of(await merge(alice, alice), "merge_refused", 409)
     assert (await merge(alice, bob)).status_code == 200
@@ -412,7 +412,7 @@ async def test_who_is_one_already_is_not_merged(merge: Merge, login: LogIn) -> N
         problem_of(await merge(former, into), "merge_refused", 409)
 
 
-async def test_who_is_not_there_is_not_found(merge: Merge, login: LogIn) -> None:
+async def test_an_unknown_user_is_not_found(merge: Merge, login: LogIn) -> None:
     nobody = "01900000-0000-7000-8000-0000000000ff"
     alice = (await login("alice"))["user"]["id"]
     for former, into in ((alice, nobody), (nobody, alice)):
@@ -474,7 +474,7 @@ async def leave_wechat(phone: MiniPrograms, login: Body, clock: Clock) -> None:
     assert (await phone.client.post(path, params=dict(push.query), content=push.body)).text == "success"
 
 
-async def test_merges_are_counted_by_what_says_so(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     async def counted() -> dict[str, float]:
         text = (await phone.client.get("/metrics")).text
         return {by: float(number) for by, number in re.findall(r'^wxauth_merges_total{by="(\w+)"} (\S+)$', text, re.M)}
@@ -515,7 +515,7 @@ async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(
     ]
 
 
-async def test_of_a_user_whom_wechat_itself_has_joined_all_goes(
+async def test_a_user_joined_by_wechat_itself_is_erased_completely(
     phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     alice = await phone.log_in()

@@ -73,7 +73,7 @@ async def test_logins_are_counted_by_app_and_outcome(
         (987654321, "wechat_bad_response", "other"),
     ],
 )
-async def test_what_wechat_refuses_is_counted_by_its_errcode(
+async def test_a_refusal_of_wechat_is_counted_by_its_errcode(
     client: httpx.AsyncClient, wechat: WeChatByRespx, scrape: Scrape, errcode: int, outcome: str, shown: str
 ) -> None:
     wechat.answers_errcode(errcode)
@@ -171,7 +171,7 @@ async def test_a_fault_of_ours_is_in_the_ratio_of_errors(
     assert scraped("wxauth_requests_total", route="/v1/login", status="500") == 1
 
 
-async def test_the_time_that_wechat_and_the_database_take_is_told_failures_of_wechats_included(
+async def test_the_durations_of_wechat_and_the_database_are_measured_even_for_failures_of_wechat(
     client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
 ) -> None:
     await login()
@@ -184,7 +184,7 @@ async def test_the_time_that_wechat_and_the_database_take_is_told_failures_of_we
 
 
 @pytest.mark.no_database
-async def test_what_may_happen_is_told_before_it_does(scrape: Scrape) -> None:
+async def test_series_exist_before_the_first_count(scrape: Scrape) -> None:
     scraped = await scrape()
     assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok") == 0
     assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"], outcome="new") == 0
@@ -199,7 +199,7 @@ async def test_what_may_happen_is_told_before_it_does(scrape: Scrape) -> None:
     assert scraped("wxauth_build_info", version=__version__) == 1
 
 
-async def test_open_sessions_are_told(client: httpx.AsyncClient, login: LogIn, scrape: Scrape, clock: Clock) -> None:
+async def test_open_sessions_are_counted(client: httpx.AsyncClient, login: LogIn, scrape: Scrape, clock: Clock) -> None:
     assert (await scrape())("wxauth_sessions") == 0
     tokens = [(await login("alice"))["refresh_token"] for _ in range(3)]
     await client.post("/v1/logout", json={"refresh_token": tokens[0]})
@@ -212,7 +212,7 @@ async def test_open_sessions_are_told(client: httpx.AsyncClient, login: LogIn, s
 
 @pytest.mark.slow
 @pytest.mark.own_database  # whose size makes estimates of all that is told behind this
-async def test_of_many_sessions_an_estimate_is_told(login: LogIn, scrape: Scrape, rows: asyncpg.Connection) -> None:
+async def test_many_sessions_are_estimated(login: LogIn, scrape: Scrape, rows: asyncpg.Connection) -> None:
     await login()
     await rows.execute("""
         INSERT INTO sessions (id, user_id, app_id, openid, user_agent, created_at, last_used_at, expires_at)
@@ -224,7 +224,7 @@ async def test_of_many_sessions_an_estimate_is_told(login: LogIn, scrape: Scrape
 
 
 @pytest.mark.no_signing_key
-async def test_the_age_of_the_signing_key_is_told(scrape: Scrape, clock: Clock) -> None:
+async def test_the_age_of_the_signing_key_is_a_metric(scrape: Scrape, clock: Clock) -> None:
     clock.advance(hours=1)
     assert (await scrape())("wxauth_signing_key_age_seconds") == 3600
     clock.advance(seconds=10)
@@ -232,14 +232,14 @@ async def test_the_age_of_the_signing_key_is_told(scrape: Scrape, clock: Clock) 
 
 
 @pytest.mark.slow
-async def test_without_a_database_the_rest_is_told(offline_client: httpx.AsyncClient) -> None:
+async def test_without_a_database_the_other_metrics_remain(offline_client: httpx.AsyncClient) -> None:
     scraped = Scraped(await offline_client.get("/metrics"))
     assert scraped("wxauth_logins_total") == 0
     assert scraped("wxauth_sessions") is None
     assert scraped("wxauth_signing_key_age_seconds") is None
 
 
-async def test_no_label_tells_of_a_person(
+async def test_no_label_identifies_a_person(
     client: httpx.AsyncClient, login: LogIn, scrape: Scrape, wechat: WeChatByRespx
 ) -> None:
     await login("alice")
@@ -307,7 +307,7 @@ def told_by_each(service: Service, name: str, **labels: str) -> set[Any]:
 
 @on_linux
 @pytest.mark.process
-def test_every_worker_tells_what_all_have_counted_and_what_a_dead_one_had(service: Service) -> None:
+def test_every_worker_reports_the_counts_of_all_even_of_a_dead_one(service: Service) -> None:
     service.log_in(20)
     assert told_by_each(service, "wxauth_logins_total") == {20}
     assert told_by_each(service, "wxauth_wechat_seconds_count") == {20}
@@ -325,7 +325,7 @@ def test_every_worker_tells_what_all_have_counted_and_what_a_dead_one_had(servic
 
 @on_linux
 @pytest.mark.process
-def test_what_each_worker_uses_is_told_whichever_is_asked(service: Service) -> None:
+def test_every_worker_reports_the_usage_of_each_worker(service: Service) -> None:
     names = {"0", "1", "supervisor"}
     for _ in range(6):
         scraped = service.scrape()
@@ -340,7 +340,7 @@ def test_what_each_worker_uses_is_told_whichever_is_asked(service: Service) -> N
 
 @on_linux
 @pytest.mark.process
-def test_a_worker_that_dies_is_told_in_the_log_and_counts_anew_what_it_uses(service: Service) -> None:
+def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(service: Service) -> None:
     dead, other = service.workers()
 
     def beginnings() -> set[float]:
@@ -358,7 +358,7 @@ def test_a_worker_that_dies_is_told_in_the_log_and_counts_anew_what_it_uses(serv
 @on_linux
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.process
-def test_nothing_of_what_workers_counted_is_left_behind(service: Service, ending: int) -> None:
+def test_the_workers_shared_counts_are_removed_at_the_end(service: Service, ending: int) -> None:
     folder, workers = service.folder(), service.workers()
     assert folder.is_dir()
     service.command.end(ending)

@@ -243,7 +243,7 @@ async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClien
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_a_bad_line_is_told_by_number_and_field_and_the_others_are_taken(
+async def test_a_bad_line_is_reported_by_number_and_field_and_the_others_are_imported(
     mover: Mover, line: object, field: str
 ) -> None:
     bad = line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
@@ -254,7 +254,7 @@ async def test_a_bad_line_is_told_by_number_and_field_and_the_others_are_taken(
 
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "external_id"])
-async def test_what_is_written_where_there_is_no_id_makes_one_user_of_nobody(mover: Mover, name: str) -> None:
+async def test_placeholders_for_a_missing_id_join_no_users(mover: Mover, name: str) -> None:
     words = ["NULL", "null", "None", "undefined", "nan", "NaN", "(NULL)", "#N/A", "\\N", "-", "0", " "]
     repeated = ["0.0", "000", "xxx", "-" * 28, "1" * 12, "0" * 28, "f" * 28, str(UUID(int=0)), f"{{{UUID(int=0)}}}"]
     for text in [*words, *repeated, str(UUID(int=2**128 - 1))]:
@@ -274,7 +274,7 @@ async def test_a_unionid_is_of_wechats_form(mover: Mover, unionid: str) -> None:
     assert mover.refusals == [(1, "unionid")]
 
 
-async def test_all_that_is_wrong_with_a_line_is_told_at_once(mover: Mover) -> None:
+async def test_all_faults_of_a_line_are_reported_at_once(mover: Mover) -> None:
     wrong = {"app_id": "wx", "unionid": "NULL", "phone": "1", "consents": [{}, {}], "roles": ["A", "B"]}
     assert await mover.import_lines({**ALICE, **wrong}) == (0, 0, 0, 1)
     consent = [f"consents.{name}" for name in ("document", "version", "given_at")]
@@ -283,7 +283,7 @@ async def test_all_that_is_wrong_with_a_line_is_told_at_once(mover: Mover) -> No
 
 
 @pytest.mark.no_database
-def test_of_each_field_it_is_known_what_is_wanted() -> None:
+def test_each_field_has_its_requirement() -> None:
     consents = {f"consents.{name}" for name in LineOfConsent.model_fields}
     assert WANTED.keys() == Line.model_fields.keys() | consents
 
@@ -300,7 +300,7 @@ async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover, clock: Clock) ->
     assert {(user["created_at"], user["last_login_at"]) for user in await mover.users()} == {(clock(), None)}
 
 
-async def test_what_is_wrong_is_told_without_the_value(mover: Mover) -> None:
+async def test_a_fault_is_reported_without_the_value(mover: Mover) -> None:
     secret = "hunter2-of-somebody"
     wrong = {"external_id": f"{secret}\x07", "status": secret, "created_at": secret, "phone": secret, "user_id": secret}
     for name, value in wrong.items():
@@ -343,7 +343,9 @@ async def test_one_unionid_or_one_external_id_is_one_user(mover: Mover, rows: as
     assert await mover.import_lines(*lines) == (0, 0, 3, 0)
 
 
-async def test_who_is_here_already_is_joined(mover: Mover, login: LogIn, wechat: WeChatByRespx) -> None:
+async def test_an_imported_person_is_joined_with_their_stored_user(
+    mover: Mover, login: LogIn, wechat: WeChatByRespx
+) -> None:
     alice = (await login("alice", nickname="Mine"))["user"]
     assert await mover.import_lines({**FULL, "unionid": None}) == (0, 1, 0, 0)
     user = await mover.user()
@@ -471,7 +473,7 @@ async def test_who_is_here_already_is_joined(mover: Mover, login: LogIn, wechat:
 )
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
 @pytest.mark.parametrize("dry_run", [False, True], ids=["", "dry"])
-async def test_what_contradicts_is_refused_and_never_guessed(
+async def test_a_line_that_contradicts_stored_data_is_refused_and_never_guessed(
     mover: Mover,
     lines: list[dict[str, Any]],
     refused: list[tuple[int, str]],
@@ -528,7 +530,7 @@ async def test_the_same_file_again_changes_nothing(mover: Mover, rows: asyncpg.C
         assert before == (await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events())
 
 
-async def test_what_a_person_has_set_since_stays(mover: Mover, client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_a_persons_own_later_changes_stay(mover: Mover, client: httpx.AsyncClient, login: LogIn) -> None:
     await mover.import_lines(FULL)
     alice = await login("alice")
     await client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
@@ -564,7 +566,7 @@ async def test_the_same_number_again_stays_proved(mover: Mover, rows: asyncpg.Co
     assert (await mover.user())["phone_proved_at"] is None
 
 
-async def test_roles_and_status_of_who_is_there_change_only_if_that_is_wanted(
+async def test_roles_and_status_of_stored_users_change_only_with_the_option(
     mover: Mover, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
@@ -767,7 +769,7 @@ async def test_a_bad_line_of_csv_costs_no_other_line(mover: Mover, line: str | b
     assert (counts.lines, counts.created) == (302, 301 - bool(refused))
 
 
-async def test_where_no_quotation_mark_is_closed_each_line_is_told(mover: Mover) -> None:
+async def test_each_line_with_an_unclosed_quotation_mark_is_reported(mover: Mover) -> None:
     text = HEADER + "".join(f'{START}person-{n},"x,\n' for n in range(500)) + f"{START}last,,\n"
     assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
     assert mover.refusals == [(number, "line") for number in range(2, 502)]
@@ -818,7 +820,7 @@ async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
 
 
 @pytest.mark.slow
-async def test_logins_of_those_who_are_moving_in_go_on(
+async def test_users_can_log_in_while_they_are_imported(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     people = range(1, 301)
@@ -914,7 +916,7 @@ async def furnish(mover: Mover, rows: asyncpg.Connection, login: LogIn, client: 
     await client.post("/v1/me/sessions", headers=bearer(alice))
 
 
-async def test_what_goes_out_and_in_and_out_again_is_the_same(
+async def test_an_export_of_an_imported_export_is_the_same(
     mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
 ) -> None:
     await furnish(mover, rows, login, client)
@@ -1084,7 +1086,7 @@ async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
 
 @pytest.mark.node
 @pytest.mark.no_database
-def test_all_queries_of_the_guide_tell_the_same_of_the_same_people() -> None:
+def test_all_queries_of_the_guide_return_the_same_people() -> None:
     shop = Shop("wxtest")
     told = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
     of_mongodb, of_the_cloud = ("--eval '", "' > users.jsonl"), ("node -e '", "' < users.json")
@@ -1137,7 +1139,7 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
 
 
 @pytest.mark.process
-async def test_the_command_tells_what_csv_has_cost(
+async def test_the_command_reports_what_csv_has_cost(
     env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
 ) -> None:
     file = tmp_path / "users.CSV"
@@ -1181,7 +1183,7 @@ async def test_the_command_tells_what_csv_has_cost(
 
 
 @pytest.mark.process
-async def test_an_export_leaves_a_device_as_it_was_and_says_what_is_wrong_with_it(
+async def test_an_export_leaves_a_device_unchanged_and_reports_its_error(
     mover: Mover, env: dict[str, str], tmp_path: Path
 ) -> None:
     await mover.import_lines(ALICE)

@@ -36,7 +36,7 @@ async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
     assert await days_of(again, days=3) == [("2026-11-19", 0, 0), ("2026-11-20", 2, 3), ("2026-11-21", 0, 1)]
 
 
-async def test_thirty_days_are_told_unless_another_number_is_asked_for(root: Admin) -> None:
+async def test_the_numbers_cover_thirty_days_by_default(root: Admin) -> None:
     days = await days_of(root)
     assert (len(days), days[0][0], days[-1][0]) == (30, "2026-10-22", "2026-11-20")
     assert len(await days_of(root, days=366)) == 366
@@ -89,7 +89,7 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(
     assert await days_of(root, days=1) == [("2026-11-20", 2, 7)]
 
 
-async def test_what_was_counted_during_an_outage_is_stored_after_it(
+async def test_counts_during_an_outage_are_stored_after_it(
     database_url: str, make_services: MakeServices, root: Admin, clock: Clock
 ) -> None:
     async with Proxy(database_url) as proxy:
@@ -103,9 +103,7 @@ async def test_what_was_counted_during_an_outage_is_stored_after_it(
     assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
 
 
-async def test_what_is_left_is_stored_when_the_service_ends(
-    make_services: MakeServices, root: Admin, clock: Clock
-) -> None:
+async def test_the_last_counts_are_stored_at_shutdown(make_services: MakeServices, root: Admin, clock: Clock) -> None:
     replica = await make_services()
     for _ in range(5):
         replica[Numbers].count_login(is_new=False, at=clock())
@@ -113,7 +111,7 @@ async def test_what_is_left_is_stored_when_the_service_ends(
     assert await days_of(root, days=1) == [("2026-11-20", 1, 6)]
 
 
-async def test_the_rows_of_a_day_long_over_become_one_and_tell_the_same(
+async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(
     make_services: MakeServices, services: Services, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     for _ in range(4):
@@ -130,7 +128,7 @@ async def test_the_rows_of_a_day_long_over_become_one_and_tell_the_same(
 # Who may.
 
 
-async def test_it_wants_the_role_admin(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_the_numbers_require_the_role_admin(client: httpx.AsyncClient, login: LogIn) -> None:
     problem_of(await client.get("/v1/admin/numbers?days=none"), "missing_token", 401)
     refused = await client.get("/v1/admin/numbers", headers=bearer(await login()))
     problem_of(refused, "insufficient_role", 403)

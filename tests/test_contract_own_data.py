@@ -39,7 +39,7 @@ async def document_of(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[
     return document
 
 
-async def test_all_that_is_stored_is_one_document(
+async def test_the_export_of_all_stored_data_is_one_document(
     make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     client = make_client(await make_services(consents="privacy:1", apps=[APP, OTHER_APP]))
@@ -127,7 +127,7 @@ async def test_events_are_in_it_and_name_nobody_else(
     assert ROOT_ID not in answer.text
 
 
-async def test_what_is_told_by_a_former_id_is_in_it(
+async def test_the_export_includes_data_under_a_former_id(
     client: httpx.AsyncClient, wechat: WeChatByRespx, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     client = make_client(await make_services(apps=[APP, OTHER_APP], consents="privacy:1"))
@@ -141,7 +141,7 @@ async def test_what_is_told_by_a_former_id_is_in_it(
     assert sorted(told) == ["consent.given", "identity.added", "user.created", "user.created", "user.merged"]
 
 
-async def test_it_is_given_once_a_minute_over_all_replicas(
+async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
     client: httpx.AsyncClient,
     login: LogIn,
     make_services: MakeServices,
@@ -260,7 +260,7 @@ async def test_a_reader_who_goes_away_leaves_nothing_behind(
             await reader.task
 
 
-async def test_it_wants_a_token(client: httpx.AsyncClient) -> None:
+async def test_the_export_requires_a_token(client: httpx.AsyncClient) -> None:
     problem_of(await client.get("/v1/me/export"), "missing_token", 401)
 
 

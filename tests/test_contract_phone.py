@@ -158,7 +158,7 @@ async def test_a_body_without_a_usable_code_is_invalid(service: Service, body: A
     assert len(service.asked(API)) == 0
 
 
-async def test_binding_wants_a_live_session(service: Service, rows: asyncpg.Connection) -> None:
+async def test_binding_requires_a_live_session(service: Service, rows: asyncpg.Connection) -> None:
     problem_of(await service.client.post("/v1/me/phone", json={"code": "x"}), "missing_token", 401)
     alice = await service.log_in()
     await rows.execute("UPDATE users SET status = 'disabled'")
@@ -194,7 +194,7 @@ async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
         ("garbage", "wechat_bad_response", 502),
     ],
 )
-async def test_what_wechat_refuses_binds_nothing(
+async def test_a_code_that_wechat_refuses_binds_nothing(
     service: Service, rows: asyncpg.Connection, code: str, problem: str, status: int
 ) -> None:
     alice = await service.log_in()
@@ -219,7 +219,7 @@ async def test_a_code_of_another_person_is_refused_without_waiting_for_another_p
     assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 43104
 
 
-async def test_a_code_of_another_app_is_told_to_the_operator(service: Service, log_lines: LogLines) -> None:
+async def test_a_code_of_another_app_is_logged_for_the_operator(service: Service, log_lines: LogLines) -> None:
     alice = await service.log_in()
     await service.bind(alice, service.phone_code(app_id=APPS[1]["app_id"]))
     [line] = [line for line in log_lines() if line["level"] == "error"]
@@ -371,7 +371,7 @@ async def test_a_number_may_be_shared_where_the_policy_says_so(make_service: Mak
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12)])
-async def test_of_many_who_want_one_number_at_once_the_policy_decides(
+async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
     make_service: MakeService, rows: asyncpg.Connection, policy: str, winners: int
 ) -> None:
     replicas = [await make_service(phone_policy=policy) for _ in range(3)]
@@ -409,7 +409,7 @@ async def test_the_same_code_of_somebody_else_is_used(service: Service) -> None:
     assert (await service.me(bob))["phone"] is None
 
 
-async def test_of_two_taps_at_once_both_are_told_of_one_answer(service: Service) -> None:
+async def test_two_simultaneous_requests_with_one_code_share_one_answer(service: Service) -> None:
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.1)
     answers = await asyncio.gather(*(service.bind(alice, code) for _ in range(5)))
@@ -678,9 +678,7 @@ async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(
     assert await pending(rows) == 1
 
 
-async def test_an_answer_that_has_not_come_when_the_service_ends_is_told(
-    make_service: MakeService, log_lines: LogLines
-) -> None:
+async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeService, log_lines: LogLines) -> None:
     service = await make_service(waits=Waits(phones_farewell=0.1))
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, hang=True)
@@ -801,7 +799,7 @@ async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_giv
     assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
 
 
-async def test_an_answer_that_needs_another_secret_key_is_left_to_who_has_it(
+async def test_an_answer_that_needs_another_secret_key_is_left_to_a_process_that_has_it(
     service: Service, make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, log_lines: LogLines
 ) -> None:
     rotated = await make_service(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
@@ -864,7 +862,7 @@ async def test_an_erased_users_answers_are_gone(service: Service, rows: asyncpg.
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 1
 
 
-async def test_what_is_kept_says_nothing_without_the_secret_key(
+async def test_a_stored_answer_reveals_nothing_without_the_secret_key(
     service: Service, left_half_way: LeaveHalfWay, rows: asyncpg.Connection
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()

@@ -87,7 +87,7 @@ def told(log_lines: LogLines, event: str) -> list[Body]:
 # Off.
 
 
-async def test_nothing_is_asked_unless_it_is_wanted(make_service: MakeService) -> None:
+async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService) -> None:
     service = await make_service()
     alice = await service.log_in("risky-4", nickname="risky")
     assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
@@ -147,7 +147,7 @@ async def test_flagging_delays_no_login(make_service: MakeService) -> None:
     assert await events_of(service) == []
 
 
-async def test_who_is_of_the_highest_risk_is_banned(
+async def test_a_user_of_the_highest_risk_is_banned(
     make_service: MakeService, log_lines: LogLines, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
@@ -186,7 +186,7 @@ async def test_an_administrator_may_unban_them_and_reads_why_they_were(
     assert len(service.asked(RISK)) == 2, "of root and of them, once each"
 
 
-async def test_who_logs_in_several_times_at_once_is_banned_everywhere(make_service: MakeService) -> None:
+async def test_several_logins_at_once_are_all_stopped_by_one_ban(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.3)
     answers = await asyncio.gather(*(service.log_in.ask("risky-4") for _ in range(5)))
@@ -204,7 +204,7 @@ async def test_who_logs_in_several_times_at_once_is_banned_everywhere(make_servi
         ("DELETE FROM users", 403, []),
     ],
 )
-async def test_what_an_administrator_has_decided_meanwhile_counts(
+async def test_an_administrators_decision_in_the_meantime_takes_precedence(
     make_service: MakeService, rows: asyncpg.Connection, statement: str, status: int, events: list[str]
 ) -> None:
     service = await make_service(risk_policy="block")
@@ -232,7 +232,7 @@ async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
         problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
-async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:
+async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.4)
     login = asyncio.create_task(service.log_in.ask("risky-4"))
@@ -243,7 +243,7 @@ async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_se
     problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
-async def test_who_is_erased_before_they_are_flagged_leaves_no_trace(
+async def test_a_user_erased_before_the_flag_leaves_no_trace(
     make_service: MakeService, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy="flag")
@@ -448,7 +448,7 @@ async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> N
 
 
 @pytest.mark.slow
-async def test_what_a_slow_code_has_taken_is_not_there_to_wait(make_service: MakeService) -> None:
+async def test_time_spent_on_a_slow_code_shortens_the_wait_for_a_policy(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=2)
     await service.log_in("root")
     service.simulator.fail("code2session", slow=1.2)
@@ -457,7 +457,9 @@ async def test_what_a_slow_code_has_taken_is_not_there_to_wait(make_service: Mak
     assert await checks_of(service) == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
 
 
-async def test_the_log_tells_of_it_once_a_minute(make_service: MakeService, log_lines: LogLines, clock: Clock) -> None:
+async def test_a_missing_permission_is_logged_once_a_minute(
+    make_service: MakeService, log_lines: LogLines, clock: Clock
+) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.account(APP_ID).denied = frozenset({RISK})
     for person in ("anna", "berta", "carla"):
@@ -472,7 +474,7 @@ async def test_the_log_tells_of_it_once_a_minute(make_service: MakeService, log_
     assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}
 
 
-async def test_another_failure_is_told_at_once(make_service: MakeService, log_lines: LogLines) -> None:
+async def test_another_failure_is_logged_at_once(make_service: MakeService, log_lines: LogLines) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     for errcode in (61010, 9410009):
         service.simulator.fail(RISK, errcode=errcode)
@@ -483,7 +485,7 @@ async def test_another_failure_is_told_at_once(make_service: MakeService, log_li
     assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
 
 
-async def test_where_wechat_speaks_again_it_is_heard_at_once(make_service: MakeService) -> None:
+async def test_a_policy_applies_again_at_once_after_a_failure(make_service: MakeService) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, errcode=48001)
     await service.log_in("risky-4", app_id=OTHER_APP_ID)
@@ -502,9 +504,7 @@ async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None
 
 
 @pytest.mark.slow
-async def test_there_is_an_end_to_what_goes_on_behind_the_answers(
-    make_service: MakeService, log_lines: LogLines
-) -> None:
+async def test_background_checks_are_limited(make_service: MakeService, log_lines: LogLines) -> None:
     service = await make_service(nickname_check="flag", wechat_timeout=60)
     people = [await service.log_in(f"person-{number}") for number in range(AT_MOST // NAMES_OF_ONE + 1)]
     service.simulator.fail("stable_token", hang=True, times=None)

@@ -179,7 +179,7 @@ async def test_the_echo_is_exact(client: httpx.AsyncClient, echostr: str) -> Non
 
 @pytest.mark.usefixtures("at_wechats_example")
 @pytest.mark.parametrize("echostr", ["", "a\r\nb", "\x00", "微信", "x" * 257])
-async def test_what_is_not_printable_is_not_echoed(client: httpx.AsyncClient, echostr: str) -> None:
+async def test_an_echostr_that_is_not_printable_is_not_echoed(client: httpx.AsyncClient, echostr: str) -> None:
     answer = await verify(client, **EXAMPLE_VERIFICATION | {"echostr": echostr})
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "echostr"
 
@@ -202,7 +202,7 @@ async def test_a_url_whose_signature_is_wrong_is_not_verified(
     problem_of(await verify(client, **EXAMPLE_VERIFICATION | changed), "invalid_signature", 403)
 
 
-async def test_what_is_missing_is_a_wrong_signature(client: httpx.AsyncClient) -> None:
+async def test_a_missing_parameter_is_a_wrong_signature(client: httpx.AsyncClient) -> None:
     problem_of(await verify(client), "invalid_signature", 403)
     problem_of(await verify(client, PLAIN, **EXAMPLE_VERIFICATION), "invalid_signature", 403)
     problem_of(await client.post(f"/v1/wechat/push/{APP['app_id']}"), "invalid_signature", 403)
@@ -232,7 +232,7 @@ async def test_messages_are_taken_as_in_wechats_examples(
     assert_taken(await post(make_client(await make_services(apps=[app])), SignedPush(query, body, "text/plain"), app))
 
 
-def test_what_these_tests_send_is_sealed_as_in_wechats_example() -> None:
+def test_the_messages_of_these_tests_are_sealed_as_in_wechats_example() -> None:
     key, app_id = EXAMPLE["push_aes_key"], EXAMPLE["app_id"]
     sealed = encrypt(b'{"demo_resp":"good luck"}', key=key, app_id=app_id, random=b"707722b803182950")
     assert sealed == "ELGduP2YcVatjqIS+eZbp80MNLoAUWvzzyJxgGzxZO/5sAvd070Bs6qrLARC9nVHm48Y4hyRbtzve1L32tmxSQ=="
@@ -240,7 +240,7 @@ def test_what_these_tests_send_is_sealed_as_in_wechats_example() -> None:
 
 
 @every_way
-async def test_what_is_withdrawn_is_erased_in_every_mode_and_format(
+async def test_withdrawn_data_is_erased_in_every_mode_and_format(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
 ) -> None:
     openid = (await log_in(app))["user"]["openid"]
@@ -276,7 +276,7 @@ async def test_what_is_withdrawn_is_erased_in_every_mode_and_format(
     ],
     ids=lambda body: repr(body[:40]),
 )
-async def test_what_cannot_be_read_is_refused_at_once(client: httpx.AsyncClient, body: bytes) -> None:
+async def test_an_unreadable_message_is_refused_at_once(client: httpx.AsyncClient, body: bytes) -> None:
     started = process_time()
     answer = await post(client, signed_body(body))
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "body"
@@ -306,7 +306,7 @@ async def test_a_withdrawal_that_names_nobody_is_refused(client: httpx.AsyncClie
     assert problem_of(await post(client, signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
 
 
-async def test_where_no_openid_is_given_the_sender_withdraws(
+async def test_without_an_openid_the_sender_withdraws(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
@@ -370,7 +370,7 @@ async def test_several_in_one_message_are_taken_in_xml_too(
     ],
     ids=repr,
 )
-async def test_all_that_withdraws_nothing_of_ours_is_taken_and_changes_nothing(
+async def test_a_message_that_withdraws_nothing_is_accepted_and_changes_nothing(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, content: dict[str, Any]
 ) -> None:
     openid = (await log_in())["user"]["openid"]
@@ -396,7 +396,7 @@ async def test_a_revoked_phone_number_takes_the_one_still_to_be_bound_along(
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
 
 
-async def test_it_is_the_person_of_that_app_who_withdraws(
+async def test_only_the_person_of_that_app_withdraws(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in(PLAIN))["user"]["openid"]
@@ -406,7 +406,7 @@ async def test_it_is_the_person_of_that_app_who_withdraws(
 
 
 @every_way
-async def test_who_has_left_wechat_is_erased_whole(
+async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
 ) -> None:
     other_app = SEALED if app is PLAIN else PLAIN
@@ -439,7 +439,7 @@ async def test_the_last_administrator_may_leave_wechat_too(
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
 
-async def test_what_an_event_said_of_a_person_goes_when_they_leave(
+async def test_the_data_of_events_about_a_person_is_erased_with_the_person(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     answer = await log_in()
@@ -484,7 +484,7 @@ async def test_a_message_sent_again_changes_nothing(
 
 
 @every_way
-async def test_a_message_that_wechat_signs_anew_is_the_same_one(
+async def test_a_message_that_wechat_signs_again_is_the_same_one(
     client: httpx.AsyncClient,
     log_in: LogInWithAll,
     rows: asyncpg.Connection,
@@ -527,7 +527,7 @@ async def test_a_message_without_its_time_is_known_by_its_signature(
     assert (await kept(rows))["nickname"] is None
 
 
-async def test_a_withdrawal_that_comes_late_erases_what_was_set_since(
+async def test_a_late_withdrawal_erases_data_set_since(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     openid = (await log_in())["user"]["openid"]
@@ -537,7 +537,7 @@ async def test_a_withdrawal_that_comes_late_erases_what_was_set_since(
 
 
 @pytest.mark.parametrize("event", [REVOKED, LEFT])
-async def test_who_comes_back_loses_nothing_to_the_old_message(
+async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, event: str
 ) -> None:
     openid = (await log_in())["user"]["openid"]
@@ -666,7 +666,7 @@ def _another_ciphertext(openid: str) -> SignedPush:
     ],
     ids=lambda forge: forge.__name__.strip("_").replace("_", " "),
 )
-async def test_an_app_with_a_key_takes_only_what_is_sealed_with_it_and_for_it(
+async def test_an_app_with_a_key_accepts_only_messages_sealed_with_it_and_for_it(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, forge: Callable[[str], SignedPush]
 ) -> None:
     openid = (await log_in(SEALED))["user"]["openid"]
@@ -674,13 +674,13 @@ async def test_an_app_with_a_key_takes_only_what_is_sealed_with_it_and_for_it(
     assert await kept(rows) == PROFILE
 
 
-async def test_an_app_without_a_key_does_not_pretend_to_read_what_is_encrypted(client: httpx.AsyncClient) -> None:
+async def test_an_app_without_a_key_refuses_encrypted_messages(client: httpx.AsyncClient) -> None:
     push = signed(message("o1"), {**PLAIN, "push_aes_key": SEALED["push_aes_key"]}, "aes")
     problem = problem_of(await post(client, push), "invalid_signature", 403)
     assert "push_aes_key" in problem["detail"]
 
 
-async def test_what_can_be_read_of_a_sealed_message_must_be_a_message(client: httpx.AsyncClient) -> None:
+async def test_a_sealed_message_must_contain_a_message(client: httpx.AsyncClient) -> None:
     app = SEALED
     bomb = b'<!DOCTYPE xml [<!ENTITY a "ha">]><xml><OpenID>&a;</OpenID></xml>'
     sealed = encrypt(bomb, key=app["push_aes_key"], app_id=app["app_id"], random=bytes(16))
@@ -690,7 +690,7 @@ async def test_what_can_be_read_of_a_sealed_message_must_be_a_message(client: ht
 # The service itself.
 
 
-async def test_while_the_database_is_away_wechat_is_told_to_come_again(
+async def test_during_an_outage_wechat_is_asked_to_send_again(
     make_services: MakeServices,
     make_client: MakeClient,
     log_in: LogInWithAll,
@@ -757,7 +757,7 @@ async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
     return services
 
 
-async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_comes_no_more(
+async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repeat_from_wechat(
     cut_off: Services,
     make_client: MakeClient,
     log_in: LogInWithAll,
@@ -780,7 +780,7 @@ async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_c
     assert lines_of(log_lines, "promise_lost") == []
 
 
-async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
+async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(
     hurried_client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     client = hurried_client
@@ -797,7 +797,7 @@ async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
             await asyncio.sleep(0.05)
 
 
-async def test_what_is_put_off_is_carried_out_when_the_service_ends_if_it_can_be(
+async def test_a_postponed_withdrawal_is_carried_out_at_shutdown_if_possible(
     cut_off: Services,
     make_client: MakeClient,
     log_in: LogInWithAll,
@@ -813,7 +813,7 @@ async def test_what_is_put_off_is_carried_out_when_the_service_ends_if_it_can_be
     assert lines_of(log_lines, "promise_lost") == []
 
 
-async def test_what_is_put_off_when_the_service_ends_is_told_as_lost(
+async def test_a_withdrawal_still_postponed_at_shutdown_is_logged_as_lost(
     cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
     push = signed(message((await log_in())["user"]["openid"], LEFT))
@@ -842,7 +842,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
             await asyncio.sleep(0.05)
 
 
-async def test_the_log_tells_what_was_withdrawn_and_no_signature(
+async def test_the_log_names_the_withdrawn_fields_and_no_signature(
     client: httpx.AsyncClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
     user = (await log_in())["user"]
@@ -862,7 +862,7 @@ async def test_the_log_tells_what_was_withdrawn_and_no_signature(
         assert secret not in repr(lines)
 
 
-async def test_what_is_withdrawn_while_the_identity_changes_hands_is_erased_of_whom_it_belongs_to_then(
+async def test_a_withdrawal_while_the_identity_moves_erases_the_data_of_its_new_user(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, database_url: str
 ) -> None:
     alice, bob = (await log_in())["user"], (await log_in(person="bob"))["user"]

@@ -39,7 +39,7 @@ async def statuses(log_in: LogInFrom, services: Services, *addresses: str) -> li
     return [(await log_in(services, address)).status_code for address in addresses]
 
 
-async def test_one_login_too_many_is_refused_before_wechat_is_asked(
+async def test_a_login_over_the_limit_is_refused_before_wechat_is_asked(
     log_in: LogInFrom, limited: Services, wechat: WeChatByRespx, clock: Clock
 ) -> None:
     assert await statuses(log_in, limited, *["192.0.2.1"] * 2) == [200, 200]

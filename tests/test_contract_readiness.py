@@ -31,7 +31,7 @@ async def test_however_many_ask_the_database_is_asked_once(
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_what_it_says_is_no_older_than_a_second(
+async def test_the_readiness_is_at_most_a_second_old(
     proxy: Proxy, make_services: MakeServices, make_client: MakeClient, clock: Clock
 ) -> None:
     client = make_client(await make_services(database_url=proxy.url))

@@ -223,7 +223,7 @@ async def test_logging_out_by_bearer_ends_its_own_session(
     assert (await refresh(other["refresh_token"])).status_code == 200
 
 
-async def test_where_body_and_bearer_differ_the_body_counts(
+async def test_if_body_and_bearer_differ_the_body_counts(
     client: httpx.AsyncClient, login: LogIn, refresh: Refresh
 ) -> None:
     mine, other = await login(), await login()

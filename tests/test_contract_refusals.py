@@ -42,7 +42,7 @@ async def dropped(client: httpx.AsyncClient, outcome: str) -> float:
     return float(line.split()[-1])
 
 
-async def test_the_id_that_the_phone_shows_leads_to_what_was_wrong(
+async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
     client: httpx.AsyncClient, root: Admin, clock: Clock
 ) -> None:
     request_id = await refused(client, "nonsense")
@@ -60,7 +60,7 @@ async def test_the_id_that_the_phone_shows_leads_to_what_was_wrong(
     ]
 
 
-async def test_the_person_leads_to_it_too_at_login_and_at_refresh(
+async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(
     client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     alice = await login("alice")
@@ -101,7 +101,7 @@ async def test_a_request_that_names_no_code_or_app_of_ours_is_one_too(
     assert [(each["code"], each["app_id"]) for each in await listed(root)] == [(code, app_id)]
 
 
-async def test_what_was_no_login_is_not_listed(client: httpx.AsyncClient, root: Admin) -> None:
+async def test_a_refusal_of_another_request_is_not_listed(client: httpx.AsyncClient, root: Admin) -> None:
     await client.get("/v1/me")
     await client.get("/v1/login")
     await client.post("/v1/nothing")
@@ -113,7 +113,7 @@ async def test_an_ipv6_address_becomes_its_48(client: httpx.AsyncClient, root: A
     assert [each["network"] for each in await listed(root)] == ["2001:db8:1::/48"]
 
 
-async def test_they_are_found_by_code_and_time_page_by_page_the_newest_first(
+async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first(
     client: httpx.AsyncClient, root: Admin, clock: Clock
 ) -> None:
     ids = []
@@ -147,7 +147,7 @@ async def test_a_flood_is_only_counted_beyond_a_hundred_a_second(
     assert await rows.fetchval("SELECT count(*) FROM refusals") == AT_MOST + 1
 
 
-async def test_they_are_stored_beside_the_requests_and_the_last_ones_at_the_end(
+async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(
     make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
 ) -> None:
     services = await make_services()
@@ -171,7 +171,7 @@ async def test_while_the_database_is_away_they_are_dropped_and_counted(
     assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
 
 
-async def test_they_are_kept_for_14_days(
+async def test_refusals_are_kept_for_14_days(
     client: httpx.AsyncClient, root: Admin, services: Services, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     for _ in range(5):

@@ -349,7 +349,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
 
 
 @pytest.mark.process
-async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
+async def test_a_reseal_reports_values_that_do_not_open_and_seals_the_rest(
     login: LogIn, wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:
     await login("alice")
@@ -376,7 +376,7 @@ async def test_a_reseal_in_pages_misses_nobody(
         assert await reseal(database, sealer, now=clock.now, page_size=page_size) == expected
 
 
-async def test_what_has_changed_since_it_was_read_is_left_as_it_is(
+async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(
     login: LogIn, database: Database, sealer: Sealer, rows: asyncpg.Connection
 ) -> None:
     await login("alice")

@@ -36,13 +36,13 @@ async def test_without_the_scope_a_client_is_refused(
     problem_of(answer, "insufficient_scope", 403)
 
 
-async def test_who_cannot_prove_who_it_is_does_not_learn_which_scope_is_wanted(
+async def test_an_unauthenticated_client_does_not_learn_the_required_scope(
     client: httpx.AsyncClient, orders: Credentials
 ) -> None:
     problem_of(await client.get(READ_TOKEN, auth=("orders", "wrong")), "invalid_client", 401)
 
 
-async def test_a_client_that_knows_of_no_scopes_keeps_what_it_could_do(
+async def test_a_client_from_before_scopes_keeps_its_rights(
     client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     """As one that was added before, or is added by a replica of the version before."""
@@ -80,7 +80,7 @@ async def test_a_client_that_had_no_secret_before_is_let_in_by_nothing_else(
     assert await status_of(client, Credentials("orders", "")) == 401
 
 
-async def test_what_is_changed_of_a_client_stands_in_the_trail_without_the_secret(
+async def test_changes_of_a_client_are_in_the_trail_without_the_secret(
     services: Services, orders: Credentials, secrets: Secrets, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await change_client(services.database, "orders", {"scopes": ["users", "phones"]}, now=clock())

@@ -95,7 +95,7 @@ async def test_the_key_of_the_newest_login_is_the_one_that_counts(keys: KeyKeepe
     assert await keys.states(user_id, "check") == [(APP_ID, True, None)]
 
 
-async def test_each_identity_has_its_own_the_oldest_first(keys: KeyKeeper, clock: Clock) -> None:
+async def test_each_identity_has_its_own_session_key_oldest_first(keys: KeyKeeper, clock: Clock) -> None:
     user_id = (await keys.log_in(app_id=OTHER_APP_ID))["user"]["id"]
     clock.advance(minutes=1)
     assert (await keys.log_in())["user"]["id"] == user_id
@@ -103,7 +103,7 @@ async def test_each_identity_has_its_own_the_oldest_first(keys: KeyKeeper, clock
     assert await keys.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
 
 
-async def test_where_no_key_is_stored_wechat_is_not_asked(keys: KeyKeeper) -> None:
+async def test_without_a_stored_key_wechat_is_not_asked(keys: KeyKeeper) -> None:
     alice = await keys.log_in()
     assert (await keys.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
     for action in ("check", "reset"):
@@ -122,7 +122,7 @@ async def test_where_no_key_is_stored_wechat_is_not_asked(keys: KeyKeeper) -> No
     ],
 )
 @pytest.mark.parametrize(("action", "call"), [("check", "checksession"), ("reset", "resetusersessionkey")])
-async def test_what_goes_wrong_with_one_app_is_told_and_the_other_one_is_asked(
+async def test_a_failure_of_one_app_is_reported_and_the_other_one_is_asked(
     keys: KeyKeeper, action: str, call: str, api: str, fault: Body, code: str
 ) -> None:
     user_id = (await keys.log_in())["user"]["id"]
@@ -132,7 +132,7 @@ async def test_what_goes_wrong_with_one_app_is_told_and_the_other_one_is_asked(
     assert await keys.states(user_id, action) == [(APP_ID, None, code), (OTHER_APP_ID, True, None)]
 
 
-async def test_an_app_that_is_configured_no_longer_is_told(
+async def test_an_app_that_is_no_longer_configured_is_reported(
     keys: KeyKeeper, make_simulated_services: MakeServices, make_client: MakeClient
 ) -> None:
     user_id = (await keys.log_in())["user"]["id"]
@@ -175,7 +175,7 @@ async def test_after_a_reset_every_session_uses_the_new_key(keys: KeyKeeper) -> 
 
 
 @pytest.mark.parametrize("name", ["app_id", "appId", "appid"])
-async def test_one_app_can_be_named(keys: KeyKeeper, name: str) -> None:
+async def test_the_check_can_be_limited_to_one_app(keys: KeyKeeper, name: str) -> None:
     user_id = (await keys.log_in())["user"]["id"]
     other = await keys.log_in(app_id=OTHER_APP_ID)
     before = keys.tap(app_id=OTHER_APP_ID)
@@ -253,7 +253,7 @@ async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(
     assert await keys.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
 
 
-async def test_a_key_that_is_sealed_anew_during_a_reset_is_replaced_all_the_same(
+async def test_a_key_that_is_resealed_during_a_reset_is_replaced_all_the_same(
     interrupted: tuple[KeyKeeper, Services], meanwhile: Meanwhile, rows: asyncpg.Connection
 ) -> None:
     keys, services = interrupted
@@ -287,7 +287,9 @@ async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
 
 
 @pytest.mark.parametrize("action", ["check", "reset"])
-async def test_it_wants_the_role_admin_before_it_looks_at_anything_else(keys: KeyKeeper, action: str) -> None:
+async def test_the_check_of_session_keys_requires_the_role_admin_before_anything_else(
+    keys: KeyKeeper, action: str
+) -> None:
     path = f"/v1/admin/users/none/session-keys/{action}"
     problem_of(await keys.client.post(path, content=b"{"), "missing_token", 401)
     alice = bearer(await keys.log_in())
@@ -295,7 +297,7 @@ async def test_it_wants_the_role_admin_before_it_looks_at_anything_else(keys: Ke
 
 
 @pytest.mark.parametrize("action", ["check", "reset"])
-async def test_nobody_has_no_keys(keys: KeyKeeper, action: str) -> None:
+async def test_an_unknown_user_has_no_session_keys(keys: KeyKeeper, action: str) -> None:
     problem_of(await keys.ask(NOBODY, action), "not_found", 404)
     problem = problem_of(await keys.ask("none", action), "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == ["user_id"]
@@ -359,7 +361,7 @@ async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_s
 
 
 @pytest.mark.process
-async def test_the_check_alone_wants_all_settings(keys: KeyKeeper, show: Show) -> None:
+async def test_only_the_check_requires_all_settings(keys: KeyKeeper, show: Show) -> None:
     user_id = (await keys.log_in())["user"]["id"]
     assert (await show(user_id, WXAUTH_SECRET_KEY="")).returncode == 0
     failed = await show(user_id, "--check", WXAUTH_SECRET_KEY="")
@@ -368,7 +370,7 @@ async def test_the_check_alone_wants_all_settings(keys: KeyKeeper, show: Show) -
 
 
 @pytest.mark.process
-async def test_there_is_nothing_to_check_about_nobody(show: Show) -> None:
+async def test_checking_an_unknown_user_is_not_found(show: Show) -> None:
     failed = await show(NOBODY, "--check")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert NOBODY in failed.stderr

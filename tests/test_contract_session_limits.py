@@ -65,7 +65,7 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(
     assert '"reason": "replaced"' in event["data"]
 
 
-async def test_whose_session_was_replaced_is_told_so_at_the_next_refresh(
+async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(
     services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     old = await login("alice")
@@ -107,7 +107,7 @@ async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_ow
     assert await rows.fetchval("SELECT revoked_at IS NULL FROM sessions WHERE id::text = $1", newest["session_id"])
 
 
-async def test_who_logs_in_and_out_all_day_leaves_no_more_than_some_hundred_ended_sessions(
+async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_ended_sessions(
     services: Services, login: LogIn, rows: asyncpg.Connection, open_more: Open
 ) -> None:
     alice = await login("alice")

@@ -239,13 +239,13 @@ def test_the_table_of_the_contract_is_complete() -> None:
     assert names - {name for name, _ in WRONG} == {"APP_SECRET"}
 
 
-def test_what_is_not_set_has_its_default(load: Load) -> None:
+def test_a_setting_that_is_not_set_has_its_default(load: Load) -> None:
     settings = load(**REQUIRED)
     assert {name: getattr(settings, name.lower()) for name in DEFAULTS} == DEFAULTS
 
 
 @pytest.mark.parametrize("name", ["APP_ID", "APPS"])
-def test_what_is_no_appid_is_told_what_one_looks_like(load: Load, name: str) -> None:
+def test_an_invalid_appid_is_refused_with_an_example(load: Load, name: str) -> None:
     given = {"APP_ID": "wx…", "APP_SECRET": "x", "APPS": ""}
     if name == "APPS":
         given = {"APPS": '[{"app_id": "wx…", "app_secret": "x"}]'}
@@ -274,7 +274,7 @@ def test_a_required_setting_is_asked_for(load: Load, name: str) -> None:
 
 
 @pytest.mark.process
-def test_serve_names_all_that_is_wrong_at_once_and_shows_nothing_of_it(tmp_path: Path) -> None:
+def test_serve_names_all_wrong_settings_at_once_without_their_values(tmp_path: Path) -> None:
     wrong = {name: value for name, value in WRONG if name != "APP_ID" and len(value) > 4}
     stopped = run("serve", cwd=tmp_path, env={f"WXAUTH_{name}": value for name, value in wrong.items()})
     assert stopped.returncode == 1
@@ -287,7 +287,7 @@ def test_serve_names_all_that_is_wrong_at_once_and_shows_nothing_of_it(tmp_path:
 
 
 @pytest.mark.process
-def test_serve_without_any_setting_asks_for_what_it_needs(tmp_path: Path) -> None:
+def test_serve_without_any_setting_names_the_required_ones(tmp_path: Path) -> None:
     stopped = run("serve", cwd=tmp_path)
     assert stopped.returncode == 1
     for name in ("WXAUTH_DATABASE_URL", "WXAUTH_SECRET_KEY"):
@@ -353,7 +353,7 @@ def test_no_app_need_be_named_for_they_may_be_added_at_run_time(load: Load) -> N
     assert load(**REQUIRED | {"APPS": ""}).apps == ()
 
 
-def test_an_app_may_have_a_word_of_its_own_in_who_may_come(load: Load) -> None:
+def test_an_app_may_have_its_own_sign_up_policy(load: Load) -> None:
     apps = [APP, OTHER_APP | {"sign_up": "closed"}]
     assert [app.sign_up for app in load(**REQUIRED | {"APPS": json.dumps(apps)}).apps] == [None, "closed"]
     with pytest.raises(InvalidSettings, match="WXAUTH_APPS"):
@@ -462,19 +462,19 @@ def test_serve_reads_the_env_file_of_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".env", "secrets/wxauth_audience"])
-def test_a_file_that_is_no_text_is_said_to_be(load: Load, place: Path, name: str) -> None:
+def test_a_file_that_is_not_utf_8_is_reported(load: Load, place: Path, name: str) -> None:
     (place / name).write_bytes(b"WXAUTH_AUDIENCE=\xff\xfe")
     with pytest.raises(InvalidSettings, match="UTF-8"):
         load(**REQUIRED)
 
 
-def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(load: Load, place: Path) -> None:
+def test_a_folder_in_the_place_of_a_file_is_reported(load: Load, place: Path) -> None:
     (place / "secrets" / "wxauth_audience").mkdir()
     with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: must be a file, and is a folder"):
         load(**REQUIRED)
 
 
-def test_a_misspelt_name_stands_beside_what_is_missing_for_it(load: Load) -> None:
+def test_a_misspelt_name_is_reported_with_the_missing_setting(load: Load) -> None:
     with pytest.raises(InvalidSettings) as refused:
         load(DATABSE_URL=DATABASE_URL, SECRET_KEY=SECRET_KEY, APPS=REQUIRED["APPS"])
     assert refused.value.problems == [
@@ -497,7 +497,7 @@ def test_a_name_that_is_no_setting_is_noticed(name: str, line: str, place: Path)
     assert unknown_names({}, env_file=place / ".env") == [line]
 
 
-def test_what_kubernetes_sets_for_a_service_named_wxauth_is_no_mistake(load: Load) -> None:
+def test_variables_of_kubernetes_for_a_service_named_wxauth_are_no_mistake(load: Load) -> None:
     links = {
         "WXAUTH_SERVICE_HOST": "10.0.0.7",
         "WXAUTH_SERVICE_PORT": "8000",

@@ -107,7 +107,9 @@ def passes(request: pytest.FixtureRequest, client: httpx.AsyncClient, introspect
 
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
-async def test_what_ends_a_token_ends_it_at_once(passes: Passes, rows: asyncpg.Connection, ending: str) -> None:
+async def test_a_token_ends_at_once_with_its_session_or_user(
+    passes: Passes, rows: asyncpg.Connection, ending: str
+) -> None:
     assert await passes()
     await rows.execute(ending)
     assert not await passes()
@@ -124,7 +126,7 @@ async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(
     assert not await passes()
 
 
-async def test_nothing_that_begins_after_a_sign_out_passes(
+async def test_no_request_that_begins_after_a_sign_out_passes(
     client: httpx.AsyncClient, passes: Passes, token: str
 ) -> None:
     under_way = [asyncio.create_task(passes()) for _ in range(20)]
@@ -206,7 +208,7 @@ async def test_two_authorization_headers_are_a_bad_request(
                 problem_of(answer, "invalid_request", 400)
 
 
-async def test_without_a_database_a_bad_token_is_refused_and_a_good_one_cannot_be_told(
+async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_answered_with_503(
     make_services: MakeServices, make_client: MakeClient, database_url: str, billing: Credentials, token: str
 ) -> None:
     async with Proxy(database_url) as proxy:
@@ -327,7 +329,7 @@ async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(client: httpx
 
 
 @pytest.mark.parametrize("roles", ["{}", "{admin,clerk}"])
-async def test_a_good_token_is_active_and_its_claims_are_told(
+async def test_a_valid_token_is_active_and_its_claims_are_returned(
     introspect: Introspect, login: LogIn, rows: asyncpg.Connection, roles: str
 ) -> None:
     await login("alice")
@@ -338,7 +340,7 @@ async def test_a_good_token_is_active_and_its_claims_are_told(
     assert ("roles" in answer) is (roles != "{}")
 
 
-async def test_a_claim_that_is_not_of_the_contract_is_not_told(
+async def test_a_claim_outside_the_contract_is_not_returned(
     introspect: Introspect, services: Services, token: str
 ) -> None:
     forged = Forger(token, services[KeyRing].signing_key(services.clock())).with_claims(active=False, session_key="x")
@@ -366,7 +368,7 @@ async def test_a_token_is_active_until_it_expires(introspect: Introspect, token:
 
 
 @pytest.mark.parametrize("text", ["{refresh_token}", "{session_id}", "null", " ", "\0", "é", "eyJ" * 1000])
-async def test_what_is_no_access_token_is_not_active(introspect: Introspect, tokens: dict[str, Any], text: str) -> None:
+async def test_any_other_token_is_not_active(introspect: Introspect, tokens: dict[str, Any], text: str) -> None:
     assert await introspect(text.format(**tokens)) == {"active": False}
 
 

@@ -17,7 +17,7 @@ async def stored(rows: asyncpg.Connection) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("unionid", [None, "union-alice"])
-async def test_nothing_is_stored_of_somebody_unknown(
+async def test_nothing_is_stored_about_an_unknown_person(
     login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,
@@ -31,7 +31,7 @@ async def test_nothing_is_stored_of_somebody_unknown(
     assert not any("openid-a1-alice" in str(line) for line in log_lines())
 
 
-async def test_the_title_is_told_in_the_language_of_the_phone(
+async def test_the_title_is_in_the_language_of_the_phone(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
     client = make_client(await make_services(sign_up="closed"))
@@ -40,7 +40,7 @@ async def test_the_title_is_told_in_the_language_of_the_phone(
     assert answer.json()["title"] == "暂不开放新用户注册。"
 
 
-async def test_who_is_known_comes_in(login: LogIn, make_services: MakeServices, make_client: MakeClient) -> None:
+async def test_a_known_person_logs_in(login: LogIn, make_services: MakeServices, make_client: MakeClient) -> None:
     alice = await login()
     client = make_client(await make_services(sign_up="closed"))
     answer = await login(at=client)
@@ -49,7 +49,7 @@ async def test_who_is_known_comes_in(login: LogIn, make_services: MakeServices, 
     assert (named["user"]["id"], named["user"]["unionid"]) == (alice["user"]["id"], "union-alice")
 
 
-async def test_who_is_known_by_the_unionid_comes_into_another_app(
+async def test_a_person_known_by_the_unionid_logs_in_to_another_app(
     login: LogIn, make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
 ) -> None:
     alice = await login(unionid="union-alice")
@@ -69,7 +69,7 @@ async def test_a_unionid_of_somebody_who_has_another_openid_of_the_app_lets_nobo
     assert await stored(rows) == before
 
 
-async def test_two_who_are_known_become_one_though_it_is_closed(
+async def test_two_known_users_are_merged_although_sign_up_is_closed(
     login: LogIn, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     client = make_client(await make_services(sign_up="open", apps=[APP, OTHER_APP]))

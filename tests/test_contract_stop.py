@@ -93,7 +93,7 @@ def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leavi
 
 
 @pytest.mark.slow
-def test_who_connects_meanwhile_is_answered(leaving: Leaving) -> None:
+def test_a_client_that_connects_during_the_shutdown_is_answered(leaving: Leaving) -> None:
     leaving.ask_to_end()
     connection = leaving.connect()
     connection.sendall(GET % b"new")
@@ -102,7 +102,7 @@ def test_who_connects_meanwhile_is_answered(leaving: Leaving) -> None:
 
 
 @pytest.mark.slow
-def test_who_connects_late_may_still_ask(leaving: Leaving) -> None:
+def test_a_client_that_connects_late_can_still_send_a_request(leaving: Leaving) -> None:
     early = leaving.connect()
     leaving.ask_to_end()
     until(lambda: time.monotonic() > leaving.asked_at + LEARNING / 2)
@@ -124,7 +124,7 @@ def test_requests_in_hand_are_all_answered(leaving: Leaving) -> None:
 
 
 @pytest.mark.slow
-def test_what_takes_too_long_is_told_so(leaving: Leaving) -> None:
+def test_a_request_that_takes_too_long_gets_an_answer_saying_so(leaving: Leaving) -> None:
     connection = leaving.connect()
     connection.sendall(GET % b"waits")
     until(lambda: leaving.server.server_state.tasks)

@@ -368,7 +368,7 @@ async def test_a_database_that_was_not_migrated_is_unavailable(service: FrontDoo
     assert ready.json()["checks"]["schema"] != "ok"
 
 
-async def test_who_is_part_of_a_deadlock_may_try_again(
+async def test_a_request_in_a_deadlock_may_be_retried(
     make_service: MakeFrontDoor, database_url: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(f"{database_url}&deadlock_timeout=300ms", deadlines=PATIENT)

@@ -169,7 +169,7 @@ async def test_of_two_administrators_who_are_banned_at_once_one_stays(
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action[0])
-async def test_a_user_who_is_not_there_is_a_failure_and_what_is_no_id_a_wrong_call(
+async def test_an_unknown_user_is_a_failure_and_an_invalid_id_a_usage_error(
     users: Command, action: tuple[str, ...]
 ) -> None:
     failed = await users(*on(NOBODY, action))
@@ -182,7 +182,7 @@ async def test_a_user_who_is_not_there_is_a_failure_and_what_is_no_id_a_wrong_ca
 
 @pytest.mark.parametrize("arguments", [("grant", NOBODY, "Admin"), ("revoke", NOBODY, "a,b"), ("list", "--role", "9")])
 @pytest.mark.no_database
-async def test_what_cannot_be_a_role_is_a_wrong_call(users: Command, arguments: tuple[str, ...]) -> None:
+async def test_an_invalid_role_is_a_usage_error(users: Command, arguments: tuple[str, ...]) -> None:
     failed = await users(*arguments)
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "role" in failed.stderr.lower()
@@ -267,7 +267,7 @@ async def test_the_next_page_is_named(users: Command, login: LogIn) -> None:
     "options", [("--limit", "0"), ("--limit", "201"), ("--status", "banned"), ("--cursor", "x"), ("--q", "\udce9")]
 )
 @pytest.mark.no_database
-async def test_what_cannot_be_asked_for_is_a_wrong_call(users: Command, options: tuple[str, str]) -> None:
+async def test_an_invalid_argument_is_a_usage_error(users: Command, options: tuple[str, str]) -> None:
     failed = await users("list", *options)
     assert (failed.returncode, failed.stdout) == (2, "")
     assert options[0] in failed.stderr

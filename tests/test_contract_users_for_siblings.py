@@ -62,7 +62,7 @@ async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
     return former, holder, answer
 
 
-async def test_a_user_is_told_without_number_and_unionid(
+async def test_a_user_is_returned_without_number_and_unionid(
     client: httpx.AsyncClient, login: LogIn, orders: Auth, rows: asyncpg.Connection
 ) -> None:
     user = (await login("alice", nickname="小明"))["user"]
@@ -78,7 +78,7 @@ async def test_a_user_is_told_without_number_and_unionid(
     }
 
 
-async def test_with_the_scope_phones_the_number_is_told_too(
+async def test_with_the_scope_phones_the_number_is_returned_too(
     client: httpx.AsyncClient, login: LogIn, add: Add, rows: asyncpg.Connection
 ) -> None:
     messages = await add("messages", Scope.USERS, Scope.PHONES)
@@ -112,7 +112,7 @@ async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains
     assert found.json() == {"items": [user]}
 
 
-async def test_who_was_erased_is_not_found_by_any_id(login: LogIn, client: httpx.AsyncClient, orders: Auth) -> None:
+async def test_an_erased_user_is_not_found_by_any_id(login: LogIn, client: httpx.AsyncClient, orders: Auth) -> None:
     former, holder, answer = await merged(login)
     assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
     for user_id in (former, holder, uuid4()):
@@ -168,7 +168,7 @@ async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login
     problem_of(await client.post(LOOKUP, json=asked, auth=orders), "invalid_request", 422)
 
 
-async def test_what_cannot_be_asked_for_is_refused(client: httpx.AsyncClient, orders: Auth) -> None:
+async def test_an_invalid_lookup_is_refused(client: httpx.AsyncClient, orders: Auth) -> None:
     with Sweep() as sweep:
         for body in (
             {},
@@ -192,7 +192,7 @@ async def test_what_cannot_be_asked_for_is_refused(client: httpx.AsyncClient, or
             assert (await client.post(LOOKUP, json={"ids": []}, auth=orders)).json() == {"items": []}
 
 
-async def test_nobody_is_looked_up_without_credentials(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_a_lookup_without_credentials_is_refused(client: httpx.AsyncClient, login: LogIn) -> None:
     answer = await login("alice")
     path = f"/v1/users/{answer['user']['id']}"
     problem_of(await client.get(path), "invalid_client", 401)

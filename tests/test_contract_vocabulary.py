@@ -33,13 +33,13 @@ async def ends(rows: asyncpg.Connection) -> list[tuple[str, list[str]]]:
 # Coming in.
 
 
-async def test_a_new_user_is_told_once(login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_new_user_is_recorded_once(login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login(nickname="Al"))["user"]["id"]
     await login()
     assert await told(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
 
 
-async def test_of_many_first_logins_at_once_one_is_told(
+async def test_many_first_logins_at_once_record_one_new_user(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     bodies = [{"code": wechat.code_for("alice"), "nickname": f"Al {n}"} for n in range(20)]
@@ -57,9 +57,7 @@ async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows
     ]
 
 
-async def test_a_merge_tells_of_each_identity_and_of_what_the_profile_was_given(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_merge_records_each_identity_and_the_changed_profile(login: LogIn, rows: asyncpg.Connection) -> None:
     former = (await login(nickname="Al"))["user"]["id"]
     holder = (await login(unionid="union-alice", app=OTHER_APP))["user"]["id"]
     await login(unionid="union-alice")
@@ -73,9 +71,7 @@ async def test_a_merge_tells_of_each_identity_and_of_what_the_profile_was_given(
 # Names and pictures.
 
 
-async def test_a_login_tells_of_a_name_or_picture_only_where_it_has_really_changed(
-    login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: LogIn, rows: asyncpg.Connection) -> None:
     await login(nickname="Al", avatar_url="https://example.com/1.png")
     for fields in ({"nickname": "Al"}, {"nickname": "Al", "avatar_url": "https://example.com/1.png"}):
         await login(**fields)
@@ -89,7 +85,7 @@ async def test_a_login_tells_of_a_name_or_picture_only_where_it_has_really_chang
     ]
 
 
-async def test_a_name_that_comes_with_another_apps_first_login_is_told_too(
+async def test_a_name_that_comes_with_another_apps_first_login_is_recorded_too(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login(unionid="union-alice", nickname="Al")
@@ -99,7 +95,7 @@ async def test_a_name_that_comes_with_another_apps_first_login_is_told_too(
     ]
 
 
-async def test_of_two_logins_that_change_a_name_at_once_each_tells_of_its_own_change(
+async def test_two_simultaneous_logins_each_record_their_own_change_of_the_name(
     login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     """The one that waits sees what the other has left, not what there was when it began."""
@@ -114,7 +110,7 @@ async def test_of_two_logins_that_change_a_name_at_once_each_tells_of_its_own_ch
     assert [event[4] for event in await told(rows, "user.profile_changed")] == [{"fields": ["nickname"]}]
 
 
-async def test_what_a_person_changes_is_told_where_it_changes(
+async def test_each_change_by_a_person_is_recorded(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     answer = await login(nickname="Al")
@@ -130,7 +126,7 @@ async def test_what_a_person_changes_is_told_where_it_changes(
 # Sessions.
 
 
-async def test_each_end_of_a_session_is_told_with_its_reason(
+async def test_each_end_of_a_session_is_recorded_with_its_reason(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     by_token, by_bearer, own, other, left = [await login() for _ in range(5)]
@@ -151,7 +147,7 @@ async def test_each_end_of_a_session_is_told_with_its_reason(
     }
 
 
-async def test_a_session_that_has_merely_grown_old_is_not_told(
+async def test_an_expired_session_is_not_recorded(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     old, new = await login(), await login()
@@ -161,9 +157,7 @@ async def test_a_session_that_has_merely_grown_old_is_not_told(
     assert await ends(rows) == [("erased", [new["session_id"]])]
 
 
-async def test_a_thousand_sessions_are_told_in_an_event(
-    services: Services, login: LogIn, rows: asyncpg.Connection
-) -> None:
+async def test_a_thousand_sessions_fit_in_one_event(services: Services, login: LogIn, rows: asyncpg.Connection) -> None:
     answer = await login()
     await rows.execute(
         """

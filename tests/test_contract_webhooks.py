@@ -132,7 +132,7 @@ def event_id(number: int) -> str:
 # What is sent.
 
 
-async def test_an_event_is_sent_signed_as_the_official_library_wants_it(
+async def test_an_event_is_sent_signed_as_the_official_library_requires(
     root: WebhookAdmin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
@@ -191,7 +191,7 @@ async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_
     assert len(receiver.got[1][0]["webhook-signature"].split(" ")) == 1
 
 
-async def test_a_webhook_gets_the_types_it_wants_from_when_it_is_added(
+async def test_a_webhook_gets_its_types_from_when_it_is_added(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await tell(rows, 1)
@@ -203,7 +203,7 @@ async def test_a_webhook_gets_the_types_it_wants_from_when_it_is_added(
     assert sorted(receiver.ids) == [event_id(2), event_id(3)]
 
 
-async def test_what_is_rolled_back_is_not_sent(
+async def test_an_event_that_is_rolled_back_is_not_sent(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
@@ -230,7 +230,7 @@ async def test_replicas_share_the_work_and_send_each_event_once(
     assert {delivery["state"] for delivery in await root.deliveries(limit=200)} == {"delivered"}
 
 
-async def test_what_is_not_taken_is_tried_again_after_the_pauses_and_then_has_failed(
+async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for_good(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
@@ -275,7 +275,7 @@ async def test_any_2xx_is_taken(
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 503])
-async def test_anything_else_is_tried_again_and_a_redirect_is_not_followed(
+async def test_any_other_answer_is_retried_and_a_redirect_is_not_followed(
     root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
@@ -331,7 +331,7 @@ async def test_retry_after_puts_a_try_off_and_never_forward(
 
 @pytest.mark.slow
 @SOON_GIVEN_UP
-async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in_a_few_words(
+async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_in_a_few_words(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     async def cut(request: web.Request) -> web.Response:
@@ -387,7 +387,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
     assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
 
 
-async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a_minute(
+async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(
     root: WebhookAdmin,
     make_services: MakeServices,
     services: Services,
@@ -446,7 +446,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
     assert len(await root.deliveries(state="delivered")) == 12
 
 
-async def test_a_process_that_was_given_up_does_not_overwrite_what_another_one_has_noted(
+async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
     root: WebhookAdmin,
     make_services: MakeServices,
     services: Services,
@@ -470,7 +470,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_what_another_one_h
     assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", 2, 500)
 
 
-async def test_one_that_hangs_delays_no_other_and_takes_four_places_at_most(
+async def test_a_receiver_that_hangs_delays_no_other_and_takes_four_places_at_most(
     root: WebhookAdmin,
     make_services: MakeServices,
     receiver: Receiver,
@@ -532,7 +532,7 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
     assert {delivery["state"] for delivery in await root.deliveries()} == {"delivered"}
 
 
-async def test_who_changes_their_name_all_the_time_is_told_of_once_a_minute(
+async def test_a_person_who_changes_their_name_all_the_time_causes_one_delivery_a_minute(
     root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
@@ -649,7 +649,7 @@ async def test_of_several_that_take_a_name_at_once_one_gets_it(root: WebhookAdmi
             problem_of(answer, "name_taken", 409)
 
 
-async def test_what_cannot_be_a_webhook_is_refused(root: WebhookAdmin, receiver: Receiver) -> None:
+async def test_an_invalid_webhook_is_refused(root: WebhookAdmin, receiver: Receiver) -> None:
     with Sweep() as sweep:
         for field, value in [
             ("name", "Orders"),
@@ -683,7 +683,7 @@ async def test_what_cannot_be_a_webhook_is_refused(root: WebhookAdmin, receiver:
     assert (await root("GET")).json()["items"] == []
 
 
-async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(
+async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(
     root: WebhookAdmin, receiver: Receiver
 ) -> None:
     await root.add("orders", receiver.url)
@@ -743,7 +743,7 @@ async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root:
 
 @pytest.mark.slow
 @SOON_GIVEN_UP
-async def test_a_test_says_what_came_of_it(
+async def test_a_test_message_returns_its_outcome(
     root: WebhookAdmin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
@@ -833,7 +833,7 @@ async def test_events_since_a_time_are_looked_for_behind_those_that_were_committ
     assert await replay(services, "orders", since=since - timedelta(days=5), page_size=2) == 7
 
 
-async def test_who_is_no_administrator_has_nothing_to_do_with_webhooks(
+async def test_only_administrators_manage_webhooks(
     client: httpx.AsyncClient, login: LogIn, root: WebhookAdmin, receiver: Receiver
 ) -> None:
     await root.add("orders", receiver.url)
@@ -856,7 +856,7 @@ async def test_who_is_no_administrator_has_nothing_to_do_with_webhooks(
 # What is kept, and how.
 
 
-async def test_a_secret_is_stored_sealed_and_sealed_anew(
+async def test_a_secret_is_stored_sealed_and_can_be_resealed(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
@@ -870,7 +870,7 @@ async def test_a_secret_is_stored_sealed_and_sealed_anew(
     assert all(value.startswith(Sealer([bytes(32)]).prefix) for value in sealed)
 
 
-async def test_a_secret_that_no_key_opens_is_told_by_the_test_and_by_the_deliveries(
+async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_deliveries(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
@@ -883,7 +883,7 @@ async def test_a_secret_that_no_key_opens_is_told_by_the_test_and_by_the_deliver
     assert (delivery["state"], delivery["error"], receiver.got) == ("pending", "the secret cannot be opened", [])
 
 
-async def test_settled_deliveries_are_kept_for_30_days_and_what_waits_for_longer(
+async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_longer(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await root.add("orders", receiver.url)
@@ -900,7 +900,7 @@ async def test_settled_deliveries_are_kept_for_30_days_and_what_waits_for_longer
     assert await admin_deliveries(rows) == ["pending"]
 
 
-async def test_what_a_removed_webhook_has_not_got_goes_with_it(
+async def test_pending_deliveries_are_removed_with_their_webhook(
     root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
@@ -918,7 +918,7 @@ async def admin_deliveries(rows: asyncpg.Connection) -> list[str]:
     return [row["state"] for row in await rows.fetch("SELECT state FROM deliveries ORDER BY id")]
 
 
-async def test_deliveries_are_counted_and_the_oldest_that_waits_is_told(
+async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(
     root: WebhookAdmin,
     services: Services,
     receiver: Receiver,
@@ -949,7 +949,7 @@ async def check_line(services: Services) -> tuple[str, str] | None:
 
 
 @pytest.mark.slow
-async def test_the_check_tells_of_a_webhook_that_is_disabled_or_stuck(
+async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     assert await check_line(services) is None

@@ -68,7 +68,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(
     ]
 
 
-async def test_what_was_sent_is_listed_and_sent_again(
+async def test_deliveries_are_listed_and_sent_again(
     webhooks: Command, receiver: Receiver, services: Services, login: LogIn
 ) -> None:
     await webhooks("add", "orders", receiver.url)
@@ -104,7 +104,7 @@ async def test_what_was_sent_is_listed_and_sent_again(
     ],
     ids=" ".join,
 )
-async def test_what_is_not_there_fails(webhooks: Command, words: tuple[str, ...]) -> None:
+async def test_commands_for_an_unknown_webhook_fail(webhooks: Command, words: tuple[str, ...]) -> None:
     failed = await webhooks(words[0], "orders", *words[1:])
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "no webhook orders" in failed.stderr

@@ -82,9 +82,7 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize("wrong", TROUBLES)
-async def test_what_is_wrong_with_a_database_is_one_line(
-    proxy: Proxy, database_url: str, tmp_path: Path, wrong: str
-) -> None:
+async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, tmp_path: Path, wrong: str) -> None:
     name = urlsplit(database_url).path
     context = Authority(tmp_path).server("localhost")
     (tmp_path / "other").mkdir()
@@ -132,7 +130,7 @@ async def test_ssl_cert_file_counts_for_the_database(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_serve_before_migrate_says_what_to_run_and_serves_once_it_is_run(
+async def test_serve_before_migrate_names_the_command_and_serves_once_it_has_run(
     empty_database_url: str, tmp_path: Path, workers: int
 ) -> None:
     port = str(free_port())

@@ -40,12 +40,14 @@ async def with_more(value: Annotated[int, Depends(of_two)]) -> None: ...
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/{value}"])
-def test_what_would_be_dropped_in_silence_is_refused(path: str, endpoint: Any, declared: dict[str, Any]) -> None:
+def test_an_option_that_a_direct_route_would_ignore_is_refused(
+    path: str, endpoint: Any, declared: dict[str, Any]
+) -> None:
     with pytest.raises(TypeError):
         DirectRoute(path, endpoint, **declared)
 
 
-def test_what_it_can_serve_is_taken() -> None:
+def test_an_endpoint_that_a_direct_route_can_serve_is_accepted() -> None:
     DirectRoute("/", anything, status_code=204)
 
 

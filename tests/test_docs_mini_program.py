@@ -70,7 +70,7 @@ def test_every_errcode_of_a_login_is_shown(page: Path) -> None:
 
 
 @each_page
-def test_what_the_client_tries_once_more_is_shown(page: Path) -> None:
+def test_the_failures_that_the_client_retries_are_shown(page: Path) -> None:
     retried = {code for _, code, client, _ in table(page, "errcode") if re.search("once more|再试一次", client)}
     assert {code.strip("`") for code in retried} == TRIED_ONCE_MORE
 

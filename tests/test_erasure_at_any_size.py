@@ -69,7 +69,7 @@ async def test_a_person_with_many_events_and_consents_is_erased_within_a_stateme
 
 
 @pytest.mark.slow
-async def test_what_waits_to_be_forgotten_is_shown_to_nobody(
+async def test_data_that_waits_for_erasure_is_shown_to_nobody(
     root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
@@ -89,7 +89,7 @@ async def test_what_waits_to_be_forgotten_is_shown_to_nobody(
     assert await rows.fetchval(ADDRESSES) == 0
 
 
-async def test_what_waits_is_told_to_operators(
+async def test_waiting_erasures_are_shown_to_operators(
     client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     alice = await login("alice")
@@ -116,7 +116,7 @@ async def test_replicas_that_forget_at_once_forget_all(
 
 
 @pytest.mark.slow
-async def test_what_one_worker_leaves_another_one_goes_on_with(
+async def test_an_erasure_left_by_one_worker_is_continued_by_another(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
@@ -153,7 +153,7 @@ async def test_a_login_after_the_erasure_keeps_what_is_its_own(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("as_former", [False, True], ids=["as they were", "as a former id"])
-async def test_who_is_restored_while_the_erasure_waits_keeps_what_is_restored(
+async def test_a_user_restored_while_the_erasure_waits_keeps_the_restored_data(
     client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection, as_former: bool
 ) -> None:
     alice = await login("alice")
@@ -178,7 +178,7 @@ async def test_who_is_restored_while_the_erasure_waits_keeps_what_is_restored(
 
 
 @pytest.mark.slow
-async def test_a_long_history_is_merged_where_it_stands(
+async def test_a_long_history_is_merged_in_place(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     services = await make_services(apps=[APP, OTHER_APP], consents="privacy:1,terms:1")

@@ -102,7 +102,7 @@ def test_every_page_there_is_known() -> None:
 
 
 @each_page
-def test_what_a_page_calls_is_there(page: str) -> None:
+def test_every_function_that_a_page_calls_exists(page: str) -> None:
     markup, script = ((DEMO / f"{page}.{suffix}").read_text() for suffix in ("wxml", "js"))
     handlers = set(re.findall(r'\bbind\w+="(\w+)"', markup))
     assert handlers <= set(re.findall(r"^  (?:async )?(\w+)\(.*\) {$", script, re.MULTILINE))
@@ -138,7 +138,7 @@ def test_nothing_is_called_that_wechat_has_withdrawn() -> None:
         assert not [name for name in WITHDRAWN if name in file.read_text()], file
 
 
-def test_what_is_where_is_as_the_readme_starts_it() -> None:
+def test_the_ports_are_those_of_the_readme() -> None:
     config, readme = (DEMO / "config.js").read_text(), (DEMO / "README.md").read_text()
     assert re.findall(r"'http://127\.0\.0\.1:(\d+)'", config) == ["8000", "8002", "8001"]
     assert readme.count("\nscripts/dev\n") == readme.count(" --port 8002\n") == 2

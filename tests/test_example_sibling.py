@@ -108,7 +108,7 @@ async def test_a_websocket_ends_with_its_token() -> None:
 
 
 @pytest.mark.parametrize("readme", READMES, ids=["English", "Chinese"])
-def test_what_the_readme_says_can_be_typed(urls: tuple[str, str], readme: str, tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_can_be_typed(urls: tuple[str, str], readme: str, tmp_path: Path) -> None:
     needs("curl")
     starting, serving_orders, *trying = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert (starting, serving_orders[:15]) == ("scripts/dev\n", ".venv/bin/uvico")

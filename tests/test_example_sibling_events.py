@@ -59,14 +59,14 @@ def test_an_event_that_comes_twice_changes_nothing_twice(orders: Orders) -> None
     assert orders.of("alice") == ["pu'er"]
 
 
-def test_merges_in_the_wrong_order_lead_to_who_remains(orders: Orders) -> None:
+def test_merges_in_the_wrong_order_lead_to_the_remaining_user(orders: Orders) -> None:
     orders.add("a", "oolong")
     orders.follow(event(2, "user.merged", "c", former_id="b"))
     orders.follow(event(1, "user.merged", "b", former_id="a"))
     assert (orders.of("b"), orders.of("c")) == ([], ["oolong"])
 
 
-def test_who_is_split_takes_back_what_was_theirs(orders: Orders) -> None:
+def test_a_split_user_gets_their_orders_back(orders: Orders) -> None:
     for user_id in ("a", "b", "c"):
         orders.add(user_id, f"of {user_id}")
     orders.follow(event(1, "user.merged", "b", former_id="a"))
@@ -130,7 +130,7 @@ async def reader(services: Services, secrets: Secrets, clock: Clock) -> httpx.Ba
 
 
 @pytest.mark.process
-async def test_the_reader_follows_a_merge_and_begins_anew_where_events_are_gone(
+async def test_the_reader_follows_a_merge_and_starts_over_if_events_are_missing(
     services: Services,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,

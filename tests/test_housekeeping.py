@@ -101,7 +101,7 @@ async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 1000])
-async def test_what_is_used_outlives_the_sweep_wherever_the_pages_end(
+async def test_sessions_in_use_outlive_the_sweep_wherever_the_pages_end(
     client: httpx.AsyncClient,
     login: LogIn,
     sweep_now: Sweep,
@@ -183,7 +183,7 @@ async def test_while_another_worker_sweeps_nothing_is_done(
     assert await sessions(rows) == []
 
 
-async def test_whoever_comes_next_goes_on_where_a_worker_was_stopped(
+async def test_another_worker_continues_where_one_was_stopped(
     login: LogIn, services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     people = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]

@@ -96,7 +96,7 @@ def test_a_websocket_handshake_is_an_ordinary_request(exchange: Exchange) -> Non
         (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 12_000 + b"\r\n", 431),
     ],
 )
-def test_what_is_not_http_is_refused_as_a_problem(exchange: Exchange, sent: bytes, status: int) -> None:
+def test_input_that_is_not_http_is_refused_with_a_problem(exchange: Exchange, sent: bytes, status: int) -> None:
     head, _, body = exchange(sent).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d" % status)
     problem = json.loads(body)
@@ -130,7 +130,7 @@ def test_a_trailer_is_no_header(exchange: Exchange, upgrade: bytes, split: bool)
 @pytest.mark.parametrize(
     "endless", [b"\r\nX: " + b"a" * 8 * MAX_HEAD, b"\r\n" + b"X: a\r\n" * MAX_HEAD, b";" + b"a" * 8 * MAX_HEAD]
 )
-def test_what_is_beside_a_body_does_not_go_on_for_ever(exchange: Exchange, endless: bytes) -> None:
+def test_extensions_and_trailers_of_a_body_are_limited(exchange: Exchange, endless: bytes) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert exchange(head + b"2\r\n{}\r\n0" + endless).startswith(b"HTTP/1.1 431")
 

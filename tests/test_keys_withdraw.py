@@ -73,7 +73,7 @@ def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clo
     )
 
 
-async def test_no_token_of_it_is_good_any_more_and_sessions_live_on(
+async def test_tokens_of_a_withdrawn_key_are_refused_and_sessions_live_on(
     services: Services, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     alice = await login()
@@ -91,7 +91,7 @@ async def test_no_token_of_it_is_good_any_more_and_sessions_live_on(
     assert [kid_of(refreshed)] == await published(client)
 
 
-async def test_every_replica_drops_it_at_its_next_look(
+async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(
     services: Services,
     make_services: MakeServices,
     make_client: MakeClient,
@@ -110,7 +110,7 @@ async def test_every_replica_drops_it_at_its_next_look(
     assert [(line["kid"], line["level"]) for line in told] == [(kid_of(alice), "warning")] * 2
 
 
-async def test_a_guard_refuses_its_tokens_when_it_has_read_the_keys_again(
+async def test_a_guard_refuses_a_withdrawn_keys_tokens_after_reading_the_keys_again(
     services: Services, client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     alice = await login()
@@ -130,7 +130,7 @@ async def test_a_guard_refuses_its_tokens_when_it_has_read_the_keys_again(
             await guard.verify(alice["access_token"])
 
 
-async def test_where_a_key_waits_it_signs_at_once(services: Services, login: LogIn, clock: Clock) -> None:
+async def test_a_waiting_key_replaces_a_withdrawn_one_at_once(services: Services, login: LogIn, clock: Clock) -> None:
     signing = kid_of(await login())
     waiting = await services[KeyRing].rotate()
     await services[KeyRing].withdraw(signing, by=OPERATOR)
@@ -140,7 +140,7 @@ async def test_where_a_key_waits_it_signs_at_once(services: Services, login: Log
     assert await states(services) == {waiting.kid: "signing"}, "it does not retire"
 
 
-async def test_where_none_waits_a_new_one_signs_at_once_and_a_former_one_does_not(
+async def test_without_a_waiting_key_a_new_one_signs_at_once_and_a_former_one_does_not(
     services: Services, login: LogIn, clock: Clock
 ) -> None:
     former = kid_of(await login())
@@ -152,7 +152,7 @@ async def test_where_none_waits_a_new_one_signs_at_once_and_a_former_one_does_no
     assert await states(services) == {former: "former", new: "signing"}
 
 
-async def test_where_it_was_the_one_that_waits_another_one_is_made(
+async def test_a_withdrawn_waiting_key_is_replaced_by_another_one(
     services: Services, login: LogIn, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     signing = kid_of(await login())
@@ -170,7 +170,7 @@ async def test_where_it_was_the_one_that_waits_another_one_is_made(
     )
 
 
-async def test_a_former_one_is_withdrawn_and_nothing_else_happens(
+async def test_a_former_key_is_withdrawn_and_nothing_else_happens(
     services: Services, login: LogIn, clock: Clock
 ) -> None:
     former = await login()
@@ -227,7 +227,7 @@ async def test_a_key_that_a_clock_ahead_has_dated_is_the_next_one_when_the_keys_
 
 
 @pytest.mark.no_signing_key
-async def test_it_keeps_no_key_from_being_rotated_by_its_age(
+async def test_a_key_made_by_a_clock_ahead_does_not_stop_the_rotation(
     make_services: MakeServices, login: LogIn, clock: Clock
 ) -> None:
     services = await make_services(signing_key_max_age=MAX_AGE)
@@ -238,7 +238,7 @@ async def test_it_keeps_no_key_from_being_rotated_by_its_age(
     assert (await states(services))[early] == "signing"
 
 
-async def test_where_all_were_made_by_it_the_keys_rotate_too(
+async def test_keys_that_were_all_made_by_a_clock_ahead_rotate_too(
     services: Services, clock: Clock, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     ahead = "created_at = created_at + interval '1 year', activates_at = activates_at + interval '1 year'"
@@ -266,7 +266,7 @@ async def test_a_wrong_clock_here_takes_no_key_from_those_that_are_right(
     assert {kid_of(answer), kid_of(signed_now)} <= set(await states(services))
 
 
-async def test_check_tells_of_it(services: Services, clock: Clock) -> None:
+async def test_check_reports_a_key_made_by_a_clock_ahead(services: Services, clock: Clock) -> None:
     early = await made_by_a_clock_ahead(services, clock, days=400)
     [told] = [result for result in await examine(services.settings, clock=clock) if result.name == "signing_keys"]
     assert told.level == "note"

@@ -84,7 +84,7 @@ async def connect(port: int, *, later: int) -> socket.socket:
     [{"loop": "asyncio"}, {"loop": "uvloop"}, {"kind": Server, **uvicorn_options()}],
     ids=["uvicorn's, on asyncio", "uvicorn's, on uvloop", "our own"],
 )
-def test_an_apps_server_hangs_up_on_those_who_stay(options: dict[str, Any], path: str) -> None:
+def test_an_apps_server_closes_connections_that_stay_open(options: dict[str, Any], path: str) -> None:
     app, is_asked = FastAPI(), Event()
 
     @app.get("/hanging")

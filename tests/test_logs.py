@@ -47,7 +47,7 @@ from wxauth.server.phones.bodies import PhoneRequest
         ("exit code: 3", "exit code: 3"),
     ],
 )
-def test_what_looks_like_a_secret_is_left_out(text: str, redacted: str) -> None:
+def test_a_value_that_looks_like_a_secret_is_masked(text: str, redacted: str) -> None:
     assert redact(text) == redacted
 
 
@@ -55,7 +55,7 @@ def test_of_a_long_text_only_the_beginning_is_looked_through_and_kept() -> None:
     assert len(redact("Key (" * 20_000)) == 8192
 
 
-def test_what_a_library_warns_of_a_callers_words_is_not_logged(log_lines: LogLines) -> None:
+def test_a_library_warning_with_a_callers_text_is_not_logged(log_lines: LogLines) -> None:
     for library in ("opentelemetry.trace.span", "python_multipart.multipart"):
         logging.getLogger(library).warning("the words of a caller")
         logging.getLogger(library).error("a fault of its own")
@@ -82,7 +82,7 @@ def test_no_line_steers_the_terminal(field: str) -> None:
     ],
     ids=lambda holder: type(holder).__name__,
 )
-def test_what_is_printed_of_a_holder_of_secrets_has_none(holder: object) -> None:
+def test_the_repr_of_an_object_with_secrets_contains_none(holder: object) -> None:
     assert "secret" not in f"{holder!r} {holder}".replace("client_secret", "")
 
 

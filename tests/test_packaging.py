@@ -191,7 +191,7 @@ def test_the_command_says_what_it_lacks_where_only_the_guard_is_installed(slim: 
 
 
 @pytest.mark.wheel
-def test_what_pip_installs_guards_a_route_and_tests_it(slim: Path, tmp_path: Path) -> None:
+def test_the_installed_package_guards_a_route_and_tests_it(slim: Path, tmp_path: Path) -> None:
     (tmp_path / "orders.py").write_text(SIBLING)
     (tmp_path / "tried.py").write_text(
         """
@@ -265,7 +265,7 @@ def test_any_fixture_may_use_it(wxauth_issuers_kind):
 NOT_USING = """
 import sys
 
-def test_nothing_was_loaded():
+def test_the_plugin_loads_nothing_before_it_is_used():
     assert not {"wxauth.guard", "wxauth.testing", "fastapi", "jose"} & set(sys.modules)
 """
 SIBLING_PYTEST = """
@@ -301,7 +301,7 @@ def test_tests_that_need_no_issuer_pay_for_none(installed: Path, tmp_path: Path,
 
 
 @pytest.mark.wheel
-def test_the_issuer_stands_among_the_fixtures(installed: Path, tmp_path: Path) -> None:
+def test_the_issuer_is_listed_among_the_fixtures(installed: Path, tmp_path: Path) -> None:
     printed = run_tests(installed, tmp_path, NOT_USING, "--fixtures")
     assert re.search(r"wxauth_issuer \[session scope\].*\n +Issues access tokens", printed)
 
@@ -314,7 +314,7 @@ def test_without_extras_five_packages_are_required(wheel: Path) -> None:
 
 
 @pytest.mark.wheel
-def test_the_guard_may_stand_beside_an_ordinary_fastapi(wheel: Path) -> None:
+def test_the_guard_works_in_an_ordinary_fastapi(wheel: Path) -> None:
     ordinary = {"fastapi": "0.115.6", "pydantic": "2.10.4", "httpx": "0.27.2", "cryptography": "43.0.3"}
     required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
     for requirement in map(Requirement, required):

@@ -17,7 +17,7 @@ NUMBER = "+8613800138000"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("comes", ["before", "meanwhile"])
-async def test_it_is_bound_though_the_sweep_has_not_come_to_its_end(
+async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     simulator: Simulator,

@@ -25,7 +25,7 @@ def test_a_service_that_is_killed_takes_its_workers_along(
 
 
 @pytest.mark.process
-def test_what_a_command_has_started_ends_although_the_command_has_ended_before(tmp_path: Path) -> None:
+def test_processes_started_by_a_command_end_even_if_the_command_has_ended_before(tmp_path: Path) -> None:
     script = "import subprocess; print('started', subprocess.Popen(['sleep', '60']).pid, flush=True)"
     with Running(sys.executable, "-c", script, cwd=tmp_path) as command:
         started = int(command.wait_for("started").split()[1])

@@ -37,7 +37,7 @@ def test_packages_of_npms_run_nothing_when_they_are_installed(folder: Path) -> N
 
 
 @each_folder
-def test_a_lock_of_npms_has_what_its_package_names(folder: Path) -> None:
+def test_a_lock_of_npms_matches_its_package(folder: Path) -> None:
     package = json.loads((folder / "package.json").read_text())
     locked = json.loads((folder / "package-lock.json").read_text())["packages"][""]
     kinds = ("dependencies", "devDependencies")
@@ -78,7 +78,7 @@ def test_without_a_program_its_tests_are_skipped_with_a_way_to_get_it(programs: 
 
 
 @pytest.mark.node
-def test_where_ci_is_set_a_missing_program_is_a_failure(
+def test_if_ci_is_set_a_missing_program_is_a_failure(
     programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")

@@ -115,7 +115,7 @@ async def test_the_query_string_of_a_message_is_no_handshake(attacked: Attacked)
     refused(await attacked.shake_hands(caught))
 
 
-async def test_what_one_replica_took_all_know(
+async def test_a_message_taken_by_one_replica_is_known_to_all(
     attacked: Attacked, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     openid = await attacked.log_in()
@@ -195,7 +195,7 @@ async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
 # The database is away.
 
 
-async def test_what_is_put_off_is_carried_out_though_its_signature_is_old_by_then(
+async def test_a_postponed_withdrawal_is_carried_out_even_if_its_signature_is_old_by_then(
     attacked: Attacked, cut_off: Services, make_client: MakeClient, proxy: Proxy, clock: Clock
 ) -> None:
     push = signed(message(await attacked.log_in(), LEFT))
@@ -267,7 +267,7 @@ async def test_a_signature_is_known_for_as_long_as_a_message_may_wait_for_the_da
     assert waits <= PUSH_NONCES_KEPT
 
 
-async def test_the_sweep_leaves_what_somebody_has_locked(
+async def test_the_sweep_skips_locked_rows(
     attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     assert_taken(await post(attacked.client, signed(TEXT)))

@@ -104,7 +104,7 @@ async def test_processes_that_share_a_redis_count_together(make_limiter: MakeLim
 
 
 @pytest.mark.redis
-async def test_what_redis_holds_goes_away_by_itself(make_limiter: MakeLimiter, redis_url: str) -> None:
+async def test_keys_in_redis_expire_by_themselves(make_limiter: MakeLimiter, redis_url: str) -> None:
     assert await seconds_refused(make_limiter("5/hour", redis_url)) == 0
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         (key,) = client.keys()

@@ -174,7 +174,7 @@ def commands(command: click.Command, name: str) -> list[str]:
 
 
 @each_page
-def test_commands_scripts_and_links_lead_somewhere(page: Path) -> None:
+def test_commands_scripts_and_links_have_targets(page: Path) -> None:
     text = page.read_text()
     code = "\n".join(re.findall(r"^```sh\n.*?^```$|`[^`\n]+`", text, re.MULTILINE | re.DOTALL))
     known = set(commands(main, "wxauth"))
@@ -212,7 +212,7 @@ def members(value: Any) -> Any:
 
 
 @both_languages
-def test_what_to_try_is_what_dev_prints(language: str) -> None:
+def test_the_readme_shows_what_dev_prints(language: str) -> None:
     readme = ROOT / f"README{language}.md"
     settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
     told = welcome(

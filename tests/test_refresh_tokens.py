@@ -63,7 +63,7 @@ def test_the_first_key_makes_and_each_one_is_accepted() -> None:
     ],
     ids=len,
 )
-def test_what_is_not_of_the_form_is_none_of_ours(token: str) -> None:
+def test_text_of_another_form_is_no_refresh_token(token: str) -> None:
     assert TOKENS.parse(token) is None
 
 

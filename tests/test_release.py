@@ -70,7 +70,7 @@ def test_wheel_and_source_distribution_pass_the_checks(release: Release, tmp_pat
 
 @pytest.mark.wheel
 @pytest.mark.node
-def test_the_guard_for_node_is_packed_with_links_that_lead_back(release: Release, tmp_path: Path) -> None:
+def test_the_guard_for_node_is_packed_with_absolute_links(release: Release, tmp_path: Path) -> None:
     needs("npm")
     done = release(f"v{wxauth.__version__}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -136,7 +136,7 @@ def test_actions_are_named_by_commit_with_their_version_beside_it() -> None:
                 )
 
 
-def test_only_what_is_on_main_is_published(tmp_path: Path) -> None:
+def test_only_commits_on_main_are_published(tmp_path: Path) -> None:
     origin, checkout = tmp_path / "origin", tmp_path / "checkout"
     person = ["-c", "user.name=tests", "-c", "user.email=tests@example.com"]
 

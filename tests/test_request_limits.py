@@ -55,13 +55,13 @@ async def test_a_path_with_a_control_character_is_400_whatever_the_route(
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/readyz"])
-async def test_no_newline_leads_past_a_proxy_to_what_is_for_operators(
+async def test_no_newline_bypasses_a_proxy_to_the_paths_for_operators(
     offline_client: httpx.AsyncClient, path: str
 ) -> None:
     problem_of(await offline_client.get(f"{path}%0a"), "invalid_request", 400)
 
 
-async def test_what_is_no_control_character_is_a_path_as_any(offline_client: httpx.AsyncClient) -> None:
+async def test_a_path_without_control_characters_is_accepted(offline_client: httpx.AsyncClient) -> None:
     for path in ("/%E8%8C%B6", "/a%20b", "/a%C2%A0b", "/a%E3%80%80b", "/%F0%9F%8D%B5"):
         problem_of(await offline_client.get(path), "not_found", 404)
 

@@ -65,7 +65,7 @@ async def give_back(url: str, role: str) -> None:
 
 
 @pytest.mark.process
-async def test_who_may_make_no_tables_is_told_by_both_what_to_grant(
+async def test_a_role_that_may_not_create_tables_gets_the_grant_from_both_commands(
     make_settings: Callable[..., Settings], empty_database_url: str, role: str, tmp_path: Path
 ) -> None:
     url = as_role(empty_database_url, role)
@@ -81,7 +81,7 @@ async def test_who_may_make_no_tables_is_told_by_both_what_to_grant(
 
 
 @pytest.mark.process
-async def test_who_has_no_schema_at_all_is_told_too(
+async def test_a_role_without_a_schema_gets_the_grant_too(
     make_settings: Callable[..., Settings], empty_database_url: str, role: str, tmp_path: Path
 ) -> None:
     connection = await asyncpg.connect(empty_database_url)
@@ -98,7 +98,7 @@ async def test_who_has_no_schema_at_all_is_told_too(
 
 @pytest.mark.process
 @pytest.mark.own_database
-async def test_who_may_not_use_the_tables_of_another_role_is_told_what_to_grant(
+async def test_a_role_that_may_not_use_another_roles_tables_gets_the_grant(
     make_settings: Callable[..., Settings], database_url: str, role: str
 ) -> None:
     url = as_role(database_url, role)
@@ -112,7 +112,7 @@ async def test_who_may_not_use_the_tables_of_another_role_is_told_what_to_grant(
 
 @pytest.mark.slow
 @pytest.mark.own_database
-async def test_who_may_use_them_and_not_alter_them_is_told_whose_they_are(
+async def test_a_role_that_may_use_but_not_alter_the_tables_gets_their_owner(
     make_settings: Callable[..., Settings], database_url: str, role: str, admin: asyncpg.Connection, tmp_path: Path
 ) -> None:
     owner = f"{role}-owner"

@@ -26,7 +26,7 @@ def asked(simulator: Simulator) -> int:
     return len(simulator.calls_of(RISK))
 
 
-async def test_nobody_gets_a_token_while_wechat_is_still_asked_about_them(
+async def test_a_new_user_gets_no_token_while_wechat_is_still_asked(
     make_service: MakeService, simulator: Simulator
 ) -> None:
     service = await make_service(risk_policy="block")
@@ -46,7 +46,7 @@ async def test_not_at_another_replica_either(make_service: MakeService, simulato
         assert (answer.status_code, answer.json()["code"]) in [(403, "wechat_user_blocked"), (403, "account_disabled")]
 
 
-async def test_who_is_harmless_waits_for_the_one_verdict_and_is_let_in(
+async def test_a_harmless_user_waits_for_the_shared_verdict_and_logs_in(
     make_service: MakeService, simulator: Simulator
 ) -> None:
     service = await make_service(risk_policy="block")
@@ -58,7 +58,7 @@ async def test_who_is_harmless_waits_for_the_one_verdict_and_is_let_in(
 
 
 @pytest.mark.slow
-async def test_a_replica_that_is_told_nothing_looks_whether_another_one_was(
+async def test_a_replica_without_a_verdict_checks_for_another_replicas(
     make_service: MakeService, simulator: Simulator
 ) -> None:
     one, other = [await make_service(risk_policy="block", wechat_timeout=2) for _ in range(2)]
@@ -70,7 +70,7 @@ async def test_a_replica_that_is_told_nothing_looks_whether_another_one_was(
 
 
 @pytest.mark.slow
-async def test_who_passed_because_wechat_was_slow_is_asked_about_at_the_next_login(
+async def test_a_user_who_passed_because_wechat_was_slow_is_checked_at_the_next_login(
     make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=SHORT)
@@ -94,7 +94,7 @@ async def test_wechat_is_asked_until_it_has_said_it_and_never_again(
         assert asked(simulator) == number
 
 
-async def test_who_logs_in_several_times_at_once_is_flagged_once(
+async def test_several_logins_at_once_flag_a_user_once(
     make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy="flag")
@@ -118,9 +118,7 @@ async def test_of_a_newcomer_whose_verdict_died_with_the_process_the_next_one_as
     problem_of(await log_in(other), "wechat_user_blocked", 403)
 
 
-async def test_who_was_there_before_the_policy_is_not_asked_about(
-    make_service: MakeService, simulator: Simulator
-) -> None:
+async def test_a_user_from_before_the_policy_is_not_checked(make_service: MakeService, simulator: Simulator) -> None:
     former = await make_service()
     assert (await log_in(former)).status_code == 200
     service = await make_service(risk_policy="block")

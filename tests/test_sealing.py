@@ -15,14 +15,14 @@ def sealer() -> Sealer:
 
 
 @pytest.mark.parametrize("plaintext", [b"", b"x", SECRET, bytes(100_000)], ids=len)
-def test_what_was_sealed_opens(sealer: Sealer, plaintext: bytes) -> None:
+def test_a_sealed_value_opens(sealer: Sealer, plaintext: bytes) -> None:
     assert sealer.open(sealer.seal(plaintext, context=CONTEXT), context=CONTEXT) == plaintext
 
 
 @pytest.mark.parametrize(
     "context", [b"", b"session_key\0wxb\0openid-alice", b"session_key\0wxa\0openid-bob", CONTEXT + b"\0"]
 )
-def test_it_opens_nowhere_else(sealer: Sealer, context: bytes) -> None:
+def test_a_sealed_value_opens_only_in_its_context(sealer: Sealer, context: bytes) -> None:
     with pytest.raises(CannotOpen):
         sealer.open(sealer.seal(SECRET, context=CONTEXT), context=context)
 
@@ -49,7 +49,7 @@ def test_no_bit_may_be_altered(sealer: Sealer) -> None:
             sealer.open(bytes(altered), context=CONTEXT)
 
 
-def test_nothing_may_be_cut_off_or_added(sealer: Sealer) -> None:
+def test_a_shortened_or_extended_value_does_not_open(sealer: Sealer) -> None:
     sealed = sealer.seal(SECRET, context=CONTEXT)
     for altered in (*(sealed[:end] for end in range(len(sealed))), sealed + b"\0", sealed[1:]):
         with pytest.raises(CannotOpen):

@@ -119,7 +119,7 @@ async def test_webhooks_are_disabled_and_apps_of_run_time_are_to_be_added_again(
 
 
 @pytest.mark.process
-async def test_what_opens_is_left_as_it_is(login: LogIn, command: Command, rows: asyncpg.Connection) -> None:
+async def test_values_that_open_are_left_unchanged(login: LogIn, command: Command, rows: asyncpg.Connection) -> None:
     await login("alice")
     everything = (
         "SELECT (SELECT array_agg(session_key) FROM sessions), (SELECT array_agg(private_key) FROM signing_keys)"
@@ -132,9 +132,7 @@ async def test_what_opens_is_left_as_it_is(login: LogIn, command: Command, rows:
 
 
 @pytest.mark.process
-async def test_nothing_is_given_up_without_being_asked_for(
-    login: LogIn, command: Command, rows: asyncpg.Connection
-) -> None:
+async def test_nothing_is_erased_without_confirmation(login: LogIn, command: Command, rows: asyncpg.Connection) -> None:
     await login("alice")
     status, output, errors = await command()
     assert (status, output) == (2, "")

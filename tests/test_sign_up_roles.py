@@ -30,7 +30,9 @@ async def told(rows: asyncpg.Connection) -> list[tuple[str, Any]]:
     return [(event["type"], json.loads(event["data"])) for event in events]
 
 
-async def test_an_apps_own_take_precedence(login: LogIn, make_services: MakeServices, make_client: MakeClient) -> None:
+async def test_an_apps_own_roles_take_precedence(
+    login: LogIn, make_services: MakeServices, make_client: MakeClient
+) -> None:
     apps = [APP | {"sign_up_roles": []}, OTHER_APP | {"sign_up_roles": ["guest"]}]
     client = make_client(await make_services(sign_up_roles="member", apps=apps))
     assert (await login(at=client))["user"]["roles"] == []
@@ -45,7 +47,7 @@ def test_an_app_makes_nobody_staff_either() -> None:
 
 
 @pytest.mark.parametrize("unionid", [None, "union-alice"])
-async def test_a_newcomer_has_them_in_the_first_token(
+async def test_a_new_user_has_the_roles_in_the_first_token(
     login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection, unionid: str | None
 ) -> None:
     alice = await login(at=club, unionid=unionid)
@@ -54,7 +56,7 @@ async def test_a_newcomer_has_them_in_the_first_token(
     assert await told(rows) == [("user.created", {"roles": ["member", "reader"]})]
 
 
-async def test_who_has_lost_one_does_not_get_it_again(
+async def test_a_user_who_has_lost_a_role_does_not_get_it_again(
     login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     await login(at=club)
@@ -63,7 +65,7 @@ async def test_who_has_lost_one_does_not_get_it_again(
     assert (await login(at=club, unionid="union-alice"))["user"]["roles"] == ["reader"]
 
 
-async def test_an_identity_that_is_added_to_a_user_brings_none(
+async def test_an_identity_that_is_added_to_a_user_brings_no_roles(
     login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     await login(unionid="union-alice")
@@ -72,7 +74,7 @@ async def test_an_identity_that_is_added_to_a_user_brings_none(
     assert await told(rows) == [("user.created", {}), ("identity.added", {})]
 
 
-async def test_fifty_first_logins_at_once_give_them_once(
+async def test_fifty_first_logins_at_once_give_the_roles_once(
     login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     answers = await asyncio.gather(*(login(at=club, unionid="union-alice") for _ in range(50)))
@@ -81,7 +83,7 @@ async def test_fifty_first_logins_at_once_give_them_once(
 
 
 @pytest.mark.process
-async def test_imported_users_have_those_of_the_file(
+async def test_imported_users_have_the_roles_of_the_file(
     rows: asyncpg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     lines = [
@@ -119,7 +121,7 @@ def test_nobody_is_staff_from_the_start(value: str) -> None:
     [("member", True), ("editor", False), ("clerk", False)],
     ids=["own", "given", "of_closed_app"],
 )
-async def test_a_number_links_who_has_no_other_role(
+async def test_a_phone_number_links_a_user_without_other_roles(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     simulator: Simulator,
@@ -146,7 +148,7 @@ async def test_a_number_links_who_has_no_other_role(
         assert newcomer["user"]["roles"] == [role]
 
 
-async def test_they_keep_nobody_risky_in(
+async def test_sign_up_roles_protect_no_risky_user_from_a_ban(
     make_simulated_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
 ) -> None:
     client = make_client(await make_simulated_services(risk_policy="block", sign_up_roles="member"))

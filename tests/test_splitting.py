@@ -105,7 +105,9 @@ async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[str, str, st
 # What leaves and what stays.
 
 
-async def test_what_a_merge_has_brought_gets_its_id_back(town: Town, rows: asyncpg.Connection, clock: Clock) -> None:
+async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(
+    town: Town, rows: asyncpg.Connection, clock: Clock
+) -> None:
     alice = await town.log_in("alice")
     clock.advance(minutes=1)
     bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
@@ -137,7 +139,7 @@ async def test_what_a_merge_has_brought_gets_its_id_back(town: Town, rows: async
     ]
 
 
-async def test_the_sessions_of_what_leaves_end_and_the_others_go_on(town: Town) -> None:
+async def test_the_sessions_of_the_split_identity_end_and_the_others_go_on(town: Town) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     there = await town.log_in("bob", OTHER_APP)
@@ -149,7 +151,7 @@ async def test_the_sessions_of_what_leaves_end_and_the_others_go_on(town: Town) 
     assert (await town.client.get("/v1/me", headers=bearer(alice))).status_code == 200
 
 
-async def test_the_new_user_has_nothing_but_what_was_theirs_by_wechat(town: Town, rows: asyncpg.Connection) -> None:
+async def test_the_new_user_has_only_the_data_from_wechat(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await rows.execute(
         "UPDATE users SET nickname = 'Bob', avatar_url = 'https://a.test/1.png', phone = $2, phone_proved_at = now(),"
@@ -186,7 +188,7 @@ async def test_identities_with_one_unionid_leave_together(town: Town) -> None:
     assert answer["new_user"]["id"] == id_of(bob)
 
 
-async def test_what_came_after_the_merge_makes_a_new_id(town: Town) -> None:
+async def test_an_identity_that_came_after_the_merge_gets_a_new_id(town: Town) -> None:
     alice = await town.log_in("alice", unionid="union-alice")
     bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
     await town.merge(bob, alice)
@@ -232,7 +234,7 @@ async def test_in_a_chain_each_gets_its_id_back(town: Town) -> None:
     assert (second["new_user"]["id"], "former_ids" in second["user"]) == (id_of(bob), False)
 
 
-async def test_in_a_chain_who_leaves_only_a_part_of_it_gets_a_new_id(town: Town) -> None:
+async def test_a_part_of_a_chain_of_merges_that_is_split_off_gets_a_new_id(town: Town) -> None:
     al, bob, carol = await chain(town)
     first = await town.split(carol, bob)
     assert first["new_user"]["id"] not in {id_of(each) for each in (al, bob, carol)}
@@ -259,7 +261,7 @@ async def test_ids_and_earlier_unionids_that_were_merged_into_it_go_along(town: 
     assert (await town.read(id_of(bob_there)))["id"] == id_of(bob)
 
 
-async def test_who_was_split_may_be_merged_and_split_again(town: Town) -> None:
+async def test_a_split_user_may_be_merged_and_split_again(town: Town) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     for _ in range(3):
         assert (await town.merge(bob, alice)).status_code == 200
@@ -304,7 +306,7 @@ async def test_something_of_the_user_must_be_left(town: Town) -> None:
     problem_of(await town.ask_split(bob, bob), "split_refused", 409)
 
 
-async def test_only_what_is_the_users_own_can_leave(town: Town, rows: asyncpg.Connection) -> None:
+async def test_only_the_users_own_identity_can_be_split_off(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob, carol = [await town.log_in(person) for person in ("alice", "bob", "carol")]
     await rows.execute("UPDATE users SET external_id = '7' WHERE id = $1::text::uuid", id_of(carol))
     await town.merge(bob, alice)
@@ -351,7 +353,7 @@ async def test_an_operator_may_merge_them_again(town: Town) -> None:
     assert (id_of(again), again["user"]["unionid"]) == (id_of(alice), "union-1")
 
 
-async def test_who_is_merged_further_stays_apart(town: Town) -> None:
+async def test_a_split_user_who_is_merged_into_a_third_one_stays_apart(town: Town) -> None:
     alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP)
     await town.merge(bob, alice)
@@ -475,7 +477,7 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Tow
 # What others see of it.
 
 
-async def test_siblings_are_told(services: Services, town: Town, clock: Clock, secrets: Secrets) -> None:
+async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, clock: Clock, secrets: Secrets) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
@@ -501,7 +503,7 @@ async def test_neither_reads_of_the_other_in_their_own_data(town: Town, rows: as
     assert {session["id"] for session in exports[1].json()["sessions"]} == {bob["session_id"], again["session_id"]}
 
 
-async def test_each_is_erased_alone(town: Town, rows: asyncpg.Connection) -> None:
+async def test_each_user_of_a_split_is_erased_alone(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)

@@ -5,7 +5,7 @@ import pytest
 from wxauth.server.core.statements import Nothing, Statement
 
 
-def test_a_name_becomes_one_number_wherever_it_stands() -> None:
+def test_a_name_becomes_the_same_parameter_wherever_it_occurs() -> None:
     same = "created_at < :now"
     statement = Statement[int](f"SELECT id FROM users WHERE phone = :phone AND {same} OR :phone IS NULL AND {same}")
     assert statement.text == (

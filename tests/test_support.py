@@ -51,7 +51,7 @@ async def sue(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection)
 
 
 @pytest.mark.slow
-async def test_of_all_that_administrators_may_it_may_read_ban_and_sign_out(sue: Admin) -> None:
+async def test_support_may_read_ban_and_sign_out_and_nothing_else(sue: Admin) -> None:
     asked = 0
     for route in create_api().routes:
         if not isinstance(route, APIRoute) or not route.path.startswith("/v1/admin"):
@@ -65,7 +65,7 @@ async def test_of_all_that_administrators_may_it_may_read_ban_and_sign_out(sue: 
     assert asked > 40
 
 
-async def test_it_reads_users_their_sessions_events_and_numbers(sue: Admin, login: LogIn) -> None:
+async def test_support_reads_users_their_sessions_events_and_numbers(sue: Admin, login: LogIn) -> None:
     alice = await login("alice", nickname="Alice")
     assert await sue.names(q="Alice") == ["Alice"]
     shown = await sue.read(f"/users/{alice['user']['id']}")
@@ -74,7 +74,7 @@ async def test_it_reads_users_their_sessions_events_and_numbers(sue: Admin, logi
     assert (await sue.read("/numbers", days=1))["days"][0]["new_users"] == 2
 
 
-async def test_it_bans_unbans_and_signs_out_and_the_trail_says_who_did(
+async def test_support_bans_unbans_and_signs_out_and_the_trail_names_the_actor(
     client: httpx.AsyncClient, sue: Admin, login: LogIn
 ) -> None:
     alice = await login("alice")
@@ -95,7 +95,7 @@ async def test_it_bans_unbans_and_signs_out_and_the_trail_says_who_did(
 @pytest.mark.slow
 @pytest.mark.parametrize("roles", [["admin"], ["support"], ["editor", "admin"], ["support", "editor"]])
 @pytest.mark.parametrize("is_banned", [False, True])
-async def test_it_does_nothing_to_administrators_and_other_staff_banned_or_not(
+async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not(
     root: Admin, sue: Admin, login: LogIn, rows: asyncpg.Connection, roles: list[str], is_banned: bool
 ) -> None:
     other = await login("other")
@@ -119,14 +119,14 @@ async def test_it_does_nothing_to_administrators_and_other_staff_banned_or_not(
     assert len(await root.events()) == events
 
 
-async def test_it_does_nothing_to_itself(sue: Admin) -> None:
+async def test_support_cannot_touch_itself(sue: Admin) -> None:
     session_id = (await sue.read(f"/users/{sue.id}"))["sessions"][0]["id"]
     problem_of(await sue.ask("PATCH", f"/users/{sue.id}", json={"status": "disabled"}), "insufficient_role", 403)
     problem_of(await sue.ask("DELETE", f"/users/{sue.id}/sessions/{session_id}"), "insufficient_role", 403)
 
 
 @pytest.mark.parametrize("roles", [[], ["editor"], ["support"], ["admin"]])
-async def test_it_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn, roles: list[str]) -> None:
+async def test_support_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn, roles: list[str]) -> None:
     alice = (await login("alice"))["user"]["id"]
     for user_id in (alice, sue.id, root.id):
         problem_of(await sue.ask("PATCH", f"/users/{user_id}", json={"roles": roles}), "insufficient_role", 403)
@@ -136,7 +136,7 @@ async def test_it_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LogIn
     assert await root.events() == []
 
 
-async def test_who_is_made_staff_at_this_moment_is_spared(
+async def test_a_user_who_is_just_being_made_staff_is_spared(
     root: Admin, sue: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
@@ -152,7 +152,7 @@ async def test_who_is_made_staff_at_this_moment_is_spared(
     assert len((await root.read(f"/users/{user_id}"))["sessions"]) == 1
 
 
-async def test_who_has_lost_the_role_is_refused_at_once(root: Admin, sue: Admin) -> None:
+async def test_a_user_who_has_lost_the_role_is_refused_at_once(root: Admin, sue: Admin) -> None:
     await root.change(sue.id, roles=["editor"])
     problem_of(await sue.ask("GET", "/users"), "insufficient_role", 403)
     await root.change(sue.id, roles=["support"], status="disabled")
@@ -162,7 +162,7 @@ async def test_who_has_lost_the_role_is_refused_at_once(root: Admin, sue: Admin)
 # Giving it.
 
 
-async def test_giving_it_wants_a_fresh_login_and_so_does_whatever_lets_a_banned_one_in_again(
+async def test_granting_support_and_unbanning_its_holder_require_a_fresh_login(
     root: Admin, sue: Admin, login: LogIn, clock: Clock
 ) -> None:
     alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
@@ -181,7 +181,7 @@ async def test_giving_it_wants_a_fresh_login_and_so_does_whatever_lets_a_banned_
     assert (await fresh.change(alice, roles=["support"]))["roles"] == ["support"]
 
 
-async def test_an_import_gives_it_only_if_that_is_allowed(root: Admin, services: Services) -> None:
+async def test_an_import_grants_support_only_if_that_is_allowed(root: Admin, services: Services) -> None:
     line = b'{"app_id": "%b", "openid": "openid-a1-alice", "roles": ["support"]}' % APP["app_id"].encode()
     refused: list[object] = []
 
@@ -199,7 +199,7 @@ async def test_an_import_gives_it_only_if_that_is_allowed(root: Admin, services:
     assert (await imported(allow_admin=True), len(refused)) == (1, 1)
 
 
-async def test_a_merge_by_unionid_leaves_a_banned_user_without_it(
+async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(
     client: httpx.AsyncClient, root: Admin, sue: Admin, wechat: WeChatByRespx
 ) -> None:
     await root.change(sue.id, status="disabled")
@@ -223,7 +223,7 @@ async def opened(services: Services, client: httpx.AsyncClient, user_id: str) ->
     return await client.post("/admin/session", json={"secret": link.secret}, headers={"X-Wxauth-Console": "1"})
 
 
-async def test_a_link_opens_the_console_for_it_which_says_what_it_is(
+async def test_a_link_opens_the_console_for_support(
     services: Services, client: httpx.AsyncClient, root: Admin, sue: Admin
 ) -> None:
     as_root = (await opened(services, client, root.id)).json()
@@ -246,7 +246,7 @@ async def test_the_console_closes_when_the_role_is_lost(
         await make_link(services.database, UUID(sue.id), now=services.clock())
 
 
-async def test_an_administrator_who_is_made_support_logs_in_anew(
+async def test_an_administrator_who_is_made_support_must_log_in_again(
     services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other: Any = (await login("other"))["user"]["id"]

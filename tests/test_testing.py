@@ -228,7 +228,7 @@ async def test_a_guard_is_its_own_again_after_a_test_that_failed(guard: BearerGu
     assert vars(guard) == own
 
 
-async def test_a_guard_of_the_siblings_own_class_keeps_what_it_has(issuer: TestIssuer) -> None:
+async def test_a_guard_of_the_siblings_own_class_keeps_its_attributes(issuer: TestIssuer) -> None:
     class ShopGuard(BearerGuard):
         def __init__(self, shop: str) -> None:
             super().__init__("https://auth.example.com")

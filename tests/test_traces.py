@@ -31,7 +31,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 
 
-async def test_the_trace_that_a_caller_is_in_stands_in_each_log_line(
+async def test_the_trace_of_a_caller_is_in_each_log_line(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines
 ) -> None:
     given = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -54,7 +54,9 @@ async def test_the_trace_that_a_caller_is_in_stands_in_each_log_line(
         "eyJhbGciOiJFUzI1NiJ9",
     ],
 )
-async def test_what_is_no_trace_is_left_out(client: httpx.AsyncClient, log_lines: LogLines, malformed: str) -> None:
+async def test_a_malformed_trace_header_is_ignored(
+    client: httpx.AsyncClient, log_lines: LogLines, malformed: str
+) -> None:
     await client.get("/v1/me", headers={"traceparent": malformed})
     (line,) = (line for line in log_lines() if line["event"] == "request_refused")
     assert "trace_id" not in line
@@ -95,7 +97,7 @@ def everything_in(spans: tuple[ReadableSpan, ...]) -> str:
     return "\n".join(json.dumps(json.loads(span.to_json()), ensure_ascii=False) for span in spans)
 
 
-async def test_a_login_is_told_with_its_call_to_wechat_and_its_statement(
+async def test_a_login_has_spans_for_its_call_to_wechat_and_its_statement(
     traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx, log_lines: LogLines
 ) -> None:
     answer = await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")})
@@ -137,7 +139,7 @@ async def test_a_caller_may_have_a_request_left_out(
     assert exporter.get_finished_spans() == ()
 
 
-async def test_a_failure_is_told_by_its_code(
+async def test_a_failed_span_has_the_code_of_the_failure(
     traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx
 ) -> None:
     wechat.answers(httpx.ReadTimeout("silence"))
@@ -150,7 +152,7 @@ async def test_a_failure_is_told_by_its_code(
         assert not span.events
 
 
-async def test_what_a_caller_did_wrong_is_no_fault(
+async def test_a_callers_mistake_is_no_error_span(
     traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter
 ) -> None:
     await traced_client.get("/v1/me")
@@ -160,7 +162,7 @@ async def test_what_a_caller_did_wrong_is_no_fault(
     assert request.status.status_code is StatusCode.UNSET
 
 
-async def test_a_transaction_is_told_by_the_function_that_begins_it(
+async def test_a_transactions_span_names_the_function_that_begins_it(
     traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx
 ) -> None:
     tokens = (await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
@@ -243,7 +245,7 @@ def test_without_the_packages_for_it_the_setting_is_refused(
 
 
 @pytest.mark.process
-def test_nothing_of_it_is_loaded_unless_it_is_asked_for() -> None:
+def test_tracing_is_not_loaded_unless_enabled() -> None:
     loading = (
         "import sys, wxauth.server.service.server; print([n for n in sys.modules if n.startswith('opentelemetry.sdk')])"
     )

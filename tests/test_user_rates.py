@@ -77,7 +77,7 @@ async def test_a_user_changes_name_and_picture_sixty_times_an_hour(replicas: Rep
     assert (await replicas.change(alice, nickname="Alice")).status_code == 200
 
 
-async def test_what_changes_nothing_does_not_count(replicas: Replicas, rows: asyncpg.Connection) -> None:
+async def test_a_change_without_effect_does_not_count(replicas: Replicas, rows: asyncpg.Connection) -> None:
     alice = await replicas.log_in(nickname="Alice")
     for _ in range(CHANGES + 1):
         assert (await replicas.change(alice, nickname="Alice", avatar_url=None)).status_code == 200
@@ -161,7 +161,7 @@ UNIONS = pytest.mark.parametrize("unionid", [None, "o6_bmasdasdsad6_2sgVt7hMZOPf
 
 @pytest.mark.slow
 @UNIONS
-async def test_who_erases_themselves_and_logs_in_again_changes_no_more_names(
+async def test_erasing_oneself_does_not_reset_the_limit_of_name_changes(
     replicas: Replicas, unionid: str | None, clock: Clock
 ) -> None:
     first = await replicas.log_in(unionid=unionid)
@@ -179,9 +179,7 @@ async def test_who_erases_themselves_and_logs_in_again_changes_no_more_names(
 
 @pytest.mark.slow
 @UNIONS
-async def test_who_erases_themselves_and_logs_in_again_gives_no_more_consents(
-    replicas: Replicas, unionid: str | None
-) -> None:
+async def test_erasing_oneself_does_not_reset_the_limit_of_consents(replicas: Replicas, unionid: str | None) -> None:
     for n in range(CONSENTS // 2):
         alice = await replicas.log_in(unionid=unionid, **({"consents": {"privacy": "2026-05"}} if n % 2 else {}))
         assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
@@ -193,9 +191,7 @@ async def test_who_erases_themselves_and_logs_in_again_gives_no_more_consents(
 
 @pytest.mark.slow
 @UNIONS
-async def test_who_erases_themselves_and_logs_in_again_uploads_no_more_pictures(
-    replicas: Replicas, unionid: str | None
-) -> None:
+async def test_erasing_oneself_does_not_reset_the_limit_of_uploads(replicas: Replicas, unionid: str | None) -> None:
     for shade in range(PICTURES):
         alice = await replicas.log_in(unionid=unionid)
         assert (await replicas.upload(alice, picture(shade))).status_code == 200
@@ -215,9 +211,7 @@ async def test_a_user_of_two_apps_has_one_count(replicas: Replicas) -> None:
     assert (await replicas.change(await replicas.log_in("bob", app=OTHER_APP), nickname="Bob")).status_code == 200
 
 
-async def test_what_is_seen_at_a_glance_to_be_no_picture_does_not_count(
-    replicas: Replicas, rows: asyncpg.Connection
-) -> None:
+async def test_a_file_that_is_obviously_no_picture_does_not_count(replicas: Replicas, rows: asyncpg.Connection) -> None:
     alice = await replicas.log_in()
     problem_of(await replicas.upload(alice, b"not a picture"), "invalid_request", 422)
     assert await rows.fetchval("SELECT count(*) FROM attempts") == 0

@@ -47,7 +47,7 @@ async def failure_of(url: str, *addresses: str) -> str:
     ],
     ids=" ".join,
 )
-async def test_a_name_that_leads_to_metadata_by_now_is_not_connected_to(scheme: str, addresses: Sequence[str]) -> None:
+async def test_a_name_that_now_resolves_to_metadata_is_not_connected_to(scheme: str, addresses: Sequence[str]) -> None:
     assert await failure_of(f"{scheme}://orders.example.com/hook", *addresses) == "address refused"
 
 
@@ -69,11 +69,11 @@ async def test_of_several_addresses_one_that_may_be_is_used() -> None:
         await transport.aclose()
 
 
-async def test_nobody_listening_is_told() -> None:
+async def test_a_port_without_a_listener_is_reported() -> None:
     assert await failure_of(f"http://orders.example.com:{free_port()}/", "127.0.0.1") == "could not connect"
 
 
-async def test_a_certificate_that_does_not_hold_is_told_and_nothing_sent() -> None:
+async def test_an_invalid_certificate_is_reported_and_nothing_is_sent() -> None:
     async with receiving() as receiver:
         said = await failure_of(receiver.url.replace("http:", "https:"))
         assert said == "TLS failed"
@@ -157,5 +157,5 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
         ("2a01:4f8::5efe:100.100.100.200", True, True),
     ],
 )
-def test_what_an_address_counts_as(address: str, https: bool, http: bool) -> None:
+def test_each_address_is_judged_by_its_network(address: str, https: bool, http: bool) -> None:
     assert (is_refused(address, "https"), is_refused(address, "http")) == (https, http)

@@ -79,12 +79,12 @@ def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
     assert victim not in workers_of(command)
 
 
-def test_where_the_first_workers_do_not_start_all_ends(start: Start) -> None:
+def test_the_service_ends_if_the_first_workers_do_not_start(start: Start) -> None:
     command = start(at_first="fail", status=3)
     assert command.process.wait(PATIENCE) == 3
 
 
-def test_one_that_fails_otherwise_is_started_again(start: Start) -> None:
+def test_a_worker_that_fails_otherwise_is_restarted(start: Start) -> None:
     command = start(at_first="fail", number=1)
     until(lambda: command.output.count("worker_ended") >= 2)
     assert command.end(signal.SIGTERM) == 0

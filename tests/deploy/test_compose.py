@@ -50,7 +50,7 @@ SITE = {
 
 
 @pytest.mark.node
-def test_the_file_is_what_the_compose_specification_wants() -> None:
+def test_the_file_is_valid_by_the_compose_specification() -> None:
     here = Path(__file__).parent
     needs_node(here)
     linter = here / "node_modules/.bin/dclint"
@@ -61,7 +61,7 @@ def test_the_file_is_what_the_compose_specification_wants() -> None:
     assert "problems" not in done.stdout
 
 
-def test_each_service_waits_for_what_it_needs() -> None:
+def test_each_service_waits_for_its_dependencies() -> None:
     services = COMPOSE["services"]
     assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     for name in REPLICAS:
@@ -125,7 +125,7 @@ def test_with_the_secrets_made_the_settings_of_each_service_are_whole(
             assert settings.trusted_proxies == (COMPOSE["services"]["caddy"]["networks"]["front"]["ipv4_address"],)
 
 
-def test_secrets_that_are_there_stay(make_secrets: Callable[..., Path]) -> None:
+def test_existing_secrets_stay(make_secrets: Callable[..., Path]) -> None:
     secrets = make_secrets(**APP)
     before = {path.name: path.read_text() for path in secrets.iterdir()}
     make_secrets(APP_ID="another", APP_SECRET="another")
@@ -230,7 +230,7 @@ def test_a_login_goes_through_and_is_of_the_clients_address(front: Front) -> Non
 
 
 @pytest.mark.proxy
-def test_what_operators_ask_is_not_for_everybody(front: Front) -> None:
+def test_paths_for_operators_are_closed_to_the_public(front: Front) -> None:
     assert front.ask("GET", "/livez").status_code == 200
     for path in ("/metrics", "/readyz", "/auth/metrics", "/auth/readyz", "//metrics", "/%6Detrics"):
         answer = front.ask("GET", path)

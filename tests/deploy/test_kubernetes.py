@@ -66,13 +66,13 @@ def pods(one: Callable[..., Manifest]) -> dict[str, Manifest]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_each_manifest_is_what_kubernetes_wants(built: list[Manifest], version: str) -> None:
+def test_each_manifest_is_valid_for_kubernetes(built: list[Manifest], version: str) -> None:
     assert len(built) == 10
     for manifest in built:
         validate(manifest, version, strict=True)
 
 
-def test_every_file_is_part_of_it() -> None:
+def test_every_file_is_part_of_the_kustomization() -> None:
     listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
     assert {path.name for path in FOLDER.glob("*.yaml")} == {*listed, "kustomization.yaml"}
 
@@ -97,7 +97,7 @@ def test_somebody_serves_while_replicas_are_replaced_or_moved(one: Callable[...,
     assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] < deployment["replicas"]
 
 
-def test_each_probe_asks_for_what_there_is(pods: dict[str, Manifest]) -> None:
+def test_each_probe_requests_an_existing_path(pods: dict[str, Manifest]) -> None:
     (container,) = pods["serve"]["spec"]["containers"]
     paths = create_api().openapi()["paths"]
     asked = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
@@ -106,7 +106,7 @@ def test_each_probe_asks_for_what_there_is(pods: dict[str, Manifest]) -> None:
     assert pods["serve"]["metadata"]["annotations"]["prometheus.io/path"] in paths
 
 
-def test_what_is_for_operators_is_not_routed_from_outside(one: Callable[..., Manifest]) -> None:
+def test_paths_for_operators_are_not_routed_from_outside(one: Callable[..., Manifest]) -> None:
     (rule,) = one("Ingress")["spec"]["rules"]
     routed = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
     assert routed == {"/": "wxauth", "/metrics": "wxauth-nobody", "/readyz": "wxauth-nobody"}
@@ -169,7 +169,7 @@ def test_the_image_is_of_this_version(pods: dict[str, Manifest]) -> None:
     assert {image.rpartition(":")[2] for image in images(pods)} == {wxauth.__version__}
 
 
-def test_who_migrates_reaches_the_database_and_nobody_reaches_it(one: Callable[..., Manifest]) -> None:
+def test_the_migration_reaches_the_database_and_nobody_reaches_the_migration(one: Callable[..., Manifest]) -> None:
     policy = one("NetworkPolicy", "wxauth-migrate")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in policy

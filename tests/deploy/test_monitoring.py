@@ -51,7 +51,7 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def test_the_configuration_and_the_rules_are_what_prometheus_wants() -> None:
+def test_the_configuration_and_the_rules_are_valid_for_prometheus() -> None:
     promtool("check", "config", "--lint=all", "--lint-fatal", "prometheus.yml")
     promtool("check", "rules", "--lint=all", "--lint-fatal", "alerts.yml")
 
@@ -62,14 +62,14 @@ def test_each_alert_fires_when_it_should_and_not_before() -> None:
     assert {rule["alert"] for rule in ALERTS} == set(tested)
 
 
-def test_each_alert_says_how_bad_it_is_and_what_it_means() -> None:
+def test_each_alert_has_a_severity_and_a_description() -> None:
     for rule in ALERTS:
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert rule["annotations"].keys() == {"summary", "description"}
 
 
 @pytest.mark.parametrize("guide", ["operations.md", "operations.zh-CN.md"])
-def test_the_guide_says_what_to_do_at_each_alert(guide: str) -> None:
+def test_the_guide_has_a_response_to_each_alert(guide: str) -> None:
     told = re.findall(r"^\| `(Wxauth\w+)` \| \S", (DEPLOY.parent / "docs" / guide).read_text(), re.MULTILINE)
     assert told == [rule["alert"] for rule in ALERTS]
 
@@ -163,6 +163,6 @@ def named_in(expression: str) -> set[str]:
 
 
 @pytest.mark.no_database
-async def test_what_is_told_but_seldom_is_a_metric_all_the_same(client: httpx.AsyncClient) -> None:
+async def test_a_rare_metric_exists_all_the_same(client: httpx.AsyncClient) -> None:
     families = re.findall(r"^# TYPE (\w+)", (await client.get("/metrics")).text, re.MULTILINE)
     assert set(SELDOM) <= set(families)

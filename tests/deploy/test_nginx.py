@@ -85,7 +85,7 @@ def test_an_answer_and_the_logs_of_both_have_one_request_id(nginx: Front, replic
 
 
 @pytest.mark.parametrize("page", ["operations.md", "operations.zh-CN.md"])
-def test_the_guide_shows_what_the_file_has(page: str) -> None:
+def test_the_guide_shows_the_files_directives(page: str) -> None:
     own = {line.split("#")[0].strip() for line in TEXT.splitlines()}
     [shown] = code_blocks(ROOT / "docs" / page, "nginx")
     assert [line for line in shown.splitlines() if line.split("#")[0].strip() not in own] == []

@@ -58,7 +58,7 @@ def test_systemd_finds_no_fault(installed: list[Path]) -> None:
 
 @pytest.mark.operations
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
-def test_a_unit_is_closed_to_what_it_does_not_need(installed: list[Path]) -> None:
+def test_a_unit_has_no_access_beyond_its_needs(installed: list[Path]) -> None:
     command = [needs("systemd-analyze"), "security", "--offline=yes", f"--threshold={MOST_EXPOSED}", *installed]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,7 +81,7 @@ def test_with_the_files_named_the_settings_are_whole(
     assert settings.database_url.get_secret_value() == CREDENTIALS["database_url"]
 
 
-def test_both_units_are_closed_alike() -> None:
+def test_both_units_have_the_same_sandbox() -> None:
     own = {"Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "KillMode", "TimeoutStopSec", "LimitNOFILE"}
     serve, migrate = (section(unit, "Service") for unit in UNITS[::-1])
     assert {name: value for name, value in serve.items() if name not in own} == {
@@ -98,7 +98,7 @@ def test_a_reload_sends_sighup_to_the_service() -> None:
 
 
 @each_unit
-def test_each_unit_runs_a_command_that_there_is(unit: Path) -> None:
+def test_each_unit_runs_an_existing_command(unit: Path) -> None:
     from wxauth.server.cli import main
 
     command = section(unit, "Service")["ExecStart"].removeprefix(SHIPPED).split()

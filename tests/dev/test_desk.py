@@ -49,7 +49,7 @@ def test_the_service_lets_in_origins_of_yours(tmp_path: Path, database_url: str)
 
 
 @pytest.mark.process
-def test_the_service_hears_from_the_page_what_a_phone_sends(dev: Dev) -> None:
+def test_the_service_gets_the_requests_of_a_real_phone_from_the_page(dev: Dev) -> None:
     phone = {"X-Phone-Url": f"{dev.url}/v1/me", "X-Phone-User-Agent": "MicroMessenger/8.0.44 Language/zh_CN"}
     browser = {"Accept-Language": "en-GB", "User-Agent": "Mozilla/5.0 Chrome/156", "X-Request-ID": "order-7"}
     answer = httpx.get(f"{dev.wechat_url}/desk/request", headers=browser | phone)
@@ -76,7 +76,7 @@ def test_another_web_page_cannot_drive_the_simulator(dev: Dev, headers: dict[str
 
 
 @pytest.mark.process
-def test_a_page_whose_name_leads_here_by_now_cannot_log_in(dev: Dev) -> None:
+def test_a_page_of_a_rebound_name_cannot_log_in(dev: Dev) -> None:
     port = dev.url.rpartition(":")[2]
     for name, status in [("evil.test", 403), ("127.0.0.1.evil.test", 403), ("localhost", 200), ("192.168.1.7", 200)]:
         page = {"Host": f"{name}:{port}", "Origin": f"http://{name}:{port}"}
@@ -121,7 +121,7 @@ def test_the_page_takes_nothing_from_elsewhere(dev: Dev) -> None:
 
 @pytest.mark.parametrize("name", ["none.js", "..%2fdesk.py", "%2e%2e/desk.py"])
 @pytest.mark.process
-def test_it_serves_its_own_files_alone(dev: Dev, name: str) -> None:
+def test_the_desk_serves_only_its_own_files(dev: Dev, name: str) -> None:
     assert httpx.get(f"{dev.wechat_url}/desk/{name}", verify=False).status_code == 404
 
 
@@ -130,7 +130,7 @@ def test_it_serves_its_own_files_alone(dev: Dev, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("api", known_faults())
-async def test_each_failure_is_what_the_page_says_beforehand(
+async def test_each_failure_is_the_one_that_the_page_announces(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     simulator: Simulator,
@@ -162,7 +162,7 @@ async def test_each_failure_is_what_the_page_says_beforehand(
 # What is kept of the wires.
 
 
-async def test_the_wires_tell_what_was_asked_without_its_secrets() -> None:
+async def test_the_wires_show_requests_without_their_secrets() -> None:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(create_simulator()), base_url="http://wechat.test"
     ) as wechat:
@@ -183,7 +183,7 @@ async def test_the_wires_tell_what_was_asked_without_its_secrets() -> None:
 
 
 @pytest.mark.parametrize("code", ["drop", "hang"])
-def test_an_answer_that_never_came_is_not_told_as_one(code: str) -> None:
+def test_a_missing_answer_is_not_shown_as_one(code: str) -> None:
     with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2, verify=False) as wechat:
         with pytest.raises(httpx.TransportError):
             wechat.get("/sns/jscode2session", params={"appid": APPS[0]["app_id"], "js_code": code})
@@ -195,7 +195,7 @@ def test_an_answer_that_never_came_is_not_told_as_one(code: str) -> None:
 @pytest.mark.parametrize("seconds", [0, 0.3])
 @pytest.mark.no_database
 @pytest.mark.process
-async def test_a_browser_on_the_desk_sends_a_callback_twice_where_it_is_told_to(seconds: float) -> None:
+async def test_a_browser_on_the_desk_sends_a_callback_twice_if_configured(seconds: float) -> None:
     came = []
 
     async def come_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -72,7 +72,7 @@ def test_an_app_of_the_simulation_is_not_known_beside_ones_own(client: httpx.Cli
     problem_of(client.post("/v1/login", json={"code": "bob", "app_id": APPS[1]["app_id"]}), "unknown_app", 400)
 
 
-def test_the_banner_says_which_wechat_it_is_and_what_that_says_of_the_app(dev: Running, wechat_url: str) -> None:
+def test_the_banner_names_the_wechat_and_its_findings_about_the_app(dev: Running, wechat_url: str) -> None:
     assert "wxauth is ready, with the real WeChat.\n" in dev.output
     assert f"  WeChat      {wechat_url}\n" in dev.output
     assert f"ok    wechat {OWN['WXAUTH_APP_ID']}: " in dev.output
@@ -83,7 +83,7 @@ def test_the_banner_says_which_wechat_it_is_and_what_that_says_of_the_app(dev: R
     assert "alice" not in dev.output
 
 
-def test_the_front_page_leads_to_the_documentation(client: httpx.Client, port: int) -> None:
+def test_the_front_page_links_to_the_documentation(client: httpx.Client, port: int) -> None:
     assert client.get("/").headers["location"] == f"http://127.0.0.1:{port}/docs"
 
 
@@ -113,7 +113,7 @@ def test_the_banner_has_the_address_for_a_phone_in_the_same_network(dev: Running
         ("zh_CN.UTF-8", "AppSecret 不正确", "按 Ctrl-C 停止"),
     ],
 )
-def test_a_secret_that_wechat_refuses_is_told_at_the_start(
+def test_a_secret_that_wechat_refuses_is_reported_at_the_start(
     wechat_url: str, database_url: str, tmp_path: Path, locale: str, words: str, end: str
 ) -> None:
     env = {**OWN, "WXAUTH_APP_SECRET": "an-old-one", "WXAUTH_WECHAT_BASE_URL": wechat_url, "LC_ALL": locale}

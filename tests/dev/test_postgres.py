@@ -86,7 +86,7 @@ def user_of(pid: int) -> int:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_is_left_of_it_when_its_owner_is_ended(own: Own, data: Path, folder: Path, ending: int) -> None:
+def test_nothing_is_left_of_the_server_when_its_owner_is_ended(own: Own, data: Path, folder: Path, ending: int) -> None:
     owner = own()
     assert len(users_of(data)) > 1
     owner.end(ending)
@@ -94,7 +94,7 @@ def test_nothing_is_left_of_it_when_its_owner_is_ended(own: Own, data: Path, fol
     until(lambda: not list((folder / "tmp").iterdir()))
 
 
-def test_nothing_is_left_of_it_after_an_orderly_end(own: Own, data: Path, folder: Path) -> None:
+def test_nothing_is_left_of_the_server_after_an_orderly_end(own: Own, data: Path, folder: Path) -> None:
     owner = own()
     owner.process.communicate()
     assert owner.process.returncode == 0
@@ -109,7 +109,7 @@ def test_an_owner_killed_together_with_the_supervisor_leaves_no_server_behind(ow
     until(lambda: not users_of(data.parent))
 
 
-def test_it_starts_again_after_everything_was_killed(own: Own, data: Path) -> None:
+def test_the_server_starts_again_after_everything_was_killed(own: Own, data: Path) -> None:
     owner = own()
     server = server_of(data)
     everything = (parent_of(server), server, owner.process.pid)
@@ -122,9 +122,7 @@ def test_it_starts_again_after_everything_was_killed(own: Own, data: Path) -> No
     own()
 
 
-def test_it_starts_although_the_number_of_a_killed_server_is_somebody_elses_by_now(
-    own: Own, data: Path, folder: Path
-) -> None:
+def test_the_server_starts_even_if_a_killed_servers_pid_is_reused(own: Own, data: Path, folder: Path) -> None:
     own().process.communicate()
     with Running("sleep", "60", cwd=folder, user=NOBODY if os.geteuid() == 0 else None) as other:
         pid = other.process.pid
@@ -134,7 +132,7 @@ def test_it_starts_although_the_number_of_a_killed_server_is_somebody_elses_by_n
         assert is_running(pid)
 
 
-def test_it_waits_for_the_server_of_a_killed_owner_to_stop(own: Own, data: Path) -> None:
+def test_a_new_owner_waits_for_a_killed_owners_server_to_stop(own: Own, data: Path) -> None:
     owner = own()
     supervisor = parent_of(server_of(data))
     os.kill(supervisor, signal.SIGSTOP)
@@ -143,7 +141,7 @@ def test_it_waits_for_the_server_of_a_killed_owner_to_stop(own: Own, data: Path)
     own()
 
 
-def test_what_a_run_that_was_killed_left_half_made_is_made_anew(own: Own, data: Path) -> None:
+def test_a_cluster_left_incomplete_by_a_killed_run_is_made_anew(own: Own, data: Path) -> None:
     half_made = data.with_name("data.new")
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
@@ -151,7 +149,7 @@ def test_what_a_run_that_was_killed_left_half_made_is_made_anew(own: Own, data: 
     assert not half_made.exists()
 
 
-def test_a_second_owner_is_told_that_there_is_a_first(own: Own, data: Path) -> None:
+def test_a_second_owner_is_refused_with_a_message_about_the_first(own: Own, data: Path) -> None:
     own()
     second = EmbeddedPostgres(data, lock_patience=0.1)
     with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as told, second:
@@ -159,7 +157,7 @@ def test_a_second_owner_is_told_that_there_is_a_first(own: Own, data: Path) -> N
     assert str(data) in str(told.value)
 
 
-async def test_its_data_stays_from_one_run_to_the_next(data: Path) -> None:
+async def test_the_data_stays_from_one_run_to_the_next(data: Path) -> None:
     with EmbeddedPostgres(data) as postgres:
         connection = await asyncpg.connect(postgres.url())
         await connection.execute("CREATE TABLE kept AS SELECT 'as it was' AS value")
@@ -170,7 +168,7 @@ async def test_its_data_stays_from_one_run_to_the_next(data: Path) -> None:
         await connection.close()
 
 
-def test_it_listens_on_nothing_but_its_socket(own: Own, data: Path) -> None:
+def test_the_server_listens_only_on_its_socket(own: Own, data: Path) -> None:
     own()
     listening = {
         line.split()[9] for net in ("tcp", "tcp6") for line in Path(f"/proc/net/{net}").read_text().splitlines()
@@ -187,7 +185,7 @@ def test_a_long_temporary_folder_does_not_make_the_path_of_its_socket_too_long(o
     assert str(long) not in own(TMPDIR=str(long)).output
 
 
-def test_what_it_says_when_it_does_not_start_is_passed_on(own: Own, data: Path) -> None:
+def test_the_servers_error_at_its_start_is_passed_on(own: Own, data: Path) -> None:
     own().process.communicate()
     (data / "global" / "pg_control").unlink()
     with pytest.raises(PostgresUnavailable, match="pg_control"), EmbeddedPostgres(data):

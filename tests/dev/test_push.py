@@ -56,7 +56,7 @@ async def push(
 @pytest.mark.slow
 @pytest.mark.parametrize("app_id", [FIRST, SECOND])
 @pytest.mark.parametrize("format", ["json", "xml"])
-async def test_the_service_beside_it_takes_what_it_pushes(
+async def test_the_service_accepts_the_simulators_messages(
     simulated_client: httpx.AsyncClient, push: Push, app_id: str, format: str
 ) -> None:
     body = {"code": "alice", "app_id": app_id, "nickname": "Alice"}
@@ -77,7 +77,7 @@ async def test_the_app_with_a_key_is_not_pushed_plain(push: Push) -> None:
 
 
 @pytest.mark.no_database
-async def test_what_is_not_taken_is_sent_three_times_signed_anew(
+async def test_a_message_that_is_not_accepted_is_sent_three_times_each_signed_anew(
     push: Push, answers: list[httpx.Response], asked: list[httpx.Request]
 ) -> None:
     answers += [httpx.Response(503), httpx.Response(200, text="Success!"), httpx.Response(200, text="success")]

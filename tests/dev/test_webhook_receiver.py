@@ -38,7 +38,7 @@ def desk() -> Desk:
 
 
 @pytest.mark.no_database
-async def test_it_says_whether_a_signature_holds(desk: Desk) -> None:
+async def test_the_receiver_shows_whether_a_signature_holds(desk: Desk) -> None:
     from wxauth.server.core.clock import utc_now
 
     key, other = new_secret(), new_secret()
@@ -60,14 +60,14 @@ async def test_it_says_whether_a_signature_holds(desk: Desk) -> None:
 
 @pytest.mark.no_database
 @pytest.mark.parametrize("answer", [204, 410, 429, 500])
-async def test_it_answers_what_it_is_told(desk: Desk, answer: int) -> None:
+async def test_the_receiver_answers_as_configured(desk: Desk, answer: int) -> None:
     assert await desk.behave(answer=answer) == 200
     assert (await desk.client.post("/webhook", content=b"{}")).status_code == answer
     assert [message["answer"] for message in await desk.messages()] == [answer]
 
 
 @pytest.mark.no_database
-async def test_it_hangs_when_it_is_told_to(desk: Desk) -> None:
+async def test_the_receiver_hangs_if_configured(desk: Desk) -> None:
     await desk.behave(answer="hang")
     asking = asyncio.create_task(desk.client.post("/webhook", content=b"{}"))
     done, _ = await asyncio.wait([asking], timeout=0.2)
@@ -78,11 +78,13 @@ async def test_it_hangs_when_it_is_told_to(desk: Desk) -> None:
 
 @pytest.mark.no_database
 @pytest.mark.parametrize("wanted", [{"answer": 99}, {"answer": "later"}, {"secret": "whsec_§"}])
-async def test_what_it_cannot_be_told_is_refused(desk: Desk, wanted: dict[str, Any]) -> None:
+async def test_an_invalid_behaviour_of_the_receiver_is_refused(desk: Desk, wanted: dict[str, Any]) -> None:
     assert await desk.behave(**wanted) == 422
 
 
-async def test_it_takes_what_the_service_sends(services: Services, secrets: Secrets, rows: asyncpg.Connection) -> None:
+async def test_the_receiver_accepts_the_services_messages(
+    services: Services, secrets: Secrets, rows: asyncpg.Connection
+) -> None:
     with serving(create_simulator()) as url:
         await add_webhook(services, "desk", url=f"{url}/webhook", types=(), by=OPERATOR)
         assert (await try_webhook(services, "desk", by=OPERATOR)).status == 204

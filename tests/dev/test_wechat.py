@@ -143,7 +143,7 @@ def test_every_login_has_a_new_session_key(exchange: Exchange) -> None:
         (40029, {"js_code": "two words"}),
     ],
 )
-def test_what_is_wrong_with_a_call_is_said_by_errcode(
+def test_a_mistake_in_a_call_is_reported_by_errcode(
     exchange: Exchange, errcode: int, changed: dict[str, str | None]
 ) -> None:
     answer = exchange("alice", **changed)
@@ -158,7 +158,7 @@ def test_any_errcode_can_be_asked_for(exchange: Exchange, errcode: int) -> None:
     assert answer["errcode"] == errcode
 
 
-def test_a_code_of_wx_login_stands_for_its_person(exchange: Exchange, make_code: MakeCode) -> None:
+def test_a_code_of_wx_login_is_exchanged_for_its_person(exchange: Exchange, make_code: MakeCode) -> None:
     assert exchange(make_code("alice"))["openid"] == exchange("alice")["openid"]
 
 
@@ -222,7 +222,7 @@ def test_an_app_without_an_open_platform_account_gets_no_unionid(exchange: Excha
         (422, b'{"person": "alice", "bussy": 1}', "bussy"),
     ],
 )
-def test_a_request_for_a_code_that_is_wrong_is_told_why(
+def test_a_wrong_request_for_a_code_is_refused_with_the_reason(
     wechat: httpx.Client, status: int, body: bytes, word: str
 ) -> None:
     answer = wechat.post("/codes", content=body)
@@ -260,7 +260,7 @@ def test_any_http_status_can_be_asked_for(wechat: httpx.Client, status: int) -> 
     assert answer.status_code == status
 
 
-def test_the_front_page_says_what_it_is(wechat: httpx.Client) -> None:
+def test_the_front_page_explains_the_simulator(wechat: httpx.Client) -> None:
     answer = wechat.get("/")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert "simulated WeChat" in answer.text

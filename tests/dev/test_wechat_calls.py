@@ -173,7 +173,7 @@ async def test_tokens_are_forced_thirty_seconds_apart_and_twenty_times_a_day(sta
         ({"secret": SECOND["app_secret"]}, 40125),
     ],
 )
-async def test_what_is_wrong_with_the_request_for_a_token_is_said_by_errcode(
+async def test_a_mistake_in_the_request_for_a_token_is_reported_by_errcode(
     stable_token: Call, fields: dict[str, str | None], expected: int
 ) -> None:
     answer = await stable_token(**fields)
@@ -188,7 +188,7 @@ async def test_a_body_that_is_no_json_object_is_a_format_error(wechat: httpx.Asy
 
 @pytest.mark.parametrize(("token", "expected"), [("", 41001), ("nonsense", 40014)])
 @pytest.mark.parametrize(("path", "body"), [(PHONE, {}), (CHECK, None), (RESET, None), (RISK, {}), (TEXT, {})])
-async def test_every_other_call_wants_an_access_token(
+async def test_every_other_call_requires_an_access_token(
     call: Call, path: str, body: object, token: str, expected: int
 ) -> None:
     assert errcode(await call(path, token=token, body=body)) == expected
@@ -197,7 +197,9 @@ async def test_every_other_call_wants_an_access_token(
 # Phone numbers.
 
 
-async def test_a_phone_code_stands_for_the_number_of_its_person(call: Call, control: Control, timer: Timer) -> None:
+async def test_a_phone_code_is_exchanged_for_the_number_of_its_person(
+    call: Call, control: Control, timer: Timer
+) -> None:
     code = (await control("/phone-codes", person="alice"))["code"]
     number = phone_of("alice")
     assert await call(PHONE, body={"code": code}) == {
@@ -354,7 +356,7 @@ async def test_data_is_sealed_with_the_key_of_the_last_login(control: Control, l
     assert json.loads(opened[: -opened[-1]]) == {"步数": 7, "watermark": watermark}
 
 
-async def test_nothing_is_sealed_for_who_has_not_logged_in(wechat: httpx.AsyncClient) -> None:
+async def test_nothing_is_sealed_for_a_person_who_has_not_logged_in(wechat: httpx.AsyncClient) -> None:
     answer = await wechat.post("/encrypted-data", json={"person": "alice", "data": {}})
     assert answer.status_code == 422
     assert "logged in" in answer.json()["error"]
@@ -416,7 +418,7 @@ async def test_a_text_must_not_be_escaped(call: Call, log_in: Call) -> None:
     assert errcode(await call(TEXT, body=json.dumps(body).encode())) == 47001
 
 
-async def test_of_who_was_not_there_for_two_hours_nothing_is_said(call: Call, log_in: Call, timer: Timer) -> None:
+async def test_no_verdict_is_given_about_a_person_absent_for_two_hours(call: Call, log_in: Call, timer: Timer) -> None:
     openid = (await log_in())["openid"]
     bodies = {
         RISK: {"appid": FIRST["app_id"], "openid": openid, "scene": 0, "client_ip": "203.0.113.7"},
@@ -444,7 +446,7 @@ async def test_a_frozen_secret_is_good_for_nothing(stable_token: Call, control: 
     assert "openid" in await log_in("alice", SECOND)
 
 
-async def test_what_an_account_may_not_use_is_denied(call: Call, control: Control) -> None:
+async def test_an_api_that_an_account_may_not_use_is_denied(call: Call, control: Control) -> None:
     await control("/accounts", denied=["getuserphonenumber"])
     assert errcode(await call(PHONE, body={"code": "phone-13800138000"})) == 48001
     assert errcode(await call(PHONE, body={"code": "phone-13800138000"}, app=SECOND)) == 0
@@ -481,7 +483,7 @@ async def test_a_person_logs_in_a_hundred_times_a_minute(control: Control, log_i
     assert await log_in_anew("alice") == 0
 
 
-async def test_what_is_not_named_of_an_account_stays(control: Control) -> None:
+async def test_fields_of_an_account_that_are_not_named_stay(control: Control) -> None:
     await control("/accounts", is_frozen=True)
     account = await control("/accounts", is_whitelisted=False)
     assert (account["is_frozen"], account["is_whitelisted"]) == (True, False)
@@ -564,7 +566,7 @@ def test_an_answer_can_be_slow_or_none_at_all() -> None:
         ("/accounts", {"frozen": True}, "frozen"),
     ],
 )
-async def test_what_is_wrong_with_a_wish_is_told(
+async def test_a_wrong_control_request_is_refused_with_the_reason(
     wechat: httpx.AsyncClient, path: str, wanted: dict[str, Any], word: str
 ) -> None:
     answer = await wechat.post(path, json=wanted)
@@ -572,7 +574,7 @@ async def test_what_is_wrong_with_a_wish_is_told(
     assert word in answer.json()["error"]
 
 
-async def test_the_front_page_tells_of_all_of_it(wechat: httpx.AsyncClient) -> None:
+async def test_the_front_page_mentions_every_control(wechat: httpx.AsyncClient) -> None:
     page = (await wechat.get("/")).text
     routes = [
         PHONE,

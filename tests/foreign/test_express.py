@@ -92,7 +92,7 @@ def test_roles_that_are_no_list_open_nothing(orders: httpx.Client, issuer: Issue
     assert orders.delete("/orders/7", headers=bearer(token)).status_code == 401
 
 
-def test_what_express_does_not_have_is_404(orders: httpx.Client, issuer: Issuer) -> None:
+def test_an_unknown_path_of_express_is_404(orders: httpx.Client, issuer: Issuer) -> None:
     answer = orders.get("/other", headers=bearer(issuer.token))
     assert (answer.status_code, answer.json()) == (404, {"status": 404, "code": "not_found"})
 

@@ -69,7 +69,7 @@ def event(number: int, kind: str, user_id: str, **data: Any) -> Body:
     return {"id": f"event-{number}", "type": kind, "user_id": user_id, "data": data}
 
 
-async def test_orders_follow_what_webhooks_tell_once_and_in_any_order(shop: Shop, tmp_path: Path) -> None:
+async def test_orders_follow_webhooks_once_and_in_any_order(shop: Shop, tmp_path: Path) -> None:
     secret, port = new_secret(), free_port()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as wxauth:
 

@@ -73,7 +73,7 @@ def outcomes(node: str, issuer: TestIssuer, tokens: dict[str, str]) -> dict[str,
     return dict(zip(tokens, json.loads(decided), strict=True))
 
 
-async def test_it_decides_of_every_token_as_our_own_guard_does(
+async def test_the_node_guard_decides_every_token_as_our_own_guard_does(
     issuer: TestIssuer, tokens: dict[str, str], outcomes: dict[str, Any]
 ) -> None:
     guard = issuer.guard()
@@ -109,7 +109,7 @@ def said_by(node: str, script: str, **values: Any) -> Any:
     return json.loads(subprocess.check_output([node, "--input-type=module", "-e", source], cwd=PACKAGE, text=True))
 
 
-def test_its_refusals_are_told_as_our_own(node: str) -> None:
+def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
     kinds = (InvalidRequest, MissingToken, InvalidToken, TokenExpired, InsufficientRole, KeysUnavailable)
     script = """
         import { AuthError, problem } from 'wxauth-guard'
@@ -217,7 +217,7 @@ def described(answer: httpx.Response) -> dict[str, Any]:
     return {"status": answer.status_code, "refusal": refusal, "success": answer.is_success and answer.json()}
 
 
-def test_a_refusal_has_an_id_of_its_own_where_the_callers_is_no_good(urls: dict[str, str]) -> None:
+def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(urls: dict[str, str]) -> None:
     for url in urls.values():
         for request_id in (b"", b"a b", b"a" * 129, b"\xe9"):
             answer = httpx.get(f"{url}/orders", headers={"X-Request-ID": request_id}, trust_env=False, verify=False)
@@ -225,7 +225,7 @@ def test_a_refusal_has_an_id_of_its_own_where_the_callers_is_no_good(urls: dict[
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_its_test_issuer_makes_the_same_user_as_ours(node: str) -> None:
+def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str) -> None:
     ids = ["01900000-0000-7000-8000-000000000001", "0192f0c1-2b3c-7d4e-8f50-123456789abc"]
     script = """
         import { TestIssuer, USER_ID } from 'wxauth-guard/testing'

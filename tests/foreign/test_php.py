@@ -106,7 +106,7 @@ def test_php_lets_nobody_in_where_wxauth_does_not_know_it(site: Path, issuer: Is
         assert code_of(orders.get("/orders", headers=bearer(issuer.token))) == (503, "keys_unavailable")
 
 
-def test_php_lets_nobody_in_where_wxauth_is_away(site: Path, issuer: Issuer) -> None:
+def test_php_admits_nobody_if_wxauth_is_unavailable(site: Path, issuer: Issuer) -> None:
     for orders in served(site, f"http://127.0.0.1:{free_port()}", "orders:secret"):
         answer = orders.get("/orders", headers=bearer(issuer.token))
         assert code_of(answer) == (503, "keys_unavailable")

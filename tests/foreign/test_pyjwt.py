@@ -59,6 +59,6 @@ def test_pyjwt_refuses_a_token_for_another_audience(issuer: Issuer) -> None:
         AccessTokens(issuer.url, audience="orders").claims(issuer.token)
 
 
-def test_pyjwt_tells_when_the_keys_cannot_be_had(issuer: Issuer) -> None:
+def test_pyjwt_reports_that_the_keys_are_unavailable(issuer: Issuer) -> None:
     with pytest.raises(jwt.PyJWKClientConnectionError):
         AccessTokens(f"http://127.0.0.1:{free_port()}").claims(issuer.token)

@@ -30,7 +30,7 @@ def is_accepted(secret: bytes, headers: Mapping[str, str], body: bytes) -> bool:
     return done.returncode == 0 and json.loads(done.stdout) == MESSAGE
 
 
-def test_what_is_signed_is_accepted_and_what_is_altered_is_not() -> None:
+def test_a_signed_message_is_accepted_and_an_altered_one_is_not() -> None:
     key, body = new_secret(), to_json(MESSAGE)
     headers = signed_headers(str(uuid7()), body, [key], now=utc_now())
     assert is_accepted(key, headers, body)

@@ -37,7 +37,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.node
 @pytest.mark.process
-def test_what_the_toolchain_builds_logs_in_and_calls_another_service(built: Path, tmp_path: Path) -> None:
+def test_the_built_app_logs_in_and_calls_another_service(built: Path, tmp_path: Path) -> None:
     port, wechat_port, orders_port = (str(free_port()) for _ in range(3))
     service_url, orders_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{orders_port}"
     uvicorn = str(Path(WXAUTH).with_name("uvicorn"))
@@ -63,7 +63,7 @@ def test_what_the_toolchain_builds_logs_in_and_calls_another_service(built: Path
 
 
 @pytest.mark.node
-def test_the_developer_tools_are_told_what_to_open(built: Path) -> None:
+def test_the_developer_tools_find_the_project_to_open(built: Path) -> None:
     pages = [page["path"] for page in json.loads((EXAMPLE / "src/pages.json").read_text())["pages"]]
     assert json.loads((built / "app.json").read_text())["pages"] == pages
     for page in pages:
@@ -72,7 +72,7 @@ def test_the_developer_tools_are_told_what_to_open(built: Path) -> None:
     assert (project["appid"], project["setting"]["urlCheck"]) == ("touristappid", False)
 
 
-def test_it_has_the_client_as_it_is_and_the_simulation_of_the_native_example() -> None:
+def test_the_uni_app_example_has_the_unchanged_client_and_the_native_examples_simulation() -> None:
     for name in ("wxauth.js", "wxauth.d.ts"):
         is_equal = (EXAMPLE / "src" / name).read_bytes() == (CLIENT / name).read_bytes()
         assert is_equal, f"cp clients/miniprogram/{name} examples/uni-app/src/"

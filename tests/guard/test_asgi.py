@@ -209,7 +209,7 @@ async def test_no_key_and_no_issuer_is_503(guarded: Guarded, issuer: FakeIssuer)
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_what_the_app_itself_raises_is_left_to_it(guard: BearerGuard, issuer: FakeIssuer) -> None:
+async def test_an_error_raised_by_the_app_is_left_to_it(guard: BearerGuard, issuer: FakeIssuer) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise InvalidToken("of another kind")
 
@@ -315,7 +315,7 @@ async def test_no_other_path_is_taken_for_a_public_one(guard: BearerGuard, path:
 
 
 @pytest.mark.parametrize("path", ["//healthz", "/healthz/", "/%2fhealthz", "/healthz%2f"])
-async def test_what_litestar_tidies_up_to_a_public_path_is_not_one(guard: BearerGuard, path: str) -> None:
+async def test_a_path_that_litestar_normalizes_to_a_public_one_is_not_public(guard: BearerGuard, path: str) -> None:
     assert await asked_for(litestar_app(guard, public=["/healthz"]), path) == 401
 
 
@@ -357,7 +357,7 @@ async def test_a_mounted_apps_public_paths_are_its_own(guard: BearerGuard) -> No
 
 
 @pytest.mark.parametrize("path", ["/files", "/files/", "/files/healthz", "/files/healthz/", "/files//healthz"])
-async def test_what_litestar_mounts_is_not_public_by_the_rest_of_its_path(guard: BearerGuard, path: str) -> None:
+async def test_a_litestar_mount_is_not_public_by_the_rest_of_its_path(guard: BearerGuard, path: str) -> None:
     @litestar_asgi("/files", is_mount=True, copy_scope=True)
     async def files(scope: Any, receive: Any, send: Any) -> None:
         await PlainTextResponse("secret")(scope, receive, send)
@@ -379,7 +379,7 @@ def test_a_public_path_without_a_slash_is_a_mistake(guard: BearerGuard) -> None:
         plain_app(guard, public=["healthz"])
 
 
-async def test_nothing_is_public_where_the_server_does_not_give_the_path_as_sent(guarded: Guarded) -> None:
+async def test_nothing_is_public_without_the_raw_path(guarded: Guarded) -> None:
     assert await asked_for(guarded(public=["/healthz"]), "/healthz", gives_raw_path=False) == 401
 
 

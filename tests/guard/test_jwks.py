@@ -249,7 +249,9 @@ async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(
     assert issuer.fetches == (2, 2)
 
 
-def test_a_thread_is_told_of_an_outage_and_keeps_its_keys(keys: RemoteKeys, issuer: FakeIssuer, timer: Timer) -> None:
+def test_a_thread_gets_an_error_in_an_outage_and_keeps_its_keys(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
     issuer.fails()
     with pytest.raises(KeysUnavailable, match="no connection"):
         keys.find_sync(issuer.key.kid)
@@ -509,7 +511,7 @@ async def test_a_set_may_have_very_many_keys(keys: RemoteKeys, issuer: FakeIssue
     assert issuer.fetches == (1, 1)
 
 
-async def test_what_is_private_in_a_key_is_not_kept(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_a_keys_private_part_is_not_kept(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     private = {
         name: text.decode() if isinstance(text, bytes) else text for name, text in issuer.key.signer.to_dict().items()
     }
@@ -635,7 +637,7 @@ def test_an_internal_url_is_a_host_and_perhaps_a_path(url: str) -> None:
     assert "secret" not in str(refusal.value)
 
 
-async def test_what_is_inside_is_read_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_internal_url_is_read_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     key = SigningKey.generate()
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     content = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys", "keys": [key.public_jwk]}
@@ -646,14 +648,14 @@ async def test_what_is_inside_is_read_past_any_proxy(monkeypatch: pytest.MonkeyP
 # What keeps the keys from being read.
 
 
-async def test_a_host_without_an_address_is_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_host_without_an_address_is_named_as_the_cause(caplog: pytest.LogCaptureFixture) -> None:
     told = await refused(keys_inside("http://wxauth.invalid:8000"))
     assert "the host's name could not be resolved: " in told
     assert "wxauth.invalid" not in told
     assert f"The keys of {ISSUER} could not be read at http://wxauth.invalid:8000: the host's name" in caplog.text
 
 
-async def test_a_refused_connection_is_told_apart() -> None:
+async def test_a_refused_connection_is_named_as_the_cause() -> None:
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
         port = nobody_listens.getsockname()[1]
@@ -664,7 +666,7 @@ async def test_a_refused_connection_is_told_apart() -> None:
     ("host", "days", "reason"),
     [("127.0.0.1", -1, "certificate has expired"), ("wxauth.internal", 2, "IP address mismatch")],
 )
-async def test_a_certificate_that_is_no_good_is_told_apart(tmp_path: Path, host: str, days: int, reason: str) -> None:
+async def test_an_invalid_certificate_is_named_as_the_cause(tmp_path: Path, host: str, days: int, reason: str) -> None:
     authority = Authority(tmp_path)
     async with Upstream(hang, tls=authority.server(host, days=days)) as server:
         told = await refused(RemoteKeys(server.url, ssl_context=authority.trusted()))
@@ -672,13 +674,13 @@ async def test_a_certificate_that_is_no_good_is_told_apart(tmp_path: Path, host:
 
 
 @pytest.mark.slow
-async def test_a_server_without_tls_is_told_apart() -> None:
+async def test_a_server_without_tls_is_named_as_the_cause() -> None:
     async with Upstream(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
         keys = RemoteKeys(server.url.replace("http:", "https:"), ssl_context=ssl.create_default_context())
         assert "TLS failed: " in await refused(keys)
 
 
-async def test_a_connection_that_is_not_made_in_time_is_told_apart(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_a_connection_timeout_is_named_as_the_cause(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     issuer.metadata.mock(side_effect=httpx.ConnectTimeout("slow"))
     assert "no connection within 4 s" in await refused(keys)
 
@@ -753,7 +755,7 @@ async def test_a_redirect_is_not_followed(
     assert await refused(keys) == f"the issuer's keys cannot be read: status {status}"
 
 
-async def test_nothing_is_asked_for_compressed(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_no_compressed_answer_is_requested(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     await keys.find(issuer.key.kid)
     asked = [route.calls.last.request.headers["accept-encoding"] for route in (issuer.metadata, issuer.jwks)]
     assert asked == ["identity", "identity"]

@@ -114,7 +114,7 @@ async def test_a_yes_counts_as_a_login_does_and_is_limited_before_wechat_is_aske
     assert asked_wechat(wechat) == before + 2
 
 
-async def test_a_scan_that_is_over_is_told_before_wechat_is_asked(
+async def test_a_scan_that_is_over_is_refused_before_wechat_is_asked(
     site: Site, phone: Phone, get_phone: GetPhone, wechat: WeChatByRespx, clock: Clock
 ) -> None:
     other = await get_phone("alice")
@@ -193,7 +193,7 @@ async def erase(phone: Phone, _other: Phone, _scan_id: str, _started: dict[str, 
 
 
 @pytest.mark.parametrize("meanwhile", [deny, take_over, sign_out, erase])
-async def test_what_happens_while_wechat_is_asked_counts(
+async def test_changes_while_wechat_is_asked_count(
     site: Site,
     phone: Phone,
     get_phone: GetPhone,

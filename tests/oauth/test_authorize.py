@@ -213,7 +213,7 @@ async def test_a_public_client_shows_no_secret(add_site: AddSite, browser: Brows
     assert (await page.refresh(tokens)).status_code == 200
 
 
-async def test_scopes_tell_what_they_name_and_nothing_that_is_not_there(
+async def test_scopes_grant_their_claims_and_omit_missing_values(
     add_site: AddSite, browser: Browser, phone: Phone, rows: asyncpg.Connection
 ) -> None:
     everything = ["openid", "profile", "phone", "email", "roles"]
@@ -326,7 +326,7 @@ WRONG = {
 
 
 @swept("parameters", WRONG.values(), ids=WRONG)
-async def test_where_the_browser_cannot_be_sent_back_a_page_says_so(
+async def test_a_browser_that_cannot_be_sent_back_gets_a_page_that_says_so(
     shop: Site, browser: Browser, parameters: dict[str, Any]
 ) -> None:
     asked = {name: value for name, value in {**ASKED, **parameters}.items() if value is not None}
@@ -390,7 +390,7 @@ async def test_a_wrong_secret_is_one_warning_that_says_what_is_registered_and_ne
     assert "mistyped" not in repr(log_lines())
 
 
-async def test_a_database_that_is_away_is_said_in_the_log_with_its_place(
+async def test_an_unreachable_database_is_logged_with_its_address(
     services: Services, make_client: MakeClient, log_lines: LogLines
 ) -> None:
     place = f"127.0.0.1:{free_port()}"
@@ -517,7 +517,7 @@ async def test_a_phone_is_first_shown_the_code_to_type_for_it_cannot_scan_itself
     assert "You are on a phone" not in computer
 
 
-async def test_what_a_site_is_called_is_text(add_site: AddSite, browser: Browser) -> None:
+async def test_a_sites_title_is_shown_as_plain_text(add_site: AddSite, browser: Browser) -> None:
     await add_site(title='<script>alert("1")</script>')
     page = await browser.open(state="\"><script>alert('2')</script>")
     assert "<script>alert" not in page.text
@@ -568,7 +568,7 @@ async def test_a_code_that_is_used_again_ends_the_session_that_it_made(
     assert '"reused"' in await rows.fetchval("SELECT data FROM events WHERE type = 'session.ended'")
 
 
-async def test_what_does_not_belong_to_a_code_neither_spends_it_nor_ends_anything(
+async def test_a_wrong_verifier_or_redirect_uri_neither_spends_a_code_nor_ends_a_session(
     shop: Site, add_site: AddSite, browser: Browser, phone: Phone
 ) -> None:
     other = await add_site("other")
@@ -607,7 +607,7 @@ async def test_of_many_exchanges_at_once_at_most_one_gets_tokens_and_no_session_
     assert await rows.fetchval("SELECT count(*) FROM sessions WHERE client_id = 'shop' AND revoked_at IS NULL") == 0
 
 
-async def test_whoever_may_not_log_in_any_more_gets_no_code_and_no_tokens(
+async def test_a_user_who_may_no_longer_log_in_gets_no_code_and_no_tokens(
     shop: Site, browser: Browser, get_phone: GetPhone, rows: asyncpg.Connection
 ) -> None:
     ban = "UPDATE users SET status = 'disabled' WHERE id = $1"
@@ -711,7 +711,7 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
 
 
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"])
-async def test_the_metadata_names_what_works(browser: Browser, shop: Site, path: str) -> None:
+async def test_the_metadata_names_the_supported_features(browser: Browser, shop: Site, path: str) -> None:
     told = (await browser.client.get(path)).json()
     assert told["issuer"] == "https://auth.test"
     assert (told["response_types_supported"], told["response_modes_supported"]) == (["code"], ["query"])
@@ -767,7 +767,7 @@ async def test_without_a_site_the_keys_ask_the_database_every_few_seconds_at_mos
 
 
 @pytest.mark.no_signing_key
-async def test_replicas_have_one_key_and_each_finds_what_another_has_made(
+async def test_replicas_share_one_key_whichever_has_made_it(
     make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone, browser: Browser
 ) -> None:
     site = await add_site()
@@ -817,7 +817,7 @@ CORS_PATHS = [
 ]
 
 
-async def test_pages_of_public_clients_may_read_what_they_ask_for_and_no_others(
+async def test_only_pages_of_public_clients_may_read_the_answers(
     make_services: MakeServices, make_client: MakeClient, add_site: AddSite
 ) -> None:
     await add_site("page", is_public=True, redirect_uris=["https://page.example/callback", "http://127.0.0.1/x"])
@@ -841,7 +841,7 @@ async def test_pages_of_public_clients_may_read_what_they_ask_for_and_no_others(
         assert "access-control-allow-origin" not in answer.headers
 
 
-async def test_no_log_line_holds_what_is_in_a_code(
+async def test_no_log_line_contains_the_secret_of_a_code(
     shop: Site, browser: Browser, phone: Phone, log_lines: LogLines, clock: Clock
 ) -> None:
     tab = await browser.show()
@@ -876,7 +876,7 @@ async def test_a_link_says_scan_this_with_wechat_and_changes_nothing(
 
 @pytest.mark.parametrize("length", [513, 4096])
 @pytest.mark.parametrize("name", ["state", "nonce"])
-async def test_a_long_state_or_nonce_is_told_to_the_site_and_not_stored(
+async def test_a_long_state_or_nonce_is_refused_at_the_site_and_not_stored(
     shop: Site, browser: Browser, rows: asyncpg.Connection, name: str, length: int
 ) -> None:
     query = urlencode({**ASKED, name: "x" * length})

@@ -64,13 +64,13 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
     }
 
 
-async def test_a_site_may_ask_for_openid_and_profile_and_is_titled_by_its_name_unless_told(clients: Command) -> None:
+async def test_a_site_has_the_scopes_openid_and_profile_and_its_name_as_title_by_default(clients: Command) -> None:
     assert (await clients("add", "shop", "--redirect-uri", CALLBACK)).returncode == 0
     (listed,) = json.loads((await clients("list", "--json")).stdout)
     assert (listed["title"], listed["scopes"], listed["app_id"]) == ("shop", ["openid", "profile"], None)
 
 
-async def test_a_site_may_do_what_siblings_do_only_where_it_is_let(clients: Command) -> None:
+async def test_a_site_has_the_rights_of_siblings_only_by_their_scopes(clients: Command) -> None:
     for name, scopes in (("shop", ()), ("office", ("users", "openid", "introspect"))):
         asked = [argument for scope in scopes for argument in ("--scope", scope)]
         assert (await clients("add", name, "--redirect-uri", CALLBACK, *asked)).returncode == 0
@@ -108,7 +108,7 @@ async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(
     assert [tuple(event) for event in events] == [(kind, "operator", "shop") for kind in expected]
 
 
-async def test_what_is_named_of_a_site_is_changed_and_an_empty_text_takes_it_back(clients: Command) -> None:
+async def test_the_given_fields_of_a_site_are_changed_and_an_empty_text_clears_one(clients: Command) -> None:
     await clients("add", "shop", "--redirect-uri", CALLBACK, "--app", "wx1a2b3c4d5e6f7a8b", "--near")
     done = await clients(
         *("set", "shop", "--scope", "phone", "--scope", "users", "--title", "小店", "--device", "--no-near"),
@@ -152,7 +152,7 @@ async def test_a_site_names_apps_of_the_right_kinds_alone(clients: Command, rows
     assert (listed["account_app_id"], listed["website_app_id"]) == (None, None)
 
 
-async def test_a_change_that_makes_what_none_can_be_is_a_wrong_call(clients: Command) -> None:
+async def test_a_change_to_an_invalid_client_is_a_usage_error(clients: Command) -> None:
     await clients("add", "page", "--public", "--redirect-uri", CALLBACK)
     await clients("add", "billing")
     before = (await clients("list", "--json")).stdout
@@ -224,7 +224,7 @@ async def test_a_site_is_not_added_with(clients: Command, rows: asyncpg.Connecti
 @swept("option", ["--redirect-uri", "--logout-uri"])
 @swept("uri", BAD_URIS)
 @pytest.mark.no_database
-async def test_nobody_can_be_sent_to(clients: Command, option: str, uri: str) -> None:
+async def test_an_unsafe_redirect_uri_is_refused(clients: Command, option: str, uri: str) -> None:
     refused = await clients("add", "shop", "--redirect-uri", CALLBACK, option, uri)
     assert (refused.returncode, option in refused.stderr) == (2, True)
 

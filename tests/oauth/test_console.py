@@ -114,7 +114,7 @@ async def test_the_consoles_token_administers_and_does_nothing_else(
     problem_of(claim, "insufficient_scope", 403)
 
 
-async def test_who_is_no_administrator_is_refused_and_no_session_remains(browser: Browser, phone: Phone) -> None:
+async def test_a_user_without_a_staff_role_is_refused_and_no_session_remains(browser: Browser, phone: Phone) -> None:
     answer = await post(browser.client, await code_for(browser, phone))
     problem_of(answer, "insufficient_role", 403)
     assert "set-cookie" not in answer.headers
@@ -122,7 +122,7 @@ async def test_who_is_no_administrator_is_refused_and_no_session_remains(browser
     assert (await go_on(browser.client)).status_code == 204
 
 
-async def test_who_has_only_the_code_opens_nothing_and_spends_nothing(
+async def test_a_code_without_its_verifier_opens_nothing_and_is_not_spent(
     browser: Browser, phone: Phone, root: Admin
 ) -> None:
     code = await code_for(browser, phone)
@@ -259,7 +259,7 @@ async def test_logins_to_websites_and_to_the_console_are_counted(
 # The site that it is.
 
 
-async def test_the_phone_is_told_which_site_it_is(browser: Browser, phone: Phone, root: Admin) -> None:
+async def test_the_phone_shows_which_site_it_is(browser: Browser, phone: Phone, root: Admin) -> None:
     tab = await browser.show(**ASKED)
     told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()["client"]
     assert told == {"id": "wxauth-admin", "title": "管理后台 Console", "origin": "https://auth.test"}

@@ -41,7 +41,9 @@ SCAN = (
         ),
     ],
 )
-async def test_what_must_not_be_is_refused(rows: asyncpg.Connection, constraint: str, statement: str) -> None:
+async def test_a_row_that_violates_a_constraint_is_refused(
+    rows: asyncpg.Connection, constraint: str, statement: str
+) -> None:
     for before in (SITE, SCAN):
         await rows.execute(before)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:

@@ -71,7 +71,7 @@ async def test_a_site_gets_tokens_when_the_person_has_said_yes(
     refused(await site.poll(started), "invalid_grant")
 
 
-async def test_the_phone_is_told_who_asks_from_where_and_since_when(site: Site, phone: Phone, clock: Clock) -> None:
+async def test_the_phone_shows_the_site_the_browser_and_the_time(site: Site, phone: Phone, clock: Clock) -> None:
     started = await site.start(browser_ip=OFFICE, browser_user_agent=EDGE)
     answer = await phone.scan(started)
     assert answer.headers["cache-control"] == "no-store"
@@ -93,7 +93,7 @@ async def test_a_browser_may_call_itself_anything(site: Site, phone: Phone) -> N
     assert told["browser"] == {"device": "Windows, Edge 141", "ip": OFFICE}
 
 
-async def test_what_is_not_known_is_null(add_site: AddSite, phone: Phone) -> None:
+async def test_unknown_values_are_null(add_site: AddSite, phone: Phone) -> None:
     site = await add_site(device=True, redirect_uris=[])
     told = (await phone.scan(await site.start(browser_user_agent=EDGE))).json()
     assert (told["client"]["origin"], told["browser"], told["same_network"]) == (None, None, None)
@@ -123,9 +123,7 @@ async def test_one_network_is_a_24_or_a_56(
         assert (await replace(phone, client=there).scan(started)).json()["same_network"] is same
 
 
-async def test_the_site_is_told_to_wait_to_slow_down_and_that_it_is_over(
-    site: Site, phone: Phone, clock: Clock
-) -> None:
+async def test_a_poll_is_answered_with_pending_slow_down_or_expired(site: Site, phone: Phone, clock: Clock) -> None:
     started = await site.start()
     refused(await site.poll(started), "authorization_pending")
     clock.advance(seconds=1)
@@ -139,7 +137,7 @@ async def test_the_site_is_told_to_wait_to_slow_down_and_that_it_is_over(
     problem_of(await phone.scan(started), "scan_over", 404)
 
 
-async def test_a_poll_that_is_told_to_wait_is_no_news(site: Site, log_lines: LogLines) -> None:
+async def test_a_pending_poll_is_not_logged_as_a_failure(site: Site, log_lines: LogLines) -> None:
     started = await site.start()
     await site.poll(started)
     assert [line["event"] for line in log_lines() if "refused" in str(line["event"])] == []
@@ -227,7 +225,7 @@ async def test_a_picture_that_somebody_was_sent_is_refused_and_the_scan_stays_op
     assert (await phone.scan(started, entry_scene=1011)).status_code == 200
 
 
-async def test_what_the_page_itself_has_read_by_camera_is_good(site: Site, phone: Phone) -> None:
+async def test_a_code_that_the_page_itself_has_read_by_camera_is_accepted(site: Site, phone: Phone) -> None:
     started = await site.start()
     problem_of(await phone.scan(started, entry_scene=None, scanned="album"), "scan_forwarded", 403)
     assert (await phone.scan(started, entry_scene=None, scanned="camera")).status_code == 200
@@ -251,7 +249,7 @@ async def test_a_link_is_claimed_like_the_scene_in_it(site: Site, phone: Phone, 
     assert (await phone.claim(url=url, scancode_time=now, entry_scene=1011)).status_code == 200
 
 
-async def test_scan_entry_any_lets_in_what_was_forwarded(
+async def test_scan_entry_any_accepts_a_forwarded_code(
     make_services: MakeServices, make_client: MakeClient, site: Site, phone: Phone, clock: Clock
 ) -> None:
     started = await site.start()
@@ -307,7 +305,7 @@ async def test_an_unknown_scene_is_over(phone: Phone, scene: str) -> None:
     problem_of(await phone.claim(scene=scene, entry_scene=1047), "scan_over", 404)
 
 
-async def test_a_near_site_and_an_administrator_want_phone_and_browser_in_one_network(
+async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one_network(
     add_site: AddSite,
     phone: Phone,
     get_phone: GetPhone,
@@ -336,7 +334,7 @@ async def test_a_near_site_and_an_administrator_want_phone_and_browser_in_one_ne
     problem_of(await anywhere.scan(await near.start(browser_ip=OFFICE)), "scan_too_far", 403)
 
 
-async def test_between_yes_and_tokens_whoever_may_not_log_in_any_more_does_not(
+async def test_a_user_shut_out_between_approval_and_tokens_gets_none(
     site: Site, get_phone: GetPhone, rows: asyncpg.Connection, client: httpx.AsyncClient, clock: Clock
 ) -> None:
     async def ban(phone: Phone) -> None:
@@ -528,7 +526,7 @@ async def test_a_site_that_is_removed_has_no_sessions_and_no_scans(
     assert '"administrator"' in ended
 
 
-async def test_nothing_that_is_secret_is_stored(site: Site, rows: asyncpg.Connection) -> None:
+async def test_no_secret_is_stored_in_clear(site: Site, rows: asyncpg.Connection) -> None:
     started = await site.start()
     stored = repr(await rows.fetch("SELECT * FROM scans"))
     for secret in (started["device_code"], started["user_code"], scene_of(started)):
@@ -563,7 +561,7 @@ async def test_scans_are_counted_by_how_far_they_come(
     assert await counted() == [4, 3, 1, 1, 1, 2]
 
 
-async def test_what_is_over_is_swept_an_hour_later(
+async def test_a_finished_scan_is_swept_an_hour_later(
     site: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     started = await site.start()
@@ -578,7 +576,7 @@ async def test_what_is_over_is_swept_an_hour_later(
     refused(await site.poll(started), "invalid_grant")
 
 
-async def test_who_asks_must_say_who_it_is(site: Site, add_site: AddSite, services: Services, clock: Clock) -> None:
+async def test_a_client_must_authenticate(site: Site, add_site: AddSite, services: Services, clock: Clock) -> None:
     from tests.world import add_client
 
     ask = site.client.post
@@ -639,7 +637,7 @@ async def test_a_wrong_request_for_tokens(site: Site, form: dict[str, Any], erro
     refused(await site.post("/v1/token", **form), error)
 
 
-async def test_what_is_no_form_is_refused_rather_than_read_as_one_without_parameters(site: Site) -> None:
+async def test_a_body_that_is_no_form_is_refused_rather_than_read_as_an_empty_one(site: Site) -> None:
     path, asked = "/v1/device_authorization", {"scope": "openid"}
     refused(await site.client.post(path, json=asked, auth=site.auth), "invalid_request")
     form = {"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=UTF-8"}
@@ -648,7 +646,7 @@ async def test_what_is_no_form_is_refused_rather_than_read_as_one_without_parame
         assert answer.status_code == 200, answer.text
 
 
-async def test_another_sites_device_code_is_none(site: Site, add_site: AddSite, phone: Phone) -> None:
+async def test_another_sites_device_code_is_invalid(site: Site, add_site: AddSite, phone: Phone) -> None:
     other = await add_site("other", device=True)
     started = await site.start()
     await phone.approve(started)
@@ -662,7 +660,7 @@ async def test_a_site_gets_of_its_scopes_those_that_it_asks_for(add_site: AddSit
     assert (await tokens_of(site, phone))["scope"] == "openid profile offline_access"
 
 
-async def test_what_was_taken_from_a_sites_scopes_is_in_no_token_from_then_on(
+async def test_a_scope_that_a_site_has_lost_is_in_no_later_token(
     services: Services, add_site: AddSite, phone: Phone, clock: Clock
 ) -> None:
     site = await add_site(device=True, scopes=["openid", "phone", "roles"])

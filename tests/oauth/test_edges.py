@@ -67,7 +67,9 @@ async def test_a_websites_token_is_whole_or_none(claims: dict[str, Any], expecte
 
 @pytest.mark.no_database
 @pytest.mark.parametrize("path", ["/v1/token", "/v1/revoke", "/v1/device_authorization"])
-async def test_a_database_that_is_away_is_said_in_oauths_words(offline_client: httpx.AsyncClient, path: str) -> None:
+async def test_an_outage_of_the_database_is_reported_in_the_form_of_oauth(
+    offline_client: httpx.AsyncClient, path: str
+) -> None:
     form = {"client_id": "shop", "client_secret": "x", "grant_type": "refresh_token", "token": "x"}
     answer = await offline_client.post(path, data=form)
     refused(answer, "temporarily_unavailable", 503)
@@ -105,7 +107,7 @@ async def test_an_issuer_may_have_a_path(
     problem_of(await login.claim(scene=tab.scene, entry_scene=CAMERA), "invalid_token", 401)
 
 
-async def test_the_keys_of_id_tokens_are_sealed_anew_with_the_others(
+async def test_the_keys_of_id_tokens_are_resealed_with_the_others(
     services: Services, add_site: AddSite, client: httpx.AsyncClient, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     await add_site()
@@ -151,7 +153,7 @@ async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
     assert (await browser.open()).status_code == 400
 
 
-async def test_a_login_of_a_mini_program_is_what_it_was(
+async def test_a_login_of_a_mini_program_is_unchanged(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     tokens = await login("alice")
@@ -162,7 +164,7 @@ async def test_a_login_of_a_mini_program_is_what_it_was(
     assert (await client.get("/v1/me", headers=bearer(tokens))).status_code == 200
 
 
-async def test_what_a_redirect_uri_has_of_a_query_stays(
+async def test_the_query_of_a_redirect_uri_is_kept(
     add_site: AddSite, services: Services, make_client: MakeClient
 ) -> None:
     await add_site(redirect_uris=[f"{CALLBACK}?from=wechat"])

@@ -31,7 +31,9 @@ def header_of(tokens: dict[str, Any], name: str) -> dict[str, Any]:
     return jwt.get_unverified_header(tokens[name])
 
 
-async def test_its_id_tokens_are_signed_by_the_key_of_access_tokens(shop: Site, browser: Browser, phone: Phone) -> None:
+async def test_an_es256_sites_id_tokens_are_signed_by_the_key_of_access_tokens(
+    shop: Site, browser: Browser, phone: Phone
+) -> None:
     tokens = await tokens_of(shop, browser, phone)
     of_access_token = header_of(tokens, "access_token")
     assert header_of(tokens, "id_token") == {"alg": "ES256", "kid": of_access_token["kid"], "typ": "JWT"}
@@ -41,7 +43,7 @@ async def test_its_id_tokens_are_signed_by_the_key_of_access_tokens(shop: Site, 
     assert header_of(refreshed, "id_token")["alg"] == "ES256"
 
 
-async def test_the_sites_beside_it_have_rs256(
+async def test_the_other_sites_have_rs256(
     add_site: AddSite, shop: Site, browser: Browser, phone: Phone, services: Services
 ) -> None:
     other = await add_site("other")
@@ -55,7 +57,7 @@ async def test_the_sites_beside_it_have_rs256(
     assert header_of((await other.refresh(tokens)).json(), "id_token")["alg"] == "RS256"
 
 
-async def test_its_id_token_is_no_access_token(shop: Site, browser: Browser, phone: Phone) -> None:
+async def test_an_es256_sites_id_token_is_no_access_token(shop: Site, browser: Browser, phone: Phone) -> None:
     tokens = await tokens_of(shop, browser, phone)
     as_bearer = {"Authorization": f"Bearer {tokens['id_token']}"}
     for path in ("/v1/me", "/v1/userinfo", "/v1/verify", "/v1/admin/users"):
@@ -64,7 +66,7 @@ async def test_its_id_token_is_no_access_token(shop: Site, browser: Browser, pho
     assert (await browser.client.get("/v1/userinfo", headers=bearer(tokens))).status_code == 200
 
 
-async def test_its_id_token_logs_out_and_an_access_token_does_not(
+async def test_an_es256_sites_id_token_logs_out_and_an_access_token_does_not(
     shop: Site, browser: Browser, phone: Phone, services: Services
 ) -> None:
     async def log_out(hint: str) -> httpx.Response:

@@ -125,7 +125,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("fault", "said"), FAULTS.values(), ids=FAULTS)
-async def test_where_wechat_makes_no_code_the_ordinary_one_is_given_and_the_log_says_why(
+async def test_if_wechat_makes_no_code_an_ordinary_one_is_shown_and_the_reason_is_logged(
     shop: Site, simulator: Simulator, log_lines: LogLines, fault: dict[str, Any], said: str
 ) -> None:
     started = await shop.start()

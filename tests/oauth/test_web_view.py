@@ -145,7 +145,7 @@ async def test_a_wrong_request_in_a_web_view_ends_as_in_any_browser(shop: Site, 
 # What is checked.
 
 
-async def test_what_the_site_should_be_told_is_a_url_with_the_error(shop: Site, phone: Phone) -> None:
+async def test_an_error_for_the_site_is_a_url(shop: Site, phone: Phone) -> None:
     for parameters, error in (
         ({"response_type": "token"}, "unsupported_response_type"),
         ({"response_type": ...}, "invalid_request"),
@@ -161,7 +161,7 @@ async def test_what_the_site_should_be_told_is_a_url_with_the_error(shop: Site, 
         assert sent.get("state") == (None if "state" in parameters else "s-1")
 
 
-async def test_a_request_that_no_site_may_be_told_of_has_no_url(
+async def test_an_error_that_must_not_reach_the_site_has_no_url(
     shop: Site, add_site: AddSite, phone: Phone, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     await add_site("television", redirect_uris=[], device=True)
@@ -215,9 +215,7 @@ async def test_the_console_is_no_site_in_a_web_view(
     assert re.search(r"[B-Z]{4}-[B-Z]{4}", page.text)
 
 
-async def test_a_site_that_wants_phone_and_browser_in_one_network_asks_for_none_here(
-    add_site: AddSite, phone: Phone
-) -> None:
+async def test_a_near_site_requires_no_common_network_in_a_web_view(add_site: AddSite, phone: Phone) -> None:
     near = await add_site(near=True)
     assert (await exchanged(near, await code_of(phone))).status_code == 200
 
@@ -309,7 +307,7 @@ async def sign_out(phone: Phone, rows: asyncpg.Connection) -> None:
 
 
 @pytest.mark.parametrize("meanwhile", [ban, erase, sign_out])
-async def test_who_may_not_log_in_any_more_gets_no_tokens_for_a_code(
+async def test_a_user_who_may_no_longer_log_in_gets_no_tokens_for_a_code(
     shop: Site, phone: Phone, rows: asyncpg.Connection, meanwhile: Meanwhile
 ) -> None:
     code = await code_of(phone)
@@ -319,7 +317,7 @@ async def test_who_may_not_log_in_any_more_gets_no_tokens_for_a_code(
 
 
 @pytest.mark.parametrize("meanwhile", [ban, erase, sign_out])
-async def test_who_may_not_log_in_any_more_while_wechat_is_asked_gets_no_code(
+async def test_a_user_who_is_shut_out_while_wechat_is_asked_gets_no_code(
     shop: Site, phone: Phone, rows: asyncpg.Connection, wechat: WeChatByRespx, meanwhile: Meanwhile
 ) -> None:
     async with wechat_thinking(wechat) as is_asked:

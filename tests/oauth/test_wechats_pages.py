@@ -263,7 +263,7 @@ async def test_wechats_page_is_asked_with_its_parameters_in_its_order(
     assert "&scope=snsapi_base&" in url
 
 
-async def test_each_browser_has_the_page_that_is_its_own(
+async def test_each_browser_gets_the_page_for_its_kind(
     shop: Site, add_site: AddSite, get_browser: GetBrowser, rows: asyncpg.Connection, services: Services
 ) -> None:
     await add_site("plain")
@@ -484,7 +484,7 @@ async def test_a_callback_whose_connection_was_closed_is_carried_out(
 
 
 @pytest.mark.slow
-async def test_who_waits_in_vain_for_the_first_callback_is_told_to_try_later(
+async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_try_later(
     shop: Site, get_browser: GetBrowser, make_services: MakeServices, rows: asyncpg.Connection, simulator: Simulator
 ) -> None:
     browser = get_browser(at=await make_services(wechat_timeout=0.1))
@@ -551,7 +551,7 @@ async def test_a_door_without_unionids_makes_no_second_user(
     assert (await id_claims(shop.client, tokens["id_token"]))["sub"] == alice["user"]["id"]
 
 
-async def test_what_the_site_is_told_when_nobody_comes(
+async def test_the_site_gets_an_error_when_nobody_logs_in(
     shop: Site,
     get_browser: GetBrowser,
     make_services: MakeServices,
@@ -637,7 +637,7 @@ async def test_a_merge_between_code_and_token_is_followed(
     assert (await id_claims(shop.client, tokens["id_token"]))["sub"] == alice["user"]["id"]
 
 
-async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_sites_that_want_nearness(
+async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_relayed(
     add_site: AddSite, get_browser: GetBrowser, simulator: Simulator, rows: asyncpg.Connection
 ) -> None:
     site = await add_site("near", website_app_id=COMPUTER, account_app_id=PAGE, near=True)

@@ -71,7 +71,7 @@ def status_of(site: httpx.Client, path: str) -> int:
     return site.send(site.build_request("GET", "/", extensions={"target": path.encode()})).status_code
 
 
-def test_no_upgrade_leads_past_the_site(tmp_path: Path) -> None:
+def test_no_upgrade_bypasses_the_site(tmp_path: Path) -> None:
     with switching() as wxauth, running_site(wxauth.address, tmp_path) as site:
         for upgrade in ("h2c", "foo", "websocket"):
             answer = site.post("/v1/login", headers={"Connection": "Upgrade", "Upgrade": upgrade})
@@ -84,7 +84,7 @@ def test_the_public_pages_are_there_for_anyone(site: httpx.Client) -> None:
         assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)
 
 
-def test_the_members_area_is_for_those_who_are_logged_in(site: httpx.Client, alice: dict[str, str]) -> None:
+def test_the_members_area_requires_a_login(site: httpx.Client, alice: dict[str, str]) -> None:
     refused = site.get("/members/", headers={"Accept-Language": "zh-CN"})
     assert problem_of(refused, "missing_token", 401)["title"] == "请先登录。"
     assert refused.headers["www-authenticate"] == "Bearer"
@@ -93,7 +93,7 @@ def test_the_members_area_is_for_those_who_are_logged_in(site: httpx.Client, ali
     assert "凤凰单丛" in let_in.text
 
 
-def test_no_spelling_of_the_path_leads_past_the_guard(site: httpx.Client) -> None:
+def test_no_spelling_of_the_path_bypasses_the_guard(site: httpx.Client) -> None:
     spellings = {
         "/index.html/../members/index.html": 400,
         "//members/": 400,

@@ -518,7 +518,9 @@ async def test_a_target_in_absolute_form_is_guarded_too(
     assert service.arrived.scopes == []
 
 
-async def test_what_is_not_plainly_public_is_guarded(client: httpx.AsyncClient, name: str, service: Service) -> None:
+async def test_a_path_that_is_not_plainly_public_is_guarded(
+    client: httpx.AsyncClient, name: str, service: Service
+) -> None:
     answers = {path: (await client.send(targeted(client, path))).status_code for path in NOT_PLAINLY_PUBLIC}
     # nginx has a place of its own there, to ask wxauth from, and hides it.
     hidden = {path for path in NOT_PLAINLY_PUBLIC if name == "nginx" and path.startswith("/_wxauth/")}
@@ -558,7 +560,7 @@ async def test_a_method_that_is_none_of_a_services_is_refused(
     assert service.arrived.scopes == []
 
 
-async def test_no_upgrade_leads_past_the_proxy_but_to_a_websocket(
+async def test_only_an_upgrade_to_websocket_passes_the_proxy(
     url_before: str, name: str, behind: Switching, alice: dict[str, str]
 ) -> None:
     with Sweep() as sweep:
@@ -659,7 +661,7 @@ async def test_a_connection_header_takes_no_identity_off(
         assert answer.status_code == 400
 
 
-async def test_what_trails_a_body_is_no_header(
+async def test_trailers_of_a_body_are_not_passed_on_as_headers(
     client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str]
 ) -> None:
     authorization = f"Authorization: {alice['Authorization']}"
@@ -746,7 +748,7 @@ async def test_the_services_own_answers_pass_as_they_are(
         assert answer.json()["target"] == f"{path}?status={status}"
 
 
-async def test_a_websocket_passes_and_is_told_whose_it_is(
+async def test_a_websocket_passes_with_the_users_headers(
     url: str, client: httpx.AsyncClient, wxauth: Wxauth, alice: dict[str, str], tokens: dict[str, Any]
 ) -> None:
     spoofed = [(name, "admin") for name in SPOOFED]
@@ -800,7 +802,7 @@ async def test_of_two_request_ids_no_malformed_one_gets_through(
         assert re.fullmatch("[A-Za-z0-9._-]{1,128}", told[0])
 
 
-async def test_wxauth_is_told_no_more_than_it_needs(
+async def test_wxauth_gets_only_the_headers_that_it_needs(
     client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth
 ) -> None:
     sent = {"Accept-Language": "zh-CN", "Cookie": "a=b", "X-Auth-Roles": "admin", "X-Forwarded-For": "9.9.9.9"}
@@ -814,7 +816,7 @@ async def test_wxauth_is_told_no_more_than_it_needs(
     assert not [name for name in told if name.startswith("x-auth")]
 
 
-async def test_the_service_is_told_where_a_request_comes_from(client: httpx.AsyncClient, alice: dict[str, str]) -> None:
+async def test_the_service_gets_the_clients_address(client: httpx.AsyncClient, alice: dict[str, str]) -> None:
     answer = await client.get("/orders", headers=alice | {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"})
     headers = answer.json()["headers"]
     assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.1"]
@@ -860,7 +862,7 @@ def started(name: str, tmp_path_factory: pytest.TempPathFactory, service: Servic
         yield start
 
 
-async def test_while_wxauth_is_down_nobody_passes_and_all_are_told_when_to_come_back(
+async def test_while_wxauth_is_down_nobody_passes_and_all_get_retry_after(
     started: Callable[[str], str], service: Service, alice: dict[str, str]
 ) -> None:
     languages = {"zh_CN": "zh-CN", "en-GB,zh;q=0.5": "en", "": "en"}
@@ -904,7 +906,7 @@ async def test_a_service_that_is_down_is_not_taken_for_wxauth(
 
 
 @pytest.mark.parametrize("lua", ["error('broken')", "return", "txn:set_var('txn.wxauth', 'x')"])
-async def test_nobody_passes_haproxy_where_its_lua_breaks_off(
+async def test_nobody_passes_haproxy_if_its_lua_fails(
     tmp_path_factory: pytest.TempPathFactory, service: Service, lua: str
 ) -> None:
     service.arrived.scopes.clear()

@@ -54,7 +54,7 @@ def restore(back_up: BackUp, empty_database_url: str, tmp_path: Path) -> Callabl
     return make
 
 
-async def test_who_was_there_goes_on_as_if_nothing_had_been(
+async def test_users_in_the_backup_continue_as_before(
     login: LogIn,
     back_up: BackUp,
     restore: Callable[[], str],
@@ -69,7 +69,7 @@ async def test_who_was_there_goes_on_as_if_nothing_had_been(
     assert refreshed.json()["session_id"] == alice["session_id"]
 
 
-async def test_who_came_after_the_backup_comes_back_as_another_one(
+async def test_a_user_who_came_after_the_backup_returns_as_another_one(
     login: LogIn,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,
@@ -95,7 +95,7 @@ async def test_who_came_after_the_backup_comes_back_as_another_one(
     assert again["user"]["id"] != bob["user"]["id"]
 
 
-async def test_who_was_erased_after_the_backup_is_back(
+async def test_a_user_erased_after_the_backup_is_back(
     login: LogIn,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,

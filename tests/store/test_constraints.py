@@ -119,7 +119,7 @@ async def test_wrong_data_is_refused(stored: asyncpg.Connection, constraint: str
     "column",
     ["users.roles", "users.status", "users.created_at", "identities.user_id", "sessions.user_id", "sessions.openid"],
 )
-async def test_what_must_be_there_cannot_be_taken_away(stored: asyncpg.Connection, column: str) -> None:
+async def test_a_required_column_cannot_be_null(stored: asyncpg.Connection, column: str) -> None:
     table, name = column.split(".")
     with pytest.raises(asyncpg.NotNullViolationError):
         await stored.execute(f"UPDATE {table} SET {name} = NULL")

@@ -195,7 +195,7 @@ async def test_for_a_pgbouncer_that_keeps_it_statements_are_prepared_and_nothing
     assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
 
 
-async def test_what_to_run_is_told_where_a_single_statement_has_no_limits(
+async def test_a_database_without_limits_for_a_statement_is_reported_with_the_remedy(
     database_url: str, rows: asyncpg.Connection
 ) -> None:
     async with opened(database_url) as database:
@@ -217,7 +217,7 @@ async def test_what_to_run_is_told_where_a_single_statement_has_no_limits(
         await rows.execute(f"DROP ROLE {role}")
 
 
-async def test_what_we_ask_wrongly_is_not_the_database_s_fault(database_url: str) -> None:
+async def test_a_wrong_statement_of_ours_is_not_reported_as_an_outage(database_url: str) -> None:
     async with opened(database_url) as database:
         with pytest.raises(asyncpg.PostgresSyntaxError):
             await database.value(Statement[int]("SELEKT 1"))

@@ -99,7 +99,7 @@ async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(
     assert (await people(rows))[:2] == (25, 50)
 
 
-async def test_who_is_unknown_where_sign_up_is_closed_comes_in_only_as_the_user_of_a_login_elsewhere(
+async def test_with_sign_up_closed_an_unknown_identity_logs_in_only_as_the_user_of_a_login_elsewhere(
     login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,
@@ -230,7 +230,7 @@ async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.merged'") == 1
 
 
-async def test_who_has_two_unionids_comes_back_in_one_statement(
+async def test_a_user_with_two_unionids_returns_in_one_statement(
     login: LogIn, rows: asyncpg.Connection, services: Services
 ) -> None:
     await login(unionid=UNION)

@@ -145,7 +145,7 @@ async def test_people_are_named_while_somebody_holds_every_administrator(
     assert not any(answer.json()["is_new_user"] for answer in answers)
 
 
-async def test_a_former_id_leads_administrators_to_the_user_that_remains(
+async def test_administrators_find_the_remaining_user_by_a_former_id(
     two_users: tuple[str, str], login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     former, holder = two_users

@@ -47,7 +47,7 @@ SCHEMA = {
 }
 
 
-def test_the_names_of_the_files_tell_their_order() -> None:
+def test_the_names_of_the_files_give_their_order() -> None:
     assert tuple(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions()) == KNOWN
 
 
@@ -200,7 +200,7 @@ async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
 
 
 @pytest.mark.slow
-async def test_a_table_that_is_never_left_alone_is_told(
+async def test_a_table_that_stays_locked_is_reported(
     empty: Database, empty_database_url: str, next_scripts: Path
 ) -> None:
     await migrate(empty)

@@ -51,7 +51,7 @@ async def test_erasing_a_user_reaches_every_partition(
     assert await rows.fetchval("SELECT count(*) FROM sessions") == 0
 
 
-async def test_of_many_sessions_an_estimate_is_told_of_all_partitions(
+async def test_many_sessions_are_estimated_over_all_partitions(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     await login("alice")

@@ -100,7 +100,7 @@ async def test_a_first_service_migrates_and_makes_its_key_through_it(empty_datab
             assert (done.returncode, done.stderr) == (0, ""), command
 
 
-async def test_where_it_forgets_what_was_prepared_check_says_what_to_do(
+async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements(
     make_settings: Callable[..., Settings], database_url: str
 ) -> None:
     with pgbouncer(database_url, pool_size=3) as url:
@@ -110,7 +110,7 @@ async def test_where_it_forgets_what_was_prepared_check_says_what_to_do(
     assert "?pgbouncer=prepared" in told.message
 
 
-async def test_where_nothing_is_prepared_there_is_nothing_to_forget(
+async def test_without_prepared_statements_pgbouncer_loses_none(
     make_settings: Callable[..., Settings], pooled_url: str
 ) -> None:
     assert "database pooler" not in await checked(make_settings(database_url=pooled_url))

@@ -51,7 +51,7 @@ def statements() -> Iterator[tuple[str, Statement[Any]]]:
 STATEMENTS = dict(statements())
 
 
-def test_all_rooms_with_statements_are_looked_at() -> None:
+def test_all_rooms_with_statements_are_checked() -> None:
     assert {name.partition(".")[0] for name in STATEMENTS} == {
         "apps",
         "checks",
@@ -148,7 +148,7 @@ def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff
     assert ", ".join(f"users.{name}" for name in columns) == USER
 
 
-def test_an_answer_tells_every_column_of_a_user() -> None:
+def test_a_result_has_every_column_of_a_user() -> None:
     # What was agreed to is told by what is due, and to administrators as the list of consents.
     # Of the time at which a number was proved, it is told whether there is one.
     told = {"id", "consents", *ProfileAndStanding.__annotations__} - {"phone_verified"} | {"phone_proved_at"}

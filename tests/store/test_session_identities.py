@@ -67,7 +67,7 @@ async def test_a_login_that_waits_while_its_identity_moves_is_of_the_other_user(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_login_that_waits_while_its_identity_is_erased_makes_it_anew(
+async def test_a_login_that_waits_while_its_identity_is_erased_creates_it_again(
     alice: str, login: LogIn, rows: asyncpg.Connection, kind: str
 ) -> None:
     async with rows.transaction():
@@ -82,7 +82,7 @@ async def test_a_login_that_waits_while_its_identity_is_erased_makes_it_anew(
 
 
 @pytest.mark.slow
-async def test_who_has_lost_an_identity_is_held_to_the_rate_of_changes(
+async def test_a_user_who_has_lost_an_identity_is_limited_all_the_same(
     alice: str, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await rows.execute("DELETE FROM identities WHERE app_id = $1", OTHER_APP_ID)

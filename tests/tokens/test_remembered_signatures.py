@@ -146,7 +146,7 @@ async def test_a_known_token_is_not_taken_without_keys(
         await verifier.verify(forger.token, now=NOW)
 
 
-async def test_what_one_caller_does_to_the_claims_the_next_does_not_see(verifier: Verifier, forger: Forger) -> None:
+async def test_one_callers_changes_to_the_claims_do_not_affect_the_next(verifier: Verifier, forger: Forger) -> None:
     token = forger.with_claims(address={"city": "深圳"})
     user = await verifier.verify(token, now=NOW)
     user.claims["roles"].append("auditor")

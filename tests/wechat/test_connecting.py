@@ -117,7 +117,7 @@ async def test_a_connect_ends_when_too_little_time_is_left_to_be_answered(
 
 
 @on_both_loops
-async def test_whoever_stops_waiting_to_be_connected_leaves_nothing_behind(black_hole: tuple[str, int]) -> None:
+async def test_a_cancelled_connection_attempt_leaves_nothing_behind(black_hole: tuple[str, int]) -> None:
     host, port = black_hole
     async with Upstream(OK) as upstream, transport(max_connections=1) as way:
         with pytest.raises(TimeoutError):
@@ -157,7 +157,7 @@ async def test_of_two_addresses_that_answer_one_is_used_and_the_other_is_left() 
 
 
 @on_both_loops
-async def test_where_no_address_answers_there_is_no_connection(nobody: str) -> None:
+async def test_if_no_address_answers_there_is_no_connection(nobody: str) -> None:
     port = httpx.URL(nobody).port
     assert port is not None
     async with transport() as way:
@@ -183,7 +183,7 @@ async def test_many_connections_at_once_ask_for_a_name_once() -> None:
 
 
 @on_both_loops
-async def test_a_name_is_asked_for_again_where_it_leads_nowhere(nobody: str) -> None:
+async def test_a_name_whose_addresses_fail_is_resolved_again(nobody: str) -> None:
     port = httpx.URL(nobody).port
     assert port is not None
     async with Upstream(OK) as upstream, transport() as way:
@@ -299,7 +299,7 @@ async def test_a_wechat_without_tls_is_asked_by_its_whole_url() -> None:
 
 
 @on_both_loops
-async def test_a_proxy_is_told_an_address_of_ipv6_in_brackets() -> None:
+async def test_a_proxy_gets_an_ipv6_address_in_brackets() -> None:
     proxy = ForwardProxy(instead=hang_up)
     async with by_proxy(proxy) as way:
         await ask_in_vain(way, "https://[::1]:8443", ProxyFailed)
@@ -307,7 +307,7 @@ async def test_a_proxy_is_told_an_address_of_ipv6_in_brackets() -> None:
 
 
 @on_both_loops
-async def test_a_proxy_may_want_no_password(nobody: str) -> None:
+async def test_a_proxy_may_require_no_password(nobody: str) -> None:
     proxy = ForwardProxy(instead=hang_up)
     async with proxy, transport(proxy=SecretStr(f"http://127.0.0.1:{proxy.port}")) as way:
         await ask_in_vain(way, "https://wechat.test", ProxyFailed)

@@ -64,13 +64,13 @@ def test_wechats_own_sample_opens() -> None:
     ],
     ids=["plus became space", "url-safe", "unpadded", "in lines", "all at once"],
 )
-def test_what_happens_to_base64_on_its_way_is_mended(bent: Callable[[str], str]) -> None:
+def test_usual_damage_to_base64_is_repaired(bent: Callable[[str], str]) -> None:
     assert bent(ENCRYPTED_DATA) != ENCRYPTED_DATA
     assert opened(bent(ENCRYPTED_DATA), bent(IV)) == OPENED
 
 
 @pytest.mark.parametrize("text", ["A", "AAAAA", "AA=A", "AA AA%3D", "钥匙", "AAAA\x00", "A===A==="])
-def test_what_is_no_base64_is_not_guessed_at(text: str) -> None:
+def test_invalid_base64_is_not_guessed(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any, that is the promise
         base64_bytes(text)
 
@@ -89,7 +89,7 @@ def test_what_is_no_base64_is_not_guessed_at(text: str) -> None:
     ],
     ids=["no padding", "padding of another kind", "too long", "no UTF-8", "cut JSON", "NaN", "no object", "empty"],
 )
-def test_what_is_no_padded_object_does_not_open(padded: bytes) -> None:
+def test_data_without_a_padded_object_does_not_decrypt(padded: bytes) -> None:
     assert opened(encrypted(padded)) is None
 
 

@@ -103,7 +103,7 @@ async def test_every_errcode_of_wechats_pages_is_explained(
 
 
 @pytest.mark.parametrize("errcode", sorted({*ABOUT_THE_ACCOUNT, 40001}))
-async def test_what_only_the_operator_can_mend_is_an_error_whatever_the_phone_is_told(
+async def test_a_failure_that_only_the_operator_can_fix_is_logged_as_an_error(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
 ) -> None:
     wechat.answers_errcode(errcode)
@@ -204,7 +204,7 @@ async def test_a_lost_connection_after_a_busy_answer_is_not_tried_again(
     assert len(wechat.calls) == 2
 
 
-async def test_there_is_no_second_try_where_the_deadline_leaves_no_time_for_it(
+async def test_there_is_no_retry_if_the_deadline_leaves_no_time_for_it(
     services: Services, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
     client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=BUSY_PAUSES[0] / 2)

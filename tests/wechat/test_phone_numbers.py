@@ -45,7 +45,7 @@ def test_a_number_is_understood(info: dict[str, Any], phone: str) -> None:
         {"phoneNumber": None},
     ],
 )
-def test_what_is_no_number_is_refused_and_not_told(info: dict[str, Any]) -> None:
+def test_an_invalid_number_is_refused_and_not_repeated(info: dict[str, Any]) -> None:
     with pytest.raises(WeChatBadResponse) as refused:
         e164_of({**info, **WATERMARK}, app_id=APP_ID)
     assert not any(character.isdigit() for character in refused.value.detail)

@@ -111,7 +111,7 @@ async def test_any_other_answer_is_the_last_on_its_connection(behaviour: Behavio
 
 
 @on_both_loops
-async def test_an_answer_tells_its_date_and_can_be_read_as_httpx_does() -> None:
+async def test_an_answer_has_its_date_and_can_be_read_like_httpx_s() -> None:
     dated = answer({"a": 1}, headers="DATE: Fri, 20 Nov 2026 08:00:00 GMT\r\n")
     async with Upstream(dated, OK) as upstream, transport() as way:
         response = await ask(way, upstream.url)
@@ -124,7 +124,7 @@ async def test_an_answer_tells_its_date_and_can_be_read_as_httpx_does() -> None:
 
 
 @on_both_loops
-async def test_what_nobody_asked_to_be_packed_is_left_as_it_came() -> None:
+async def test_an_unrequested_content_encoding_is_not_decoded() -> None:
     packed = gzip.compress(BODY)
     async with Upstream(answer(packed, headers="Content-Encoding: gzip\r\n")) as upstream, transport() as way:
         response = await ask(way, upstream.url)
@@ -309,7 +309,7 @@ async def test_a_kept_connection_that_ends_under_a_request_gets_it_once(behaviou
     ],
 )
 @on_both_loops
-async def test_whoever_stops_waiting_ends_the_connection(behaviour: Behaviour) -> None:
+async def test_a_cancelled_request_closes_its_connection(behaviour: Behaviour) -> None:
     async with Upstream(behaviour, OK) as upstream, transport(max_connections=1) as way:
         asking = asyncio.create_task(ask(way, upstream.url))
         await until(lambda: upstream.requests)
@@ -451,7 +451,7 @@ class Gate:
 
 
 @on_both_loops
-async def test_who_waits_longest_is_next() -> None:
+async def test_the_longest_waiting_request_is_next() -> None:
     gate = Gate()
     async with Upstream(gate) as upstream, transport(max_connections=2) as way:
         names = ["a", "b", "c", "d", "e", "f"]
@@ -481,7 +481,7 @@ async def test_waiting_for_a_connection_is_no_failure_to_connect() -> None:
 
 
 @on_both_loops
-async def test_who_waits_to_the_end_of_their_time_is_not_sent() -> None:
+async def test_a_request_that_waits_until_its_deadline_is_not_sent() -> None:
     gate = Gate()
     async with Upstream(gate) as upstream, transport(max_connections=1) as way:
         asking = asyncio.create_task(ask(way, upstream.url, "first"))
@@ -498,7 +498,7 @@ async def test_who_waits_to_the_end_of_their_time_is_not_sent() -> None:
 
 
 @on_both_loops
-async def test_who_has_waited_is_not_sent_where_answers_lately_take_longer_than_is_left() -> None:
+async def test_a_request_is_not_sent_if_recent_answers_take_longer_than_its_remaining_time() -> None:
     gate = Gate()
     async with Upstream(gate) as upstream, transport(max_connections=1) as way:
         for count in range(1, 5):
@@ -518,7 +518,7 @@ async def test_who_has_waited_is_not_sent_where_answers_lately_take_longer_than_
 
 
 @on_both_loops
-async def test_who_comes_too_late_to_be_answered_is_not_sent() -> None:
+async def test_a_request_too_late_for_an_answer_is_not_sent() -> None:
     async with Upstream(OK) as upstream, transport() as way:
         await ask(way, upstream.url, "kept")
         await ask_in_vain(way, upstream.url, httpx.PoolTimeout, deadline=in_a_moment(0.04))
@@ -529,7 +529,7 @@ async def test_who_comes_too_late_to_be_answered_is_not_sent() -> None:
 
 @pytest.mark.parametrize("patient", ["first", "second", "third"])
 @on_both_loops
-async def test_whoever_stops_waiting_at_whatever_moment_leaves_their_place_to_the_next(patient: str) -> None:
+async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(patient: str) -> None:
     async with Upstream(OK) as upstream:
         for moment in range(40):
             async with transport(max_connections=1) as way:

@@ -56,7 +56,7 @@ def test_the_signature_is_that_of_wechats_example() -> None:
 
 
 @pytest.mark.no_database
-async def test_a_phone_code_gives_what_wechat_tells_of_the_number(
+async def test_a_phone_code_returns_wechats_data_about_the_number(
     api: WeChatApi, app: App, simulator: Simulator, alice: WeChatIdentity, clock: Clock
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
@@ -79,7 +79,9 @@ async def test_the_openid_is_sent_only_where_it_is_wanted(api: WeChatApi, app: A
 
 @pytest.mark.parametrize("info", [{}, {"anything": ["at all", None]}])
 @pytest.mark.no_database
-async def test_what_was_paid_for_comes_unchecked(make_settings: Callable[..., Settings], info: dict[str, Any]) -> None:
+async def test_a_number_that_was_paid_for_is_returned_unchecked(
+    make_settings: Callable[..., Settings], info: dict[str, Any]
+) -> None:
     assert await answered(make_settings, {"phone_info": info}, phone_number) == info
 
 
@@ -151,7 +153,7 @@ async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
 
 
 @pytest.mark.no_database
-async def test_the_operator_is_told_that_a_phone_code_is_another_apps(
+async def test_a_phone_code_of_another_app_is_logged_for_the_operator(
     api: WeChatApi, app: App, simulator: Simulator, log_lines: LogLines
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice", app_id=SECOND))
@@ -201,7 +203,7 @@ async def test_a_session_key_that_is_dead_cannot_be_reset(
 
 
 @pytest.mark.no_database
-async def test_what_is_expected_is_not_logged(
+async def test_expected_failures_are_not_logged(
     api: WeChatApi, app: App, alice: WeChatIdentity, log_lines: LogLines
 ) -> None:
     await api.check_session_key(app, openid=alice.openid, session_key=b"another")
@@ -213,7 +215,7 @@ async def test_what_is_expected_is_not_logged(
 
 @pytest.mark.parametrize("rank", range(5))
 @pytest.mark.no_database
-async def test_the_risk_of_a_person_is_told(
+async def test_the_risk_of_a_person_is_returned(
     simulated_services: Services, api: WeChatApi, app: App, simulator: Simulator, rank: int
 ) -> None:
     person = await simulated_services[WeChat].exchange(app, f"risky-{rank}")
@@ -252,7 +254,7 @@ async def test_a_text_is_judged(
 
 
 @pytest.mark.no_database
-async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
+async def test_wechat_gives_no_verdict_about_a_person_absent_for_two_hours(
     api: WeChatApi, app: App, alice: WeChatIdentity, clock: Clock, log_lines: LogLines
 ) -> None:
     clock.advance(hours=2)
@@ -267,7 +269,7 @@ async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
 
 
 @pytest.mark.no_database
-async def test_an_account_that_may_not_ask_is_told_what_to_change(
+async def test_an_account_without_permission_is_logged_with_the_remedy(
     api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator, log_lines: LogLines
 ) -> None:
     simulator.account(FIRST).denied = frozenset({"checksession"})
@@ -422,7 +424,7 @@ PHONE_ANSWER = answer({"errcode": 0, "phone_info": {"purePhoneNumber": "13800138
 
 
 @pytest.mark.no_database
-async def test_all_of_it_works_over_a_network(asking: Callable[..., Services]) -> None:
+async def test_every_call_works_over_a_network(asking: Callable[..., Services]) -> None:
     simulator = Simulator()
     with serving(create_simulator(simulator)) as url:
         services = asking(url, apps=APPS)

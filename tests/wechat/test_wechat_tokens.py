@@ -126,7 +126,7 @@ async def test_a_service_client_gets_the_apps_access_token(read: Read, simulator
 
 
 @pytest.mark.parametrize("auth", [None, ("billing", "wrong"), ("nobody", "wrong")])
-async def test_nobody_else_gets_it(
+async def test_only_a_client_with_the_scope_gets_the_token(
     simulated_client: httpx.AsyncClient, billing: Credentials, simulator: Simulator, auth: tuple[str, str] | None
 ) -> None:
     answer = await simulated_client.get(path(), auth=auth)
@@ -165,7 +165,7 @@ async def test_wechat_is_asked_by_stable_token(read: Read, simulator: Simulator)
     }
 
 
-async def test_the_trail_tells_once_a_day_to_whom_a_token_was_given(
+async def test_the_trail_records_once_a_day_who_was_given_a_token(
     read: Read, rows: asyncpg.Connection, add_sibling: Callable[[str], Awaitable[Credentials]], clock: Clock
 ) -> None:
     shipping = await add_sibling("shipping")
@@ -183,21 +183,21 @@ async def test_the_trail_tells_once_a_day_to_whom_a_token_was_given(
     assert {tuple(event)[1:] for event in events} == {(FIRST, None, "127.0.0.1", "{}")}
 
 
-async def test_of_each_app_the_trail_tells_by_itself(read: Read, rows: asyncpg.Connection) -> None:
+async def test_the_trail_records_each_app_separately(read: Read, rows: asyncpg.Connection) -> None:
     await read()
     await read(SECOND)
     events = await rows.fetch("SELECT app_id FROM events WHERE type = 'access_token.read'")
     assert {event["app_id"] for event in events} == {FIRST, SECOND}
 
 
-async def test_of_many_looks_at_once_the_trail_tells_once(read: Read, rows: asyncpg.Connection) -> None:
+async def test_simultaneous_reads_are_recorded_once(read: Read, rows: asyncpg.Connection) -> None:
     answers = await asyncio.gather(*(read() for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 1
 
 
 @pytest.mark.own_database
-async def test_nobody_gets_a_token_of_which_the_trail_cannot_tell(read: Read, rows: asyncpg.Connection) -> None:
+async def test_no_token_is_handed_out_unless_the_trail_records_it(read: Read, rows: asyncpg.Connection) -> None:
     await rows.execute("ALTER TABLE events RENAME TO away")
     for answer in await asyncio.gather(*(read() for _ in range(3))):
         problem_of(answer, "storage_unavailable", 503)
@@ -212,7 +212,7 @@ async def test_a_failure_is_no_reading(read: Read, rows: asyncpg.Connection, sim
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 0
 
 
-async def test_what_is_read_and_asked_for_is_counted(
+async def test_token_reads_and_requests_to_wechat_are_counted(
     read: Read, simulated_client: httpx.AsyncClient, simulator: Simulator, clock: Clock
 ) -> None:
     for errcode in (45009, 987654321):
@@ -251,7 +251,7 @@ async def test_a_token_is_asked_for_once_and_its_time_runs(get_own: GetOwn, simu
     assert asks(simulator) == [False]
 
 
-async def test_those_who_ask_at_once_share_one_request(read: Read, simulator: Simulator) -> None:
+async def test_simultaneous_callers_share_one_request(read: Read, simulator: Simulator) -> None:
     simulator.fail("stable_token", slow=0.02)
     answers = await asyncio.gather(*(read() for _ in range(20)))
     assert len({answer.json()["access_token"] for answer in answers}) == 1
@@ -504,7 +504,7 @@ async def test_a_spent_quota_comes_back_at_midnight_in_beijing(read: Read, simul
     assert (await read()).status_code == 200
 
 
-async def test_one_apps_failure_is_not_the_others(read: Read, simulator: Simulator) -> None:
+async def test_one_apps_failure_does_not_affect_the_others(read: Read, simulator: Simulator) -> None:
     simulator.fail("stable_token", app_id=FIRST, errcode=40243)
     assert [(await read(app_id)).status_code for app_id in (FIRST, SECOND)] == [502, 200]
 
@@ -512,7 +512,7 @@ async def test_one_apps_failure_is_not_the_others(read: Read, simulator: Simulat
 @pytest.mark.parametrize(
     ("errcode", "words"), [(40164, "IP whitelist"), (40001, "secret is wrong"), (40125, "secret is wrong")]
 )
-async def test_the_operator_is_told_what_to_change(
+async def test_a_refused_token_is_logged_with_the_remedy(
     read: Read, simulator: Simulator, log_lines: LogLines, errcode: int, words: str
 ) -> None:
     simulator.fail("stable_token", errcode=errcode)
@@ -530,7 +530,7 @@ async def test_a_busy_wechat_is_asked_again(read: Read, simulator: Simulator) ->
 
 
 @pytest.mark.no_database
-async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
+async def test_a_caller_that_gives_up_leaves_the_request_to_the_others(
     simulated_services: Services, simulator: Simulator
 ) -> None:
     simulator.fail("stable_token", slow=0.05)
@@ -582,7 +582,7 @@ async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_on
 
 
 @pytest.mark.parametrize("errcode", REFUSED)
-async def test_a_token_that_is_refused_and_yet_handed_out_again_is_told_to_the_operator(
+async def test_a_token_that_is_refused_and_yet_handed_out_again_is_logged_for_the_operator(
     simulated_services: Services, simulator: Simulator, ask_rank: AskRank, log_lines: LogLines, errcode: int
 ) -> None:
     simulator.fail("getuserriskrank", errcode=errcode)
@@ -646,7 +646,7 @@ async def test_a_token_refused_by_one_api_is_left_to_those_who_can_use_it(
     assert asks(simulator) == [False, False]
 
 
-async def test_an_operator_has_the_token_replaced_and_the_trail_tells_of_it(
+async def test_an_operator_has_the_token_replaced_and_the_trail_records_it(
     simulated_services: Services, simulator: Simulator, get_own: GetOwn, rows: asyncpg.Connection
 ) -> None:
     former = await get_own()
