@@ -1,7 +1,7 @@
 """A cheap stand-in for WeChat: fixed answers, kept-alive connections, a delay, a count of calls.
 
-Runs as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30` sets the delay in ms, `GET
-/stand-in/calls` returns the number of code2Session calls.
+Runs as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30` sets the delay in ms.
+`GET /stand-in/calls` returns the number of code2Session calls.
 """
 
 import asyncio

@@ -8,9 +8,11 @@ import type { Auth } from './wxauth.js'
  * requires a new login, it logs in again first.
  *
  * Never call it on the page with which the mini-program was opened: a card or a link may contain somebody else's
- * request. * Rejects with an `AuthError`: `invalid_request` (unknown site, or not its address), `wrong_person` (another
- * person's WeChat), `rate_limited`, `wx_login_failed`, one of WeChat's failures as at a login, or an error of
- * `auth.request`. */
+ * request.
+ *
+ * Rejects with an `AuthError`: `invalid_request` (unknown site, or not its address), `wrong_person` (another person's
+ * WeChat), `rate_limited`, `wx_login_failed`, one of WeChat's failures as at a login, or an error of `auth.request`.
+ */
 export declare function authorize(
   auth: Pick<Auth, 'login' | 'loginCode' | 'request'>,
   query: Record<string, string | undefined>,

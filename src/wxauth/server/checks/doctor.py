@@ -67,7 +67,7 @@ async def examine(
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
             *_apps(settings, found, transport, clock),
         )
-    if found.wechat_readings:  # a delayed answer makes the clocks seem further apart: the smallest difference is best
+    if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
         results.append(compare("clock wechat", Title("WeChat's", "微信"), nearest))
     if not found.apps:
@@ -79,13 +79,13 @@ async def examine(
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now) -> list[Result]:
-    """Check one app of `apps` at WeChat. The database is asked for the app's users only."""
+    """Check one app of `apps` at WeChat. Of the database, only the app's users are read."""
     found = Findings(apps=apps)
     async with (
         aclosing(Database(settings.database_url.get_secret_value())) as database,
         aclosing(_transport(settings)) as transport,
     ):
-        with suppress(StorageUnavailable):  # without the users, the report lacks what depends on them
+        with suppress(StorageUnavailable):  # without the users, the report lacks the results that depend on them
             found.users = {app.app_id: await some_users(database, app.app_id)}
         check = check_app(app, settings, found, transport=transport, clock=clock)
         return await _results_of(f"wechat {app.app_id}", check)
@@ -113,7 +113,7 @@ def _apps(
 
 
 async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:
-    """The results of a check. If the check itself fails, that is a result too, and the other checks go on."""
+    """The results of a check. A failure of the check itself is a result, too, and the other checks continue."""
     results: list[Result] = []
     try:
         async with asyncio.timeout(LONGEST), aclosing(check):

@@ -1,7 +1,8 @@
 """A small website that logs people in by scan. It is complete, using Authlib's client.
 
-A production site differs in two ways: it has its own secret (`wxauth clients add NAME --redirect-uri
-https://…/callback`), and keeps no id_token in a cookie that the browser can read.
+A production site differs in two ways. It has its own secret:
+`wxauth clients add NAME --redirect-uri https://…/callback`. And it keeps no id_token in a cookie that the browser can
+read.
 """
 
 import warnings
