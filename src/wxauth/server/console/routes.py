@@ -63,26 +63,26 @@ def add_console(app: FastAPI) -> None:
     files = StaticFiles(directory=CONSOLE_PAGE)
 
     async def page(request: Request) -> Response:
-        _wanted(request)
+        _services_if_enabled(request)
         response = await files.get_response(request.path_params.get("name", "index.html"), request.scope)
         response.headers.update(_HEADERS)
         return response
 
-    async def lead(request: Request) -> Response:
-        services = _wanted(request)
+    async def add_slash(request: Request) -> Response:
+        services = _services_if_enabled(request)
         return RedirectResponse(urlsplit(services.settings.issuer).path + PATH)
 
-    app.add_route(PATH.rstrip("/"), lead, include_in_schema=False)
+    app.add_route(PATH.rstrip("/"), add_slash, include_in_schema=False)
     app.add_route(PATH, page, include_in_schema=False)
     app.add_route(PATH + "session", _open, methods=["POST"], include_in_schema=False)
-    app.add_route(PATH + "session", _go_on, methods=["PUT"], include_in_schema=False)
+    app.add_route(PATH + "session", _resume, methods=["PUT"], include_in_schema=False)
     app.add_route(PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
     app.add_route(PATH + "{name}", page, include_in_schema=False)
 
 
 async def _open(request: Request) -> Response:
     """Open a session with a link or a scan. It replaces the session in the cookie, if there is one."""
-    services = _asked_by_the_page(request)
+    services = _services_for_own_page(request)
     device = await device_of(request)
     match await _opening_in(request):
         case LinkRequest(secret=secret):
@@ -93,9 +93,9 @@ async def _open(request: Request) -> Response:
     return _answer(services, opened)
 
 
-async def _go_on(request: Request) -> Response:
+async def _resume(request: Request) -> Response:
     """Continue the session in the cookie. 204 if there is none."""
-    services = _asked_by_the_page(request)
+    services = _services_for_own_page(request)
     kept_by = _kept_by(request, services)
     if not kept_by:
         return Response(status_code=204, headers=_NO_STORE)
@@ -108,25 +108,25 @@ async def _go_on(request: Request) -> Response:
 
 async def _end(request: Request) -> Response:
     """End the session in the cookie."""
-    services = _asked_by_the_page(request)
+    services = _services_for_own_page(request)
     await sessions.end(services, _kept_by(request, services))
     return _without_cookie(Response(status_code=204, headers=_NO_STORE), services)
 
 
-def _wanted(request: Request) -> Services:
+def _services_if_enabled(request: Request) -> Services:
     services: Services = request.app.state.services
     if not services.settings.admin_page:
         raise NotFound("there is nothing at this path")
     return services
 
 
-def _asked_by_the_page(request: Request) -> Services:
+def _services_for_own_page(request: Request) -> Services:
     """The services, if the request comes from the console's own page. Requests of other sites are refused.
 
     Requests of other sites carry no cookie, but those of neighbours under the same domain do. A neighbour cannot set
     the header without a CORS preflight, which is refused.
     """
-    services = _wanted(request)
+    services = _services_if_enabled(request)
     issuer = urlsplit(services.settings.issuer)
     own = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")

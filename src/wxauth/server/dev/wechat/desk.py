@@ -87,22 +87,22 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
         response.headers.update(headers)
         return response
 
-    async def know(_: Request) -> Response:
+    async def read_setup(_: Request) -> Response:
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})
 
-    async def tell(request: Request) -> Response:
+    async def read_wires(request: Request) -> Response:
         news = wires.since(int(request.path_params["revision"]))
         return JSONResponse({**news, "faults": faults.waiting}, headers={"Cache-Control": "no-store"})
 
-    async def lead(_: Request) -> Response:
+    async def add_slash(_: Request) -> Response:
         return RedirectResponse(PATH)
 
     return [
-        Route(PATH.rstrip("/"), lead),
+        Route(PATH.rstrip("/"), add_slash),
         Route(PATH, page),
         Route(PATH + "request", phone_network(service_url), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
-        Route(PATH + "setup", know),
-        Route(PATH + "wires/{revision:int}", tell),
+        Route(PATH + "setup", read_setup),
+        Route(PATH + "wires/{revision:int}", read_wires),
         Route(PATH + "{name}", page),
     ]
 
