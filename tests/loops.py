@@ -12,17 +12,17 @@ import pytest
 import uvloop
 
 LOOK = 0.01
-"""Seconds, at most, that pass between two looks for something to do."""
+"""Maximum seconds that one wait of the selector counts."""
 ROUND = 1e-5
-"""Seconds that a round counts in which there is something to do, however long it takes."""
+"""Seconds that a round without waiting counts, however long it takes."""
 
 
 class UnhurriedLoop(asyncio.SelectorEventLoop):
-    """asyncio's own loop, on whose clock time passes only while there is nothing to do.
+    """asyncio's own loop, whose clock advances only while the loop is idle.
 
-    What the tests and the service compute takes no time, and a moment in which the machine has no processor for us
-    counts `LOOK` at most. So the deadlines of production are met on any machine, and a wait takes as long as it must.
-    Nothing on this clock is earlier than on the wall's.
+    Computation in the tests and the service takes no time on this clock, and a pause imposed by a busy machine counts
+    at most `LOOK`. So the deadlines of production are met on any machine, and a wait still takes its time. The clock
+    is never ahead of real time.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class UnhurriedLoop(asyncio.SelectorEventLoop):
 
 
 class _Idle(DefaultSelector):
-    """Adds up how long there was nothing to do."""
+    """A selector that adds up the idle time."""
 
     seconds = 0.0
 
@@ -50,7 +50,7 @@ class _Idle(DefaultSelector):
 
 
 def let_pass(seconds: float) -> None:
-    """Move the running loop's clock."""
+    """Advance the running loop's clock."""
     loop = asyncio.get_running_loop()
     if isinstance(loop, UnhurriedLoop):
         loop.idle.seconds += seconds

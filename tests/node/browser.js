@@ -1,11 +1,11 @@
-// Chromium, for tests: its pages, and what is wrong with them.
+// Chromium for tests: its pages, and their errors.
 import assert from 'node:assert/strict'
 import { chromium } from 'playwright-core'
 
 const FLAGS = [
   ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
   ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  ...['--disable-site-isolation-trials', '--renderer-process-limit=1'], // a process less for each page
+  ...['--disable-site-isolation-trials', '--renderer-process-limit=1'], // one process less per page
 ]
 
 /** Milliseconds for what takes a fraction of one second on an idle machine. */
@@ -24,7 +24,7 @@ export class Complaints {
   hear(page) {
     page.on('pageerror', (error) => this.#found.push(error.message))
     page.on('console', (message) => {
-      // A browser says so of each answer of 400 and above.
+      // A browser reports this for each answer of 400 and above.
       const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
       if (['error', 'warning'].includes(message.type()) && !isRefusal) this.#found.push(message.text())
     })
@@ -35,7 +35,7 @@ export class Complaints {
     return page
   }
 
-  /** Let those pass that are like this. */
+  /** Ignore those that match the pattern. */
   bearWith(pattern) {
     this.#found = this.#found.filter((complaint) => !pattern.test(complaint))
   }
@@ -48,12 +48,12 @@ export class Complaints {
   }
 }
 
-/** One page at a time, which nobody has used. */
+/** Provides one unused page at a time. */
 export class Pages {
   #page
   #madeBy
 
-  /** `origin` is whose storage a page has; `options` are those of Playwright's contexts. */
+  /** `origin` is the origin whose storage is cleared; `options` are those of Playwright's contexts. */
   constructor(origin, complaints, options) {
     Object.assign(this, { origin, complaints, options })
   }
@@ -62,7 +62,7 @@ export class Pages {
     this.browser = await launch()
   }
 
-  /** The page of before with an empty memory, where the options are the same: a new one takes half a second. */
+  /** The former page, emptied, if the options are the same, because a new one takes half a second. */
   async fresh(options = {}) {
     const madeBy = JSON.stringify(options)
     if (this.#page && madeBy === this.#madeBy) await this.#forget()
@@ -80,12 +80,12 @@ export class Pages {
     await this.#page.unrouteAll()
     if (new URL(this.#page.url()).origin !== this.origin) await this.#page.goto(`${this.origin}/livez`)
     await this.#page.evaluate(() => [localStorage, sessionStorage].forEach((storage) => storage.clear()))
-    await this.#page.goto('about:blank') // nothing of the page goes on
+    await this.#page.goto('about:blank') // ends everything that the page has running
     await this.#page.context().clearCookies()
   }
 }
 
-/** What `holds` gives as soon as it throws nothing. */
+/** Retry `holds` until it throws nothing, and return its result. */
 export async function eventually(holds) {
   const deadline = Date.now() + PATIENCE
   for (;;) {

@@ -9,13 +9,13 @@ export const CONSOLE_URL = `${SERVICE_URL}/admin/`
 export const FIRST_APP = 'wxdev00000000000a1'
 export const LATER_APP = { app_id: 'wxdev00000000000c3', app_secret: 'dev-secret-of-the-third-app' }
 
-/** Run a command of wxauth's; what it prints. */
+/** Run a wxauth command, and return its output. */
 export async function wxauth(...words) {
   const { stdout } = await promisify(execFile)(WXAUTH, words)
   return stdout
 }
 
-/** Somebody logs in; the answer's body. */
+/** Log a person in, and return the answer's body. */
 export async function logIn(code, fields = {}) {
   const answer = await fetch(`${SERVICE_URL}/v1/login`, {
     method: 'POST',
@@ -29,7 +29,7 @@ export async function logIn(code, fields = {}) {
 export const asks = (tokens, path, options = {}) =>
   fetch(`${SERVICE_URL}${path}`, { ...options, headers: { Authorization: `Bearer ${tokens.access_token}`, ...options.headers } })
 
-/** An administrator of that name. */
+/** Make an administrator with this name. */
 export async function makeAdministrator(name) {
   const tokens = await logIn(name, { nickname: name })
   await wxauth('users', 'grant', tokens.user.id, 'admin')
@@ -54,7 +54,7 @@ export async function phoneOf(browser, name) {
   return phone
 }
 
-/** Let the phone scan the code that this page shows, and say yes, or no. */
+/** Scan the code on this page with the phone, and approve or deny. */
 export async function scan(phone, page, answer = 'last-child') {
   await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
   await phone.fill('#code', (await page.getAttribute('.code img', 'src')).split('/')[3])
@@ -63,5 +63,5 @@ export async function scan(phone, page, answer = 'last-child') {
   await phone.click(`#sheet .buttons button:${answer}`).catch(async (cause) => {
     throw new Error(`the phone asks nothing: ${await phone.innerText('.taps')}`, { cause })
   })
-  await phone.waitForSelector('#sheet', { state: 'hidden' }) // or the next answer would be to this question
+  await phone.waitForSelector('#sheet', { state: 'hidden' }) // otherwise the next answer would go to this question
 }

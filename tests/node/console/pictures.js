@@ -1,4 +1,4 @@
-// Makes the pictures of docs/console.md, each section, and that of the desk, in both languages. scripts/pictures runs it.
+// Takes the screenshots of docs/console.md and of the desk, in both languages. scripts/pictures runs it.
 import { launch } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, SERVICE_URL, linkFor, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
 
@@ -19,7 +19,7 @@ const friday = new Date(Date.now() + 5 * 86_400_000).toISOString()
 await change(`/users/${people[1].user.id}`, 'PATCH', { status: 'disabled', reason: '群发广告', until: friday })
 await change(`/users/${people[2].user.id}`, 'PATCH', { roles: ['editor'] })
 await change(`/users/${people[3].user.id}/sessions`, 'DELETE', {})
-// Who cannot log in.
+// People who cannot log in.
 for (const [code, app_id] of [['person-1'], ['an old code'], ['person-1'], ['person-2', 'wx0000000000000000']])
   await fetch(`${SERVICE_URL}/v1/login`, {
     method: 'POST',
@@ -34,7 +34,7 @@ for (const [name, scopes] of [
   ['shop', ['introspect', 'access_token']],
 ])
   await change('/clients', 'POST', { name, scopes })
-// Thirty days of a service that has been there for a while.
+// Thirty days of a service with some history.
 const wave = (place) => Math.round(900 + 260 * Math.sin(place * 0.9) + 14 * place)
 const day = (place) => new Date(Date.now() - (29 - place) * 86_400_000).toISOString().slice(0, 10)
 const numbers = {
@@ -104,7 +104,7 @@ for (const lang of ['en', 'zh-CN']) {
   await page.waitForSelector('h1:not(:empty)')
   for (const tap of ['login', 'allow']) {
     await page.click(`[data-tap=${tap}]`)
-    // The newest tap stands first; what wxauth asked WeChat for it is shown last.
+    // The newest tap is first; wxauth's calls to WeChat for it are shown last.
     await page.waitForFunction(() => document.querySelector('.tap').querySelector('[data-direction=serviceToWeChat]'))
     await page.waitForFunction(() => !document.querySelector('.waiting'))
   }

@@ -8,11 +8,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Window } from 'happy-dom'
 import { Phone } from '../miniprogram/phone.js'
 
-/** Where things are: see `world` in tests/test_example_miniprogram.py. */
+/** The URLs and ids: see `world` in tests/test_example_miniprogram.py. */
 export const { SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env
 
 const PATIENCE = 60000
-/** WeChat's own compiler of pages is a program for these processors; elsewhere the one in JavaScript does. */
+/** WeChat's own page compiler is a program for x64; elsewhere the JavaScript one is used. */
 const compiler = process.arch === 'x64' ? 'official' : 'simulate'
 
 const window = new Window()
@@ -21,29 +21,29 @@ globalThis.window = window
 const require = createRequire(import.meta.url) // also of modules, as simulate does it: Node 20.19
 const simulate = require('miniprogram-simulate')
 
-/** A mini-program, as one person has it. */
+/** A mini-program on one person's phone. */
 export class MiniProgram {
   /**
    * @param {object} about
-   * @param {string} about.folder where it is
-   * @param {string} about.person who has the phone
-   * @param {() => Record<string, string>} about.changes what is written otherwise in its files, such as where the services are
+   * @param {string} about.folder its folder
+   * @param {string} about.person the owner of the phone
+   * @param {() => Record<string, string>} about.changes replacements in its files, such as the services' URLs
    */
   constructor({ folder, person, changes }) {
     Object.assign(this, { source: folder, person, changes })
     this.phone = new Phone({ wechat: WECHAT_URL, person, appId: APP_ID })
-    /** What was shown for a moment. */
+    /** The toasts shown. */
     this.toasts = []
-    /** What the person answers to the next questions. */
+    /** The person's answers to the next questions. */
     this.confirms = []
     this.pullsEnded = 0
-    /** What else `wx` has. */
+    /** Additional members of `wx`. */
     this.wx = {}
   }
 
-  /** Start it, or end it and start it again. */
+  /** Start or restart it. */
   launch() {
-    // A folder of its own: each run evaluates the modules anew.
+    // A folder of its own, so that each run evaluates the modules again.
     this.close()
     this.loaded = {}
     this.folder = mkdtempSync(join(tmpdir(), 'demo-'))
@@ -88,7 +88,7 @@ export class MiniProgram {
     return require(join(this.folder, name))
   }
 
-  /** Open a page: its name. */
+  /** Open a page by its name. */
   open(name) {
     const path = join(this.folder, `pages/${name}/${name}`)
     this.loaded[name] = this.loaded[name] || simulate.load(path, { compiler, rootPath: this.folder })
@@ -115,7 +115,7 @@ export class OpenPage {
     return this.component.dom.textContent
   }
 
-  /** Waits until it shows this. */
+  /** Wait until it shows this text. */
   async shows(text) {
     await until(() => this.text.includes(text), () => `waited for ${text}, there was: ${this.text}`)
     return this
@@ -134,21 +134,21 @@ export class OpenPage {
     return found && found.value
   }
 
-  /** What WeChat tells the page of the first element of a class: a tap, unless something else is said. */
+  /** Send an event to the first element of a class, by default a tap. */
   async does(name, event = 'tap', detail = {}) {
     await until(() => !this.attribute(name, 'disabled'), () => `.${name} stays disabled`)
     this.all(name)[0].dispatchEvent(event, { detail })
     await new Promise(setImmediate)
   }
 
-  /** The page's own function, which WeChat calls: onLoad, onShow, onPullDownRefresh, what a tap is bound to. */
+  /** Call a function of the page that WeChat calls: onLoad, onShow, onPullDownRefresh, a tap handler. */
   call(name, event = {}) {
     const { instance } = this.component
     return instance[name] && instance[name](event)
   }
 }
 
-/** Waits for it to become true. */
+/** Wait until the condition is true. */
 export async function until(condition, complaint = () => 'waited in vain') {
   const deadline = Date.now() + PATIENCE
   while (!condition()) {
@@ -157,7 +157,7 @@ export async function until(condition, complaint = () => 'waited in vain') {
   }
 }
 
-/** The page of wxauth in a web-view: what it has the mini-program open. */
+/** The page that wxauth's page in a web-view makes the mini-program open. */
 export async function askedInWebView() {
   const asked = new URLSearchParams({
     client_id: 'wxauth-example',

@@ -1,4 +1,4 @@
-// A phone with WeChat on it: its `wx` behaves as WeChat's does towards a mini-program, and all else can be arranged.
+// A phone with WeChat: its `wx` behaves as WeChat's does for a mini-program, and tests can make anything else happen.
 import { request as send } from 'node:http'
 
 const MB = 2 ** 20
@@ -10,11 +10,11 @@ const USER_AGENT =
 const CLOSED = 'fail errcode:-100 cronet_error_code:-100 error_msg:net::ERR_CONNECTION_CLOSED'
 
 /**
- * What may happen to a request. `await ask()` sends it and gives the answer; what is returned is the answer that comes
- * back, what is thrown is the end of an errMsg.
+ * What may happen to a request. `await ask()` sends it and returns the answer. The function returns the answer for the
+ * phone, or throws the end of an errMsg.
  */
 export const fates = {
-  /** The service does it, and the answer does not arrive. */
+  /** The service handles it, and the answer is lost. */
   answerLost: async (ask) => {
     await ask()
     throw CLOSED
@@ -23,25 +23,25 @@ export const fates = {
   notSent: async () => {
     throw 'fail errcode:-106 cronet_error_code:-106 error_msg:net::ERR_INTERNET_DISCONNECTED'
   },
-  /** The service does it, and the answer comes after the time that was set. */
+  /** The service handles it, and the answer comes after the timeout. */
   tooLate: async (ask) => {
     await ask()
     throw 'fail timeout'
   },
   /** No callback is ever called. */
   silent: () => new Promise(() => {}),
-  /** The service does it, and no callback is ever called. */
+  /** The service handles it, and no callback is ever called. */
   doneInSilence: async (ask) => {
     await ask()
     return new Promise(() => {})
   },
-  /** What a gateway or a captive portal says in the service's place. */
+  /** The answer of a gateway or a captive portal instead of the service's. */
   answers: (statusCode, data, header) => async () => ({ statusCode, data, header }),
   /** `wx` itself throws, at once. */
   throws: (error) => Object.assign(() => {}, { thrown: [error] }),
 }
 
-/** Waits at a gate: `await gate.arrived` until something is there, then `gate.open()`. */
+/** Holds a request at a gate: `await gate.arrived` until it is there, then `gate.open()`. */
 export class Gate {
   constructor() {
     this.arrived = new Promise((arrive) => (this.arrive = arrive))
@@ -56,7 +56,7 @@ export class Gate {
     }
   }
 
-  /** After the service has done it, before the answer arrives. */
+  /** After the service has handled it, before the answer arrives. */
   get after() {
     return async (ask) => {
       const answer = await ask()
@@ -74,20 +74,20 @@ export class Gate {
 export class Phone {
   /**
    * @param {object} about
-   * @param {string} about.wechat where the simulated WeChat is
-   * @param {string} about.person who has logged in to WeChat
-   * @param {string} about.appId of which mini-program
+   * @param {string} about.wechat the URL of the simulated WeChat
+   * @param {string} about.person the person logged in to WeChat
+   * @param {string} about.appId the mini-program's appid
    */
   constructor({ wechat, person, appId }) {
     Object.assign(this, { wechat, person, appId })
-    /** What the clock of the phone shows, in ms; it stands still until it is moved. */
+    /** The phone's clock in ms. It stands still until it is moved. */
     this.time = Date.UTC(2026, 10, 20, 8)
     this.isOnline = true
-    /** How this phone writes the names of headers. */
+    /** How this phone spells the names of headers. */
     this.headerName = (name) => name
     /** How often each callback is called. */
     this.callbacks = 1
-    /** All that was asked of the network, in this order: the options, and what kind of call it was. */
+    /** All network calls in order: their options and kinds. */
     this.calls = []
     this.files = new Map()
     this.storage = new Map()
@@ -100,12 +100,12 @@ export class Phone {
 
   now = () => this.time
 
-  /** What will happen to the next requests of this kind, such as `POST /v1/refresh` or `login`, one after the other. */
+  /** What happens to the next requests of a kind, such as `POST /v1/refresh` or `login`, one after the other. */
   next(kind, ...fates) {
     this.fates.set(kind, [...(this.fates.get(kind) || []), ...fates])
   }
 
-  /** How often this was asked: a kind as for `next`. */
+  /** The number of requests of a kind, as for `next`. */
   count(kind) {
     return this.callsOf(kind).length
   }
@@ -114,12 +114,12 @@ export class Phone {
     return this.calls.filter((call) => call.kind === kind)
   }
 
-  /** The app leaves the screen: what is under way ends, whatever the service makes of it. */
+  /** The app goes to the background: requests under way fail, even if the service handles them. */
   hide() {
     for (const interrupt of this.interrupted.splice(0)) interrupt('fail interrupted')
   }
 
-  /** The app is ended and started again: no callback of before is called any more. */
+  /** The app is restarted: earlier callbacks are no longer called. */
   restart() {
     this.wx = makeWx(this)
     return this.wx
@@ -251,7 +251,7 @@ function makeWx(phone) {
   return wx
 }
 
-/** Sends one request over HTTP; redirects are given back, or followed as WeChat does, headers and all. */
+/** Sends one request over HTTP. Redirects are returned, or followed as WeChat does, with all headers. */
 export function exchange(url, method, header, body, redirect = 'manual') {
   return new Promise((resolve, reject) => {
     const sent = send(new URL(url), { method, headers: header, agent: false }, (answer) => {

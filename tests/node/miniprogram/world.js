@@ -5,23 +5,23 @@ import { createServer } from 'node:http'
 import { AuthError, createAuth } from '../../../clients/miniprogram/wxauth.js'
 import { exchange, Phone } from './phone.js'
 
-/** Where things are: see tests/test_miniprogram.py. */
+/** The URLs and ids: see tests/test_miniprogram.py. */
 export const { SERVICE_URL, WECHAT_URL, APP_ID, APP_SECRET, OTHER_APP_ID } = process.env
-/** Seconds: what the service is set to. */
+/** Seconds, as in the service's settings. */
 export const LIFE = Number(process.env.ACCESS_TOKEN_TTL)
 export const GRACE = Number(process.env.REFRESH_REUSE_GRACE)
 export const DAY = 86400
 
-/** A person whom nobody knows yet. */
+/** A new person. */
 export const newPerson = () => `p${randomUUID().slice(0, 8)}`
 
-/** A phone of a person of its own, the client on it, and what else tests ask for. */
+/** A phone of a new person, with the client on it. */
 export function start({ person = newPerson(), ...options } = {}) {
   const phone = new Phone({ wechat: WECHAT_URL, person, appId: APP_ID })
   return { phone, person, auth: startAgain(phone, options) }
 }
 
-/** The mini-program on this phone, started anew. */
+/** The mini-program on this phone, restarted. */
 export function startAgain(phone, options = {}) {
   return secondInstance({ phone, platform: phone.restart(), ...options })
 }
@@ -31,31 +31,31 @@ export function secondInstance({ phone, ...options }) {
   return createAuth({ baseURL: SERVICE_URL, appId: APP_ID, platform: phone.wx, now: phone.now, ...options })
 }
 
-/** Seconds go by, here and at the service. */
+/** Advance the clocks of the phone and the service. */
 export async function pass(phone, seconds) {
   phone.time += seconds * 1000
   await passAtService(seconds)
 }
 
-/** Seconds go by, and the clock of the phone does not show it. Gives the service's time, in seconds. */
+/** Advance only the service's clock, and return its time in seconds. */
 export async function passAtService(seconds) {
   const { body } = await ask('POST', '/controls/clock', { body: { seconds } })
   return body.now
 }
 
-/** The skew that the service allows for, and a second. */
+/** The clock skew that the service tolerates, plus a second. */
 export const SKEW = 31
 
-/** Let the access token on the phone expire, without the phone's knowing. */
+/** Make the phone's access token expire at the service, unnoticed by the phone. */
 export const expireAtService = () => passAtService(LIFE + SKEW)
 
-/** The operator bans a user. */
+/** Ban a user. */
 export async function ban(user) {
   const { status } = await ask('POST', '/controls/bans', { body: { user_id: user.id } })
   assert.equal(status, 204)
 }
 
-/** Ask the service without the client, as another device does. */
+/** Send a request to the service without the client, as another device would. */
 export async function ask(method, path, { token, body } = {}) {
   const header = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
   const answer = await exchange(SERVICE_URL + path, method, header, body && JSON.stringify(body))
@@ -63,14 +63,14 @@ export async function ask(method, path, { token, body } = {}) {
   return { status: answer.statusCode, body: text && JSON.parse(text) }
 }
 
-/** Ask the simulated WeChat for what a person does there. */
+/** Send a control request to the simulated WeChat. */
 export async function wechat(path, body) {
   const answer = await exchange(WECHAT_URL + path, 'POST', {}, JSON.stringify(body))
   assert.equal(answer.statusCode, 200, answer.body.toString())
   return JSON.parse(answer.body)
 }
 
-/** Log the person in on a device of their own; gives tokens. */
+/** Log the person in on another device, and return the tokens. */
 export async function logInElsewhere(person, appId = APP_ID) {
   const { code } = await wechat('/codes', { person, app_id: appId })
   const { status, body } = await ask('POST', '/v1/login', { body: { code, app_id: appId } })
@@ -78,7 +78,7 @@ export async function logInElsewhere(person, appId = APP_ID) {
   return body
 }
 
-/** Something else that has the app's secret exchanges a code of this person's, and WeChat changes the session_key. */
+/** Exchange a code of this person elsewhere with the app's secret, so that WeChat changes the session_key. */
 export async function exchangeElsewhere(person) {
   const { code } = await wechat('/codes', { person, app_id: APP_ID })
   const query = `appid=${APP_ID}&secret=${APP_SECRET}&js_code=${code}&grant_type=authorization_code`
@@ -86,16 +86,16 @@ export async function exchangeElsewhere(person) {
   assert.ok(JSON.parse(body).session_key)
 }
 
-/** Whether this access token is good at the service. */
+/** Whether the service accepts this access token. */
 export const isGood = async (token) => (await ask('GET', '/v1/me', { token })).status === 200
 
-/** What is kept on the phone, read as text. */
+/** The stored session on the phone, as text. */
 export const kept = (phone, key = 'wxauth') => phone.storage.get(key)
 
 /** The refresh token on the phone. */
 export const keptRefreshToken = (phone) => /wxr_[\w.-]+/.exec(kept(phone))[0]
 
-/** The rejection of a promise: an AuthError of this code, fit to be shown, without a token. */
+/** The rejection of a promise, after checking that it is an AuthError of this code, fit to be shown and without a token. */
 export async function rejection(promise, code) {
   const error = await promise.then(
     (value) => assert.fail(`resolved to ${JSON.stringify(value)}`),
@@ -124,14 +124,14 @@ export async function timeLeft(token) {
   return exp - (await passAtService(0))
 }
 
-/** The session on this phone is ended, and the phone does not know. */
+/** End the session on this phone, unnoticed by the phone. */
 export async function endSession(auth) {
   const [{ id }] = (await auth.sessions()).filter((session) => session.current)
   const { status } = await ask('DELETE', `/v1/me/sessions/${id}`, { token: await auth.getToken() })
   assert.equal(status, 204)
 }
 
-/** A server of the test's own, which remembers what it was asked; ends with the test. */
+/** A server that records its requests, and ends with the test. */
 export async function listen(t, answer) {
   const requests = []
   const server = createServer(async (request, response) => {
@@ -149,7 +149,7 @@ export async function listen(t, answer) {
 
 export const times = (n, work) => Promise.all(Array.from({ length: n }, (_, i) => work(i)))
 
-/** From here on no time limit of the client passes by itself: `await expire()` lets one pass, and gives its ms. */
+/** Stop the client's timeouts from firing by themselves. `await expire()` fires one, and returns its ms. */
 export function withoutWaiting(t) {
   const timers = new Map()
   t.mock.method(globalThis, 'setTimeout', (callback, ms, ...args) => {

@@ -14,7 +14,7 @@ export async function json(path, body, headers = {}) {
   return answer.status === 204 ? null : answer.json()
 }
 
-/** A phone, of somebody new if nobody is named: claims what is shown, and decides. `sites` are those with a session. */
+/** A phone, by default of a new person: claims a code, and decides. `sites` are the sites with a session. */
 export async function phone(person = `p-${randomUUID().slice(0, 8)}`) {
   const { access_token, user } = await json('/v1/login', { code: person })
   const authorization = { authorization: `Bearer ${access_token}` }
@@ -29,7 +29,7 @@ export async function phone(person = `p-${randomUUID().slice(0, 8)}`) {
   return { user, decide, sites }
 }
 
-/** A browser that is sent to the page, and comes back with what the site is told. */
+/** A browser that goes to the page, and comes back with the answer for the site. */
 export async function browse(url, decide, verdict) {
   const page = await fetch(url)
   assert.equal(page.status, 200, page.url)
