@@ -17,7 +17,6 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import click
@@ -31,7 +30,6 @@ from tests.processes import (
     PATIENCE,
     WXAUTH,
     Running,
-    children_of,
     environment,
     free_port,
     is_free,
@@ -44,7 +42,7 @@ from tests.processes import (
 )
 from tests.programs import needs
 from tests.sweeps import Sweep
-from tests.world import LogIn
+from tests.world import LogIn, Server
 from wxauth.server.cli import SUMMARIES, main
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
@@ -114,43 +112,6 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-class Service:
-    """A running `wxauth serve` or `wxauth dev`."""
-
-    def __init__(self, command: Running, port: int) -> None:
-        self.command, self.port = command, port
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False)
-
-    @property
-    def pid(self) -> int:
-        return self.command.process.pid
-
-    def get(self, path: str) -> httpx.Response:
-        return self.client.get(path)
-
-    def log_in(self, code: str, **headers: str) -> dict[str, Any]:
-        answer = self.client.post("/v1/login", json={"code": code}, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    @property
-    def has_started(self) -> int:
-        """How many workers have, so far."""
-        return sum(line["event"] == "started" for line in self.lines)
-
-    def is_ready(self) -> bool:
-        return self.get("/readyz").status_code == 200
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """What it logged."""
-        return [json.loads(line) for line in self.command.output.splitlines()]
-
-    def workers(self) -> set[int]:
-        """Its worker processes that are there now."""
-        return children_of(self.pid)
-
-
 @pytest.fixture
 def settings(database_url: str, simulator_url: str) -> dict[str, str]:
     """All that production has to be told."""
@@ -159,14 +120,14 @@ def settings(database_url: str, simulator_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def serve(folder: Path, settings: dict[str, str]) -> Iterator[Callable[..., Service]]:
+def serve(folder: Path, settings: dict[str, str]) -> Iterator[Callable[..., Server]]:
     """Start `wxauth serve`; any setting by name."""
-    services: list[Service] = []
+    services: list[Server] = []
 
-    def start(**changed: str) -> Service:
+    def start(**changed: str) -> Server:
         port = free_port()
         env = settings | {"WXAUTH_PORT": str(port)} | {f"WXAUTH_{name}": value for name, value in changed.items()}
-        service = Service(Running(WXAUTH, "serve", cwd=folder, env=env), port)
+        service = Server(Running(WXAUTH, "serve", cwd=folder, env=env), port)
         services.append(service)
         until(lambda: service.has_started == int(changed.get("WORKERS", "1")))
         return service
@@ -187,14 +148,14 @@ def dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("dev")
 
 
-def start_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Service:
+def start_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Server:
     port, wechat_port = free_port(), free_port()
     command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
-    return Service(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
+    return Server(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
 
 
 @pytest.fixture(scope="module")
-def dev(dev_folder: Path) -> Iterator[Service]:
+def dev(dev_folder: Path) -> Iterator[Server]:
     """A `wxauth dev` that is ready, by the installed program."""
     service = start_dev(dev_folder, is_installed=True)
     with service.command as command, service.client:
@@ -202,13 +163,13 @@ def dev(dev_folder: Path) -> Iterator[Service]:
         yield service
 
 
-def printed(dev: Service, heading: str) -> str:
+def printed(dev: Server, heading: str) -> str:
     """What dev prints under a heading, to be pasted."""
     return dev.command.output.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0] + "\n"
 
 
 @pytest.mark.process
-def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> None:
+def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Server) -> None:
     needs("curl")
     done = subprocess.run(
         ["sh", "-e", "-c", printed(dev, "Log in as alice") + printed(dev, "Use the token")],
@@ -223,7 +184,7 @@ def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> Non
 
 
 @pytest.mark.process
-def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(dev: Service) -> None:
+def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(dev: Server) -> None:
     needs("curl")
     tokens = dev.log_in("alice")
     lines = printed(dev, "Become an administrator") + printed(dev, "Open the console without a phone")
@@ -234,7 +195,7 @@ def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(de
 
 
 @pytest.mark.process
-def test_every_command_can_be_run_beside_dev_by_its_owner_alone(dev: Service, dev_folder: Path) -> None:
+def test_every_command_can_be_run_beside_dev_by_its_owner_alone(dev: Server, dev_folder: Path) -> None:
     command = dev_folder / ".wxauth" / "wxauth"
     assert stat.S_IMODE(command.stat().st_mode) == 0o700
     assert f"{command} --help" in printed(dev, "Every other command")
@@ -245,14 +206,14 @@ def test_every_command_can_be_run_beside_dev_by_its_owner_alone(dev: Service, de
 
 
 @pytest.mark.process
-def test_dev_prints_links_to_the_documentation_in_english_and_chinese(dev: Service) -> None:
+def test_dev_prints_links_to_the_documentation_in_english_and_chinese(dev: Server) -> None:
     assert f"http://127.0.0.1:{dev.port}/docs\n" in dev.command.output
     assert dev.get("/docs").status_code == 200
     assert "中文：LANG=zh_CN.UTF-8 " in dev.command.output
 
 
 @pytest.mark.process
-def test_the_front_page_of_dev_redirects_to_the_phone_on_the_desk(dev: Service) -> None:
+def test_the_front_page_of_dev_redirects_to_the_phone_on_the_desk(dev: Server) -> None:
     answer = dev.get("/")
     assert answer.status_code == 307
     assert answer.headers["location"] in dev.command.output
@@ -262,14 +223,14 @@ def test_the_front_page_of_dev_redirects_to_the_phone_on_the_desk(dev: Service) 
 
 
 @pytest.mark.process
-def test_the_example_in_the_documentation_of_dev_logs_in(dev: Service) -> None:
+def test_the_example_in_the_documentation_of_dev_logs_in(dev: Server) -> None:
     example = dev.get("/openapi.json").json()["components"]["schemas"]["LoginRequest"]["examples"][0]
     assert dev.client.post("/v1/login", json=example).status_code == 200
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("path", ["/v1/login", "/v1/me/phone"])
-def test_dev_says_of_an_unknown_code_that_its_wechat_is_simulated(dev: Service, path: str) -> None:
+def test_dev_says_of_an_unknown_code_that_its_wechat_is_simulated(dev: Server, path: str) -> None:
     headers = {"Authorization": f"Bearer {dev.log_in('alice')['access_token']}"}
     answer = dev.client.post(path, json={"code": "0a1B2c3D4e5F6g7H8i9J"}, headers=headers)
     detail = problem_of(answer, "invalid_code", 400)["detail"]
@@ -279,13 +240,13 @@ def test_dev_says_of_an_unknown_code_that_its_wechat_is_simulated(dev: Service, 
 
 
 @pytest.mark.process
-def test_dev_says_of_ones_own_app_that_its_wechat_is_simulated(dev: Service) -> None:
+def test_dev_says_of_ones_own_app_that_its_wechat_is_simulated(dev: Server) -> None:
     answer = dev.client.post("/v1/login", json={"code": "alice", "app_id": "wx1234567890abcdef"})
     assert "start 'wxauth dev' with WXAUTH_APP_ID" in problem_of(answer, "unknown_app", 400)["detail"]
 
 
 @pytest.mark.process
-def test_dev_knows_two_apps(dev: Service) -> None:
+def test_dev_knows_two_apps(dev: Server) -> None:
     answers = [
         dev.client.post("/v1/login", json={"code": "bob", "app_id": app["app_id"]}).json()["user"] for app in APPS
     ]
@@ -294,7 +255,7 @@ def test_dev_knows_two_apps(dev: Service) -> None:
 
 
 @pytest.mark.process
-def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Service) -> None:
+def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Server) -> None:
     wechat_url = re.search(r"  WeChat\s+(\S+)", dev.command.output)
     assert wechat_url is not None
     code = httpx.post(f"{wechat_url[1]}/codes", json={"person": "carol"}, verify=False).json()["code"]
@@ -302,19 +263,19 @@ def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Service) -> None:
 
 
 @pytest.mark.process
-def test_the_secret_key_of_dev_is_kept_for_its_owner_alone(dev: Service, dev_folder: Path) -> None:
+def test_the_secret_key_of_dev_is_kept_for_its_owner_alone(dev: Server, dev_folder: Path) -> None:
     path = dev_folder / ".wxauth" / "secret_key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(b64decode(path.read_text())) == 32
 
 
 @pytest.mark.process
-def test_the_data_of_dev_is_ignored_by_git(dev: Service, dev_folder: Path) -> None:
+def test_the_data_of_dev_is_ignored_by_git(dev: Server, dev_folder: Path) -> None:
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
 
 
 @pytest.mark.process
-def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Service, dev_folder: Path) -> None:
+def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Server, dev_folder: Path) -> None:
     second = run("dev", "--port", str(free_port()), "--wechat-port", str(free_port()), cwd=dev_folder)
     assert second.returncode == 1
     assert "another 'wxauth dev' is using" in second.stderr
@@ -323,7 +284,7 @@ def test_a_second_dev_in_the_same_folder_reports_the_first(dev: Service, dev_fol
 
 @pytest.mark.parametrize("option", ["--port", "--wechat-port"])
 @pytest.mark.process
-def test_dev_names_the_option_that_chooses_another_port(dev: Service, tmp_path: Path, option: str) -> None:
+def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path, option: str) -> None:
     other = {"--port": "--wechat-port", "--wechat-port": "--port"}[option]
     failed = run("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
     assert failed.returncode == 1
@@ -426,7 +387,7 @@ def test_dev_says_so_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_dev_refuses_a_database_that_another_secret_key_sealed(
-    serve: Callable[..., Service], database_url: str, tmp_path: Path
+    serve: Callable[..., Server], database_url: str, tmp_path: Path
 ) -> None:
     serve()
     ports = ("--port", str(free_port()), "--wechat-port", str(free_port()))
@@ -439,7 +400,7 @@ def test_dev_refuses_a_database_that_another_secret_key_sealed(
 
 
 @pytest.mark.process
-def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Service]) -> None:
+def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Server]) -> None:
     service = serve()
     answer = service.log_in("alice")
     me = service.client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
@@ -450,7 +411,7 @@ def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Service]) -> 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.process
 def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
-    serve: Callable[..., Service], simulator: WeChat, workers: str
+    serve: Callable[..., Server], simulator: WeChat, workers: str
 ) -> None:
     service = serve(WORKERS=workers, WECHAT_TIMEOUT="20")
     simulator.is_asked.clear()
@@ -469,7 +430,7 @@ def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
 
 @pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("1", signal.SIGTERM), ("2", signal.SIGINT)])
 @pytest.mark.process
-def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Service], workers: str, ending: int) -> None:
+def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Server], workers: str, ending: int) -> None:
     service = serve(WORKERS=workers)
     service.log_in("alice")
     assert service.command.end(ending) == 0
@@ -479,7 +440,7 @@ def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Service], workers
 
 @on_linux
 @pytest.mark.process
-def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Service]) -> None:
+def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Server]) -> None:
     service = serve(WORKERS="2")
     victim, other = service.workers()
     os.kill(victim, signal.SIGKILL)
@@ -491,7 +452,7 @@ def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Service]) -> 
 
 @on_linux
 @pytest.mark.process
-def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Service]) -> None:
+def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Server]) -> None:
     service = serve(WORKERS="2")
     workers = service.workers()
     service.command.process.kill()
@@ -503,7 +464,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Se
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.process
 def test_sighup_replaces_workers_one_by_one_with_the_current_settings(
-    serve: Callable[..., Service], folder: Path, number: int
+    serve: Callable[..., Server], folder: Path, number: int
 ) -> None:
     service = serve(WORKERS=str(number))
     first = service.workers()
@@ -519,7 +480,7 @@ def test_sighup_replaces_workers_one_by_one_with_the_current_settings(
     assert service.command.end(signal.SIGTERM) == 0
 
 
-def reload_without_a_refused_request(service: Service) -> None:
+def reload_without_a_refused_request(service: Server) -> None:
     """Send SIGHUP, and log in on a new connection again and again until every worker is another one."""
     first = service.workers()
     service.command.process.send_signal(signal.SIGHUP)
@@ -537,7 +498,7 @@ def reload_without_a_refused_request(service: Service) -> None:
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.process
 def test_a_secret_key_in_a_file_is_rotated_by_sighup(
-    serve: Callable[..., Service], settings: dict[str, str], folder: Path, number: int
+    serve: Callable[..., Server], settings: dict[str, str], folder: Path, number: int
 ) -> None:
     (folder / "wxauth_secret_key").write_text(settings.pop("WXAUTH_SECRET_KEY"))
     service = serve(WORKERS=str(number), SECRETS_DIR=str(folder))
@@ -591,7 +552,7 @@ def test_a_sighup_while_the_database_is_asked_is_heeded_after_it(folder: Path, s
 @on_linux
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.process
-def test_sighup_with_wrong_settings_changes_nothing(serve: Callable[..., Service], folder: Path, number: int) -> None:
+def test_sighup_with_wrong_settings_changes_nothing(serve: Callable[..., Server], folder: Path, number: int) -> None:
     service = serve(WORKERS=str(number))
     workers = service.workers()
     (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=0\n")
@@ -607,7 +568,7 @@ def test_sighup_with_wrong_settings_changes_nothing(serve: Callable[..., Service
 @pytest.mark.parametrize("wrong", ["does not answer", "has no schema"])
 @pytest.mark.process
 def test_sighup_changes_nothing_if_the_secret_key_cannot_be_checked(
-    serve: Callable[..., Service], settings: dict[str, str], folder: Path, empty_database_url: str, wrong: str
+    serve: Callable[..., Server], settings: dict[str, str], folder: Path, empty_database_url: str, wrong: str
 ) -> None:
     url = empty_database_url
     if wrong == "does not answer":
@@ -636,7 +597,7 @@ def test_a_service_that_waits_for_its_database_is_given_another_one_by_sighup(
     url, port = settings.pop("WXAUTH_DATABASE_URL"), free_port()
     (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={nobody}\n")
     command = Running(WXAUTH, "serve", cwd=folder, env=settings | {"WXAUTH_PORT": str(port)})
-    service = Service(command, port)
+    service = Server(command, port)
     with command, service.client:
         until(lambda: service.has_started)
         assert service.get("/.well-known/jwks.json").status_code == 503
@@ -649,7 +610,7 @@ def test_a_service_that_waits_for_its_database_is_given_another_one_by_sighup(
 
 
 @pytest.mark.process
-def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Service]) -> None:
+def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Server]) -> None:
     service = serve(WORKERS="2")
     key_sets = set()
     for _ in range(10):
@@ -663,7 +624,7 @@ def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Se
 
 @pytest.mark.process
 def test_serve_refuses_a_secret_key_that_cannot_open_stored_values(
-    serve: Callable[..., Service], settings: dict[str, str], folder: Path
+    serve: Callable[..., Server], settings: dict[str, str], folder: Path
 ) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
     refused = run("serve", cwd=folder, env=settings | {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY})
@@ -712,14 +673,14 @@ def _answers(client: httpx.Client) -> bool:
 
 
 @pytest.mark.process
-def test_the_former_secret_key_opens_what_it_sealed(serve: Callable[..., Service]) -> None:
+def test_the_former_secret_key_opens_what_it_sealed(serve: Callable[..., Server]) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
     assert serve(SECRET_KEY=OTHER_SECRET_KEY, SECRET_KEY_PREVIOUS=SECRET_KEY).is_ready()
 
 
 @pytest.mark.process
 def test_serve_waits_for_a_database_that_is_not_there_yet(
-    serve: Callable[..., Service], database_url: str, postgres: EmbeddedPostgres, folder: Path
+    serve: Callable[..., Server], database_url: str, postgres: EmbeddedPostgres, folder: Path
 ) -> None:
     socket_folder = httpx.URL(postgres.url()).params["host"]
     service = serve(DATABASE_URL=database_url.replace(socket_folder, f"{folder}/socket"))
@@ -737,7 +698,7 @@ def test_serve_waits_for_a_database_that_is_not_there_yet(
 
 
 @pytest.mark.process
-def test_serve_waits_for_migrate(serve: Callable[..., Service], empty_database_url: str, folder: Path) -> None:
+def test_serve_waits_for_migrate(serve: Callable[..., Server], empty_database_url: str, folder: Path) -> None:
     service = serve(DATABASE_URL=empty_database_url)
     assert service.get("/livez").status_code == 200
     checks = service.get("/readyz").json()["checks"]
@@ -752,7 +713,7 @@ def test_serve_waits_for_migrate(serve: Callable[..., Service], empty_database_u
 
 
 @pytest.mark.process
-def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Service]) -> None:
+def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Server]) -> None:
     service = serve(ACCES_TOKEN_TTL="60")
     (line,) = [line for line in service.lines if line["event"] == "unknown_setting"]
     assert line["level"] == "warning"
@@ -761,7 +722,7 @@ def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Service]
 
 @pytest.mark.process
 async def test_only_a_trusted_proxy_says_whose_request_it_is(
-    serve: Callable[..., Service], rows: asyncpg.Connection
+    serve: Callable[..., Server], rows: asyncpg.Connection
 ) -> None:
     forwarded = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
     for trusted, ip in (("127.0.0.1/8, 203.0.113.0/24", "198.51.100.7"), ("10.0.0.0/8", "127.0.0.1")):
@@ -772,7 +733,7 @@ async def test_only_a_trusted_proxy_says_whose_request_it_is(
 
 @pytest.mark.process
 def test_serve_says_so_when_the_port_is_taken(
-    serve: Callable[..., Service], settings: dict[str, str], folder: Path
+    serve: Callable[..., Server], settings: dict[str, str], folder: Path
 ) -> None:
     service = serve()
     for workers in ("1", "2"):

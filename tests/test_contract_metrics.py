@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx, service_env
-from tests.processes import WXAUTH, Running, children_of, free_port, is_running, serving, until
-from tests.world import LogIn, bearer
+from tests.processes import WXAUTH, Running, free_port, is_running, serving, until
+from tests.world import LogIn, Server, bearer
 from wxauth import __version__
 from wxauth.server.dev.wechat import create_simulator
 
@@ -260,28 +260,15 @@ async def test_no_label_identifies_a_person(
 # Several workers
 
 
-class Service:
+class TwoWorkers(Server):
     """A running `wxauth serve` with two workers; each request comes on a connection of its own."""
 
-    def __init__(self, command: Running, url: str) -> None:
-        self.command = command
-        self.url = url
-
-    def log_in(self, times: int) -> None:
+    def log_in_often(self, times: int) -> None:
         for _ in range(times):
-            assert (
-                httpx.post(f"{self.url}/v1/login", json={"code": "alice"}, timeout=20, verify=False).status_code == 200
-            )
+            self.log_in("alice", Connection="close")
 
     def scrape(self) -> Scraped:
-        return Scraped(httpx.get(f"{self.url}/metrics", timeout=20, verify=False))
-
-    @property
-    def starts(self) -> int:
-        return self.command.output.count('"started"')
-
-    def workers(self) -> set[int]:
-        return children_of(self.command.process.pid)
+        return Scraped(self.client.get("/metrics", headers={"Connection": "close"}))
 
     def folder(self) -> Path:
         """Where they count."""
@@ -291,32 +278,33 @@ class Service:
 
 
 @pytest.fixture
-def service(tmp_path: Path, database_url: str) -> Iterator[Service]:
+def service(tmp_path: Path, database_url: str) -> Iterator[TwoWorkers]:
     port = free_port()
     with serving(create_simulator()) as wechat_url:
         env = service_env(database_url, wechat_base_url=wechat_url, port=port, workers=2)
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
-            running = Service(command, f"http://127.0.0.1:{port}")
-            until(lambda: running.starts == 2)
-            yield running
+            running = TwoWorkers(command, port)
+            until(lambda: running.has_started == 2)
+            with running.client:
+                yield running
 
 
-def told_by_each(service: Service, name: str, **labels: str) -> set[Any]:
+def told_by_each(service: TwoWorkers, name: str, **labels: str) -> set[Any]:
     return {service.scrape()(name, **labels) for _ in range(12)}
 
 
 @on_linux
 @pytest.mark.process
-def test_every_worker_reports_the_counts_of_all_even_of_a_dead_one(service: Service) -> None:
-    service.log_in(20)
+def test_every_worker_reports_the_counts_of_all_even_of_a_dead_one(service: TwoWorkers) -> None:
+    service.log_in_often(20)
     assert told_by_each(service, "wxauth_logins_total") == {20}
     assert told_by_each(service, "wxauth_wechat_seconds_count") == {20}
     files = sorted(path.name for path in service.folder().iterdir())
 
     for worker in service.workers():
         os.kill(worker, signal.SIGKILL)
-    until(lambda: service.starts == 4)
-    service.log_in(10)
+    until(lambda: service.has_started == 4)
+    service.log_in_often(10)
     assert told_by_each(service, "wxauth_logins_total") == {30}
     assert told_by_each(service, "wxauth_wechat_seconds_bucket", le="+Inf") == {30}
     assert told_by_each(service, "wxauth_build_info") == {1}
@@ -325,7 +313,7 @@ def test_every_worker_reports_the_counts_of_all_even_of_a_dead_one(service: Serv
 
 @on_linux
 @pytest.mark.process
-def test_every_worker_reports_the_usage_of_each_worker(service: Service) -> None:
+def test_every_worker_reports_the_usage_of_each_worker(service: TwoWorkers) -> None:
     names = {"0", "1", "supervisor"}
     for _ in range(6):
         scraped = service.scrape()
@@ -340,7 +328,7 @@ def test_every_worker_reports_the_usage_of_each_worker(service: Service) -> None
 
 @on_linux
 @pytest.mark.process
-def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(service: Service) -> None:
+def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(service: TwoWorkers) -> None:
     dead, other = service.workers()
 
     def beginnings() -> set[float]:
@@ -348,7 +336,7 @@ def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(s
 
     before = beginnings()
     os.kill(dead, signal.SIGSEGV)
-    until(lambda: service.starts == 3)
+    until(lambda: service.has_started == 3)
     (told,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
     assert (told["level"], told["pid"], told["status"]) == ("warning", dead, -signal.SIGSEGV)
     assert other in service.workers()
@@ -358,7 +346,7 @@ def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(s
 @on_linux
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.process
-def test_the_workers_shared_counts_are_removed_at_the_end(service: Service, ending: int) -> None:
+def test_the_workers_shared_counts_are_removed_at_the_end(service: TwoWorkers, ending: int) -> None:
     folder, workers = service.folder(), service.workers()
     assert folder.is_dir()
     service.command.end(ending)

@@ -1,6 +1,7 @@
 """The participants of a test: people and their phones, administrators, replicas of the service, siblings, sites."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +13,7 @@ import httpx
 
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.headers import bearer as bearer
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, Running, children_of
 from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
@@ -116,6 +117,43 @@ class Service:
     def asked(self, api: Any) -> list[Body]:
         """What an API of WeChat was asked so far."""
         return [call.json for call in self.simulator.calls_of(api)]
+
+
+class Server:
+    """A running `wxauth serve` or `wxauth dev`."""
+
+    def __init__(self, command: Running, port: int) -> None:
+        self.command, self.port = command, port
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False)
+
+    @property
+    def pid(self) -> int:
+        return self.command.process.pid
+
+    def get(self, path: str) -> httpx.Response:
+        return self.client.get(path)
+
+    def log_in(self, code: str, **headers: str) -> Body:
+        answer = self.client.post("/v1/login", json={"code": code}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    @property
+    def has_started(self) -> int:
+        """How many workers have started so far."""
+        return self.command.output.count('"started"')
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz").status_code == 200
+
+    @property
+    def lines(self) -> list[Body]:
+        """The lines of its log."""
+        return [json.loads(line) for line in self.command.output.splitlines()]
+
+    def workers(self) -> set[int]:
+        """The ids of its worker processes."""
+        return children_of(self.pid)
 
 
 class Admin:

@@ -251,8 +251,8 @@ class Wxauth:
 
 
 @dataclass
-class Service:
-    """What is guarded."""
+class Guarded:
+    """The service behind the proxy."""
 
     address: str
     arrived: Recorder
@@ -295,10 +295,10 @@ def wxauth(start_wxauth: Callable[[str], Wxauth], database_url: str) -> Wxauth:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
+def service() -> Iterator[Guarded]:
     arrived = Recorder(echo)
     with serving(arrived, proxy_headers=False) as url:
-        yield Service(urlsplit(url).netloc, arrived)
+        yield Guarded(urlsplit(url).netloc, arrived)
 
 
 @pytest.fixture(scope="module", params=PROXIES)
@@ -308,7 +308,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxauth, service: Service) -> Iterator[str]:
+def url(name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxauth, service: Guarded) -> Iterator[str]:
     with running(name, tmp_path_factory.mktemp(name), wxauth=wxauth.address, service=service.address) as url:
         yield url
 
@@ -328,7 +328,7 @@ def url_before(name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxau
 
 
 @pytest.fixture
-async def client(url: str, wxauth: Wxauth, service: Service, secrets: Secrets) -> AsyncIterator[httpx.AsyncClient]:
+async def client(url: str, wxauth: Wxauth, service: Guarded, secrets: Secrets) -> AsyncIterator[httpx.AsyncClient]:
     """The world outside. No answer may hold a token, and the service says all that it got."""
     wxauth.arrived.scopes.clear()
     service.arrived.scopes.clear()
@@ -397,7 +397,7 @@ async def test_the_token_goes_no_further(client: httpx.AsyncClient, alice: dict[
         assert "authorization" not in dict(answer.json()["headers"])
 
 
-async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service: Service) -> None:
+async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service: Guarded) -> None:
     for headers in ({}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}, {"Cookie": "token=a"}):
         answer = await client.get("/orders", headers=headers)
         problem_of(answer, "missing_token", 401)
@@ -406,7 +406,7 @@ async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service:
 
 
 async def test_no_hostile_token_passes(
-    client: httpx.AsyncClient, name: str, service: Service, wxauth: Wxauth, tokens: dict[str, Any]
+    client: httpx.AsyncClient, name: str, service: Guarded, wxauth: Wxauth, tokens: dict[str, Any]
 ) -> None:
     key = wxauth.services[KeyRing].signing_key(wxauth.services.clock())
     with Sweep() as sweep:
@@ -425,7 +425,7 @@ async def test_no_hostile_token_passes(
 
 
 async def test_a_malformed_head_gains_nothing(
-    client: httpx.AsyncClient, url: str, name: str, service: Service, tokens: dict[str, Any]
+    client: httpx.AsyncClient, url: str, name: str, service: Guarded, tokens: dict[str, Any]
 ) -> None:
     address = urlsplit(url).netloc
     with Sweep() as sweep:
@@ -451,7 +451,7 @@ async def test_a_head_that_wxauth_would_not_read_is_not_passed_on(
 
 
 async def test_a_second_authorization_header_does_not_help(
-    client: httpx.AsyncClient, alice: dict[str, str], service: Service
+    client: httpx.AsyncClient, alice: dict[str, str], service: Guarded
 ) -> None:
     answer = await client.get("/orders", headers=[("Authorization", "Bearer x"), *alice.items()])
     assert answer.status_code == 400
@@ -468,7 +468,7 @@ async def test_a_longest_token_passes(
     assert (await client.get("/orders", headers=bearer(token))).status_code == 200
 
 
-async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxauth, service: Service) -> None:
+async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxauth, service: Guarded) -> None:
     token = bearer((await wxauth.log_in("bob"))["access_token"])
     assert (await client.get("/orders", headers=token)).status_code == 200
     async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False, verify=False) as direct:
@@ -478,7 +478,7 @@ async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxau
 
 
 async def test_a_path_demands_every_role_that_it_names(
-    client: httpx.AsyncClient, wxauth: Wxauth, service: Service
+    client: httpx.AsyncClient, wxauth: Wxauth, service: Guarded
 ) -> None:
     tokens = {roles: await wxauth.grant("-".join(("carol", *roles)), *roles) for _, roles, _ in DEMANDS}
     with Sweep() as sweep:
@@ -498,7 +498,7 @@ async def test_a_path_demands_every_role_that_it_names(
 
 
 async def test_a_path_that_can_be_read_in_two_ways_is_refused(
-    client: httpx.AsyncClient, service: Service, alice: dict[str, str]
+    client: httpx.AsyncClient, service: Guarded, alice: dict[str, str]
 ) -> None:
     for headers in ({}, alice):
         answers = {path: await client.send(targeted(client, path, headers=headers)) for path in AMBIGUOUS}
@@ -507,7 +507,7 @@ async def test_a_path_that_can_be_read_in_two_ways_is_refused(
 
 
 async def test_a_target_in_absolute_form_is_guarded_too(
-    client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str]
+    client: httpx.AsyncClient, url: str, name: str, service: Guarded, alice: dict[str, str]
 ) -> None:
     answers = {
         path: (await client.send(targeted(client, url + path, headers=alice))).status_code
@@ -519,7 +519,7 @@ async def test_a_target_in_absolute_form_is_guarded_too(
 
 
 async def test_a_path_that_is_not_plainly_public_is_guarded(
-    client: httpx.AsyncClient, name: str, service: Service
+    client: httpx.AsyncClient, name: str, service: Guarded
 ) -> None:
     answers = {path: (await client.send(targeted(client, path))).status_code for path in NOT_PLAINLY_PUBLIC}
     # nginx has a place of its own there, to ask wxauth from, and hides it.
@@ -537,7 +537,7 @@ async def test_a_plain_path_and_any_query_arrive_as_they_were_sent(
 
 
 async def test_a_public_path_is_open_and_wxauth_is_not_asked(
-    client: httpx.AsyncClient, wxauth: Wxauth, service: Service
+    client: httpx.AsyncClient, wxauth: Wxauth, service: Guarded
 ) -> None:
     for headers in ({}, bearer("x")):
         answer = await client.get("/public/a", headers=headers)
@@ -547,7 +547,7 @@ async def test_a_public_path_is_open_and_wxauth_is_not_asked(
 
 
 async def test_a_method_that_is_none_of_a_services_is_refused(
-    client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str]
+    client: httpx.AsyncClient, url: str, name: str, service: Guarded, alice: dict[str, str]
 ) -> None:
     authorization = f"Authorization: {alice['Authorization']}\r\n"
     with Sweep() as sweep:
@@ -606,7 +606,7 @@ async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(
 
 
 async def test_a_body_that_follows_an_upgrade_is_not_taken_for_the_next_request(
-    client: httpx.AsyncClient, service: Service, alice: dict[str, str]
+    client: httpx.AsyncClient, service: Guarded, alice: dict[str, str]
 ) -> None:
     body = b"\r\n" * 600_000 + STOLEN.encode()
     for path in ("/public/a", "/orders"):
@@ -662,7 +662,7 @@ async def test_a_connection_header_takes_no_identity_off(
 
 
 async def test_trailers_of_a_body_are_not_passed_on_as_headers(
-    client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str]
+    client: httpx.AsyncClient, url: str, name: str, service: Guarded, alice: dict[str, str]
 ) -> None:
     authorization = f"Authorization: {alice['Authorization']}"
     trailer = "X-Auth-Roles: admin,auditor\r\nX_Auth_User_Id: a\r\nX-Request-ID: a"
@@ -686,7 +686,7 @@ async def test_trailers_of_a_body_are_not_passed_on_as_headers(
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
 async def test_haproxy_demands_the_length_of_a_body(
-    client: httpx.AsyncClient, name: str, service: Service, alice: dict[str, str], path: str
+    client: httpx.AsyncClient, name: str, service: Guarded, alice: dict[str, str], path: str
 ) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"{}"
@@ -722,7 +722,7 @@ async def test_a_body_arrives_whole_and_stays_off_wxauth(
         assert not {"content-length", "transfer-encoding", "content-type"} & dict(headers_of(scope)).keys()
 
 
-async def test_a_refused_request_with_a_body_gets_its_answer(client: httpx.AsyncClient, service: Service) -> None:
+async def test_a_refused_request_with_a_body_gets_its_answer(client: httpx.AsyncClient, service: Guarded) -> None:
     for size in (10, 200_000):
         answer = await client.post("/orders", content=b"x" * size, headers=bearer("x"))
         problem_of(answer, "invalid_token", 401)
@@ -730,7 +730,7 @@ async def test_a_refused_request_with_a_body_gets_its_answer(client: httpx.Async
 
 
 async def test_a_head_request_is_guarded_too(
-    client: httpx.AsyncClient, alice: dict[str, str], service: Service
+    client: httpx.AsyncClient, alice: dict[str, str], service: Guarded
 ) -> None:
     assert (await client.head("/orders")).status_code == 401
     assert service.arrived.scopes == []
@@ -763,7 +763,7 @@ async def test_a_websocket_passes_with_the_users_headers(
 
 
 async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
-    url: str, client: httpx.AsyncClient, service: Service
+    url: str, client: httpx.AsyncClient, service: Guarded
 ) -> None:
     with pytest.raises(websockets.InvalidStatus) as refusal:
         await websockets.connect(f"{url.replace('http', 'ws')}/orders", proxy=None)
@@ -774,7 +774,7 @@ async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
 
 
 async def test_one_request_id_is_everywhere(
-    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Service
+    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Guarded
 ) -> None:
     with Sweep() as sweep:
         for given in ("a.b_C-1", "x" * 128, "x" * 129, 'a"b', "a b", "a,b", "é", None):
@@ -825,7 +825,7 @@ async def test_the_service_gets_the_clients_address(client: httpx.AsyncClient, a
 
 
 async def test_connections_to_wxauth_and_to_the_service_are_kept(
-    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Service
+    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Guarded
 ) -> None:
     for _ in range(30):
         assert (await client.get("/orders", headers=alice)).status_code == 200
@@ -850,7 +850,7 @@ async def test_titles_are_in_the_readers_language(client: httpx.AsyncClient) -> 
 
 
 @pytest.fixture
-def started(name: str, tmp_path_factory: pytest.TempPathFactory, service: Service) -> Iterator[Callable[[str], str]]:
+def started(name: str, tmp_path_factory: pytest.TempPathFactory, service: Guarded) -> Iterator[Callable[[str], str]]:
     """Start another one of the same kind, in front of this wxauth."""
     service.arrived.scopes.clear()
     with ExitStack() as stack:
@@ -863,7 +863,7 @@ def started(name: str, tmp_path_factory: pytest.TempPathFactory, service: Servic
 
 
 async def test_while_wxauth_is_down_nobody_passes_and_all_get_retry_after(
-    started: Callable[[str], str], service: Service, alice: dict[str, str]
+    started: Callable[[str], str], service: Guarded, alice: dict[str, str]
 ) -> None:
     languages = {"zh_CN": "zh-CN", "en-GB,zh;q=0.5": "en", "": "en"}
     cases = list(product(languages, ("/orders", "/admin/a")))
@@ -883,7 +883,7 @@ async def test_while_wxauth_is_down_nobody_passes_and_all_get_retry_after(
 
 
 async def test_while_wxauth_has_no_database_nobody_passes(
-    started: Callable[[str], str], start_wxauth: Callable[[str], Wxauth], service: Service, alice: dict[str, str]
+    started: Callable[[str], str], start_wxauth: Callable[[str], Wxauth], service: Guarded, alice: dict[str, str]
 ) -> None:
     wxauth = start_wxauth("postgresql://nobody@127.0.0.1:1/nothing")
     async with httpx.AsyncClient(base_url=started(wxauth.address), trust_env=False, verify=False) as client:
@@ -907,7 +907,7 @@ async def test_a_service_that_is_down_is_not_taken_for_wxauth(
 
 @pytest.mark.parametrize("lua", ["error('broken')", "return", "txn:set_var('txn.wxauth', 'x')"])
 async def test_nobody_passes_haproxy_if_its_lua_fails(
-    tmp_path_factory: pytest.TempPathFactory, service: Service, lua: str
+    tmp_path_factory: pytest.TempPathFactory, service: Guarded, lua: str
 ) -> None:
     service.arrived.scopes.clear()
     action = f'core.register_action("wxauth", {{ "http-req" }}, function(txn, path) {lua} end, 1)'
