@@ -413,17 +413,13 @@ def simulated_client(make_client: MakeClient, simulated_services: Services) -> h
 
 @pytest.fixture
 def make_service(
-    make_simulated_services: MakeServices,
-    make_client: MakeClient,
-    simulator: Simulator,
-    secrets: Secrets,
-    rows: asyncpg.Connection,
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
 ) -> MakeService:
     """Replicas of a service whose WeChat is the simulator, with any settings by name, and how long parts wait."""
 
     async def make(**values: Any) -> Service:
         services = await make_simulated_services(**values)
-        return Service(make_client(services), services, simulator, secrets, rows)
+        return Service(make_client(services), services, simulator, secrets)
 
     return make
 

@@ -61,11 +61,11 @@ def make_service(make_service: MakeService) -> MakeService:
     return partial(make_service, waits=HURRIED)
 
 
-async def events_of(service: Service) -> list[tuple[str, str, Body]]:
+async def events_of(service: Service, rows: asyncpg.Connection) -> list[tuple[str, str, Body]]:
     """Type, actor and data of each, when all is done that goes on behind the answers."""
     await service.services.background.drain()
-    rows = await service.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
-    return [(row["type"], row["actor"], json.loads(row["data"])) for row in rows]
+    events = await rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
+    return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
 
 
 async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
@@ -87,12 +87,12 @@ def told(log_lines: LogLines, event: str) -> list[Body]:
 # Off.
 
 
-async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService) -> None:
+async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService, rows: asyncpg.Connection) -> None:
     service = await make_service()
     alice = await service.log_in("risky-4", nickname="risky")
     assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
     assert {call.api for call in service.simulator.calls} == {"code2session"}
-    assert await events_of(service) == []
+    assert await events_of(service, rows) == []
     assert await checks_of(service) == {}
 
 
@@ -121,20 +121,20 @@ async def test_wechat_is_asked_at_the_first_login_alone(make_service: MakeServic
     ("policy", "rank"), [*(("flag", rank) for rank in range(5)), *(("block", n) for n in range(4))]
 )
 async def test_a_risk_is_noted_and_the_person_let_in(
-    make_service: MakeService, log_lines: LogLines, policy: str, rank: int
+    make_service: MakeService, log_lines: LogLines, policy: str, rank: int, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy=policy)
     login = await service.log_in(f"risky-{rank}")
     assert login["is_new_user"]
     assert login["user"]["status"] == "active"
-    assert await events_of(service) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
+    assert await events_of(service, rows) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
     assert await checks_of(service) == {("risk", "flagged" if rank else "pass", ""): 1}
     lines = [(line["user_id"], line["risk_rank"]) for line in told(log_lines, "risk_flagged")]
     assert lines == ([(login["user"]["id"], rank)] if rank else [])
     assert (await service.me(login))["id"] == login["user"]["id"]
 
 
-async def test_flagging_delays_no_login(make_service: MakeService) -> None:
+async def test_flagging_delays_no_login(make_service: MakeService, rows: asyncpg.Connection) -> None:
     service = await make_service(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
     for api in ("stable_token", RISK, TEXT):
         service.simulator.fail(api, hang=True, times=None)
@@ -144,7 +144,7 @@ async def test_flagging_delays_no_login(make_service: MakeService) -> None:
         await service.change(login, nickname="more risky")
         await until(lambda: bool(service.simulator.calls_of("stable_token")))
         await service.services.background.aclose()
-    assert await events_of(service) == []
+    assert await events_of(service, rows) == []
 
 
 async def test_a_user_of_the_highest_risk_is_banned(
@@ -153,7 +153,7 @@ async def test_a_user_of_the_highest_risk_is_banned(
     service = await make_service(risk_policy="block", nickname_check="block")
     problem_of(await service.log_in.ask("risky-4", nickname="Al"), "wechat_user_blocked", 403)
     session_id = await rows.fetchval("SELECT id FROM sessions")
-    assert await events_of(service) == [
+    assert await events_of(service, rows) == [
         ("user.banned", "system", {"risk_rank": 4}),
         ("session.ended", "system", {"reason": "banned", "session_ids": [str(session_id)]}),
     ]
@@ -213,11 +213,11 @@ async def test_an_administrators_decision_in_the_meantime_takes_precedence(
     await until(lambda: bool(service.simulator.calls_of(RISK)))
     await rows.execute(statement)
     assert (await login).status_code == status
-    assert [kind for kind, _, _ in await events_of(service)] == events
+    assert [kind for kind, _, _ in await events_of(service, rows)] == events
 
 
 async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
-    make_service: MakeService, database_url: str
+    make_service: MakeService, database_url: str, rows: asyncpg.Connection
 ) -> None:
     async with Proxy(database_url) as proxy:
         service = await make_service(risk_policy="block", database_url=proxy.url)
@@ -228,18 +228,20 @@ async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
         problem_of(await login, "storage_unavailable", 503)
         await proxy.accept()
         problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
-        assert [kind for kind, _, _ in await events_of(service)] == ["user.banned", "session.ended"]
+        assert [kind for kind, _, _ in await events_of(service, rows)] == ["user.banned", "session.ended"]
         problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
-async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:
+async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, slow=0.4)
     login = asyncio.create_task(service.log_in.ask("risky-4"))
     await until(lambda: bool(service.simulator.calls_of(RISK)))
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
-    assert [kind for kind, _, _ in await events_of(service)] == ["user.banned", "session.ended"]
+    assert [kind for kind, _, _ in await events_of(service, rows)] == ["user.banned", "session.ended"]
     problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
 
 
@@ -250,7 +252,7 @@ async def test_a_user_erased_before_the_flag_leaves_no_trace(
     service.simulator.fail(RISK, slow=0.3)
     await service.log_in("risky-3")
     await rows.execute("DELETE FROM users")
-    assert await events_of(service) == []
+    assert await events_of(service, rows) == []
 
 
 async def test_a_phone_code_of_who_is_blocked_is_not_spent(make_service: MakeService) -> None:
@@ -287,7 +289,9 @@ async def test_a_name_that_stays_is_not_asked_about_again(make_service: MakeServ
 
 
 @flag_or_block
-async def test_a_returning_login_costs_one_call_and_one_statement(make_service: MakeService, policy: str) -> None:
+async def test_a_returning_login_costs_one_call_and_one_statement(
+    make_service: MakeService, policy: str, rows: asyncpg.Connection
+) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     await service.log_in(nickname="Alice")
     await service.services.background.drain()
@@ -295,7 +299,7 @@ async def test_a_returning_login_costs_one_call_and_one_statement(make_service: 
     for nickname in ("Alice", None):
         session_id = (await service.log_in(nickname=nickname))["session_id"]
         written_last = "SELECT u.xmin = s.xmin FROM users u, sessions s WHERE s.id = $1"  # by one transaction
-        assert await service.rows.fetchval(written_last, session_id)
+        assert await rows.fetchval(written_last, session_id)
     await service.services.background.drain()
     assert len(service.simulator.calls) == calls + 2
 
@@ -304,26 +308,37 @@ async def test_a_returning_login_costs_one_call_and_one_statement(make_service: 
 @pytest.mark.parametrize(("name", "suggest", "label"), [("review me", "review", 21000), ("可疑", "review", 21000)])
 @pytest.mark.parametrize("way", ["login", "PATCH"])
 async def test_a_doubtful_name_is_taken_and_noted(
-    make_service: MakeService, log_lines: LogLines, policy: str, way: str, name: str, suggest: str, label: int
+    make_service: MakeService,
+    log_lines: LogLines,
+    policy: str,
+    way: str,
+    name: str,
+    suggest: str,
+    label: int,
+    rows: asyncpg.Connection,
 ) -> None:
     service = await make_service(nickname_check=policy)
     user = await named(service, name, way=way)
     assert user["nickname"] == name
-    assert await events_of(service) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
+    assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
     assert await checks_of(service) == {("nickname", "flagged", ""): 1}
     assert name not in str(log_lines())
 
 
 @pytest.mark.parametrize("way", ["login", "PATCH"])
-async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(make_service: MakeService, way: str) -> None:
+async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(
+    make_service: MakeService, way: str, rows: asyncpg.Connection
+) -> None:
     service = await make_service(nickname_check="flag")
     assert (await named(service, "risky", way=way))["nickname"] == "risky"
-    assert await events_of(service) == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
+    assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
     assert await checks_of(service) == {("nickname", "flagged", ""): 1}
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
-async def test_a_risky_name_is_refused_and_nothing_is_changed(make_service: MakeService, method: str) -> None:
+async def test_a_risky_name_is_refused_and_nothing_is_changed(
+    make_service: MakeService, method: str, rows: asyncpg.Connection
+) -> None:
     service = await make_service(nickname_check="block")
     alice = await service.log_in(nickname="Alice")
     answer = await service.change(alice, method=method, nickname="risky", avatar_url="https://example.com/a.png")
@@ -331,7 +346,7 @@ async def test_a_risky_name_is_refused_and_nothing_is_changed(make_service: Make
     assert "risky" not in answer.text
     assert await service.me(alice) == alice["user"]
     assert (await checks_of(service))["nickname", "blocked", ""] == 1
-    assert await events_of(service) == []
+    assert await events_of(service, rows) == []
 
 
 async def test_a_login_goes_on_without_its_risky_name(make_service: MakeService) -> None:
@@ -353,7 +368,9 @@ async def test_a_text_refused_by_errcode_is_risky(make_service: MakeService) -> 
     assert await checks_of(service) == {("nickname", "blocked", ""): 1}
 
 
-async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: MakeService) -> None:
+async def test_a_newcomers_risk_and_name_are_asked_about_together(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     await service.log_in("root")
     for api in (RISK, TEXT):
@@ -363,7 +380,7 @@ async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: 
     assert not logging_in.done()
     login = await logging_in
     assert login["user"]["nickname"] == "review me"
-    assert sorted(kind for kind, _, _ in await events_of(service)) == ["nickname.flagged", "risk.flagged"]
+    assert sorted(kind for kind, _, _ in await events_of(service, rows)) == ["nickname.flagged", "risk.flagged"]
 
 
 async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService, clock: Clock) -> None:
@@ -389,7 +406,7 @@ async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_servi
 @flag_or_block
 @each_silence
 async def test_a_silent_wechat_stops_nobody_and_is_counted(
-    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str
+    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     for api in (RISK, TEXT):
@@ -398,7 +415,7 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
     assert (login["user"]["status"], login["user"]["nickname"]) == ("active", "risky")
     assert (await service.change(login, nickname="more risky")).json()["nickname"] == "more risky"
     assert await checks_of(service) == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
-    kinds = {kind for kind, _, _ in await events_of(service)}
+    kinds = {kind for kind, _, _ in await events_of(service, rows)}
     assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
@@ -485,11 +502,13 @@ async def test_another_failure_is_logged_at_once(make_service: MakeService, log_
     assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
 
 
-async def test_a_policy_applies_again_at_once_after_a_failure(make_service: MakeService) -> None:
+async def test_a_policy_applies_again_at_once_after_a_failure(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
     service = await make_service(risk_policy="block")
     service.simulator.fail(RISK, errcode=48001)
     await service.log_in("risky-4", app_id=OTHER_APP_ID)
-    await service.rows.execute("DELETE FROM users")
+    await rows.execute("DELETE FROM users")
     problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
 
 

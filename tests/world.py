@@ -88,13 +88,12 @@ class Phone:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A replica with its client and parts, the simulated WeChat behind it, and the tables of all replicas."""
+    """A replica with its client and parts, and the simulated WeChat behind it."""
 
     client: httpx.AsyncClient
     services: Services
     simulator: Simulator
     secrets: Secrets
-    rows: asyncpg.Connection
 
     @property
     def log_in(self) -> LogIn:
