@@ -128,8 +128,7 @@ def uploaded(upload: Upload) -> Callable[..., Awaitable[str]]:
     async def uploaded(**by: Any) -> str:
         answer = await upload(encoded(plain(colour=(next(shades), 0, 0))), **by)
         assert answer.status_code == 200, answer.text
-        url: str = answer.json()["avatar_url"]
-        return url
+        return answer.json()["avatar_url"]
 
     return uploaded
 
@@ -155,8 +154,7 @@ Uploaded = Callable[..., Awaitable[str]]
 
 
 async def number_of_pictures(rows: asyncpg.Connection) -> int:
-    number: int = await rows.fetchval("SELECT count(*) FROM avatars")
-    return number
+    return await rows.fetchval("SELECT count(*) FROM avatars")
 
 
 # What becomes of a picture.
@@ -827,8 +825,7 @@ async def test_the_url_of_an_uploaded_picture_changes_nothing(
 
     async def upload(by: Mapping[str, Any]) -> str:
         parts = {"file": ("a", encoded(plain()))}
-        url: str = (await client.post("/v1/me/avatar", files=parts, headers=bearer(by))).json()["avatar_url"]
-        return url
+        return (await client.post("/v1/me/avatar", files=parts, headers=bearer(by))).json()["avatar_url"]
 
     alice = await login("alice", at=client)
     former, current, other = await upload(alice), await upload(alice), await upload(await login("bob", at=client))

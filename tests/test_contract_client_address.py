@@ -43,8 +43,7 @@ def seen() -> Seen:
         headers += [(name.replace("_", "-"), value) for name, value in others.items()]
         transport = httpx.ASGITransport(BehindProxies(tell, trusted), client=(PEER, 50000))
         async with httpx.AsyncClient(transport=transport, base_url="http://auth.test") as client:
-            told: dict[str, str] = (await client.get("/", headers=headers)).json()
-            return told
+            return (await client.get("/", headers=headers)).json()
 
     return ask
 

@@ -82,8 +82,7 @@ def phone_code(simulator: Simulator, secrets: Secrets) -> Any:
 
 
 async def me(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = (await client.get("/v1/me", headers=bearer(login))).json()
-    return answer
+    return (await client.get("/v1/me", headers=bearer(login))).json()
 
 
 async def test_a_user_who_proves_a_number_takes_it_from_one_who_has_not(

@@ -9,18 +9,18 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer
+from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.clients.client import Scope
+from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS
 from wxauth.server.events.feed import cursor_of
 from wxauth.server.events.feed_rows import Place, place_some, tell_folded_changes
 from wxauth.server.events.placing import keep_placing, place_events
 
-Auth = tuple[str, str]
 Body = dict[str, Any]
 Read = Callable[..., Awaitable[Body]]
 
@@ -30,23 +30,20 @@ INSERT = (
 
 
 @pytest.fixture
-async def reader(services: Services, secrets: Secrets, clock: Clock) -> Auth:
+async def reader(add_sibling: AddSibling) -> Credentials:
     """A service client that may read the feed."""
-    credentials = await add_client(services.database, "ledger", scopes=[Scope.EVENTS], now=clock())
-    secrets.add(credentials.client_secret)
-    return tuple(credentials)
+    return await add_sibling("ledger", Scope.EVENTS)
 
 
 @pytest.fixture
-def read(client: httpx.AsyncClient, services: Services, reader: Auth) -> Read:
+def read(client: httpx.AsyncClient, services: Services, reader: Credentials) -> Read:
     """Give what was committed its places, and read: `await read(after=..., type=..., limit=...)`."""
 
     async def read(**query: Any) -> Body:
         await place_events(services)
         answer = await client.get("/v1/events", params=query, auth=reader)
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
-        body: Body = answer.json()
-        return body
+        return answer.json()
 
     return read
 
@@ -182,18 +179,15 @@ async def test_a_folded_change_outlives_the_process_that_was_telling_it(
 
 
 async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, read: Read, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, read: Read, clock: Clock
 ) -> None:
     full = {"nickname": "A", "avatar_url": "https://example.com/a.png"}
     former = await login("alice", **full)
-    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
-    answer = await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"], **full})
-    holder_id = answer.json()["user"]["id"]
+    holder_id = (await login("alice", app=OTHER_APP, unionid="union-alice", **full))["user"]["id"]
     for name in ("Al", "Alice"):
         await rename(client, former, nickname=name)
     cursor = (await read())["next_cursor"]
-    code = wechat.code_for("alice", unionid="union-alice")
-    assert (await client.post("/v1/login", json={"code": code})).json()["user"]["id"] == holder_id
+    assert (await login("alice", unionid="union-alice"))["user"]["id"] == holder_id
     clock.advance(minutes=1)
     told = (await read(after=cursor))["items"]
     assert [(event["type"], event["user_id"]) for event in told if event["type"] != "identity.added"] == [
@@ -382,7 +376,7 @@ async def test_after_now_returns_only_future_events(rows: asyncpg.Connection, re
 
 
 async def test_an_invalid_cursor_type_or_limit_is_refused(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Auth
+    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Credentials
 ) -> None:
     await insert(rows, 1)
     good = (await read())["next_cursor"]
@@ -411,7 +405,7 @@ async def test_an_invalid_cursor_type_or_limit_is_refused(
 
 
 async def test_a_cursor_whose_event_is_not_there_has_expired(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Auth, services: Services
+    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Credentials, services: Services
 ) -> None:
     """As after a backup has been restored, be the place empty or another event's by now."""
     await insert(rows, 1, 2)
@@ -431,7 +425,7 @@ async def test_a_cursor_whose_event_is_not_there_has_expired(
 
 @pytest.mark.own_database
 async def test_a_cursor_behind_which_events_were_swept_has_expired(
-    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Auth
+    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Credentials
 ) -> None:
     before = await read(after="now")
     await insert(rows, *range(4))
@@ -451,14 +445,9 @@ async def test_a_cursor_behind_which_events_were_swept_has_expired(
     assert (await read(after=cursors[3])) == {"items": [], "next_cursor": cursors[3]}
 
 
-async def test_without_the_scope_nothing_is_read(
-    client: httpx.AsyncClient, services: Services, secrets: Secrets, clock: Clock
-) -> None:
-    others = await add_client(
-        services.database, "orders", scopes=[scope for scope in Scope if scope is not Scope.EVENTS], now=clock()
-    )
-    secrets.add(others.client_secret)
-    problem_of(await client.get("/v1/events", auth=tuple(others)), "insufficient_scope", 403)
+async def test_without_the_scope_nothing_is_read(client: httpx.AsyncClient, add_sibling: AddSibling) -> None:
+    others = await add_sibling("orders", *(scope for scope in Scope if scope is not Scope.EVENTS))
+    problem_of(await client.get("/v1/events", auth=others), "insufficient_scope", 403)
     problem_of(await client.get("/v1/events?after=x"), "invalid_client", 401)
 
 
@@ -470,7 +459,7 @@ async def test_the_table_marks_exactly_the_types_that_siblings_get(rows: asyncpg
 
 @pytest.mark.slow
 async def test_an_event_is_in_the_feed_soon_after_its_commit_without_anybody_asking(
-    services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LogIn, reader: Auth
+    services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LogIn, reader: Credentials
 ) -> None:
     placing = asyncio.create_task(keep_placing(services))
     try:

@@ -296,12 +296,9 @@ async def test_white_space_around_a_nickname_is_not_kept(login: LogIn) -> None:
 
 
 async def test_a_unionid_that_another_app_gave_makes_both_identities_one_user(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    answers = []
-    for app in (APP, OTHER_APP):
-        code = wechat.code_for("alice", unionid="union-of-alice", app_id=app["app_id"])
-        answers.append((await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json())
+    answers = [await login(app=app, unionid="union-of-alice") for app in (APP, OTHER_APP)]
     first, second = (answer["user"] for answer in answers)
     assert first["id"] == second["id"]
     assert [answer["is_new_user"] for answer in answers] == [True, False]

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.world import BESIDE_LOGINS, LogIn, bearer, until_locked
 from wxauth.server.sessions.devices import describe_device
@@ -115,14 +115,10 @@ async def test_the_audit_trail_cannot_be_changed(
             await rows.execute(statement)
 
 
-async def test_sessions_show_where_i_am_logged_in(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, clock: Clock
-) -> None:
+async def test_sessions_show_where_i_am_logged_in(client: httpx.AsyncClient, login: LogIn, clock: Clock) -> None:
     answers = []
-    for app, user_agent in ((None, IPHONE), (OTHER_APP["app_id"], ANDROID)):
-        code = wechat.code_for("alice", unionid="union-alice", app_id=app or "wxtest0000000000a1")
-        body = {"code": code, "app_id": app}
-        answers.append((await client.post("/v1/login", json=body, headers={"User-Agent": user_agent})).json())
+    for app, user_agent in ((APP, IPHONE), (OTHER_APP, ANDROID)):
+        answers.append(await login(app=app, unionid="union-alice", headers={"User-Agent": user_agent}))
         clock.advance(minutes=5)
     listed = (await client.get("/v1/me/sessions", headers=bearer(answers[1]))).json()
     assert listed["next_cursor"] is None
@@ -236,15 +232,13 @@ async def test_a_change_that_comes_after_an_erasure_is_refused(
 
 
 async def test_my_identities_are_listed_with_the_kind_of_their_app(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     bodies = []
     for app in (APP, OTHER_APP):
-        code = wechat.code_for("alice", unionid="union-alice", app_id=app["app_id"])
-        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
-        bodies.append(answer.json())
+        bodies.append(await login(app=app, unionid="union-alice"))
         clock.advance(minutes=1)
-    await client.post("/v1/login", json={"code": wechat.code_for("bob")})
+    await login("bob")
     await rows.execute(
         "INSERT INTO identities (app_id, openid, user_id, created_at)"
         " SELECT 'wx-of-long-ago', 'openid-of-long-ago', id, '2020-01-01Z' FROM users WHERE unionid IS NOT NULL"

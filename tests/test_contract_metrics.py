@@ -48,13 +48,10 @@ def scrape(client: httpx.AsyncClient) -> Callable[[], Awaitable[Scraped]]:
 Scrape = Callable[[], Awaitable[Scraped]]
 
 
-async def test_logins_are_counted_by_app_and_outcome(
-    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, scrape: Scrape
-) -> None:
+async def test_logins_are_counted_by_app_and_outcome(client: httpx.AsyncClient, login: LogIn, scrape: Scrape) -> None:
     for _ in range(3):
         await login("alice")
-    other = wechat.code_for("alice", app_id=OTHER_APP["app_id"])
-    await client.post("/v1/login", json={"code": other, "app_id": OTHER_APP["app_id"]})
+    await login("alice", app=OTHER_APP)
     await client.post("/v1/login", json={"code": "nonsense", "app_id": "not-configured"})
     scraped = await scrape()
     assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="new", errcode="") == 1

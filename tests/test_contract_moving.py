@@ -26,7 +26,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
-from tests.world import LogIn, MakeServices, add_client, bearer, until
+from tests.world import AddSibling, LogIn, MakeServices, add_client, bearer, until
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
@@ -624,16 +624,14 @@ async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypa
 
 
 async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
-    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, services: Services
+    mover: Mover, client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
 ) -> None:
     lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
-    code = wechat.code_for("alice", unionid=UNION_ALICE)
-    alice = (await client.post("/v1/login", json={"code": code})).json()
+    alice = await login(unionid=UNION_ALICE)
     assert alice["user"]["external_id"] == "2"
 
-    sibling = await add_client(services.database, "orders", scopes=[Scope.USERS], now=services.clock())
-    lookup = {"json": {"external_ids": ["1", "2"]}, "auth": tuple(sibling)}
+    lookup = {"json": {"external_ids": ["1", "2"]}, "auth": await add_sibling("orders", Scope.USERS)}
     [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
     assert (user["id"], user["external_id"], user["former_external_ids"]) == (alice["user"]["id"], "2", ["1"])
     mine = (await client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
@@ -657,8 +655,7 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     # A further merge takes them along.
     other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
     await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
-    code = wechat.code_for("alice", unionid=UNION_CAROL)
-    assert (await client.post("/v1/login", json={"code": code})).json()["user"]["external_id"] == "3"
+    assert (await login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
     [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 

@@ -35,8 +35,7 @@ async def export(client: httpx.AsyncClient, login: dict[str, Any]) -> httpx.Resp
 async def document_of(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:
     answer = await export(client, login)
     assert answer.status_code == 200, answer.text
-    document: dict[str, Any] = answer.json()
-    return document
+    return answer.json()
 
 
 async def test_the_export_of_all_stored_data_is_one_document(

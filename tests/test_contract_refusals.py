@@ -27,13 +27,11 @@ async def refused(client: httpx.AsyncClient, code: str, **headers: str) -> str:
     """Log in with a code that is refused; the id that the phone shows."""
     answer = await client.post("/v1/login", json={"code": code}, headers={**ADDRESS, **headers})
     assert answer.status_code >= 400
-    request_id: str = answer.json()["request_id"]
-    return request_id
+    return answer.json()["request_id"]
 
 
 async def listed(root: Admin, **query: object) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = (await root.read("/refusals", **query))["items"]
-    return items
+    return (await root.read("/refusals", **query))["items"]
 
 
 async def dropped(client: httpx.AsyncClient, outcome: str) -> float:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
-from tests.world import add_client
+from tests.world import AddSibling
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
 from wxauth.server.core.services import Services
@@ -15,24 +15,22 @@ READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
 
 
 @pytest.fixture
-async def orders(services: Services, secrets: Secrets, clock: Clock) -> Credentials:
+async def orders(add_sibling: AddSibling) -> Credentials:
     """A service client without any scope that it did not get by default."""
-    credentials = await add_client(services.database, "orders", now=clock())
-    secrets.add(credentials.client_secret)
-    return credentials
+    return await add_sibling("orders")
 
 
 async def status_of(client: httpx.AsyncClient, credentials: Credentials) -> int:
-    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=tuple(credentials))
+    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=credentials)
     return answer.status_code
 
 
 async def test_without_the_scope_a_client_is_refused(
     client: httpx.AsyncClient, services: Services, orders: Credentials, clock: Clock
 ) -> None:
-    problem_of(await client.get(READ_TOKEN, auth=tuple(orders)), "insufficient_scope", 403)
+    problem_of(await client.get(READ_TOKEN, auth=orders), "insufficient_scope", 403)
     await change_client(services.database, "orders", {"scopes": ["users"]}, now=clock())
-    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=tuple(orders))
+    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=orders)
     problem_of(answer, "insufficient_scope", 403)
 
 

@@ -157,8 +157,7 @@ async def test_of_however_many_sessions_the_newest_thousand_of_each_app_remain_a
 async def listed(client: httpx.AsyncClient, tokens: dict[str, Any], **query: Any) -> dict[str, Any]:
     answer = await client.get("/v1/me/sessions", params=query, headers=bearer(tokens))
     assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
-    return body
+    return answer.json()
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])

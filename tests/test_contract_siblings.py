@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.sweeps import Sweep, swept
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
-from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer
+from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.clients.clients import Credentials, remove_client
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
@@ -42,8 +42,7 @@ def basic(name: str, secret: str, *, scheme: str = "Basic") -> dict[str, str]:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = json.loads(decode(token.split(".")[1]))
-    return claims
+    return json.loads(decode(token.split(".")[1]))
 
 
 @pytest.fixture
@@ -58,11 +57,9 @@ async def token(tokens: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-async def billing(services: Services, secrets: Secrets) -> Credentials:
+async def billing(add_sibling: AddSibling) -> Credentials:
     """A service client."""
-    credentials = await add_client(services.database, "billing", now=NOW)
-    secrets.add(credentials.client_secret)
-    return credentials
+    return await add_sibling("billing")
 
 
 @pytest.fixture
@@ -74,8 +71,7 @@ def introspect(client: httpx.AsyncClient, billing: Credentials) -> Callable[[str
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["cache-control"] == "no-store"
-        body: dict[str, Any] = answer.json()
-        return body
+        return answer.json()
 
     return ask
 
@@ -97,8 +93,7 @@ def passes(request: pytest.FixtureRequest, client: httpx.AsyncClient, introspect
     async def by_introspect() -> bool:
         answer = await introspect(token)
         assert answer["active"] or answer == {"active": False}
-        is_active: bool = answer["active"]
-        return is_active
+        return answer["active"]
 
     return {"verify": by_verify, "introspect": by_introspect}[request.param]
 
@@ -462,14 +457,12 @@ def wrong(text: str) -> str:
 )
 async def test_wrong_credentials_are_refused(
     client: httpx.AsyncClient,
-    services: Services,
+    add_sibling: AddSibling,
     billing: Credentials,
-    secrets: Secrets,
     token: str,
     credentials: Callable[[str, str], tuple[str, str]],
 ) -> None:
-    ledger = await add_client(services.database, "ledger", now=NOW)
-    secrets.add(ledger.client_secret)
+    await add_sibling("ledger")
     answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*credentials(*billing)))
     problem_of(answer, "invalid_client", 401)
     assert answer.headers.get_list("www-authenticate") == ["Basic"]

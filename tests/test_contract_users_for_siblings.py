@@ -1,6 +1,5 @@
 """`/v1/users`: whom siblings look up, by which id or openid, and what they are told."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -8,12 +7,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, OTHER_APP, Clock, Secrets
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import LogIn, add_client, bearer
+from tests.world import AddSibling, LogIn, bearer
 from wxauth.server.clients.client import Scope
-from wxauth.server.core.services import Services
+from wxauth.server.clients.clients import Credentials
 
 LOOKUP = "/v1/users/lookup"
 TOLD = {
@@ -30,25 +29,10 @@ TOLD = {
     "consents",
 }
 
-Auth = tuple[str, str]
-Add = Callable[..., Awaitable[Auth]]
-
 
 @pytest.fixture
-def add(services: Services, secrets: Secrets, clock: Clock) -> Add:
-    """Add a service client with these scopes."""
-
-    async def add(name: str, *scopes: Scope) -> Auth:
-        credentials = await add_client(services.database, name, scopes=scopes, now=clock())
-        secrets.add(credentials.client_secret)
-        return tuple(credentials)
-
-    return add
-
-
-@pytest.fixture
-async def orders(add: Add) -> Auth:
-    return await add("orders", Scope.USERS)
+async def orders(add_sibling: AddSibling) -> Credentials:
+    return await add_sibling("orders", Scope.USERS)
 
 
 async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
@@ -63,7 +47,7 @@ async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
 
 
 async def test_a_user_is_returned_without_number_and_unionid(
-    client: httpx.AsyncClient, login: LogIn, orders: Auth, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, orders: Credentials, rows: asyncpg.Connection
 ) -> None:
     user = (await login("alice", nickname="小明"))["user"]
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
@@ -79,9 +63,9 @@ async def test_a_user_is_returned_without_number_and_unionid(
 
 
 async def test_with_the_scope_phones_the_number_is_returned_too(
-    client: httpx.AsyncClient, login: LogIn, add: Add, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
 ) -> None:
-    messages = await add("messages", Scope.USERS, Scope.PHONES)
+    messages = await add_sibling("messages", Scope.USERS, Scope.PHONES)
     user_id = (await login("alice"))["user"]["id"]
     assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone"] is None
     await rows.execute("UPDATE users SET phone = '+8613800138000', phone_proved_at = now()")
@@ -93,15 +77,17 @@ async def test_with_the_scope_phones_the_number_is_returned_too(
     assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
 
 
-async def test_the_scope_phones_alone_looks_nobody_up(client: httpx.AsyncClient, login: LogIn, add: Add) -> None:
-    phones = await add("phones", Scope.PHONES)
+async def test_the_scope_phones_alone_looks_nobody_up(
+    client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling
+) -> None:
+    phones = await add_sibling("phones", Scope.PHONES)
     user_id = (await login("alice"))["user"]["id"]
     problem_of(await client.get(f"/v1/users/{user_id}", auth=phones), "insufficient_scope", 403)
     problem_of(await client.post(LOOKUP, json={"ids": [user_id]}, auth=phones), "insufficient_scope", 403)
 
 
 async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(
-    login: LogIn, client: httpx.AsyncClient, orders: Auth
+    login: LogIn, client: httpx.AsyncClient, orders: Credentials
 ) -> None:
     former, holder, _ = await merged(login)
     user = (await client.get(f"/v1/users/{former}", auth=orders)).json()
@@ -112,7 +98,9 @@ async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains
     assert found.json() == {"items": [user]}
 
 
-async def test_an_erased_user_is_not_found_by_any_id(login: LogIn, client: httpx.AsyncClient, orders: Auth) -> None:
+async def test_an_erased_user_is_not_found_by_any_id(
+    login: LogIn, client: httpx.AsyncClient, orders: Credentials
+) -> None:
     former, holder, answer = await merged(login)
     assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
     for user_id in (former, holder, uuid4()):
@@ -121,7 +109,7 @@ async def test_an_erased_user_is_not_found_by_any_id(login: LogIn, client: httpx
 
 
 async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
-    client: httpx.AsyncClient, login: LogIn, orders: Auth
+    client: httpx.AsyncClient, login: LogIn, orders: Credentials
 ) -> None:
     people = {name: (await login(name))["user"] for name in ("alice", "bob", "carol", "dave")}
     openids = [
@@ -139,7 +127,7 @@ async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
 
 
 async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
-    client: httpx.AsyncClient, login: LogIn, orders: Auth, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, orders: Credentials, rows: asyncpg.Connection
 ) -> None:
     alice, bob = [(await login(name))["user"] for name in ("alice", "bob")]
     await rows.execute(
@@ -151,13 +139,15 @@ async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
     assert (found[1]["external_id"], found[1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
 
 
-async def test_an_openid_finds_nobody_in_another_app(client: httpx.AsyncClient, login: LogIn, orders: Auth) -> None:
+async def test_an_openid_finds_nobody_in_another_app(
+    client: httpx.AsyncClient, login: LogIn, orders: Credentials
+) -> None:
     user = (await login("alice"))["user"]
     asked = {"openids": [{"app_id": OTHER_APP["app_id"], "openid": user["openid"]}]}
     assert (await client.post(LOOKUP, json=asked, auth=orders)).json() == {"items": []}
 
 
-async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login: LogIn, orders: Auth) -> None:
+async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login: LogIn, orders: Credentials) -> None:
     user = (await login("alice"))["user"]
     openid = {"app_id": user["app_id"], "openid": user["openid"]}
     asked = {"ids": [str(uuid4()) for _ in range(199)], "openids": [openid]}
@@ -168,7 +158,7 @@ async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login
     problem_of(await client.post(LOOKUP, json=asked, auth=orders), "invalid_request", 422)
 
 
-async def test_an_invalid_lookup_is_refused(client: httpx.AsyncClient, orders: Auth) -> None:
+async def test_an_invalid_lookup_is_refused(client: httpx.AsyncClient, orders: Credentials) -> None:
     with Sweep() as sweep:
         for body in (
             {},

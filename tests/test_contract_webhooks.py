@@ -62,8 +62,7 @@ class WebhookAdmin(Admin):
     async def deliveries(self, name: str = "orders", **query: Any) -> list[Body]:
         answer = await self("GET", f"/{name}/deliveries", **query)
         assert answer.status_code == 200, answer.text
-        items: list[Body] = answer.json()["items"]
-        return items
+        return answer.json()["items"]
 
 
 @pytest.fixture

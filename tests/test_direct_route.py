@@ -122,8 +122,7 @@ async def test_a_direct_route_reads_a_query_as_fastapi_does(query: str, answer: 
 
 def problems_in(response: dict[str, Any]) -> dict[str, Any]:
     """The examples of a documented failure, by code."""
-    examples: dict[str, Any] = response["content"]["application/problem+json"]["examples"]
-    return examples
+    return response["content"]["application/problem+json"]["examples"]
 
 
 async def fixed() -> str:

@@ -140,8 +140,7 @@ async def test_the_reader_follows_a_merge_and_starts_over_if_events_are_missing(
 ) -> None:
     async def log_in(app: Body, unionid: str | None = None, person: str = "alice") -> Body:
         code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
-        body: Body = (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
-        return body
+        return (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
 
     transport = Through(create_app(services))
     with httpx.Client(base_url="https://auth.test", auth=reader, transport=transport) as wxauth:

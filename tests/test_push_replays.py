@@ -40,8 +40,7 @@ class Attacked:
         return await self.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
 
     async def users(self) -> int:
-        number: int = await self._rows.fetchval("SELECT count(*) FROM users")
-        return number
+        return await self._rows.fetchval("SELECT count(*) FROM users")
 
 
 def forged(caught: SignedPush, openid: str) -> SignedPush:

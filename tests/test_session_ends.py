@@ -11,7 +11,7 @@ from jose import jwt
 
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import LogIn, MakeClient, MakeServices, add_client, bearer, until_locked
+from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 
 TTL = 900
@@ -30,8 +30,7 @@ def refresh(client: httpx.AsyncClient) -> Callable[[Body], Awaitable[Body]]:
     async def refresh(answer: Body) -> Body:
         again = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
         assert again.status_code == 200, again.text
-        body: Body = again.json()
-        return body
+        return again.json()
 
     return refresh
 
@@ -69,10 +68,10 @@ async def test_of_the_last_fraction_of_a_second_there_is_a_token_too(
 
 
 async def test_own_routes_take_no_token_of_a_session_that_is_over(
-    client: httpx.AsyncClient, login: LogIn, services: Services, clock: Clock, rows: asyncpg.Connection
+    client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     answer = await login()
-    sibling = tuple(await add_client(services.database, "orders", now=clock()))
+    sibling = await add_sibling("orders")
     await rows.execute("UPDATE sessions SET expires_at = created_at + interval '10 seconds'")
 
     async def asked() -> list[int]:
@@ -86,8 +85,7 @@ async def test_own_routes_take_no_token_of_a_session_that_is_over(
 
     async def is_active() -> bool:
         told = await client.post("/v1/introspect", data={"token": answer["access_token"]}, auth=sibling)
-        active: bool = told.json()["active"]
-        return active
+        return told.json()["active"]
 
     clock.advance(seconds=9)
     assert (await asked())[:2] == [200, 200]

@@ -14,7 +14,17 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import Admin, LogLines, MakeClient, MakeServices, add_client, bearer, make_admin
+from tests.world import (
+    AddSibling,
+    Admin,
+    Body,
+    LogIn,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    bearer,
+    make_admin,
+)
 from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
@@ -23,8 +33,6 @@ from wxauth.server.events.placing import place_events
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
 NUMBER = "+8613800138000"
 
-Body = dict[str, Any]
-
 
 class Town:
     """People with three apps, and an administrator, at two replicas."""
@@ -32,23 +40,19 @@ class Town:
     def __init__(self, clients: Sequence[httpx.AsyncClient], wechat: WeChatByRespx, root: Admin) -> None:
         self.clients = clients
         self.client = clients[0]
-        self.wechat = wechat
+        self.login = LogIn(clients[0], wechat)
         self.root = root
 
     async def ask_in(
         self, person: str, app: dict[str, str] = APP, *, unionid: str | None = None, at: int = 0
     ) -> httpx.Response:
-        code = self.wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
-        return await self.clients[at].post("/v1/login", json={"code": code, "app_id": app["app_id"]})
+        return await self.login.ask(person, at=self.clients[at], app=app, unionid=unionid)
 
     async def log_in(self, person: str, app: dict[str, str] = APP, *, unionid: str | None = None, at: int = 0) -> Body:
-        answer = await self.ask_in(person, app, unionid=unionid, at=at)
-        assert answer.status_code == 200, answer.text
-        body: Body = answer.json()
-        return body
+        return await self.login(person, at=self.clients[at], app=app, unionid=unionid)
 
     async def merge(self, former: Body, into: Body) -> httpx.Response:
-        return await self.root.ask("POST", f"/users/{id_of(former)}/merge", json={"into": id_of(into)})
+        return await self.root.merge(id_of(former), into=id_of(into))
 
     async def ask_split(self, user: Body, identity: Body, *, at: int = 0, **fields: object) -> httpx.Response:
         body = {"app_id": identity["user"]["app_id"], "openid": identity["user"]["openid"], **fields}
@@ -58,16 +62,14 @@ class Town:
     async def split(self, user: Body, identity: Body, **fields: object) -> Body:
         answer = await self.ask_split(user, identity, **fields)
         assert answer.status_code == 200, answer.text
-        body: Body = answer.json()
-        return body
+        return answer.json()
 
     async def read(self, user_id: str) -> Body:
         return await self.root.read(f"/users/{user_id}")
 
 
 def id_of(answer: Body) -> str:
-    user_id: str = answer["user"]["id"]
-    return user_id
+    return answer["user"]["id"]
 
 
 def openids(user: Body) -> list[str]:
@@ -84,8 +86,8 @@ def make_town(
     async def make(**values: object) -> Town:
         settings = {"apps": [APP, OTHER_APP, THIRD_APP], "login_rate_limit": "", **values}
         clients = [make_client(await make_services(**settings)) for _ in range(2)]
-        login = (await clients[0].post("/v1/login", json={"code": wechat.code_for("root")})).json()
-        return Town(clients, wechat, await make_admin(clients[0], rows, login))
+        root = await make_admin(clients[0], rows, await LogIn(clients[0], wechat)("root"))
+        return Town(clients, wechat, root)
 
     return make
 
@@ -378,8 +380,7 @@ async def test_a_number_links_nobody_again(
         body = {"code": code, "app_id": app["app_id"]}
         if number:
             body["phone_code"] = secrets.add(simulator.make_phone_code(PhoneCodeRequest(**given, phone=NUMBER)))
-        answer: Body = (await client.post("/v1/login", json=body)).json()
-        return answer
+        return (await client.post("/v1/login", json=body)).json()
 
     first, second = APPS
     alice = await log_in("alice", first)
@@ -477,13 +478,12 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Tow
 # What others see of it.
 
 
-async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, clock: Clock, secrets: Secrets) -> None:
+async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, add_sibling: AddSibling) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
     await place_events(services)
-    credentials = await add_client(services.database, "orders", scopes=[Scope.EVENTS, Scope.USERS], now=clock())
-    auth = httpx.BasicAuth("orders", secrets.add(credentials.client_secret))
+    auth = await add_sibling("orders", Scope.EVENTS, Scope.USERS)
     items = (await town.client.get("/v1/events", params={"type": "user.split"}, auth=auth)).json()["items"]
     assert [(item["user_id"], item["data"]) for item in items] == [(id_of(alice), {"new_user_id": id_of(bob)})]
     found = (await town.client.post("/v1/users/lookup", json={"ids": [id_of(bob)]}, auth=auth)).json()["items"]

@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from tests.clock import Clock
-from tests.fakes import APP, WeChatByRespx
+from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
 from wxauth.server.console.sessions import NoAdministrator, make_link
@@ -199,18 +199,12 @@ async def test_an_import_grants_support_only_if_that_is_allowed(root: Admin, ser
     assert (await imported(allow_admin=True), len(refused)) == (1, 1)
 
 
-async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(
-    client: httpx.AsyncClient, root: Admin, sue: Admin, wechat: WeChatByRespx
-) -> None:
+async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(root: Admin, sue: Admin, login: LogIn) -> None:
     await root.change(sue.id, status="disabled")
-    code = wechat.code_for("known", unionid="union-sue")
-    await client.post("/v1/login", json={"code": code})
-    code = wechat.code_for("sue", unionid="union-of-sue")
-    problem_of(await client.post("/v1/login", json={"code": code}), "account_disabled", 403)
-    code = wechat.code_for("else", unionid="union-else", app_id="wxtest0000000000b2")
-    other = (await client.post("/v1/login", json={"code": code, "app_id": "wxtest0000000000b2"})).json()["user"]["id"]
-    code = wechat.code_for("sue", unionid="union-else")
-    problem_of(await client.post("/v1/login", json={"code": code}), "account_disabled", 403)
+    await login("known", unionid="union-sue")
+    problem_of(await login.ask("sue", unionid="union-of-sue"), "account_disabled", 403)
+    other = (await login("else", app=OTHER_APP, unionid="union-else"))["user"]["id"]
+    problem_of(await login.ask("sue", unionid="union-else"), "account_disabled", 403)
     user = await root.read(f"/users/{other}")
     assert (user["status"], user["roles"]) == ("disabled", [])
 

@@ -137,8 +137,7 @@ def ask(url: str, query: str) -> list[Any]:
     """What Prometheus answers to a query, which must be one."""
     answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=20, verify=False)
     assert answer.status_code == 200, f"{query}: {answer.text}"
-    found: list[Any] = answer.json()["data"]["result"]
-    return found
+    return answer.json()["data"]["result"]
 
 
 def test_every_panel_has_something_to_show_and_no_alert_fires(prometheus: str) -> None:

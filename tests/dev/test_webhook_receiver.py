@@ -28,8 +28,7 @@ class Desk:
         return (await self.client.post("/webhook/behaviour", json=wanted)).status_code
 
     async def messages(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = (await self.client.get("/webhook/messages")).json()["messages"]
-        return found
+        return (await self.client.get("/webhook/messages")).json()["messages"]
 
 
 @pytest.fixture

@@ -42,8 +42,7 @@ class Shop:
         return [row["item"] for row in rows]
 
     async def cursor(self) -> str | None:
-        cursor: str | None = await self._connection.fetchval("SELECT cursor FROM feed")
-        return cursor
+        return await self._connection.fetchval("SELECT cursor FROM feed")
 
 
 @pytest.fixture

@@ -86,8 +86,7 @@ async def in_web_view(browser: httpx.AsyncClient, url: str, phone: dict[str, str
     asked = json.loads(unescape(re.findall(r'data-page="([^"]+)"', page.text)[0]))["url"]
     body = {**dict(parse_qsl(asked.partition("?")[2])), "login_code": "alice"}
     answer = await browser.post("/v1/me/authorizations", json=body, headers=phone)
-    redirect_to: str = answer.json()["redirect_to"]
-    return redirect_to
+    return answer.json()["redirect_to"]
 
 
 async def by_wechats_page(browser: httpx.AsyncClient, url: str, user_agent: str) -> str:
@@ -100,8 +99,7 @@ async def by_wechats_page(browser: httpx.AsyncClient, url: str, user_agent: str)
     allowed = await browser.get(question.url.join(answer), headers=headers)
     back = [await browser.get(allowed.headers["location"], headers=headers) for _ in range(2)]  # as WeChat's does
     assert back[0].headers["location"] == back[1].headers["location"]
-    location: str = back[0].headers["location"]
-    return location
+    return back[0].headers["location"]
 
 
 async def in_wechat(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:

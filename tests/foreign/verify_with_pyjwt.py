@@ -30,5 +30,4 @@ class AccessTokens:
         )
         if str(checked["header"].get("typ")).lower() not in {"at+jwt", "application/at+jwt"}:
             raise jwt.InvalidTokenError("not an access token")
-        claims: dict[str, Any] = checked["payload"]
-        return claims
+        return checked["payload"]

@@ -187,8 +187,7 @@ WITH_ROLES = {"Flask (WSGI)", "Django (WSGI)", "Sanic", "aiohttp"}
 
 @pytest.fixture(params=PAGES, ids=lambda page: page.name)
 def page(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.param
-    return path
+    return request.param
 
 
 @pytest.mark.slow

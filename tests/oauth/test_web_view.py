@@ -69,8 +69,7 @@ def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:
 
 
 async def count(rows: asyncpg.Connection, what: str) -> int:
-    number: int = await rows.fetchval(f"SELECT count(*) FROM {what}")
-    return number
+    return await rows.fetchval(f"SELECT count(*) FROM {what}")
 
 
 # The flow.
@@ -409,5 +408,4 @@ async def test_an_answer_is_in_the_trail_alone_and_counted_by_its_door(
 
 
 def wechat_app(phone: Phone) -> str:
-    app_id: str = phone.tokens["user"]["app_id"]
-    return app_id
+    return phone.tokens["user"]["app_id"]

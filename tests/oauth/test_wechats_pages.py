@@ -144,8 +144,7 @@ async def tokens_for(site: Site, location: str) -> dict[str, Any]:
 
 
 async def people(rows: asyncpg.Connection) -> int:
-    number: int = await rows.fetchval("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM identities)")
-    return number
+    return await rows.fetchval("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM identities)")
 
 
 def asked(simulator: Simulator) -> int:

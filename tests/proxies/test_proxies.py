@@ -238,8 +238,7 @@ class Wxauth:
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             answer = await client.post(f"http://{self.address}/v1/login", json={"code": person})
         assert answer.status_code == 200, answer.text
-        tokens: dict[str, Any] = answer.json()
-        return tokens
+        return answer.json()
 
     async def grant(self, person: str, *roles: str) -> dict[str, Any]:
         """Log a person in who has these roles."""

@@ -23,8 +23,7 @@ async def client(proxy: Proxy, make_services: MakeServices, make_client: MakeCli
 @pytest.fixture
 async def alice(client: httpx.AsyncClient, wechat: WeChatByRespx) -> dict[str, Any]:
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice"), "nickname": "Alice"})
-    body: dict[str, Any] = answer.json()
-    return body
+    return answer.json()
 
 
 async def test_a_profile_change_whose_answer_is_lost_is_not_sent_again(
