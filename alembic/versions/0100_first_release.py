@@ -459,13 +459,30 @@ def upgrade() -> None:
             authenticated_at TIMESTAMP WITH TIME ZONE,
             authenticated_by TEXT,
             CONSTRAINT sessions_pkey PRIMARY KEY (id),
-            CONSTRAINT sessions_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
-            CONSTRAINT sessions_state_check CHECK (generation >= 0 AND expires_at >= created_at AND (revoked_at
-                IS NULL) = (revoked_reason IS NULL) AND (revoked_at IS NULL OR session_key IS NULL))
+            CONSTRAINT sessions_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
     op.execute("CREATE INDEX sessions_user_id_id_idx ON sessions (user_id, id)")
+    op.execute("""
+        CREATE FUNCTION check_session() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NOT (NEW.generation >= 0 AND NEW.expires_at >= NEW.created_at
+                    AND (NEW.revoked_at IS NULL) = (NEW.revoked_reason IS NULL)
+                    AND (NEW.revoked_at IS NULL OR NEW.session_key IS NULL)) THEN
+                RAISE EXCEPTION 'a session breaks its rules'
+                      USING ERRCODE = 'check_violation', TABLE = 'sessions', CONSTRAINT = 'sessions_state_check';
+            END IF;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER sessions_check
+            AFTER INSERT OR UPDATE
+                OF generation, created_at, expires_at, revoked_at, revoked_reason, session_key ON sessions
+            FOR EACH ROW EXECUTE FUNCTION check_session()
+    """)
     op.execute("""
         CREATE TABLE identities (
             app_id TEXT NOT NULL,
@@ -714,5 +731,6 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION forget_places()")
     op.execute("DROP FUNCTION check_user()")
     op.execute("DROP FUNCTION forget_former_avatar()")
+    op.execute("DROP FUNCTION check_session()")
     op.execute("DROP FUNCTION take_sessions_along()")
     op.execute("DROP FUNCTION remember_unionid()")
