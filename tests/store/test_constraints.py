@@ -11,6 +11,7 @@ SESSION, OTHER = (f"01933c5e-8f1b-7c3e-9b1d-00000000000{n}" for n in range(2))
 SESSION_COLUMNS = "INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)"
 PHONE_ANSWER_COLUMNS = "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at, settled_at)"
 AVATAR_COLUMNS = "INSERT INTO avatars (id, user_id, content_type, content, created_at)"
+EVENT_COLUMNS = "INSERT INTO events (id, type, at, actor, data)"
 AVATAR = "Yp4Zt2Vq8nCwRk1EtTmHYj"
 SIGNING_KEY_COLUMNS = (
     "INSERT INTO signing_keys (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)"
@@ -60,6 +61,9 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
         ("users_roles_check", "UPDATE users SET roles = '{{admin},{editor}}'"),
         ("users_roles_check", "UPDATE users SET roles = ARRAY['admin' || chr(10)]"),
         ("users_roles_check", "UPDATE users SET roles = ARRAY[repeat('x', 33)]"),
+        ("users_ban_reason_check", "UPDATE users SET status = 'disabled', ban_reason = ''"),
+        ("users_ban_check", "UPDATE users SET ban_reason = 'spam'"),
+        ("users_ban_check", "UPDATE users SET banned_until = now()"),
         ("identities_pkey", f"INSERT INTO identities VALUES ('wxa', 'openid-alice', '{BOB}', now())"),
         ("identities_user_id_fkey", f"INSERT INTO identities VALUES ('wxa', 'new', '{NOBODY}', now())"),
         ("identities_app_id_check", f"INSERT INTO identities VALUES ('', 'new', '{BOB}', now())"),
@@ -105,6 +109,9 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
             "sessions_state_check",
             "UPDATE sessions SET revoked_at = now(), revoked_reason = 'banned', session_key = '\\x00'",
         ),
+        ("events_type_check", f"{EVENT_COLUMNS} VALUES ('{OTHER}', 'User Created', now(), 'system', '{{}}')"),
+        ("events_actor_check", f"{EVENT_COLUMNS} VALUES ('{OTHER}', 'user.created', now(), '', '{{}}')"),
+        ("events_data_check", f"{EVENT_COLUMNS} VALUES ('{OTHER}', 'user.created', now(), 'system', '[]')"),
         ("signing_keys_kid_key", f"{SIGNING_KEY_COLUMNS} VALUES ('{OTHER}', 'kid', '{{}}', '', now(), now(), NULL)"),
         ("signing_keys_retires_at_check", "UPDATE signing_keys SET retires_at = activates_at"),
     ],
