@@ -13,11 +13,13 @@ from pathlib import Path
 from benchmarks.load import Kind
 from benchmarks.peers import PEERS, command_of
 from benchmarks.processes import environment, free_port, running
+from wxauth.server.core.database import CONNECTIONS
 from wxauth.server.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "wxauth": ("login", "guarded", "refresh"),
     "go_whole": ("login", "guarded"),
+    "go_tables": ("login", "guarded"),
     "go": ("login", "guarded"),
     "express": ("login", "guarded"),
     "floor": ("login", "guarded"),
@@ -27,6 +29,8 @@ KINDS_OF: dict[str, tuple[Kind, ...]] = {
 """The situations in which a service takes part."""
 NAMES = tuple(KINDS_OF)
 
+_WHOLE = ("go_whole", "go_tables")
+_ON_OUR_TABLES = ("wxauth", "go_tables", "without_wechat")
 _ROWS = ("users", "identities", "sessions")
 """The tables of a service that keeps sessions."""
 _APP = {"APP_ID": "wxbench00000000001", "APP_SECRET": secrets.token_hex(16)}
@@ -78,10 +82,11 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         "LOG_FORMAT": "json",
         "LOGIN_RATE_LIMIT": "900000000/minute",  # counted as in production, but never reached
     }
-    if name in ("wxauth", "without_wechat"):
-        env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
-        cli = ("-m", "wxauth")
+    env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
+    cli = ("-m", "wxauth")
+    if name in _ON_OUR_TABLES:
         subprocess.run([sys.executable, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
+    if name in ("wxauth", "without_wechat"):
         command = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
         with running(name, *command, port=port, folder=folder, env=env) as pid:
             yield Contender(name, pid, port, database_url, row_counts=_ROWS)
@@ -91,7 +96,8 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         options |= {**uvicorn_options(), "http": "httptools"}
     env = environment(
         **_APP,
-        DATABASE_URL=database_url,
+        # A program of pgx would use as many connections as there are cores, at least four.
+        DATABASE_URL=database_url + (f"&pool_max_conns={CONNECTIONS}" if name in _WHOLE else ""),
         WECHAT_BASE_URL=wechat_url,
         JWT_SECRET=_SECRET_KEY,
         PORT=str(port),
@@ -103,4 +109,4 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         command_of(name, folder) if name in PEERS else (sys.executable, "-m", f"benchmarks.services.{name}")
     )
     with running(name, *arguments, program=program, port=port, folder=folder, env=env) as pid:
-        yield Contender(name, pid, port, database_url, row_counts=_ROWS if name == "go_whole" else ("users",))
+        yield Contender(name, pid, port, database_url, row_counts=_ROWS if name in _WHOLE else ("users",))

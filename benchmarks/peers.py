@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.processes import ROOT
 
-_GO = ("go", "go_whole")
+_GO = ("go", "go_whole", "go_tables")
 PEERS = (*_GO, "express")
 
 _SOURCES = ROOT / "benchmarks/services"

@@ -1,5 +1,6 @@
 // A peer in Go: net/http and pgx, ES256. As little work as the floor: no sessions, no refresh token, nothing sealed,
-// nothing logged. With WORK=whole it does the same work as wxauth: whole.go.
+// nothing logged. With WORK=whole it does the same work as wxauth (whole.go), and with WORK=tables it does it on the
+// tables of wxauth, which are there already.
 package main
 
 import (
@@ -213,10 +214,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	tables, isWhole := table, os.Getenv("WORK") == "whole"
-	if isWhole {
-		tables = wholeTables
-	}
+	work := os.Getenv("WORK")
+	tables := map[string]string{"": table, "whole": wholeTables}[work]
 	if _, err := pool.Exec(context.Background(), tables); err != nil {
 		log.Fatal(err)
 	}
@@ -227,7 +226,7 @@ func main() {
 	transport := &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}
 	s := &service{pool: pool, client: &http.Client{Transport: transport, Timeout: 5 * time.Second}, key: key}
 	logIn, readMe := s.logIn, s.readMe
-	if isWhole {
+	if work != "" {
 		whole := newWhole(s)
 		logIn, readMe = whole.logIn, whole.readMe
 	}

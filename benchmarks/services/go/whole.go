@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS identities (
     openid text NOT NULL,
     user_id uuid NOT NULL REFERENCES users ON DELETE CASCADE,
     created_at timestamptz NOT NULL,
+    unionid text,
     PRIMARY KEY (app_id, openid)
 );
 CREATE INDEX IF NOT EXISTS identities_user_id_idx ON identities (user_id);
@@ -100,7 +101,8 @@ WITH person AS (
     ON CONFLICT (unionid) DO UPDATE SET last_login_at = excluded.last_login_at
     RETURNING ` + userColumns + `
 ), identity AS (
-    INSERT INTO identities (app_id, openid, user_id, created_at) SELECT $2, $3, id::uuid, $7 FROM person
+    INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
+    SELECT $2, $3, id::uuid, $7, NULLIF($10, '') FROM person
 ), entered AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
     SELECT $11::uuid, 'user.created', $7, id, id::uuid, $2, $5::text::inet FROM person
