@@ -16,9 +16,9 @@ from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
-from wxauth.server.core.trail import TOLD_TO_SIBLINGS
+from wxauth.server.core.trail import SENT_TO_SIBLINGS
 from wxauth.server.events.feed import cursor_of
-from wxauth.server.events.feed_rows import Place, place_some, tell_folded_changes
+from wxauth.server.events.feed_rows import Place, place_some, record_folded_changes
 from wxauth.server.events.placing import keep_placing, place_events
 
 Body = dict[str, Any]
@@ -169,7 +169,7 @@ async def test_a_folded_change_outlives_the_process_that_was_telling_it(
 
     async def undone() -> None:
         async with services.database.begin() as transaction:
-            assert await tell_folded_changes(transaction, now=clock(), limit=10) == 1
+            assert await record_folded_changes(transaction, now=clock(), limit=10) == 1
             assert len(await place_some(transaction, limit=10)) == 1
             raise ZeroDivisionError
 
@@ -454,7 +454,7 @@ async def test_without_the_scope_nothing_is_read(client: httpx.AsyncClient, add_
 async def test_the_table_marks_exactly_the_types_that_siblings_get(rows: asyncpg.Connection) -> None:
     """The list is written twice, once in the trigger."""
     body = await rows.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'mark_unplaced'")
-    assert set(body.split("'")[1::2]) == set(TOLD_TO_SIBLINGS)
+    assert set(body.split("'")[1::2]) == set(SENT_TO_SIBLINGS)
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.people import openid_of, unionid_of
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
-from wxauth.server.moving.faults import MAX_LINE, WANTED
+from wxauth.server.moving.faults import EXPECTED, MAX_LINE
 from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import Line, LineOfConsent
@@ -285,7 +285,7 @@ async def test_all_faults_of_a_line_are_reported_at_once(mover: Mover) -> None:
 @pytest.mark.no_database
 def test_each_field_has_its_requirement() -> None:
     consents = {f"consents.{name}" for name in LineOfConsent.model_fields}
-    assert WANTED.keys() == Line.model_fields.keys() | consents
+    assert EXPECTED.keys() == Line.model_fields.keys() | consents
 
 
 async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover, clock: Clock) -> None:
@@ -1148,7 +1148,7 @@ async def test_the_command_reports_what_csv_has_cost(
         done = run("users", "import", *arguments, cwd=tmp_path, env=said, stdin=stdin)
         return done.returncode, done.stdout, done.stderr.splitlines()
 
-    unionid, phone = (f"{name}: {WANTED[name].en}" for name in ("unionid", "phone"))
+    unionid, phone = (f"{name}: {EXPECTED[name].en}" for name in ("unionid", "phone"))
     assert imported(str(file), "--dry-run", language="C.UTF-8") == (
         1,
         "lines: 3, created: 1, updated: 0, unchanged: 0, refused: 2\n",
@@ -1165,10 +1165,10 @@ async def test_the_command_reports_what_csv_has_cost(
             1,
             "行数: 3, 新建: 1, 更新: 0, 不变: 0, 拒绝: 2\n",
             [
-                f"第 2 行: unionid: {WANTED['unionid'].zh}; phone: {WANTED['phone'].zh}",
-                f"第 3 行: phone: {WANTED['phone'].zh}",
-                f"2 行: phone: {WANTED['phone'].zh}",
-                f"1 行: unionid: {WANTED['unionid'].zh}",
+                f"第 2 行: unionid: {EXPECTED['unionid'].zh}; phone: {EXPECTED['phone'].zh}",
+                f"第 3 行: phone: {EXPECTED['phone'].zh}",
+                f"2 行: phone: {EXPECTED['phone'].zh}",
+                f"1 行: unionid: {EXPECTED['unionid'].zh}",
                 "忽略的列: union_id",
             ],
         )

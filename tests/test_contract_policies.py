@@ -26,7 +26,7 @@ from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.limits.attempts import AT_MOST as NAMES_OF_ONE
 from wxauth.server.service.waits import Waits
-from wxauth.server.wechat.opinions import PATIENCE, TOLD_AGAIN_AFTER
+from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, PATIENCE
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK, TEXT = "getuserriskrank", "msg_sec_check"
@@ -485,7 +485,7 @@ async def test_a_missing_permission_is_logged_once_a_minute(
     assert (line["level"], line["policy"], line["app_id"], line["errcode"]) == ("error", "risk", APP_ID, 48001)
     assert "permissions" in line["what_to_change"]
     assert told(log_lines, "wechat_misconfigured") == []
-    clock.advance(seconds=TOLD_AGAIN_AFTER.total_seconds())
+    clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
     await service.log_in("dora")
     assert len(told(log_lines, "policy_without_wechat")) == 2
     assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}

@@ -10,7 +10,7 @@ import httpx
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.world import LogIn, LogLines, bearer, until_locked
 from wxauth.server.core.services import Services
-from wxauth.server.core.trail import SYSTEM, TOLD_TO_SIBLINGS, EventType
+from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 Body = dict[str, Any]
@@ -189,4 +189,4 @@ async def test_an_event_is_logged_under_its_type_with_underscores(
     await client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))
     lines = [line["event"] for line in log_lines()]
     assert {"user_banned", "user_roles_changed"} <= set(lines)
-    assert set(TOLD_TO_SIBLINGS) <= set(EventType)
+    assert set(SENT_TO_SIBLINGS) <= set(EventType)

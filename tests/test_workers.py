@@ -23,11 +23,11 @@ from wxauth.server.service.workers import Workers
 
 def serve(parent):
     print("serves", flush=True)
-    asyncio.run(parent.tell(is_ready=lambda: True))
+    asyncio.run(parent.report(is_ready=lambda: True))
 
 def wait(parent):
     print("waits", flush=True)
-    asyncio.run(parent.tell(is_ready=lambda: False))
+    asyncio.run(parent.report(is_ready=lambda: False))
 
 def fail(parent):
     raise SystemExit({status})

@@ -26,7 +26,7 @@ from tests.sweeps import Sweep
 from tests.world import LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
-from wxauth.server.core.trail import TOLD_TO_SIBLINGS, EventType
+from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.users.merging import link_unionid
 
@@ -395,7 +395,7 @@ async def test_an_answer_is_in_the_trail_alone_and_counted_by_its_door(
         {"client_id": "shop"},
     )
     assert (event["app_id"], str(event["ip"])) == (wechat_app(phone), "127.0.0.1")
-    assert EventType.SITE_AUTHORIZED not in TOLD_TO_SIBLINGS
+    assert EventType.SITE_AUTHORIZED not in SENT_TO_SIBLINGS
     await exchanged(shop, code)
     await answer(phone, login_code=wechat.code_for("mallory"))
     wechat.answers(httpx.ConnectError("no"), httpx.ConnectError("no"), httpx.ConnectError("no"))

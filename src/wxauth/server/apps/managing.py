@@ -49,7 +49,7 @@ async def add_app(
     if app.app_id == services.settings.audience or await is_name_of_site(services.database, app.app_id):
         raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
     if is_checked:
-        await _see_that_wechat_takes(services, app)
+        await _ensure_wechat_accepts(services, app)
     now = services.clock()
     row = sealed(KnownApp(app, "database", title, is_enabled), services.sealer, created_at=now)
     async with services.database.begin() as transaction:
@@ -70,10 +70,10 @@ async def change(
 
     Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
     """
-    await _see_that_it_is_stored(services, app_id)
+    await _ensure_stored(services, app_id)
     if is_checked and "app_secret" in changes:
         known = await read_app(services, app_id)
-        await _see_that_wechat_takes(services, _changed(known, {"app_secret": changes["app_secret"]}).app)
+        await _ensure_wechat_accepts(services, _changed(known, {"app_secret": changes["app_secret"]}).app)
     now = services.clock()
     async with services.database.begin() as transaction:
         row = await lock_app(transaction, app_id)
@@ -97,7 +97,7 @@ async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:
 
     Raises: NotFound, AppInSettings, StorageUnavailable.
     """
-    await _see_that_it_is_stored(services, app_id)
+    await _ensure_stored(services, app_id)
     async with services.database.begin() as transaction:
         is_removed = await delete_app(transaction, app_id)
         if is_removed:
@@ -117,13 +117,13 @@ async def read_app(services: Services, app_id: str) -> KnownApp:
     return found
 
 
-async def _see_that_it_is_stored(services: Services, app_id: str) -> None:
+async def _ensure_stored(services: Services, app_id: str) -> None:
     """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
     if any(app.app_id == app_id for app in services.settings.apps):
         raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
 
-async def _see_that_wechat_takes(services: Services, app: App) -> None:
+async def _ensure_wechat_accepts(services: Services, app: App) -> None:
     """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
     try:
         await services[WeChat].check_secret(app)

@@ -26,7 +26,7 @@ class Result:
     chinese: str = ""
     """The message in Chinese. If empty, the English one is shown."""
 
-    def said(self, language: Language) -> str:
+    def text_in(self, language: Language) -> str:
         """The message in this language."""
         return (self.chinese if language == "zh" else "") or self.message
 

@@ -70,6 +70,6 @@ async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppI
 def _report(results: list[Result], request: Request) -> ReportAnswer:
     language = preferred_language(request.headers)
     items: list[ResultAnswer] = [
-        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.said(language)} for it in results
+        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.text_in(language)} for it in results
     ]
     return {"items": items, "next_cursor": None}

@@ -235,7 +235,7 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         message = f"{what}: asked too often just now, 5,000 a minute: run this again in a minute"
         return note(name, message, f"{what_zh}：刚才调用太频繁（每分钟 5,000 次）：请一分钟后再运行")
     message = f"{what} are not to be had, so ordinary ones are shown: {told.message}"
-    return Result(name, told.level, message, f"无法获取 {what_zh}，改用普通二维码：{told.said('zh')}")
+    return Result(name, told.level, message, f"无法获取 {what_zh}，改用普通二维码：{told.text_in('zh')}")
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:

@@ -27,7 +27,7 @@ def check(as_json: bool) -> None:
     language = terminal_language()
     show(
         [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.message} for it in results],
-        [(_MARKS[it.level], it.name, it.said(language)) for it in results],
+        [(_MARKS[it.level], it.name, it.text_in(language)) for it in results],
         as_json=as_json,
     )
     sys.exit(0 if all(it.ok for it in results) else 1)

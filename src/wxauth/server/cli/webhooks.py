@@ -11,7 +11,7 @@ from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.options import more, page_options
 from wxauth.server.cli.printing import Failed, json_option, minute, show
 from wxauth.server.clients.client import CLIENT_NAME
-from wxauth.server.core.trail import OPERATOR, TOLD_TO_SIBLINGS, EventType
+from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.webhook_bodies import deliveries_answer, new_webhook_answer, trial_answer, webhook_answer
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import (
@@ -34,8 +34,8 @@ def _webhook_name(_context: click.Context, _parameter: click.Parameter, value: s
 
 
 def _event_types(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[EventType, ...]:
-    if unknown := [kind for kind in value if kind not in TOLD_TO_SIBLINGS]:
-        raise click.BadParameter(f"{unknown[0]} is none of {', '.join(TOLD_TO_SIBLINGS)}.")
+    if unknown := [kind for kind in value if kind not in SENT_TO_SIBLINGS]:
+        raise click.BadParameter(f"{unknown[0]} is none of {', '.join(SENT_TO_SIBLINGS)}.")
     return tuple(EventType(kind) for kind in dict.fromkeys(value))
 
 

@@ -100,7 +100,7 @@ async def _resume(request: Request) -> Response:
     if not kept_by:
         return Response(status_code=204, headers=_NO_STORE)
     try:
-        opened = await sessions.go_on(services, kept_by, device=await device_of(request))
+        opened = await sessions.resume(services, kept_by, device=await device_of(request))
     except (SessionRevoked, InsufficientRole) as exc:
         return _without_cookie(problem_response(exc, request.scope), services)
     return _answer(services, opened)

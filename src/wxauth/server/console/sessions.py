@@ -199,7 +199,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
     return _opened(services, granted.user, session_id, generation=0, left=UNUSED, now=now)
 
 
-async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
+async def resume(services: Services, kept_by: str, *, device: Device) -> Opened:
     """Continue the session in a cookie, with a new token for the cookie.
 
     Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends the

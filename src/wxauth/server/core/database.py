@@ -463,7 +463,7 @@ def raise_if_unavailable(exc: BaseException) -> None:
     if isinstance(exc, _CLASHED):
         raise ChangesClashed("others changed the same at this moment") from exc
     if isinstance(exc, _UNFIT):
-        if troubles.lets_through(monotonic()):
+        if troubles.is_due(monotonic()):
             log.error(
                 "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
             )

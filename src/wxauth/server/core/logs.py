@@ -60,7 +60,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     """
     output = _Unfailing(stream or sys.stdout.buffer)
     if stream is None:
-        atexit.register(output.let_go)
+        atexit.register(output.discard)
     number = logging.getLevelNamesMapping()[level.upper()]
     render: Processor = _to_json_line if log_format == "json" else ConsoleLine(colors=output.isatty())
     structlog.configure(
@@ -114,7 +114,7 @@ class Seldom:
         self._seconds = seconds
         self._next = 0.0
 
-    def lets_through(self, now: float) -> bool:
+    def is_due(self, now: float) -> bool:
         """Whether the line may be written. `now` is in seconds on a monotonic clock."""
         if now < self._next:
             return False
@@ -210,7 +210,7 @@ class _Unfailing:
         with suppress(OSError, ValueError):
             self._stream.flush()
 
-    def let_go(self) -> None:
+    def discard(self) -> None:
         """Drop what could not be written. Otherwise Python would try again at exit, and fail."""
         with suppress(ValueError):  # it is closed
             try:

@@ -13,22 +13,22 @@ PAUSE: Final = 5.0
 """Seconds between two corrections."""
 TOO_SLOW: Final = timedelta(seconds=1)
 """An answer that took this long is not used: it is too inexact."""
-TOLD_FROM: Final = timedelta(seconds=5)
+REPORTED_FROM: Final = timedelta(seconds=5)
 """The difference of the clocks from which a warning is logged."""
 
-_TOLD_EVERY: Final = timedelta(minutes=10)
+_REPORTED_EVERY: Final = timedelta(minutes=10)
 
 log = get_logger()
 
 
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = PAUSE) -> None:
     """Correct the clock forever, despite outages."""
-    told_at: datetime | None = None
+    reported_at: datetime | None = None
     while True:
         await correct(clock, database)
         now = clock.own()
-        if abs(clock.ahead) >= TOLD_FROM and (told_at is None or abs(now - told_at) >= _TOLD_EVERY):
-            told_at = now
+        if abs(clock.ahead) >= REPORTED_FROM and (reported_at is None or abs(now - reported_at) >= _REPORTED_EVERY):
+            reported_at = now
             log.warning(
                 "clocks_differ",
                 ahead_of_database=round(clock.ahead.total_seconds(), 1),

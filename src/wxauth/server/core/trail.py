@@ -79,7 +79,7 @@ class EventType(StrEnum):
         return self.value.replace(".", "_")
 
 
-TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
+SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.USER_CREATED: ("roles",),
     EventType.USER_MERGED: ("former_id", "by"),
     EventType.USER_SPLIT: ("new_user_id",),
@@ -101,12 +101,12 @@ personal, and remain when a user is erased.
 
 A trigger in `events/tables.py` has the same list."""
 
-_LASTING: Final = [kind.value for kind, names in TOLD_TO_SIBLINGS.items() if names]
+_LASTING: Final = [kind.value for kind, names in SENT_TO_SIBLINGS.items() if names]
 
 
 def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an event's data that other services get."""
-    names = TOLD_TO_SIBLINGS[EventType(kind)] if kind in TOLD_TO_SIBLINGS else ()
+    names = SENT_TO_SIBLINGS[EventType(kind)] if kind in SENT_TO_SIBLINGS else ()
     return {name: data[name] for name in names if name in data}
 
 
@@ -140,14 +140,14 @@ VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::json
 """)
 FORGOTTEN_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
-"""SQL for the data that remains of an event when its user is erased: that of the types in TOLD_TO_SIBLINGS."""
-TELLS_OF_ERASURE: Final = """
-(events.type IN ('user.erased', 'user_erased')
+"""SQL for the data that remains of an event when its user is erased: that of the types in SENT_TO_SIBLINGS."""
+REPORTS_ERASURE: Final = """
+(events.type = 'user.erased'
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
 """SQL: whether an event reports an erasure itself. It keeps the address of whoever erased the user."""
 # An erased user's events are cleared in batches. Until then, their data must be hidden.
 _IS_ABOUT_ERASED: Final = f"""
-(EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {TELLS_OF_ERASURE} IS NOT TRUE)"""
+(EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {REPORTS_ERASURE} IS NOT TRUE)"""
 _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
 _EVENTS: Final = f"""
 SELECT events.id, events.type, events.at, events.actor, events.user_id, events.app_id,

@@ -207,7 +207,7 @@ def welcome(
             url=_url(address, settings.port) if part is _IN_THIS_NETWORK else service_url(settings),
             wechat_url=simulated_url or settings.wechat_base_url,
             site_url=site_url,
-            findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.said(language)}" for it in findings),
+            findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.text_in(language)}" for it in findings),
             program="scripts/dev" if Path("scripts/dev").exists() else f"{sys.argv[0]} dev",
             finding=_FIND_ALICE.format(url=service_url(settings)) if is_simulated else "",
             user_id="$USER_ID" if is_simulated else "USER_ID",

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from wxauth.errors import CursorExpired
 from wxauth.server.core.database import Database
-from wxauth.server.core.trail import TOLD_TO_SIBLINGS
+from wxauth.server.core.trail import SENT_TO_SIBLINGS
 from wxauth.server.events.feed_rows import LAST_POSITION, FeedRow, Place, last_place, read_feed
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
@@ -36,7 +36,7 @@ async def read(database: Database, after: Place | None, types: Sequence[str], *,
 
     Raises: CursorExpired, StorageUnavailable.
     """
-    told = [kind for kind in TOLD_TO_SIBLINGS if kind in types]  # without duplicates
+    told = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
     page = await read_feed(database, after, told, limit=limit)
     if page is None:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")

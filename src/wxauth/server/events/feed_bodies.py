@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJson
 from pydantic_core import PydanticUseDefault
 from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
-from wxauth.server.core.trail import TOLD_TO_SIBLINGS, EventType, data_for_siblings
+from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.server.events.feed import Page, cursor_of, place_in
 from wxauth.server.events.feed_rows import Place
 from wxauth.server.web.bodies import ShownAppId, ShownEventId, ShownUserId
@@ -20,8 +20,8 @@ _MAX_LIMIT: Final = 1000
 
 
 def _known_type(value: Any) -> Any:
-    if not isinstance(value, str) or value not in TOLD_TO_SIBLINGS:
-        raise ValueError(f"Must be one of {', '.join(TOLD_TO_SIBLINGS)}")
+    if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
+        raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
     return value
 
 
@@ -35,7 +35,7 @@ def _is_cursor(value: str) -> str:
     return value
 
 
-KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(TOLD_TO_SIBLINGS)})]
+KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})]
 """A type of event that siblings receive."""
 
 

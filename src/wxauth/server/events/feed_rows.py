@@ -115,7 +115,7 @@ RETURNING event_id, fields
 """)
 # Actor and app are those of the newest change. If the person has been merged since, the event is about the remaining
 # user; if they have been erased, there is no event.
-_TELL_CHANGES: Final = Statement[Nothing]("""
+_RECORD_CHANGES: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, data)
 SELECT told.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::text THEN users.id::text
     ELSE newest.actor END,
@@ -205,14 +205,14 @@ async def may_place(transaction: Transaction) -> bool:
     return bool(await transaction.value(_TRY_LOCK))
 
 
-async def tell_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
+async def record_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
     """Record an event for each person whose folded changes are due, and return how many people were checked."""
     noted = await transaction.rows(_TAKE_CHANGES, told_before=now - PROFILE_PAUSE, limit=limit)
     folded = [row for row in noted if row["event_id"] is not None]
     if folded:
         data = [{"fields": [name for name in _PROFILE if name in row["fields"]]} for row in folded]
         await transaction.run(
-            _TELL_CHANGES,
+            _RECORD_CHANGES,
             ids=[new_id(now) for _ in folded],
             event_ids=[row["event_id"] for row in folded],
             data=data,

@@ -7,7 +7,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.events.delivering import Deliveries
-from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, tell_folded_changes
+from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
 from wxauth.server.events.webhook_rows import queue_deliveries
 
 PLACE_PAUSE: Final = 0.5
@@ -45,7 +45,7 @@ async def place_events(services: Services) -> int:
         async with services.database.begin() as transaction:
             if not await may_place(transaction):
                 return placed
-            folded = await tell_folded_changes(transaction, now=now, limit=PLACED_AT_ONCE)
+            folded = await record_folded_changes(transaction, now=now, limit=PLACED_AT_ONCE)
             events = await place_some(transaction, limit=PLACED_AT_ONCE)
             queued = await queue_deliveries(transaction, events, now=now)
         placed += len(events)

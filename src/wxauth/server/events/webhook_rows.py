@@ -73,7 +73,7 @@ class SealedWebhook(TypedDict):
     former_secret: bytes | None
 
 
-class WantedTypes(TypedDict):
+class SubscribedTypes(TypedDict):
     """The types of events that a webhook gets; empty for all."""
 
     id: UUID
@@ -87,7 +87,7 @@ class _PlacedRow(TypedDict):
 
 
 class _PlacedSince(_PlacedRow):
-    is_wanted: bool
+    is_included: bool
     is_end: bool
 
 
@@ -118,7 +118,7 @@ _REMOVE: Final = Statement[UUID]("DELETE FROM webhooks WHERE name = :name RETURN
 # If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
 _DISABLE: Final = Statement[str]("UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled RETURNING name")
 
-_WHICH_WANT: Final = Statement[WantedTypes]("SELECT id, types FROM webhooks WHERE is_enabled")
+_SUBSCRIPTIONS: Final = Statement[SubscribedTypes]("SELECT id, types FROM webhooks WHERE is_enabled")
 # The numbers are those of `Priority`.
 _QUEUED_PART: Final = """
 INSERT INTO deliveries (id, webhook_id, event_id, type, priority, next_at, at)
@@ -144,7 +144,7 @@ _PLACED_EVENT: Final = Statement[_PlacedRow]("SELECT position, event_id, type FR
 # From the newest to the oldest. Every event's time is compared, because places are only roughly in the order of time:
 # an event gets its place after its commit. No transaction lasts a day, so the search ends at an event a day older.
 _PLACED_SINCE: Final = Statement[_PlacedSince]("""
-SELECT f.position, f.event_id, f.type, e.at >= :since AS is_wanted, e.at < :since - interval '1 day' AS is_end
+SELECT f.position, f.event_id, f.type, e.at >= :since AS is_included, e.at < :since - interval '1 day' AS is_end
   FROM (SELECT position, event_id, type FROM feed WHERE position < :before ORDER BY position DESC LIMIT :size) f
   JOIN events e ON e.id = f.event_id
  ORDER BY f.position DESC
@@ -192,9 +192,9 @@ UPDATE webhooks SET delivered_at = :now
    AND (delivered_at IS NULL OR delivered_at < :now::timestamptz - interval '1 minute')
 """)
 _DELIVERIES: Final = Statement[DeliveryRow]("""
-SELECT d.* FROM unnest(:states::text[]) AS wanted CROSS JOIN LATERAL (
+SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
        SELECT id, event_id, type, state, attempts, status, error, next_at, at FROM deliveries
-        WHERE webhook_id = :webhook_id AND state = wanted AND (:before::uuid IS NULL OR id < :before)
+        WHERE webhook_id = :webhook_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
@@ -308,9 +308,9 @@ async def change_webhook(
 ) -> WebhookRow | None:
     """Change the given fields of a webhook; None if there is no such webhook. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        wanted = None if types is None else list(types)
+        chosen = None if types is None else list(types)
         changed: WebhookRow | None = await transaction.row(
-            _CHANGE, name=name, url=url, types=wanted, is_enabled=is_enabled
+            _CHANGE, name=name, url=url, types=chosen, is_enabled=is_enabled
         )
         if changed is not None:
             await _record(transaction, EventType.WEBHOOK_CHANGED, changed, by=by, now=now)
@@ -356,16 +356,18 @@ async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime
         return True
 
 
-def is_wanted(event: PlacedEvent, *, by: WantedTypes) -> bool:
+def is_subscribed(event: PlacedEvent, *, by: SubscribedTypes) -> bool:
     """Whether a webhook gets events of this type."""
     return not by["types"] or event.type in by["types"]
 
 
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
     """Queue the deliveries of events that have just got their places, and return how many."""
-    webhooks = await transaction.rows(_WHICH_WANT) if events else ()
-    wanted = [(webhook["id"], event) for event in events for webhook in webhooks if is_wanted(event, by=webhook)]
-    return await _queue(transaction, _QUEUE, wanted, now=now) if wanted else 0
+    webhooks = await transaction.rows(_SUBSCRIPTIONS) if events else ()
+    subscribed = [
+        (webhook["id"], event) for event in events for webhook in webhooks if is_subscribed(event, by=webhook)
+    ]
+    return await _queue(transaction, _QUEUE, subscribed, now=now) if subscribed else 0
 
 
 async def queue_again(
@@ -391,7 +393,7 @@ async def placed_since(
     Raises: StorageUnavailable.
     """
     rows = await database.rows(_PLACED_SINCE, before=before, size=size, since=since)
-    events = [PlacedEvent(row["event_id"], row["type"]) for row in rows if row["is_wanted"]]
+    events = [PlacedEvent(row["event_id"], row["type"]) for row in rows if row["is_included"]]
     return events, rows[-1]["position"] if rows and not rows[-1]["is_end"] else None
 
 
@@ -470,16 +472,16 @@ async def replace_secrets(database: Database, webhook: SealedWebhook, secret: by
 async def _queue(
     transaction: Transaction,
     statement: Statement[Nothing],
-    wanted: Sequence[tuple[UUID, PlacedEvent]],
+    subscribed: Sequence[tuple[UUID, PlacedEvent]],
     *,
     now: datetime,
 ) -> int:
     return await transaction.run(
         statement,
-        ids=[new_id(now) for _ in wanted],
-        webhook_ids=[webhook_id for webhook_id, _ in wanted],
-        event_ids=[event.event_id for _, event in wanted],
-        types=[event.type for _, event in wanted],
+        ids=[new_id(now) for _ in subscribed],
+        webhook_ids=[webhook_id for webhook_id, _ in subscribed],
+        event_ids=[event.event_id for _, event in subscribed],
+        types=[event.type for _, event in subscribed],
         now=now,
     )
 

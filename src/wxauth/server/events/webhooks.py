@@ -181,7 +181,7 @@ async def replay(
 
 
 async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
-    wanted = [event for event in events if webhook_rows.is_wanted(event, by=webhook)]
+    wanted = [event for event in events if webhook_rows.is_subscribed(event, by=webhook)]
     if not wanted:
         return 0
     async with services.database.begin() as transaction:

@@ -19,7 +19,7 @@ from wxauth.server.keys.rows import (
     ID_TOKEN_KEYS,
     SIGNING_KEYS,
     KeyTable,
-    id_token_keys_are_wanted,
+    id_token_keys_are_needed,
     lock_keys,
     public_half,
     published_keys,
@@ -218,10 +218,10 @@ class Ring(ABC, Generic[Key]):
         if unopened and unopened != self.unopened:
             log.error("signing_keys_not_opened", kids=unopened, what_to_change=_WHAT_TO_CHANGE)
         self.unopened = unopened
-        self._tell_withdrawn(stored)
+        self._log_withdrawn(stored)
         self._stored, self._keys = [row for row in stored if row.kid in keys], keys
 
-    def _tell_withdrawn(self, stored: Keys) -> None:
+    def _log_withdrawn(self, stored: Keys) -> None:
         now, left = self._clock(), {key.kid for key in stored}
         for key in self._stored:
             if key.kid not in left and (key.retires_at is None or key.retires_at > now):
@@ -257,12 +257,12 @@ class IdTokenKeys(Ring[RsaKey]):
     async def refresh(self) -> None:
         """As `Ring.refresh`, if there is a site."""
         self._looked_at = self._clock()
-        if self.is_ready or await id_token_keys_are_wanted(self._database):
+        if self.is_ready or await id_token_keys_are_needed(self._database):
             await super().refresh()
 
     async def rotate(self) -> StoredSigningKey | None:  # type: ignore[override]  # there may be none
         """As `Ring.rotate`; None if there is no site."""
-        return await super().rotate() if await id_token_keys_are_wanted(self._database) else None
+        return await super().rotate() if await id_token_keys_are_needed(self._database) else None
 
     async def read(self, now: datetime) -> RsaKey:
         """The key that signs now. If there is none, it refreshes: the first site may just have been added.

@@ -62,7 +62,7 @@ _ERASE_SIGNING_KEYS: Final = Statement[str](_erasing_part("signing_keys"))
 _ERASE_ID_TOKEN_KEYS: Final = Statement[str](_erasing_part("id_token_keys"))
 # Includes retired keys: an expired id_token still identifies the session that it may end.
 _READ_PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM id_token_keys WHERE kid = :kid")
-_ARE_WANTED: Final = Statement[bool]("""
+_ARE_NEEDED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL) OR EXISTS (SELECT FROM id_token_keys) AS are_wanted
 """)
 
@@ -100,9 +100,9 @@ ID_TOKEN_KEYS: Final = KeyTable(
 KEY_TABLES: Final = (SIGNING_KEYS, ID_TOKEN_KEYS)
 
 
-async def id_token_keys_are_wanted(database: Database) -> bool:
+async def id_token_keys_are_needed(database: Database) -> bool:
     """Whether there is a site, or has been one. Raises: StorageUnavailable."""
-    return bool(await database.value(_ARE_WANTED))
+    return bool(await database.value(_ARE_NEEDED))
 
 
 async def published_keys(

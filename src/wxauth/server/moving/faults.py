@@ -21,7 +21,7 @@ _TIME: Final = Text(
 )
 _SHORT: Final = Text("must be 1 to 64 printable characters", "必须是 1 至 64 个可打印字符")
 
-WANTED: Final = {
+EXPECTED: Final = {
     "app_id": Text("must be the app_id of a configured app", "必须是已配置的小程序的 AppID"),
     "openid": Text(
         "must be as WeChat gives it: 1 to 128 visible ASCII characters, and no placeholder",

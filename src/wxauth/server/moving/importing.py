@@ -115,7 +115,7 @@ async def _import_batch(
             conflict, made = exc, Made()
             continue
         for one in settled:
-            one.tell()
+            one.report()
         return outcomes
     if len(lines) > 1:  # a smaller batch takes less time, in which fewer logins can write first
         middle = len(lines) // 2

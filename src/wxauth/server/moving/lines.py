@@ -20,7 +20,7 @@ from wxauth.errors import UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.moving.faults import NOT_JSON, WANTED, Fault
+from wxauth.server.moving.faults import EXPECTED, NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
 from wxauth.server.web import bodies
@@ -30,7 +30,7 @@ _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 
 
-# The messages of these errors are never shown: `WANTED` has a sentence for each field.
+# The messages of these errors are never shown: `EXPECTED` has a sentence for each field.
 
 
 def _known_app(value: str, info: ValidationInfo) -> str:
@@ -148,7 +148,7 @@ class Line(_Strict):
         if not errors[0]["loc"]:
             return [NOT_JSON]
         fields = [".".join(part for part in error["loc"] if isinstance(part, str)) for error in errors]
-        return [Fault(field, WANTED[field]) for field in dict.fromkeys(fields)]
+        return [Fault(field, EXPECTED[field]) for field in dict.fromkeys(fields)]
 
 
 def later(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -172,7 +172,7 @@ class Phones:
             try:
                 outcome = await self._bind(found) if isinstance(found, StoredAnswer) else found
             except CannotOpen as exc:
-                _tell_unopened(app.app_id, exc)
+                _log_unopened(app.app_id, exc)
                 raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
         match outcome:
             case PhoneRefusal.TAKEN:
@@ -197,7 +197,7 @@ class Phones:
             except CannotOpen as exc:  # stays pending for a process that has the secret key
                 if not self._told_unopened:
                     self._told_unopened = True
-                    _tell_unopened(answer.app_id, exc)
+                    _log_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:
         """Wait up to `farewell` for WeChat's answers to arrive and be stored, then give up the rest."""
@@ -306,7 +306,7 @@ class Phones:
             if linked is None:  # not allowed, or another request has just done it: then this binds
                 outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
             else:
-                linked.merged.tell(self._observe_merge)
+                linked.merged.report(self._observe_merge)
                 outcome = linked.user
         if isinstance(outcome, PhoneRefusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
@@ -315,6 +315,6 @@ class Phones:
         return outcome
 
 
-def _tell_unopened(app_id: str, exc: CannotOpen) -> None:
+def _log_unopened(app_id: str, exc: CannotOpen) -> None:
     what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
     log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=what_to_change)

@@ -109,7 +109,7 @@ class Withdrawals:
         if withdrawal is None:
             await self._claim(message.signature)
         else:
-            await self._carry_out_or_put_off(message, withdrawal)
+            await self._carry_out_or_postpone(message, withdrawal)
 
     async def _claim(self, signature: Signature) -> None:
         """Bind a signature to this message, across all replicas.
@@ -119,7 +119,7 @@ class Withdrawals:
         if not await claim(self._database, signature, now=self._clock()):
             raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
 
-    async def _carry_out_or_put_off(self, message: Message, withdrawal: Withdrawal) -> None:
+    async def _carry_out_or_postpone(self, message: Message, withdrawal: Withdrawal) -> None:
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest
 

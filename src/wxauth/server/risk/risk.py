@@ -164,7 +164,7 @@ class Risk:
                 app_id=person.app_id,
                 why={"risk_rank": rank},
             )
-        settled.tell(app_id=person.app_id, risk_rank=rank)
+        settled.report(app_id=person.app_id, risk_rank=rank)
         return True
 
     async def _note(self, person: Person, rank: int) -> None:

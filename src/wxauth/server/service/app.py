@@ -262,10 +262,10 @@ async def _read_what_is_stored(services: Services) -> None:
     await services[Apps].try_refresh()
     await services[IdTokenKeys].try_refresh()
     await add_console_as_site(services)
-    await _tell_what_is_unlimited(services)
+    await _log_exempt_networks(services)
 
 
-async def _tell_what_is_unlimited(services: Services) -> None:
+async def _log_exempt_networks(services: Services) -> None:
     with suppress(StorageUnavailable):
         if unlimited := await services.database.unlimited():
             log.error(

@@ -32,10 +32,10 @@ async def is_migrated(database: Database) -> bool:
     except DatabaseUrlRefused:
         raise
     except StorageUnavailable as exc:
-        if troubles.lets_through(monotonic()):
+        if troubles.is_due(monotonic()):
             log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
         return False
-    if troubles.lets_through(monotonic()):
+    if troubles.is_due(monotonic()):
         log.warning(
             "schema_missing",
             what_to_do="run 'wxauth migrate'",

@@ -169,7 +169,7 @@ def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
     signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
 
     async def serve() -> None:
-        telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started and services[KeyRing].is_ready))
+        telling = asyncio.create_task(parent.report(is_ready=lambda: server.started and services[KeyRing].is_ready))
         telling.add_done_callback(_leave_without_parent)
         try:
             await server.serve([listener])

@@ -122,7 +122,7 @@ class _TracedApp:
                 await self._app(scope, receive, send_and_look)
             finally:
                 trace_id.reset(token)
-                _tell_request(span, scope, status)
+                _describe_request(span, scope, status)
 
 
 class _TracedDatabase(Database):
@@ -152,7 +152,7 @@ class _TracedWeChat(WeChat):
             return await super().call(api, app, target, **options)
 
 
-def _tell_request(span: Span, scope: Scope, status: int) -> None:
+def _describe_request(span: Span, scope: Scope, status: int) -> None:
     route = scope.get("route")
     span.update_name(f"{scope['method']} {route.path}" if route else scope["method"])
     span.set_attribute("http.request.method", scope["method"])

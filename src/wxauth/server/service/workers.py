@@ -45,7 +45,7 @@ class Parent:
     def __init__(self, writable: int) -> None:
         self._writable = writable
 
-    async def tell(self, *, is_ready: Callable[[], bool]) -> None:
+    async def report(self, *, is_ready: Callable[[], bool]) -> None:
         """Report to the parent, every second, that the event loop runs and whether it can serve.
 
         Ends with the parent.

@@ -151,7 +151,7 @@ async def change_user(
             settled = None if before is None else await decide(transaction, before)
     if settled is None:
         raise _no_such_user()
-    settled.tell()
+    settled.report()
 
 
 async def merge_users(

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import FORGOTTEN_DATA, TELLS_OF_ERASURE
+from wxauth.server.core.trail import FORGOTTEN_DATA, REPORTS_ERASURE
 from wxauth.server.sessions.rows import START
 
 FORGOTTEN_AT_ONCE: Final = 1000
@@ -50,7 +50,7 @@ WITH page AS MATERIALIZED (
 ), forgotten AS (
     UPDATE events SET ip = NULL, data = {FORGOTTEN_DATA}
       FROM page
-     WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {FORGOTTEN_DATA}) AND {TELLS_OF_ERASURE} IS NOT TRUE
+     WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {FORGOTTEN_DATA}) AND {REPORTS_ERASURE} IS NOT TRUE
 )
 SELECT id FROM page ORDER BY id
 """)  # noqa: S608 - put together from constants

@@ -70,7 +70,7 @@ class Merged:
     source: MergeSource
     settled: Settled
 
-    def tell(self, observe: Observe) -> None:
+    def report(self, observe: Observe) -> None:
         """Count the merge and write the log lines. Call it after the commit."""
         observe(self.source)
         log.info(
@@ -80,7 +80,7 @@ class Merged:
             source=self.source,
             actor=self.settled.by.name,
         )
-        self.settled.tell()
+        self.settled.report()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ async def link_unionid(
                 return
             merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
             await name_identity(transaction, **identity)
-        merged.tell(observe)
+        merged.report(observe)
         return
     raise StorageUnavailable("too many changes to this user at once")
 
@@ -263,7 +263,7 @@ async def merge_by_operator(
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
             merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
-        merged.tell(observe)
+        merged.report(observe)
         return remaining_id
     raise StorageUnavailable("too many changes to this user at once")
 

@@ -83,7 +83,7 @@ class Settled:
     by: Actor
     changes: Sequence[EventType]
 
-    def tell(self, **fields: Any) -> None:
+    def report(self, **fields: Any) -> None:
         """Write the log lines. Call it after the commit."""
         for kind in self.changes:
             log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
@@ -193,7 +193,7 @@ async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
             for row in await lock_users_whose_ban_is_over(transaction, now=now, size=size)
         ]
     for one in settled:
-        one.tell()
+        one.report()
     return len(settled)
 
 

@@ -49,7 +49,7 @@ class SiteCors:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        is_let_in = origin is not None and not self._is_let_in_inside(origin) and await self._is_sites(origin)
+        is_let_in = origin is not None and not self._is_allowed_inside(origin) and await self._is_sites(origin)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -70,7 +70,7 @@ class SiteCors:
             return
         await self._app(scope, receive, send_with_headers)
 
-    def _is_let_in_inside(self, origin: str) -> bool:
+    def _is_allowed_inside(self, origin: str) -> bool:
         return "*" in self._origins or origin in self._origins
 
     async def _is_sites(self, origin: str) -> bool:

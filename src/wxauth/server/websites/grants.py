@@ -83,7 +83,7 @@ async def _for_device_code(services: Services, client: Client, form: Mapping[str
     if device_code is None:
         raise invalid_request("device_code is missing")
     now = services.clock()
-    await _see_that_keys_are_there(services, now)
+    await _ensure_keys(services, now)
     lifetimes = _web_lifetimes(services)
     session_id = new_id(now)
     async with services.database.begin() as transaction:
@@ -122,7 +122,7 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
     if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
         raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
     now = services.clock()
-    await _see_that_keys_are_there(services, now)
+    await _ensure_keys(services, now)
     lifetimes = _web_lifetimes(services)
     session_id = new_id(now)
     async with services.database.begin() as transaction:
@@ -143,7 +143,7 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
     return await _opened(services, client, session_id, outcome, lifetimes, now=now)
 
 
-async def _see_that_keys_are_there(services: Services, now: datetime) -> None:
+async def _ensure_keys(services: Services, now: datetime) -> None:
     """Check that there are signing keys, before a code or token is spent. Raises: StorageUnavailable."""
     services[KeyRing].signing_key(now)
     await services[IdTokenKeys].read(now)
@@ -198,7 +198,7 @@ async def _for_refresh_token(
     if not set(wanted) <= set(allowed):
         raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
     now = services.clock()
-    await _see_that_keys_are_there(services, now)
+    await _ensure_keys(services, now)
     outcome = await rotate_refresh_token(
         services.database,
         Use(

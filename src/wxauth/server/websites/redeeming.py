@@ -17,7 +17,7 @@ from wxauth.server.websites.visit_rows import lock_visitor
 
 TOO_FAST: Final = 5
 """Seconds added to the interval by a poll that comes too early."""
-COMES_TWICE: Final = timedelta(seconds=15)
+REPEATED_WITHIN: Final = timedelta(seconds=15)
 """How long after its use a code from WeChat's browser may come again without ending the session."""
 
 
@@ -96,7 +96,7 @@ async def redeem_code(
     if scan is None:
         return NotGranted.UNKNOWN
     if scan["session_id"] is not None:
-        if not await _may_come_twice(transaction, scan, now=now):
+        if not await _may_be_repeated(transaction, scan, now=now):
             await _end_reused(transaction, scan["session_id"], now=now)
             return NotGranted.SPENT
         return NotGranted.UNKNOWN
@@ -105,12 +105,12 @@ async def redeem_code(
     return await _opened(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
 
 
-async def _may_come_twice(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> bool:
+async def _may_be_repeated(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> bool:
     """Whether WeChat may have delivered this code twice: its browsers repeat some callbacks."""
     if scan["door"] not in BY_WECHATS_PAGE or scan["session_id"] is None:
         return False
     opened_at = await session_opened_at(transaction, scan["session_id"])
-    return opened_at is not None and now < opened_at + COMES_TWICE
+    return opened_at is not None and now < opened_at + REPEATED_WITHIN
 
 
 async def _end_reused(transaction: Transaction, session_id: UUID, *, now: datetime) -> None:

@@ -62,7 +62,7 @@ async def come_back_from_wechat(request: Request, services: ServicesDep, device:
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
         callback = Callback(cookie, parameters.get("state", ""), parameters.get("code", ""))
-        return sent_to(await visits.come_back(services, callback, device=device))
+        return sent_to(await visits.finish_visit(services, callback, device=device))
     except (NotFound, OAuthError):
         return sent_to(f"{services.settings.issuer}{visits.CALLBACK}")
     except StorageUnavailable as exc:

@@ -180,7 +180,7 @@ def _wechats_page(services: Services, app: App, door: Door, state: str) -> str:
     return f"{services.settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
-async def come_back(services: Services, callback: Callback, *, device: Device) -> str:
+async def finish_visit(services: Services, callback: Callback, *, device: Device) -> str:
     """The URL to which a callback from WeChat's page redirects: the site's, or a page of ours.
 
     Raises: NotFound, if this browser has no such visit; StorageUnavailable.

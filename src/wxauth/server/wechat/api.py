@@ -108,7 +108,7 @@ class WeChatApi:
             `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
-        return await self._post(RISK_RANK, app, body, read=_risk_rank, tells_refusals=False)
+        return await self._post(RISK_RANK, app, body, read=_risk_rank, reports_refusals=False)
 
     async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
         """WeChat's verdict on a text in a person's profile. The caller logs errcodes.
@@ -118,7 +118,7 @@ class WeChatApi:
         body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
         if nickname is not None:
             body["nickname"] = nickname
-        return await self._post(CHECK_TEXT, app, body, read=_text_verdict, tells_refusals=False)
+        return await self._post(CHECK_TEXT, app, body, read=_text_verdict, reports_refusals=False)
 
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
@@ -132,7 +132,7 @@ class WeChatApi:
         """
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
         return await self._post(
-            MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene], tells_refusals=False, is_for_picture=True
+            MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene], reports_refusals=False, is_for_picture=True
         )
 
     async def _post(
@@ -144,7 +144,7 @@ class WeChatApi:
         read: Callable[[dict[str, Any]], T],
         secrets: Sequence[str] = (),
         extra_time: float = 0.0,
-        tells_refusals: bool = True,
+        reports_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
         return await self._call(
@@ -155,7 +155,7 @@ class WeChatApi:
             read=read,
             secrets=secrets,
             extra_time=extra_time,
-            tells_refusals=tells_refusals,
+            reports_refusals=reports_refusals,
             is_for_picture=is_for_picture,
         )
 
@@ -179,7 +179,7 @@ class WeChatApi:
         secrets: Sequence[str],
         expected: frozenset[int] = frozenset(),
         extra_time: float = 0.0,
-        tells_refusals: bool = True,
+        reports_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
         deadline = self._wechat.deadline(extra_time=extra_time)  # for all requests, including those for a token
@@ -195,7 +195,7 @@ class WeChatApi:
                 secrets=[*secrets, value],
                 expected=expected,
                 deadline=deadline,
-                tells_refusals=tells_refusals,
+                reports_refusals=reports_refusals,
                 is_for_picture=is_for_picture,
             )
 

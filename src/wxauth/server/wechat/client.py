@@ -158,7 +158,7 @@ class WeChat:
         try:
             # Not `self._login_target`, which would remember a secret that may be wrong.
             target = f"{_login_target(app)}{_MADE_UP_CODE}"
-            await self.call(exchange_api(app), app, target, read=lambda _: None, tells_refusals=False)
+            await self.call(exchange_api(app), app, target, read=lambda _: None, reports_refusals=False)
         except (InvalidCode, CodeUsed, WeChatUserBlocked):
             return  # WeChat rejects the code, so it has accepted id and secret
 
@@ -173,7 +173,7 @@ class WeChat:
         secrets: Sequence[str] = (),
         expected: Container[int] = (),
         deadline: float | None = None,
-        tells_refusals: bool = True,
+        reports_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
         """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be made.
@@ -187,7 +187,7 @@ class WeChat:
             secrets: Parts of the request that must not be logged, besides the app's secret.
             expected: errcodes that the caller handles, and that are not logged.
             deadline: When to give up, in the event loop's time; by default, after the client's timeout.
-            tells_refusals: Whether errcodes are logged here. If not, the caller logs them.
+            reports_refusals: Whether errcodes are logged here. If not, the caller logs them.
             is_for_picture: Whether the answer may be a picture, which `read` gets under `PICTURE`.
 
         Raises: WeChatError.
@@ -199,7 +199,7 @@ class WeChat:
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
-                if tells_refusals and errcode not in expected:
+                if reports_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
                 raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
             result = read(answer)

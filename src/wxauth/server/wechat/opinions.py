@@ -17,7 +17,7 @@ from wxauth.server.wechat.errcodes import CHECK_TEXT, RISK_RANK, is_for_the_oper
 
 PATIENCE: Final = 2.0
 """The longest time in seconds that a request waits for an opinion that decides its outcome."""
-TOLD_AGAIN_AFTER: Final = timedelta(minutes=1)
+LOGGED_AGAIN_AFTER: Final = timedelta(minutes=1)
 """The time between two log lines about the same failure."""
 
 _APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT}
@@ -58,7 +58,7 @@ class Opinions:
         self._find_app = find_app
         self.observe = observe
         self._longest_wait = longest_wait
-        self._told_at: dict[tuple[str, ...], datetime] = {}
+        self._logged_at: dict[tuple[str, ...], datetime] = {}
 
     async def ask(
         self,
@@ -93,9 +93,9 @@ class Opinions:
         self.observe(policy, app_id, reason, errcode)
         now = self._clock()
         key = (policy, app_id, reason, str(errcode))
-        if key in self._told_at and now - self._told_at[key] < TOLD_AGAIN_AFTER:
+        if key in self._logged_at and now - self._logged_at[key] < LOGGED_AGAIN_AFTER:
             return
-        self._told_at[key] = now
+        self._logged_at[key] = now
         fields = {"policy": policy, "app_id": app_id, "reason": reason, "errcode": errcode}
         if errcode is not None and is_for_the_operator(errcode, api=_APIS[policy]):
             log.error("policy_without_wechat", **fields, what_to_change=what_to_change(errcode, api=_APIS[policy]))

@@ -79,7 +79,7 @@ class _Kept:
     paused_until: datetime = _NEVER
     """Until then WeChat is not called again, because of `failure`."""
     is_refused: bool = False
-    heeds_refusals_at: datetime = _NEVER
+    accepts_refusals_at: datetime = _NEVER
     """Refusals of the token before this time are ignored, because it was fetched again just now."""
     flight: asyncio.Task[WeChatError | None] | None = None
 
@@ -89,7 +89,7 @@ class _Kept:
     def forget_the_future(self, now: datetime) -> None:
         """Drop times that were computed before the clock was set back, because they would be far too late."""
         if now < self.looked_at:
-            self.looked_at = self.renews_at = self.paused_until = self.heeds_refusals_at = _NEVER
+            self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = _NEVER
 
 
 class WeChatTokens:
@@ -138,10 +138,10 @@ class WeChatTokens:
         now = self._clock()
         kept.forget_the_future(now)
         is_ours = kept.value == refused.value.get_secret_value()
-        if is_ours and not kept.is_refused and now >= kept.heeds_refusals_at:
+        if is_ours and not kept.is_refused and now >= kept.accepts_refusals_at:
             log.warning("access_token_refused", app_id=app.app_id)
             kept.is_refused = True
-            kept.paused_until, kept.heeds_refusals_at = _NEVER, now + RENEWAL_PAUSE
+            kept.paused_until, kept.accepts_refusals_at = _NEVER, now + RENEWAL_PAUSE
         return await self.get(app)
 
     async def force(self, app: App) -> None:
@@ -213,7 +213,7 @@ class WeChatTokens:
         )
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
-            kept.value, kept.is_refused, kept.heeds_refusals_at = value, False, _NEVER
+            kept.value, kept.is_refused, kept.accepts_refusals_at = value, False, _NEVER
         kept.failure, kept.paused_until = None, _NEVER
         kept.looked_at, kept.ends_at = now, now + timedelta(seconds=expires_in)
         renewal = kept.ends_at - RENEWAL_LEAD + self._jitter() * RENEWAL_SPREAD

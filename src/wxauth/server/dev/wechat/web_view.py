@@ -58,7 +58,7 @@ class WebViews:
         key = (wanted.person, wanted.browser)
         async with httpx.AsyncClient(
             cookies=self._cookies.pop(key, None),
-            event_hooks={"request": [_see_that_it_is_here]},
+            event_hooks={"request": [_ensure_local]},
             headers=headers,
             timeout=_TIMEOUT,
             trust_env=False,
@@ -93,6 +93,6 @@ async def _later(browser: httpx.AsyncClient, url: str, seconds: float) -> httpx.
     return await browser.get(url)
 
 
-async def _see_that_it_is_here(request: httpx.Request) -> None:
+async def _ensure_local(request: httpx.Request) -> None:
     if request.url.scheme != "http" or request.url.host not in _HERE:
         raise ValueError(f"url: {request.url.host} is not this machine")
