@@ -1,7 +1,8 @@
 """Runs our commands as processes forked from one that has imported everything.
 
-Imports take a second of CPU time, and most commands then a hundredth of that. Everything else is as in any process:
-signals, environment, folder, descriptors, end.
+Imports take a second of CPU time, and most commands then a hundredth of that. `scripts/test` runs some 550 commands and
+needs seven minutes of CPU time: started as installed, they would more than double it. Everything else is as in any
+process: signals, environment, folder, descriptors, end.
 """
 
 import atexit
