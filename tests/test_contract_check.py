@@ -100,7 +100,7 @@ def wechat_url(strict_wechat: StrictWeChat) -> Iterator[str]:
 
 @pytest.fixture
 def few_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trust one authority: to read all those of a system takes 17 ms, at each check."""
+    """Trust one authority: each check reads the certificates, and those of a system take 17 ms."""
     monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path).file))
 
 
