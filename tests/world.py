@@ -25,6 +25,8 @@ Body = dict[str, Any]
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
 MakeService = Callable[..., Awaitable["Service"]]
+AddSite = Callable[..., Awaitable["Site"]]
+GetPhone = Callable[..., Awaitable["Phone"]]
 AddSibling = Callable[..., Awaitable[Credentials]]
 LogLines = Callable[[], list[dict[str, Any]]]
 
@@ -33,6 +35,12 @@ AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
 """The types of events recorded by logins."""
 BESIDE_LOGINS = f"type NOT IN {AT_LOGIN}"
 """SQL for other types."""
+
+CALLBACK = "https://shop.example.com/callback"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+CAMERA = 1047
+OFFICE, HOME, FAR = "203.0.113.7", "203.0.113.99", "198.51.100.1"
+EDGE = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,8 @@ class Phone:
 
     client: httpx.AsyncClient
     tokens: Body = field(default_factory=dict)
+    wx_login: Callable[[], str] | None = None
+    """Returns a new code of this person, with which they approve a login to a site."""
 
     @property
     def user_id(self) -> str:
@@ -84,6 +94,23 @@ class Phone:
 
     async def ask(self, method: str, path: str = "", **request: Any) -> httpx.Response:
         return await self.client.request(method, f"/v1/me{path}", headers=bearer(self.tokens), **request)
+
+    async def claim(self, **body: Any) -> httpx.Response:
+        return await self.ask("POST", "/scans", json=body)
+
+    async def scan(self, started: Body, **body: Any) -> httpx.Response:
+        """Claim the code with the camera."""
+        return await self.claim(**{"scene": scene_of(started), "entry_scene": CAMERA, **body})
+
+    async def decide(self, scan_id: str, verdict: str = "approve", *, code: str | None = None) -> httpx.Response:
+        body = {"login_code": code or self.wx_login()} if verdict == "approve" else None
+        return await self.ask("POST", f"/scans/{scan_id}/{verdict}", json=body)
+
+    async def approve(self, started: Body) -> None:
+        """Scan the code, and approve the login."""
+        claimed = await self.scan(started)
+        assert claimed.status_code == 200, claimed.text
+        assert (await self.decide(claimed.json()["id"])).status_code == 204
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +218,40 @@ class Admin:
 async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", answer["user"]["id"])
     return Admin(client, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An OAuth client."""
+
+    client: httpx.AsyncClient
+    name: str
+    secret: str | None
+
+    @property
+    def auth(self) -> httpx.BasicAuth | None:
+        return None if self.secret is None else httpx.BasicAuth(self.name, self.secret)
+
+    async def post(self, path: str, **form: str) -> httpx.Response:
+        """Post a form with the client's credentials."""
+        if self.secret is None:
+            return await self.client.post(path, data={"client_id": self.name, **form})
+        return await self.client.post(path, data=form, auth=(self.name, self.secret))
+
+    async def start(self, **form: str) -> dict[str, Any]:
+        answer = await self.post("/v1/device_authorization", **form)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def poll(self, started: Body) -> httpx.Response:
+        return await self.post("/v1/token", grant_type=DEVICE_CODE, device_code=started["device_code"])
+
+    async def refresh(self, tokens: Body, **form: str) -> httpx.Response:
+        return await self.post("/v1/token", grant_type="refresh_token", refresh_token=tokens["refresh_token"], **form)
+
+
+def scene_of(started: Body) -> str:
+    return started["verification_uri_complete"].rpartition("/")[2]
 
 
 async def add_client(database: Database, name: str, *, now: datetime, **options: Any) -> Credentials:

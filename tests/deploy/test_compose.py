@@ -23,11 +23,10 @@ from starlette.types import Receive, Scope, Send
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
-from tests.oauth.conftest import CALLBACK, CAMERA, Phone, Site
 from tests.oauth.test_authorize import Browser, exchanged, sent
 from tests.processes import PATIENCE, Running, free_port, serving, until
 from tests.programs import needs, needs_node, run_node_tests
-from tests.world import add_client, bearer
+from tests.world import CALLBACK, CAMERA, Phone, Site, add_client, bearer
 from wxauth.server.clients import clients
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from

@@ -13,10 +13,9 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
-from tests.oauth.conftest import GetPhone, Phone, Site
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
-from tests.world import MakeClient, MakeServices, bearer, until
+from tests.world import GetPhone, MakeClient, MakeServices, Phone, Site, bearer, until
 from wxauth.server.core.database import CONNECTIONS
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services

@@ -17,13 +17,24 @@ import pytest
 from jose import jwt
 
 from tests.fakes import Clock
-from tests.oauth.conftest import CALLBACK, CAMERA, EDGE, AddSite, GetPhone, Phone, Site
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
-from tests.world import LogLines, MakeClient, MakeServices, bearer
+from tests.world import (
+    CALLBACK,
+    CAMERA,
+    EDGE,
+    AddSite,
+    GetPhone,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Site,
+    bearer,
+)
 from wxauth.server.clients.clients import change_client, renew_secret
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services

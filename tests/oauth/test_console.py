@@ -11,13 +11,12 @@ import httpx
 import pytest
 
 from tests.fakes import Clock
-from tests.oauth.conftest import CAMERA, FAR, AddSite, GetPhone, Phone
 from tests.oauth.test_authorize import VERIFIER, Browser, exchanged, sent
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, go_on
 from tests.test_contract_admin_more import later
-from tests.world import Admin, MakeClient, MakeServices, bearer, make_admin
+from tests.world import CAMERA, FAR, AddSite, Admin, GetPhone, MakeClient, MakeServices, Phone, bearer, make_admin
 from wxauth.server.clients.rows import find_site
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.migrations import migrate

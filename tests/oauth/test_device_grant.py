@@ -12,9 +12,25 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
-from tests.oauth.conftest import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
+from tests.world import (
+    DEVICE_CODE,
+    EDGE,
+    FAR,
+    HOME,
+    OFFICE,
+    AddSite,
+    GetPhone,
+    LogIn,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Site,
+    bearer,
+    scene_of,
+    until_locked,
+)
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services

@@ -12,11 +12,10 @@ from fastapi import Depends, FastAPI
 from jose import jwt
 
 from tests.fakes import APP, Clock
-from tests.oauth.conftest import CALLBACK, CAMERA, AddSite, Phone, Site
 from tests.oauth.test_authorize import ASKED, Browser, Tab, sent
 from tests.oauth.test_device_grant import refused, tokens_of
 from tests.problems import problem_of
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
+from tests.world import CALLBACK, CAMERA, AddSite, Admin, LogIn, MakeClient, MakeServices, Phone, Site, bearer
 from wxauth.guard import BearerGuard
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services

@@ -6,10 +6,9 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.oauth.conftest import AddSite, Phone, Site
 from tests.oauth.test_authorize import Browser, id_claims, tokens_of
 from tests.problems import problem_of
-from tests.world import MakeClient, bearer
+from tests.world import AddSite, MakeClient, Phone, Site, bearer
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing

@@ -11,9 +11,8 @@ import segno
 from PIL import Image
 
 from tests.fakes import Clock, Secrets
-from tests.oauth.conftest import Phone, Site, scene_of
 from tests.problems import problem_of
-from tests.world import LogLines, MakeClient, MakeServices, add_client
+from tests.world import LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.mini_program_codes import Picture, draw

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from tests.fakes import OTHER_APP, Clock, WeChatByRespx
-from tests.oauth.conftest import CALLBACK, AddSite, GetPhone, Phone, Site
 from tests.oauth.test_approval import wechat_thinking
 from tests.oauth.test_authorize import ASKED, Browser, exchanged, id_claims
 from tests.oauth.test_authorize import browser as browser  # a fixture
@@ -23,7 +22,7 @@ from tests.oauth.test_authorize import shop as shop
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import LogLines, MakeClient, MakeServices, bearer
+from tests.world import CALLBACK, AddSite, GetPhone, LogLines, MakeClient, MakeServices, Phone, Site, bearer
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType

@@ -14,10 +14,22 @@ import pytest
 
 from tests.fakes import Clock, Secrets
 from tests.oauth import test_web_view as web_view
-from tests.oauth.conftest import CALLBACK, EDGE, AddSite, Phone, Site
 from tests.oauth.test_authorize import ASKED, exchanged, id_claims
 from tests.sweeps import Sweep
-from tests.world import LogLines, MakeClient, MakeServices, bearer, log_in, make_admin, until
+from tests.world import (
+    CALLBACK,
+    EDGE,
+    AddSite,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    Phone,
+    Site,
+    bearer,
+    log_in,
+    make_admin,
+    until,
+)
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeRequest, Simulator, create_simulator
