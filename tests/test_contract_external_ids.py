@@ -8,14 +8,12 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.fakes import Secrets
-from tests.world import LogIn, bearer, log_in
+from tests.world import NUMBER, LogIn, bearer, log_in
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Simulator
 from wxauth.server.dev.wechat.simulator import PhoneCodeRequest
 from wxauth.testing import TestIssuer
 from wxauth.tokens.claims import Principal
-
-NUMBER = "+8613800138000"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer
+from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
@@ -21,7 +21,6 @@ from wxauth.server.events.feed import cursor_of
 from wxauth.server.events.feed_rows import Place, place_some, record_folded_changes
 from wxauth.server.events.placing import keep_placing, place_events
 
-Body = dict[str, Any]
 Read = Callable[..., Awaitable[Body]]
 
 INSERT = (

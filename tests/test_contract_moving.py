@@ -26,7 +26,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
-from tests.world import AddSibling, LogIn, MakeServices, add_client, bearer, until
+from tests.world import NUMBER, AddSibling, LogIn, MakeServices, add_client, bearer, until
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
@@ -45,7 +45,6 @@ BOB = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
 UNION_ALICE, UNION_BOB, UNION_CAROL, UNION_ELSEWHERE = map(unionid_of, ("alice", "bob", "carol", "elsewhere"))
 USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 OTHER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d18"
-NUMBER = "+8613800138000"
 PROVED_AT = datetime(2026, 11, 19, tzinfo=UTC)
 FULL = {
     **ALICE,

@@ -13,8 +13,6 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
-Body = dict[str, Any]
-
 
 async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
     """Type, actor, user, app and data of the events, in order; of these types, where any is given."""

@@ -15,7 +15,7 @@ from examples.sibling import feed
 from examples.sibling.orders import Orders
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.serving import serving
-from tests.world import LogIn, add_client, bearer
+from tests.world import Body, LogIn, add_client, bearer
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
@@ -23,8 +23,6 @@ from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import place_events
 from wxauth.server.events.webhooks import add_webhook
 from wxauth.server.service.app import create_app
-
-Body = dict[str, Any]
 
 
 @pytest.fixture

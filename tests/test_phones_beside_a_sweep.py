@@ -6,13 +6,12 @@ import asyncpg
 import pytest
 
 from tests.fakes import Clock
-from tests.world import MakeClient, MakeServices, bearer, until
+from tests.world import NUMBER, MakeClient, MakeServices, bearer, until
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.server.housekeeping.housekeeping import keep_house
 from wxauth.server.phones.phones import UNTOUCHED_FOR
 
 AN_HOUR = 3600.0
-NUMBER = "+8613800138000"
 
 
 @pytest.mark.slow

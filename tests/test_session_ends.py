@@ -2,7 +2,6 @@
 
 from asyncio import create_task
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import asyncpg
 import httpx
@@ -11,13 +10,11 @@ from jose import jwt
 
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 
 TTL = 900
 MAX_AGE = 3600
-
-Body = dict[str, Any]
 
 
 @pytest.fixture

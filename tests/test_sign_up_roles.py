@@ -12,12 +12,11 @@ from jose import jwt
 
 from tests.fakes import APP, OTHER_APP, Secrets
 from tests.processes import run
-from tests.world import LogIn, MakeClient, MakeServices, log_in
+from tests.world import NUMBER, LogIn, MakeClient, MakeServices, log_in
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
-NUMBER = "+8613800138000"
 
 
 @pytest.fixture

@@ -14,24 +14,13 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import (
-    AddSibling,
-    Admin,
-    Body,
-    LogIn,
-    LogLines,
-    MakeClient,
-    MakeServices,
-    bearer,
-    make_admin,
-)
+from tests.world import NUMBER, AddSibling, Admin, Body, LogIn, LogLines, MakeClient, MakeServices, bearer, make_admin
 from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.events.placing import place_events
 
 THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
-NUMBER = "+8613800138000"
 
 
 class Town:

@@ -15,7 +15,7 @@ from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
 from tests.programs import needs, needs_node
-from tests.world import add_client, bearer, until
+from tests.world import Body, add_client, bearer, until
 from wxauth.server.clients.client import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
@@ -23,8 +23,6 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.signatures import new_secret, shown, signed_headers
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
-
-Body = dict[str, Any]
 
 
 class Shop:

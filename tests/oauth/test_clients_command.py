@@ -12,13 +12,13 @@ import pytest
 from tests.fakes import APP, service_env
 from tests.processes import run
 from tests.sweeps import swept
+from tests.world import CALLBACK
 from wxauth.server.clients.clients import NAME_RULE
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 pytestmark = pytest.mark.process
 
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
-CALLBACK = "https://shop.example.com/callback"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import asyncpg
 import httpx
@@ -14,8 +13,6 @@ from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, 
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
-
-Body = dict[str, Any]
 
 
 @pytest.fixture

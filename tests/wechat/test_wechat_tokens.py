@@ -16,7 +16,7 @@ import pytest
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
-from tests.world import add_client, until
+from tests.world import LogLines, MakeServices, add_client, until
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client import Scope
@@ -36,9 +36,6 @@ from wxauth.server.wechat.wechat_tokens import (
     WeChatTokens,
 )
 
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
-LogLines = Callable[[], list[dict[str, Any]]]
 Read = Callable[..., Awaitable[httpx.Response]]
 AskRank = Callable[[Services], Awaitable[int]]
 GetOwn = Callable[[], Awaitable[WeChatToken]]
