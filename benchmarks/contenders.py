@@ -13,7 +13,6 @@ from pathlib import Path
 from benchmarks.load import Kind
 from benchmarks.peers import PEERS, command_of
 from benchmarks.processes import environment, free_port, running
-from wxauth.server.core.database import CONNECTIONS
 from wxauth.server.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
@@ -96,8 +95,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         options |= {**uvicorn_options(), "http": "httptools"}
     env = environment(
         **_APP,
-        # A program of pgx would use as many connections as there are cores, at least four.
-        DATABASE_URL=database_url + (f"&pool_max_conns={CONNECTIONS}" if name in _WHOLE else ""),
+        DATABASE_URL=database_url,
         WECHAT_BASE_URL=wechat_url,
         JWT_SECRET=_SECRET_KEY,
         PORT=str(port),

@@ -34,7 +34,7 @@ class Target:
 
 TARGETS = (
     Target("login", "go_whole", 2.2),
-    Target("login", "go_tables", 1.4, "PostgreSQL"),
+    Target("login", "go_whole", 1.4, "PostgreSQL"),
     Target("login", "go", 3.0),
     Target("login", "express", 1.15),
     Target("login", "floor", 1.4),
