@@ -740,6 +740,7 @@ _TEN_PROCESSES = """
 import asyncio, os, sys
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.service.build import build_services
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.server.core.settings import Settings, settings_from
 
 app = {"app_id": sys.argv[2], "app_secret": sys.argv[3]}
