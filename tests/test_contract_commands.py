@@ -919,6 +919,12 @@ def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
 
 
 @pytest.mark.process
+def test_a_command_that_needs_the_database_alone_loads_no_web_framework() -> None:
+    program = "import sys, wxauth.server.cli.users; print('fastapi' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False\n"
+
+
+@pytest.mark.process
 def test_a_health_check_is_quick_for_it_loads_next_to_nothing() -> None:
     program = (
         "import sys, wxauth.server.cli.alive;"

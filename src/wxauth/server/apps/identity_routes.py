@@ -2,10 +2,10 @@
 
 from wxauth.errors import Title
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.bodies import OwnIdentitiesAnswer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.users.user_rows import identities_of
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")

@@ -22,9 +22,9 @@ from wxauth.server.apps.bodies import (
     app_answer,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")

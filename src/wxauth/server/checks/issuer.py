@@ -14,11 +14,11 @@ from pydantic_core import from_json
 
 from wxauth.errors import Title
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
-from wxauth.guard.urls import is_loopback, is_secure
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import Result, bad, good, note
 from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.tokens.keys import verification_keys
+from wxauth.urls import is_loopback, is_secure
 
 _NAME: Final = "issuer"
 _CONNECT_TIMEOUT: Final = 3.0

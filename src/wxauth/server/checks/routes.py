@@ -13,9 +13,9 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import NO_SUCH_APP
 from wxauth.server.checks.doctor import examine, examine_app
 from wxauth.server.checks.result import Level, Result
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")

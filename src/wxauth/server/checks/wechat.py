@@ -27,7 +27,6 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.guard.urls import is_loopback
 from wxauth.server.checks.clocks import Reading
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import Result, bad, good, note
@@ -51,6 +50,7 @@ from wxauth.server.wechat.errcodes import (
     what_to_change,
 )
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.urls import is_loopback
 
 PATIENCE: Final = 10.0
 """Maximum seconds for one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""

@@ -15,7 +15,6 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
 from wxauth.server.core.timekeeping import correct
-from wxauth.server.service.build import build_services
 
 Answer = TypeVar("Answer")
 Part = TypeVar("Part", Database, Services)
@@ -41,6 +40,8 @@ def with_database(ask: Callable[[Database, datetime], Awaitable[Answer]]) -> Ans
 
 def with_services(ask: Callable[[Services], Awaitable[Answer]]) -> Answer:
     """Return the result of `ask`, called with the service's parts. Requires all settings. Raises: Failed."""
+    from wxauth.server.service.build import build_services  # half a second, and most commands need the database alone
+
     settings = read_settings(Settings)
     # Errors name what to change at WeChat.
     configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)

@@ -20,8 +20,9 @@ from wxauth.server.clients.bodies import (
 from wxauth.server.clients.client import AddedClient
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.uris import URI_RULE
-from wxauth.server.core.services import Services, ServicesDep
+from wxauth.server.core.services import Services
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")

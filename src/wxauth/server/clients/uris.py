@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from wxauth.guard.urls import is_secure
+from wxauth.urls import is_secure
 
 MAX_LENGTH: Final = 2048
 _LONGEST_SHOWN: Final = 200

@@ -6,12 +6,8 @@
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from fastapi import Depends
-from starlette.requests import HTTPConnection
-
-from wxauth.guard.bearer import BearerGuard
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -20,6 +16,9 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.issuer import TokenIssuer
+
+if TYPE_CHECKING:
+    from wxauth.guard.bearer import BearerGuard  # imports FastAPI, which most commands do not need
 
 Part = TypeVar("Part")
 
@@ -43,7 +42,7 @@ class Services:
     promises: Promises
     metrics: Metrics
     issuer: TokenIssuer
-    guard: BearerGuard
+    guard: "BearerGuard"
     parts: Mapping[type, Any]
     """The parts of the rooms above core, by their type."""
     closing: Sequence[Collection[Closable]]
@@ -58,12 +57,3 @@ class Services:
         """Close every connection."""
         for group in self.closing:
             await asyncio.gather(*(part.aclose() for part in group))
-
-
-async def services_of(connection: HTTPConnection) -> Services:
-    """The services of the app that received the request."""
-    services: Services = connection.app.state.services
-    return services
-
-
-ServicesDep = Annotated[Services, Depends(services_of)]

@@ -6,9 +6,9 @@ from fastapi import Query
 
 from wxauth.errors import CursorExpired, Title
 from wxauth.server.clients.callers import EventsClientDep
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.events import feed
 from wxauth.server.events.feed_bodies import NOW, FeedAnswer, FeedQuery, feed_answer
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("siblings")

@@ -8,7 +8,6 @@ from pydantic import AfterValidator
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients.client import CLIENT_NAME
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.events import webhooks
 from wxauth.server.events.webhook_bodies import (
     DeliveriesAnswer,
@@ -27,6 +26,7 @@ from wxauth.server.events.webhook_bodies import (
     webhooks_answer,
 )
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")

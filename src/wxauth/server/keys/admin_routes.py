@@ -8,11 +8,11 @@ from typing_extensions import TypedDict  # pydantic requires this one before Pyt
 
 from wxauth.errors import NotFound, Title
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.succession import NoSuchKey
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")

@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import KeysUnavailable, Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.web.caching import cacheable_response
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("keys")

@@ -23,7 +23,6 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.login import login
 from wxauth.server.login.bodies import (
     DecryptedAnswer,
@@ -38,6 +37,7 @@ from wxauth.server.session_keys import session_keys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.users.callers import DeviceDep, PrincipalDep
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("login")

@@ -3,7 +3,6 @@
 from uuid import UUID
 
 from wxauth.errors import Title, UnknownApp, WrongAppKind
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.login.bodies import (
     SessionKeyResetRequest,
     SessionKeysAnswer,
@@ -12,6 +11,7 @@ from wxauth.server.login.bodies import (
 from wxauth.server.session_keys import session_keys
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")

@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.errors import Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.users.callers import StaffDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")

@@ -9,10 +9,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from wxauth.errors import RateLimited, Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.own_data.own_data import EXAMPLE_OWN_DATA, Export, export_mine, export_person
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep, CallerDep, DeviceDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")

@@ -11,12 +11,12 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.phones.phones import Phones
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")

@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.pictures.avatars import MAX_FILE, PATH, Avatars
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.caching import cacheable_response
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import MAX_BODY
 from wxauth.server.web.uploads import uploaded_file

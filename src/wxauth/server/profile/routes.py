@@ -1,11 +1,11 @@
 """`PATCH /v1/me`: a person's name and picture URL."""
 
 from wxauth.errors import RateLimited, Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.profile import changes
 from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")

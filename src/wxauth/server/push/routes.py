@@ -14,8 +14,8 @@ from wxauth.errors import (
     Title,
     UnknownApp,
 )
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.push.withdrawals import Withdrawals
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("wechat")

@@ -9,12 +9,12 @@ from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.errors import Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.refusals import refusals
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.refusals.rows import RefusalRow, RefusalSearch
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.web.bodies import TEXT, ShownAppId, ShownUserId, Time
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery
 

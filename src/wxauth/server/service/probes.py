@@ -6,9 +6,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from wxauth.errors import Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.readiness import OK, Readiness
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("operations")

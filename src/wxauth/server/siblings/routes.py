@@ -19,7 +19,6 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.clients.callers import AccessTokenClientDep, IntrospectingClientDep
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.siblings import introspection, wechat_tokens
 from wxauth.server.siblings.bodies import (
     AccessTokenAnswer,
@@ -28,6 +27,7 @@ from wxauth.server.siblings.bodies import (
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SESSION_ID, EXAMPLE_USER_ID
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 # Printable ASCII without the space, and without the percent sign, which marks an encoded character.

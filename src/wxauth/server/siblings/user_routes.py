@@ -4,7 +4,6 @@ from uuid import UUID
 
 from wxauth.errors import NotFound, Title
 from wxauth.server.clients.callers import UsersClientDep
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.siblings.rows import look_up
 from wxauth.server.siblings.user_bodies import (
     LookupAnswer,
@@ -15,6 +14,7 @@ from wxauth.server.siblings.user_bodies import (
 )
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.user_rows import IdentityRow
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("siblings")

@@ -6,7 +6,6 @@ from uuid import UUID
 from fastapi import Query
 
 from wxauth.errors import LastAdmin, NotFound, Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.users import account
 from wxauth.server.users.bodies import (
     SessionsAnswer,
@@ -16,6 +15,7 @@ from wxauth.server.users.bodies import (
     user_answer,
 )
 from wxauth.server.users.callers import CallerDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import timed_cursor
 

@@ -13,7 +13,6 @@ from wxauth.errors import (
     SplitRefused,
     Title,
 )
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.trail import EventSearch
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
@@ -34,6 +33,7 @@ from wxauth.server.users.bodies import (
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep, FreshLoginDep, StaffDep
 from wxauth.server.users.typed_phones import phones_meant
 from wxauth.server.users.user_rows import UserSearch
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 NO_SUCH_USER: Final = NotFound("there is no such user")

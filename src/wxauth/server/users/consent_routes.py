@@ -13,8 +13,8 @@ from wxauth.server.consents.bodies import (
     consent_answers,
 )
 from wxauth.server.consents.rows import holding_consents, newest_consents
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.callers import CallerDep, DeviceDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import timed_cursor
 

@@ -10,9 +10,9 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongPerson,
 )
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import authorizations
 from wxauth.server.websites.authorize import Unanswerable

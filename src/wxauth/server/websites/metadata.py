@@ -6,8 +6,8 @@ from starlette.responses import JSONResponse
 
 from wxauth.errors import Title
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, SCOPES
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.keys.succession import JWKS_MAX_AGE
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import CHALLENGE_METHOD, PATH, RESPONSE_MODE, RESPONSE_TYPE
 from wxauth.server.websites.grants import GRANTS

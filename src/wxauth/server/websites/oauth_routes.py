@@ -8,9 +8,9 @@ from starlette.responses import Response
 from wxauth.errors import InsufficientScope, InvalidToken, Title
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.ip_addresses import plain_address
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.users import account
 from wxauth.server.users.callers import AnyPrincipalDep, DeviceDep
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import grants, scans
 from wxauth.server.websites.bodies import (

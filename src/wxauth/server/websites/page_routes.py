@@ -9,11 +9,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered
-from wxauth.server.core.services import Services, ServicesDep
+from wxauth.server.core.services import Services
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.cookies import cookie_in
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import authorize

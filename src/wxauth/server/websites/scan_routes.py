@@ -16,9 +16,9 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongPerson,
 )
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import scans
 from wxauth.server.websites.bodies import ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer

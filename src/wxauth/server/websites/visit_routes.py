@@ -4,9 +4,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable, Title
-from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.cookies import cookie_in
+from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import visits
