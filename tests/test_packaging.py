@@ -49,7 +49,7 @@ each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """What a command prints; it sees nothing of this environment but what it is given."""
     demand_mark("wheel")
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
