@@ -55,7 +55,7 @@ def add_sibling(
     simulated_services: Services, secrets: Secrets, clock: Clock
 ) -> Callable[[str], Awaitable[Credentials]]:
     async def add(name: str) -> Credentials:
-        credentials = await add_client(simulated_services.database, name, scopes=[Scope.ACCESS_TOKEN], now=clock())
+        credentials = await add_client(simulated_services.database, name, scopes=[Scope.WECHAT_TOKEN], now=clock())
         secrets.add(credentials.client_secret)
         return credentials
 

@@ -61,7 +61,7 @@ class BearerGuard(SecurityBase):
         self._clock = clock
 
     async def verify(self, token: str) -> Principal:
-        """Check a token that did not come in a request's header, and return its user.
+        """Check a token, and return its user. Needed only for tokens that do not come in a request's header.
 
         The guard does not turn these errors into an answer, not even in a route: catch them, or register
         `wxauth.problems.answer_problem` for `WxAuthError`.
@@ -93,7 +93,7 @@ class BearerGuard(SecurityBase):
             raise
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """Make a dependency that also requires all of these roles. It returns the `Principal`."""
+        """A dependency that checks the token and requires all of these roles. It returns the `Principal`."""
         required = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:

@@ -35,7 +35,7 @@ class TokenIssuer:
         """Sign an access token. `now` is in epoch seconds, `expires_in` in seconds.
 
         In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` the scopes granted,
-        separated by spaces. Without `client_id`, the token's claim of that name is the app.
+        separated by spaces. Without it, the claim `client_id` is `app_id`.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,

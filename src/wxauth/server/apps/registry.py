@@ -84,7 +84,7 @@ class Apps:
 
         Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
         """
-        app = self._open.get(app_id)
+        app = self._enabled.get(app_id)
         if app is None:
             raise self._missing(app_id)
         return app
@@ -160,10 +160,10 @@ class Apps:
         known = {it.app.app_id: it for it in self._of_settings}
         known |= {app_id: it for app_id, (_, it) in taken.items() if app_id not in known}
         self._known = known
-        self._open: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
+        self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
         default = self.default
         if default is not None and default.is_enabled:
-            self._open[None] = default.app
+            self._enabled[None] = default.app
         self._observe(list(known), None if default is None else default.app.app_id)
 
     def _missing(self, app_id: str | None) -> UnknownApp | StorageUnavailable:
@@ -172,7 +172,7 @@ class Apps:
         if app_id in self.unopened:
             return StorageUnavailable("this app's secret cannot be opened: see 'wxauth check'")
         if app_id is None:
-            missing = "there is no app that is meant where none is named"
+            missing = "no app_id was given, and there is no enabled default app"
         elif _APP_ID.fullmatch(app_id):
             missing = f"there is no app {app_id} here"
         else:

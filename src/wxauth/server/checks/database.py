@@ -44,7 +44,7 @@ SELDOM: Final = 15 * 60
 """Seconds between two checkpoints that are rare enough."""
 
 _WITHOUT_LIMITS: Final = Title(
-    "the database gives up no statement by itself, so that one locked row can hold up every login",
+    "the database cancels no statement by itself, so that one locked row can hold up every login",
     "数据库不会自行中止语句，一行被锁就可能阻塞所有登录",
 )
 _WHAT_OPENS: Final = Title(
@@ -183,7 +183,9 @@ def judge_wal(wal: Wal) -> Result | None:
     pages, total = (f"{size / 2**30:.0f} GB" for size in (wal["page_bytes"], wal["bytes"]))
     saved, day = f"{wal['page_bytes'] / 2**31:.1f} GB", f"{wal['since']:%Y-%m-%d}"
     saving = Title(
-        "more seldom checkpoints write fewer of them" if is_compressed else f"compression saves some {saved} of that",
+        "less frequent checkpoints would write fewer of them"
+        if is_compressed
+        else f"compression saves some {saved} of that",
         "减少检查点即可少写" if is_compressed else f"压缩可节省约 {saved}",
     )
     message = f"wrote {total} since {day}, {pages} of it whole pages: {saving.en}; as its administrator"
@@ -232,7 +234,7 @@ def _judge_signing_keys(
     current, newest = signing(keys, now), keys[-1]
     if newest.activates_at > now and not has_next(keys, now):
         time = _minute(newest.activates_at)
-        ahead = f"{newest.kid} is to sign only {time}, for its maker's clock was ahead"
+        ahead = f"{newest.kid} signs only from {time}: the clock of the replica that made it was ahead"
         late = f"{newest.kid} 要到 {time} 才用于签名，因为生成它的机器时钟偏快"
         chinese = f"{late}：请检查各副本的时钟，再运行 'wxauth keys rotate'"
         return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'", chinese)

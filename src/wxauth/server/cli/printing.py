@@ -54,7 +54,7 @@ def print_table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def printable(text: str | None) -> str:
-    """A text chosen by a user, without characters that control a terminal."""
+    """A text chosen by a user, without characters that control a terminal; `-` if there is none."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
 
 

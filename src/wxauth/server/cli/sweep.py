@@ -12,12 +12,12 @@ from wxauth.server.housekeeping.housekeeping import sweep_now
 def sweep(as_json: bool) -> None:
     """Delete expired data now.
 
-    Deletes what is older than EVENTS_KEPT_DAYS and ADDRESSES_KEPT_DAYS, and ended sessions. The running service does
-    this once a day.
+    Deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS ago, and
+    shortens addresses older than ADDRESSES_KEPT_DAYS. The running service does this once a day.
     """
     swept = with_services(sweep_now)
     show(
         {"events": swept.events, "addresses": swept.addresses},
-        f"events erased: {swept.events}, addresses shortened: {swept.addresses}",
+        f"events deleted: {swept.events}, addresses shortened: {swept.addresses}",
         as_json=as_json,
     )

@@ -57,7 +57,7 @@ _type_option = partial(click.option, "--type", "types", multiple=True, metavar="
 
 @click.group()
 def webhooks() -> None:
-    """Manage webhooks, which send events to other services. They are signed by Standard Webhooks."""
+    """Manage webhooks, which send events to other services. Messages are signed as Standard Webhooks specifies."""
 
 
 @webhooks.command()
@@ -94,7 +94,10 @@ def add_command(webhook_name: str, url: str, types: tuple[EventType, ...], as_js
 @_type_option(help="A type of events to send from now on; repeatable.")
 @click.option("--all-types", is_flag=True, help="Send events of all types.")
 @click.option(
-    "--enable/--disable", "is_enabled", default=None, help="Whether events are sent. Enabled, it gets those that wait."
+    "--enable/--disable",
+    "is_enabled",
+    default=None,
+    help="Whether events are sent. Once enabled, it gets what has waited.",
 )
 def set_command(
     webhook_name: str, url: str | None, types: tuple[EventType, ...], all_types: bool, is_enabled: bool | None

@@ -50,7 +50,7 @@ def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[ProvedClient]]:
 
 
 IntrospectingClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.INTROSPECT)), FOR_CLIENT]
-AccessTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ACCESS_TOKEN)), FOR_CLIENT]
+WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_TOKEN)), FOR_CLIENT]
 UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_CLIENT]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 

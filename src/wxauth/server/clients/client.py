@@ -14,7 +14,7 @@ class Scope(StrEnum):
 
     INTROSPECT = "introspect"
     """Check whether an access token is valid."""
-    ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of a scope
+    WECHAT_TOKEN = "access_token"  # noqa: S105 - the name of a scope
     """Get an app's WeChat token."""
     USERS = "users"
     """Look users up."""

@@ -1,4 +1,4 @@
-"""Redirect URIs: how they are validated and compared (RFC 9700, section 2.1)."""
+"""Redirect and logout URIs: how they are validated and compared (RFC 9700, section 2.1)."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ MAX_LENGTH: Final = 2048
 _LONGEST_SHOWN: Final = 200
 URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
-# A URI (RFC 3986) without fragment, user information, and `*`, which might be meant as a pattern.
+# A URI (RFC 3986) without fragment, user information or `*`, which might be meant as a pattern.
 _FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
 # A program on the person's own machine may use another port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]))(?::[0-9]{1,5})?((?:[/?].*)?)")

@@ -22,7 +22,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.connections import Connections
-from wxauth.server.core.logs import Seldom, get_logger, message_of
+from wxauth.server.core.logs import LogInterval, get_logger, message_of
 from wxauth.server.core.statements import Answer, Statement
 
 CONNECTIONS: Final = 15
@@ -118,7 +118,7 @@ _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine locati
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 
 log = get_logger()
-troubles: Final = Seldom(10.0)
+troubles: Final = LogInterval(10.0)
 """Limits log lines that would otherwise repeat with each use of a database that is away or has no schema."""
 
 Row = TypeVar("Row", bound=Mapping[str, object])

@@ -107,7 +107,7 @@ def lines_of(exc: BaseException) -> list[str]:
     return [f"{told['error']}: {told['error_message']}", *cause, *(f"    {frame}" for frame in told["frames"])]
 
 
-class Seldom:
+class LogInterval:
     """Limits a log line to one in so many seconds, in each process."""
 
     def __init__(self, seconds: float) -> None:

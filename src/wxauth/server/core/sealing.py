@@ -58,8 +58,8 @@ def webhook_secret_context(webhook_id: UUID) -> bytes:
 class Sealer:
     """Seals with the current secret key, and opens with it or a previous one.
 
-    It uses AES-256-GCM-SIV (RFC 8452): with random nonces, plain GCM is safe for 2^32 values per key, which could be
-    reached here. A sealed value is version, key id, nonce, ciphertext.
+    It uses AES-256-GCM-SIV (RFC 8452): plain GCM with random nonces is safe only up to 2^32 values per key, and there
+    may be more. A sealed value is version, key id, nonce, ciphertext.
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:

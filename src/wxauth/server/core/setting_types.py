@@ -200,7 +200,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
         raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone") from None
-    if any(item.endswith("/0") for item in items):  # would use the first entry, which the client itself can write
+    if any(item.endswith("/0") for item in items):  # all are trusted: the first entry counts, which the client writes
         raise ValueError("must be networks of the proxies, not all addresses; * alone trusts any last entry")
     return items
 
@@ -227,7 +227,7 @@ def _check_page(value: str) -> str:
     return value
 
 
-def _check_file(value: str) -> str:
+def _check_domain_file(value: str) -> str:
     # The name that WeChat's console gives the file, and its content.
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
         raise ValueError("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c")
@@ -309,5 +309,5 @@ Rate = Annotated[
 Page = Annotated[str, AfterValidator(_check_page)]
 SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
-CheckFile = Annotated[str, AfterValidator(_check_file)]
-RootFiles = Annotated[tuple[CheckFile, ...], AfterValidator(_check_root_files)]
+DomainFile = Annotated[str, AfterValidator(_check_domain_file)]
+RootFiles = Annotated[tuple[DomainFile, ...], AfterValidator(_check_root_files)]

@@ -32,11 +32,11 @@ from wxauth.server.core.setting_types import (
     AppList,
     AppSecret,
     Audience,
-    CheckFile,
     CommaList,
     DatabaseUrl,
     Days,
     Documents,
+    DomainFile,
     ExemptNetworks,
     Issuer,
     Lower,
@@ -587,7 +587,7 @@ class Settings(DatabaseSettings):
         Seconds, Setting("Maximum lifetime of a website's session.", "网站会话的最长寿命。")
     ] = 2592000
     link_check_file: Annotated[
-        CheckFile | None,
+        DomainFile | None,
         OrNone,
         Setting(
             "File with which WeChat verifies the prefix of ordinary QR code links, as `name:content`. Served "

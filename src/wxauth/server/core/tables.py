@@ -46,7 +46,7 @@ def all_tables() -> MetaData:
 
 
 class Event(SQLModel, table=True):
-    """An event of the audit trail. It is never changed, except to remove an erased person's data."""
+    """An event of the audit trail. Only an erased person's data and old addresses are removed from it."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -69,7 +69,8 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# Refuses changes and deletions of events, except to remove an erased person's data and to delete old events.
+# Refuses changes and deletions of events, except to remove an erased person's data, to shorten old addresses, and to
+# delete old events.
 after_create(
     Event,
     """

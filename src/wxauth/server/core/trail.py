@@ -70,8 +70,8 @@ class EventType(StrEnum):
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_REMOVED = "webhook.removed"
     SESSION_KEY_RESET = "session_key.reset"
-    ACCESS_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
-    ACCESS_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
+    WECHAT_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
+    WECHAT_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
 
     @property
     def logged(self) -> str:

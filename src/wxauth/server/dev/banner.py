@@ -182,7 +182,7 @@ def welcome(
     home: Path,
     language: Language = "en",
 ) -> str:
-    """The whole text.
+    """The text of this module, for these settings.
 
     Args:
         settings: The settings of the service.

@@ -1,8 +1,9 @@
 """A real PostgreSQL from a wheel, which ends with the process that owns it.
 
 Only the wheel's programs are used, because its own starter (`get_server`) leaves the server running when the owner is
-killed, and opens the folders above the data to everyone. It also takes 1.5 times as long with a new cluster (0.55 and
-0.38 s) and 3 times with an existing one (0.12 and 0.04 s). It could replace this once its server ends with the owner.
+killed, and opens the folders above the data to everyone. The starter also takes 1.5 times as long with a new cluster
+(0.55 and 0.38 s) and 3 times with an existing one (0.12 and 0.04 s). It could replace this module once its server ends
+with the owner.
 
 Here, a small supervisor process starts the server, and the owner holds the supervisor's standard input. However the
 owner ends, the supervisor reads the end of file, stops the server and cleans up.
@@ -155,7 +156,7 @@ class EmbeddedPostgres:
         if len(os.fsencode(parent)) > _LONGEST_TEMPORARY_FOLDER or (self._drop and not _is_reachable(parent)):
             parent = Path("/tmp")  # noqa: S108 - mkdtemp makes it private
         folder = Path(tempfile.mkdtemp(prefix="wxauth-pg-", dir=parent))
-        self._give_away(folder)
+        self._change_owner(folder)
         return folder
 
     def _programs(self) -> Path:
@@ -185,7 +186,7 @@ class EmbeddedPostgres:
             if part.exists():
                 copy = shutil.copytree(part, self._run_folder / part.name, ignore=shutil.ignore_patterns("include"))
                 for path in (copy, *copy.rglob("*")):
-                    self._give_away(path)
+                    self._change_owner(path)
         return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
@@ -193,7 +194,7 @@ class EmbeddedPostgres:
         fresh = self._beside(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        self._give_away(fresh)
+        self._change_owner(fresh)
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"
         command = [str(programs / "initdb"), "-D", self._way_into(fresh), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
@@ -272,7 +273,7 @@ class EmbeddedPostgres:
     def _log(self) -> Path:
         return self._beside(".log")
 
-    def _give_away(self, folder: Path) -> None:
+    def _change_owner(self, folder: Path) -> None:
         if self._drop:
             os.chown(folder, self._drop["user"], self._drop["group"])
 

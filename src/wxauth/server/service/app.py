@@ -146,7 +146,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     settings = services.settings
     root_path = urlsplit(settings.issuer).path
     api = create_api(root_path=root_path, example_code=example_code)
-    api.router.routes.extend(_check_file(value) for value in settings.check_files)
+    api.router.routes.extend(_check_domain_file(value) for value in settings.check_files)
     api.state.services = services
     app: ASGIApp = Shortcut(api, api.routes)
     if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
@@ -171,7 +171,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     return BehindProxies(app, settings.trusted_proxies)
 
 
-def _check_file(value: str) -> Route:
+def _check_domain_file(value: str) -> Route:
     """A file with which WeChat verifies a domain."""
     name, _, content = value.partition(":")
 

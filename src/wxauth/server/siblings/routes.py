@@ -18,7 +18,7 @@ from wxauth.errors import (
     UnknownApp,
     WrongAppKind,
 )
-from wxauth.server.clients.callers import AccessTokenClientDep, IntrospectingClientDep
+from wxauth.server.clients.callers import IntrospectingClientDep, WeChatTokenClientDep
 from wxauth.server.siblings import introspection, wechat_tokens
 from wxauth.server.siblings.bodies import (
     AccessTokenAnswer,
@@ -159,7 +159,7 @@ async def introspect(_: IntrospectingClientDep, request: Request, services: Serv
     failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
 )
 async def read_wechat_token(
-    client: AccessTokenClientDep, app_id: str, services: ServicesDep, device: DeviceDep
+    client: WeChatTokenClientDep, app_id: str, services: ServicesDep, device: DeviceDep
 ) -> dict[str, Any]:
     """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
 

@@ -79,7 +79,7 @@ async def record_reading(database: Database, by: Actor, *, app_id: str, now: dat
     await database.run(
         _RECORD_READING,
         id=_id_of_reading(by.name, app_id, now),
-        type=EventType.ACCESS_TOKEN_READ.value,
+        type=EventType.WECHAT_TOKEN_READ.value,
         now=now,
         client_id=by.name,
         app_id=app_id,

@@ -40,7 +40,7 @@ async def force_wechat_token(services: Services, app_id: str) -> None:
     app = _app_with_token(services, app_id)
     async with services.database.begin() as transaction:
         await record_event(
-            transaction, EventType.ACCESS_TOKEN_FORCED, by=OPERATOR, at=services.clock(), app_id=app.app_id
+            transaction, EventType.WECHAT_TOKEN_FORCED, by=OPERATOR, at=services.clock(), app_id=app.app_id
         )
     await services[WeChatTokens].force(app)
     log.info("access_token_forced", app_id=app.app_id)

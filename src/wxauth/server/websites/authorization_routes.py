@@ -19,7 +19,7 @@ from wxauth.server.websites.authorize import Unanswerable
 from wxauth.server.websites.bodies import AuthorizationAnswer, AuthorizationRequest
 from wxauth.server.websites.callers import PhoneDep
 from wxauth.server.websites.oauth_errors import OAuthError
-from wxauth.server.websites.requests import parameters_of
+from wxauth.server.websites.requests import check_parameters
 
 router = Router("scans")
 
@@ -39,7 +39,7 @@ async def authorize_site(
     the site wants a newer login: log in by force, and ask again.
     """
     try:
-        parameters = parameters_of(list(body.parameters.items()))
+        parameters = check_parameters(list(body.parameters.items()))
         url = await authorizations.answer(services, caller, body.login_code, parameters, device=device)
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None

@@ -163,7 +163,7 @@ async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client,
 def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
     """The scopes to grant, and the code challenge. Raises: OAuthError."""
     if parameters.repeated:
-        raise OAuthError("invalid_request", "a parameter stands twice")
+        raise OAuthError("invalid_request", "a parameter occurs twice")
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
             raise OAuthError(error, f"{name} is not supported")

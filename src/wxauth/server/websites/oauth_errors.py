@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from wxauth.errors import (
     InvalidClient,
-    InvalidRequest,
     KeysUnavailable,
     PayloadTooLarge,
     RateLimited,
@@ -24,7 +23,7 @@ from wxauth.server.web.edge import EXPECTED_KEY, PROBLEM_KEY
 AUTHORIZATION_PENDING: Final = "authorization_pending"
 SLOW_DOWN: Final = "slow_down"
 
-Parameters = ParamSpec("Parameters")
+Arguments = ParamSpec("Arguments")
 
 log = get_logger()
 
@@ -80,18 +79,18 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
             return OAuthError("temporarily_unavailable", error.detail, status=status, retry_after=retry_after)
         case PayloadTooLarge():
             return OAuthError("invalid_request", error.detail, status=error.status)
-        case InvalidRequest() | RequestRefused():
+        case RequestRefused():
             return invalid_request(error.detail)
     return None
 
 
 def answering_clients(
-    endpoint: Callable[Parameters, Awaitable[dict[str, Any]]],
-) -> Callable[Parameters, Awaitable[dict[str, Any] | Response]]:
+    endpoint: Callable[Arguments, Awaitable[dict[str, Any]]],
+) -> Callable[Arguments, Awaitable[dict[str, Any] | Response]]:
     """Convert an endpoint's failures into RFC 6749 errors. One of the endpoint's parameters must be the `request`."""
 
     @wraps(endpoint)
-    async def answer(*args: Parameters.args, **kwargs: Parameters.kwargs) -> dict[str, Any] | Response:
+    async def answer(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, Any] | Response:
         try:
             return await endpoint(*args, **kwargs)
         except OAuthError as exc:

@@ -21,7 +21,7 @@ from wxauth.server.websites.bodies import (
 from wxauth.server.websites.id_tokens import claims_of
 from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_request
 from wxauth.server.websites.requests import BROWSER, client_of, form_of
-from wxauth.server.websites.scan_rows import LIFETIME
+from wxauth.server.websites.scan_rows import SCAN_LASTS
 
 MAX_USER_AGENT: Final = 512
 
@@ -86,7 +86,7 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
         "user_code": started.user_code,
         "verification_uri": f"{issuer}/d",
         "verification_uri_complete": f"{issuer}/d/{started.scene}",
-        "expires_in": int(LIFETIME.total_seconds()),
+        "expires_in": int(SCAN_LASTS.total_seconds()),
         "interval": scans.INTERVAL,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",
     }

@@ -47,7 +47,7 @@ from wxauth.server.websites.pages import (
     unanswerable_page,
     web_view_page,
 )
-from wxauth.server.websites.requests import Parameters, parameters_in
+from wxauth.server.websites.requests import Parameters, parse_parameters
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.visits import start_page
 
@@ -113,7 +113,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
     given = cookie_in(request, name)
     cookie = cookie_for(given)
     try:
-        parameters = parameters_in(text)
+        parameters = parse_parameters(text)
         language = language_of(request, ui_locales=parameters.get("ui_locales"))
         asked = await authorize.check_request(services, parameters)
         if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
@@ -175,7 +175,7 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
     """
     language = language_of(request)
     try:
-        parameters = parameters_in(request.url.query)
+        parameters = parse_parameters(request.url.query)
     except OAuthError:
         return message_page(request, "no_hint", language, status=400)
     language = language_of(request, ui_locales=parameters.get("ui_locales"))

@@ -18,7 +18,7 @@ from wxauth.server.clients.clients import origin_shown
 from wxauth.server.websites.authorize import PATH, PageState, SiteRequest, Unanswerable
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.scan_rows import LIFETIME
+from wxauth.server.websites.scan_rows import SCAN_LASTS
 from wxauth.server.websites.scans import Started
 from wxauth.server.websites.texts import TEXTS
 from wxauth.server.websites.visits import is_open_on_computers
@@ -74,7 +74,7 @@ def code_page(
     title = texts["log_in_to"].format(title=asked.client.title)
     paths = {"state": f"{root}{PATH}/{started.secret}/state", "next": f"{root}{PATH}/{started.secret}/next"}
     data = {"stateUrl": paths["state"], "nextUrl": paths["next"], "texts": {state: texts[state] for state in PageState}}
-    seconds = int(LIFETIME.total_seconds())
+    seconds = int(SCAN_LASTS.total_seconds())
     origin = origin_shown(asked.client)
     is_phone = _ON_A_PHONE.search(request.headers.get("user-agent", "")) is not None
     picture = (

@@ -45,16 +45,16 @@ class Parameters(Mapping[str, str]):
         return len(self._values)
 
 
-def parameters_in(text: str) -> Parameters:
+def parse_parameters(text: str) -> Parameters:
     """The parameters in a query or a form. Raises: OAuthError."""
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise invalid_request("there are too many parameters") from None
-    return parameters_of(pairs)
+    return check_parameters(pairs)
 
 
-def parameters_of(pairs: list[tuple[str, str]]) -> Parameters:
+def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
         raise invalid_request("there are too many parameters")
@@ -75,11 +75,11 @@ async def form_of(request: Request) -> Parameters:
     if body and kind != _FORM:  # a JSON body would look like an empty form, and without `scope` all scopes are granted
         raise invalid_request(f"send a form: Content-Type: {_FORM}")
     try:
-        form = parameters_in(body.decode())
+        form = parse_parameters(body.decode())
     except UnicodeDecodeError:
         raise invalid_request("the body is not UTF-8") from None
     if form.repeated:
-        raise invalid_request("a parameter stands twice")
+        raise invalid_request("a parameter occurs twice")
     return form
 
 
@@ -113,7 +113,7 @@ def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
         return Credentials(name or "", secret)
     credentials = basic_credentials(request)
     if secret is not None:
-        raise invalid_request("there are two kinds of credentials")
+        raise invalid_request("send the credentials in the header or in the form, not in both")
     if name not in (None, credentials.client_id):
         raise invalid_request("client_id is not the name in the Authorization header")
     return credentials

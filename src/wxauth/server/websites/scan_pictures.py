@@ -32,7 +32,7 @@ class ScanPictures:
 
     Args:
         settings: Determine the kind of code and its page.
-        find_app: Returns the app of an id; the default one for None. Raises: UnknownApp.
+        find_app: Returns the enabled app with an id; the default app for None. Raises: UnknownApp.
         database: Where the pictures are kept.
         wechat_api: Makes mini-program codes.
         limits: Limits the number of mini-program codes.

@@ -1,4 +1,4 @@
-"""The statements for scans, and for the answers of mini-programs. Each has one claim, one verdict and one session.
+"""The statements for scans and for mini-programs' answers. Each of them has one claim, one verdict and one session.
 
 A statement that decides something about a scan first locks its row, so that the second of two at once sees what the
 first has done. A statement that opens a session also locks the user, as bans, merges and erasures do.
@@ -20,13 +20,13 @@ from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.websites.doors import Door
 from wxauth.server.wechat.api import Picture
 
-LIFETIME: Final = timedelta(seconds=180)
+SCAN_LASTS: Final = timedelta(seconds=180)
 """How long a scan can be used."""
 KEPT: Final = timedelta(hours=1)
 """How long a scan is kept after its end. Until then a late poll gets `expired_token`, and reuse of a code is detected.
-Neither applies to a page that nobody has scanned. Such a scan is deleted when it expires, because anybody can open any
-number."""
-CODE_LASTS: Final = timedelta(seconds=60)
+Neither applies to a scan on our own page that no phone has claimed. It is deleted when it expires, because anybody can
+open any number."""
+AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 """How long an authorization code is valid."""
 MINUTE: Final = timedelta(minutes=1)
 
@@ -346,7 +346,7 @@ RETURNING user_id
 """)
 
 
-async def add_scan(database: Database, scan: NewScan, *, lasts: timedelta = LIFETIME, now: datetime) -> bool | None:
+async def add_scan(database: Database, scan: NewScan, *, lasts: timedelta = SCAN_LASTS, now: datetime) -> bool | None:
     """Store a new scan. False if another scan has its user code; None if its client has been removed.
 
     Raises: StorageUnavailable.
@@ -428,9 +428,11 @@ async def decide_scan(
     )
 
 
-async def lock_by_device_code(transaction: Transaction, code_hash: bytes, *, client_id: str) -> RedeemedScan | None:
+async def lock_by_device_code(
+    transaction: Transaction, device_code_hash: bytes, *, client_id: str
+) -> RedeemedScan | None:
     """Lock the scan of a device code; None if this client has none."""
-    return await transaction.row(_LOCK_DEVICE, code_hash=code_hash, client_id=client_id)
+    return await transaction.row(_LOCK_DEVICE, code_hash=device_code_hash, client_id=client_id)
 
 
 async def lock_by_code(
@@ -501,7 +503,7 @@ async def make_code(
         request_hash=request_hash,
         browser_hash=browser_hash,
         code_hash=code_hash,
-        code_expires_at=now + CODE_LASTS,
+        code_expires_at=now + AUTHORIZATION_CODE_LASTS,
         now=now,
     )
     return made is not None
@@ -509,7 +511,7 @@ async def make_code(
 
 async def add_answer(transaction: Transaction, answer: NewAnswer, *, now: datetime) -> bool:
     """Store a mini-program's answer, whose code is valid from now on. False if its client has been removed."""
-    return await transaction.run(_ADD_ANSWER, **asdict(answer), expires_at=now + CODE_LASTS, now=now) > 0
+    return await transaction.run(_ADD_ANSWER, **asdict(answer), expires_at=now + AUTHORIZATION_CODE_LASTS, now=now) > 0
 
 
 async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tuple[int, datetime]:
@@ -530,7 +532,10 @@ async def give_try_back(database: Database, user_id: UUID) -> None:
 async def sweep_scans(
     database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
 ) -> int:
-    """Delete some expired scans and attempt counts, and return how many. Raises: StorageUnavailable."""
+    """Delete expired scans and attempt counts, at most `size` of each. Raises: StorageUnavailable.
+
+    Returns the largest of the three numbers: if it is `size`, there may be more.
+    """
     pages = await database.values(_SWEEP_PAGES, now=now, size=size)
     swept = await database.values(_SWEEP, before=now - KEPT, size=size)
     observe(ScanOutcome.EXPIRED, sum(pages) + sum(swept))

@@ -33,7 +33,7 @@ from wxauth.server.websites import scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_request
 from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_rows import LIFETIME, NewScan, OpenScan, ScanOutcome, Verdict
+from wxauth.server.websites.scan_rows import SCAN_LASTS, NewScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of, new_scene, new_secret, request_id_of
 
 INTERVAL: Final = 2
@@ -305,5 +305,5 @@ def scene_in(url: str, *, issuer: str) -> str | None:
 
 def _is_from_camera(opening: Opening, now: datetime) -> bool:
     """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
-    is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > LIFETIME.total_seconds()
+    is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > SCAN_LASTS.total_seconds()
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)

@@ -14,7 +14,7 @@ from wxauth.server.websites.answers import HTML, NO_PAGE, REDIRECT, TRY_LATER, c
 from wxauth.server.websites.authorize import PATH
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import VISIT_PAGES, language_of, message_page, visit_page
-from wxauth.server.websites.requests import parameters_in
+from wxauth.server.websites.requests import parse_parameters
 from wxauth.server.websites.secrets import SCENE
 from wxauth.server.websites.visits import Callback
 
@@ -58,7 +58,7 @@ async def come_back_from_wechat(request: Request, services: ServicesDep, device:
         return message_page(request, "visit_gone", language_of(request), status=404)
     cookie = cookie_in(request, cookie_name(services))
     try:
-        parameters = parameters_in(request.url.query)
+        parameters = parse_parameters(request.url.query)
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
         callback = Callback(cookie, parameters.get("state", ""), parameters.get("code", ""))

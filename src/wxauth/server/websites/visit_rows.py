@@ -13,7 +13,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.scan_rows import CODE_LASTS, Verdict
+from wxauth.server.websites.scan_rows import AUTHORIZATION_CODE_LASTS, Verdict
 
 VISIT_LASTS: Final = timedelta(seconds=600)
 """How long a visit may take, and how long its request can be used for another one."""
@@ -202,7 +202,12 @@ async def approve_visit(
 ) -> bool:
     """Store the visitor's identity, and the site's code, valid from now on. False if the client has been removed."""
     approved = await transaction.value(
-        _APPROVE, id=visit_id, openid=openid, code_hash=code_hash, code_expires_at=now + CODE_LASTS, now=now
+        _APPROVE,
+        id=visit_id,
+        openid=openid,
+        code_hash=code_hash,
+        code_expires_at=now + AUTHORIZATION_CODE_LASTS,
+        now=now,
     )
     return approved is not None
 

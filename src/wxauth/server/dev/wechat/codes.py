@@ -38,7 +38,7 @@ class Codes(Generic[Wanted]):
         self._codes: dict[str, _Code[Wanted]] = {}
 
     def make(self, wanted: Wanted) -> str:
-        """A code that is valid for five minutes."""
+        """A new code."""
         self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(wanted, self._clock() + CODE_LIFETIME, busy=wanted.busy)

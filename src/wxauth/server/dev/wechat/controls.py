@@ -56,7 +56,7 @@ class CodeRequest(_CodeOfPerson):
     has_unionid: bool = True
     """False: as for an app that is not bound to an Open Platform account."""
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
-    """A snapshot's made-up person, marked in the answer or not; or a real person who is marked as made up."""
+    """shown: a made-up person, marked so; hidden: one not marked; false_alarm: a real person marked as made up."""
 
 
 class Visitor(_Control):
@@ -81,7 +81,7 @@ class PhoneCodeRequest(_CodeOfPerson):
     phone: str | None = None
     """A Chinese number, or one with `+` and the country code. By default, the person's own."""
     watermark_app_id: str | None = None
-    """The app in the answer's watermark. By default, the right one."""
+    """The app in the answer's watermark. By default, the app of the code."""
 
 
 class SealRequest(_Control):

@@ -24,11 +24,11 @@ class _Seen:
     person: str
     session_key: str
     expires_at: float
-    at: float
+    logged_in_at: float
 
 
 class SessionKeys:
-    """The session_keys by openid, and when each person last used the app.
+    """The session_keys by openid, and when each person last logged in.
 
     Args:
         clock: Seconds since the epoch.
@@ -55,14 +55,14 @@ class SessionKeys:
         return self._seen[openid].session_key
 
     def active_person(self, openid: str) -> str:
-        """The person, who must have used the app within two hours. Raises: Refusal."""
+        """The person, who must have logged in within two hours. Raises: Refusal."""
         seen = self._seen.get(openid)
-        if seen is None or self._clock() - seen.at >= _ACTIVE:
+        if seen is None or self._clock() - seen.logged_in_at >= _ACTIVE:
             raise Refusal(61010)
         return seen.person
 
     def is_signed(self, openid: str, signature: str) -> bool:
-        """Whether the signature was made with the current key: HMAC over an empty text, with the key's base64 text."""
+        """Whether the signature is the HMAC-SHA256 of an empty text, keyed with the current key's base64 text."""
         key = self.current(openid)
         return key is not None and compare_digest(
             new(key.encode(), b"", sha256).hexdigest().encode(), signature.encode()
