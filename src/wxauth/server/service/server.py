@@ -18,7 +18,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.core.clock import DatabaseClock
-from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, trouble_of
+from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, trouble_of, troubles
 from wxauth.server.core.logs import configure_logging, get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services
@@ -62,6 +62,7 @@ def serve(settings: Settings) -> None:
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
+    troubles.share()  # all workers together log database troubles once
     _prepare(settings)  # even if the database could not be checked: then the service waits for it
     try:
         listener = listen(settings.host, settings.port)
