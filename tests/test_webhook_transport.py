@@ -1,6 +1,8 @@
 """What a webhook is connected to is what was checked, whatever its name resolved to before."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from threading import Event
@@ -8,7 +10,7 @@ from threading import Event
 import httpx
 import pytest
 
-from tests.processes import free_port
+from tests.processes import PATIENCE, free_port
 from tests.receiver import receiving
 from tests.world import until
 from wxauth.server.events.name_resolver import AT_ONCE, NameResolver
@@ -127,6 +129,23 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
         failures = await asyncio.gather(*(status_at(transport, url) for url in urls), return_exceptions=True)
         assert {str(failure) for failure in failures} == {"no answer for the host's name"}
         assert len(server.asked) == AT_ONCE
+
+
+SILENT = """
+import asyncio, time
+from wxauth.server.events.name_resolver import NameResolver
+
+try:
+    asyncio.run(NameResolver(lambda _: time.sleep(3600), patience=0.1).resolve("silent.example"))
+except TimeoutError:
+    print("given up")
+"""
+
+
+@pytest.mark.process
+def test_a_process_ends_although_a_name_is_still_looked_up() -> None:
+    ended = subprocess.run([sys.executable, "-c", SILENT], capture_output=True, text=True, timeout=PATIENCE)
+    assert (ended.stdout, ended.stderr) == ("given up\n", "")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Thread
 from typing import Final
 
 PATIENCE: Final = 5.0
@@ -21,11 +22,11 @@ def addresses_of(host: str) -> Sequence[str]:
 
 
 class NameResolver:
-    """Resolves names in threads of its own.
+    """Resolves names, each in a thread of its own.
 
     uvloop's own resolver looks up only two names at once in the whole process, so two webhooks with dead name servers
     would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives up, no
-    matter how many callers ask for it.
+    matter how many callers ask for it. The threads do not delay the end of the process.
 
     Args:
         look_up: Asks the system.
@@ -35,20 +36,44 @@ class NameResolver:
     def __init__(self, look_up: LookUp = addresses_of, *, patience: float = PATIENCE) -> None:
         self._look_up = look_up
         self._patience = patience
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="name")
-        self._under_way: dict[str, asyncio.Future[Sequence[str]]] = {}
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
 
     async def resolve(self, host: str) -> Sequence[str]:
         """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
         lookup = self._under_way.get(host)
         if lookup is None:
-            lookup = asyncio.get_running_loop().run_in_executor(self._threads, self._look_up, host)
+            lookup = self._under_way[host] = asyncio.create_task(self._found(host), name=f"name {host}")
             lookup.add_done_callback(lambda done: self._forget(host, done))
-            self._under_way[host] = lookup
         async with asyncio.timeout(self._patience):
             return await asyncio.shield(lookup)
 
-    def _forget(self, host: str, done: asyncio.Future[Sequence[str]]) -> None:
+    async def _found(self, host: str) -> Sequence[str]:
+        async with self._places:
+            found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
+            Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
+            return await found
+
+    def _ask(self, host: str, found: asyncio.Future[Sequence[str]]) -> None:
+        addresses: Sequence[str] = ()
+        failure: Exception | None = None
+        try:
+            addresses = self._look_up(host)
+        except Exception as exc:
+            failure = exc
+
+        def settle() -> None:
+            if found.done():  # cancelled, because the service has ended
+                return
+            if failure is None:
+                found.set_result(addresses)
+            else:
+                found.set_exception(failure)
+
+        with suppress(RuntimeError):  # the loop has ended
+            found.get_loop().call_soon_threadsafe(settle)
+
+    def _forget(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
         del self._under_way[host]
         if not done.cancelled():
-            done.exception()  # else asyncio logs an exception that nobody has retrieved
+            done.exception()  # or asyncio logs an exception that was never retrieved
