@@ -216,8 +216,28 @@ async def test_an_administrators_decision_in_the_meantime_takes_precedence(
     assert [kind for kind, _, _ in await events_of(service, rows)] == events
 
 
-async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
-    make_service: MakeService, database_url: str, rows: asyncpg.Connection
+async def test_a_ban_that_the_database_does_not_take_is_tried_again(
+    make_service: MakeService, database_url: str, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    async with Proxy(database_url) as proxy:
+        service = await make_service(risk_policy="block", database_url=proxy.url)
+        service.simulator.fail(RISK, errcode=45009, times=1)
+        unjudged = await service.log_in("risky-4")  # keeps these tokens, and need not log in again
+        service.simulator.fail(RISK, slow=0.4)
+        login = asyncio.create_task(service.log_in.ask("risky-4"))
+        await until(lambda: len(service.simulator.calls_of(RISK)) > 1)
+        await proxy.refuse()
+        problem_of(await login, "storage_unavailable", 503)
+        await proxy.accept()
+        await service.services.promises.drain()
+        refreshed = await service.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
+        problem_of(refreshed, "account_disabled", 403)
+        assert "user.banned" in [kind for kind, _, _ in await events_of(service, rows)]
+    assert [line["what"] for line in told(log_lines, "promise_put_off")] == ["ban"]
+
+
+async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
+    make_service: MakeService, database_url: str, log_lines: LogLines
 ) -> None:
     async with Proxy(database_url) as proxy:
         service = await make_service(risk_policy="block", database_url=proxy.url)
@@ -226,10 +246,8 @@ async def test_a_ban_that_the_database_does_not_take_is_made_at_the_next_login(
         await until(lambda: bool(service.simulator.calls_of(RISK)))
         await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
-        await proxy.accept()
-        problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
-        assert [kind for kind, _, _ in await events_of(service, rows)] == ["user.banned", "session.ended"]
-        problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
+        await service.services.promises.aclose()
+    assert [line["what"] for line in told(log_lines, "promise_lost")] == ["ban"]
 
 
 async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(

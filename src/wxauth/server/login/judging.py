@@ -20,7 +20,7 @@ async def judge_login(
     The login waits for the answer only if the policy is `block`, for at most `patience` seconds.
 
     Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to the
-        ban; StorageUnavailable, if the ban could not be stored, so that the next login asks WeChat again.
+        ban; StorageUnavailable, if the ban must still be stored.
     """
     risk, nicknames = services[Risk], services[Nicknames]
     is_asked = login.is_unjudged and risk.is_noted

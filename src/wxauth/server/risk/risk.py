@@ -1,8 +1,7 @@
 """Applies the risk policy to new users: depending on WeChat's risk rank, nothing, an event, or a ban.
 
 A new user is unjudged until WeChat's risk rank is stored, and each login until then asks for it. So several logins at
-once, here or at another replica, do not get round the check, and neither does a first login at which WeChat was slow or
-the database unavailable.
+once, here or at another replica, do not get round the check, and neither does a first login at which WeChat was slow.
 """
 
 import asyncio
@@ -18,6 +17,7 @@ from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.promises import Promises
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
@@ -31,6 +31,10 @@ from wxauth.server.wechat.opinions import Opinions
 
 BLOCKED_RANK: Final = 4
 """The risk rank at which WeChat recommends blocking. For any other rank above 0 it recommends a closer look."""
+BAN_PATIENCE: Final = 600.0
+"""Seconds for which a ban is retried during a database outage."""
+
+_BAN: Final = "ban"
 
 log = get_logger()
 
@@ -54,6 +58,7 @@ class Risk:
         opinions: Asks WeChat for the risk rank.
         clock: The time.
         background: Runs the work on which no login depends.
+        promises: Retries bans that could not be stored.
         policy: `off`, or what to do about a risky new user.
         roles_at_sign_up: The roles that new users get.
     """
@@ -65,6 +70,7 @@ class Risk:
         clock: Clock,
         *,
         background: Background,
+        promises: Promises,
         policy: Policy,
         roles_at_sign_up: Callable[[], AbstractSet[str]] = frozenset,
     ) -> None:
@@ -73,6 +79,7 @@ class Risk:
         self._opinions = opinions
         self._clock = clock
         self._background = background
+        self._promises = promises
         self.is_noted = policy != "off"
         """Whether WeChat is asked about new users."""
         self.decides = policy == "block"
@@ -84,7 +91,7 @@ class Risk:
         """Ban a new user of the highest rank, and note any other rank. Callers must await the task in asyncio.shield.
 
         Simultaneous logins of one person share the task. It continues even if all of them disconnect. The task raises
-        StorageUnavailable if the ban could not be stored: the next login asks again.
+        StorageUnavailable if the ban could not be stored yet.
         """
         user_id = person.user_id
         judging = self._judging.get(user_id)
@@ -116,7 +123,7 @@ class Risk:
         if rank is None:
             # Another replica may have stored the verdict meanwhile.
             return RiskVerdict.BANNED if await is_banned(self._database, person.user_id) else RiskVerdict.LET_IN
-        if rank == BLOCKED_RANK and await self._ban(person, rank):
+        if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
             return RiskVerdict.BLOCKED
         if rank:
             self._later(person, partial(self._note, person, rank))
@@ -138,6 +145,15 @@ class Risk:
             is_blocked = rank == BLOCKED_RANK and self.decides
             self._opinions.observe("risk", person.app_id, "blocked" if is_blocked else "flagged" if rank else "pass")
         return rank
+
+    async def _ban_now_or_later(self, person: Person, rank: int) -> bool:
+        ban = partial(self._ban, person, rank)
+        try:
+            return await ban()
+        except (Exception, asyncio.CancelledError) as exc:
+            fields = {"user_id": person.user_id, "app_id": person.app_id, "risk_rank": rank}
+            self._promises.put_off(_BAN, person.user_id, ban, failure=exc, patience=BAN_PATIENCE, **fields)
+            raise
 
     async def _ban(self, person: Person, rank: int) -> bool:
         """Ban a new user, unless an administrator has given them a role in the meantime, which is a sign of trust.

@@ -192,6 +192,7 @@ def build_services(
                 opinions,
                 clock,
                 background=background,
+                promises=promises,
                 policy=settings.risk_policy,
                 roles_at_sign_up=roles_at_sign_up,
             ),
