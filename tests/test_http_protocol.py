@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tests.processes import serving
+from tests.world import until
 from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.http_protocol import MAX_HEAD, MAX_PIECES
+from wxauth.server.web.http_protocol import MAX_HEAD, MAX_PIECES, MAX_UNREAD
 from wxauth.server.web.http_server import Server
 
 Exchange = Callable[..., bytes]
@@ -25,6 +26,10 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers method, path, body, and what the headers are when the body is over."""
     if scope["type"] == "http":
         request = Request(scope, receive)
+        if request.url.path == "/early":  # answered when so much of the body waits that no more is read
+            await until(lambda: receive.__self__.unread > MAX_UNREAD)  # type: ignore[attr-defined]
+            await Response(status_code=413)(scope, receive, send)
+            return
         told = f"{request.method} {request.url.path} ".encode() + await request.body()
         await Response(told + f" {scope['headers']}".encode())(scope, receive, send)
 
@@ -66,6 +71,13 @@ def test_an_upgrade_that_is_not_taken_is_ignored(exchange: Exchange, framing: by
     answer = exchange(*([head, body, last] if split else [head + body + last]))
     assert answer.count(b"HTTP/1.1 200") == 2
     assert b'POST /v1/login {"code":"h2c"}' in answer
+    assert b"GET /next " in answer
+
+
+def test_after_an_early_answer_the_rest_of_the_body_is_read_and_the_next_request_answered(exchange: Exchange) -> None:
+    head = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n"
+    answer = exchange(head, bytes(8_000_000), b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"GET /next " in answer
 
 

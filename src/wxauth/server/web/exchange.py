@@ -199,5 +199,6 @@ class Exchange:
         if is_last:
             self.is_answered = True
             self._parts.clear()
+            self.unread = 0  # the rest of the body is read and dropped
             self._wake()
             self._connection.answered(self)

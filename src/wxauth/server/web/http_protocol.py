@@ -48,7 +48,7 @@ LINGER: Final = 2.0
 """Seconds after our last answer during which the client's bytes are read and dropped. Closing at once might lose the
 answer."""
 
-_MAX_UNREAD: Final = 64 * 1024
+MAX_UNREAD: Final = 64 * 1024
 """Bytes of a body that the app has not received yet. Beyond that, reading from the client pauses."""
 _BLANK_LINE: Final = b"\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
@@ -215,7 +215,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def go_on_reading(self) -> None:
         """Resume reading from the client if there is room for more, or else pause it."""
-        has_room = self._fed == len(self._unfed) and (self._arriving is None or self._arriving.unread <= _MAX_UNREAD)
+        has_room = self._fed == len(self._unfed) and (self._arriving is None or self._arriving.unread <= MAX_UNREAD)
         if has_room is self._is_reading or self._transport.is_closing():
             return
         self._is_reading = has_room
