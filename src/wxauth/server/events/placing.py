@@ -3,8 +3,7 @@
 import asyncio
 from typing import Final
 
-from wxauth.errors import StorageUnavailable
-from wxauth.server.core.logs import get_logger
+from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.services import Services
 from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
@@ -14,24 +13,16 @@ PLACE_PAUSE: Final = 0.5
 """Seconds between two checks for events without a place."""
 PLACED_AT_ONCE: Final = 1000
 
-log = get_logger()
-
 
 async def keep_placing(services: Services) -> None:
     """Give events their places, forever, through outages. Every process tries; a lock admits one at a time."""
-    is_well = True
-    while True:
-        await asyncio.sleep(PLACE_PAUSE)
-        try:
-            if await are_unplaced(services.database, now=services.clock()):
-                await place_events(services)
-            is_well = True
-        except StorageUnavailable:
-            if is_well:
-                log.warning("feed_held_up", reason="the database does not answer")
-            is_well = False
-        except Exception:
-            log.exception("feed_held_up")
+
+    async def place() -> None:
+        if await are_unplaced(services.database, now=services.clock()):
+            await place_events(services)
+
+    await asyncio.sleep(PLACE_PAUSE)
+    await keep_doing(place, pause=PLACE_PAUSE, put_off="feed_held_up", failed="feed_held_up")
 
 
 async def place_events(services: Services) -> int:

@@ -1,13 +1,12 @@
 """Housekeeping: deletes the remains of erased users, ended sessions, retired keys, and old events and addresses."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from wxauth.errors import StorageUnavailable
+from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
@@ -86,8 +85,11 @@ async def keep_house(
     """
     await asyncio.gather(
         *(
-            _keep_doing(
-                partial(chore, services, page_size=page_size, pause=pause), look_pause=min(look_pause, its_pause)
+            keep_doing(
+                partial(chore, services, page_size=page_size, pause=pause),
+                pause=min(look_pause, its_pause),
+                put_off="sweep_put_off",
+                failed="sweep_failed",
             )
             for chore, its_pause in (*_CHORES, (sweep_aged, LOOK_PAUSE))
         )
@@ -102,16 +104,16 @@ async def keep_forgetting(services: Services, *, look_pause: float = FORGET_PAUS
             await forget_erased(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
 
     await asyncio.sleep(look_pause)
-    await _keep_doing(forget, look_pause=look_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
+    await keep_doing(forget, pause=look_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
 
 
 async def keep_sessions_few(services: Services) -> None:
     """Keep only each identity's newest sessions, forever, through outages."""
     pause = REPLACED_EVERY.total_seconds()
     await asyncio.sleep(pause)
-    await _keep_doing(
+    await keep_doing(
         partial(replace_sessions, services),
-        look_pause=pause,
+        pause=pause,
         put_off="sessions_not_replaced",
         failed="sessions_not_replaced",
     )
@@ -282,25 +284,3 @@ _CHORES: Final = (
     (sweep_sessions, LOOK_PAUSE),
 )
 """Every chore except `sweep_aged`, which returns its counts, and the seconds between two checks for due work."""
-
-
-async def _keep_doing(
-    chore: Callable[[], Awaitable[object]],
-    *,
-    look_pause: float,
-    put_off: str = "sweep_put_off",
-    failed: str = "sweep_failed",
-) -> None:
-    """Do a chore forever. Logs `put_off` once per database outage, and `failed` for each error."""
-    is_well = True
-    while True:
-        try:
-            await chore()
-            is_well = True
-        except StorageUnavailable:
-            if is_well:
-                log.warning(put_off, reason="the database does not answer")
-            is_well = False
-        except Exception:
-            log.exception(failed)
-        await asyncio.sleep(look_pause)
