@@ -344,7 +344,8 @@ async def record_ends(
 async def record_ended(
     transaction: Transaction, user_id: UUID, session_ids: Sequence[UUID], *, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    """Record that these sessions of a user have ended, with up to a thousand sessions per event."""
+    """Record that these sessions of a user have ended, the oldest first, with up to a thousand sessions per event."""
+    session_ids = sorted(session_ids)  # PostgreSQL returns updated rows in any order
     for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
         data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
         await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
