@@ -14,7 +14,19 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import NUMBER, AddSibling, Admin, Body, LogIn, LogLines, MakeClient, MakeServices, bearer, make_admin
+from tests.world import (
+    NUMBER,
+    AddSibling,
+    Admin,
+    Body,
+    LogIn,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    bearer,
+    make_admin,
+    until_locked,
+)
 from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
@@ -458,8 +470,16 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Tow
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
     await town.merge(bob, alice)
-    late = [town.log_in("bob", OTHER_APP, unionid="union-carol", at=number % 2) for number in range(10)]
-    await asyncio.gather(town.ask_split(alice, bob), *late)
+    async with rows.transaction():  # the split waits first: a login before it would merge all three
+        await rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", id_of(alice))
+        split = asyncio.create_task(town.ask_split(alice, bob))
+        await until_locked(rows)
+        late = [
+            asyncio.create_task(town.log_in("bob", OTHER_APP, unionid="union-carol", at=number % 2))
+            for number in range(10)
+        ]
+        await until_locked(rows, 2)
+    await asyncio.gather(split, *late)
     assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(carol)
     assert await nothing_is_left_behind(rows)
 
