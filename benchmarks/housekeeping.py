@@ -20,8 +20,9 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
 from wxauth.server.housekeeping.sweep_rows import sweep_page
 from wxauth.server.login.login_rows import Login, record_login
-from wxauth.server.login.refresh_rows import Lifetimes, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, rotate_refresh_token
 from wxauth.server.service.resealing import reseal
+from wxauth.server.sessions.refresh_tokens import RefreshToken
 
 SESSIONS = 1_000_000
 USERS = 200_000
@@ -137,8 +138,9 @@ async def time_calls(url: str, connection: asyncpg.Connection, schema: str) -> N
 
 
 async def refresh(database: Database, session: asyncpg.Record) -> None:
-    use = Use(session_id=session["id"], generation=session["generation"], ip="192.0.2.1", user_agent="micromessenger")
-    await rotate_refresh_token(database, use, lifetimes=LIFETIMES, now=datetime.now(UTC))
+    token = RefreshToken(session["id"], session["generation"])
+    device = {"ip": "192.0.2.1", "user_agent": "micromessenger"}
+    await rotate_refresh_token(database, token, **device, lifetimes=LIFETIMES, now=datetime.now(UTC))
 
 
 async def log_in(database: Database, _: asyncpg.Record) -> None:

@@ -29,7 +29,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefused, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
@@ -208,27 +208,23 @@ async def resume(services: Services, kept_by: str, *, device: Device) -> Opened:
     token = services[ConsoleTokens].parse(kept_by)
     if token is None:
         raise SessionRevoked("this is no session of the console")
-    outcome = await rotate_refresh_token(
+    outcome = await rotate_refresh_token_of_website(
         services.database,
-        Use(
-            session_id=token.session_id,
-            generation=token.generation,
-            ip=device.ip,
-            user_agent=device.user_agent,
-            client_id=CLIENT,
-            scopes=[ADMIN_SCOPE],
-        ),
+        token,
+        client_id=CLIENT,
+        scopes=[ADMIN_SCOPE],
+        ip=device.ip,
         lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
         now=services.clock(),
     )
     if isinstance(outcome, RefreshRefused):
         raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
-    if STAFF_ROLES.isdisjoint(outcome.user["roles"]):
+    if STAFF_ROLES.isdisjoint(outcome["roles"]):
         await end(services, kept_by)
         raise InsufficientRole("this user has neither the role admin nor support any more")
     now = services.clock()
-    left = int((outcome.expires_at - now).total_seconds())
-    return _opened(services, outcome.user, token.session_id, generation=outcome.generation, left=left, now=now)
+    left = int((outcome["expires_at"] - now).total_seconds())
+    return _opened(services, outcome, token.session_id, generation=outcome["generation"], left=left, now=now)
 
 
 async def end(services: Services, kept_by: str) -> None:

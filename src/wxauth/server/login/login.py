@@ -24,7 +24,7 @@ from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import enter
-from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, rotate_refresh_token
 from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
@@ -125,12 +125,9 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     settings = services.settings
     outcome = await rotate_refresh_token(
         services.database,
-        Use(
-            session_id=token.session_id,
-            generation=token.generation,
-            ip=device.ip,
-            user_agent=device.user_agent,
-        ),
+        token,
+        ip=device.ip,
+        user_agent=device.user_agent,
         lifetimes=Lifetimes(
             unused=settings.refresh_token_ttl,
             at_most=settings.session_max_age,
@@ -142,14 +139,14 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
         raise _refused(outcome, token.session_id)
 
     now = services.clock()  # again, because waiting for the database may have taken seconds
-    log.info("refreshed", user_id=outcome.user["id"], app_id=outcome.user["app_id"], session_id=token.session_id)
+    log.info("refreshed", user_id=outcome["id"], app_id=outcome["app_id"], session_id=token.session_id)
     return _tokens(
         services,
         signing_key,
-        outcome.user,
+        outcome,
         session_id=token.session_id,
-        generation=outcome.generation,
-        refresh_expires_in=int((outcome.expires_at - now).total_seconds()),
+        generation=outcome["generation"],
+        refresh_expires_in=int((outcome["expires_at"] - now).total_seconds()),
         is_new_user=False,
         now=now,
     )

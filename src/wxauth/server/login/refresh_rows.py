@@ -1,10 +1,10 @@
 """The statement of a refresh: it rotates the refresh token, or ends the session if the token is reused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, TypedDict
+from typing import Final, TypedDict, TypeVar
 from uuid import UUID
 
 from wxauth.errors import StorageUnavailable
@@ -13,7 +13,10 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import USER, UserInSession, UserStatus
+from wxauth.server.sessions.refresh_tokens import RefreshToken
 from wxauth.server.sessions.rows import EndReason
+
+Rotated = TypeVar("Rotated", bound="RotatedSession")
 
 _ATTEMPTS: Final = 3
 
@@ -42,20 +45,6 @@ class RefreshRefused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """A use of a refresh token."""
-
-    session_id: UUID
-    generation: int
-    ip: str | None
-    user_agent: str | None
-    client_id: str | None = None
-    """The website that uses it; None for a mini-program."""
-    scopes: Sequence[str] = ()
-    """The scopes that the website requests. Its session must have at least one of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
     """How long a session lasts, in seconds."""
 
@@ -63,17 +52,6 @@ class Lifetimes:
     at_most: int
     reuse_grace: int
     """For how long a rotated token still gets its successor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rotated:
-    """The result of a refresh."""
-
-    generation: int
-    """The generation of the new refresh token."""
-    expires_at: datetime
-    user: UserInSession
-    """The user, with the app_id and openid of the session; for a website, a `RotatedSessionOfWebsite`."""
 
 
 # The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
@@ -85,11 +63,13 @@ _IS_GOOD = f"({_IS_NEWEST} OR (:generation = s.generation - 1 AND s.rotated_at >
 
 
 class RotatedSession(UserInSession):
-    """The session of a genuine refresh token after its use, and its user."""
+    """A session after the use of its refresh token, and its user."""
 
     generation: int
+    """The generation of the new refresh token."""
     expires_at: datetime
     is_reused: bool
+    """Whether the session was ended instead."""
 
 
 class RotatedSessionOfWebsite(RotatedSession):
@@ -163,50 +143,80 @@ SELECT users.id AS user_id, status, banned_until, revoked_at,
 
 
 async def rotate_refresh_token(
-    database: Database, use: Use, *, lifetimes: Lifetimes, now: datetime
-) -> Rotated | RefreshRefused:
-    """Rotate a refresh token. If it is reused, the session ends. It takes one statement, unless it is refused.
+    database: Database,
+    token: RefreshToken,
+    *,
+    ip: str | None,
+    user_agent: str | None,
+    lifetimes: Lifetimes,
+    now: datetime,
+) -> RotatedSession | RefreshRefused:
+    """Rotate a mini-program's refresh token. If it is reused, the session ends. One statement, unless it is refused.
 
     Raises: StorageUnavailable.
     """
+    return await _rotate(database, _ROTATE, token, {"user_agent": user_agent}, ip=ip, lifetimes=lifetimes, now=now)
+
+
+async def rotate_refresh_token_of_website(
+    database: Database,
+    token: RefreshToken,
+    *,
+    client_id: str,
+    scopes: Sequence[str],
+    ip: str | None,
+    lifetimes: Lifetimes,
+    now: datetime,
+) -> RotatedSessionOfWebsite | RefreshRefused:
+    """Rotate the refresh token of a website. The session must have at least one of the scopes requested.
+
+    Raises: StorageUnavailable.
+    """
+    website = {"client_id": client_id, "scopes": scopes}
+    return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
+
+
+async def _rotate(
+    database: Database,
+    statement: Statement[Rotated],
+    token: RefreshToken,
+    own_values: Mapping[str, object],
+    *,
+    ip: str | None,
+    lifetimes: Lifetimes,
+    now: datetime,
+) -> Rotated | RefreshRefused:
     for _ in range(_ATTEMPTS):
-        values: dict[str, object] = {
-            "session_id": use.session_id,
-            "generation": use.generation,
-            "now": now,
-            "grace_began_at": now - timedelta(seconds=lifetimes.reuse_grace),
-            "unused_at_most": lifetimes.unused,
-            "lasts_at_most": lifetimes.at_most,
-            "ip": use.ip,
-            "event_id": new_id(now),
-        }
-        row: RotatedSession | None
-        if use.client_id is None:
-            values["user_agent"] = use.user_agent
-            row = await database.row(_ROTATE, **values)
-        else:
-            values |= {"client_id": use.client_id, "scopes": use.scopes}
-            row = await database.row(_ROTATE_OF_WEBSITE, **values)
+        row = await database.row(
+            statement,
+            session_id=token.session_id,
+            generation=token.generation,
+            now=now,
+            grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
+            unused_at_most=lifetimes.unused,
+            lasts_at_most=lifetimes.at_most,
+            ip=ip,
+            event_id=new_id(now),
+            **own_values,
+        )
         if row is not None:
-            if row["is_reused"]:
-                return RefreshRefused(RefreshRefusal.REUSED, row["id"])
-            return Rotated(row["generation"], row["expires_at"], row)
-        refusal = await _why_not(database, use, lifetimes, now=now)
+            return RefreshRefused(RefreshRefusal.REUSED, row["id"]) if row["is_reused"] else row
+        refusal = await _why_not(
+            database,
+            session_id=token.session_id,
+            client_id=own_values.get("client_id"),
+            scopes=own_values.get("scopes", ()),
+            lasts_at_most=lifetimes.at_most,
+            now=now,
+        )
         if refusal is not None:
             return refusal
     raise StorageUnavailable("too many changes to this session at once")
 
 
-async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> RefreshRefused | None:
+async def _why_not(database: Database, **values: object) -> RefreshRefused | None:
     """Why a use was refused; None if the reason is gone, because a merge has just ended or a ban was lifted."""
-    row = await database.row(
-        _WHY_NOT,
-        session_id=use.session_id,
-        now=now,
-        lasts_at_most=lifetimes.at_most,
-        client_id=use.client_id,
-        scopes=use.scopes,
-    )
+    row = await database.row(_WHY_NOT, **values)
     if row is None:
         return RefreshRefused(RefreshRefusal.UNKNOWN)
     if row["status"] == UserStatus.DISABLED:

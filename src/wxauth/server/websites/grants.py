@@ -15,7 +15,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
-from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
@@ -199,16 +199,12 @@ async def _for_refresh_token(
         raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
     now = services.clock()
     await _ensure_keys(services, now)
-    outcome = await rotate_refresh_token(
+    outcome = await rotate_refresh_token_of_website(
         services.database,
-        Use(
-            session_id=token.session_id,
-            generation=token.generation,
-            ip=ip,
-            user_agent=None,
-            client_id=client.name,
-            scopes=wanted,
-        ),
+        token,
+        client_id=client.name,
+        scopes=wanted,
+        ip=ip,
         lifetimes=_web_lifetimes(services),
         now=now,
     )
@@ -218,20 +214,19 @@ async def _for_refresh_token(
         if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
             raise OAuthError("invalid_scope", "the session was granted none of these scopes")
         raise invalid_grant(_WHY[outcome.why])
-    granted: Any = outcome.user
     now = services.clock()
     # A site may request fewer scopes than were granted (RFC 6749, section 6).
-    scope = " ".join(name for name in granted["scope"].split() if name in wanted)
-    log.info("refreshed", user_id=granted["id"], client_id=client.name, session_id=token.session_id)
+    scope = " ".join(name for name in outcome["scope"].split() if name in wanted)
+    log.info("refreshed", user_id=outcome["id"], client_id=client.name, session_id=token.session_id)
     session = WebSession(
         id=token.session_id,
-        generation=outcome.generation,
+        generation=outcome["generation"],
         client=client,
-        user=outcome.user,
+        user=outcome,
         scope=scope,
-        authenticated_at=granted["authenticated_at"],
-        authenticated_by=granted["authenticated_by"],
-        expires_at=outcome.expires_at,
+        authenticated_at=outcome["authenticated_at"],
+        authenticated_by=outcome["authenticated_by"],
+        expires_at=outcome["expires_at"],
     )
     return await _tokens_of(services, session, now=now)
 
