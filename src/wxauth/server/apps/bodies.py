@@ -22,11 +22,9 @@ Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 class _Administered(BaseModel):
     """What administrators set for an app besides the fields of `App`."""
 
-    title: Annotated[Title | None, OrNone] = Field(default=None, description="What administrators call it.")
-    is_enabled: bool = Field(default=True, description="Whether people may log in to it. Open sessions go on.")
-    check_: bool = Field(
-        default=True, alias="check", description="Whether WeChat is asked first if it takes id and secret."
-    )
+    title: Annotated[Title | None, OrNone] = Field(default=None, description="The name that administrators see.")
+    is_enabled: bool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
+    check_: bool = Field(default=True, alias="check", description="Whether id and secret are checked at WeChat first.")
 
 
 class AppRequest(App, _Administered):
@@ -82,15 +80,15 @@ class AppAnswer(TypedDict):
     unionid: Annotated[
         UnionidPolicy,
         Field(
-            description="Whether somebody unknown needs a unionid: as set, or the default of the kind.",
+            description="Whether a new user must have a unionid: as set, or the default for the kind.",
             examples=["optional"],
         ),
     ]
     title: Annotated[str | None, Field(examples=["小店"])]
     source: Annotated[
-        AppSource, Field(description="An app of the settings is changed in the settings.", examples=["database"])
+        AppSource, Field(description="An app in the settings can only be changed there.", examples=["database"])
     ]
-    is_default: Annotated[bool, Field(description="Whether a login that names no app means this one.")]
+    is_default: Annotated[bool, Field(description="Whether this is the app of a login that names none.")]
     is_enabled: bool
     sign_up: SignUp | None
     sign_up_roles: Annotated[list[str] | None, Field(examples=[None])]
@@ -106,12 +104,12 @@ class AppAnswer(TypedDict):
     ]
     wechat_token: WeChatTokenAnswer
     created_at: Annotated[
-        datetime | None, Field(description="Null for an app of the settings.", examples=["2026-11-20T08:00:00Z"])
+        datetime | None, Field(description="Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"])
     ]
 
 
 class AppsAnswer(TypedDict):
-    """All apps: those of the settings, then the others in the order in which they were added."""
+    """All apps: those in the settings, then the added ones, the oldest first."""
 
     items: list[AppAnswer]
     next_cursor: None

@@ -15,26 +15,26 @@ _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]
 
 class _ClientOptions(BaseModel):
     # `asked_for` validates them, as it does for the command.
-    title: str | None = Field(default=None, description="What the phone calls a site; null: its name.")
+    title: str | None = Field(default=None, description="The site's name on the phone; null: `name`.")
     is_public: bool | None = Field(default=None, description="The site has no secret. Cannot be changed later.")
     device: bool | None = Field(default=None, description="The site shows a code itself (RFC 8628).")
     redirect_uris: list[str] | None = Field(default=None, description="URIs to which browsers return with a code.")
     logout_uris: list[str] | None = Field(
         default=None, description="URIs to which browsers may return after signing out."
     )
-    app_id: str | None = Field(default=None, description="Whose mini-program's code is shown; null: the default app's.")
+    app_id: str | None = Field(default=None, description="The mini-program whose code is shown; null: the default app.")
     account_app_id: str | None = Field(
-        default=None, description="The service account that logs people in on pages in WeChat's browser; null: none."
+        default=None, description="The service account for logins on pages in WeChat's browser; null: none."
     )
     website_app_id: str | None = Field(
-        default=None, description="The website app that may log people in on a computer with WeChat; null: none."
+        default=None, description="The website app for logins on a computer with WeChat; null: none."
     )
     near: bool | None = Field(default=None, description="Phone and browser must be in the same network.")
     user_code: bool | None = Field(default=None, description="Users may type this site's codes.")
-    email_domain: str | None = Field(
-        default=None, description="Users get an e-mail address in this domain, which nobody reads."
+    email_domain: str | None = Field(default=None, description="Users get a made-up e-mail address in this domain.")
+    id_token_alg: IdTokenAlg | None = Field(
+        default=None, description="The algorithm that signs a site's id_tokens; null: `RS256`."
     )
-    id_token_alg: IdTokenAlg | None = Field(default=None, description="What signs a site's id_tokens; null: `RS256`.")
 
 
 class ClientRequest(_ClientOptions):
@@ -63,7 +63,7 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 
 
 class ClientChangeRequest(_ClientOptions):
-    """What to change of a client. Absent: not changed. Null, false or empty: taken back."""
+    """Changes of a client. An absent field is unchanged; null, false or empty clears it."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"scopes": ["introspect", "events"]}]}, hide_input_in_errors=True
@@ -83,7 +83,7 @@ class ClientChangeRequest(_ClientOptions):
 
 
 class ClientAnswer(AddedClient):
-    """A client, without its secret. A service that is no site has null, false or nothing in what makes one."""
+    """A client, without its secret. For a service that is not a site, the fields of sites are null, false or empty."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults)
 

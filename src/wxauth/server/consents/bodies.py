@@ -35,7 +35,7 @@ class ConsentAnswer(TypedDict):
     version: Annotated[str, Field(examples=["2026-05"])]
     given_at: datetime
     withdrawn_at: Annotated[datetime | None, Field(description="Null while it is valid.")]
-    app_id: Annotated[ShownAppId | None, Field(description="In which mini-program.")]
+    app_id: Annotated[ShownAppId | None, Field(description="The app in which it was given.")]
     ip: Annotated[ShownIp | None, Field(description="From where.")]
 
 

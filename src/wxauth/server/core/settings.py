@@ -111,26 +111,26 @@ class AppFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    kind: AppKind = Field(default="mini_program", description="Which kind of app it is at WeChat. It never changes.")
+    kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. Cannot be changed later.")
     unionid: Annotated[UnionidPolicy | None, OrNone] = Field(
         default=None,
-        description="Whether somebody unknown may sign up if WeChat gives no unionid. Null: `optional` for a "
+        description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
         "`mini_program`, `required` for any other kind.",
     )
-    app_secret: AppSecret = Field(description="AppSecret of WeChat's console.")
+    app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
     push_token: Annotated[PushToken | None, OrNone] = Field(
         default=None,
-        description="Token of WeChat's message push settings. Without one, no messages are taken.",
+        description="The Token from WeChat's message push settings. Without one, no messages are accepted.",
     )
     push_aes_key: Annotated[PushAesKey | None, OrNone] = Field(
-        default=None, description="EncodingAESKey. With one, only encrypted messages are taken."
+        default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
     )
     sign_up: Annotated[SignUp | None, OrNone] = Field(
-        default=None, description="Whether unknown people may sign up. Null: `WXAUTH_SIGN_UP` decides."
+        default=None, description="Whether new users may sign up. Null: as in `WXAUTH_SIGN_UP`."
     )
     sign_up_roles: Annotated[SignUpRoles | None, OrNone] = Field(
         default=None,
-        description="Roles that somebody who signs up has from the start. Null: those of `WXAUTH_SIGN_UP_ROLES`.",
+        description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
         examples=[["member"]],
     )
 

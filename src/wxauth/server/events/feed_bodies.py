@@ -44,10 +44,10 @@ class FeedQuery(BaseModel):
 
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
         default=None,
-        description="The `next_cursor` of the last answer. `now`: only events to come. Absent: from the first event.",
+        description="The `next_cursor` of the previous answer. `now`: only future events. Default: all events.",
     )
     type: Annotated[list[KnownType], BeforeValidator(_without_empty)] = Field(
-        default=[], description="Repeated for several; absent: all."
+        default=[], description="Repeat it for several types. Default: all types."
     )
     limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), OrEmpty] = 100
 
@@ -79,7 +79,7 @@ class SiblingsEventAnswer(TypedDict):
 
 
 class FeedAnswer(TypedDict):
-    """Some events, oldest first."""
+    """Some events, the oldest first."""
 
     items: list[SiblingsEventAnswer]
     next_cursor: Annotated[

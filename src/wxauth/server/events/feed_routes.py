@@ -16,11 +16,11 @@ router = Router("siblings")
 
 @router.get("/v1/events", summary=Title("Read the event feed", "读取事件流"), failures=[CursorExpired])
 async def read_feed(_: EventsClientDep, services: ServicesDep, query: Annotated[FeedQuery, Query()]) -> FeedAnswer:
-    """What happened to people, the oldest first, for a service client with the scope `events`.
+    """The events about users, the oldest first, for a service client with the scope `events`.
 
-    Keep `next_cursor`, and ask again from there: no event is skipped, and none is told twice. An event is there within
-    two seconds of its commit. Behind a cursor from before the last sweep, or before a backup was restored, events are
-    missing: that is `cursor_expired`, never a silent gap.
+    Store `next_cursor` and continue from it: no event is skipped, and none is repeated. An event appears within two
+    seconds of its commit. If events after your cursor are missing, because they were swept or a backup was restored,
+    the answer is `cursor_expired`, never a silent gap.
     """
     if query.after == NOW:
         return feed_answer(await feed.begin_now(services.database))

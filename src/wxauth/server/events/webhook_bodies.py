@@ -35,7 +35,7 @@ class NewWebhook(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
     url: _Url = Field(description="https, or http in a private network.")
-    types: list[KnownType] | None = Field(default=None, description="Empty or absent: all.")
+    types: list[KnownType] | None = Field(default=None, description="Default: all types.")
 
 
 class WebhookChange(BaseModel):
@@ -79,7 +79,7 @@ class WebhookAnswer(TypedDict):
     types: Annotated[list[str], Field(description="Empty: all.", examples=[["user.erased", "user.merged"]])]
     is_enabled: bool
     created_at: datetime
-    secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown this once.")]]
+    secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown only once.")]]
 
 
 class WebhooksAnswer(TypedDict):
@@ -114,7 +114,7 @@ class DeliveryAnswer(TypedDict):
 
 
 class DeliveriesAnswer(TypedDict):
-    """Some deliveries, newest first."""
+    """Some deliveries, the newest first."""
 
     items: list[DeliveryAnswer]
     next_cursor: NextCursor

@@ -53,7 +53,7 @@ async def list_webhooks(_: AdministratorDep, services: ServicesDep) -> WebhooksA
 
 @router.post("/v1/admin/webhooks", summary=Title("Add a webhook", "添加 Webhook"), failures=[_WRONG_URL, NameTaken])
 async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDep, body: NewWebhook) -> WebhookAnswer:
-    """Send events to a URL from now on, signed by Standard Webhooks. The answer holds the `secret`, this once."""
+    """Send events to a URL from now on, signed as Standard Webhooks specifies. Only this answer has the `secret`."""
     new = await webhooks.add_webhook(services, body.name, url=body.url, types=body.types or (), by=administrator)
     return new_webhook_answer(new)
 
@@ -74,7 +74,7 @@ async def read_webhook(_: AdministratorDep, services: ServicesDep, name: Webhook
 async def change_webhook(
     administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName, body: WebhookChange
 ) -> WebhookAnswer:
-    """Set the given fields; the rest stays. Events that waited while a webhook was disabled are sent once enabled."""
+    """Set the given fields; others are unchanged. Events held while a webhook is disabled are sent later."""
     changed = await webhooks.change_webhook(
         services, name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator
     )
@@ -105,7 +105,7 @@ async def test_webhook(administrator: AdministratorDep, services: ServicesDep, n
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName
 ) -> WebhookAnswer:
-    """Make another `secret`, shown this once. The former one signs too for 24 hours, so that no message is refused."""
+    """Make a new `secret`. Only this answer has it. The former one also signs for another 24 hours."""
     return new_webhook_answer(await webhooks.renew_secret(services, name, by=administrator))
 
 
@@ -115,7 +115,7 @@ async def renew_webhook_secret(
 async def list_deliveries(
     _: AdministratorDep, services: ServicesDep, name: WebhookName, query: Annotated[DeliveriesQuery, Query()]
 ) -> DeliveriesAnswer:
-    """The deliveries of the last 30 days, sent and waiting, the newest first."""
+    """The deliveries of the last 30 days, sent and pending, the newest first."""
     return deliveries_answer(
         await webhooks.list_deliveries(services, name, query.state, before=query.cursor, limit=query.limit)
     )
@@ -127,6 +127,6 @@ async def list_deliveries(
 async def replay_deliveries(
     _: AdministratorDep, services: ServicesDep, name: WebhookName, body: ReplayRequest
 ) -> ReplayedAnswer:
-    """One event, or all events since a time, if the webhook takes their types. Each keeps its `webhook-id`."""
+    """Deliver one event again, or all events since a time, of the webhook's types. Each keeps its `webhook-id`."""
     replayed = await webhooks.replay(services, name, event_id=body.event_id, since=body.since)
     return {"replayed": replayed}

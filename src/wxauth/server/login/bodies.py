@@ -190,14 +190,14 @@ class SessionKeyAnswer(TypedDict):
     ]
     error: Annotated[
         str | None,
-        Field(description="Why it is unknown: a failure's `code`; `session_key_expired` where no key is stored."),
+        Field(description="Why it is unknown: the `code` of a problem; `session_key_expired` if no key is stored."),
     ]
 
 
 class SessionKeysAnswer(TypedDict):
     """The session_keys of a user, one for each identity, in one page."""
 
-    items: Annotated[list[SessionKeyAnswer], Field(description="That of the oldest identity first.")]
+    items: Annotated[list[SessionKeyAnswer], Field(description="The oldest identity's first.")]
     next_cursor: None
 
 

@@ -104,8 +104,8 @@ async def log_in(request: Request, body: LoginRequest, services: ServicesDep, de
 async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a refresh token for a new access token and the next refresh token.
 
-    A refresh token works once. Sent again soon (the answer was lost, or two tabs sent it), it gets the same successor;
-    sent again later, it ends the session, since somebody else may have it.
+    A refresh token works once. If it is sent again soon (because the answer was lost, or two tabs sent it), it gets the
+    same successor. If it is sent again later, it may have been stolen: the session is ended.
     """
     with services.metrics.refresh():
         tokens = await login.refresh(services, refresh_token=body.refresh_token, device=device)

@@ -57,7 +57,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
 async def verify_push_url(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
-    """Answer `echostr` if `signature` is made with the app's `push_token`, and not more than five minutes off."""
+    """Answer `echostr` if `signature` was made with the app's `push_token`, at most five minutes ago."""
     text = await services[Withdrawals].echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
@@ -81,13 +81,14 @@ async def verify_push_url(app_id: str, request: Request, services: ServicesDep) 
     },
 )
 async def receive_push(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
-    """Carry out a message, and answer `success`. After any other answer, WeChat sends the message again.
+    """Process a message, and answer `success`. After any other answer, WeChat sends the message again.
 
     `user_authorization_revoke` erases the fields that `RevokeInfo` names (6: nickname and picture, 8: phone number, 19:
     nickname, 20: picture). `user_authorization_cancellation` erases the user. All other messages are accepted and
-    ignored. A message that is repeated changes nothing. A `timestamp` more than five minutes off is refused. So are a
-    `timestamp` and `nonce` that came with another message or with the check of the URL: without a `push_aes_key`, the
-    signature does not cover the message. An app with a `push_aes_key` takes only encrypted messages.
+    ignored. A repeated message changes nothing. A `timestamp` more than five minutes off is refused. So are a
+    `timestamp` and `nonce` already used for another message or for the check of the URL, because without a
+    `push_aes_key` the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted
+    messages.
     """
     await services[Withdrawals].receive(app_id, request.query_params, await request.body())
     return PlainTextResponse("success", headers=_NO_STORE)

@@ -31,7 +31,7 @@ class RefusalsQuery(PageQuery):
     code: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
         default=None, description="The code of the problem, such as `account_disabled`."
     )
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only from this time on.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
     until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
 
@@ -56,10 +56,10 @@ class RefusalsAnswer(TypedDict):
 
 @router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
 async def list_refusals(_: StaffDep, services: ServicesDep, query: Annotated[RefusalsQuery, Query()]) -> RefusalsAnswer:
-    """The newest first, of the last 14 days. What is given must all fit; an empty parameter is an absent one.
+    """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
 
-    Refused logins, and refreshes refused because the user is banned. Each process stores them every second, at most 100
-    a second; more are only counted (`wxauth_refusals_dropped_total`).
+    Refused logins, and refreshes refused because the user is banned. Each process stores at most 100 a second; any more
+    are only counted (`wxauth_refusals_dropped_total`).
     """
     await services[Refusals].store()
     search = RefusalSearch(

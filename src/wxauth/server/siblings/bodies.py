@@ -37,5 +37,5 @@ class IntrospectionAnswer(TypedDict):
 class AccessTokenAnswer(TypedDict):
     """The token with which a service calls WeChat's server API for an app."""
 
-    access_token: Annotated[str, Field(description="Up to 512 characters and more.", examples=["88_kVQ1PSZ6XO7..."])]
+    access_token: Annotated[str, Field(description="512 characters or more.", examples=["88_kVQ1PSZ6XO7..."])]
     expires_in: Annotated[int, Field(description="Seconds.", examples=[6871])]

@@ -125,7 +125,7 @@ class EventsQuery(PageQuery):
     type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
-    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only from this time on.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
     until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
 
@@ -143,7 +143,10 @@ class OpenSessionAnswer(TypedDict):
     client_id: Annotated[str | None, Field(description="The website; null for a login in the mini-program.")]
     device: Annotated[
         str | None,
-        Field(description="System, and WeChat or browser, from the User-Agent.", examples=["iOS 17.1, WeChat 8.0.44"]),
+        Field(
+            description="Operating system, and WeChat or browser, from the User-Agent.",
+            examples=["iOS 17.1, WeChat 8.0.44"],
+        ),
     ]
     ip: Annotated[ShownIp | None, Field(description="The IP address of its last use.")]
     created_at: datetime
@@ -227,7 +230,7 @@ class IdentityAnswer(TypedDict):
 class OwnIdentityAnswer(IdentityAnswer):
     """One openid in one app."""
 
-    kind: Annotated[AppKind | None, Field(description="Of the app; null for one that is no longer known.")]
+    kind: Annotated[AppKind | None, Field(description="The kind of the app; null if the app is no longer known.")]
     created_at: datetime
 
 

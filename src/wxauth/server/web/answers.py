@@ -87,7 +87,7 @@ class Problem(BaseModel):
     title: Annotated[str, Field(description="One short sentence for the user, in Chinese or English.")]
     status: int
     detail: Annotated[str, Field(description="For the developer, in English.")]
-    code: Annotated[str, Field(description="Stable. Programs decide by this field.")]
+    code: Annotated[str, Field(description="Stable: programs should check this field.")]
     request_id: str
     wechat_errcode: Annotated[int | None, Field(description="WeChat's errcode, if it gave one.")] = None
     until: Annotated[datetime | None, Field(description="For `account_disabled`: when the ban ends automatically.")] = (

@@ -32,11 +32,11 @@ router = Router("scans")
 async def authorize_site(
     caller: PhoneDep, body: AuthorizationRequest, services: ServicesDep, device: DeviceDep
 ) -> AuthorizationAnswer:
-    """Answer the request with which a site in a web-view came to `/v1/authorize`, and open `redirect_to` in a web-view.
+    """Answer the request that a site in a web-view has made to `/v1/authorize`. Open `redirect_to` in a web-view.
 
-    The body is the parameters of that request, as texts, and `login_code`: as at an approval, an access token alone
-    opens no session. What the site should be told of comes as `redirect_to` with `error`. `login_required` means that
-    the site wants a newer login: log in by force, and ask again.
+    The body has the parameters of that request, as strings, and `login_code`: as for an approval, an access token alone
+    opens no session. An error that concerns the site is in `redirect_to`, as `error`. `login_required` means that the
+    site requires a newer login: log in again, then repeat the request.
     """
     try:
         parameters = check_parameters(list(body.parameters.items()))

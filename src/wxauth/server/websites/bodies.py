@@ -17,22 +17,24 @@ from wxauth.server.websites.scans import Claimed, Opening
 
 
 class ClaimRequest(BaseModel):
-    """What the phone has read: a scene, a link, or a code typed by the person."""
+    """What the phone has read: a scene, a link, or a code that the person typed."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047}]},
         hide_input_in_errors=True,
     )
 
-    scene: str | None = Field(default=None, description="Of `onLoad`'s query, decoded.", repr=False)
-    url: str | None = Field(default=None, description="`q` of `onLoad`'s query, decoded.", repr=False)
+    scene: str | None = Field(default=None, description="`scene` in the query of `onLoad`, decoded.", repr=False)
+    url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
     user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
-    scancode_time: float | None = Field(default=None, description="Beside `q`: when it was scanned, in seconds.")
+    scancode_time: float | None = Field(
+        default=None, description="`scancode_time` in the query of `onLoad`: when the code was scanned, in seconds."
+    )
     entry_scene: int | None = Field(
-        default=None, description="WeChat's number for how the page was opened: `wx.getEnterOptionsSync().scene`."
+        default=None, description="How the page was opened: WeChat's number in `wx.getEnterOptionsSync().scene`."
     )
     scanned: str | None = Field(
-        default=None, description="`camera`, where the page has read the code by `wx.scanCode({onlyFromCamera: true})`."
+        default=None, description="`camera` if the page has read the code with `wx.scanCode({onlyFromCamera: true})`."
     )
 
     @model_validator(mode="after")
@@ -61,11 +63,11 @@ class ApproveRequest(BaseModel):
         json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
     )
 
-    login_code: LoginCode = Field(description="What a new `wx.login` gave. Works once, for five minutes.", repr=False)
+    login_code: LoginCode = Field(description="The code of a new `wx.login`. Works once, for five minutes.", repr=False)
 
 
 class AuthorizationRequest(BaseModel):
-    """A site's request, as the parameters of `/v1/authorize`, and a new `wx.login` as the proof of the person."""
+    """A site's request, as the parameters of `/v1/authorize`, and a new `wx.login` code as proof of presence."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -87,7 +89,7 @@ class AuthorizationRequest(BaseModel):
     )
     __pydantic_extra__: dict[str, str] = Field(init=False)
 
-    login_code: LoginCode = Field(description="What a new `wx.login` gave. Works once, for five minutes.", repr=False)
+    login_code: LoginCode = Field(description="The code of a new `wx.login`. Works once, for five minutes.", repr=False)
 
     @property
     def parameters(self) -> Mapping[str, str]:
@@ -116,7 +118,7 @@ class SiteAnswer(TypedDict):
     id: Annotated[str, Field(examples=["shop"])]
     title: Annotated[str, Field(examples=["Example Shop"])]
     origin: Annotated[
-        str | None, Field(description="Of its first redirect URI.", examples=["https://shop.example.com"])
+        str | None, Field(description="The origin of its first redirect URI.", examples=["https://shop.example.com"])
     ]
 
 
@@ -124,23 +126,27 @@ class BrowserAnswer(TypedDict):
     """The browser that shows the code."""
 
     device: Annotated[
-        str | None, Field(description="System and browser, from the User-Agent.", examples=["Windows, Edge 141"])
+        str | None,
+        Field(description="Operating system and browser, from the User-Agent.", examples=["Windows, Edge 141"]),
     ]
     ip: ShownIp | None
 
 
 class ClaimedAnswer(TypedDict):
-    """A claimed scan, for the person to approve or to deny. A part that is not known is null."""
+    """A claimed scan, for the person to approve or deny. Unknown values are null."""
 
     id: Annotated[UUID, Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])]
     client: SiteAnswer
     browser: BrowserAnswer | None
     same_network: Annotated[
-        bool | None, Field(description="Whether phone and browser are in one /24, or /56.", examples=[True])
+        bool | None, Field(description="Whether phone and browser are in the same /24 or /56.", examples=[True])
     ]
     typed: Annotated[
         bool,
-        Field(description="Whether a code was typed: then warn, for anybody may have read it out.", examples=[False]),
+        Field(
+            description="Whether a code was typed. If so, warn the person: somebody else may have dictated it.",
+            examples=[False],
+        ),
     ]
     created_at: datetime
     expires_at: Annotated[datetime, Field(examples=["2026-11-20T08:03:00Z"])]

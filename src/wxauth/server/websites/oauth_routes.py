@@ -64,10 +64,10 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
 )
 @answering_clients
 async def authorize_device(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """Get a code to show, and a `device_code` with which to ask whether somebody has scanned it.
+    """Get a code to show, and a `device_code` for polling whether it has been approved.
 
-    If the person has a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
-    can tell their own login from somebody else's.
+    If the person uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
+    can distinguish their own login from somebody else's.
     """
     form = await form_of(request)
     client = await client_of(request, services, form)
@@ -135,7 +135,7 @@ async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -
 )
 @answering_clients
 async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """End the session of an access or refresh token of the client's own. The answer is 200 for any token."""
+    """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
     form = await form_of(request)
     client = await client_of(request, services, form)
     if "token" not in form:
@@ -158,7 +158,7 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
     failures=[InsufficientScope],
 )
 async def read_userinfo(principal: AnyPrincipalDep, services: ServicesDep) -> dict[str, Any]:
-    """The present claims about the user, by the scopes of a website's access token."""
+    """The current claims about the user, as the scopes of a website's access token allow."""
     if grants.OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")
     caller = await account.caller(services, principal)

@@ -68,13 +68,13 @@ router = Router("websites")
     ),
 )
 async def show_code(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
-    """Show a page with a code to scan. It then leads back to `redirect_uri` with `code`, `state` and `iss`.
+    """Show a page with a code to scan. It then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
-    In a web-view of the mini-program, the page has no code: it asks the mini-program to open `SITE_PAGE`, which answers
-    the request by `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service account has a
-    button that leads to WeChat's page; on a computer, that of a site with a website app a link that does.
+    In a web-view of the mini-program, the page has no code: it makes the mini-program open `SITE_PAGE`, which answers
+    the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service account has a
+    button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's page.
 
-    Only the code flow is supported, with PKCE (`S256`) for every client. The person is asked each time.
+    Only the code flow is supported, with PKCE (`S256`) for every client. The person must approve each login.
     """
     return await _show_code(request, services, device, request.url.query)
 
@@ -171,7 +171,8 @@ async def go_on(request: Request, services: ServicesDep) -> Response:
 async def end_session(request: Request, services: ServicesDep) -> Response:
     """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
 
-    Without an id_token of ours nothing ends, and the browser goes nowhere: anybody could have made the link.
+    Without an id_token of this service, no session ends and there is no redirect, because anybody could have made the
+    link.
     """
     language = language_of(request)
     try:
@@ -220,7 +221,7 @@ async def show_device_page(request: Request) -> Response:
     responses=HTML,
 )
 async def show_link_page(scene: str, request: Request, services: ServicesDep) -> Response:
-    """A page that says to scan the code with WeChat. It changes nothing.
+    """A page that asks the person to scan the code with WeChat. It changes nothing.
 
     For the name in `WXAUTH_LINK_CHECK_FILE`, the answer is the file with which WeChat checks this prefix.
     """

@@ -34,11 +34,11 @@ router = Router("scans")
     failures=[ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited],
 )
 async def claim_scan(caller: PhoneDep, body: ClaimRequest, services: ServicesDep, device: DeviceDep) -> ClaimedAnswer:
-    """Claim a code, and learn which site wants to log the person in.
+    """Claim a code. The answer names the site to which the person would log in.
 
     Show all of the answer, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
-    takes the claim over. The console's code wants a fresh login of an administrator: `ADMIN_FRESH_LOGIN`.
+    takes over the claim. The console's code requires an administrator who has logged in within `ADMIN_FRESH_LOGIN`.
     """
     return claimed_answer(await scans.claim(services, caller, body.opening, ip=device.ip))
 
@@ -60,15 +60,15 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, services: ServicesDep
 async def approve_scan(
     caller: PhoneDep, scan_id: UUID, body: ApproveRequest, services: ServicesDep, device: DeviceDep
 ) -> None:
-    """The person says yes: the site gets a session. Repeated, it is 204 again until the code would have expired.
+    """The person approves: the site gets a session. Idempotent: 204 again until the code would have expired.
 
-    `login_code` proves that the person is at the phone, because an access token may have been stolen. It must be of the
-    same identity as the session, which also gets the new `session_key`.
+    `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
+    the session's identity. The session also gets the new `session_key`.
     """
     await scans.approve(services, caller, scan_id, body.login_code, ip=device.ip)
 
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=Title("Deny a login", "拒绝该网站"), failures=[ScanOver])
 async def deny_scan(caller: PhoneDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
-    """The person says no: the site gets nothing."""
+    """The person denies the login: the site gets nothing."""
     await scans.decide(services, caller, scan_id, Verdict.DENIED, ip=device.ip)

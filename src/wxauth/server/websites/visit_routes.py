@@ -27,9 +27,9 @@ router = Router("websites")
     responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
 )
 async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDep, request_id: str) -> Response:
-    """Lead the browser that shows this page to WeChat's page, at most ten times, each with a new `state`.
+    """Redirect the browser that shows this page to WeChat's page, at most ten times, each time with a new `state`.
 
-    In WeChat's browser that is the page of the site's service account, on a computer that of its website app.
+    In WeChat's browser that is the page of the site's service account; on a computer, that of its website app.
     """
     cookie = cookie_in(request, cookie_name(services))
     try:
@@ -49,10 +49,10 @@ async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDe
     openapi_extra=text_parameters("code", "state"),
 )
 async def come_back_from_wechat(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
-    """The callback of all apps. The browser goes on to the site, or to a page that says why not.
+    """The callback of all apps. The browser is redirected to the site, or to a page with the reason for a failure.
 
-    The next URL never has WeChat's `code` or `state`. WeChat is asked only about a `state` that this browser got by its
-    own press, and once.
+    The next URL never contains WeChat's `code` or `state`. WeChat is asked only if this browser was given the `state`,
+    and only once.
     """
     if not request.url.query:
         return message_page(request, "visit_gone", language_of(request), status=404)
@@ -72,13 +72,13 @@ async def come_back_from_wechat(request: Request, services: ServicesDep, device:
 
 @router.hidden(visits.CALLBACK + "/away")
 async def show_outage(request: Request) -> Response:
-    """A page that says to begin anew in a moment."""
+    """A page that asks the person to start again in a moment."""
     return message_page(request, "visit_away", language_of(request), status=StorageUnavailable.status)
 
 
 @router.hidden(PATH + "/{request_id}/wechat/{name}")
 async def show_outcome(request: Request) -> Response:
-    """A page that says how a way to WeChat's page has ended, and offers to try again. It reads nothing."""
+    """A page with the outcome of a visit to WeChat's page, and a link to try again. It does not query the database."""
     request_id, name = request.path_params["request_id"], request.path_params["name"]
     if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):
         raise NotFound("there is nothing at this path")
