@@ -16,7 +16,7 @@ from tests.processes import run
 from tests.sweeps import swept
 from tests.world import LogIn
 from wxauth.server.cli.clients import add_command
-from wxauth.server.clients.client import Scope
+from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import NAME_RULE, SCOPES
 
 pytestmark = pytest.mark.process

@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.world import NUMBER, Body, LogIn, MakeClient, MakeServices, bearer, log_in, until_locked
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.server.dev.wechat.push import make_message, sign_push
+from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 

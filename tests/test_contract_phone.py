@@ -33,7 +33,7 @@ from tests.world import (
 )
 from wxauth.server.core.promises import PAUSE
 from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
-from wxauth.server.dev.wechat.push import make_message, sign_push
+from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.phones.phones import (

@@ -20,7 +20,7 @@ from tests.store.proxy import Proxy
 from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until_locked, with_part
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
+from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.service.waits import Waits
 

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.world import AddSibling
-from wxauth.server.clients.client import Scope
+from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
 from wxauth.server.core.services import Services
 

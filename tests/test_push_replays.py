@@ -14,7 +14,7 @@ from tests.store.proxy import Proxy
 from tests.test_contract_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, sign
+from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, sign
 from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
 from wxauth.server.push.withdrawals import Withdrawals
 

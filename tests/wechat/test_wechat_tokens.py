@@ -19,13 +19,13 @@ from tests.processes import PATIENCE, serving
 from tests.world import LogLines, MakeServices, add_client, until
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.client import Scope
+from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.build import build_services
-from wxauth.server.siblings.wechat_tokens import force_wechat_token
+from wxauth.server.siblings.shared_wechat_tokens import force_wechat_token
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.wechat_tokens import (

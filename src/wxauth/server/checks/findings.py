@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from wxauth.server.checks.clocks import Reading
 from wxauth.server.checks.rows import Users
-from wxauth.server.clients.client import Client
+from wxauth.server.clients.client_model import Client
 from wxauth.server.core.settings import App
 from wxauth.server.keys.stored import StoredSigningKey
 

@@ -14,7 +14,7 @@ from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.siblings.wechat_tokens import force_wechat_token
+from wxauth.server.siblings.shared_wechat_tokens import force_wechat_token
 
 Command = TypeVar("Command", bound=Callable[..., object])
 Body = TypeVar("Body", bound=BaseModel)

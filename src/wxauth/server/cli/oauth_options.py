@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from wxauth.server.clients.client import Scope
+from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, SCOPES, WrongClient
 
 Command = TypeVar("Command", bound=Callable[..., object])

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from wxauth.server.clients.client import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
+from wxauth.server.clients.client_model import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 from wxauth.server.clients.clients import SCOPES, Credentials, check_name
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, get_args
 from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, NameTaken, NotFound
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
-from wxauth.server.clients.client import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
+from wxauth.server.clients.client_model import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger

@@ -11,7 +11,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.clients.client import CLIENT_NAME, Scope
+from wxauth.server.clients.client_model import CLIENT_NAME, Scope
 from wxauth.server.core.tables import TIME
 
 _EMPTY: Final = text("'{}'")

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Query
 
 from wxauth.errors import CursorExpired, Title
-from wxauth.server.clients.callers import EventsClientDep
+from wxauth.server.clients.service_clients import EventsClientDep
 from wxauth.server.events import feed
 from wxauth.server.events.feed_bodies import NOW, FeedAnswer, FeedQuery, feed_answer
 from wxauth.server.web.dependencies import ServicesDep

@@ -24,7 +24,7 @@ from wxauth.server.moving.faults import EXPECTED, NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
 from wxauth.server.web import bodies
-from wxauth.server.wechat.ids import is_placeholder
+from wxauth.server.wechat.wechat_ids import is_placeholder
 
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7

@@ -34,7 +34,7 @@ from wxauth.server.apps import routes as app_routes
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks import routes as check_routes
 from wxauth.server.clients import routes as client_routes
-from wxauth.server.clients.callers import SERVICE_CLIENT_SCHEME
+from wxauth.server.clients.service_clients import SERVICE_CLIENT_SCHEME
 from wxauth.server.console.routes import add_console
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.clock import DatabaseClock

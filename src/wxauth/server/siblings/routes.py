@@ -18,8 +18,8 @@ from wxauth.errors import (
     UnknownApp,
     WrongAppKind,
 )
-from wxauth.server.clients.callers import IntrospectingClientDep, WeChatTokenClientDep
-from wxauth.server.siblings import introspection, wechat_tokens
+from wxauth.server.clients.service_clients import IntrospectingClientDep, WeChatTokenClientDep
+from wxauth.server.siblings import introspection, shared_wechat_tokens
 from wxauth.server.siblings.bodies import (
     AccessTokenAnswer,
     IntrospectionAnswer,
@@ -167,7 +167,7 @@ async def read_wechat_token(
     one still works. Request it before each batch of work: it comes from memory and is checked at WeChat once a minute.
     If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
-    token = await wechat_tokens.read_wechat_token(services, client.name, app_id, ip=device.ip)
+    token = await shared_wechat_tokens.read_wechat_token(services, client.name, app_id, ip=device.ip)
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
 
 

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from wxauth.errors import NotFound, Title
-from wxauth.server.clients.callers import UsersClientDep
+from wxauth.server.clients.service_clients import UsersClientDep
 from wxauth.server.siblings.rows import look_up
 from wxauth.server.siblings.user_bodies import (
     LookupAnswer,

@@ -17,9 +17,9 @@ from wxauth.server.web.direct import Router
 from wxauth.server.websites import authorizations
 from wxauth.server.websites.authorize import Unanswerable
 from wxauth.server.websites.bodies import AuthorizationAnswer, AuthorizationRequest
-from wxauth.server.websites.callers import PhoneDep
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.requests import check_parameters
+from wxauth.server.websites.scanning_phones import PhoneDep
 
 router = Router("scans")
 

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.errors import NotFound
-from wxauth.server.clients.client import Client
+from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import is_name
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered, shown

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from wxauth.server.clients.client import Client
+from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession, phone_verified

@@ -18,7 +18,9 @@ from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import authorize
-from wxauth.server.websites.answers import (
+from wxauth.server.websites.authorizations import may_answer
+from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
+from wxauth.server.websites.browser_answers import (
     HTML,
     MISTAKE,
     REDIRECT,
@@ -28,8 +30,6 @@ from wxauth.server.websites.answers import (
     sent_to,
     text_parameters,
 )
-from wxauth.server.websites.authorizations import may_answer
-from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.grants import end_web_session
 from wxauth.server.websites.id_tokens import read_hint

@@ -6,10 +6,10 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from wxauth.server.clients.callers import basic_credentials
-from wxauth.server.clients.client import Client
+from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import Credentials, authenticate_whole, is_name
 from wxauth.server.clients.rows import find_site
+from wxauth.server.clients.service_clients import basic_credentials
 from wxauth.server.core.services import Services
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_request
 

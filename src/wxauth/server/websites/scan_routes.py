@@ -22,8 +22,8 @@ from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import scans
 from wxauth.server.websites.bodies import ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
-from wxauth.server.websites.callers import PhoneDep
 from wxauth.server.websites.scan_rows import Verdict
+from wxauth.server.websites.scanning_phones import PhoneDep
 
 router = Router("scans")
 

@@ -10,8 +10,16 @@ from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import visits
-from wxauth.server.websites.answers import HTML, NO_PAGE, REDIRECT, TRY_LATER, cookie_name, sent_to, text_parameters
 from wxauth.server.websites.authorize import PATH
+from wxauth.server.websites.browser_answers import (
+    HTML,
+    NO_PAGE,
+    REDIRECT,
+    TRY_LATER,
+    cookie_name,
+    sent_to,
+    text_parameters,
+)
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import VISIT_PAGES, language_of, message_page, visit_page
 from wxauth.server.websites.requests import parse_parameters

@@ -23,7 +23,7 @@ from wxauth.server.wechat.errcodes import (
     SESSION_KEY_GONE,
     WECHAT_TOKEN_REFUSED,
 )
-from wxauth.server.wechat.ids import is_id
+from wxauth.server.wechat.wechat_ids import is_id
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 _PATHS: Final = {

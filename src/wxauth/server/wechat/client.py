@@ -34,7 +34,7 @@ from wxauth.server.wechat.errcodes import (
     is_for_the_operator,
     what_to_change,
 )
-from wxauth.server.wechat.ids import can_name_a_person, is_id, is_placeholder
+from wxauth.server.wechat.wechat_ids import can_name_a_person, is_id, is_placeholder
 
 BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""

@@ -5,8 +5,8 @@ from wxauth.server.dev.wechat.controls import Account, CodeRequest, FaultRequest
 from wxauth.server.dev.wechat.desk import PATH as DESK
 from wxauth.server.dev.wechat.desk import OwnPagesOnly
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_of
-from wxauth.server.dev.wechat.server import create_simulator
 from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
+from wxauth.server.dev.wechat.simulator_app import create_simulator
 
 __all__ = [
     "ACCOUNT",

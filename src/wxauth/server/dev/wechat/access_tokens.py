@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from wxauth.server.dev.wechat.refusals import Refusal
+from wxauth.server.dev.wechat.refused_calls import Refusal
 
 LIFETIME: Final = 7200.0
 """Seconds."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from wxauth.server.dev.wechat.controls import CodeRequest, PhoneCodeRequest
-from wxauth.server.dev.wechat.refusals import Refusal
+from wxauth.server.dev.wechat.refused_calls import Refusal
 
 CODE_LIFETIME: Final = 300.0
 """Seconds."""

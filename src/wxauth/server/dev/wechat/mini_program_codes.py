@@ -11,7 +11,7 @@ import segno
 from PIL import Image, ImageOps
 
 from wxauth.server.dev.wechat.controls import Account
-from wxauth.server.dev.wechat.refusals import Refusal
+from wxauth.server.dev.wechat.refused_calls import Refusal
 
 PICTURES_A_MINUTE: Final = 5000
 

@@ -22,7 +22,8 @@ from wxauth.server.dev.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth.server.dev.wechat.faults import Faults, fault_in
+from wxauth.server.dev.wechat.injected_faults import Faults, fault_in
+from wxauth.server.dev.wechat.issued_session_keys import SessionKeys
 from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request, width_of
 from wxauth.server.dev.wechat.people import (
     KINDS,
@@ -34,9 +35,8 @@ from wxauth.server.dev.wechat.people import (
     risk_of,
     unionid_of,
 )
-from wxauth.server.dev.wechat.push import PushRequest, make_message
-from wxauth.server.dev.wechat.refusals import Refusal
-from wxauth.server.dev.wechat.session_keys import SessionKeys
+from wxauth.server.dev.wechat.push_sender import PushRequest, make_message
+from wxauth.server.dev.wechat.refused_calls import Refusal
 
 __all__ = ["CODE_LIFETIME", "PATHS", "Call", "Simulator"]
 

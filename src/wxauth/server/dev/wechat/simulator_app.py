@@ -24,11 +24,11 @@ from wxauth.server.dev.wechat.controls import (
     Visitor,
 )
 from wxauth.server.dev.wechat.desk import PATH, desk_routes
-from wxauth.server.dev.wechat.faults import answer_wrongly
+from wxauth.server.dev.wechat.injected_faults import answer_wrongly
 from wxauth.server.dev.wechat.mini_program_codes import Picture
-from wxauth.server.dev.wechat.push import PushRequest, deliver
+from wxauth.server.dev.wechat.push_sender import PushRequest, deliver
 from wxauth.server.dev.wechat.receiver import Receiver
-from wxauth.server.dev.wechat.refusals import Refusal
+from wxauth.server.dev.wechat.refused_calls import Refusal
 from wxauth.server.dev.wechat.simulator import PATHS, Simulator
 from wxauth.server.dev.wechat.web_view import PageRequest, WebViews
 from wxauth.server.dev.wechat.wires import Wires

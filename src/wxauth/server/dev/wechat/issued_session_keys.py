@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from pydantic_core import to_json
 
-from wxauth.server.dev.wechat.refusals import Refusal
+from wxauth.server.dev.wechat.refused_calls import Refusal
 
 LIFETIME: Final = 3 * 86400.0
 """Seconds. WeChat documents no lifetime, only that frequent use extends it."""
