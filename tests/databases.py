@@ -11,7 +11,7 @@ from tests.fakes import SECRET_KEY, START
 from tests.store.proxy import PATIENT
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
-from wxauth.server.core.schema import KNOWN, SCRIPTS
+from wxauth.server.core.schema import KNOWN_REVISIONS, SCRIPTS
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.keys.keyring import KeyRing
@@ -159,5 +159,5 @@ def scripts_of_next_version(folder: Path) -> Path:
     scripts = folder / "alembic"
     shutil.copytree(SCRIPTS, scripts)
     for revision, text in NEXT_REVISIONS.items():
-        (scripts / "versions" / f"{revision}_next.py").write_text(text.format(newest=KNOWN[0]))
+        (scripts / "versions" / f"{revision}_next.py").write_text(text.format(newest=KNOWN_REVISIONS[0]))
     return scripts

@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.world import Body, LogLines, MakeService, Service, bearer
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.limits.attempts import AT_MOST
+from wxauth.server.limits.attempts import MAX_ATTEMPTS
 from wxauth.server.limits.rates import WINDOW
 
 PHONE: Any = "getuserphonenumber"
@@ -21,7 +21,7 @@ TEXT: Any = "msg_sec_check"
 A_SECOND = timedelta(seconds=1)
 
 
-async def send_nonsense(service: Service, login: Body, number: int = AT_MOST) -> None:
+async def send_nonsense(service: Service, login: Body, number: int = MAX_ATTEMPTS) -> None:
     # Another errcode than that of a made-up code, which is looked for at other replicas, for more than a second.
     service.simulator.fail(PHONE, errcode=47001, times=number)
     for n in range(number):
@@ -45,7 +45,7 @@ async def test_after_twenty_codes_that_wechat_refused_it_is_not_asked_again_for_
     clock.advance(minutes=59, seconds=59)
     alice = await service.log_in()
     refused(await service.bind(alice, service.phone_code()), retry_after=1)
-    assert len(service.asked(PHONE)) == AT_MOST
+    assert len(service.asked(PHONE)) == MAX_ATTEMPTS
     clock.advance(seconds=1)
     assert (await service.bind(alice, service.phone_code())).status_code == 200
 
@@ -61,16 +61,16 @@ async def test_at_once_there_are_no_more_of_them(service: Service, make_service:
     alice = await service.log_in()
     replicas = [service, *[await make_service() for _ in range(3)]]
     answers = await asyncio.gather(*(replicas[n % 4].bind(alice, f"nonsense{n}") for n in range(60)))
-    assert sorted(answer.status_code for answer in answers) == [400] * AT_MOST + [429] * (60 - AT_MOST)
-    assert len(service.asked(PHONE)) == AT_MOST
+    assert sorted(answer.status_code for answer in answers) == [400] * MAX_ATTEMPTS + [429] * (60 - MAX_ATTEMPTS)
+    assert len(service.asked(PHONE)) == MAX_ATTEMPTS
 
 
 async def test_at_login_it_is_counted_too_and_the_login_goes_on(service: Service) -> None:
-    service.simulator.fail(PHONE, errcode=47001, times=AT_MOST)
-    for n in range(AT_MOST):
+    service.simulator.fail(PHONE, errcode=47001, times=MAX_ATTEMPTS)
+    for n in range(MAX_ATTEMPTS):
         assert (await service.log_in(phone_code=f"nonsense{n}"))["phone_error"] == "wechat_bad_response"
     assert (await service.log_in(phone_code=service.phone_code()))["phone_error"] == "rate_limited"
-    assert len(service.asked(PHONE)) == AT_MOST
+    assert len(service.asked(PHONE)) == MAX_ATTEMPTS
 
 
 @pytest.mark.slow
@@ -84,10 +84,10 @@ async def test_others_are_not_concerned_nor_the_same_person_in_another_app(servi
 
 async def test_good_codes_count_too_because_each_number_costs_money(service: Service) -> None:
     alice = await service.log_in()
-    for _ in range(AT_MOST):
+    for _ in range(MAX_ATTEMPTS):
         assert (await service.bind(alice, service.phone_code())).status_code == 200
     refused(await service.bind(alice, service.phone_code()))
-    assert len(service.asked(PHONE)) == AT_MOST
+    assert len(service.asked(PHONE)) == MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ async def test_a_stored_answer_is_found_even_after_too_many_attempts(service: Se
     alice = await service.log_in()
     code = service.phone_code()
     assert (await service.bind(alice, code)).status_code == 200
-    await send_nonsense(service, alice, AT_MOST - 1)
+    await send_nonsense(service, alice, MAX_ATTEMPTS - 1)
     refused(await service.bind(alice, service.phone_code()))
     assert (await service.bind(alice, code)).status_code == 200
 
@@ -129,31 +129,31 @@ async def test_after_twenty_new_names_wechat_is_asked_about_none_for_an_hour(
 ) -> None:
     service = await make_service(nickname_check=policy)
     alice = await service.log_in()
-    for n in range(AT_MOST):
+    for n in range(MAX_ATTEMPTS):
         assert (await service.change(alice, nickname=f"Alice {n}")).status_code == 200
     refused(await service.change(alice, nickname="Alice"))
-    assert (await service.change(alice, nickname=f"Alice {AT_MOST - 1}")).status_code == 200, (
+    assert (await service.change(alice, nickname=f"Alice {MAX_ATTEMPTS - 1}")).status_code == 200, (
         "WeChat is not asked about it"
     )
     await service.services.background.drain()
-    assert len(service.asked(TEXT)) == AT_MOST
+    assert len(service.asked(TEXT)) == MAX_ATTEMPTS
     clock.now += WINDOW
     assert (await service.change(await service.log_in(), nickname="Alice")).status_code == 200
 
 
 async def test_a_login_with_one_more_name_keeps_the_former(make_service: MakeService, log_lines: LogLines) -> None:
     service = await make_service(nickname_check="block")
-    for n in range(AT_MOST):
+    for n in range(MAX_ATTEMPTS):
         assert (await service.log_in(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
-    assert (await service.log_in(nickname="Alice"))["user"]["nickname"] == f"Alice {AT_MOST - 1}"
-    assert len(service.asked(TEXT)) == AT_MOST
+    assert (await service.log_in(nickname="Alice"))["user"]["nickname"] == f"Alice {MAX_ATTEMPTS - 1}"
+    assert len(service.asked(TEXT)) == MAX_ATTEMPTS
     told = [line["reason"] for line in log_lines() if line["event"] == "login_without_nickname"]
     assert told == ["rate_limited"]
 
 
 async def test_names_that_nobody_checks_are_not_counted_among_them(service: Service) -> None:
     alice = await service.log_in()
-    for n in range(AT_MOST + 1):
+    for n in range(MAX_ATTEMPTS + 1):
         assert (await service.change(alice, nickname=f"Alice {n}")).status_code == 200
 
 

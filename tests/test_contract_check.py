@@ -36,7 +36,7 @@ from tests.world import MakeServices, with_part
 from wxauth.server.checks import Level, Result, examine
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.interpreter import judge_python
-from wxauth.server.checks.rows import Rights, Server, Wal, wal
+from wxauth.server.checks.rows import PostgresServer, Rights, Wal, wal
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -352,16 +352,16 @@ def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
     ("server", "words"),
     [
         (
-            Server("18.1", 180001, is_standby=True, is_read_only=True, isolation="read committed"),
+            PostgresServer("18.1", 180001, is_standby=True, is_read_only=True, isolation="read committed"),
             ("standby", "WXAUTH_DATABASE_URL"),
         ),
         (
-            Server("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed"),
+            PostgresServer("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed"),
             ("PostgreSQL 10.23", "11 or newer"),
         ),
     ],
 )
-def test_a_standby_and_an_old_version_are_reported(server: Server, words: tuple[str, ...]) -> None:
+def test_a_standby_and_an_old_version_are_reported(server: PostgresServer, words: tuple[str, ...]) -> None:
     said({"database": judge_server(server)}, "database", BAD, *words)
 
 

@@ -17,7 +17,7 @@ from tests.sweeps import swept
 from tests.world import LogIn
 from wxauth.server.cli.clients import add_command
 from wxauth.server.clients.client_model import Scope
-from wxauth.server.clients.clients import NAME_RULE, SCOPES
+from wxauth.server.clients.clients import NAME_RULE, SITE_SCOPES
 
 pytestmark = pytest.mark.process
 
@@ -121,7 +121,7 @@ async def test_an_invalid_or_missing_scope_is_a_usage_error(clients: Command, wo
 def test_the_command_knows_every_scope() -> None:
     [option] = (option for option in add_command.params if option.name == "scopes")
     assert isinstance(option.type, click.Choice)
-    assert list(option.type.choices) == [*Scope, *SCOPES]
+    assert list(option.type.choices) == [*Scope, *SITE_SCOPES]
 
 
 @pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])

@@ -17,7 +17,7 @@ from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.keys.rows import SIGNING_KEYS, store_keys
+from wxauth.server.keys.rows import SIGNING_KEY_TABLE, store_keys
 from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey
@@ -51,7 +51,7 @@ async def add_key(services: Services, *, activates_in: float = 0) -> str:
         retires_at=None,
     )
     async with services.database.begin() as transaction:
-        await store_keys(transaction, SIGNING_KEYS, [], [stored])
+        await store_keys(transaction, SIGNING_KEY_TABLE, [], [stored])
     return key.kid
 
 

@@ -32,7 +32,7 @@ from tests.world import (
     with_part,
 )
 from wxauth.server.core.promises import PAUSE
-from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
+from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
 from wxauth.server.limits.attempts import Attempts
@@ -578,7 +578,7 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
         with running:
             await asyncio.to_thread(running.wait_for, '"started"')
             answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice))
-            assert answer.json()["phone"] == "+86" + secrets.add_unlogged(phone_of("alice"))
+            assert answer.json()["phone"] == "+86" + secrets.add_unlogged(phone_number_of("alice"))
             await client.aclose()
     assert len(simulator.calls_of(API)) == 1
 

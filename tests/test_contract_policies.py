@@ -20,11 +20,11 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
 from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, until
-from wxauth.server.core.background import AT_MOST, FAREWELL
+from wxauth.server.core.background import FAREWELL, MAX_TASKS
 from wxauth.server.core.promises import PAUSE
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
-from wxauth.server.limits.attempts import AT_MOST as NAMES_OF_ONE
+from wxauth.server.limits.attempts import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.waits import Waits
 from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, PATIENCE
 
@@ -543,16 +543,16 @@ async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None
 @pytest.mark.slow
 async def test_background_checks_are_limited(make_service: MakeService, log_lines: LogLines) -> None:
     service = await make_service(nickname_check="flag", wechat_timeout=60)
-    people = [await service.log_in(f"person-{number}") for number in range(AT_MOST // NAMES_OF_ONE + 1)]
+    people = [await service.log_in(f"person-{number}") for number in range(MAX_TASKS // NAMES_OF_ONE + 1)]
     service.simulator.fail("stable_token", hang=True, times=None)
-    for number in range(AT_MOST + 3):
+    for number in range(MAX_TASKS + 3):
         person = people[number // NAMES_OF_ONE]
         assert (await service.change(person, nickname=f"name {number}")).status_code == 200
     assert len(told(log_lines, "policy_without_wechat")) == 1
     await service.services.background.aclose()
     assert await checks_of(service) == {("nickname", "too_busy", ""): 3}
     (line,) = told(log_lines, "background_work_left")
-    assert line["pieces"] == AT_MOST
+    assert line["pieces"] == MAX_TASKS
 
 
 @pytest.mark.process

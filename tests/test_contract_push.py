@@ -20,7 +20,15 @@ from tests.store.proxy import Proxy
 from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until_locked, with_part
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
+from wxauth.server.dev.wechat.push_sender import (
+    Format,
+    Mode,
+    SignedPush,
+    encrypt,
+    make_message,
+    push_signature,
+    sign_push,
+)
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.service.waits import Waits
 
@@ -236,7 +244,7 @@ def test_the_messages_of_these_tests_are_sealed_as_in_wechats_example() -> None:
     key, app_id = EXAMPLE["push_aes_key"], EXAMPLE["app_id"]
     sealed = encrypt(b'{"demo_resp":"good luck"}', key=key, app_id=app_id, random=b"707722b803182950")
     assert sealed == "ELGduP2YcVatjqIS+eZbp80MNLoAUWvzzyJxgGzxZO/5sAvd070Bs6qrLARC9nVHm48Y4hyRbtzve1L32tmxSQ=="
-    assert sign("AAAAA", "1713424427", "415670741", sealed) == "1b9339964ed2e271e7c7b6ff2b0ef902fc94dea1"
+    assert push_signature("AAAAA", "1713424427", "415670741", sealed) == "1b9339964ed2e271e7c7b6ff2b0ef902fc94dea1"
 
 
 @every_way
@@ -628,7 +636,9 @@ def _enveloped(encrypted: str) -> SignedPush:
     query = signed({}, SEALED).query
     parts = SEALED["push_token"], query["timestamp"], query["nonce"], encrypted
     body = json.dumps({"Encrypt": encrypted}).encode()
-    return SignedPush({**query, "encrypt_type": "aes", "msg_signature": sign(*parts)}, body, "application/json")
+    return SignedPush(
+        {**query, "encrypt_type": "aes", "msg_signature": push_signature(*parts)}, body, "application/json"
+    )
 
 
 def _not_base64(_: str) -> SignedPush:

@@ -18,7 +18,7 @@ from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.refusals.refusals import AT_MOST, Refusals
+from wxauth.server.refusals.refusals import MAX_STORED, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
@@ -134,15 +134,15 @@ async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first
 async def test_a_flood_is_only_counted_beyond_a_hundred_a_second(
     client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    for _ in range(AT_MOST + 5):
+    for _ in range(MAX_STORED + 5):
         await client.post("/v1/login", json={})
     await listed(root)
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == AT_MOST
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_STORED
     assert await dropped(client, "too_many") == 5
     clock.advance(seconds=1)
     await client.post("/v1/login", json={})
     await listed(root)
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == AT_MOST + 1
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_STORED + 1
 
 
 async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.test_readme import code_blocks, failures, table
 from wxauth.errors import WeChatBadResponse, WxAuthError
-from wxauth.server.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN, SESSION_KEY_GONE, error_for
+from wxauth.server.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN_ERRCODES, SESSION_KEY_GONE, error_for
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("mini-program.*md"))
@@ -65,7 +65,9 @@ def test_each_errcode_is_answered_as_shown(page: Path) -> None:
 
 @each_page
 def test_every_errcode_of_a_login_is_shown(page: Path) -> None:
-    of_a_login = {code for code in KNOWN if not isinstance(error_for(code, api=CODE2SESSION), WeChatBadResponse)}
+    of_a_login = {
+        code for code in KNOWN_ERRCODES if not isinstance(error_for(code, api=CODE2SESSION), WeChatBadResponse)
+    }
     assert set(errcodes_shown(page)) == of_a_login | SESSION_KEY_GONE
 
 

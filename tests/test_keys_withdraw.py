@@ -27,7 +27,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.rows import published_keys
-from wxauth.server.keys.succession import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, state_of
+from wxauth.server.keys.succession import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, key_state
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import SigningKey
 
@@ -51,7 +51,7 @@ async def states(services: Services) -> dict[str, str]:
     """What each key is to do, by the database."""
     now = services.clock()
     keys = await published_keys(services.database, now=now)
-    return {key.kid: str(state_of(key, keys, now)) for key in keys}
+    return {key.kid: str(key_state(key, keys, now)) for key in keys}
 
 
 def published_now(services: Services) -> httpx.Response:

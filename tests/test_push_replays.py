@@ -14,7 +14,7 @@ from tests.store.proxy import Proxy
 from tests.test_contract_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, sign
+from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, push_signature
 from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
 from wxauth.server.push.withdrawals import Withdrawals
 
@@ -186,7 +186,7 @@ async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
     timestamp, other_nonce = split
     forgery = forged(caught, openid)
     query = {**forgery.query, "timestamp": timestamp, "nonce": other_nonce}
-    assert query["signature"] == sign(PLAIN["push_token"], timestamp, other_nonce)
+    assert query["signature"] == push_signature(PLAIN["push_token"], timestamp, other_nonce)
     refused(await post(attacked.client, replace(forgery, query=query)))
     assert await attacked.users() == 1
 

@@ -25,7 +25,7 @@ from wxauth.server.service.app import create_api
 from wxauth.server.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CODE2SESSION,
-    KNOWN,
+    KNOWN_ERRCODES,
     MINI_PROGRAM_CODE,
     PHONE_NUMBER,
     error_for,
@@ -145,7 +145,7 @@ def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
 def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
     rows = table(DOCS / f"wechat{language}.md", "errcode")
     for api in (CODE2SESSION, PHONE_NUMBER, CHECK_SESSION_KEY, MINI_PROGRAM_CODE):
-        for errcode in KNOWN:
+        for errcode in KNOWN_ERRCODES:
             code = error_for(errcode, api=api).code
             told = [row for row in rows if re.search(rf"(?<!\d){errcode}(?!\d)", row[0])]
             assert code == WeChatBadResponse.code or any(code in "".join(row[1:3]) for row in told), (errcode, code)

@@ -31,7 +31,7 @@ class AnyHeaders(Protocol):
         """The field's value, or None."""
 
 
-class Problem(NamedTuple):
+class ProblemAnswer(NamedTuple):
     """An answer, in the order that Flask and Sanic expect."""
 
     body: bytes
@@ -87,11 +87,11 @@ def problem_document(error: WxAuthError, *, language: Language, request_id: str)
     }
 
 
-def problem(error: WxAuthError, headers: AnyHeaders) -> Problem:
+def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
     """The answer to a failed request with these headers, in the sender's language. For any framework."""
     request_id = accepted_request_id(headers.get("X-Request-ID"))
     language = _language(headers.get("Accept-Language") or "", headers.get("User-Agent") or "")
-    answer = _problem(error, language, request_id)
+    answer = _localized(error, language, request_id)
     answer.headers["X-Request-ID"] = request_id
     return answer
 
@@ -101,20 +101,22 @@ def problem_response(error: WxAuthError, scope: Scope) -> Response:
     connection = HTTPConnection(scope)
     known_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = known_id or accepted_request_id(connection.headers.get("x-request-id"))
-    answer = _problem(error, preferred_language(connection.headers), request_id)
+    answer = _localized(error, preferred_language(connection.headers), request_id)
     if known_id is None:
         answer.headers["X-Request-ID"] = request_id
     return Response(*answer)
 
 
-def _problem(error: WxAuthError, language: Language, request_id: str) -> Problem:
+def _localized(error: WxAuthError, language: Language, request_id: str) -> ProblemAnswer:
     headers = {
         **error.headers(),
         "Cache-Control": "no-store",
         "Content-Language": {"en": "en", "zh": "zh-CN"}[language],
         "Content-Type": "application/problem+json",
     }
-    return Problem(to_json(problem_document(error, language=language, request_id=request_id)), error.status, headers)
+    return ProblemAnswer(
+        to_json(problem_document(error, language=language, request_id=request_id)), error.status, headers
+    )
 
 
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:

@@ -13,7 +13,7 @@ from tests.serving import serving
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.wechat import create_simulator
-from wxauth.server.events.signatures import new_secret, shown, signed_headers
+from wxauth.server.events.signatures import new_webhook_secret, shown_secret, signed_headers
 from wxauth.server.events.webhooks import add_webhook, try_webhook
 
 
@@ -40,11 +40,11 @@ def desk() -> Desk:
 async def test_the_receiver_shows_whether_a_signature_holds(desk: Desk) -> None:
     from wxauth.server.core.clock import utc_now
 
-    key, other = new_secret(), new_secret()
+    key, other = new_webhook_secret(), new_webhook_secret()
     body = b'{"type":"user.erased"}'
     headers = signed_headers(str(uuid7()), body, [other, key], now=utc_now())
     await desk.client.post("/webhook", content=body, headers=headers)
-    assert await desk.behave(secret=shown(key)) == 200
+    assert await desk.behave(secret=shown_secret(key)) == 200
     await desk.client.post("/webhook", content=body, headers=headers)
     await desk.client.post("/webhook", content=body + b" ", headers=headers)
     await desk.client.post("/webhook", content=body)

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.processes import serving
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator, phone_of
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator, phone_number_of
 
 FIRST, SECOND = APPS
 LIFETIME = 7200
@@ -201,7 +201,7 @@ async def test_a_phone_code_is_exchanged_for_the_number_of_its_person(
     call: Call, control: Control, timer: Timer
 ) -> None:
     code = (await control("/phone-codes", person="alice"))["code"]
-    number = phone_of("alice")
+    number = phone_number_of("alice")
     assert await call(PHONE, body={"code": code}) == {
         "errcode": 0,
         "errmsg": "ok",

@@ -20,7 +20,7 @@ from wxauth.server.clients.client_model import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.signatures import new_secret, shown, signed_headers
+from wxauth.server.events.signatures import new_webhook_secret, shown_secret, signed_headers
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 
@@ -67,7 +67,7 @@ def event(number: int, kind: str, user_id: str, **data: Any) -> Body:
 
 
 async def test_orders_follow_webhooks_once_and_in_any_order(shop: Shop, tmp_path: Path) -> None:
-    secret, port = new_secret(), free_port()
+    secret, port = new_webhook_secret(), free_port()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as wxauth:
 
         async def send(told: Body, key: bytes = secret) -> int:
@@ -75,12 +75,12 @@ async def test_orders_follow_webhooks_once_and_in_any_order(shop: Shop, tmp_path
             headers = {**signed_headers(told["id"], body, [key], now=utc_now()), "content-type": "application/json"}
             return (await wxauth.post("/webhooks/wxauth", content=body, headers=headers)).status_code
 
-        env = {"WEBHOOK_SECRET": shown(secret), "PORT": str(port)}
+        env = {"WEBHOOK_SECRET": shown_secret(secret), "PORT": str(port)}
         with started("webhooks", "Webhooks: ", shop, tmp_path, **env):
             for user_id in ("a", "alice", "al"):
                 await shop.add(user_id, "oolong")
             erased = event(1, "user.erased", "alice", former_ids=["al"])
-            assert await send(erased, new_secret()) == 401
+            assert await send(erased, new_webhook_secret()) == 401
             assert (await wxauth.post("/webhooks/wxauth")).status_code == 401
             assert await shop.of("alice") == ["oolong"], "which a stranger cannot erase"
 

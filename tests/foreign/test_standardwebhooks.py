@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tests.programs import NODE_PATIENCE, needs_node
 from wxauth.server.core.clock import utc_now
-from wxauth.server.events.signatures import new_secret, shown, signed_headers
+from wxauth.server.events.signatures import new_webhook_secret, shown_secret, signed_headers
 
 pytestmark = [pytest.mark.node, pytest.mark.no_database]
 
@@ -22,7 +22,7 @@ MESSAGE = {"type": "user.erased", "timestamp": "2026-11-20T08:00:00Z", "data": {
 def is_accepted(secret: bytes, headers: Mapping[str, str], body: bytes) -> bool:
     done = subprocess.run(
         [needs_node(NODE_TESTS), str(NODE_TESTS / "verify_webhook.js")],
-        input=json.dumps({"secret": shown(secret), "headers": dict(headers), "body": body.decode()}),
+        input=json.dumps({"secret": shown_secret(secret), "headers": dict(headers), "body": body.decode()}),
         capture_output=True,
         text=True,
         timeout=NODE_PATIENCE,
@@ -31,15 +31,15 @@ def is_accepted(secret: bytes, headers: Mapping[str, str], body: bytes) -> bool:
 
 
 def test_a_signed_message_is_accepted_and_an_altered_one_is_not() -> None:
-    key, body = new_secret(), to_json(MESSAGE)
+    key, body = new_webhook_secret(), to_json(MESSAGE)
     headers = signed_headers(str(uuid7()), body, [key], now=utc_now())
     assert is_accepted(key, headers, body)
     assert not is_accepted(key, headers, body + b" ")
-    assert not is_accepted(new_secret(), headers, body)
+    assert not is_accepted(new_webhook_secret(), headers, body)
 
 
 def test_while_a_secret_is_renewed_both_are_accepted() -> None:
-    new, former, body = new_secret(), new_secret(), to_json(MESSAGE)
+    new, former, body = new_webhook_secret(), new_webhook_secret(), to_json(MESSAGE)
     headers = signed_headers(str(uuid7()), body, [new, former], now=utc_now())
     assert is_accepted(new, headers, body)
     assert is_accepted(former, headers, body)

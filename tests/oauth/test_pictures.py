@@ -15,7 +15,7 @@ from tests.problems import problem_of
 from tests.world import LogLines, MakeClient, MakeServices, Phone, Site, add_client, scene_of
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.server.dev.wechat.mini_program_codes import Picture, draw
+from wxauth.server.dev.wechat.mini_program_codes import DrawnCode, draw
 
 
 def qr_of(text: str) -> bytes:
@@ -201,7 +201,7 @@ def test_the_simulators_code_is_as_wide_as_was_asked_for(
 ) -> None:
     wanted = {"scene": "a", "is_hyaline": is_hyaline, **({} if width is None else {"width": width})}
     picture = ask_for_code(simulator, wanted)
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, DrawnCode)
     assert Image.open(BytesIO(picture.content)).size == (drawn, drawn)
 
 
@@ -211,10 +211,10 @@ def test_before_the_first_release_only_an_unchecked_code_of_another_version_is_d
     for env in ("release", "trial", "develop"):
         for is_checked in (True, False):
             answer = ask_for_code(simulator, {"scene": "a", "env_version": env, "check_path": is_checked})
-            assert isinstance(answer, Picture) == (env != "release" and not is_checked), (env, is_checked)
+            assert isinstance(answer, DrawnCode) == (env != "release" and not is_checked), (env, is_checked)
 
 
-def ask_for_code(simulator: Simulator, wanted: dict[str, Any]) -> dict[str, Any] | Picture:
+def ask_for_code(simulator: Simulator, wanted: dict[str, Any]) -> dict[str, Any] | DrawnCode:
     token = simulator.access_tokens[APPS[0]["app_id"]].hand_out(force=False)["access_token"]
     call, _ = simulator.call("getwxacodeunlimit", {"access_token": token}, json.dumps(wanted).encode())
     return simulator.answer(call)

@@ -15,7 +15,7 @@ from sqlmodel import SQLModel
 from tests.databases import scripts_of_next_version
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
-from wxauth.server.core.schema import KNOWN, SCRIPTS, is_schema_usable
+from wxauth.server.core.schema import KNOWN_REVISIONS, SCRIPTS, is_schema_usable
 
 pytestmark = pytest.mark.own_database
 
@@ -48,7 +48,7 @@ SCHEMA = {
 
 
 def test_the_names_of_the_files_give_their_order() -> None:
-    assert tuple(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions()) == KNOWN
+    assert tuple(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions()) == KNOWN_REVISIONS
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, 
 from tests.wechat.asking import ask, ask_in_vain, in_a_moment, transport
 from tests.world import until
 from wxauth.server.wechat.connection import MAX_OVERHEAD
-from wxauth.server.wechat.transport import MAX_BODY, MAX_IDLE
+from wxauth.server.wechat.transport import MAX_ANSWER, MAX_IDLE
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
@@ -246,7 +246,7 @@ SENT = [
     ),
     pytest.param(in_pieces(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", then=hang), httpx.DecodingError, id="bare-LF"),
     pytest.param(in_pieces(head("A: b", " c", "Content-Length: 0"), then=hang), httpx.DecodingError, id="folded"),
-    pytest.param(answer(b" " * (MAX_BODY + 1)), httpx.DecodingError, id="a-body-over-64-KiB"),
+    pytest.param(answer(b" " * (MAX_ANSWER + 1)), httpx.DecodingError, id="a-body-over-64-KiB"),
     pytest.param(answer(b" " * 50_000_000), httpx.DecodingError, id="50-MB"),
     pytest.param(endless(head(), b" " * 65536), httpx.DecodingError, id="a-body-without-end"),
     pytest.param(

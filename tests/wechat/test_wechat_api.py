@@ -17,9 +17,17 @@ from wxauth.errors import SessionKeyExpired, WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
+from wxauth.server.dev.wechat import (
+    APPS,
+    Call,
+    CodeRequest,
+    PhoneCodeRequest,
+    Simulator,
+    create_simulator,
+    phone_number_of,
+)
 from wxauth.server.service.build import build_services
-from wxauth.server.wechat.api import TextVerdict, WeChatApi, sign
+from wxauth.server.wechat.api import TextVerdict, WeChatApi, session_key_signature
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
@@ -48,7 +56,7 @@ def call_of(simulator: Simulator, api: Any) -> Call:
 
 
 def test_the_signature_is_that_of_wechats_example() -> None:
-    signature = sign(b"o0q0otL8aEzpcZL/FT9WsQ==", b'{"foo":"bar"}')
+    signature = session_key_signature(b"o0q0otL8aEzpcZL/FT9WsQ==", b'{"foo":"bar"}')
     assert signature == "654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b"
 
 
@@ -60,7 +68,7 @@ async def test_a_phone_code_returns_wechats_data_about_the_number(
     api: WeChatApi, app: App, simulator: Simulator, alice: WeChatIdentity, clock: Clock
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
-    number = phone_of("alice")
+    number = phone_number_of("alice")
     assert await api.phone_number(app, code, openid=alice.openid) == {
         "phoneNumber": number,
         "purePhoneNumber": number,
@@ -91,7 +99,7 @@ async def test_a_phone_code_is_sent_again_to_a_busy_wechat(
     api: WeChatApi, app: App, simulator: Simulator, busy: int
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice", busy=busy))
-    assert (await api.phone_number(app, code, openid=None))["purePhoneNumber"] == phone_of("alice")
+    assert (await api.phone_number(app, code, openid=None))["purePhoneNumber"] == phone_number_of("alice")
     assert [call.json["code"] for call in simulator.calls_of(PHONE_API)] == [code] * (busy + 1)
 
 
@@ -123,7 +131,7 @@ async def test_a_phone_code_survives_a_token_that_is_refused(api: WeChatApi, app
     await api.phone_number(app, "phone-13800138000", openid=None)
     simulator.access_tokens[FIRST].kill()
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
-    assert (await api.phone_number(app, code, openid=None))["purePhoneNumber"] == phone_of("alice")
+    assert (await api.phone_number(app, code, openid=None))["purePhoneNumber"] == phone_number_of("alice")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +186,7 @@ async def test_the_session_key_of_the_last_login_is_good_and_no_other(
     query = simulator.calls_of("checksession")[-1].query
     assert query["openid"] == alice.openid
     assert query["sig_method"] == "hmac_sha256"
-    assert query["signature"] == sign(later.session_key)
+    assert query["signature"] == session_key_signature(later.session_key)
 
 
 @pytest.mark.no_database
@@ -384,7 +392,7 @@ async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(
 async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
     make_settings: Callable[..., Settings], secrets: Secrets, log_lines: LogLines, ask: Ask
 ) -> None:
-    signature = sign(b"c2Vzc2lvbi1rZXktMTIzNA==")
+    signature = session_key_signature(b"c2Vzc2lvbi1rZXktMTIzNA==")
     for secret in (TOKEN, signature, APP["app_secret"]):
         secrets.add(secret)
     errmsg = f"no {TOKEN} {APP['app_secret']}" + {

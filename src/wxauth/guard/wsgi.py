@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from wxauth.errors import WxAuthError
 from wxauth.guard.bearer import BearerGuard, all_of, bearer_token, public_paths, require_roles
-from wxauth.problems import Problem, problem
+from wxauth.problems import ProblemAnswer, problem
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -65,7 +65,7 @@ def _path(environ: "WSGIEnvironment") -> str:
     return path.encode("latin-1", "replace").decode(errors="replace")
 
 
-def _send(answer: Problem, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+def _send(answer: ProblemAnswer, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
     headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
     start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]

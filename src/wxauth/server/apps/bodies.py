@@ -8,7 +8,7 @@ from typing_extensions import TypedDict  # pydantic requires this one before Pyt
 
 from wxauth.server.apps.registry import Apps, AppSource, KnownApp
 from wxauth.server.core.services import Services
-from wxauth.server.core.setting_types import AppKind, OrNone, SignUp, UnionidPolicy
+from wxauth.server.core.setting_types import AppKind, EmptyIsNone, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -16,13 +16,15 @@ from wxauth.server.wechat.wechat_tokens import WeChatTokens
 MAX_TITLE: Final = 64
 
 
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE, pattern=TEXT)]
+AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE, pattern=TEXT)]
 
 
 class _Administered(BaseModel):
     """What administrators set for an app besides the fields of `App`."""
 
-    title: Annotated[Title | None, OrNone] = Field(default=None, description="The name that administrators see.")
+    title: Annotated[AppTitle | None, EmptyIsNone] = Field(
+        default=None, description="The name that administrators see."
+    )
     is_enabled: bool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
     check_: bool = Field(default=True, alias="check", description="Whether id and secret are checked at WeChat first.")
 

@@ -18,7 +18,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.apps.registry import Apps, KnownApp, sealed, unsealed
+from wxauth.server.apps.registry import Apps, KnownApp, sealed, unsealed_app
 from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen
@@ -140,7 +140,7 @@ async def _ensure_wechat_accepts(services: Services, app: App) -> None:
 
 def _opened(services: Services, row: SealedApp) -> KnownApp:
     try:
-        return unsealed(row, services.sealer)
+        return unsealed_app(row, services.sealer)
     except CannotOpen as exc:
         raise StorageUnavailable("this app's secrets cannot be opened: see 'wxauth check'") from exc
 

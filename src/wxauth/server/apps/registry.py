@@ -151,7 +151,7 @@ class Apps:
                 taken[row["app_id"]] = former  # unchanged, so its secrets need not be opened again
                 continue
             try:
-                taken[row["app_id"]] = row, unsealed(row, self._sealer)
+                taken[row["app_id"]] = row, unsealed_app(row, self._sealer)
             except CannotOpen:
                 unopened.append(row["app_id"])
         if unopened and unopened != self.unopened:
@@ -180,7 +180,7 @@ class Apps:
         return UnknownApp(f"{missing}{self._hint}")
 
 
-def unsealed(row: SealedApp, sealer: Sealer) -> KnownApp:
+def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
     """Unseal a stored app. Unknown fields, which a replica of a later version may have stored, are ignored.
 
     Raises: CannotOpen.

@@ -10,8 +10,8 @@ from wxauth.server.checks.clocks import Reading, compare_with_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import Result, bad, good, note
 from wxauth.server.checks.rows import (
+    PostgresServer,
     Rights,
-    Server,
     Wal,
     WebhookState,
     has_administrators,
@@ -22,11 +22,11 @@ from wxauth.server.checks.rows import (
     wal,
     webhook_states,
 )
-from wxauth.server.checks.sealed import SIGNING_KEYS, some_values
+from wxauth.server.checks.sealed import SEALED_SIGNING_KEYS, some_values
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
-from wxauth.server.core.schema import KNOWN, current_revision, is_of_preview, is_usable
+from wxauth.server.core.schema import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.rows import published_keys
@@ -139,7 +139,7 @@ async def _check_stored(
     found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 
-def judge_server(server: Server) -> Result:
+def judge_server(server: PostgresServer) -> Result:
     """Whether the server accepts writes, is new enough, and isolates by READ COMMITTED.
 
     At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
@@ -193,7 +193,7 @@ def judge_wal(wal: Wal) -> Result | None:
     return note("database wal", f"{message}: {'; '.join(to_run)}", f"{chinese}：{'; '.join(to_run)}")
 
 
-def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN) -> Result:
+def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN_REVISIONS) -> Result:
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
@@ -223,7 +223,7 @@ def _judge_signing_keys(
     name = "signing_keys"
     if not keys:
         return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
-    unopened = [key.kid for key in keys if not SIGNING_KEYS.opens(sealer, key)]
+    unopened = [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]
     if len(unopened) == len(keys):
         message = f"WXAUTH_SECRET_KEY is not the one that sealed what is stored: {_WHAT_OPENS.en}"
         return bad(name, message, f"WXAUTH_SECRET_KEY 与加密现有数据的密钥不符：{_WHAT_OPENS.zh}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wxauth.server.checks.clocks import Reading
-from wxauth.server.checks.rows import Users
+from wxauth.server.checks.rows import UserSample
 from wxauth.server.clients.client_model import Client
 from wxauth.server.core.settings import App
 from wxauth.server.keys.stored import StoredSigningKey
@@ -17,7 +17,7 @@ class Findings:
     apps: Sequence[App] = ()
     """The apps that people may log in to."""
     signing_keys: Sequence[StoredSigningKey] | None = None
-    users: Mapping[str, Users] = field(default_factory=dict)
+    users: Mapping[str, UserSample] = field(default_factory=dict)
     """Statistics of a sample of users, by app_id."""
     sites: Sequence[Client] = ()
     """The clients that log people in."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth.server.checks.result import Result, bad, good
 from wxauth.server.core.settings import Settings
-from wxauth.server.limits.redis import reason_of, redis_storage
+from wxauth.server.limits.redis import redis_reason, redis_storage
 
 REDIS_PATIENCE: Final = 3.0
 """Seconds to wait for an answer."""
@@ -28,7 +28,7 @@ async def check_redis(settings: Settings, *, patience: float = REDIS_PATIENCE) -
             await storage.incr("check", expiry=1)
         yield good("redis", "answers", "响应正常")
     except Exception as exc:
-        reason = reason_of(exc) or type(exc).__name__
+        reason = redis_reason(exc) or type(exc).__name__
         consequence = "until it does, each process counts for itself; see WXAUTH_REDIS_URL"
         chinese = f"没有响应（{reason}）：恢复之前各进程各自计数；请检查 WXAUTH_REDIS_URL"
         yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)

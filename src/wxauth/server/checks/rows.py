@@ -14,7 +14,7 @@ SAMPLE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class PostgresServer:
     """The database server."""
 
     version: str
@@ -94,7 +94,7 @@ class SealedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Users:
+class UserSample:
     """Statistics of a sample of an app's users."""
 
     users: int
@@ -113,7 +113,7 @@ class WebhookState:
     """Whether a delivery waits, and nothing has been delivered for `STUCK_AFTER`."""
 
 
-_SERVER: Final = Statement[Columns[Server]]("""
+_SERVER: Final = Statement[Columns[PostgresServer]]("""
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
        current_setting('transaction_isolation') AS isolation
@@ -147,7 +147,7 @@ _HAS_ADMINISTRATORS: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active') AS has_administrators
 """)
 # Reads identities in the order of their primary key. Openids are random, so that is a sample of old and new users.
-_USERS: Final = Statement[Columns[Users]]("""
+_USERS: Final = Statement[Columns[UserSample]]("""
 SELECT count(*) AS users, count(unionid) AS with_unionid,
        EXISTS (SELECT FROM phone_answers WHERE app_id = :app_id) AS give_phones
   FROM (SELECT user_id FROM identities WHERE app_id = :app_id ORDER BY openid LIMIT :size) sample
@@ -169,11 +169,11 @@ async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequen
     return [WebhookState(**row) for row in await database.rows(_WEBHOOKS, stuck_since=stuck_since)]
 
 
-async def server(database: Database) -> Server:
+async def server(database: Database) -> PostgresServer:
     """The server behind the connection. Raises: StorageUnavailable."""
     row = await database.row(_SERVER)
     assert row is not None
-    return Server(**row)
+    return PostgresServer(**row)
 
 
 async def wal(database: Database) -> Wal:
@@ -212,8 +212,8 @@ async def has_administrators(database: Database) -> bool:
     return bool(await database.value(_HAS_ADMINISTRATORS))
 
 
-async def some_users(database: Database, app_id: str) -> Users:
+async def some_users(database: Database, app_id: str) -> UserSample:
     """Statistics of a sample of an app's users. Raises: StorageUnavailable."""
     row = await database.row(_USERS, app_id=app_id, size=SAMPLE)
     assert row is not None
-    return Users(**row)
+    return UserSample(**row)

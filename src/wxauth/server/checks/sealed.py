@@ -25,7 +25,7 @@ from wxauth.server.session_keys.rows import SealedSessionKey
 Row = TypeVar("Row")
 
 
-class Value(NamedTuple):
+class SealedValue(NamedTuple):
     """A sealed value, and the context that it is bound to."""
 
     sealed: bytes | None
@@ -34,10 +34,10 @@ class Value(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[Row]):
+class SealedKind(Generic[Row]):
     """A kind of rows that contain sealed values."""
 
-    values: Callable[[Row], Sequence[Value]]
+    values: Callable[[Row], Sequence[SealedValue]]
     """The values of a row, in the order in which its replacement takes them."""
 
     def opens(self, sealer: Sealer, row: Row) -> bool:
@@ -55,27 +55,36 @@ class Kind(Generic[Row]):
             return None
 
 
-SESSION_KEYS: Final[Kind[SealedKey | SealedSessionKey]] = Kind(
-    lambda key: [Value(key.sealed, session_key_context(key.app_id, key.openid))]
+SEALED_SESSION_KEYS: Final[SealedKind[SealedKey | SealedSessionKey]] = SealedKind(
+    lambda key: [SealedValue(key.sealed, session_key_context(key.app_id, key.openid))]
 )
-PHONE_ANSWERS: Final[Kind[StoredAnswer]] = Kind(
-    lambda answer: [Value(answer.sealed, phone_answer_context(answer.code_hash))]
+SEALED_PHONE_ANSWERS: Final[SealedKind[StoredAnswer]] = SealedKind(
+    lambda answer: [SealedValue(answer.sealed, phone_answer_context(answer.code_hash))]
 )
-WEBHOOKS: Final[Kind[SealedWebhook]] = Kind(
+SEALED_WEBHOOKS: Final[SealedKind[SealedWebhook]] = SealedKind(
     lambda webhook: [
-        Value(sealed, webhook_secret_context(webhook["id"])) for sealed in (webhook["secret"], webhook["former_secret"])
+        SealedValue(sealed, webhook_secret_context(webhook["id"]))
+        for sealed in (webhook["secret"], webhook["former_secret"])
     ]
 )
-APPS: Final[Kind[SealedApp]] = Kind(lambda app: [Value(app["secrets"], app_context(app["app_id"]))])
-SIGNING_KEYS: Final[Kind[StoredSigningKey]] = Kind(lambda key: [Value(key.private_key, signing_key_context(key.kid))])
+SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(
+    lambda app: [SealedValue(app["secrets"], app_context(app["app_id"]))]
+)
+SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
+    lambda key: [SealedValue(key.private_key, signing_key_context(key.kid))]
+)
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
     """Some values of each kind, except signing keys, which are few and all checked. Raises: StorageUnavailable."""
     values = [
-        *(value for key in await some_session_keys(database) for value in SESSION_KEYS.values(key)),
-        *(value for answer in await some_phone_answers(database, now=now) for value in PHONE_ANSWERS.values(answer)),
-        *(value for webhook in await all_webhooks(database) for value in WEBHOOKS.values(webhook)),
-        *(value for app in await stored_apps(database) for value in APPS.values(app)),
+        *(value for key in await some_session_keys(database) for value in SEALED_SESSION_KEYS.values(key)),
+        *(
+            value
+            for answer in await some_phone_answers(database, now=now)
+            for value in SEALED_PHONE_ANSWERS.values(answer)
+        ),
+        *(value for webhook in await all_webhooks(database) for value in SEALED_WEBHOOKS.values(webhook)),
+        *(value for app in await stored_apps(database) for value in SEALED_APPS.values(app)),
     ]
     return [(sealed, context) for sealed, context in values if sealed is not None]

@@ -30,7 +30,7 @@ from wxauth.errors import (
 from wxauth.server.checks.clocks import Reading
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import Result, bad, good, note
-from wxauth.server.checks.rows import Users
+from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.settings import App, Settings
@@ -173,7 +173,7 @@ async def _ask_with_token(
     return None, await asyncio.gather(*(_failure(use.ask(api)) for use in uses))
 
 
-def _uses(app: App, settings: Settings, users: Users | None) -> list[_Use]:
+def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
     openid = _OPENID if settings.phone_check_openid else None
     gives_phones = users is not None and users.give_phones
     return [
@@ -329,7 +329,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
     return bad(name, message, f"被拒绝：请在微信的返回码表中查找{at_zh}")
 
 
-def _judge_unionids(app: App, users: Users, *, is_only_one: bool) -> Result:
+def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> Result:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
         return good(name, "not known before somebody has logged in", "有人登录之后才能得知")

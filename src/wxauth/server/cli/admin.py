@@ -7,7 +7,7 @@ import click
 
 from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.printing import Failed, json_option, show
-from wxauth.server.console.sessions import PATH, Link, NoAdministrator, SeveralAdministrators, make_link
+from wxauth.server.console.sessions import CONSOLE_PATH, Link, NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ConsoleSettings
 
@@ -40,7 +40,7 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
             raise Failed(f"there are several administrators: {to_do}") from None
 
     link = with_database(make)
-    url = f"{settings.issuer}{PATH}#link={link.secret}"
+    url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     notes = ["Valid once, for ten minutes. 仅可使用一次，十分钟内有效。"]
     if not settings.admin_page:
         notes.append("The console must be enabled: WXAUTH_ADMIN_PAGE=true. 服务须开启此项。")

@@ -16,8 +16,8 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
 from wxauth.server.core.timekeeping import correct
 
-Answer = TypeVar("Answer")
-Part = TypeVar("Part", Database, Services)
+T = TypeVar("T")
+DatabaseOrServices = TypeVar("DatabaseOrServices", Database, Services)
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
@@ -26,19 +26,19 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
         return load_settings(kind)
 
 
-def with_database(ask: Callable[[Database, datetime], Awaitable[Answer]]) -> Answer:
+def with_database(ask: Callable[[Database, datetime], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the database of WXAUTH_DATABASE_URL and its time. Raises: Failed."""
     settings = read_settings(DatabaseSettings)
     # Failed prints failures, once.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
 
-    async def at_its_time(database: Database) -> Answer:
+    async def at_its_time(database: Database) -> T:
         return await ask(database, await database.time())
 
     return _asked(lambda: Database(settings.database_url.get_secret_value()), at_its_time)
 
 
-def with_services(ask: Callable[[Services], Awaitable[Answer]]) -> Answer:
+def with_services(ask: Callable[[Services], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the service's parts. Requires all settings. Raises: Failed."""
     from wxauth.server.service.build import build_services  # half a second, and most commands need the database alone
 
@@ -47,7 +47,7 @@ def with_services(ask: Callable[[Services], Awaitable[Answer]]) -> Answer:
     configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)
     clock = DatabaseClock()
 
-    async def at_the_databases_time(services: Services) -> Answer:
+    async def at_the_databases_time(services: Services) -> T:
         await correct(clock, services.database)
         await services[Apps].refresh()
         return await ask(services)
@@ -55,8 +55,8 @@ def with_services(ask: Callable[[Services], Awaitable[Answer]]) -> Answer:
     return _asked(lambda: build_services(settings, clock=clock), at_the_databases_time)
 
 
-def _asked(make: Callable[[], Part], ask: Callable[[Part], Awaitable[Answer]]) -> Answer:
-    async def answer() -> Answer:
+def _asked(make: Callable[[], DatabaseOrServices], ask: Callable[[DatabaseOrServices], Awaitable[T]]) -> T:
+    async def answer() -> T:
         async with aclosing(make()) as part:
             return await ask(part)
 

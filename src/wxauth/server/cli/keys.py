@@ -5,7 +5,7 @@ from datetime import datetime
 
 import click
 
-from wxauth.server.cli.asking import Answer, read_settings, with_database
+from wxauth.server.cli.asking import T, read_settings, with_database
 from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
@@ -76,11 +76,11 @@ def withdraw_command(kid: str, as_json: bool) -> None:
     show({"kid": kid, "signing": signs.kid}, f"{kid} is withdrawn; {signs.kid} signs now", as_json=as_json)
 
 
-def _with_key_rings(ask: Callable[[KeyRing, IdTokenKeys, datetime], Awaitable[Answer]]) -> Answer:
+def _with_key_rings(ask: Callable[[KeyRing, IdTokenKeys, datetime], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
     settings = read_settings(Settings)
 
-    async def with_rings(database: Database, now: datetime) -> Answer:
+    async def with_rings(database: Database, now: datetime) -> T:
         return await ask(*make_key_rings(settings, database, lambda: now), now)
 
     return with_database(with_rings)

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from wxauth.server.clients.client_model import Scope
-from wxauth.server.clients.clients import ID_TOKEN_ALGS, SCOPES, WrongClient
+from wxauth.server.clients.clients import ID_TOKEN_ALGS, SITE_SCOPES, WrongClient
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -57,7 +57,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
             "--scope",
             "scopes",
             multiple=True,
-            type=click.Choice([*map(str, Scope), *SCOPES]),
+            type=click.Choice([*map(str, Scope), *SITE_SCOPES]),
             metavar="SCOPE",
             help=_SCOPE,
         ),

@@ -7,10 +7,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.server.clients.client_model import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
-from wxauth.server.clients.clients import SCOPES, Credentials, check_name
+from wxauth.server.clients.clients import SITE_SCOPES, Credentials, check_name
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
-_AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]
+_AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPES]})]
 
 
 class _ClientOptions(BaseModel):

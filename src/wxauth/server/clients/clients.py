@@ -24,7 +24,7 @@ from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
-SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
+SITE_SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
 """The scopes that a site may have, besides those of a service."""
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
@@ -105,12 +105,12 @@ class ProvedClient:
 
 def check_name(name: str) -> str:
     """Check a name that an administrator gives to a client. Raises: ValueError."""
-    if not is_name(name) or is_own_name(name):
+    if not is_client_name(name) or is_own_name(name):
         raise ValueError(NAME_RULE)
     return name
 
 
-def is_name(text: str) -> bool:
+def is_client_name(text: str) -> bool:
     """Whether a client can have this name, including our own pages."""
     return _NAME.fullmatch(text) is not None and text not in _ACTORS and _USER_ID.fullmatch(text) is None
 
@@ -134,15 +134,15 @@ def asked_for(name: str, options: Mapping[str, Any]) -> Client:
     given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
     client = Client(**{"scopes": [], **given, "name": name})
     is_site = bool(client.redirect_uris) or client.device
-    known = (*Scope, *SCOPES) if is_site else tuple(Scope)
+    known = (*Scope, *SITE_SCOPES) if is_site else tuple(Scope)
     if unknown := [scope for scope in client.scopes if scope not in known]:
-        is_of_sites = unknown[0] in SCOPES
+        is_of_sites = unknown[0] in SITE_SCOPES
         rule = f"{unknown[0]} is for a site" if is_of_sites else f"must be some of {', '.join(known)}"
         raise WrongClient("scopes", rule)
     scopes: list[str] = [*in_order(client.scopes)]
     if is_site:
         _check_site(client)
-        site_scopes = [scope for scope in SCOPES if scope in client.scopes] or DEFAULT_SITE_SCOPES
+        site_scopes = [scope for scope in SITE_SCOPES if scope in client.scopes] or DEFAULT_SITE_SCOPES
         defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
         return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
     for field in _OF_SITES:
@@ -258,7 +258,7 @@ async def authenticate(
     Raises: InvalidClient, ClientLacksScope, StorageUnavailable.
     """
     name = credentials.client_id
-    found = await rows.find_secrets(database, name) if is_name(name) else None
+    found = await rows.find_secrets(database, name) if is_client_name(name) else None
     stored = _check_secret(credentials, found, now=now)
     if needed is not None and needed not in stored.scopes:
         raise ClientLacksScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
@@ -268,7 +268,7 @@ async def authenticate(
 async def authenticate_whole(database: Database, credentials: Credentials, *, now: datetime) -> Client:
     """Authenticate a client, and read it with the same query. Raises: InvalidClient, StorageUnavailable."""
     name = credentials.client_id
-    found = await rows.find_with_secrets(database, name) if is_name(name) else None
+    found = await rows.find_with_secrets(database, name) if is_client_name(name) else None
     client, stored = found or (None, None)
     _check_secret(credentials, stored, now=now)
     assert client is not None
@@ -369,7 +369,7 @@ def _check_secret(credentials: Credentials, stored: rows.Secrets | None, *, now:
     if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
         log.warning(
             "client_refused",
-            client_id=credentials.client_id if is_name(credentials.client_id) else None,
+            client_id=credentials.client_id if is_client_name(credentials.client_id) else None,
             received=f"a secret of {len(credentials.client_secret)} characters",
             registered=_registered(stored, is_former=is_former),
             what_to_change="the client's own setting; 'wxauth clients secret NAME' prints a new secret",

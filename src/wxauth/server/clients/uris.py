@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from wxauth.urls import is_secure
 
-MAX_LENGTH: Final = 2048
+MAX_URI_LENGTH: Final = 2048
 _LONGEST_SHOWN: Final = 200
 URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
@@ -21,7 +21,7 @@ def check_uri(uri: str) -> str:
     """Check a URI that is to be registered. Raises: ValueError."""
     try:
         parts = urlsplit(uri)
-        is_good = bool(_FORM.fullmatch(uri)) and is_secure(uri) and parts.port != 0 and len(uri) <= MAX_LENGTH
+        is_good = bool(_FORM.fullmatch(uri)) and is_secure(uri) and parts.port != 0 and len(uri) <= MAX_URI_LENGTH
     except ValueError:
         is_good = False
     if not is_good:
@@ -37,7 +37,7 @@ def is_registered(uri: str, registered: Iterable[str]) -> bool:
     )
 
 
-def shown(uri: str) -> str:
+def loggable_uri(uri: str) -> str:
     """A URI for the log, without the parts that may contain secrets: user, query and fragment."""
     head = re.split(r"[?#]", uri, maxsplit=1)[0]
     cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]

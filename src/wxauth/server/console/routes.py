@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
 from wxauth.problems import problem_response
 from wxauth.server.console import sessions
-from wxauth.server.console.sessions import PATH, Opened
+from wxauth.server.console.sessions import CONSOLE_PATH, Opened
 from wxauth.server.core.services import Services
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing import ADMIN, SUPPORT
@@ -70,14 +70,14 @@ def add_console(app: FastAPI) -> None:
 
     async def add_slash(request: Request) -> Response:
         services = _services_if_enabled(request)
-        return RedirectResponse(urlsplit(services.settings.issuer).path + PATH)
+        return RedirectResponse(urlsplit(services.settings.issuer).path + CONSOLE_PATH)
 
-    app.add_route(PATH.rstrip("/"), add_slash, include_in_schema=False)
-    app.add_route(PATH, page, include_in_schema=False)
-    app.add_route(PATH + "session", _open, methods=["POST"], include_in_schema=False)
-    app.add_route(PATH + "session", _resume, methods=["PUT"], include_in_schema=False)
-    app.add_route(PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
-    app.add_route(PATH + "{name}", page, include_in_schema=False)
+    app.add_route(CONSOLE_PATH.rstrip("/"), add_slash, include_in_schema=False)
+    app.add_route(CONSOLE_PATH, page, include_in_schema=False)
+    app.add_route(CONSOLE_PATH + "session", _open, methods=["POST"], include_in_schema=False)
+    app.add_route(CONSOLE_PATH + "session", _resume, methods=["PUT"], include_in_schema=False)
+    app.add_route(CONSOLE_PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
+    app.add_route(CONSOLE_PATH + "{name}", page, include_in_schema=False)
 
 
 async def _open(request: Request) -> Response:
@@ -171,7 +171,7 @@ def _cookie_name(services: Services) -> str:
 
 
 def _cookie_options(services: Services) -> dict[str, Any]:
-    path = urlsplit(services.settings.issuer).path + PATH
+    path = urlsplit(services.settings.issuer).path + CONSOLE_PATH
     return {"path": path, "secure": _is_secure(services), "httponly": True, "samesite": "strict"}
 
 

@@ -39,14 +39,14 @@ from wxauth.server.websites.grants import count_redeemed
 from wxauth.server.websites.redeeming import Granted, NotGranted, redeem_code
 from wxauth.server.websites.secrets import hash_of
 
-PATH: Final = "/admin/"
+CONSOLE_PATH: Final = "/admin/"
 CLIENT: Final = "wxauth-admin"
 """The client_id of the console, a website of our own."""
-TITLE: Final = "管理后台 Console"
+CONSOLE_TITLE: Final = "管理后台 Console"
 """The title that the scanning phone shows."""
-UNUSED: Final = 3600
+MAX_UNUSED: Final = 3600
 """Seconds without use after which a console session ends."""
-AT_MOST: Final = 12 * 3600
+MAX_LIFETIME: Final = 12 * 3600
 """Seconds after which a console session ends even if it is used."""
 LINK_LIFETIME: Final = timedelta(minutes=10)
 
@@ -102,7 +102,7 @@ async def add_console_as_site(services: Services) -> None:
         await ensure_own_client(
             services.database,
             CLIENT,
-            title=TITLE,
+            title=CONSOLE_TITLE,
             redirect_uris=[_redirect_uri(services)],
             scopes=[ADMIN_SCOPE],
             now=services.clock(),
@@ -151,7 +151,7 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
                 scope=ADMIN_SCOPE,
                 ip=device.ip,
                 user_agent=device.user_agent,
-                expires_at=now + timedelta(seconds=UNUSED),
+                expires_at=now + timedelta(seconds=MAX_UNUSED),
                 now=now,
             )
         if user is not None:
@@ -159,7 +159,7 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
     if user is None:
         raise SessionRevoked("the link has been used, is over, or its user has no role for it: make another one")
     log.info("console_opened", user_id=user["id"], session_id=session_id, by="link")
-    return _opened(services, user, session_id, generation=0, left=UNUSED, now=now)
+    return _opened(services, user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
 
 async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> Opened:
@@ -181,7 +181,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
                 redirect_uri=_redirect_uri(services),
                 code_challenge=challenge,
                 session_id=session_id,
-                expires_at=now + timedelta(seconds=UNUSED),
+                expires_at=now + timedelta(seconds=MAX_UNUSED),
                 now=now,
             )
             if isinstance(granted, Granted):
@@ -196,7 +196,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
         raise SessionRevoked("there is no such code of this page, or it has been used, or is over: log in once more")
     count_redeemed(services, granted.door, now=now)
     log.info("console_opened", user_id=granted.user["id"], session_id=session_id, by="scan")
-    return _opened(services, granted.user, session_id, generation=0, left=UNUSED, now=now)
+    return _opened(services, granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
 
 async def resume(services: Services, kept_by: str, *, device: Device) -> Opened:
@@ -214,7 +214,7 @@ async def resume(services: Services, kept_by: str, *, device: Device) -> Opened:
         client_id=CLIENT,
         scopes=[ADMIN_SCOPE],
         ip=device.ip,
-        lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
+        lifetimes=Lifetimes(unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=services.settings.refresh_reuse_grace),
         now=services.clock(),
     )
     if isinstance(outcome, RefreshRefused):
@@ -267,7 +267,7 @@ async def _note_opened(
 
 
 def _redirect_uri(services: Services) -> str:
-    return f"{services.settings.issuer}{PATH}"
+    return f"{services.settings.issuer}{CONSOLE_PATH}"
 
 
 def _digest(secret: str) -> bytes:

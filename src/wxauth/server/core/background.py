@@ -7,9 +7,9 @@ from typing import Any, Final, TypeVar
 
 from wxauth.server.core.logs import get_logger
 
-AT_ONCE: Final = 32
+MAX_RUNNING: Final = 32
 """How many tasks that nobody awaits run at once. More would take the connections that phone numbers need."""
-AT_MOST: Final = 256
+MAX_TASKS: Final = 256
 """How many such tasks are accepted, running or waiting. More are refused."""
 FAREWELL: Final = 1.0
 """Seconds for unfinished work when the service ends."""
@@ -30,14 +30,14 @@ class Background:
     def __init__(self, *, patience: float, farewell: float = FAREWELL) -> None:
         self._patience = patience
         self._farewell = farewell
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._offered: set[asyncio.Task[None]] = set()
         self._started: set[asyncio.Task[Any]] = set()
         self._is_closing = False
 
     def offer(self, work: Callable[[], Awaitable[None]], *, name: str) -> bool:
         """Start work that nobody awaits. Returns False if there is too much already, or the service ends."""
-        if self._is_closing or len(self._offered) >= AT_MOST:
+        if self._is_closing or len(self._offered) >= MAX_TASKS:
             return False
         task = asyncio.create_task(self._do(work, name), name=name)
         self._offered.add(task)  # the event loop keeps only weak references, so the task might be collected

@@ -23,7 +23,7 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.connections import Connections
 from wxauth.server.core.logs import LogInterval, get_logger, message_of
-from wxauth.server.core.statements import Answer, Statement
+from wxauth.server.core.statements import Statement, T_co
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
@@ -166,12 +166,12 @@ class Transaction:
         row: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(values))
         return row
 
-    async def value(self, statement: Statement[Answer], /, **values: object) -> Answer | None:
+    async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
         """The first value of the first row, or None."""
-        value: Answer | None = await self._connection.fetchval(statement.text, *statement.arguments(values))
+        value: T_co | None = await self._connection.fetchval(statement.text, *statement.arguments(values))
         return value
 
-    async def values(self, statement: Statement[Answer], /, **values: object) -> Sequence[Answer]:
+    async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
         """The first value of each row."""
         return [row[0] for row in await self._connection.fetch(statement.text, *statement.arguments(values))]
 
@@ -230,13 +230,13 @@ class Database:
         """All rows of one statement. Otherwise as `row`."""
         return await self._answer(statement.text, statement.arguments(values))
 
-    async def value(self, statement: Statement[Answer], /, **values: object) -> Answer | None:
+    async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
         """The first value of the first row. Otherwise as `row`."""
         rows = await self._answer(statement.text, statement.arguments(values))
-        value: Answer | None = rows[0][0] if rows else None
+        value: T_co | None = rows[0][0] if rows else None
         return value
 
-    async def values(self, statement: Statement[Answer], /, **values: object) -> Sequence[Answer]:
+    async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
         """The first value of each row. Otherwise as `row`."""
         return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
 

@@ -46,7 +46,7 @@ _LONGEST: Final = 8192
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values, in the server's language."""
 
-Event = MutableMapping[str, Any]
+LogEvent = MutableMapping[str, Any]
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -128,7 +128,7 @@ class LogInterval:
         return True
 
 
-def _to_json_line(_logger: object, _name: str, event: Event) -> bytes:
+def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
     return to_json(event, fallback=repr)
 
 
@@ -138,7 +138,7 @@ class ConsoleLine:
     def __init__(self, *, colors: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=colors)
 
-    def __call__(self, logger: Any, name: str, event: Event) -> bytes:
+    def __call__(self, logger: Any, name: str, event: LogEvent) -> bytes:
         """Render a line: structlog's interface of a processor."""
         frames: list[str] = event.pop("frames", [])
         event.update({field: str(value) for field, value in event.items() if isinstance(value, UUID)})
@@ -154,7 +154,7 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def _complete(_logger: object, name: str, event: Event) -> Event:
+def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:
     """Add the fields of every line: request, trace, time, level; and a description of the exception, if any."""
     current = request_id.get()
     if current is not None:
@@ -169,7 +169,7 @@ def _complete(_logger: object, name: str, event: Event) -> Event:
     return event
 
 
-def _describe_exception(event: Event) -> None:
+def _describe_exception(event: LogEvent) -> None:
     exc_info = event.pop("exc_info")
     if exc_info is True:
         exc_info = sys.exc_info()
@@ -192,7 +192,7 @@ def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]
     return description
 
 
-def _redact_foreign(_logger: object, _name: str, event: Event) -> Event:
+def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
     event["event"] = redact(str(event["event"]))
     return event
 

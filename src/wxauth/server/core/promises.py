@@ -12,7 +12,7 @@ from typing import Any, Final
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.logs import get_logger
 
-AT_MOST: Final = 10_000
+MAX_PROMISES: Final = 10_000
 """How many promises are kept. Any more are lost, which is logged."""
 PAUSE: Final = 0.25
 """Seconds between two rounds of retries."""
@@ -72,7 +72,7 @@ class Promises:
         """
         if (what, key) in self._promises:
             return
-        if len(self._promises) >= AT_MOST:
+        if len(self._promises) >= MAX_PROMISES:
             log.error("promise_lost", what=what, reason="too many have been put off", **fields)
             return
         is_fault = not isinstance(failure, StorageUnavailable | asyncio.CancelledError)

@@ -18,7 +18,7 @@ def revisions_in(scripts: Path) -> tuple[str, ...]:
 
 
 # Read at import, because an upgrade in place adds newer revisions, which the running version does not know.
-KNOWN: Final = revisions_in(SCRIPTS)
+KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 
 _IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
@@ -38,16 +38,16 @@ async def current_revision(database: Database) -> str | None:
     return await database.value(_CURRENT) if await database.value(_IS_MIGRATED) else None
 
 
-def is_usable(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
     """Whether this revision is the newest one that this version knows, or a newer one."""
     return revision is not None and revision >= known[0]
 
 
-def is_newer(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
     """Whether this revision is newer than all that this version knows."""
     return revision is not None and revision > known[0]
 
 
-def is_of_preview(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+def is_of_preview(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
     """Whether this revision is older than all that this version knows: from a version before the first release."""
     return revision is not None and revision < known[-1]

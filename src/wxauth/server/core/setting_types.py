@@ -266,7 +266,7 @@ CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
 AppList = BeforeValidator(_read_apps)
 Lower = BeforeValidator(_lower)
-OrNone = BeforeValidator(_empty_is_none)
+EmptyIsNone = BeforeValidator(_empty_is_none)
 
 # A Title among the annotations of a type describes its values in the documentation.
 SECONDS: Final = Title("Seconds", "秒")
@@ -290,7 +290,7 @@ ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 Networks = Annotated[tuple[str, ...], AfterValidator(_check_networks)]
 ExemptNetworks = Annotated[tuple[str, ...], AfterValidator(_check_exempt)]
-Origin = Annotated[str, AfterValidator(_check_origin)]
+WebOrigin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
@@ -298,7 +298,7 @@ SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 Region = Annotated[str, AfterValidator(_check_region), Title("Country, such as `CN`", "国家或地区代码，如 `CN`")]
-Rate = Annotated[
+RateText = Annotated[
     str,
     AfterValidator(_check_rate),
     Title(
@@ -306,7 +306,7 @@ Rate = Annotated[
         "频率，如 `60/minute`（单位 `second`、`minute`、`hour`、`day`），留空为不限",
     ),
 ]
-Page = Annotated[str, AfterValidator(_check_page)]
+PagePath = Annotated[str, AfterValidator(_check_page)]
 SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
 DomainFile = Annotated[str, AfterValidator(_check_domain_file)]

@@ -37,19 +37,18 @@ from wxauth.server.core.setting_types import (
     Days,
     Documents,
     DomainFile,
+    EmptyIsNone,
     ExemptNetworks,
     Issuer,
     Lower,
     Networks,
-    Origin,
-    OrNone,
-    Page,
+    PagePath,
     Policy,
     Port,
     ProxyUrl,
     PushAesKey,
     PushToken,
-    Rate,
+    RateText,
     RedisUrl,
     Region,
     RootFiles,
@@ -62,6 +61,7 @@ from wxauth.server.core.setting_types import (
     TrailDays,
     UnionidPolicy,
     Url,
+    WebOrigin,
     secret_key_bytes,
 )
 
@@ -112,23 +112,23 @@ class AppFields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. Cannot be changed later.")
-    unionid: Annotated[UnionidPolicy | None, OrNone] = Field(
+    unionid: Annotated[UnionidPolicy | None, EmptyIsNone] = Field(
         default=None,
         description="Whether people may sign up without a unionid from WeChat. Null: `optional` for a "
         "`mini_program`, `required` for any other kind.",
     )
     app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
-    push_token: Annotated[PushToken | None, OrNone] = Field(
+    push_token: Annotated[PushToken | None, EmptyIsNone] = Field(
         default=None,
         description="The Token from WeChat's message push settings. Without one, no messages are accepted.",
     )
-    push_aes_key: Annotated[PushAesKey | None, OrNone] = Field(
+    push_aes_key: Annotated[PushAesKey | None, EmptyIsNone] = Field(
         default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
     )
-    sign_up: Annotated[SignUp | None, OrNone] = Field(
+    sign_up: Annotated[SignUp | None, EmptyIsNone] = Field(
         default=None, description="Whether new users may sign up. Null: as in `WXAUTH_SIGN_UP`."
     )
-    sign_up_roles: Annotated[SignUpRoles | None, OrNone] = Field(
+    sign_up_roles: Annotated[SignUpRoles | None, EmptyIsNone] = Field(
         default=None,
         description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
         examples=[["member"]],
@@ -288,7 +288,7 @@ class Settings(DatabaseSettings):
 
     app_id: Annotated[
         AppId | None,
-        OrNone,
+        EmptyIsNone,
         Setting(
             "AppID of the mini-program, if there is only one. If `APPS` is not set either, add mini-programs with "
             "`wxauth apps add`.",
@@ -298,7 +298,7 @@ class Settings(DatabaseSettings):
         ),
     ] = None
     app_secret: Annotated[
-        AppSecret | None, OrNone, Setting("AppSecret of that mini-program.", "该小程序的 AppSecret。", example="")
+        AppSecret | None, EmptyIsNone, Setting("AppSecret of that mini-program.", "该小程序的 AppSecret。", example="")
     ] = None
     apps: Annotated[
         tuple[App, ...],
@@ -372,7 +372,7 @@ class Settings(DatabaseSettings):
     ] = WECHAT_URL
     wechat_fallback_url: Annotated[
         SecureUrl | None,
-        OrNone,
+        EmptyIsNone,
         Setting(
             "URL to use when `WECHAT_BASE_URL` cannot be connected to; empty for none. No default if "
             "`WECHAT_BASE_URL` is changed.",
@@ -392,7 +392,7 @@ class Settings(DatabaseSettings):
     ] = 5.0
     wechat_proxy: Annotated[
         ProxyUrl | None,
-        OrNone,
+        EmptyIsNone,
         Setting(
             "Forward proxy for all calls to WeChat, such as `http://user:password@host:3128`. User and password "
             "are optional, and must be percent-encoded. Proxies in other environment variables, such as "
@@ -514,7 +514,7 @@ class Settings(DatabaseSettings):
     ] = 30
 
     scan_page: Annotated[
-        Page,
+        PagePath,
         Setting(
             "Mini-program page that a scanned code opens, without a leading slash.",
             "扫码后打开的小程序页面，开头不带斜杠。",
@@ -522,7 +522,7 @@ class Settings(DatabaseSettings):
         ),
     ] = "pages/scan/scan"
     site_page: Annotated[
-        Page,
+        PagePath,
         Setting(
             "Mini-program page that logs the person in to a site shown in a web-view, without a leading slash.",
             "在 web-view 中打开的网站请求登录时，小程序跳转到的页面，开头不带斜杠。",
@@ -556,17 +556,17 @@ class Settings(DatabaseSettings):
         ),
     ] = "camera"
     scan_rate_limit: Annotated[
-        Rate,
+        RateText,
         Setting(
             "New scans, and presses of a button that leads to WeChat's page, from one browser's IP address.",
             "每个浏览器 IP 新建扫码与点击微信登录按钮的次数。",
         ),
     ] = "60/minute"
     scan_client_limit: Annotated[
-        Rate, Setting("New scans started by one confidential client.", "每个机密客户端新建扫码的次数。")
+        RateText, Setting("New scans started by one confidential client.", "每个机密客户端新建扫码的次数。")
     ] = "600/minute"
     scan_picture_limit: Annotated[
-        Rate,
+        RateText,
         Setting(
             "Mini-program codes requested from WeChat for one mini-program; beyond that, the ordinary QR code is "
             "shown.",
@@ -588,7 +588,7 @@ class Settings(DatabaseSettings):
     ] = 2592000
     link_check_file: Annotated[
         DomainFile | None,
-        OrNone,
+        EmptyIsNone,
         Setting(
             "File with which WeChat verifies the prefix of ordinary QR code links, as `name:content`. Served "
             "under `/d/`.",
@@ -610,7 +610,7 @@ class Settings(DatabaseSettings):
 
     redis_url: Annotated[
         RedisUrl | None,
-        OrNone,
+        EmptyIsNone,
         Setting(
             "Redis that counts the limits for all processes together: `redis://host:6379/0`, `rediss://…`, "
             "`unix://…`, `redis+sentinel://host:26379,host:26379/name` or `redis+cluster://host:6379,host:6379`. "
@@ -623,7 +623,7 @@ class Settings(DatabaseSettings):
         ),
     ] = None
     login_rate_limit: Annotated[
-        Rate,
+        RateText,
         Setting(
             "Logins and approved scans from one client IP address. An IPv6 address counts by its /64 and, at ten "
             "times the limit, by its /48.",
@@ -655,7 +655,7 @@ class Settings(DatabaseSettings):
         ),
     ] = ("127.0.0.1",)
     cors_origins: Annotated[
-        tuple[Origin, ...],
+        tuple[WebOrigin, ...],
         NoDecode,
         CommaList,
         Setting(
@@ -665,7 +665,7 @@ class Settings(DatabaseSettings):
     ] = ()
     otlp_url: Annotated[
         Url | None,
-        OrNone,
+        EmptyIsNone,
         Setting(
             "URL of an OpenTelemetry collector that receives traces as OTLP over HTTP, such as "
             "`http://localhost:4318`. Needs `wxauth[otel]`, which the image includes.",

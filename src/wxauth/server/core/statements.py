@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, Final, Generic, TypedDict, TypeVar
 
-Answer = TypeVar("Answer", covariant=True)
-Made = TypeVar("Made", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 # Literals, comments and casts, in which a colon is no parameter; then a parameter, as `:name` or `$1`.
 _PIECES: Final = re.compile(
@@ -29,11 +28,11 @@ class Nothing(TypedDict):
     """The row type of a statement that returns no rows."""
 
 
-class Columns(Mapping[str, Any], Generic[Made]):
-    """A row whose columns are the fields of a class: `Server(**row)` for a `Columns[Server]`."""
+class Columns(Mapping[str, Any], Generic[T_co]):
+    """A row whose columns are the fields of a class: `PostgresServer(**row)` for a `Columns[PostgresServer]`."""
 
 
-class Statement(Generic[Answer]):
+class Statement(Generic[T_co]):
     """A statement of PostgreSQL with parameters like `:name`, and the type of its rows.
 
     `Statement[UserRow]("SELECT … WHERE id = :id")`. A TypedDict, or `Columns` of a class, names the columns;

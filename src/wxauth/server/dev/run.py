@@ -34,7 +34,7 @@ from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.server.dev.wechat import (
     ACCOUNT,
     APPS,
-    DESK,
+    DESK_PATH,
     HINTS,
     UNKNOWN_APP_HINT,
     WEBSITE,
@@ -228,7 +228,7 @@ def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
         app = FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
     else:
         services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
-        app = FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK}"))
+        app = FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK_PATH}"))
     return OwnNamesOnly(app, [URL(settings.issuer).hostname])
 
 

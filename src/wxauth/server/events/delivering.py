@@ -67,7 +67,7 @@ log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SendOutcome:
     """The outcome of sending a message: a status, or a few words about why there is none."""
 
     status: int | None
@@ -160,7 +160,7 @@ class Deliveries:
 
     async def send(
         self, webhook_id: UUID, webhook: Mapping[str, Any], event: Mapping[str, Any], *, now: datetime
-    ) -> Answer:
+    ) -> SendOutcome:
         """Sign an event with a webhook's secrets, and send it once. The answer includes any failure."""
         try:
             keys = self._open_secrets(webhook_id, webhook, now=now)
@@ -169,7 +169,7 @@ class Deliveries:
             log.error(
                 "webhook_secret_not_unsealed", webhook=webhook["name"], reason=str(exc), what_to_change=what_to_change
             )
-            return Answer(None, 0, "the secret cannot be opened")
+            return SendOutcome(None, 0, "the secret cannot be opened")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
         started = perf_counter()
         response = error = None
@@ -195,9 +195,9 @@ class Deliveries:
             error = "URL cannot be used"
         milliseconds = round((perf_counter() - started) * 1000)
         if response is None:
-            return Answer(None, milliseconds, error)
+            return SendOutcome(None, milliseconds, error)
         await response.aclose()  # the body does not matter: the status is known
-        return Answer(
+        return SendOutcome(
             response.status_code,
             milliseconds,
             retry_after=_pause_in(response.headers.get("Retry-After"), now=now),

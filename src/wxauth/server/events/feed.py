@@ -21,14 +21,14 @@ class NotACursor(ValueError):
     """The text is not a cursor of this feed."""
 
 
-class Page(NamedTuple):
+class FeedPage(NamedTuple):
     """Some events of the feed, and the cursor for the next request."""
 
     items: Sequence[FeedRow]
     next_cursor: str
 
 
-async def read(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> Page:
+async def read(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage:
     """The oldest events after a place, optionally only those of some types.
 
     The cursor points past every event that was examined, so that the next request does not examine events of other
@@ -42,13 +42,13 @@ async def read(database: Database, after: Place | None, types: Sequence[str], *,
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     if len(page.items) == limit:
         last = page.items[-1]
-        return Page(page.items, cursor_of(Place(last["position"], last["id"])))
-    return Page(page.items, cursor_of(page.last))
+        return FeedPage(page.items, cursor_of(Place(last["position"], last["id"])))
+    return FeedPage(page.items, cursor_of(page.last))
 
 
-async def begin_now(database: Database) -> Page:
+async def begin_now(database: Database) -> FeedPage:
     """An empty page with a cursor to future events. Raises: StorageUnavailable."""
-    return Page([], cursor_of(await last_place(database)))
+    return FeedPage([], cursor_of(await last_place(database)))
 
 
 def cursor_of(place: Place) -> str:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticUseDefault
 from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
-from wxauth.server.events.feed import Page, cursor_of, place_in
+from wxauth.server.events.feed import FeedPage, cursor_of, place_in
 from wxauth.server.events.feed_rows import Place
 from wxauth.server.web.bodies import ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.paging import OrEmpty
@@ -104,6 +104,6 @@ def event_for_siblings(event: Mapping[str, Any]) -> SiblingsEventAnswer:
     }
 
 
-def feed_answer(page: Page) -> FeedAnswer:
+def feed_answer(page: FeedPage) -> FeedAnswer:
     """A page of the feed."""
     return {"items": [event_for_siblings(event) for event in page.items], "next_cursor": page.next_cursor}

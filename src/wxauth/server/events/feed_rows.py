@@ -188,7 +188,7 @@ class PlacedEvent(NamedTuple):
     """The stored name of the type."""
 
 
-class FeedPage(NamedTuple):
+class FeedSlice(NamedTuple):
     """Some events, and the end of the feed at the time they were read."""
 
     items: Sequence[FeedRow]
@@ -233,7 +233,7 @@ async def last_place(database: Database) -> Place:
     return Place(row["position"], row["event_id"])
 
 
-async def read_feed(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage | None:
+async def read_feed(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice | None:
     """The events after a place, or from the beginning; None if events after that place are missing.
 
     Args:
@@ -253,4 +253,4 @@ async def read_feed(database: Database, after: Place | None, types: Sequence[str
     if not first["is_known"]:
         return None
     last = Place(first["last_position"], first["last_id"])
-    return FeedPage([row for row in rows if row["position"] is not None], last)
+    return FeedSlice([row for row in rows if row["position"] is not None], last)

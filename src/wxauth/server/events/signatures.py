@@ -11,12 +11,12 @@ SECRET_BYTES: Final = 32
 _PREFIX: Final = "whsec_"
 
 
-def new_secret() -> bytes:
+def new_webhook_secret() -> bytes:
     """A secret to sign a webhook's messages with."""
     return secrets.token_bytes(SECRET_BYTES)
 
 
-def shown(secret: bytes) -> str:
+def shown_secret(secret: bytes) -> str:
     """A secret in the form that the receiver's library accepts."""
     return _PREFIX + b64encode(secret).decode()
 

@@ -40,7 +40,7 @@ class FeedPlace(SQLModel, table=True):
     type: str = Field(sa_type=Text)
 
 
-class ProfileChange(SQLModel, table=True):
+class FoldedProfileChange(SQLModel, table=True):
     """When siblings last got a person's profile change, and what has changed since.
 
     Only the transaction that assigns places writes here, so that no login or profile change waits.

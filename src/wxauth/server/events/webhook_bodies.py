@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.clients.client_model import CLIENT_NAME
-from wxauth.server.events.delivering import Answer
+from wxauth.server.events.delivering import SendOutcome
 from wxauth.server.events.feed_bodies import KnownType
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import MAX_URL
@@ -147,7 +147,7 @@ def webhooks_answer(webhooks: Sequence[WebhookRow]) -> WebhooksAnswer:
     return {"items": [webhook_answer(webhook) for webhook in webhooks], "next_cursor": None}
 
 
-def trial_answer(answer: Answer) -> TrialAnswer:
+def trial_answer(answer: SendOutcome) -> TrialAnswer:
     """The outcome of a test: a status, or the reason why there is none."""
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}

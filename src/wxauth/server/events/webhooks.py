@@ -12,10 +12,10 @@ from wxauth.server.core.sealing import webhook_secret_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
-from wxauth.server.events.delivering import Answer, Deliveries
+from wxauth.server.events.delivering import Deliveries, SendOutcome
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
 from wxauth.server.events.name_resolver import NameResolver
-from wxauth.server.events.signatures import new_secret, shown
+from wxauth.server.events.signatures import new_webhook_secret, shown_secret
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page
@@ -46,7 +46,7 @@ async def add_webhook(services: Services, name: str, *, url: str, types: Sequenc
     Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
     """
     await _check(services, url)
-    now, secret = services.clock(), new_secret()
+    now, secret = services.clock(), new_webhook_secret()
     webhook_id = new_id(now)
     sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook_id))
     added = await webhook_rows.add_webhook(
@@ -55,7 +55,7 @@ async def add_webhook(services: Services, name: str, *, url: str, types: Sequenc
     if added is None:
         raise NameTaken("there is a webhook of this name already")
     log.info("webhook_added", webhook=name, actor=by.name)
-    return WithSecret(added, shown(secret))
+    return WithSecret(added, shown_secret(secret))
 
 
 async def list_webhooks(services: Services) -> Sequence[WebhookRow]:
@@ -111,7 +111,7 @@ async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecre
     """
     now = services.clock()
     webhook = await read_webhook(services, name)
-    secret = new_secret()
+    secret = new_webhook_secret()
     sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook["id"]))
     renewed = await webhook_rows.renew_secret(
         services.database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
@@ -119,10 +119,10 @@ async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecre
     if renewed is None:
         raise _no_such_webhook()
     log.info("webhook_secret_renewed", webhook=name, actor=by.name)
-    return WithSecret(renewed, shown(secret))
+    return WithSecret(renewed, shown_secret(secret))
 
 
-async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
+async def try_webhook(services: Services, name: str, *, by: Actor) -> SendOutcome:
     """Send a test message, even to a disabled webhook, and return its outcome.
 
     Raises: NotFound, StorageUnavailable.

@@ -11,7 +11,7 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rows import KEY_TABLES, published_keys
 from wxauth.server.keys.stored import StoredSigningKey
-from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, signing, state_of
+from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, key_state, signing
 
 
 class KeyAnswer(TypedDict):
@@ -38,7 +38,7 @@ def _answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:
     return {
         "kid": key.kid,
         "alg": key.public_jwk["alg"],
-        "state": state_of(key, stored, now),
+        "state": key_state(key, stored, now),
         "signs_from": key.activates_at,
         "published_until": key.retires_at,
     }

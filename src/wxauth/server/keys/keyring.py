@@ -17,7 +17,7 @@ from wxauth.server.core.sealing import CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.keys.rows import (
     ID_TOKEN_KEYS,
-    SIGNING_KEYS,
+    SIGNING_KEY_TABLE,
     KeyTable,
     id_token_keys_are_needed,
     lock_keys,
@@ -231,7 +231,7 @@ class Ring(ABC, Generic[Key]):
 class KeyRing(Ring[SigningKey]):
     """The keys that sign and verify access tokens, and the `KeySource` of our own routes' verifier."""
 
-    table = SIGNING_KEYS
+    table = SIGNING_KEY_TABLE
 
     async def find(self, kid: str) -> VerificationKey | None:
         """The published key with this id, or None. Raises: KeysUnavailable, if none has been read yet."""
@@ -244,7 +244,7 @@ class KeyRing(Ring[SigningKey]):
         return SigningKey.generate()
 
     def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> SigningKey:
-        return unsealed(row, sealer)
+        return unsealed_key(row, sealer)
 
 
 class IdTokenKeys(Ring[RsaKey]):
@@ -306,6 +306,6 @@ class IdTokenKeys(Ring[RsaKey]):
         return RsaKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 
-def unsealed(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
+def unsealed_key(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
     """Unseal a stored key. Raises: CannotOpen."""
     return SigningKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))

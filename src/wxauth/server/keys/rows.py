@@ -79,7 +79,7 @@ class KeyTable:
     erase_retired: Statement[str]
 
 
-SIGNING_KEYS: Final = KeyTable(
+SIGNING_KEY_TABLE: Final = KeyTable(
     _READ_SIGNING_KEYS,
     _ADD_SIGNING_KEY,
     _DATE_SIGNING_KEY,
@@ -97,7 +97,7 @@ ID_TOKEN_KEYS: Final = KeyTable(
     _ERASE_ID_TOKEN_KEYS,
 )
 """The keys of id_tokens."""
-KEY_TABLES: Final = (SIGNING_KEYS, ID_TOKEN_KEYS)
+KEY_TABLES: Final = (SIGNING_KEY_TABLE, ID_TOKEN_KEYS)
 
 
 async def id_token_keys_are_needed(database: Database) -> bool:
@@ -106,7 +106,7 @@ async def id_token_keys_are_needed(database: Database) -> bool:
 
 
 async def published_keys(
-    database: Database, *, now: datetime, table: KeyTable = SIGNING_KEYS
+    database: Database, *, now: datetime, table: KeyTable = SIGNING_KEY_TABLE
 ) -> list[StoredSigningKey]:
     """The published keys, the oldest first. Raises: StorageUnavailable."""
     return await _published(database, table, now=now)
@@ -135,7 +135,7 @@ async def store_keys(
 
 
 async def replace_private_key(
-    database: Database, key: StoredSigningKey, sealed_anew: bytes, *, table: KeyTable = SIGNING_KEYS
+    database: Database, key: StoredSigningKey, sealed_anew: bytes, *, table: KeyTable = SIGNING_KEY_TABLE
 ) -> bool:
     """Replace a key's sealed private half. Returns False if it has changed since it was read.
 
@@ -158,7 +158,7 @@ async def erase_retired_keys(database: Database, *, now: datetime, longest_sessi
 
     Raises: StorageUnavailable.
     """
-    erased = await database.values(SIGNING_KEYS.erase_retired, now=now)
+    erased = await database.values(SIGNING_KEY_TABLE.erase_retired, now=now)
     return [*erased, *await database.values(ID_TOKEN_KEYS.erase_retired, now=now - longest_session)]
 
 

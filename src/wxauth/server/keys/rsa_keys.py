@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from wxauth.tokens.keys import InvalidKey, base64url
 
-ALGORITHM: Final = "RS256"
+RSA_ALGORITHM: Final = "RS256"
 
 _BITS: Final = 2048
 _EXPONENT: Final = 65537
@@ -23,13 +23,13 @@ class RsaKey:
 
     def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
         self._private_key = private_key
-        self.signer: Any = jwk.construct(private_key, ALGORITHM)
+        self.signer: Any = jwk.construct(private_key, RSA_ALGORITHM)
         self.verifier: Any = self.signer.public_key()
         numbers = private_key.public_key().public_numbers()
         required = {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}
         self.kid = base64url(sha256(to_json(required)).digest()).decode()
         """The thumbprint of the public JWK (RFC 7638)."""
-        self.public_jwk: dict[str, str] = {**required, "alg": ALGORITHM, "use": "sig", "kid": self.kid}
+        self.public_jwk: dict[str, str] = {**required, "alg": RSA_ALGORITHM, "use": "sig", "kid": self.kid}
 
     @classmethod
     def generate(cls) -> Self:
@@ -57,7 +57,7 @@ class RsaKey:
 
 def verifier_of(public_jwk: dict[str, Any]) -> Any:
     """The verifier for the signatures of a public key: python-jose's key object."""
-    return jwk.construct(public_jwk, ALGORITHM)
+    return jwk.construct(public_jwk, RSA_ALGORITHM)
 
 
 def _integer(number: int) -> str:

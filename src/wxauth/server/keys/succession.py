@@ -49,7 +49,7 @@ def signing(keys: Keys, now: datetime) -> StoredSigningKey:
     return key  # the oldest if none is active, which happens if a clock ahead of ours made it
 
 
-def state_of(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
+def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
     """The present state of one of these keys."""
     if key is signing(keys, now):
         return KeyState.SIGNING
@@ -92,7 +92,7 @@ def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     if withdrawn is None:
         raise NoSuchKey(kid)
     others = [key for key in keys if key is not withdrawn]
-    match state_of(withdrawn, keys, now):
+    match key_state(withdrawn, keys, now):
         case KeyState.SIGNING:
             if not others or others[-1].activates_at <= now:
                 return _followed(others, make(now))

@@ -9,7 +9,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.limits.rates import Rate
 from wxauth.server.limits.rows import give_back_attempt
 
-AT_MOST: Final = 20
+MAX_ATTEMPTS: Final = 20
 """How many calls one person may cause in an hour, in one app, over all replicas. Honest use stays below."""
 
 
@@ -24,7 +24,7 @@ class Attempts:
     def __init__(self, database: Database, clock: Clock, *, what: str, detail: str) -> None:
         self._database = database
         self._clock = clock
-        self._rate = Rate(what, AT_MOST, detail)
+        self._rate = Rate(what, MAX_ATTEMPTS, detail)
 
     async def take(self, app_id: str, openid: str) -> bytes:
         """Count an attempt of an identity. Returns the key for `give_back`.

@@ -18,7 +18,7 @@ from wxauth.errors import RateLimited
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.ip_addresses import network_of, plain_address
 from wxauth.server.core.logs import get_logger
-from wxauth.server.limits.redis import reason_of, redis_storage
+from wxauth.server.limits.redis import redis_reason, redis_storage
 
 PATIENCE: Final = 0.2
 """Seconds that a request waits for Redis, by default."""
@@ -224,6 +224,6 @@ class _RedisCounter:
             return
         self._is_away = True
         self._asks_again_at = self._now() + PAUSE
-        reason = f"{type(exc).__name__}: {reason_of(exc)}"
+        reason = f"{type(exc).__name__}: {redis_reason(exc)}"
         consequence = f"until it answers, each process counts for itself: {self._what}"
         log.warning("redis_failed", reason=reason, consequence=consequence)

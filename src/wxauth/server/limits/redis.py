@@ -40,7 +40,7 @@ def redis_storage(url: str, *, what: str, patience: float, closing: AsyncExitSta
     )
 
 
-def reason_of(exc: Exception) -> str:
+def redis_reason(exc: Exception) -> str:
     """The error message for the operator, without secrets, and without redis-py's list of its arguments."""
     return redact(str(exc).partition(" : ")[0])[:_LONGEST_REASON]
 

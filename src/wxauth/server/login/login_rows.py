@@ -15,7 +15,7 @@ from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import USER, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
-from wxauth.server.users.merging import Observe, link_unionid
+from wxauth.server.users.merging import ObserveMerge, link_unionid
 from wxauth.server.users.merging_rows import People, are_split, people_of
 
 _ATTEMPTS: Final = 5
@@ -276,7 +276,7 @@ class LoggedIn:
 
 
 async def record_login(
-    database: Database, login: Login, *, now: datetime, observe_merge: Observe = lambda _source: None
+    database: Database, login: Login, *, now: datetime, observe_merge: ObserveMerge = lambda _source: None
 ) -> LoggedIn:
     """Find or create the user, and open a session. A returning user costs one statement.
 

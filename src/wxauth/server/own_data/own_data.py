@@ -213,7 +213,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     }
     yield to_json({"exported_at": now, "user": told})[:-1]
     for name, pages in (
-        ("identities", rows.identities_of(state, user_id)),
+        ("identities", rows.exported_identities(state, user_id)),
         ("sessions", rows.sessions_of(state, user_id)),
         ("consents", rows.consents_by(state, ids)),
         ("events", rows.events_about(state, ids)),

@@ -79,7 +79,7 @@ async def unionids_of(state: Snapshot, user_id: UUID) -> Sequence[str]:
     return await state.values(_UNIONIDS, user_id=user_id)
 
 
-async def identities_of(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
+async def exported_identities(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
     """`app_id`, `openid`, `unionid` and `created_at` of each identity, the oldest first."""
     async for page in state.pages(_IDENTITIES, PAGE, user_id=user_id):
         yield [dict(row) for row in page]

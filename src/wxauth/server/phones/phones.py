@@ -41,14 +41,14 @@ from wxauth.server.limits.places import RETRY_AFTER, Places
 from wxauth.server.phones.rows import (
     PhoneRefusal,
     StoredAnswer,
-    add_answer,
+    add_phone_answer,
     bind_phone,
     find_answer,
     link_phone,
     pending_answers,
     refuse_answer,
 )
-from wxauth.server.users.merging import Observe
+from wxauth.server.users.merging import ObserveMerge
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.server.wechat.phone_numbers import e164_of
@@ -114,7 +114,7 @@ class Phones:
         *,
         promises: Promises,
         attempts: Attempts,
-        observe_merge: Observe = lambda _source: None,
+        observe_merge: ObserveMerge = lambda _source: None,
         timeout: float,
         may_share: bool,
         linked_within: timedelta | None = None,
@@ -281,7 +281,7 @@ class Phones:
             raise
 
     async def _store(self, answer: StoredAnswer) -> None:
-        if not await add_answer(self._database, answer):
+        if not await add_phone_answer(self._database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | PhoneRefusal:

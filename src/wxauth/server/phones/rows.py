@@ -159,7 +159,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
     )
 
 
-async def add_answer(database: Database, answer: StoredAnswer) -> bool:
+async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
     """Store an answer. False if its identity has been erased. Raises: StorageUnavailable."""
     try:
         await database.run(_ADD, **asdict(answer))

@@ -20,7 +20,7 @@ from wxauth.server.pictures.picture_files import UnusablePicture, check_file
 from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
 from wxauth.server.pictures.thumbnails import thumbnail_of
 
-PATH: Final = "/v1/avatars/"
+AVATARS_PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
 """Maximum bytes of an uploaded picture."""
 UPLOADS: Final = 64
@@ -46,7 +46,7 @@ class Avatars:
     def __init__(self, database: Database, clock: Clock, *, issuer: str) -> None:
         self._database = database
         self._clock = clock
-        self._base_url = issuer + PATH
+        self._base_url = issuer + AVATARS_PATH
         self._uploads = Places[UUID](
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         )
@@ -92,7 +92,7 @@ class Avatars:
         return {**changed, "app_id": user["app_id"], "openid": user["openid"]}
 
     async def read(self, file_name: str) -> Avatar:
-        """The picture at `PATH` with this file name. Raises: NotFound, StorageUnavailable."""
+        """The picture at `AVATARS_PATH` with this file name. Raises: NotFound, StorageUnavailable."""
         match = _FILE_NAME.fullmatch(file_name)
         avatar = match and await read_avatar(self._database, match[1])
         if avatar is None or _file_name(avatar) != file_name:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.server.pictures.avatars import MAX_FILE, PATH, Avatars
+from wxauth.server.pictures.avatars import AVATARS_PATH, MAX_FILE, Avatars
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.caching import cacheable_response
@@ -61,7 +61,7 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
 
 
 @router.get(
-    PATH + "{file_name}",
+    AVATARS_PATH + "{file_name}",
     summary=Title("Read a user's picture", "用户头像"),
     tag="avatars",
     responses={

@@ -15,7 +15,7 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.tables import TIME, after_create
 
 
-class Avatar(SQLModel, table=True):
+class StoredAvatar(SQLModel, table=True):
     """The picture that a user's avatar_url points to."""
 
     __tablename__ = "avatars"
@@ -36,7 +36,7 @@ class Avatar(SQLModel, table=True):
 
 
 after_create(
-    Avatar,
+    StoredAvatar,
     "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # already compressed
     # A trigger, so that the statements that change avatar_url need not delete the picture. Its cost to a login, which
     # sets the column, is one comparison.

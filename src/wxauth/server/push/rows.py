@@ -32,12 +32,12 @@ DELETE FROM push_messages WHERE digest IN (
 """)
 
 
-async def claim(database: Database, signature: Signature, *, now: datetime) -> bool:
+async def claim_signature(database: Database, signature: Signature, *, now: datetime) -> bool:
     """Bind a signature to this message. False if it came with another message before. Raises: StorageUnavailable."""
     return bool(await database.value(_CLAIM, digest=signature.digest, content=signature.content, now=now))
 
 
-async def remember(transaction: Transaction, digest: bytes, *, app_id: str, now: datetime) -> bool:
+async def remember_message(transaction: Transaction, digest: bytes, *, app_id: str, now: datetime) -> bool:
     """Remember a message, in the transaction that carries it out, and return whether it is new."""
     return await transaction.value(_REMEMBER, digest=digest, app_id=app_id, now=now) is not None
 

@@ -16,7 +16,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.phones.rows import forget_answers
 from wxauth.server.profile.rows import clear_fields
-from wxauth.server.push.rows import claim, remember
+from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.merging_rows import erase_identities, is_joined
 from wxauth.server.users.user_rows import erase_user, lock_user_of
 from wxauth.server.wechat.push import Message, Signature, Withdrawal, read_handshake, read_message, withdrawal_in
@@ -116,7 +116,7 @@ class Withdrawals:
 
         Raises: InvalidSignature, StorageUnavailable.
         """
-        if not await claim(self._database, signature, now=self._clock()):
+        if not await claim_signature(self._database, signature, now=self._clock()):
             raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
 
     async def _carry_out_or_postpone(self, message: Message, withdrawal: Withdrawal) -> None:
@@ -156,7 +156,7 @@ class Withdrawals:
         async with self._database.begin() as transaction:
             # Only a repeated message is skipped. A late one is carried out, and clears even what was set after it was
             # sent.
-            if not await remember(transaction, withdrawal.mark, app_id=app_id, now=now):
+            if not await remember_message(transaction, withdrawal.mark, app_id=app_id, now=now):
                 log.info("push_repeated", app_id=app_id)
                 return
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)

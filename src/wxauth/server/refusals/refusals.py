@@ -22,9 +22,9 @@ from wxauth.server.web.paging import Page
 
 STORE_PAUSE: Final = 1.0
 """Seconds between two stores."""
-AT_MOST: Final = 100
+MAX_STORED: Final = 100
 """How many are stored per second. The rest are only counted."""
-IN_MEMORY: Final = 1000
+MAX_IN_MEMORY: Final = 1000
 """How many may wait in memory while the database is slow. The rest are only counted."""
 
 _FAILED: Final = "refusals_not_stored"
@@ -75,10 +75,10 @@ class Refusals:
         if second != self._second:
             self._second, self._in_second = second, 0
         self._in_second += 1
-        if self._in_second > AT_MOST:
+        if self._in_second > MAX_STORED:
             self._observe_dropped(Dropped.TOO_MANY, 1)
             return
-        if len(self._noted) >= IN_MEMORY:
+        if len(self._noted) >= MAX_IN_MEMORY:
             self._observe_dropped(Dropped.STORAGE, 1)
             return
         errcode: int | None = getattr(error, "errcode", None)

@@ -6,11 +6,17 @@ from datetime import datetime
 from typing import Final
 
 from wxauth.server.apps.rows import delete_app, stored_apps
-from wxauth.server.checks.sealed import APPS, PHONE_ANSWERS, SESSION_KEYS, SIGNING_KEYS, WEBHOOKS
+from wxauth.server.checks.sealed import (
+    SEALED_APPS,
+    SEALED_PHONE_ANSWERS,
+    SEALED_SESSION_KEYS,
+    SEALED_SIGNING_KEYS,
+    SEALED_WEBHOOKS,
+)
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
-from wxauth.server.events.signatures import new_secret
+from wxauth.server.events.signatures import new_webhook_secret
 from wxauth.server.events.webhook_rows import disable_webhook, replace_secrets, sealed_otherwise
 from wxauth.server.keys.rows import KEY_TABLES, lock_keys, store_keys
 from wxauth.server.phones.rows import answers_sealed_otherwise, erase_answer
@@ -57,7 +63,7 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, done: Forgot
     after = b""
     while sealed := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
         for answer in sealed:
-            if not PHONE_ANSWERS.opens(sealer, answer):
+            if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
                 done.phone_answers += await erase_answer(database, answer)
         after = sealed[-1].code_hash
 
@@ -66,7 +72,7 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
     after = START
     while True:
         sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        lost = [key for key in sealed if not SESSION_KEYS.opens(sealer, key)]
+        lost = [key for key in sealed if not SEALED_SESSION_KEYS.opens(sealer, key)]
         erased = await erase_session_keys(database, lost) if lost else 0
         done.session_keys += erased
         if erased < len(lost):
@@ -79,17 +85,17 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
 
 async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
-        if WEBHOOKS.opens(sealer, webhook):
+        if SEALED_WEBHOOKS.opens(sealer, webhook):
             continue
         # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
         await disable_webhook(database, webhook["id"], now=now)
-        secret = sealer.seal(new_secret(), context=webhook_secret_context(webhook["id"]))
+        secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook["id"]))
         done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
 
 
 async def _forget_apps(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
     for app in await stored_apps(database):
-        if APPS.opens(sealer, app):
+        if SEALED_APPS.opens(sealer, app):
             continue
         async with database.begin() as transaction:
             if await delete_app(transaction, app["app_id"]):
@@ -101,6 +107,6 @@ async def _forget_signing_keys(database: Database, sealer: Sealer, done: Forgott
     for table in reversed(KEY_TABLES):
         async with database.begin() as transaction:
             stored = await lock_keys(transaction, table, now=now)
-            kept = [key for key in stored if SIGNING_KEYS.opens(sealer, key)]
+            kept = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]
             await store_keys(transaction, table, stored, kept)
         done.signing_keys += len(stored) - len(kept)

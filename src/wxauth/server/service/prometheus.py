@@ -48,7 +48,7 @@ from wxauth.server.service.statistics_rows import statistics
 from wxauth.server.users.merging import MergeSource
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.scan_rows import ScanOutcome
-from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN
+from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN_ERRCODES
 
 if sys.platform != "win32":
     import fcntl
@@ -436,7 +436,7 @@ def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
 
 
 def _label_of(errcode: int | None) -> str:
-    return "" if errcode is None else str(errcode) if errcode in KNOWN else "other"
+    return "" if errcode is None else str(errcode) if errcode in KNOWN_ERRCODES else "other"
 
 
 def _errcode_of(error: WxAuthError | None) -> str:

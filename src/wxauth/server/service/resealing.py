@@ -6,7 +6,13 @@ from datetime import datetime
 from typing import Final
 
 from wxauth.server.apps.rows import replace_app_secrets, stored_apps
-from wxauth.server.checks.sealed import APPS, PHONE_ANSWERS, SESSION_KEYS, SIGNING_KEYS, WEBHOOKS
+from wxauth.server.checks.sealed import (
+    SEALED_APPS,
+    SEALED_PHONE_ANSWERS,
+    SEALED_SESSION_KEYS,
+    SEALED_SIGNING_KEYS,
+    SEALED_WEBHOOKS,
+)
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.events.webhook_rows import replace_secrets, sealed_otherwise
@@ -54,7 +60,7 @@ async def _reseal_session_keys(database: Database, sealer: Sealer, done: Reseale
     after = START
     while True:
         stale, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        anew = {key: sealed for key in stale if (sealed := SESSION_KEYS.sealed_anew(sealer, key)) is not None}
+        anew = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.sealed_anew(sealer, key)) is not None}
         secrets = [sealed for (sealed,) in anew.values() if sealed is not None]
         replaced = await replace_session_keys(database, list(anew), secrets) if anew else 0
         done.session_keys += replaced
@@ -72,7 +78,7 @@ async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Reseale
     for key, table in keys:
         if key.private_key.startswith(sealer.prefix):
             continue
-        match SIGNING_KEYS.sealed_anew(sealer, key):
+        match SEALED_SIGNING_KEYS.sealed_anew(sealer, key):
             case [bytes() as anew]:
                 done.signing_keys += await replace_private_key(database, key, anew, table=table)
             case _:
@@ -83,7 +89,7 @@ async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> No
     for app in await stored_apps(database):
         if app["secrets"].startswith(sealer.prefix):
             continue
-        match APPS.sealed_anew(sealer, app):
+        match SEALED_APPS.sealed_anew(sealer, app):
             case [bytes() as anew]:
                 done.apps += await replace_app_secrets(database, app, anew)
             case _:
@@ -94,7 +100,7 @@ async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Reseal
     after = b""
     while stale := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
         for answer in stale:
-            match PHONE_ANSWERS.sealed_anew(sealer, answer):
+            match SEALED_PHONE_ANSWERS.sealed_anew(sealer, answer):
                 case [bytes() as anew]:
                     done.phone_answers += await replace_answer(database, answer, anew)
                 case _:
@@ -104,7 +110,7 @@ async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Reseal
 
 async def _reseal_webhooks(database: Database, sealer: Sealer, done: Resealed) -> None:
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
-        match WEBHOOKS.sealed_anew(sealer, webhook):
+        match SEALED_WEBHOOKS.sealed_anew(sealer, webhook):
             case [bytes() as secret, former]:
                 done.webhook_secrets += await replace_secrets(database, webhook, secret, former)
             case _:

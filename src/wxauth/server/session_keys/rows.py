@@ -15,7 +15,7 @@ from wxauth.server.sessions.rows import end_of_page
 
 
 @dataclass(frozen=True, slots=True)
-class SessionKeys:
+class KeysInSession:
     """The session_keys with which a session's data may be encrypted. They are sealed."""
 
     app_id: str
@@ -47,7 +47,7 @@ class SealedSessionKey:
 
 
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
-_IN_SESSION: Final = Statement[Columns[SessionKeys]]("""
+_IN_SESSION: Final = Statement[Columns[KeysInSession]]("""
 SELECT s.app_id, s.openid,
        (SELECT newest.session_key FROM sessions newest
          WHERE newest.user_id = s.user_id AND newest.app_id = s.app_id AND newest.openid = s.openid
@@ -104,13 +104,15 @@ UPDATE sessions SET session_key = NULL FROM free WHERE sessions.id = free.id
 """)
 
 
-async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID, now: datetime) -> SessionKeys | None:
+async def keys_in_session(
+    database: Database, *, session_id: UUID, user_id: UUID, now: datetime
+) -> KeysInSession | None:
     """The keys for a session's data; None if the session has ended, or its user is banned, erased or merged.
 
     Raises: StorageUnavailable.
     """
     row = await database.row(_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
-    return None if row is None else SessionKeys(**row)
+    return None if row is None else KeysInSession(**row)
 
 
 async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:

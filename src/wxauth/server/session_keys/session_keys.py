@@ -21,7 +21,7 @@ from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.session_keys.rows import CurrentKey, SessionKeys, current_keys, keys_in_session, replace_key
+from wxauth.server.session_keys.rows import CurrentKey, KeysInSession, current_keys, keys_in_session, replace_key
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.encrypted_data import WrongWatermark, check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
@@ -145,7 +145,7 @@ async def _store(services: Services, key: CurrentKey, anew: bytes, *, by: Actor)
     return True
 
 
-def _opened(services: Services, keys: SessionKeys, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
+def _opened(services: Services, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
     # WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
     for sealed in dict.fromkeys((keys.newest, keys.own)):
         session_key = None if sealed is None else _unsealed(services, keys.app_id, keys.openid, sealed)

@@ -15,7 +15,7 @@ from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions import rows as session_rows
 from wxauth.server.sessions.rows import EndReason, OpenSession
 from wxauth.server.users import account, user_rows
-from wxauth.server.users.merging import Observe, merge_by_operator
+from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.server.users.splitting import split
 from wxauth.server.users.standing import ADMIN, Settled, Standing, deciding, lock_standing, settle
@@ -162,7 +162,7 @@ async def merge_users(
     by: Actor,
     may_promote: bool = True,
     now: datetime,
-    observe: Observe = lambda _source: None,
+    observe: ObserveMerge = lambda _source: None,
 ) -> UserDetail:
     """Merge two users, as `merge_by_operator` does. Returns the user that remains.
 

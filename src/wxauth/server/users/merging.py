@@ -58,7 +58,7 @@ class MergeSource(StrEnum):
     OPERATOR = "operator"
 
 
-Observe = Callable[[MergeSource], object]
+ObserveMerge = Callable[[MergeSource], object]
 """Called with the source of each merge after its commit."""
 
 
@@ -70,7 +70,7 @@ class Merged:
     source: MergeSource
     settled: Settled
 
-    def report(self, observe: Observe) -> None:
+    def report(self, observe: ObserveMerge) -> None:
         """Count the merge and write the log lines. Call it after the commit."""
         observe(self.source)
         log.info(
@@ -161,7 +161,7 @@ async def link_unionid(
     openid: str,
     unionid: str,
     now: datetime,
-    observe: Observe = lambda _source: None,
+    observe: ObserveMerge = lambda _source: None,
 ) -> None:
     """Merge the user of a known identity into the user of a unionid that WeChat now gives for this identity.
 
@@ -237,7 +237,7 @@ async def merge_by_operator(
     by: Actor,
     may_promote: bool,
     now: datetime,
-    observe: Observe = lambda _source: None,
+    observe: ObserveMerge = lambda _source: None,
 ) -> UUID:
     """Merge a user into another one by an operator's decision. Returns the id of the user that remains.
 

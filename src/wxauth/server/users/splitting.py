@@ -22,7 +22,7 @@ from wxauth.server.users.standing import lock_standing
 _ATTEMPTS: Final = 50
 """Tries: of fifty concurrent changes of one user, only one succeeds in each round."""
 
-Key = tuple[str, str]
+AppAndOpenid = tuple[str, str]
 
 log = get_logger()
 
@@ -79,7 +79,7 @@ async def split(
     raise StorageUnavailable("too many changes to this user at once")
 
 
-def _leaving(held: Sequence[HeldIdentity], key: Key) -> Sequence[HeldIdentity]:
+def _leaving(held: Sequence[HeldIdentity], key: AppAndOpenid) -> Sequence[HeldIdentity]:
     """The identity and the user's others with its unionid, the oldest first. Raises: SplitRefused."""
     named = next((identity for identity in held if _key(identity) == key), None)
     if named is None:
@@ -93,7 +93,7 @@ def _leaving(held: Sequence[HeldIdentity], key: Key) -> Sequence[HeldIdentity]:
 
 
 def _given_back(
-    held: Sequence[HeldIdentity], leaving: Collection[Key], merges: Mapping[UUID, UUID | None]
+    held: Sequence[HeldIdentity], leaving: Collection[AppAndOpenid], merges: Mapping[UUID, UUID | None]
 ) -> tuple[UUID | None, Sequence[UUID]]:
     """The former id from which exactly these identities came, and the former ids that were merged into that one.
 
@@ -117,5 +117,5 @@ def _given_back(
     return None, ()
 
 
-def _key(identity: HeldIdentity) -> Key:
+def _key(identity: HeldIdentity) -> AppAndOpenid:
     return identity["app_id"], identity["openid"]

@@ -154,7 +154,7 @@ after_create(
 )
 
 
-class Unionid(SQLModel, table=True):
+class StoredUnionid(SQLModel, table=True):
     """A present or former unionid of a person. Each Open Platform account has its own, and apps move between them."""
 
     __tablename__ = "unionids"
@@ -171,7 +171,7 @@ class Unionid(SQLModel, table=True):
 
 
 after_create(
-    Unionid,
+    StoredUnionid,
     # A trigger, so that every statement that writes users.unionid also writes this table.
     """
         CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -93,7 +93,7 @@ async def _make_code(
         if person is None:
             raise InvalidToken("the session has ended")
         await SITES.count_user(transaction, person, now=now)
-        if not await scan_rows.add_answer(transaction, stored, now=now):
+        if not await scan_rows.add_redeemable_answer(transaction, stored, now=now):
             raise Unanswerable(Mistake.CLIENT)
         await record_event(
             transaction,

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 from wxauth.errors import NotFound
 from wxauth.server.clients.client_model import Client
-from wxauth.server.clients.clients import is_name
+from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.uris import is_registered, shown
+from wxauth.server.clients.uris import is_registered, loggable_uri
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.devices import Device
@@ -23,7 +23,7 @@ from wxauth.server.websites.scan_rows import Verdict
 from wxauth.server.websites.scans import PageRequest, Started, granted_scope, start_for_page
 from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
 
-PATH: Final = "/v1/authorize"
+AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
 RESPONSE_MODE: Final = "query"
 CHALLENGE_METHOD: Final = "S256"
@@ -142,13 +142,13 @@ async def start(services: Services, asked: SiteRequest, *, browser: Device, cook
 
 async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client, str]:
     name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
-    client = await find_site(services.database, name) if is_name(name) else None
+    client = await find_site(services.database, name) if is_client_name(name) else None
     if client is None or "client_id" in parameters.repeated:
-        known_form = name if is_name(name) else None
+        known_form = name if is_client_name(name) else None
         log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
         raise Unanswerable(Mistake.CLIENT)
     if "redirect_uri" in parameters.repeated or not is_registered(redirect_uri, client.redirect_uris):
-        received = shown(redirect_uri)
+        received = loggable_uri(redirect_uri)
         log.warning(
             "redirect_uri_not_registered",
             client_id=client.name,
@@ -203,7 +203,7 @@ def cookie_for(given: str | None) -> str:
     return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
 
 
-async def state_of(services: Services, request: str, cookie: str | None) -> PageState:
+async def scan_state(services: Services, request: str, cookie: str | None) -> PageState:
     """The state of the scan that this browser shows. Raises: NotFound, StorageUnavailable."""
     return _state(await _page(services, request, cookie), services)
 

@@ -13,7 +13,7 @@ from wxauth.server.clients.rows import public_redirect_uris
 from wxauth.server.clients.uris import is_registered, origin_of
 from wxauth.server.core.services import Services
 
-PATHS: Final = frozenset(
+CORS_PATHS: Final = frozenset(
     {
         "/v1/token",
         "/v1/revoke",
@@ -44,7 +44,7 @@ class SiteCors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) not in PATHS:
+        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) not in CORS_PATHS:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

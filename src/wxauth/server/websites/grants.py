@@ -28,7 +28,7 @@ from wxauth.server.websites.oauth_errors import (
     SLOW_DOWN,
     OAuthError,
     invalid_grant,
-    invalid_request,
+    invalid_oauth_request,
 )
 from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
 from wxauth.server.websites.scan_rows import ScanOutcome
@@ -60,13 +60,15 @@ class WebSession:
     expires_at: datetime
 
 
-async def exchange(services: Services, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
+async def issue_tokens(
+    services: Services, client: Client, form: Mapping[str, str], *, ip: str | None
+) -> dict[str, Any]:
     """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
     if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
         raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
     grant_type = form.get("grant_type")
     if grant_type is None:
-        raise invalid_request("grant_type is missing")
+        raise invalid_oauth_request("grant_type is missing")
     if grant_type == DEVICE_CODE:
         return await _for_device_code(services, client, form)
     if grant_type == AUTHORIZATION_CODE:
@@ -81,7 +83,7 @@ async def _for_device_code(services: Services, client: Client, form: Mapping[str
         raise OAuthError("unauthorized_client", "the client was added without --device")
     device_code = form.get("device_code")
     if device_code is None:
-        raise invalid_request("device_code is missing")
+        raise invalid_oauth_request("device_code is missing")
     now = services.clock()
     await _ensure_keys(services, now)
     lifetimes = _web_lifetimes(services)
@@ -117,7 +119,7 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
     if not client.redirect_uris:
         raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
     if "code" not in form:
-        raise invalid_request("code is missing")
+        raise invalid_oauth_request("code is missing")
     challenge = challenge_of(form.get("code_verifier", ""))
     if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
         raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
@@ -189,7 +191,7 @@ async def _for_refresh_token(
 ) -> dict[str, Any]:
     """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
     if "refresh_token" not in form:
-        raise invalid_request("refresh_token is missing")
+        raise invalid_oauth_request("refresh_token is missing")
     token = services[RefreshTokens].parse(form["refresh_token"])
     if token is None:
         raise invalid_grant("the refresh token is not one of ours")
@@ -292,7 +294,7 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
     return answer
 
 
-async def revoke(services: Services, client: Client, token: str) -> None:
+async def revoke_token(services: Services, client: Client, token: str) -> None:
     """End the session of a token, if the token belongs to this client. Raises: StorageUnavailable."""
     refresh_token = services[RefreshTokens].parse(token)
     if refresh_token is not None:

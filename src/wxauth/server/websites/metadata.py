@@ -5,11 +5,11 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from wxauth.errors import Title
-from wxauth.server.clients.clients import ID_TOKEN_ALGS, SCOPES
+from wxauth.server.clients.clients import ID_TOKEN_ALGS, SITE_SCOPES
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.authorize import CHALLENGE_METHOD, PATH, RESPONSE_MODE, RESPONSE_TYPE
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, CHALLENGE_METHOD, RESPONSE_MODE, RESPONSE_TYPE
 from wxauth.server.websites.grants import GRANTS
 from wxauth.server.websites.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
 
@@ -22,7 +22,7 @@ def _document(issuer: str) -> dict[str, Any]:
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "authorization_endpoint": f"{issuer}{PATH}",
+        "authorization_endpoint": f"{issuer}{AUTHORIZE_PATH}",
         "token_endpoint": f"{issuer}/v1/token",
         "token_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
         "device_authorization_endpoint": f"{issuer}/v1/device_authorization",
@@ -36,7 +36,7 @@ def _document(issuer: str) -> dict[str, Any]:
         "response_modes_supported": [RESPONSE_MODE],
         "grant_types_supported": list(GRANTS),
         "code_challenge_methods_supported": [CHALLENGE_METHOD],
-        "scopes_supported": list(SCOPES),
+        "scopes_supported": list(SITE_SCOPES),
         "claims_supported": [*PROTOCOL_CLAIMS, *(claim for claims in CLAIMS_BY_SCOPE.values() for claim in claims)],
         "claim_types_supported": ["normal"],
         "claims_parameter_supported": False,

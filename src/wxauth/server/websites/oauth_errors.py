@@ -54,7 +54,7 @@ class OAuthError(Exception):
         return Response(body, status_code=self.status, headers=headers, media_type="application/json")
 
 
-def invalid_request(description: str) -> OAuthError:
+def invalid_oauth_request(description: str) -> OAuthError:
     """The request lacks a part, repeats one, or is malformed."""
     return OAuthError("invalid_request", description)
 
@@ -80,7 +80,7 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
         case PayloadTooLarge():
             return OAuthError("invalid_request", error.detail, status=error.status)
         case RequestRefused():
-            return invalid_request(error.detail)
+            return invalid_oauth_request(error.detail)
     return None
 
 

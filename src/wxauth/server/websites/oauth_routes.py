@@ -19,7 +19,7 @@ from wxauth.server.websites.bodies import (
     WebTokensAnswer,
 )
 from wxauth.server.websites.id_tokens import claims_of
-from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_request
+from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_oauth_request
 from wxauth.server.websites.requests import BROWSER, client_of, form_of
 from wxauth.server.websites.scan_rows import SCAN_LASTS
 
@@ -117,7 +117,7 @@ async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
     form = await form_of(request)
     client = await client_of(request, services, form)
-    return await grants.exchange(services, client, form, ip=device.ip)
+    return await grants.issue_tokens(services, client, form, ip=device.ip)
 
 
 @router.post(
@@ -139,8 +139,8 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
     form = await form_of(request)
     client = await client_of(request, services, form)
     if "token" not in form:
-        raise invalid_request("token is missing")
-    await grants.revoke(services, client, form["token"])
+        raise invalid_oauth_request("token is missing")
+    await grants.revoke_token(services, client, form["token"])
     return {}
 
 
@@ -178,4 +178,4 @@ def _address(text: str | None) -> str | None:
     try:
         return str(plain_address(text.strip()))
     except ValueError:
-        raise invalid_request("browser_ip is no IP address") from None
+        raise invalid_oauth_request("browser_ip is no IP address") from None

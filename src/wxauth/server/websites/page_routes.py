@@ -58,7 +58,7 @@ router = Router("websites")
 
 
 @router.get(
-    authorize.PATH,
+    authorize.AUTHORIZE_PATH,
     summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
     operation_id="authorize",
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
@@ -80,7 +80,7 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
 
 
 @router.post(
-    authorize.PATH,
+    authorize.AUTHORIZE_PATH,
     summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
     operation_id="authorize_by_form",
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
@@ -103,7 +103,9 @@ async def show_code_by_form(request: Request, services: ServicesDep, device: Dev
         # The browser sends a cross-site POST without our cookie, and a new cookie would break its other tabs. After a
         # redirect, it sends a GET with the cookie.
         root = request.scope.get("root_path", "")
-        return RedirectResponse(f"{root}{authorize.PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"})
+        return RedirectResponse(
+            f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
+        )
     return await _show_code(request, services, device, form)
 
 
@@ -143,15 +145,15 @@ async def _show_code(request: Request, services: Services, device: Device, text:
     return page
 
 
-@router.hidden(authorize.PATH + "/{request_id}/state")
+@router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/state")
 async def tell_state(request: Request, services: ServicesDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     cookie = cookie_in(request, cookie_name(services))
-    state = await authorize.state_of(services, request.path_params["request_id"], cookie)
+    state = await authorize.scan_state(services, request.path_params["request_id"], cookie)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
-@router.hidden(authorize.PATH + "/{request_id}/next")
+@router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/next")
 async def go_on(request: Request, services: ServicesDep) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
     cookie = cookie_in(request, cookie_name(services))

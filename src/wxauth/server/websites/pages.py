@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
-from wxauth.server.websites.authorize import PATH, PageState, SiteRequest, Unanswerable
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, SiteRequest, Unanswerable
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.scan_rows import SCAN_LASTS
@@ -72,7 +72,10 @@ def code_page(
     texts = TEXTS[language]
     root = _root(request)
     title = texts["log_in_to"].format(title=asked.client.title)
-    paths = {"state": f"{root}{PATH}/{started.secret}/state", "next": f"{root}{PATH}/{started.secret}/next"}
+    paths = {
+        "state": f"{root}{AUTHORIZE_PATH}/{started.secret}/state",
+        "next": f"{root}{AUTHORIZE_PATH}/{started.secret}/next",
+    }
     data = {"stateUrl": paths["state"], "nextUrl": paths["next"], "texts": {state: texts[state] for state in PageState}}
     seconds = int(SCAN_LASTS.total_seconds())
     origin = origin_shown(asked.client)
@@ -92,7 +95,7 @@ def code_page(
         ]
     by_computer = ""
     if is_open_on_computers(asked.client) and not is_phone:
-        url = f"{root}{PATH}/{started.secret}/wechat"
+        url = f"{root}{AUTHORIZE_PATH}/{started.secret}/wechat"
         by_computer = f'<p><a class="by-computer" href="{url}">{escape(texts["by_computer"])}</a></p>\n'
     body = f"""
 <h1>{escape(title)}</h1>
@@ -119,10 +122,11 @@ def account_page(request: Request, asked: SiteRequest, request_id: str, language
     """The page with one button. Without a tap on a button first, WeChat would only show a snapshot of the site."""
     texts = TEXTS[language]
     title = texts["log_in_to"].format(title=asked.client.title)
+    to_wechat = f"{_root(request)}{AUTHORIZE_PATH}/{request_id}/wechat"
     body = f"""
 <h1>{escape(title)}</h1>
 <p class="origin">{escape(origin_shown(asked.client) or "")}</p>
-<a class="button" href="{_root(request)}{PATH}/{request_id}/wechat">{escape(texts["log_in_with_wechat"])}</a>"""
+<a class="button" href="{to_wechat}">{escape(texts["log_in_with_wechat"])}</a>"""
     return _page(request, title, body, language)
 
 
@@ -132,7 +136,7 @@ def visit_page(request: Request, name: str, language: Language, *, request_id: s
     title = texts[f"visit_{name}_title"]
     body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[f'visit_{name}'])}"
     if button is not None:
-        url = f"{_root(request)}{PATH}/{request_id}/wechat"
+        url = f"{_root(request)}{AUTHORIZE_PATH}/{request_id}/wechat"
         body += f'<a class="button" href="{url}">{escape(texts[button])}</a>'
     return _page(request, title, body, language)
 
@@ -234,7 +238,7 @@ def _page(
 
 
 def _url(parameters: Mapping[str, str]) -> str:
-    return f"{PATH}?{urlencode(parameters)}"
+    return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
 
 
 def _paragraph(kind: str, text: str) -> str:

@@ -7,13 +7,13 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from wxauth.server.clients.client_model import Client
-from wxauth.server.clients.clients import Credentials, authenticate_whole, is_name
+from wxauth.server.clients.clients import Credentials, authenticate_whole, is_client_name
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import basic_credentials
 from wxauth.server.core.services import Services
-from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_request
+from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 
-MAX_LENGTH: Final = 4096
+MAX_PARAMETER_LENGTH: Final = 4096
 """Maximum characters of one parameter."""
 MAX_TOKEN_LENGTH: Final = 8192
 """Maximum characters of an `id_token_hint`: a long picture URL or many roles make it longer than the rest."""
@@ -50,22 +50,22 @@ def parse_parameters(text: str) -> Parameters:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
-        raise invalid_request("there are too many parameters") from None
+        raise invalid_oauth_request("there are too many parameters") from None
     return check_parameters(pairs)
 
 
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
-        raise invalid_request("there are too many parameters")
+        raise invalid_oauth_request("there are too many parameters")
     checked = ((name, value) for name, value in pairs if name not in _OF_ANY_FORM)
     if any(len(value) > _longest(name) or not value.isprintable() for name, value in checked):
-        raise invalid_request("a parameter is too long, or has a character that cannot be printed")
+        raise invalid_oauth_request("a parameter is too long, or has a character that cannot be printed")
     return Parameters(pairs)
 
 
 def _longest(name: str) -> int:
-    return MAX_TOKEN_LENGTH if name == "id_token_hint" else MAX_LENGTH
+    return MAX_TOKEN_LENGTH if name == "id_token_hint" else MAX_PARAMETER_LENGTH
 
 
 async def form_of(request: Request) -> Parameters:
@@ -73,13 +73,13 @@ async def form_of(request: Request) -> Parameters:
     body = await request.body()
     kind = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
     if body and kind != _FORM:  # a JSON body would look like an empty form, and without `scope` all scopes are granted
-        raise invalid_request(f"send a form: Content-Type: {_FORM}")
+        raise invalid_oauth_request(f"send a form: Content-Type: {_FORM}")
     try:
         form = parse_parameters(body.decode())
     except UnicodeDecodeError:
-        raise invalid_request("the body is not UTF-8") from None
+        raise invalid_oauth_request("the body is not UTF-8") from None
     if form.repeated:
-        raise invalid_request("a parameter occurs twice")
+        raise invalid_oauth_request("a parameter occurs twice")
     return form
 
 
@@ -93,7 +93,7 @@ async def client_of(request: Request, services: Services, form: Parameters) -> C
     if name is None:
         raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
     if credentials is None:
-        site = await find_site(services.database, name) if is_name(name) else None
+        site = await find_site(services.database, name) if is_client_name(name) else None
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
         return site
@@ -113,7 +113,7 @@ def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
         return Credentials(name or "", secret)
     credentials = basic_credentials(request)
     if secret is not None:
-        raise invalid_request("send the credentials in the header or in the form, not in both")
+        raise invalid_oauth_request("send the credentials in the header or in the form, not in both")
     if name not in (None, credentials.client_id):
-        raise invalid_request("client_id is not the name in the Authorization header")
+        raise invalid_oauth_request("client_id is not the name in the Authorization header")
     return credentials

@@ -18,7 +18,7 @@ from wxauth.server.websites import scan_rows
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_rows import ShownScan
 from wxauth.server.websites.secrets import SCENE, hash_of
-from wxauth.server.wechat.api import Picture, WeChatApi
+from wxauth.server.wechat.api import CodePicture, WeChatApi
 from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
 
 _SCALE: Final = 8
@@ -54,9 +54,9 @@ class ScanPictures:
         self._wechat_api = wechat_api
         self._limits = limits
         self._clock = clock
-        self._being_made: dict[UUID, asyncio.Task[Picture]] = {}
+        self._being_made: dict[UUID, asyncio.Task[CodePicture]] = {}
 
-    async def of(self, scene: str) -> Picture:
+    async def of(self, scene: str) -> CodePicture:
         """The picture of an open scan. Raises: NotFound, StorageUnavailable."""
         scan = None
         if SCENE.fullmatch(scene):
@@ -66,18 +66,18 @@ class ScanPictures:
         if self._settings.scan_code == "link":
             return await self._link(scene)
         if scan["content"] is not None and scan["content_type"] is not None:
-            return Picture(scan["content"], scan["content_type"])
+            return CodePicture(scan["content"], scan["content_type"])
         making = self._being_made.get(scan["id"])
         if making is None:
             making = self._being_made[scan["id"]] = asyncio.create_task(self._make(scan, scene))
             making.add_done_callback(lambda _: self._being_made.pop(scan["id"], None))
         return await asyncio.shield(making)  # others may wait for it after this request is cancelled
 
-    async def _make(self, scan: ShownScan, scene: str) -> Picture:
+    async def _make(self, scan: ShownScan, scene: str) -> CodePicture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
         return await scan_rows.keep_picture(self._database, scan["id"], picture)
 
-    async def _mini_program_code(self, scan: ShownScan, scene: str) -> Picture | None:
+    async def _mini_program_code(self, scan: ShownScan, scene: str) -> CodePicture | None:
         """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
         settings = self._settings
         try:
@@ -98,10 +98,10 @@ class ScanPictures:
             log.warning("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
         return None
 
-    async def _link(self, scene: str) -> Picture:
+    async def _link(self, scene: str) -> CodePicture:
         """An ordinary QR code of `verification_uri_complete`."""
         content = await asyncio.to_thread(_drawn, f"{self._settings.issuer}/d/{scene}")
-        return Picture(content, "image/png")
+        return CodePicture(content, "image/png")
 
 
 @lru_cache(maxsize=256)  # drawing takes milliseconds, and requests for a picture are not limited

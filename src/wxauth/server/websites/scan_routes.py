@@ -40,7 +40,7 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, services: ServicesDep
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
     takes over the claim. The console's code requires an administrator who has logged in within `ADMIN_FRESH_LOGIN`.
     """
-    return claimed_answer(await scans.claim(services, caller, body.opening, ip=device.ip))
+    return claimed_answer(await scans.claim_scan(services, caller, body.opening, ip=device.ip))
 
 
 @router.post(

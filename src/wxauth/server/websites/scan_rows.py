@@ -18,11 +18,11 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.websites.doors import Door
-from wxauth.server.wechat.api import Picture
+from wxauth.server.wechat.api import CodePicture
 
 SCAN_LASTS: Final = timedelta(seconds=180)
 """How long a scan can be used."""
-KEPT: Final = timedelta(hours=1)
+OUTCOME_KEPT: Final = timedelta(hours=1)
 """How long a scan is kept after its end. Until then a late poll gets `expired_token`, and reuse of a code is detected.
 Neither applies to a scan on our own page that no phone has claimed. It is deleted when it expires, because anybody can
 open any number."""
@@ -363,7 +363,7 @@ async def shown_scan(database: Database, scene_hash: bytes, *, now: datetime) ->
     return await database.row(_SHOWN, scene_hash=scene_hash, now=now)
 
 
-async def keep_picture(database: Database, scan_id: UUID, picture: Picture) -> Picture:
+async def keep_picture(database: Database, scan_id: UUID, picture: CodePicture) -> CodePicture:
     """Store a scan's picture. Returns the stored one: this picture, unless another was stored first.
 
     Raises: StorageUnavailable.
@@ -374,7 +374,7 @@ async def keep_picture(database: Database, scan_id: UUID, picture: Picture) -> P
         )
     except asyncpg.ForeignKeyViolationError:  # the scan has just been deleted
         return picture
-    return picture if row is None else Picture(row["content"], row["content_type"])
+    return picture if row is None else CodePicture(row["content"], row["content_type"])
 
 
 async def lock_open_scan(
@@ -509,7 +509,7 @@ async def make_code(
     return made is not None
 
 
-async def add_answer(transaction: Transaction, answer: NewAnswer, *, now: datetime) -> bool:
+async def add_redeemable_answer(transaction: Transaction, answer: NewAnswer, *, now: datetime) -> bool:
     """Store a mini-program's answer, whose code is valid from now on. False if its client has been removed."""
     return await transaction.run(_ADD_ANSWER, **asdict(answer), expires_at=now + AUTHORIZATION_CODE_LASTS, now=now) > 0
 
@@ -537,7 +537,7 @@ async def sweep_scans(
     Returns the largest of the three numbers: if it is `size`, there may be more.
     """
     pages = await database.values(_SWEEP_PAGES, now=now, size=size)
-    swept = await database.values(_SWEEP, before=now - KEPT, size=size)
+    swept = await database.values(_SWEEP, before=now - OUTCOME_KEPT, size=size)
     observe(ScanOutcome.EXPIRED, sum(pages) + sum(swept))
     tries = await database.values(_SWEEP_TRIES, before=now - MINUTE, size=size)
     return max(len(pages), len(swept), len(tries))

@@ -13,7 +13,7 @@ from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import FOR_PEOPLE, principal_of
 
 
-async def phone_of(connection: HTTPConnection) -> Caller:
+async def scanning_phone_of(connection: HTTPConnection) -> Caller:
     """The user behind the request's access token, in a session of a mini-program: only that one is a phone that scans.
 
     Raises: InsufficientScope, also in a session of a mobile app.
@@ -25,5 +25,5 @@ async def phone_of(connection: HTTPConnection) -> Caller:
     return await account.caller(services, principal)
 
 
-PhoneDep = Annotated[Caller, Depends(phone_of), FOR_PEOPLE]
+PhoneDep = Annotated[Caller, Depends(scanning_phone_of), FOR_PEOPLE]
 """The user behind the request's access token, who is in the mini-program."""

@@ -31,7 +31,7 @@ from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.websites import scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
-from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_request
+from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_rows import SCAN_LASTS, NewScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of, new_scene, new_secret, request_id_of
@@ -125,7 +125,7 @@ async def start_for_device(
     Raises: OAuthError, RateLimited, StorageUnavailable.
     """
     if ip is None and client.near:
-        raise invalid_request("this client was added with --near: browser_ip is required")
+        raise invalid_oauth_request("this client was added with --near: browser_ip is required")
     # Checked first, so that a single browser cannot use up the client's limit.
     await services[ScanLimits].browsers.admit_address(ip)
     await services[ScanLimits].clients.admit(client.name)
@@ -175,7 +175,7 @@ async def _start(
     raise StorageUnavailable("no user code is free")
 
 
-async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> Claimed:
+async def claim_scan(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> Claimed:
     """Claim a scan for this session, which may then decide.
 
     A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve a
@@ -219,19 +219,21 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     return Claimed(scan, door)
 
 
-async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
+async def _refusal(transaction: Transaction, scan: OpenScan, claim_scan: Claim, *, now: datetime) -> WxAuthError | None:
     """Why this session may not claim the scan; None if it may."""
-    may_be_forwarded = not (scan["user_code"] or scan["is_page"]) if claim.door is Door.TYPED else not claim.by_camera
+    may_be_forwarded = (
+        not (scan["user_code"] or scan["is_page"]) if claim_scan.door is Door.TYPED else not claim_scan.by_camera
+    )
     if may_be_forwarded:
         return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
-    if (scan["near"] or claim.must_be_near) and not scan["same_network"]:
+    if (scan["near"] or claim_scan.must_be_near) and not scan["same_network"]:
         return ScanTooFar("phone and browser are not known to be in one network")
-    if claim.is_stale_staff and ADMIN_SCOPE in scan["scopes"]:
+    if claim_scan.is_stale_staff and ADMIN_SCOPE in scan["scopes"]:
         return LoginTooOld()
     holder_id, since = scan["claimed_session_id"], scan["claimed_at"]
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
         holder = await scan_rows.user_of(transaction, holder_id)
-        if holder not in (None, claim.user_id):
+        if holder not in (None, claim_scan.user_id):
             return ScanTaken("another user has claimed it")
     return None
 

@@ -10,7 +10,7 @@ from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import visits
-from wxauth.server.websites.authorize import PATH
+from wxauth.server.websites.authorize import AUTHORIZE_PATH
 from wxauth.server.websites.browser_answers import (
     HTML,
     NO_PAGE,
@@ -30,7 +30,7 @@ router = Router("websites")
 
 
 @router.get(
-    PATH + "/{request_id}/wechat",
+    AUTHORIZE_PATH + "/{request_id}/wechat",
     summary=Title("Go to WeChat's page to log in", "前往微信的登录页"),
     responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
 )
@@ -84,7 +84,7 @@ async def show_outage(request: Request) -> Response:
     return message_page(request, "visit_away", language_of(request), status=StorageUnavailable.status)
 
 
-@router.hidden(PATH + "/{request_id}/wechat/{name}")
+@router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat/{name}")
 async def show_outcome(request: Request) -> Response:
     """A page with the outcome of a visit to WeChat's page, and a link to try again. It does not query the database."""
     request_id, name = request.path_params["request_id"], request.path_params["name"]

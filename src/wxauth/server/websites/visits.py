@@ -38,7 +38,7 @@ from wxauth.server.login.entering import LacksUnionid, identify, record
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import scan_rows, visit_rows
-from wxauth.server.websites.authorize import PATH, SiteRequest, sent_back
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, SiteRequest, sent_back
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.oauth_errors import invalid_client
 from wxauth.server.websites.scan_limits import ScanLimits
@@ -46,7 +46,7 @@ from wxauth.server.websites.scan_rows import NewScan
 from wxauth.server.websites.secrets import SCENE, code_of, hash_of, request_id_of
 from wxauth.server.websites.visit_rows import VISIT_LASTS, Visit, VisitOutcome
 
-CALLBACK: Final = f"{PATH}/wechat"
+CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 EXTRA_PATIENCE: Final = 2.0
 """Seconds that a repeated callback waits beyond WeChat's timeout."""
 PAUSE: Final = 0.1
@@ -316,7 +316,9 @@ def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callba
 
 
 def _page(services: Services, visit: Visit, callback: Callback, name: str) -> str:
-    return f"{services.settings.issuer}{PATH}/{request_id_of(callback.cookie, visit['page_id'])}/wechat/{name}"
+    return (
+        f"{services.settings.issuer}{AUTHORIZE_PATH}/{request_id_of(callback.cookie, visit['page_id'])}/wechat/{name}"
+    )
 
 
 def _with_error(services: Services, redirect_uri: str, state: str | None, outcome: VisitOutcome) -> str:

@@ -53,7 +53,7 @@ class TextVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class CodePicture:
     """A picture with its content type."""
 
     content: bytes
@@ -122,7 +122,7 @@ class WeChatApi:
 
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
-    ) -> Picture:
+    ) -> CodePicture:
         """A mini-program code that opens this page with this scene, in the mini-program's version `env`.
 
         For the published version (`release`), WeChat checks that the page exists.
@@ -162,7 +162,7 @@ class WeChatApi:
     async def _get_signed(
         self, api: str, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
     ) -> T:
-        signature = sign(session_key)
+        signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
         return await self._call(
             api, app, f"&{query}", body=None, read=read, secrets=[signature], expected=SESSION_KEY_GONE
@@ -217,7 +217,7 @@ async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> 
         raise WeChatTimeout("WeChat gave no access token in time") from exc
 
 
-def sign(session_key: bytes, message: bytes = b"") -> str:
+def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
     """The signature with which WeChat checks a person's session_key.
 
     The HMAC key is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
@@ -253,11 +253,11 @@ def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
     raise WeChatBadResponse("WeChat's answer has no usable result")
 
 
-def _picture(answer: dict[str, Any]) -> Picture:
+def _picture(answer: dict[str, Any]) -> CodePicture:
     """Detect the type by the first bytes: WeChat has sent pictures with the Content-Type of JSON."""
     content = answer.get(PICTURE, b"")
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Picture(content, "image/png")
+        return CodePicture(content, "image/png")
     if content.startswith(b"\xff\xd8\xff") and content.rstrip(b"\0").endswith(b"\xff\xd9"):
-        return Picture(content, "image/jpeg")
+        return CodePicture(content, "image/jpeg")
     raise WeChatBadResponse("WeChat's answer is no picture")

@@ -15,7 +15,7 @@ _SURELY_OPEN: Final = 1.0
 """Seconds of idle time after which the kernel is asked whether the peer has closed, which takes some µs."""
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """An answer. Its body is not decoded, even if it has a Content-Encoding."""
 
     status: int
@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
-        self._answer: asyncio.Future[Answer] | None = None
+        self._answer: asyncio.Future[HttpAnswer] | None = None
         self._date: str | None = None
         self._begin_head()
         self.stale_at = math.inf
@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
         self.can_be_kept = True
         """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
-    def ask(self, request: bytes, *, max_body: int, wants_body: bool = True) -> asyncio.Future[Answer]:
+    def ask(self, request: bytes, *, max_body: int, wants_body: bool = True) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
         `wants_body` is False if the answer has no body even if its head says so, as for HEAD.
@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
     def _succeed(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_result(Answer(self._status, b"".join(self._body), self._date))
+            answer.set_result(HttpAnswer(self._status, b"".join(self._body), self._date))
 
     def _fail(self, failure: httpx.RequestError) -> None:
         answer, self._answer = self._answer, None

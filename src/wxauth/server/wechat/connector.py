@@ -25,7 +25,7 @@ NAME_SECONDS: Final = 10.0
 
 _MAX_REFUSAL: Final = 64 * 1024
 
-Address = tuple[Any, ...]
+SocketAddress = tuple[Any, ...]
 """An address from getaddrinfo: family, type, protocol, name, socket address."""
 
 
@@ -81,7 +81,7 @@ class Connector:
     def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None) -> None:
         self._proxy = proxy
         self._given_tls = tls
-        self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[list[Address]]]] = {}
+        self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[list[SocketAddress]]]] = {}
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
         """Open a connection. `until` is the time limit, in the event loop's time.
@@ -113,7 +113,7 @@ class Connector:
             self._lookups.pop((end.host, end.port), None)  # the host may have moved: resolve its name again
             raise
 
-    async def _addresses(self, host: str, port: int) -> list[Address]:
+    async def _addresses(self, host: str, port: int) -> list[SocketAddress]:
         loop = asyncio.get_running_loop()
         asked_at, lookup = self._lookups.get((host, port), (-math.inf, None))
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
@@ -166,9 +166,9 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
         raise _Refused("it says more than it was asked")
 
 
-async def _first_connected(addresses: Sequence[Address]) -> Connection:
+async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
     """Connect to the address that answers first. IPv6 and IPv4 addresses are tried alternately (RFC 8305)."""
-    families: dict[int, list[Address]] = {}
+    families: dict[int, list[SocketAddress]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
     untried = deque(filter(None, chain.from_iterable(zip_longest(*families.values()))))
@@ -192,7 +192,7 @@ async def _first_connected(addresses: Sequence[Address]) -> Connection:
             attempt.add_done_callback(_end)
 
 
-async def _connected(address: Address) -> Connection:
+async def _connected(address: SocketAddress) -> Connection:
     # No socket of our own is passed in: if it were reset before uvloop took it over, its file descriptor would be
     # closed twice, and by then might belong to another connection.
     family, _, protocol, _, (host, port, *_) = address

@@ -95,7 +95,9 @@ _ERRORS_AT: Final[dict[tuple[str, int], tuple[type[WeChatError], int | None]]] =
     (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # for this API, it is a limit per minute
 }
 
-KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *(errcode for _, errcode in _ERRORS_AT)})
+KNOWN_ERRCODES: Final = frozenset(
+    {*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *(errcode for _, errcode in _ERRORS_AT)}
+)
 """The errcodes that have a label of their own in the metrics."""
 
 

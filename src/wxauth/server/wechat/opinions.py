@@ -28,7 +28,7 @@ PolicyName = Literal["risk", "nickname"]
 T = TypeVar("T")
 
 
-class Observe(Protocol):
+class ObserveOpinion(Protocol):
     """Called with the outcome of each question to WeChat."""
 
     def __call__(self, policy: PolicyName, app_id: str, outcome: str, errcode: int | None = None) -> None:
@@ -50,7 +50,7 @@ class Opinions:
         clock: Clock,
         *,
         find_app: Callable[[str], App],
-        observe: Observe,
+        observe: ObserveOpinion,
         longest_wait: float = PATIENCE,
     ) -> None:
         self._wechat_api = wechat_api

@@ -19,10 +19,10 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from wxauth.server.wechat.connection import Answer, Connection
+from wxauth.server.wechat.connection import Connection, HttpAnswer
 from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed
 
-MAX_BODY: Final = 64 * 1024
+MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer's body, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
@@ -93,7 +93,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         by_proxy = self._proxy if origin.scheme == "http" else None  # for https, the proxy only opens a tunnel
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        max_body = request.extensions.get("max_body", MAX_BODY)
+        max_body = request.extensions.get("max_body", MAX_ANSWER)
         await self._take_place(deadline)
         try:
             connection = self._idle_connection(origin) or await self._connect(origin, deadline)
@@ -146,7 +146,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         return await self._connector.connect(origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST))
 
-    async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, wants_body: bool) -> Answer:
+    async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, wants_body: bool) -> HttpAnswer:
         asked_at = _now()
         try:
             return await connection.ask(message, max_body=max_body, wants_body=wants_body)
@@ -181,7 +181,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 class _Response(httpx.Response):
     """A response whose body has been read. Reading it with httpx would take as long as the whole exchange."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: HttpAnswer) -> None:
         stream = httpx.ByteStream(answer.body)
         super().__init__(answer.status, stream=stream, extensions={"date": answer.date})
         self._body = answer.body

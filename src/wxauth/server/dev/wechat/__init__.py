@@ -2,9 +2,8 @@
 
 from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
 from wxauth.server.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
-from wxauth.server.dev.wechat.desk import PATH as DESK
-from wxauth.server.dev.wechat.desk import OwnPagesOnly
-from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_of
+from wxauth.server.dev.wechat.desk import DESK_PATH, OwnPagesOnly
+from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_number_of
 from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
 from wxauth.server.dev.wechat.simulator_app import create_simulator
 
@@ -12,7 +11,7 @@ __all__ = [
     "ACCOUNT",
     "APPS",
     "CODE_LIFETIME",
-    "DESK",
+    "DESK_PATH",
     "HINTS",
     "LATER_APP",
     "MOBILE_APP",
@@ -28,5 +27,5 @@ __all__ = [
     "SealRequest",
     "Simulator",
     "create_simulator",
-    "phone_of",
+    "phone_number_of",
 ]

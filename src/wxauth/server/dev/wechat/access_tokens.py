@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from wxauth.server.dev.wechat.refused_calls import Refusal
+from wxauth.server.dev.wechat.refused_calls import CallRefused
 
-LIFETIME: Final = 7200.0
+ACCESS_TOKEN_LIFETIME: Final = 7200.0
 """Seconds."""
 OVERLAP: Final = 300.0
 """Seconds before a token's end at which the next one is issued. Both are valid then."""
@@ -41,7 +41,7 @@ class AccessTokens:
             if force:
                 self.kill()
             self._current = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's may be
-            self._ends[self._current] = now + LIFETIME
+            self._ends[self._current] = now + ACCESS_TOKEN_LIFETIME
         return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
 
     def kill(self) -> None:
@@ -52,9 +52,9 @@ class AccessTokens:
     def check(self, token: str) -> None:
         """Check that a token is valid. Raises: Refusal."""
         if token in self._killed:
-            raise Refusal(40001)
+            raise CallRefused(40001)
         if self._clock() >= self._ends[token]:
-            raise Refusal(42001)
+            raise CallRefused(42001)
 
     def __contains__(self, token: str) -> bool:
         """Whether this has ever been a token of the app."""
@@ -62,10 +62,10 @@ class AccessTokens:
 
     def _note_forced(self, now: float) -> None:
         if self._forced_at and now - self._forced_at[-1] < FORCED_PAUSE:
-            raise Refusal(45011)
+            raise CallRefused(45011)
         today = [at for at in self._forced_at if day_of(at) == day_of(now)]
         if len(today) >= FORCED_A_DAY:
-            raise Refusal(45009)
+            raise CallRefused(45009)
         self._forced_at = [*today, now]
 
 

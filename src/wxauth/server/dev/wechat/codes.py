@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from wxauth.server.dev.wechat.controls import CodeRequest, PhoneCodeRequest
-from wxauth.server.dev.wechat.refused_calls import Refusal
+from wxauth.server.dev.wechat.refused_calls import CallRefused
 
 CODE_LIFETIME: Final = 300.0
 """Seconds."""
@@ -52,16 +52,16 @@ class Codes(Generic[Wanted]):
         """Exchange a code, once. Raises: Refusal."""
         code = self._codes[text]
         if code.expires_at <= self._clock():
-            raise Refusal(40029)
+            raise CallRefused(40029)
         if code.is_used:
-            raise Refusal(self._when_used)
+            raise CallRefused(self._when_used)
         if code.busy > 0:
             code.busy -= 1
             code.is_used = code.wanted.busy_burns
-            raise Refusal(-1)
+            raise CallRefused(-1)
         code.is_used = True  # a failed exchange spends the code, too
         if code.wanted.app_id != app_id:
-            raise Refusal(self._of_another_app)
+            raise CallRefused(self._of_another_app)
         return code.wanted
 
     def _forget_expired(self) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from wxauth.server.dev.wechat.controls import CodeRequest, Visitor
-from wxauth.server.dev.wechat.people import KINDS, is_name
+from wxauth.server.dev.wechat.people import APP_KINDS, is_person_name
 from wxauth.server.dev.wechat.simulator import Simulator
 
 COMES_TWICE: Final = "X-Comes-Twice"
@@ -48,7 +48,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
             return _page(f"<h1>{_ELSEWHERE}</h1>", status=400)
         asked = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON, ""))
-        visitor = _visitor(visitors, person, asked["appid"]) if is_name(person) else None
+        visitor = _visitor(visitors, person, asked["appid"]) if is_person_name(person) else None
         if visitor is not None and path != "qrconnect" and (visitor.follows or asked["scope"] == "snsapi_base"):
             return _sent_back(wechat, visitor, asked)
         return _page(_question(asked, query, person))
@@ -59,7 +59,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
             return _page("<h1>10010</h1>", status=400)
         if request.query_params.get("answer") != "allow":
             return _page("<p>已拒绝。微信不会返回网站。</p>")  # nor does the real WeChat
-        if not is_name(person):
+        if not is_person_name(person):
             return _page("<p>person: wants a plain name</p>", status=422)
         return _sent_back(wechat, _visitor(visitors, person, asked["appid"]), asked)
 
@@ -82,9 +82,9 @@ def _fault(wechat: Simulator, path: str, query: str) -> int | None:
     pairs = parse_qsl(query, keep_blank_values=True)
     names, asked = [name for name, _ in pairs], dict(pairs)
     app_id, kind = asked.get("appid", ""), _KINDS.get(path)
-    if kind is None or app_id not in KINDS:
+    if kind is None or app_id not in APP_KINDS:
         return 10012
-    if KINDS[app_id] != kind:
+    if APP_KINDS[app_id] != kind:
         return 10016
     if [name for name in _ORDER if name in names] != names or asked.get("response_type") != "code":
         return 10010

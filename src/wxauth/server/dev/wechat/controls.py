@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from wxauth.server.dev.wechat.people import APPS, SECRETS, is_name
+from wxauth.server.dev.wechat.people import APPS, SECRETS, is_person_name
 
 Api = Literal[
     "code2session",
@@ -17,12 +17,12 @@ Api = Literal[
     "msg_sec_check",
     "getwxacodeunlimit",
 ]
-KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
+FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The kinds of faults."""
 
 
 def _check_person(value: str) -> str:
-    if not is_name(value):
+    if not is_person_name(value):
         raise ValueError("must be a plain name: a letter, then letters, digits, '_', '.', '-', 32 in all")
     return value
 
@@ -33,8 +33,8 @@ def _check_app_id(value: str) -> str:
     return value
 
 
-Person = Annotated[str, AfterValidator(_check_person)]
-AppId = Annotated[str, AfterValidator(_check_app_id)]
+PersonName = Annotated[str, AfterValidator(_check_person)]
+SimulatedAppId = Annotated[str, AfterValidator(_check_app_id)]
 
 
 class _Control(BaseModel):
@@ -42,8 +42,8 @@ class _Control(BaseModel):
 
 
 class _CodeOfPerson(_Control):
-    person: Person
-    app_id: AppId = APPS[0]["app_id"]
+    person: PersonName
+    app_id: SimulatedAppId = APPS[0]["app_id"]
     busy: Annotated[int, Field(ge=0, le=100)] = 0
     """How many times the code is first answered with -1."""
     busy_burns: bool = False
@@ -62,8 +62,8 @@ class CodeRequest(_CodeOfPerson):
 class Visitor(_Control):
     """Body of `POST /visitors`: the state of a person at WeChat's page of an app."""
 
-    person: Person
-    app_id: AppId
+    person: PersonName
+    app_id: SimulatedAppId
     is_bound: bool = True
     """False: WeChat gives no unionid, as for an app that is not bound to an Open Platform account."""
     follows: bool = False
@@ -87,8 +87,8 @@ class PhoneCodeRequest(_CodeOfPerson):
 class SealRequest(_Control):
     """Body of `POST /encrypted-data`: data to seal with the session_key of the last login, as `wx` does."""
 
-    person: Person
-    app_id: AppId = APPS[0]["app_id"]
+    person: PersonName
+    app_id: SimulatedAppId = APPS[0]["app_id"]
     data: dict[str, Any]
     """The data. A current watermark is added, unless the data has one."""
 
@@ -97,7 +97,7 @@ class FaultRequest(_Control):
     """Body of `POST /faults`: how the next calls of an API fail."""
 
     api: Api
-    app_id: AppId | None = None
+    app_id: SimulatedAppId | None = None
     """The app whose calls fail. By default, every app's."""
     times: Annotated[int, Field(ge=1)] | None = 1
     """How many calls fail; null: all, until `DELETE /faults`."""
@@ -120,8 +120,8 @@ class FaultRequest(_Control):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        if len([kind for kind in KINDS if getattr(self, kind) is not None]) != 1:
-            raise ValueError(f"must be one of {', '.join(KINDS)}")
+        if len([kind for kind in FAULT_KINDS if getattr(self, kind) is not None]) != 1:
+            raise ValueError(f"must be one of {', '.join(FAULT_KINDS)}")
         return self
 
 
@@ -130,7 +130,7 @@ class Account(_Control):
 
     model_config = ConfigDict(validate_assignment=True)
 
-    app_id: AppId = APPS[0]["app_id"]
+    app_id: SimulatedAppId = APPS[0]["app_id"]
     is_whitelisted: bool = True
     """False: the caller's address is not on the IP whitelist, 40164."""
     is_frozen: bool = False

@@ -19,7 +19,7 @@ from wxauth.server.dev.wechat.phone import phone_network
 from wxauth.server.dev.wechat.wires import Wires
 from wxauth.server.wechat import errcodes
 
-PATH: Final = "/desk/"
+DESK_PATH: Final = "/desk/"
 
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = ("base.css", "dom.js", "icon.svg")
@@ -78,7 +78,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
 
     async def page(request: Request) -> Response:
         if request.url.hostname == "localhost":  # under another name, the page would have other phones
-            return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=PATH))
+            return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
         name = request.path_params.get("name", "index.html")
         if name in _CLIENTS:
             response: Response = FileResponse(clients / name)
@@ -95,15 +95,15 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str
         return JSONResponse({**news, "faults": faults.waiting}, headers={"Cache-Control": "no-store"})
 
     async def add_slash(_: Request) -> Response:
-        return RedirectResponse(PATH)
+        return RedirectResponse(DESK_PATH)
 
     return [
-        Route(PATH.rstrip("/"), add_slash),
-        Route(PATH, page),
-        Route(PATH + "request", phone_network(service_url), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
-        Route(PATH + "setup", read_setup),
-        Route(PATH + "wires/{revision:int}", read_wires),
-        Route(PATH + "{name}", page),
+        Route(DESK_PATH.rstrip("/"), add_slash),
+        Route(DESK_PATH, page),
+        Route(DESK_PATH + "request", phone_network(service_url), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
+        Route(DESK_PATH + "setup", read_setup),
+        Route(DESK_PATH + "wires/{revision:int}", read_wires),
+        Route(DESK_PATH + "{name}", page),
     ]
 
 

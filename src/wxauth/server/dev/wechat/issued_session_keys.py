@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from pydantic_core import to_json
 
-from wxauth.server.dev.wechat.refused_calls import Refusal
+from wxauth.server.dev.wechat.refused_calls import CallRefused
 
-LIFETIME: Final = 3 * 86400.0
+SESSION_KEY_LIFETIME: Final = 3 * 86400.0
 """Seconds. WeChat documents no lifetime, only that frequent use extends it."""
 _ACTIVE: Final = 2 * 3600.0
 
@@ -27,7 +27,7 @@ class _Seen:
     logged_in_at: float
 
 
-class SessionKeys:
+class IssuedSessionKeys:
     """The session_keys by openid, and when each person last logged in.
 
     Args:
@@ -41,7 +41,7 @@ class SessionKeys:
     def replace(self, openid: str, person: str) -> str:
         """Make the key of a new login. The former key no longer works."""
         now = self._clock()
-        self._seen[openid] = _Seen(person, _new_key(), now + LIFETIME, now)
+        self._seen[openid] = _Seen(person, _new_key(), now + SESSION_KEY_LIFETIME, now)
         return self._seen[openid].session_key
 
     def current(self, openid: str) -> str | None:
@@ -58,7 +58,7 @@ class SessionKeys:
         """The person, who must have logged in within two hours. Raises: Refusal."""
         seen = self._seen.get(openid)
         if seen is None or self._clock() - seen.logged_in_at >= _ACTIVE:
-            raise Refusal(61010)
+            raise CallRefused(61010)
         return seen.person
 
     def is_signed(self, openid: str, signature: str) -> bool:

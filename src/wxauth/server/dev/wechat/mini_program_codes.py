@@ -11,7 +11,7 @@ import segno
 from PIL import Image, ImageOps
 
 from wxauth.server.dev.wechat.controls import Account
-from wxauth.server.dev.wechat.refused_calls import Refusal
+from wxauth.server.dev.wechat.refused_calls import CallRefused
 
 PICTURES_A_MINUTE: Final = 5000
 
@@ -26,7 +26,7 @@ _BORDER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DrawnCode:
     """A picture with its content type."""
 
     content: bytes
@@ -37,15 +37,15 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
     """The content of the requested code. Raises: Refusal."""
     scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
-        raise Refusal(40169)
+        raise CallRefused(40169)
     if not _SCENE_CHARACTERS.fullmatch(scene):
-        raise Refusal(40129)
+        raise CallRefused(40129)
     if env not in _ENVS:
-        raise Refusal(40097)
+        raise CallRefused(40097)
     is_unknown = values.get("check_path", True) is not False and page not in account.pages
     is_unknown |= env == "release" and not account.pages  # before the first release
     if not isinstance(page, str) or page.startswith("/") or "?" in page or is_unknown:
-        raise Refusal(41030)
+        raise CallRefused(41030)
     said = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
     return f"wxa:{account.app_id}?{said}"
 
@@ -56,7 +56,7 @@ def width_of(values: Mapping[str, Any]) -> int:
     return min(max(width, _WIDTHS[0]), _WIDTHS[1]) if type(width) is int else _WIDTH
 
 
-def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> Picture:
+def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> DrawnCode:
     """Draw a code: a PNG if the background is transparent, otherwise a JPEG."""
     qr = segno.make_qr(code, error="m")
     drawn = BytesIO()
@@ -69,6 +69,6 @@ def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> Pic
         picture = Image.new("LA", dark.size)
         picture.putalpha(ImageOps.invert(dark))
         picture.save(output, "PNG")
-        return Picture(output.getvalue(), "image/png")
+        return DrawnCode(output.getvalue(), "image/png")
     dark.save(output, "JPEG", quality=90)
-    return Picture(output.getvalue(), "image/jpeg")
+    return DrawnCode(output.getvalue(), "image/jpeg")

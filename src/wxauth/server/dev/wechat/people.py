@@ -35,14 +35,14 @@ MOBILE_APP: Final = {"app_id": "wxdevmobile00000f6", "app_secret": "dev-secret-o
 OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
 """Apps that are not mini-programs. WeChat knows them, but the service does not until somebody adds them."""
 SECRETS: Final = {app["app_id"]: app["app_secret"] for app in (*APPS, LATER_APP, *OTHER_KINDS)}
-KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
+APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
 """The kind of each app."""
 
 _NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
 _RISKY: Final = re.compile(r"risky-([0-4])")
 
 
-def is_name(text: str) -> bool:
+def is_person_name(text: str) -> bool:
     """Whether this can be a person's name."""
     return _NAME.fullmatch(text) is not None
 
@@ -62,7 +62,7 @@ def unionid_of(person: str) -> str:
     return "o6_bm" + _digest(person)[:23]
 
 
-def phone_of(person: str) -> str:
+def phone_number_of(person: str) -> str:
     """The person's own number, a Chinese one."""
     return f"138{int.from_bytes(sha256(person.encode()).digest()[:4]) % 10**8:08}"
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic_core import to_json
 
-from wxauth.server.dev.wechat.controls import AppId, Person
+from wxauth.server.dev.wechat.controls import PersonName, SimulatedAppId
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP
 
 ATTEMPTS: Final = 3
@@ -37,8 +37,8 @@ class PushRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    person: Person
-    app_id: AppId = APPS[0]["app_id"]
+    person: PersonName
+    app_id: SimulatedAppId = APPS[0]["app_id"]
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] = "6"
     """The code for what `user_authorization_revoke` withdraws."""
@@ -78,16 +78,16 @@ def sign_push(
     """The signed request for an app. `app` has the fields of those in `APPS`."""
     body = _write(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
-    query["signature"] = sign(app["push_token"], timestamp, nonce)
+    query["signature"] = push_signature(app["push_token"], timestamp, nonce)
     if mode == "aes":
         encrypted = encrypt(body, key=app["push_aes_key"], app_id=app["app_id"], random=secrets.token_hex(8).encode())
         query["encrypt_type"] = "aes"
-        query["msg_signature"] = sign(app["push_token"], timestamp, nonce, encrypted)
+        query["msg_signature"] = push_signature(app["push_token"], timestamp, nonce, encrypted)
         body = _write({"ToUserName": message.get("ToUserName", ""), "Encrypt": encrypted}, format)
     return SignedPush(query, body, "application/json" if format == "json" else "text/xml")
 
 
-def sign(*parts: str) -> str:
+def push_signature(*parts: str) -> str:
     """WeChat's signature over these parts, one of which is the token."""
     return sha1("".join(sorted(parts)).encode(), usedforsecurity=False).hexdigest()
 

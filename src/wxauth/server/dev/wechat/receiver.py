@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-PATH: Final = "/webhook"
-KEPT: Final = 50
+WEBHOOK_PATH: Final = "/webhook"
+MAX_MESSAGES: Final = 50
 TOLERANCE: Final = 300
 """Seconds by which a message's timestamp may be off (Standard Webhooks 1.0.0)."""
 
@@ -36,14 +36,14 @@ class Receiver:
 
     def __init__(self) -> None:
         self._behaviour = Behaviour()
-        self._messages: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._messages: deque[dict[str, Any]] = deque(maxlen=MAX_MESSAGES)
 
     def routes(self) -> list[Route]:
         """The route for wxauth's messages, and those for the desk."""
         return [
-            Route(PATH, self._receive, methods=["POST"]),
-            Route(PATH + "/messages", self._tell),
-            Route(PATH + "/behaviour", self._behave, methods=["POST"]),
+            Route(WEBHOOK_PATH, self._receive, methods=["POST"]),
+            Route(WEBHOOK_PATH + "/messages", self._tell),
+            Route(WEBHOOK_PATH + "/behaviour", self._behave, methods=["POST"]),
         ]
 
     async def _receive(self, request: Request) -> Response:

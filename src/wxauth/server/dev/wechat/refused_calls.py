@@ -46,7 +46,7 @@ _MESSAGES: Final = {
 }
 
 
-class Refusal(Exception):
+class CallRefused(Exception):
     """An answer with this errcode."""
 
     def __init__(self, errcode: int) -> None:

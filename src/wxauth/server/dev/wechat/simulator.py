@@ -23,24 +23,24 @@ from wxauth.server.dev.wechat.controls import (
     Visitor,
 )
 from wxauth.server.dev.wechat.injected_faults import Faults, fault_in
-from wxauth.server.dev.wechat.issued_session_keys import SessionKeys
-from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request, width_of
+from wxauth.server.dev.wechat.issued_session_keys import IssuedSessionKeys
+from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, DrawnCode, draw, read_code_request, width_of
 from wxauth.server.dev.wechat.people import (
-    KINDS,
+    APP_KINDS,
     SECRETS,
-    is_name,
+    is_person_name,
     openid_of,
     openid_prefix,
-    phone_of,
+    phone_number_of,
     risk_of,
     unionid_of,
 )
 from wxauth.server.dev.wechat.push_sender import PushRequest, make_message
-from wxauth.server.dev.wechat.refused_calls import Refusal
+from wxauth.server.dev.wechat.refused_calls import CallRefused
 
-__all__ = ["CODE_LIFETIME", "PATHS", "Call", "Simulator"]
+__all__ = ["API_PATHS", "CODE_LIFETIME", "Call", "Simulator"]
 
-PATHS: Final[dict[str, tuple[str, Api]]] = {
+API_PATHS: Final[dict[str, tuple[str, Api]]] = {
     "/sns/jscode2session": ("GET", "code2session"),
     "/sns/oauth2/access_token": ("GET", "access_token"),
     "/cgi-bin/stable_token": ("POST", "stable_token"),
@@ -81,9 +81,9 @@ class Call:
         try:
             values = from_json(self.body)
         except ValueError:
-            raise Refusal(47001) from None
+            raise CallRefused(47001) from None
         if not isinstance(values, dict):
-            raise Refusal(47001)
+            raise CallRefused(47001)
         return values
 
 
@@ -100,7 +100,7 @@ class Simulator:
         self._takes_names = takes_names
         self._codes: Codes[CodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40029)
         self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40013)
-        self._session_keys = SessionKeys(clock)
+        self._session_keys = IssuedSessionKeys(clock)
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
         self._today: Counter[tuple[int, str, Api]] = Counter()
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
@@ -112,7 +112,7 @@ class Simulator:
         self._minute = 0
         self._this_minute: Counter[tuple[Api, str]] = Counter()
         """Calls by API and person within `_minute`."""
-        self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
+        self._apis: dict[Api, Callable[[Call], dict[str, Any] | DrawnCode]] = {
             "code2session": self._code2session,
             "access_token": self._oauth_access_token,
             "stable_token": self._stable_token,
@@ -166,11 +166,11 @@ class Simulator:
         self.calls.append(call)
         return call, self.faults.next(api, call.app_id) or fault_in(_code_in(call), api)
 
-    def answer(self, call: Call) -> dict[str, Any] | Picture:
+    def answer(self, call: Call) -> dict[str, Any] | DrawnCode:
         """The right answer."""
         try:
             return self._apis[call.api](call)
-        except Refusal as refusal:
+        except CallRefused as refusal:
             return refusal.answer()
 
     def _app_of(self, api: Api, query: Mapping[str, str], body: bytes) -> str | None:
@@ -179,7 +179,7 @@ class Simulator:
         if api == "stable_token":
             try:
                 app_id = Call(api, None, query, body).json.get("appid")
-            except Refusal:
+            except CallRefused:
                 return None
             return app_id if isinstance(app_id, str) else None
         token = query.get("access_token", "")
@@ -200,7 +200,7 @@ class Simulator:
             "access_token": secrets.token_urlsafe(64),
             "expires_in": 7200,
             "refresh_token": secrets.token_urlsafe(64),
-            "scope": "snsapi_login" if KINDS[account.app_id] == "website" else "snsapi_userinfo",
+            "scope": "snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo",
             # Each made-up person has their own openid, and all share one unionid.
             **_ids(wanted.person if is_real else f"made up of {wanted.person}", wanted, account),
             **({} if is_real else {"unionid": unionid_of("made up")}),
@@ -212,29 +212,29 @@ class Simulator:
         query = call.query
         account = self._account_of(query.get("appid"), query.get("secret"))
         if not code:
-            raise Refusal(41008)
+            raise CallRefused(41008)
         if query.get("grant_type") != "authorization_code":
-            raise Refusal(40002)
+            raise CallRefused(40002)
         self._count(account, call.api)
-        if (call.api == "code2session") != (KINDS[account.app_id] == "mini_program"):
-            raise Refusal(40029)  # a code of another kind
+        if (call.api == "code2session") != (APP_KINDS[account.app_id] == "mini_program"):
+            raise CallRefused(40029)  # a code of another kind
         if code in self._codes:
             wanted = self._codes.spend(code, account.app_id)
             # Plain names are not counted, because WeChat has nothing like them.
             openid = openid_of(wanted.person, account.app_id)
             self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
             return account, wanted
-        if self._takes_names and is_name(code) and not _PLAIN_PHONE.fullmatch(code):
+        if self._takes_names and is_person_name(code) and not _PLAIN_PHONE.fullmatch(code):
             return account, CodeRequest(person=code, app_id=account.app_id)
-        raise Refusal(40029)
+        raise CallRefused(40029)
 
     def _stable_token(self, call: Call) -> dict[str, Any]:
         values = call.json
         account = self._account_of(values.get("appid"), values.get("secret"))
         if values.get("grant_type") != "client_credential":
-            raise Refusal(40002)
+            raise CallRefused(40002)
         if not account.is_whitelisted:
-            raise Refusal(40164)
+            raise CallRefused(40164)
         self._count(account, call.api)
         return self.access_tokens[account.app_id].hand_out(force=values.get("force_refresh") is True)
 
@@ -243,40 +243,40 @@ class Simulator:
         values = call.json
         code, openid = _text(values, "code"), values.get("openid")
         if not code:
-            raise Refusal(41008)
+            raise CallRefused(41008)
         if openid is not None and account.openid_check == "refused":
-            raise Refusal(47001)
+            raise CallRefused(47001)
         owner: object
         if code in self._phone_codes:
             wanted = self._phone_codes.spend(code, account.app_id)
             owner = openid_of(wanted.person, account.app_id)
-            phone = wanted.phone or phone_of(wanted.person)
+            phone = wanted.phone or phone_number_of(wanted.person)
             watermark_app_id = wanted.watermark_app_id or account.app_id
         elif self._takes_names and (plain := _PLAIN_PHONE.fullmatch(code)):
             owner, phone, watermark_app_id = openid, plain[1], account.app_id
         else:
-            raise Refusal(40029)
+            raise CallRefused(40029)
         if openid is not None and account.openid_check == "on":
             if not isinstance(openid, str) or not openid.startswith(openid_prefix(account.app_id)):
-                raise Refusal(40003)
+                raise CallRefused(40003)
             if openid != owner:
-                raise Refusal(43104)
+                raise CallRefused(43104)
         watermark = {"timestamp": int(self._clock()), "appid": watermark_app_id}
         return _ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
 
     def _check_session(self, call: Call) -> dict[str, Any]:
         self._account_with_token(call)
         if call.query.get("sig_method") != "hmac_sha256":
-            raise Refusal(87008)
+            raise CallRefused(87008)
         if not self._session_keys.is_signed(call.query.get("openid", ""), call.query.get("signature", "")):
-            raise Refusal(87009)
+            raise CallRefused(87009)
         return _ok()
 
     def _reset_session_key(self, call: Call) -> dict[str, Any]:
         openid = call.query.get("openid", "")
         if self._session_keys.current(openid) is None:
             self._account_with_token(call)
-            raise Refusal(87007)
+            raise CallRefused(87007)
         self._check_session(call)
         return _ok(openid=openid, session_key=self._session_keys.reset(openid))
 
@@ -284,9 +284,9 @@ class Simulator:
         account = self._account_with_token(call, errcode_over_quota=9410009)
         values = call.json
         if _text(values, "appid") != account.app_id:
-            raise Refusal(40013)
+            raise CallRefused(40013)
         if values.get("scene") not in (0, 1) or not _text(values, "client_ip"):
-            raise Refusal(47001)
+            raise CallRefused(47001)
         person = self._active_person(values, account)
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
@@ -295,9 +295,9 @@ class Simulator:
         values = call.json
         content = _text(values, "content")
         if values.get("version") != 2 or values.get("scene") not in (1, 2, 3, 4) or not content:
-            raise Refusal(47001)
+            raise CallRefused(47001)
         if _ESCAPE.search(call.body):
-            raise Refusal(47001)  # the real WeChat does not decode \uXXXX, and would check the escapes themselves
+            raise CallRefused(47001)  # the real WeChat does not decode \uXXXX, and would check the escapes themselves
         self._active_person(values, account)
         text = content + _text(values, "nickname")
         suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
@@ -305,12 +305,12 @@ class Simulator:
         detail = [{"strategy": "content_model", "errcode": 0, **verdict, "prob": 90}]
         return _ok(detail=detail, trace_id=secrets.token_hex(16), result=verdict)
 
-    def _mini_program_code(self, call: Call) -> Picture:
+    def _mini_program_code(self, call: Call) -> DrawnCode:
         account = self._account_with_token(call)
         try:
             values = call.json
-        except Refusal:
-            raise Refusal(40169) from None
+        except CallRefused:
+            raise CallRefused(40169) from None
         code = read_code_request(values, account)
         self._count_in_minute(call.api, account.app_id, at_most=PICTURES_A_MINUTE, errcode=45009)
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
@@ -318,29 +318,29 @@ class Simulator:
     def _account_of(self, app_id: object, secret: object) -> Account:
         """The account of the app with this secret. Raises: Refusal."""
         if not app_id:
-            raise Refusal(41002)
+            raise CallRefused(41002)
         if not secret:
-            raise Refusal(41004)
+            raise CallRefused(41004)
         account = self._accounts.get(app_id) if isinstance(app_id, str) else None
         if account is None:
-            raise Refusal(40013)
+            raise CallRefused(40013)
         if secret != SECRETS[account.app_id]:
-            raise Refusal(40125)
+            raise CallRefused(40125)
         if account.is_frozen:
-            raise Refusal(40243)
+            raise CallRefused(40243)
         return account
 
     def _account_with_token(self, call: Call, *, errcode_over_quota: int = 45009) -> Account:
         """The account of the app whose access token the call has. Raises: Refusal."""
         token = call.query.get("access_token", "")
         if not token:
-            raise Refusal(41001)
+            raise CallRefused(41001)
         if call.app_id is None:
-            raise Refusal(40014)
+            raise CallRefused(40014)
         self.access_tokens[call.app_id].check(token)
         account = self._accounts[call.app_id]
         if call.api in account.denied:
-            raise Refusal(48001)
+            raise CallRefused(48001)
         self._count(account, call.api, errcode_over_quota=errcode_over_quota)
         return account
 
@@ -348,7 +348,7 @@ class Simulator:
         today = (day_of(self._clock()), account.app_id, api)
         self._today[today] += 1
         if self._today[today] > account.daily_quota.get(api, self._today[today]):
-            raise Refusal(errcode_over_quota)
+            raise CallRefused(errcode_over_quota)
 
     def _count_in_minute(self, api: Api, whose: str, *, at_most: int, errcode: int) -> None:
         minute = int(self._clock() // 60)
@@ -356,7 +356,7 @@ class Simulator:
             self._minute, self._this_minute = minute, Counter()
         self._this_minute[api, whose] += 1
         if self._this_minute[api, whose] > at_most:
-            raise Refusal(errcode)
+            raise CallRefused(errcode)
 
     def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
         openid = _text(values, "openid")
@@ -365,9 +365,9 @@ class Simulator:
 
     def _check_openid(self, openid: object, account: Account) -> None:
         if not isinstance(openid, str) or not openid.startswith("o"):
-            raise Refusal(40003)
+            raise CallRefused(40003)
         if not openid.startswith(openid_prefix(account.app_id)):
-            raise Refusal(43104)
+            raise CallRefused(43104)
 
 
 def _ids(person: str, wanted: CodeRequest, account: Account) -> dict[str, Any]:
@@ -386,14 +386,14 @@ def _code_in(call: Call) -> str:
         return ""
     try:
         return _text(call.json, "code")
-    except Refusal:
+    except CallRefused:
         return ""
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     value = values.get(name, "")
     if not isinstance(value, str):
-        raise Refusal(47001)
+        raise CallRefused(47001)
     return value
 
 

@@ -23,14 +23,14 @@ from wxauth.server.dev.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth.server.dev.wechat.desk import PATH, desk_routes
+from wxauth.server.dev.wechat.desk import DESK_PATH, desk_routes
 from wxauth.server.dev.wechat.injected_faults import answer_wrongly
-from wxauth.server.dev.wechat.mini_program_codes import Picture
+from wxauth.server.dev.wechat.mini_program_codes import DrawnCode
 from wxauth.server.dev.wechat.push_sender import PushRequest, deliver
 from wxauth.server.dev.wechat.receiver import Receiver
-from wxauth.server.dev.wechat.refused_calls import Refusal
-from wxauth.server.dev.wechat.simulator import PATHS, Simulator
-from wxauth.server.dev.wechat.web_view import PageRequest, WebViews
+from wxauth.server.dev.wechat.refused_calls import CallRefused
+from wxauth.server.dev.wechat.simulator import API_PATHS, Simulator
+from wxauth.server.dev.wechat.web_view import WebViewRequest, WebViews
 from wxauth.server.dev.wechat.wires import Wires
 
 Wanted = TypeVar("Wanted", bound=BaseModel)
@@ -74,7 +74,7 @@ def create_simulator(
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
         here = str(request.base_url).removesuffix("/")
-        return RedirectResponse(PATH) if is_browser else PlainTextResponse(ABOUT.replace("{here}", here))
+        return RedirectResponse(DESK_PATH) if is_browser else PlainTextResponse(ABOUT.replace("{here}", here))
 
     async def clear_faults(_: Request) -> Response:
         wechat.faults.clear()
@@ -84,7 +84,10 @@ def create_simulator(
         routes=[
             Route("/", about),
             Route("/about", about),
-            *(Route(path, wires.noting(_api(wechat, api)), methods=[method]) for path, (method, api) in PATHS.items()),
+            *(
+                Route(path, wires.noting(_api(wechat, api)), methods=[method])
+                for path, (method, api) in API_PATHS.items()
+            ),
             _control("/codes", CodeRequest, lambda wanted: {"code": wechat.make_code(wanted)}),
             _control("/phone-codes", PhoneCodeRequest, lambda wanted: {"code": wechat.make_phone_code(wanted)}),
             _control("/encrypted-data", SealRequest, seal),
@@ -95,7 +98,7 @@ def create_simulator(
             _control("/visitors", Visitor, change_visitor),
             *connect_routes(wechat),
             *Receiver().routes(),
-            _control(f"{PATH}web-view", PageRequest, WebViews().open),
+            _control(f"{DESK_PATH}web-view", WebViewRequest, WebViews().open),
             *desk_routes(wires, wechat.faults, service_url=service_url, site_url=site_url),
         ]
     )
@@ -109,7 +112,7 @@ def _api(wechat: Simulator, api: Api) -> Callable[[Request], Awaitable[Response]
             if fault.work_is_done:
                 answer = wechat.answer(call)
             if fault.errcode is not None:
-                return _as_wechat_does(Refusal(fault.errcode).answer())
+                return _as_wechat_does(CallRefused(fault.errcode).answer())
             if (wrong := await answer_wrongly(request, fault)) is not None:
                 return wrong
         right = _as_wechat_does(answer or wechat.answer(call))
@@ -122,8 +125,8 @@ def _api(wechat: Simulator, api: Api) -> Callable[[Request], Awaitable[Response]
     return serve
 
 
-def _as_wechat_does(answer: dict[str, Any] | Picture) -> Response:
-    if isinstance(answer, Picture):
+def _as_wechat_does(answer: dict[str, Any] | DrawnCode) -> Response:
+    if isinstance(answer, DrawnCode):
         return Response(answer.content, media_type=answer.content_type)
     return Response(to_json(answer), media_type="text/plain")
 

@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
-from wxauth.server.dev.wechat.controls import Person
+from wxauth.server.dev.wechat.controls import PersonName
 
 MOST_BROWSERS: Final = 50
 """How many browsers' cookies are kept; the oldest are dropped first."""
@@ -24,12 +24,12 @@ _TIMEOUT: Final = 10
 _ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
 
 
-class PageRequest(BaseModel):
+class WebViewRequest(BaseModel):
     """Body of `POST /desk/web-view`: the page to open in a person's browser."""
 
     model_config = ConfigDict(extra="forbid")
 
-    person: Person
+    person: PersonName
     url: str
     user_agent: str = Field(max_length=512)
     """The user agent of the person's phone."""
@@ -42,7 +42,7 @@ class WebViews:
     def __init__(self) -> None:
         self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
 
-    async def open(self, wanted: PageRequest) -> dict[str, Any]:
+    async def open(self, wanted: WebViewRequest) -> dict[str, Any]:
         """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError."""
         user_agents = {
             "web_view": f"{wanted.user_agent} miniProgram/wxdev",

@@ -14,7 +14,7 @@ _MASK: Final = "•••"
 _MASKED: Final = frozenset({"secret", "session_key", "access_token", "refresh_token"})
 _REMEMBERED: Final = 100
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Wires:
@@ -29,7 +29,7 @@ class Wires:
         self._calls: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         self._revision = int(clock() * 1000)  # after a restart, higher than those that open pages know
 
-    def noting(self, endpoint: Endpoint) -> Endpoint:
+    def noting(self, endpoint: Handler) -> Handler:
         """An endpoint whose calls are recorded, when they begin and when they end."""
 
         async def serve(request: Request) -> Response:
