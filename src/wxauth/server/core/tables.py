@@ -69,7 +69,7 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# Refuses changes and deletions of events, except to remove an erased person's data, to shorten old addresses, and to
+# Refuses changes and deletions of events, except to remove an erased person's data, to truncate old addresses, and to
 # delete old events.
 after_create(
     Event,

@@ -1,7 +1,9 @@
 """Which addresses a webhook may have, so that no URL reaches services that only this machine can reach."""
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
+
+from wxauth.server.core.ip_addresses import IpAddress
 
 Scheme = Literal["http", "https"]
 
@@ -33,8 +35,6 @@ _NEVER: Final = _METADATA + tuple(
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
-Address = IPv4Address | IPv6Address
-
 
 def is_refused(address: str, scheme: Scheme) -> bool:
     """Whether sending to this address is forbidden.
@@ -53,7 +53,7 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     )
 
 
-def _held_in(address: Address) -> Address:
+def _held_in(address: IpAddress) -> IpAddress:
     """The IPv4 address in an IPv4-mapped, NAT64 or 6to4 address; any other address itself."""
     if isinstance(address, IPv4Address):
         return address
@@ -62,6 +62,6 @@ def _held_in(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _end_of(address: Address) -> IPv4Address:
+def _end_of(address: IpAddress) -> IPv4Address:
     """The last 32 bits."""
     return IPv4Address(int(address) & 0xFFFF_FFFF)

@@ -68,12 +68,12 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How much `sweep_aged` has deleted or shortened."""
+    """How much `sweep_aged` has deleted or truncated."""
 
     events: int = 0
     """How many events were deleted."""
     addresses: int = 0
-    """How many addresses were shortened to their networks."""
+    """How many addresses were truncated to their networks."""
 
 
 async def keep_house(
@@ -168,7 +168,7 @@ async def forget_erased(services: Services, *, page_size: int, pause: float) -> 
 
 
 async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:
-    """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and shorten addresses older than ADDRESSES_KEPT_DAYS.
+    """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS).
 
     Raises: StorageUnavailable.
     """

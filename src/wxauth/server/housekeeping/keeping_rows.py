@@ -9,6 +9,7 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.housekeeping.sweep_rows import note_progress, progress_of
 from wxauth.server.sessions.rows import END, START
@@ -38,22 +39,22 @@ _ERASE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
  WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
 """)
-_NETWORK_PART: Final = "network(set_masklen(ip, CASE family(ip) WHEN 4 THEN 24 ELSE 48 END))::inet"
-_IS_WHOLE_PART: Final = "masklen(ip) > CASE family(ip) WHEN 4 THEN 24 ELSE 48 END"
-_SHORTEN_IN_EVENTS: Final = Statement[Nothing](f"""
-UPDATE events SET ip = {_NETWORK_PART}
- WHERE id > :after AND id <= :until AND at < :older_than AND {_IS_WHOLE_PART}
+_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('ip')}::inet"
+_IS_NOT_TRUNCATED: Final = f"masklen(ip) > {TRUNCATED.length_in_sql('ip')}"
+_TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
+UPDATE events SET ip = {_TRUNCATED}
+ WHERE id > :after AND id <= :until AND at < :older_than AND {_IS_NOT_TRUNCATED}
 """)  # noqa: S608 - put together from constants
 # Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
-_SHORTEN_IN_SESSIONS: Final = Statement[Nothing](f"""
-UPDATE sessions SET ip = {_NETWORK_PART}
+_TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
+UPDATE sessions SET ip = {_TRUNCATED}
  WHERE id IN (SELECT id FROM sessions
-               WHERE id > :after AND id <= :until AND last_used_at < :older_than AND {_IS_WHOLE_PART}
+               WHERE id > :after AND id <= :until AND last_used_at < :older_than AND {_IS_NOT_TRUNCATED}
                  FOR UPDATE SKIP LOCKED)
 """)  # noqa: S608 - put together from constants
-_SHORTEN_IN_CONSENTS: Final = Statement[Nothing](f"""
-UPDATE consents SET ip = {_NETWORK_PART}
- WHERE id > :after AND id <= :until AND given_at < :older_than AND {_IS_WHOLE_PART}
+_TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""
+UPDATE consents SET ip = {_TRUNCATED}
+ WHERE id > :after AND id <= :until AND given_at < :older_than AND {_IS_NOT_TRUNCATED}
 """)  # noqa: S608 - put together from constants
 
 
@@ -69,10 +70,10 @@ class Lap:
 
 EVENTS: Final = Lap("events", _END_OF_EVENTS, _ERASE_EVENTS)
 ADDRESSES: Final = (
-    Lap("addresses_in_events", _END_OF_EVENTS, _SHORTEN_IN_EVENTS),
-    Lap("addresses_in_sessions", _END_OF_SESSIONS, _SHORTEN_IN_SESSIONS),
+    Lap("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
+    Lap("addresses_in_sessions", _END_OF_SESSIONS, _TRUNCATE_IN_SESSIONS),
     # Imported consents are older than their ids. So this lap always goes through to the last row.
-    Lap("addresses_in_consents", _END_OF_CONSENTS, _SHORTEN_IN_CONSENTS),
+    Lap("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
 
 

@@ -16,7 +16,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from wxauth.errors import RateLimited
 from wxauth.server.core.clock import Clock, utc_now
-from wxauth.server.core.ip_addresses import network_of, plain_address
+from wxauth.server.core.ip_addresses import TRUNCATED, plain_address
 from wxauth.server.core.logs import get_logger
 from wxauth.server.limits.redis import redis_reason, redis_storage
 
@@ -101,7 +101,7 @@ class RateLimiter:
         seconds = await self._counter.seconds_to_wait(hits) if self._counter else 0
         if seconds > 0:
             if ip is not None:
-                log.info("rate_limited", what=self._what, network=network_of(ip))
+                log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
             raise RateLimited(f"this is done too often: {self._what}", retry_after=seconds)
 
     def _is_exempt(self, ip: str) -> bool:

@@ -15,7 +15,7 @@ from wxauth.errors import WxAuthError
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
-from wxauth.server.core.ip_addresses import network_of
+from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.storing import keep_storing, store_last
 from wxauth.server.refusals.rows import RefusalRow, RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page
@@ -90,7 +90,7 @@ class Refusals:
                 "wechat_errcode": None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
                 "app_id": app_id if app_id is not None and _APP_ID.fullmatch(app_id) else None,
                 "user_id": error.user_id,
-                "network": _network_of(ip),
+                "network": _truncated(ip),
                 "request_id": request_id,
             }
         )
@@ -126,8 +126,8 @@ async def list_refusals(
     return Page.of(await find_refusals(database, search, before=before, limit=limit + 1), limit)
 
 
-def _network_of(ip: str | None) -> str | None:
+def _truncated(ip: str | None) -> str | None:
     try:
-        return None if ip is None else network_of(ip)
+        return None if ip is None else TRUNCATED.network_of(ip)
     except ValueError:
         return None  # a unix socket

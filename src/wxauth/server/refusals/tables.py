@@ -28,5 +28,5 @@ class RefusedLogin(SQLModel, table=True):
     user_id: UUID | None
     """Not a foreign key: a user may have too many rows to delete within an erasure."""
     network: str | None = Field(sa_type=CIDR)
-    """The client address, shortened to its /24 or /48 network."""
+    """The client address, truncated to its /24 or /48 network."""
     request_id: str = Field(sa_type=Text)

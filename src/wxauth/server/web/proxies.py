@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import ip_network
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wxauth.server.core.ip_addresses import plain_address
+from wxauth.server.core.ip_addresses import IpAddress, plain_address
 from wxauth.server.core.logs import get_logger
 
 ANYBODY: Final = "*"
@@ -22,8 +22,6 @@ _REMEMBERED: Final = 4096
 _ENTRY: Final = re.compile(r"\[(?P<bracketed>[^]]+)\](:\d{1,5})?|(?P<v4>[^:]+)(:\d{1,5})?|(?P<v6>.+)")
 _ZONE: Final = re.compile(r"%[^/]*")  # a zone is meaningful only on the machine that wrote it
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
-
-Address = IPv4Address | IPv6Address
 
 log = get_logger()
 
@@ -105,7 +103,7 @@ class BehindProxies:
             )
 
 
-def _address_in(entry: str) -> Address | None:
+def _address_in(entry: str) -> IpAddress | None:
     match = _ENTRY.fullmatch(entry)
     if match is None:
         return None

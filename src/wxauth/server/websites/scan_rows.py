@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ip_addresses import NEARBY
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import USER, UserInSession
@@ -204,15 +205,11 @@ RETURNING content_type, content
 """)
 
 
-def _network_part(address: str) -> str:
-    return f"network(set_masklen({address}, CASE family({address}) WHEN 4 THEN 24 ELSE 56 END))"
-
-
 # Settles the race of two phones: the second waits here, and then sees that the scan is claimed.
 _LOCK_OPEN: Final = Statement[OpenScan](f"""
 SELECT s.id, s.client_id, c.title, c.redirect_uris, c.scopes, c.near, c.user_code,
        s.request_hash IS NOT NULL AS is_page, host(s.browser_ip) AS browser_ip, s.browser_user_agent,
-       {_network_part("s.browser_ip")} = {_network_part(":ip::text::inet")} AS same_network,
+       {NEARBY.network_in_sql("s.browser_ip")} = {NEARBY.network_in_sql(":ip::text::inet")} AS same_network,
        s.claimed_session_id, s.claimed_at, s.created_at, s.expires_at
   FROM scans s JOIN clients c ON c.name = s.client_id
  WHERE (s.scene_hash = :scene_hash OR s.user_code_hash = ANY (:user_code_hashes::bytea[]))
