@@ -20,7 +20,7 @@ import respx
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from tests import programs
-from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
+from tests.databases import TEMPLATE, SharedDatabase, delete_signing_key, make_template
 from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
 from tests.loops import UnhurriedLoop
@@ -174,7 +174,7 @@ async def own_database_url(
     name = f"test_{next(database_numbers)}"
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     if request.node.get_closest_marker("no_signing_key"):
-        await remove_signing_key(postgres.url(name))
+        await delete_signing_key(postgres.url(name))
     yield postgres.url(name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -183,7 +183,7 @@ async def own_database_url(
 async def shared_database_url(request: pytest.FixtureRequest, shared_database: SharedDatabase) -> AsyncIterator[str]:
     """One database for all tests, cleaned after each."""
     if request.node.get_closest_marker("no_signing_key"):
-        await remove_signing_key(shared_database.url)
+        await delete_signing_key(shared_database.url)
     yield shared_database.url
     await shared_database.clean()
 

@@ -63,7 +63,7 @@ async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -
     await database.aclose()
 
 
-async def remove_signing_key(url: str) -> None:
+async def delete_signing_key(url: str) -> None:
     """Make a database as it is before the first start of a service."""
     connection = await asyncpg.connect(url)
     await connection.execute("DELETE FROM signing_keys")

@@ -343,7 +343,7 @@ def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(s
 @on_linux
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.process
-def test_the_workers_shared_counts_are_removed_at_the_end(service: TwoWorkers, ending: int) -> None:
+def test_the_workers_shared_counts_are_deleted_at_the_end(service: TwoWorkers, ending: int) -> None:
     folder, workers = service.folder(), service.workers()
     assert folder.is_dir()
     service.command.end(ending)

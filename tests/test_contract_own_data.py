@@ -1,4 +1,4 @@
-"""What a person takes along, and what is forgotten after a time."""
+"""What a person takes along, and what is swept after a time."""
 
 import asyncio
 import json
@@ -356,7 +356,7 @@ async def test_nobody_else_takes_anything_out_of_the_trail(rows: asyncpg.Connect
 
 
 @pytest.mark.process
-async def test_the_command_forgets_now(rows: asyncpg.Connection, database_url: str, tmp_path: Path) -> None:
+async def test_the_command_sweeps_now(rows: asyncpg.Connection, database_url: str, tmp_path: Path) -> None:
     env = service_env(database_url, apps=[APP], events_kept_days=180, addresses_kept_days=1)
     for _ in range(2):  # it is not put off until tomorrow
         await rows.execute("""

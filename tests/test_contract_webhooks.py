@@ -899,7 +899,7 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
     assert await admin_deliveries(rows) == ["pending"]
 
 
-async def test_pending_deliveries_are_removed_with_their_webhook(
+async def test_pending_deliveries_are_deleted_with_their_webhook(
     root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)

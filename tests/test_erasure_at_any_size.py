@@ -1,4 +1,4 @@
-"""Whoever has left much behind is gone as quickly as anybody else; what they left is forgotten a little later."""
+"""Whoever has left much behind is gone as quickly as anybody else; what they left is erased a little later."""
 
 import asyncio
 import io
@@ -13,14 +13,14 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, until
 from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import keep_forgetting, sweep, sweep_now
+from wxauth.server.housekeeping.housekeeping import keep_erasing, sweep, sweep_now
 from wxauth.server.moving.files import json_lines
 from wxauth.server.moving.importing import Options, import_users
-from wxauth.server.users.erasure_rows import FORGOTTEN_AT_ONCE
+from wxauth.server.users.erasure_rows import ERASED_AT_ONCE
 
 MANY = 30_000
-"""Thirty times what an erasure forgets at once."""
-MORE_THAN_AT_ONCE = FORGOTTEN_AT_ONCE + 500
+"""Thirty times what an erasure erases at once."""
+MORE_THAN_AT_ONCE = ERASED_AT_ONCE + 500
 
 # $1 how many  $2 actor  $3 user id
 ADD_EVENTS = """
@@ -57,7 +57,7 @@ async def test_a_person_with_many_events_and_consents_is_erased_within_a_stateme
     await rows.execute(ADD_CONSENTS, MANY, user_id)
     left = await rows.fetchval(ADDRESSES)
     await erase(client, alice)
-    assert await rows.fetchval(ADDRESSES) >= left - FORGOTTEN_AT_ONCE, "the rest is not the request's work"
+    assert await rows.fetchval(ADDRESSES) >= left - ERASED_AT_ONCE, "the rest is not the request's work"
     again = await login("alice")
     assert again["is_new_user"]
 
@@ -77,7 +77,7 @@ async def test_data_that_waits_for_erasure_is_shown_to_nobody(
     await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", user_id)
     await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, user_id, root.id)
     assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
-    for _ in ("while it waits", "when it is forgotten"):
+    for _ in ("while it waits", "when it is erased"):
         about = await root.read("/events", user_id=user_id, limit=200)
         erased, ended, *flagged = about["items"]
         assert (erased["type"], erased["ip"]) == ("user.erased", "127.0.0.1"), "who has erased, and from where, is kept"
@@ -102,7 +102,7 @@ async def test_waiting_erasures_are_shown_to_operators(
 
 
 @pytest.mark.slow
-async def test_replicas_that_forget_at_once_forget_all(
+async def test_replicas_that_erase_at_once_erase_all(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     for person in ("alice", "bob"):
@@ -120,14 +120,14 @@ async def test_an_erasure_left_by_one_worker_is_continued_by_another(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
-    await rows.execute(ADD_EVENTS, 3 * FORGOTTEN_AT_ONCE, "system", alice["user"]["id"])
+    await rows.execute(ADD_EVENTS, 3 * ERASED_AT_ONCE, "system", alice["user"]["id"])
     await erase(client, alice)
     stopped = asyncio.create_task(sweep(await make_services(), page_size=500, pause=3600))
     left = await rows.fetchval(ADDRESSES)
     await until(lambda: rows.fetchval(f"SELECT ({ADDRESSES}) < $1", left))  # it is in its pause then
     stopped.cancel()
     assert await rows.fetchval(ADDRESSES) > 0
-    keeping = asyncio.create_task(keep_forgetting(await make_services(), look_pause=0.01))
+    keeping = asyncio.create_task(keep_erasing(await make_services(), look_pause=0.01))
     await until(lambda: rows.fetchval(f"SELECT ({ADDRESSES}) = 0"))
     keeping.cancel()
 
@@ -207,7 +207,7 @@ async def test_a_long_history_is_merged_in_place(
 
 
 @pytest.mark.slow
-async def test_a_joined_person_is_forgotten_by_every_id(
+async def test_a_joined_person_is_erased_by_every_id(
     root: Admin, services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]

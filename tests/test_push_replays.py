@@ -242,7 +242,7 @@ async def test_a_handshake_waits_for_the_database_to_come_back(
 # Kept no longer than needed.
 
 
-async def test_signatures_and_messages_are_forgotten_in_time(
+async def test_signatures_and_messages_are_swept_in_time(
     attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     async def kept() -> list[int]:

@@ -76,7 +76,7 @@ def test_an_address_is_counted_as_its_subscriber_and_site(ip: str, expected: tup
     assert counted_as(ip) == expected
 
 
-async def test_windows_that_have_ended_are_forgotten() -> None:
+async def test_windows_that_have_ended_are_dropped() -> None:
     now = 0.0
     windows = Windows(lambda: now)
     for second in range(100):

@@ -125,26 +125,26 @@ async def test_a_running_service_makes_both_forget_an_erased_users_orders(
         async def erase(login: Body) -> None:
             assert (await phone.delete("/v1/me", headers=bearer(login))).status_code == 204
 
-        async def is_forgotten(login: Body) -> bool:
+        async def are_orders_erased(login: Body) -> bool:
             return await shop.of(login["user"]["id"]) == []
 
         receiver = {"WEBHOOK_SECRET": secrets.add(webhook["secret"]), "PORT": str(port)}
         with started("webhooks", "Webhooks: ", shop, tmp_path, **receiver):
             erased = await log_in("bob")
             await erase(erased)
-            await until(lambda: is_forgotten(erased))
+            await until(lambda: are_orders_erased(erased))
         run("webhooks", "remove", "express", cwd=tmp_path, env=settings)
 
         with started("feed", "Reading", shop, tmp_path, **reader):
             await until(shop.cursor)
             erased = await log_in("carol")
             await erase(erased)
-            await until(lambda: is_forgotten(erased))
+            await until(lambda: are_orders_erased(erased))
         kept, gone = await log_in("dave"), await log_in("erin")
         await erase(gone)
         await until(lambda: rows.fetchval("SELECT NOT EXISTS (SELECT FROM events_unplaced)"))
         await rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
         with started("feed", "Reading", shop, tmp_path, **reader):
-            await until(lambda: is_forgotten(gone))
+            await until(lambda: are_orders_erased(gone))
         assert await shop.of(kept["user"]["id"]) == ["oolong"]
     await rows.close()

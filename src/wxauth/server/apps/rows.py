@@ -30,7 +30,7 @@ RETURNING app_id
 _CHANGE: Final = Statement[Nothing]("""
 UPDATE apps SET title = :title, is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
-_REMOVE: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
+_DELETE: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
 # Only if the secrets are still those that were read: secrets changed meanwhile are sealed with the current key already.
 _RESEAL: Final = Statement[str]("""
 UPDATE apps SET secrets = :anew WHERE app_id = :app_id AND secrets = :former RETURNING app_id
@@ -66,7 +66,7 @@ async def change_app(transaction: Transaction, app: SealedApp) -> None:
 
 async def delete_app(transaction: Transaction, app_id: str) -> bool:
     """Delete an app. Returns False if it was not stored."""
-    return await transaction.value(_REMOVE, app_id=app_id) is not None
+    return await transaction.value(_DELETE, app_id=app_id) is not None
 
 
 async def replace_app_secrets(database: Database, app: SealedApp, anew: bytes) -> bool:

@@ -52,7 +52,7 @@ _LOCK: Final = Statement[Columns[AddedClient]](
 _SITES_NAMED: Final = Statement[str](
     f"{_select('name')} WHERE name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
 )
-_REMOVE: Final = Statement[str]("DELETE FROM clients WHERE name = :name RETURNING name")
+_DELETE: Final = Statement[str]("DELETE FROM clients WHERE name = :name RETURNING name")
 _PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} WHERE is_public")
 _COLUMNS: Final = ", ".join(Client.model_fields)
 _ADDED_PART: Final = f"""
@@ -166,7 +166,7 @@ async def renew_secret(
 async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
     """Delete a client, and end its sessions. Returns False if there is none. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        if await transaction.value(_REMOVE, name=name) is None:
+        if await transaction.value(_DELETE, name=name) is None:
             return False
         # After the DELETE, which waits for logins that are opening a session of this client.
         await end_sessions_of_client(transaction, name, by=by, now=now)

@@ -89,7 +89,7 @@ async def _open(request: Request) -> Response:
             opened = await sessions.open_by_link(services, secret, device=device)
         case ScanRequest(code=code, code_verifier=verifier):
             opened = await sessions.open_by_scan(services, code, verifier, device=device)
-    await sessions.end(services, _kept_by(request, services))
+    await sessions.end_console_session(services, _kept_by(request, services))
     return _answer(services, opened)
 
 
@@ -109,7 +109,7 @@ async def _resume(request: Request) -> Response:
 async def _end(request: Request) -> Response:
     """End the session in the cookie."""
     services = _services_for_own_page(request)
-    await sessions.end(services, _kept_by(request, services))
+    await sessions.end_console_session(services, _kept_by(request, services))
     return _without_cookie(Response(status_code=204, headers=_NO_STORE), services)
 
 

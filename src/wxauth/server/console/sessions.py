@@ -220,14 +220,14 @@ async def resume(services: Services, kept_by: str, *, device: Device) -> Opened:
     if isinstance(outcome, RefreshRefused):
         raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
     if STAFF_ROLES.isdisjoint(outcome["roles"]):
-        await end(services, kept_by)
+        await end_console_session(services, kept_by)
         raise InsufficientRole("this user has neither the role admin nor support any more")
     now = services.clock()
     left = int((outcome["expires_at"] - now).total_seconds())
     return _opened(services, outcome, token.session_id, generation=outcome["generation"], left=left, now=now)
 
 
-async def end(services: Services, kept_by: str) -> None:
+async def end_console_session(services: Services, kept_by: str) -> None:
     """End the session in a cookie. Idempotent. Raises: StorageUnavailable."""
     token = services[ConsoleTokens].parse(kept_by)
     if token is None:

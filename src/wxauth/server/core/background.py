@@ -48,7 +48,7 @@ class Background:
         """Start work that must outlive its request. It is never refused. To await the task, use asyncio.shield."""
         task = asyncio.create_task(work, name=name)
         self._started.add(task)
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._drop)
         return task
 
     async def drain(self) -> None:
@@ -69,7 +69,7 @@ class Background:
         if left:
             log.warning("background_work_left", pieces=len(left), reason="the service has ended")
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
+    def _drop(self, task: asyncio.Task[Any]) -> None:
         self._started.discard(task)
         if not task.cancelled():
             task.exception()  # or asyncio logs an exception that was never retrieved

@@ -101,7 +101,7 @@ _CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 # The database does not fit this version: it is not migrated, or our role lacks privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
 # A pooler has moved us to another server connection, where our prepared statements are missing or clash.
-_FORGOTTEN = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+_STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 # The URL has an option that is unknown or impossible.
 _WRONG_URL = (
     asyncpg.ClientConfigurationError,
@@ -349,7 +349,7 @@ class Database:
             await first.fetchval(_ECHO, 1)
             await second.execute("BEGIN")  # occupies the server connection that the pooler has just used for the first
             await first.fetchval(_ECHO, 2)
-        except _FORGOTTEN:
+        except _STATEMENT_LOST:
             return False
         except Exception as exc:
             if isinstance(exc, TimeoutError) or isinstance(exc.__cause__, TimeoutError):
@@ -468,7 +468,7 @@ def raise_if_unavailable(exc: BaseException) -> None:
                 "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
             )
         raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
-    if isinstance(exc, _FORGOTTEN):
+    if isinstance(exc, _STATEMENT_LOST):
         log.error("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
         raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
 

@@ -138,7 +138,7 @@ _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
 """)
-FORGOTTEN_DATA: Final = f"""
+ERASED_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
 """SQL for the data that remains of an event when its user is erased: that of the types in SENT_TO_SIBLINGS."""
 REPORTS_ERASURE: Final = """
@@ -152,7 +152,7 @@ _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::tex
 _EVENTS: Final = f"""
 SELECT events.id, events.type, events.at, events.actor, events.user_id, events.app_id,
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
-       CASE WHEN {_IS_ABOUT_ERASED} THEN {FORGOTTEN_DATA} ELSE events.data END AS data
+       CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
   FROM events"""  # noqa: S608 - put together from constants
 # Compares ids instead of times: an id begins with the event's time, and is in the index.
 _NEWEST: Final = "events.id >= :since AND events.id < :before ORDER BY events.id DESC LIMIT :limit"

@@ -17,7 +17,7 @@ NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 
 _QUESTION: Final = "App secret of {app_id} (not shown) / 请输入 AppSecret（不显示）"
 _KEPT: Final = "Kept in {path}, for you alone. 已保存，仅当前用户可读。"
-_FORGOTTEN: Final = "The app secret is not kept; the next start asks again. 未保存 AppSecret，下次启动时会再次询问。"
+_NOT_KEPT: Final = "The app secret is not kept; the next start asks again. 未保存 AppSecret，下次启动时会再次询问。"
 
 
 class OwnSecret:
@@ -49,7 +49,7 @@ class OwnSecret:
             return
         if any(SECRET_NOT_TAKEN.en in finding.message for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(_FORGOTTEN, err=True)
+            click.echo(_NOT_KEPT, err=True)
         elif self._is_new:
             keep(self._path, self.value)
             click.echo(_KEPT.format(path=self._path), err=True)

@@ -44,7 +44,7 @@ class NameResolver:
         lookup = self._under_way.get(host)
         if lookup is None:
             lookup = self._under_way[host] = asyncio.create_task(self._found(host), name=f"name {host}")
-            lookup.add_done_callback(lambda done: self._forget(host, done))
+            lookup.add_done_callback(lambda done: self._drop(host, done))
         async with asyncio.timeout(self._patience):
             return await asyncio.shield(lookup)
 
@@ -73,7 +73,7 @@ class NameResolver:
         with suppress(RuntimeError):  # the loop has ended
             found.get_loop().call_soon_threadsafe(settle)
 
-    def _forget(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
+    def _drop(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
         del self._under_way[host]
         if not done.cancelled():
             done.exception()  # or asyncio logs an exception that was never retrieved

@@ -114,7 +114,7 @@ _RENEW: Final = Statement[WebhookRow](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
-_REMOVE: Final = Statement[UUID]("DELETE FROM webhooks WHERE name = :name RETURNING id")
+_DELETE: Final = Statement[UUID]("DELETE FROM webhooks WHERE name = :name RETURNING id")
 # If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
 _DISABLE: Final = Statement[str]("UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled RETURNING name")
 
@@ -331,13 +331,13 @@ async def renew_secret(
     return renewed
 
 
-async def remove_webhook(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
+async def delete_webhook(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
     """Remove a webhook. False if there is none of this name. Its deliveries are deleted later.
 
     Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        if await transaction.value(_REMOVE, name=name) is None:
+        if await transaction.value(_DELETE, name=name) is None:
             return False
         await record_event(transaction, EventType.WEBHOOK_REMOVED, by=by, at=now, data={"name": name})
         return True

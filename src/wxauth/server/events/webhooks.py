@@ -99,7 +99,7 @@ async def change_webhook(
 
 async def remove_webhook(services: Services, name: str, *, by: Actor) -> None:
     """Remove a webhook. It gets no more events. Raises: NotFound, StorageUnavailable."""
-    if not await webhook_rows.remove_webhook(services.database, name, by=by, now=services.clock()):
+    if not await webhook_rows.delete_webhook(services.database, name, by=by, now=services.clock()):
         raise _no_such_webhook()
     log.info("webhook_removed", webhook=name, actor=by.name)
 

@@ -1,4 +1,4 @@
-"""Housekeeping: deletes the remains of erased users, ended sessions, retired keys, and old events and addresses."""
+"""Housekeeping: erases what is left of erased users; sweeps ended sessions, retired keys, old events and addresses."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.events.webhook_rows import sweep_deliveries
 from wxauth.server.housekeeping.keeping_rows import ADDRESSES, EVENTS, Lap, begin_lap, lap_page
 from wxauth.server.housekeeping.sweep_rows import SESSIONS_SWEEP, replace_old_sessions, sweep_page
-from wxauth.server.keys.rows import erase_retired_keys
+from wxauth.server.keys.rows import delete_retired_keys
 from wxauth.server.limits.rates import WINDOW
 from wxauth.server.limits.rows import sweep_attempts
 from wxauth.server.numbers.numbers import Numbers
@@ -22,8 +22,8 @@ from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.push.rows import sweep_messages, sweep_nonces
 from wxauth.server.refusals.rows import sweep_refusals
-from wxauth.server.sessions.rows import forget_console_sessions
-from wxauth.server.users.erasure_rows import are_waiting, forget_next, forget_rest
+from wxauth.server.sessions.rows import delete_console_sessions
+from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
 from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.scan_rows import sweep_scans
 
@@ -38,8 +38,8 @@ Recently ended sessions are among the newest, so their clients still learn why t
 REPLACED_EVERY: Final = timedelta(seconds=30)
 REPLACED_AT_ONCE: Final = 5000
 """How many sessions one transaction ends, and how many it deletes."""
-FORGET_PAUSE: Final = 5.0
-"""Seconds between two checks for remains of erased users."""
+ERASE_PAUSE: Final = 5.0
+"""Seconds between two checks for what remains of erased users."""
 PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
 """How long a repeated message from WeChat is recognised. WeChat repeats a message within seconds."""
 PUSH_NONCES_KEPT: Final = timedelta(hours=2)
@@ -96,15 +96,15 @@ async def keep_house(
     )
 
 
-async def keep_forgetting(services: Services, *, look_pause: float = FORGET_PAUSE) -> None:
-    """Delete the remains of erased users, forever, through outages."""
+async def keep_erasing(services: Services, *, look_pause: float = ERASE_PAUSE) -> None:
+    """Erase what remains of erased users, forever, through outages."""
 
-    async def forget() -> None:
+    async def erase() -> None:
         if await are_waiting(services.database):
-            await forget_erased(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
+            await erase_remains(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
 
     await asyncio.sleep(look_pause)
-    await keep_doing(forget, pause=look_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
+    await keep_doing(erase, pause=look_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
 
 
 async def keep_sessions_few(services: Services) -> None:
@@ -126,7 +126,7 @@ async def replace_sessions(services: Services) -> None:
 
     Raises: StorageUnavailable.
     """
-    ended = erased = 0
+    ended = deleted = 0
     while page := await replace_old_sessions(
         services.database,
         open_kept=OPEN_SESSIONS,
@@ -135,17 +135,17 @@ async def replace_sessions(services: Services) -> None:
         now=services.clock(),
         pause=REPLACED_EVERY,
     ):
-        ended, erased = ended + page.ended, erased + page.erased
+        ended, deleted = ended + page.ended, deleted + page.deleted
         if page.is_last:
             break
         await asyncio.sleep(PAGE_PAUSE)
-    if ended or erased:
-        log.info("sessions_replaced", sessions=ended, erased=erased)
+    if ended or deleted:
+        log.info("sessions_replaced", sessions=ended, erased=deleted)
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> Swept:
     """Do every chore that is due, once. Raises: StorageUnavailable."""
-    await forget_erased(services, page_size=page_size, pause=pause)
+    await erase_remains(services, page_size=page_size, pause=pause)
     for chore, _ in _CHORES:
         await chore(services, page_size=page_size, pause=pause)
     return await sweep_aged(services, page_size=page_size, pause=pause)
@@ -155,13 +155,13 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
     """Do every due chore once, and sweep old events and addresses even if not due. Raises: StorageUnavailable."""
     for lap, _ in _laps(services.settings):
         await begin_lap(services.database, lap, now=services.clock())
-    await forget_rest(services.database)
+    await erase_rest(services.database)
     return await sweep(services, page_size=page_size, pause=pause)
 
 
-async def forget_erased(services: Services, *, page_size: int, pause: float) -> None:
-    """Delete the remains of erased users, unless another worker is doing so. Raises: StorageUnavailable."""
-    while page := await forget_next(services.database, size=page_size):
+async def erase_remains(services: Services, *, page_size: int, pause: float) -> None:
+    """Erase what remains of erased users, unless another worker is doing so. Raises: StorageUnavailable."""
+    while page := await erase_next_page(services.database, size=page_size):
         if page.is_last:
             log.info("person_forgotten", user_id=page.user_id)
         await asyncio.sleep(pause)
@@ -238,11 +238,11 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
     if not _clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
-    for kid in await erase_retired_keys(database, now=now, longest_session=longest_session):
+    for kid in await delete_retired_keys(database, now=now, longest_session=longest_session):
         log.info("signing_key_retired", kid=kid)
     await services[Numbers].sum_up()
-    await forget_console_sessions(database)
-    for erase_page in (
+    await delete_console_sessions(database)
+    for delete_page in (
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, began_before=now - WINDOW),
         partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
@@ -250,11 +250,11 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
         partial(sweep_refusals, database, before=now - REFUSALS_KEPT),
         partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
     ):
-        while await erase_page(size=page_size):  # noqa: ASYNC110
+        while await delete_page(size=page_size):  # noqa: ASYNC110
             await asyncio.sleep(pause)
 
 
-async def sweep_over_scans(services: Services, *, page_size: int, pause: float) -> None:
+async def sweep_ended_scans(services: Services, *, page_size: int, pause: float) -> None:
     """Delete finished scans. Raises: StorageUnavailable."""
     if not _clocks_agree(services):
         return
@@ -279,7 +279,7 @@ def _clocks_agree(services: Services) -> bool:
 
 _CHORES: Final = (
     (sweep_rest, LOOK_PAUSE),
-    (sweep_over_scans, SCANS_LOOK_PAUSE),
+    (sweep_ended_scans, SCANS_LOOK_PAUSE),
     (lift_over_bans, BANS_LOOK_PAUSE),
     (sweep_sessions, LOOK_PAUSE),
 )

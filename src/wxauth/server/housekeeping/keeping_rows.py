@@ -35,7 +35,7 @@ _END_OF_CONSENTS: Final = Statement[_LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
 # Merges, splits and erasures are kept forever, so that sibling services can always learn of them.
-_ERASE_EVENTS: Final = Statement[Nothing]("""
+_DELETE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
  WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
 """)
@@ -68,7 +68,7 @@ class Lap:
     work: Statement[Nothing]
 
 
-EVENTS: Final = Lap("events", _END_OF_EVENTS, _ERASE_EVENTS)
+EVENTS: Final = Lap("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     Lap("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
     Lap("addresses_in_sessions", _END_OF_SESSIONS, _TRUNCATE_IN_SESSIONS),
@@ -82,7 +82,7 @@ class LappedPage:
     """The result of a page."""
 
     rows: int
-    """How many rows were changed or erased."""
+    """How many rows were changed or deleted."""
     is_last: bool
 
 

@@ -13,7 +13,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
-from wxauth.server.sessions.rows import START, end_of_page, end_replaced_sessions, forget_ended_sessions
+from wxauth.server.sessions.rows import START, delete_ended_sessions, end_of_page, end_replaced_sessions
 
 SESSIONS_SWEEP: Final = "sessions"
 _REPLACING: Final = "replaced_sessions"
@@ -38,7 +38,7 @@ INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
 # Locked rows are skipped, so that this statement waits for nobody and cannot deadlock.
-_ERASE: Final = Statement[Nothing]("""
+_DELETE: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id IN (
     SELECT id FROM sessions
      WHERE id > :after AND id <= :until AND (expires_at < :ended_before OR revoked_at < :ended_before)
@@ -51,7 +51,7 @@ class SweptPage:
     """The result of a page."""
 
     sessions: int
-    """How many sessions were erased."""
+    """How many sessions were deleted."""
     is_last: bool
 
 
@@ -60,7 +60,7 @@ class ReplacedPage:
     """The result of a page of old sessions."""
 
     ended: int
-    erased: int
+    deleted: int
     is_last: bool
 
 
@@ -82,18 +82,18 @@ async def replace_old_sessions(
             return None
         await transaction.values(_READ_IN_ORDER)
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, by=SYSTEM, now=now)
-        erased = await forget_ended_sessions(transaction, since=since, at_most=ended_kept, size=size)
-        is_last = max(ended, erased) < size
+        deleted = await delete_ended_sessions(transaction, since=since, at_most=ended_kept, size=size)
+        is_last = max(ended, deleted) < size
         # The next run begins a minute before now, to cover logins under way.
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
         await note_progress(transaction, _REPLACING, after, due_at=due_at)
-        return ReplacedPage(ended, erased, is_last)
+        return ReplacedPage(ended, deleted, is_last)
 
 
 async def sweep_page(
     database: Database, *, size: int, ended_before: datetime, now: datetime, next_sweep_at: datetime
 ) -> SweptPage | None:
-    """Erase the sessions on the sweep's next page that ended before a time.
+    """Delete the sessions on the sweep's next page that ended before a time.
 
     None if another worker is sweeping, or the next sweep is not due yet. Raises: StorageUnavailable.
     """
@@ -104,14 +104,14 @@ async def sweep_page(
         if due_at > now:
             return None
         until, last_login_at = await end_of_page(transaction, after=after, size=size)
-        erased = await transaction.run(_ERASE, after=after, until=until, ended_before=ended_before)
+        deleted = await transaction.run(_DELETE, after=after, until=until, ended_before=ended_before)
         # Later sessions began even later, so they cannot have ended before that time.
         is_last = last_login_at is None or last_login_at >= ended_before
         if is_last:
             await note_progress(transaction, SESSIONS_SWEEP, START, due_at=next_sweep_at)
         else:
             await note_progress(transaction, SESSIONS_SWEEP, until, due_at=due_at)
-        return SweptPage(erased, is_last)
+        return SweptPage(deleted, is_last)
 
 
 async def progress_of(transaction: Transaction, name: str) -> tuple[UUID, datetime] | None:

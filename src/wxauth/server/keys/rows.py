@@ -54,12 +54,12 @@ _ADD_SIGNING_KEY: Final = Statement[Nothing](_adding_part("signing_keys"))
 _ADD_ID_TOKEN_KEY: Final = Statement[Nothing](_adding_part("id_token_keys"))
 _DATE_SIGNING_KEY: Final = Statement[Nothing](_dating_part("signing_keys"))
 _DATE_ID_TOKEN_KEY: Final = Statement[Nothing](_dating_part("id_token_keys"))
-_ERASE_SIGNING_KEY: Final = Statement[Nothing](_erasing_one_part("signing_keys"))
-_ERASE_ID_TOKEN_KEY: Final = Statement[Nothing](_erasing_one_part("id_token_keys"))
+_DELETE_SIGNING_KEY: Final = Statement[Nothing](_erasing_one_part("signing_keys"))
+_DELETE_ID_TOKEN_KEY: Final = Statement[Nothing](_erasing_one_part("id_token_keys"))
 _REPLACE_SIGNING_KEY: Final = Statement[UUID](_replacing_part("signing_keys"))
 _REPLACE_ID_TOKEN_KEY: Final = Statement[UUID](_replacing_part("id_token_keys"))
-_ERASE_SIGNING_KEYS: Final = Statement[str](_erasing_part("signing_keys"))
-_ERASE_ID_TOKEN_KEYS: Final = Statement[str](_erasing_part("id_token_keys"))
+_DELETE_SIGNING_KEYS: Final = Statement[str](_erasing_part("signing_keys"))
+_DELETE_ID_TOKEN_KEYS: Final = Statement[str](_erasing_part("id_token_keys"))
 # Includes retired keys: an expired id_token still identifies the session that it may end.
 _READ_PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM id_token_keys WHERE kid = :kid")
 _ARE_NEEDED: Final = Statement[bool]("""
@@ -74,27 +74,27 @@ class KeyTable:
     read: Statement[Columns[StoredSigningKey]]
     add: Statement[Nothing]
     date: Statement[Nothing]
-    erase: Statement[Nothing]
+    delete: Statement[Nothing]
     replace: Statement[UUID]
-    erase_retired: Statement[str]
+    delete_retired: Statement[str]
 
 
 SIGNING_KEY_TABLE: Final = KeyTable(
     _READ_SIGNING_KEYS,
     _ADD_SIGNING_KEY,
     _DATE_SIGNING_KEY,
-    _ERASE_SIGNING_KEY,
+    _DELETE_SIGNING_KEY,
     _REPLACE_SIGNING_KEY,
-    _ERASE_SIGNING_KEYS,
+    _DELETE_SIGNING_KEYS,
 )
 """The keys of access tokens."""
 ID_TOKEN_KEYS: Final = KeyTable(
     _READ_ID_TOKEN_KEYS,
     _ADD_ID_TOKEN_KEY,
     _DATE_ID_TOKEN_KEY,
-    _ERASE_ID_TOKEN_KEY,
+    _DELETE_ID_TOKEN_KEY,
     _REPLACE_ID_TOKEN_KEY,
-    _ERASE_ID_TOKEN_KEYS,
+    _DELETE_ID_TOKEN_KEYS,
 )
 """The keys of id_tokens."""
 KEY_TABLES: Final = (SIGNING_KEY_TABLE, ID_TOKEN_KEYS)
@@ -130,8 +130,8 @@ async def store_keys(
         elif former is not key:
             dates = {"created_at": key.created_at, "activates_at": key.activates_at, "retires_at": key.retires_at}
             await transaction.run(table.date, id=key.id, **dates)
-    for erased in known:
-        await transaction.run(table.erase, id=erased)
+    for deleted in known:
+        await transaction.run(table.delete, id=deleted)
 
 
 async def replace_private_key(
@@ -150,7 +150,7 @@ async def public_half(database: Database, kid: str) -> dict[str, Any] | None:
     return await database.value(_READ_PUBLIC_HALF, kid=kid)
 
 
-async def erase_retired_keys(database: Database, *, now: datetime, longest_session: timedelta) -> list[str]:
+async def delete_retired_keys(database: Database, *, now: datetime, longest_session: timedelta) -> list[str]:
     """Delete the keys that are no longer published. Returns their kids.
 
     A key of id_tokens is kept for `longest_session` beyond that, because an id_token can end its website's session all
@@ -158,8 +158,8 @@ async def erase_retired_keys(database: Database, *, now: datetime, longest_sessi
 
     Raises: StorageUnavailable.
     """
-    erased = await database.values(SIGNING_KEY_TABLE.erase_retired, now=now)
-    return [*erased, *await database.values(ID_TOKEN_KEYS.erase_retired, now=now - longest_session)]
+    deleted = await database.values(SIGNING_KEY_TABLE.delete_retired, now=now)
+    return [*deleted, *await database.values(ID_TOKEN_KEYS.delete_retired, now=now - longest_session)]
 
 
 async def _published(asked: Database | Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:

@@ -17,7 +17,7 @@ from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Made, Op
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import UserToImport, Wanted, apps_of_users, consents_known, find, lock
 from wxauth.server.moving.lines import Line
-from wxauth.server.users.erasure_rows import are_waiting, forget_rest
+from wxauth.server.users.erasure_rows import are_waiting, erase_rest
 
 BATCH: Final = 1000
 """Lines per transaction. Logins of the same users wait until it ends."""
@@ -103,7 +103,7 @@ async def _import_batch(
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
         if not options.dry_run:  # the remains of erased ids must not become a new user's
-            await forget_rest(services.database, wanted.ids)
+            await erase_rest(services.database, wanted.ids)
         try:
             async with services.database.begin() as transaction:
                 batch = await _find(transaction, wanted, made, options, now=services.clock())

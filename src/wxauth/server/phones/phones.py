@@ -234,7 +234,7 @@ class Phones:
             stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
             self._under_way.take(person)
-            stored.add_done_callback(lambda _: self._forget_asking(person, code_hash))
+            stored.add_done_callback(lambda _: self._drop_asking(person, code_hash))
         await asyncio.wait({asking.answered}, timeout=self._timeout)
         if not asking.answered.done():
             raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
@@ -250,7 +250,7 @@ class Phones:
                 await self._attempts.give_back(attempt)
             raise
 
-    def _forget_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
+    def _drop_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
         self._under_way.give_back(person)
         stored = self._asking.pop(code_hash).stored
         if not stored.cancelled():

@@ -95,7 +95,7 @@ SELECT i.created_at AS came_at, status,
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
-_FORGET_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
+_DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
 _NOTE_REFUSAL: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
@@ -120,7 +120,7 @@ RETURNING id
 _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_proved_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )
-_FORGET: Final = Statement[Nothing]("""
+_DELETE_OF_USER: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
@@ -132,7 +132,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 _REPLACE: Final = Statement[bytes](
     "UPDATE phone_answers SET sealed = :anew WHERE code_hash = :code_hash AND sealed = :former RETURNING code_hash"
 )
-_ERASE: Final = Statement[bytes](
+_DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
 _SWEEP: Final = Statement[Nothing]("""
@@ -208,7 +208,7 @@ async def bind_phone(
         refusal = await _refusal(transaction, answer, user_id, phone, may_share=may_share, is_late=is_late)
         if refusal is not None:
             if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
-                await transaction.run(_FORGET_ONE, code_hash=answer.code_hash)
+                await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
             else:
                 await transaction.run(_NOTE_REFUSAL, code_hash=answer.code_hash, now=now)
             return refusal
@@ -270,9 +270,9 @@ async def link_phone(
         return Linked(await _bind(transaction, answer, holder_id, phone, now=now), merged)
 
 
-async def forget_answers(transaction: Transaction, user_id: UUID) -> None:
+async def delete_answers(transaction: Transaction, user_id: UUID) -> None:
     """Delete a user's answers, as after a withdrawal: their numbers are never bound, and their codes find nothing."""
-    await transaction.run(_FORGET, user_id=user_id)
+    await transaction.run(_DELETE_OF_USER, user_id=user_id)
 
 
 async def answers_sealed_otherwise(
@@ -293,12 +293,12 @@ async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) 
     return replaced is not None
 
 
-async def erase_answer(database: Database, answer: StoredAnswer) -> bool:
+async def delete_answer(database: Database, answer: StoredAnswer) -> bool:
     """Delete an answer, if its sealed value has not changed since it was read. Returns whether it was deleted.
 
     Raises: StorageUnavailable.
     """
-    return await database.value(_ERASE, code_hash=answer.code_hash, sealed=answer.sealed) is not None
+    return await database.value(_DELETE_UNCHANGED, code_hash=answer.code_hash, sealed=answer.sealed) is not None
 
 
 async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:

@@ -14,7 +14,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
-from wxauth.server.phones.rows import forget_answers
+from wxauth.server.phones.rows import delete_answers
 from wxauth.server.profile.rows import clear_fields
 from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.merging_rows import erase_identities, is_joined
@@ -179,7 +179,7 @@ class Withdrawals:
             else:
                 has_lost_phone = await clear_fields(transaction, user_id, withdrawal.fields)
                 if "phone" in withdrawal.fields:
-                    await forget_answers(transaction, user_id)
+                    await delete_answers(transaction, user_id)
                 record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
                 await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
                 if has_lost_phone:

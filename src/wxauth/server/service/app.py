@@ -45,7 +45,7 @@ from wxauth.server.core.timekeeping import correct, keep_time
 from wxauth.server.events import feed_routes, webhook_routes
 from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import keep_placing
-from wxauth.server.housekeeping.housekeeping import keep_forgetting, keep_house, keep_sessions_few
+from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_house, keep_sessions_few
 from wxauth.server.keys import admin_routes as admin_key_routes
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
@@ -239,7 +239,7 @@ async def _keep(services: Services, *, is_read: bool) -> None:
         services[Refusals].keep_storing(),
         services[IdTokenKeys].keep_fresh(),
         keep_house(services),
-        keep_forgetting(services),
+        keep_erasing(services),
         keep_sessions_few(services),
         keep_placing(services),
         services[Deliveries].keep_delivering(),

@@ -19,8 +19,8 @@ from wxauth.server.core.trail import OPERATOR, EventType, record_event
 from wxauth.server.events.signatures import new_webhook_secret
 from wxauth.server.events.webhook_rows import disable_webhook, replace_secrets, sealed_otherwise
 from wxauth.server.keys.rows import KEY_TABLES, lock_keys, store_keys
-from wxauth.server.phones.rows import answers_sealed_otherwise, erase_answer
-from wxauth.server.session_keys.rows import erase_session_keys, session_keys_sealed_otherwise
+from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer
+from wxauth.server.session_keys.rows import clear_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
 
 PAGE_SIZE: Final = 1000
@@ -64,7 +64,7 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, done: Forgot
     while sealed := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
         for answer in sealed:
             if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
-                done.phone_answers += await erase_answer(database, answer)
+                done.phone_answers += await delete_answer(database, answer)
         after = sealed[-1].code_hash
 
 
@@ -73,9 +73,9 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
     while True:
         sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
         lost = [key for key in sealed if not SEALED_SESSION_KEYS.opens(sealer, key)]
-        erased = await erase_session_keys(database, lost) if lost else 0
-        done.session_keys += erased
-        if erased < len(lost):
+        cleared = await clear_session_keys(database, lost) if lost else 0
+        done.session_keys += cleared
+        if cleared < len(lost):
             await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
             continue
         if until == END:

@@ -388,10 +388,10 @@ def shared_by_workers() -> Iterator[None]:
     try:
         yield
     finally:
-        remove_what_is_shared()
+        delete_shared_folder()
 
 
-def remove_what_is_shared() -> None:
+def delete_shared_folder() -> None:
     """Remove the shared folder at the end. Processes that still count are not disturbed."""
     shutil.rmtree(os.environ.get(_FOLDER, ""), ignore_errors=True)
 

@@ -28,7 +28,7 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing, make_key_rings
-from wxauth.server.service.prometheus import remove_what_is_shared, shared_by_workers
+from wxauth.server.service.prometheus import delete_shared_folder, shared_by_workers
 from wxauth.server.service.readiness import Readiness, is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
@@ -234,5 +234,5 @@ async def check_secret_key(settings: Settings) -> bool:
 def _leave_without_parent(telling: asyncio.Task[None]) -> None:
     # A worker whose parent was killed would otherwise continue unnoticed, on the port that the next start needs.
     if not telling.cancelled():
-        remove_what_is_shared()
+        delete_shared_folder()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -73,7 +73,7 @@ SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
 _REPLACE_CURRENT: Final = Statement[UUID](
     "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING user_id"
 )
-# Only an open session gets a key, even if it has none: its former one is erased if the secret key that sealed it is
+# Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
 # lost.
 _KEEP: Final = Statement[Nothing](
     "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND revoked_at IS NULL"
@@ -94,7 +94,7 @@ WITH free AS (
 UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
 """)
 # Locked rows are skipped, so that logins do not wait.
-_ERASE: Final = Statement[Nothing]("""
+_CLEAR: Final = Statement[Nothing]("""
 WITH free AS (
     SELECT sessions.id
       FROM unnest(:session_ids::uuid[], :former::bytea[]) AS sealed (id, former)
@@ -162,12 +162,12 @@ async def replace_session_keys(database: Database, former: Sequence[SealedSessio
         )
 
 
-async def erase_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
-    """Erase these keys, except those that have changed or are locked. Returns how many were erased.
+async def clear_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
+    """Clear these keys, except those that have changed or are locked. Returns how many were cleared.
 
     Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         return await transaction.run(
-            _ERASE, session_ids=[key.session_id for key in keys], former=[key.sealed for key in keys]
+            _CLEAR, session_ids=[key.session_id for key in keys], former=[key.sealed for key in keys]
         )

@@ -110,7 +110,7 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
  WHERE sessions.user_id = :user_id AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
-_FORGET_CONSOLES: Final = Statement[Nothing]("""
+_DELETE_CONSOLES: Final = Statement[Nothing]("""
 DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
 """)
 _END_ONE: Final = Statement[EndedSession]("""
@@ -158,7 +158,7 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
 RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
 """)  # noqa: S608 - put together from constants
 # Locked rows are skipped, as in the sweep of expired sessions.
-_FORGET: Final = Statement[Nothing](f"""
+_DELETE_BEYOND: Final = Statement[Nothing](f"""
 WITH beyond AS MATERIALIZED ({_beyond_part("IS NOT NULL", "")}
 )
 DELETE FROM sessions WHERE id IN (
@@ -264,9 +264,9 @@ async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: A
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
-async def forget_console_sessions(database: Database) -> None:
+async def delete_console_sessions(database: Database) -> None:
     """Delete the console's rows of sessions that have been deleted. Raises: StorageUnavailable."""
-    await database.run(_FORGET_CONSOLES)
+    await database.run(_DELETE_CONSOLES)
 
 
 async def end_session_of(
@@ -292,12 +292,12 @@ async def end_replaced_sessions(
     return len(ended)
 
 
-async def forget_ended_sessions(transaction: Transaction, *, since: UUID, at_most: int, size: int) -> int:
+async def delete_ended_sessions(transaction: Transaction, *, since: UUID, at_most: int, size: int) -> int:
     """Delete the ended sessions of each identity beyond its `at_most` newest sessions. Returns how many were deleted.
 
     `since` and `size` are as in `end_replaced_sessions`.
     """
-    return await transaction.run(_FORGET, since=since, at_most=at_most, size=size)
+    return await transaction.run(_DELETE_BEYOND, since=since, at_most=at_most, size=size)
 
 
 async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import FORGOTTEN_DATA, REPORTS_ERASURE
+from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE
 from wxauth.server.sessions.rows import START
 
-FORGOTTEN_AT_ONCE: Final = 1000
+ERASED_AT_ONCE: Final = 1000
 """How many rows are erased in the transaction that deletes the user."""
 _WAIT_FOR_ANOTHER: Final = 0.1
 """Seconds to wait while another worker erases a page."""
@@ -44,29 +44,29 @@ _ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
 )
 # Removes addresses and data from events about the person. Data that other services receive stays: it is not personal.
-_FORGET_ABOUT: Final = Statement[UUID](f"""
+_ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE user_id = :user_id AND id > :after ORDER BY id LIMIT :size
-), forgotten AS (
-    UPDATE events SET ip = NULL, data = {FORGOTTEN_DATA}
+), erased AS (
+    UPDATE events SET ip = NULL, data = {ERASED_DATA}
       FROM page
-     WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {FORGOTTEN_DATA}) AND {REPORTS_ERASURE} IS NOT TRUE
+     WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {ERASED_DATA}) AND {REPORTS_ERASURE} IS NOT TRUE
 )
 SELECT id FROM page ORDER BY id
 """)  # noqa: S608 - put together from constants
 # Removes the person's address from events about others.
-_FORGET_ACTED: Final = Statement[UUID]("""
+_ERASE_ACTED: Final = Statement[UUID]("""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE actor = :user_id::uuid::text AND ip IS NOT NULL AND id > :after ORDER BY id LIMIT :size
-), forgotten AS (
+), erased AS (
     UPDATE events SET ip = NULL FROM page WHERE events.id = page.id
 )
 SELECT id FROM page ORDER BY id
 """)
-_FORGET_CONSENTS: Final = Statement[Nothing]("""
+_ERASE_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents WHERE id IN (SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size)
 """)
-_FORGET_REFUSALS: Final = Statement[Nothing]("""
+_ERASE_REFUSALS: Final = Statement[Nothing]("""
 DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE user_id = :user_id ORDER BY id LIMIT :size)
 """)
 _GO_ON: Final = Statement[Nothing](
@@ -75,7 +75,7 @@ _GO_ON: Final = Statement[Nothing](
 _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
 
 
-class ForgottenPage(NamedTuple):
+class ErasedPage(NamedTuple):
     """The result of erasing a page."""
 
     user_id: UUID
@@ -83,17 +83,19 @@ class ForgottenPage(NamedTuple):
     """Whether nothing is left for this id."""
 
 
-async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
+async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
     """Erase up to FORGOTTEN_AT_ONCE rows about a person with these ids now, and record the rest for later."""
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
-    left = FORGOTTEN_AT_ONCE
+    left = ERASED_AT_ONCE
     for user_id in user_ids[:_IDS_AT_ONCE]:
-        left -= await _forget_page(transaction, user_id, START, START, size=left)
+        left -= await _erase_page(transaction, user_id, START, START, size=left)
         if left <= 0:
             break
 
 
-async def forget_next(database: Database, *, size: int, user_ids: Sequence[UUID] | None = None) -> ForgottenPage | None:
+async def erase_next_page(
+    database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
+) -> ErasedPage | None:
     """Erase the next page that waits, only of these ids if any are given.
 
     Returns None if nothing waits, or another worker is erasing a page. Raises: StorageUnavailable.
@@ -104,14 +106,14 @@ async def forget_next(database: Database, *, size: int, user_ids: Sequence[UUID]
         waiting = await transaction.row(_NEXT, user_ids=user_ids)
         if waiting is None:
             return None
-        number = await _forget_page(transaction, **waiting, size=size)
-        return ForgottenPage(waiting["user_id"], is_last=number < size)
+        number = await _erase_page(transaction, **waiting, size=size)
+        return ErasedPage(waiting["user_id"], is_last=number < size)
 
 
-async def forget_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
+async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
     """Erase all that waits, only of these ids if any are given. Raises: StorageUnavailable."""
     while await are_waiting(database, user_ids):
-        if await forget_next(database, size=FORGOTTEN_AT_ONCE, user_ids=user_ids) is None:
+        if await erase_next_page(database, size=ERASED_AT_ONCE, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER)
 
 
@@ -123,15 +125,15 @@ async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | 
     return bool(await asked.value(_ARE_WAITING, user_ids=user_ids))
 
 
-async def _forget_page(
+async def _erase_page(
     transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
 ) -> int:
     """Erase up to `size` rows. Returns how many. If there were fewer, the erasure is finished."""
-    about = await transaction.values(_FORGET_ABOUT, user_id=user_id, after=about_after, size=size)
-    acted = await transaction.values(_FORGET_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
+    about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
+    acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
     number = len(about) + len(acted)
-    number += await transaction.run(_FORGET_CONSENTS, user_id=user_id, size=size - number)
-    number += await transaction.run(_FORGET_REFUSALS, user_id=user_id, size=size - number)
+    number += await transaction.run(_ERASE_CONSENTS, user_id=user_id, size=size - number)
+    number += await transaction.run(_ERASE_REFUSALS, user_id=user_id, size=size - number)
     if number < size:
         await transaction.run(_FINISH, user_id=user_id)
     else:

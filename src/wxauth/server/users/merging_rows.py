@@ -151,7 +151,7 @@ WITH gone AS (
        AND CASE WHEN gone.unionid IS NULL THEN app_id = :app_id AND openid = :openid
                 ELSE identities.unionid = gone.unionid END
     RETURNING identities.app_id, identities.openid
-), forgotten AS (
+), deleted AS (
     DELETE FROM unionids USING gone WHERE user_id = :user_id AND unionids.unionid = gone.unionid
 ), unnamed AS (
     UPDATE users

@@ -37,7 +37,7 @@ SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND external_id = :external
 """)
 # The caller has locked the user. The statements below run in this order, so that unique values are removed before they
 # are set elsewhere.
-_FORGET_FORMER_EXTERNAL_ID: Final = Statement[Nothing](
+_DELETE_FORMER_EXTERNAL_ID: Final = Statement[Nothing](
     "DELETE FROM former_external_ids WHERE external_id = :external_id"
 )
 # If the present external id moves, a former one replaces it: a user has former external ids only besides a present one.
@@ -127,7 +127,7 @@ async def split_user(
     its_ids = {"its_ids": [new_user_id, *former_ids]}
     ids = {"user_id": user_id, "new_user_id": new_user_id}
     if external_id is not None:
-        await transaction.run(_FORGET_FORMER_EXTERNAL_ID, external_id=external_id)
+        await transaction.run(_DELETE_FORMER_EXTERNAL_ID, external_id=external_id)
         await transaction.run(_GIVE_UP_EXTERNAL_ID, user_id=user_id, external_id=external_id)
     await transaction.run(_GIVE_UP_UNIONID, user_id=user_id, unionid=unionid, **keys, **its_ids)
     await transaction.run(_ADD, **ids, unionid=unionid, external_id=external_id, created_at=created_at)

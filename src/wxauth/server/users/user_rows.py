@@ -15,7 +15,7 @@ from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserRow, UserStatus
 from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
-from wxauth.server.users.erasure_rows import forget_person
+from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.merging_rows import former_ids
 from wxauth.server.users.standing import ADMIN
 
@@ -224,7 +224,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     sessions = await open_session_ids(transaction, user_id, now=now)
     if await transaction.value(_ERASE, user_id=user_id) is None:
         return False
-    await forget_person(transaction, [user_id, *former])
+    await erase_person_data(transaction, [user_id, *former])
     await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)

@@ -143,7 +143,7 @@ class Exchange:
         self.keeps_alive = False
         self._wake()
 
-    def forget(self) -> None:
+    def disconnect(self) -> None:
         """The client is gone."""
         self._is_gone = True
         self._wake()

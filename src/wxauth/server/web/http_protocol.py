@@ -139,7 +139,7 @@ class HttpProtocol(asyncio.Protocol):
         self._unfed, self._fed = b"", 0
         for exchange in (self._answering, self._arriving, *self._queue):
             if exchange is not None:
-                exchange.forget()
+                exchange.disconnect()
         self._queue.clear()
         self._end_drain()
         del self._parser  # it refers to us: this cycle would have to wait for the garbage collector

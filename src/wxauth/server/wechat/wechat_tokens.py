@@ -86,7 +86,7 @@ class _Kept:
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
 
-    def forget_the_future(self, now: datetime) -> None:
+    def drop_future_times(self, now: datetime) -> None:
         """Drop times that were computed before the clock was set back, because they would be far too late."""
         if now < self.looked_at:
             self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = _NEVER
@@ -112,7 +112,7 @@ class WeChatTokens:
         """
         kept = self._kept_of(app)
         now = self._clock()
-        kept.forget_the_future(now)
+        kept.drop_future_times(now)
         may_ask = now >= kept.paused_until
         if not kept.is_good(now):
             if kept.flight is None and kept.failure is not None and not may_ask:
@@ -136,7 +136,7 @@ class WeChatTokens:
         """
         kept = self._kept_of(app)
         now = self._clock()
-        kept.forget_the_future(now)
+        kept.drop_future_times(now)
         is_ours = kept.value == refused.value.get_secret_value()
         if is_ours and not kept.is_refused and now >= kept.accepts_refusals_at:
             log.warning("access_token_refused", app_id=app.app_id)

@@ -33,7 +33,7 @@ class AccessTokens:
         self._forced_at: list[float] = []
 
     def hand_out(self, *, force: bool) -> dict[str, Any]:
-        """The current token, or a new one. Raises: Refusal."""
+        """The current token, or a new one. Raises: CallRefused."""
         now = self._clock()
         if force:
             self._note_forced(now)
@@ -50,7 +50,7 @@ class AccessTokens:
         self._current = None
 
     def check(self, token: str) -> None:
-        """Check that a token is valid. Raises: Refusal."""
+        """Check that a token is valid. Raises: CallRefused."""
         if token in self._killed:
             raise CallRefused(40001)
         if self._clock() >= self._ends[token]:

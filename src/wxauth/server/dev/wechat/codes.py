@@ -39,17 +39,17 @@ class Codes(Generic[Wanted]):
 
     def make(self, wanted: Wanted) -> str:
         """A new code."""
-        self._forget_expired()
+        self._drop_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(wanted, self._clock() + CODE_LIFETIME, busy=wanted.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
-        """Whether this code was made and has not been forgotten yet."""
+        """Whether this code was made and has not expired yet."""
         return code in self._codes
 
     def spend(self, text: str, app_id: str) -> Wanted:
-        """Exchange a code, once. Raises: Refusal."""
+        """Exchange a code, once. Raises: CallRefused."""
         code = self._codes[text]
         if code.expires_at <= self._clock():
             raise CallRefused(40029)
@@ -64,7 +64,7 @@ class Codes(Generic[Wanted]):
             raise CallRefused(self._of_another_app)
         return code.wanted
 
-    def _forget_expired(self) -> None:
+    def _drop_expired(self) -> None:
         # All codes have the same lifetime, so the first ones expire first.
         while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
             del self._codes[next(iter(self._codes))]

@@ -55,7 +55,7 @@ class IssuedSessionKeys:
         return self._seen[openid].session_key
 
     def active_person(self, openid: str) -> str:
-        """The person, who must have logged in within two hours. Raises: Refusal."""
+        """The person, who must have logged in within two hours. Raises: CallRefused."""
         seen = self._seen.get(openid)
         if seen is None or self._clock() - seen.logged_in_at >= _ACTIVE:
             raise CallRefused(61010)

@@ -34,7 +34,7 @@ class DrawnCode:
 
 
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
-    """The content of the requested code. Raises: Refusal."""
+    """The content of the requested code. Raises: CallRefused."""
     scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
         raise CallRefused(40169)

@@ -77,7 +77,7 @@ class Call:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises: Refusal."""
+        """The body as a JSON object. Raises: CallRefused."""
         try:
             values = from_json(self.body)
         except ValueError:
@@ -208,7 +208,7 @@ class Simulator:
         }
 
     def _spent(self, call: Call, code: str) -> tuple[Account, CodeRequest]:
-        """Spend a code. Returns the app's account, and what the code was made for. Raises: Refusal."""
+        """Spend a code. Returns the app's account, and what the code was made for. Raises: CallRefused."""
         query = call.query
         account = self._account_of(query.get("appid"), query.get("secret"))
         if not code:
@@ -316,7 +316,7 @@ class Simulator:
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
 
     def _account_of(self, app_id: object, secret: object) -> Account:
-        """The account of the app with this secret. Raises: Refusal."""
+        """The account of the app with this secret. Raises: CallRefused."""
         if not app_id:
             raise CallRefused(41002)
         if not secret:
@@ -331,7 +331,7 @@ class Simulator:
         return account
 
     def _account_with_token(self, call: Call, *, errcode_over_quota: int = 45009) -> Account:
-        """The account of the app whose access token the call has. Raises: Refusal."""
+        """The account of the app whose access token the call has. Raises: CallRefused."""
         token = call.query.get("access_token", "")
         if not token:
             raise CallRefused(41001)
