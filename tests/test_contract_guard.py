@@ -115,7 +115,7 @@ async def test_a_websites_token_names_its_mini_program_and_its_scopes(guard: Bea
     claims = {"client_id": "shop", "app_id": "wxother", "scope": "openid profile", "external_id": "old-7"}
     user = await guard.verify(Forger(issuer.token(), issuer.key).with_claims(**claims))
     assert (user.app_id, user.claims["client_id"]) == ("wxother", "shop")
-    assert (user.scope, user.external_id) == ({"openid", "profile"}, "old-7")
+    assert (user.scope, user.external_id) == (frozenset({"openid", "profile"}), "old-7")
     user = await guard.verify(Forger(issuer.token(), issuer.key).with_claims(scope=" a  b\u2003c\n"))
     assert user.scope == {"a", "b\u2003c\n"}
 
@@ -236,7 +236,7 @@ async def test_a_refusal_carries_the_callers_request_id(sibling: Client) -> None
 
 @pytest.mark.parametrize("request_id", ["", "a b", "a" * 129, "é", "a\x00"])
 async def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(sibling: Client, request_id: str) -> None:
-    answer = await sibling.get("/orders", headers={"X-Request-ID": request_id.encode()})
+    answer = await sibling.get("/orders", headers={b"X-Request-ID": request_id.encode()})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 from pydantic_core import to_json
 from starlette.datastructures import Headers
@@ -117,6 +117,14 @@ def _localized(error: WxAuthError, language: Language, request_id: str) -> Probl
     return ProblemAnswer(
         to_json(problem_document(error, language=language, request_id=request_id)), error.status, headers
     )
+
+
+@overload
+async def answer_problem(connection: WebSocket, error: Exception) -> None: ...
+
+
+@overload
+async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None: ...
 
 
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
