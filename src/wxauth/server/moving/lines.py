@@ -1,7 +1,9 @@
 """The format of imports and exports: each line is a JSON object with one identity and its user."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import ip_interface
+from itertools import chain
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
@@ -16,11 +18,12 @@ from pydantic import (
     ValidationInfo,
 )
 
+from wxauth.errors import Title as Text
 from wxauth.errors import UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.moving.faults import EXPECTED, NOT_JSON, Fault
+from wxauth.server.moving.faults import NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
 from wxauth.server.web import bodies
@@ -28,9 +31,13 @@ from wxauth.server.wechat.wechat_ids import is_placeholder
 
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
+_TIME: Final = Text(
+    "must be a time with its offset, like 2026-11-20T08:00:00+08:00", "必须是带时区的时间，如 2026-11-20T08:00:00+08:00"
+)
+_SHORT: Final = Text("must be 1 to 64 printable characters", "必须是 1 至 64 个可打印字符")
 
 
-# The messages of these errors are never shown: `EXPECTED` has a sentence for each field.
+# The messages of these errors are never shown: each field has a sentence of its own.
 
 
 def _known_app(value: str, info: ValidationInfo) -> str:
@@ -90,7 +97,7 @@ OrNone = BeforeValidator(_none_if_empty)
 NoneIfBlank = AfterValidator(_none_if_empty)
 """For text that is stripped and may end up empty."""
 Time = Annotated[bodies.Time, Field(strict=False)]
-TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none)]
+TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
 Openid = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$"), AfterValidator(_no_placeholder)]
 Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), AfterValidator(_no_placeholder)]
@@ -107,36 +114,107 @@ class _Strict(BaseModel):
 class LineOfConsent(_Strict):
     """A consent: the person has agreed to a version of a document."""
 
-    document: ShortText
-    version: ShortText
-    given_at: Annotated[Time, BeforeValidator(_time_or_none)]
+    document: Annotated[ShortText, _SHORT]
+    version: Annotated[ShortText, _SHORT]
+    given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME]
     withdrawn_at: TimeOrNone = None
-    app_id: Annotated[ShortText | None, OrNone] = None
-    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, OrNone] = None
+    app_id: Annotated[ShortText | None, OrNone, _SHORT] = None
+    ip: Annotated[
+        Annotated[str, AfterValidator(_address)] | None,
+        OrNone,
+        Text("must be an IP address or network", "必须是 IP 地址或网段"),
+    ] = None
 
 
 class Line(_Strict):
-    """An identity and its user."""
+    """An identity and its user. Each field has its requirements, which a refusal of the line shows."""
 
-    app_id: Annotated[str, AfterValidator(_known_app)]
-    openid: Openid
-    unionid: Annotated[Unionid | None, OrNone] = None
-    user_id: Annotated[UserId | None, OrNone] = None
-    external_id: Annotated[ExternalId | None, OrNone] = None
-    nickname: Annotated[Nickname | None, OrNone, NoneIfBlank] = None
-    avatar_url: Annotated[AvatarUrl | None, OrNone, NoneIfBlank] = None
-    phone: Annotated[Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None, OrNone] = None
-    roles: Annotated[Annotated[list[Role], AfterValidator(_few)] | None, OrNone] = None
-    status: Annotated[UserStatus | None, OrNone] = None
-    ban_reason: Annotated[Reason | None, OrNone] = None
+    app_id: Annotated[
+        str,
+        AfterValidator(_known_app),
+        Text("must be the app_id of a configured app", "必须是已配置的小程序的 AppID"),
+    ]
+    openid: Annotated[
+        Openid,
+        Text(
+            "must be as WeChat gives it: 1 to 128 visible ASCII characters, and no placeholder",
+            "必须与微信返回的一致：1 至 128 个可见 ASCII 字符，不能是空值占位符",
+        ),
+    ]
+    unionid: Annotated[
+        Unionid | None,
+        OrNone,
+        Text(
+            "must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder",
+            "必须与微信返回的一致：24 至 36 个字母、数字、_ 或 -；没有则留空，不能填空值占位符",
+        ),
+    ] = None
+    user_id: Annotated[UserId | None, OrNone, Text("must be a UUIDv7", "必须是 UUIDv7")] = None
+    external_id: Annotated[
+        ExternalId | None,
+        OrNone,
+        Text(
+            "must be text of 1 to 128 printable characters, not a number,"
+            " and no placeholder such as 0 or a UUID of zeros",
+            "必须是 1 至 128 个可打印字符的文本，不能是数字类型，也不能是 0、全零 UUID 之类的空值占位符",
+        ),
+    ] = None
+    nickname: Annotated[
+        Nickname | None,
+        OrNone,
+        NoneIfBlank,
+        Text("must be at most 64 characters, without control characters", "必须不超过 64 个字符，且不含控制字符"),
+    ] = None
+    avatar_url: Annotated[
+        AvatarUrl | None,
+        OrNone,
+        NoneIfBlank,
+        Text("must be an https URL of at most 2048 characters", "必须是不超过 2048 个字符的 https 地址"),
+    ] = None
+    phone: Annotated[
+        Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None,
+        OrNone,
+        Text("must be in E.164 form, like +8613800138000", "必须是 E.164 格式，如 +8613800138000"),
+    ] = None
+    roles: Annotated[
+        Annotated[list[Role], AfterValidator(_few)] | None,
+        OrNone,
+        Text(
+            "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter",
+            "必须是至多 32 个角色名，各为 1 至 32 个小写字母、数字、_ 或 -，以字母开头",
+        ),
+    ] = None
+    status: Annotated[UserStatus | None, OrNone, Text("must be active or disabled", "必须是 active 或 disabled")] = None
+    ban_reason: Annotated[
+        Reason | None,
+        OrNone,
+        Text("must be at most 500 characters, without control characters", "必须不超过 500 个字符，且不含控制字符"),
+    ] = None
     banned_until: TimeOrNone = None
     created_at: TimeOrNone = None
     """When the user was created."""
     identity_created_at: TimeOrNone = None
     last_login_at: TimeOrNone = None
-    consents: Annotated[list[LineOfConsent], BeforeValidator(_list_if_empty)] = []
-    former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], BeforeValidator(_list_if_empty)] = []
-    former_external_ids: Annotated[list[ExternalId], BeforeValidator(_list_if_empty)] = []
+    consents: Annotated[
+        list[LineOfConsent],
+        BeforeValidator(_list_if_empty),
+        Text(
+            "must be a JSON list of objects with document, version and given_at",
+            "必须是 JSON 数组，每项含 document、version、given_at",
+        ),
+    ] = []
+    former_ids: Annotated[
+        list[Annotated[UUID, Field(strict=False)]],
+        BeforeValidator(_list_if_empty),
+        Text("must be a list of UUIDs", "必须是 UUID 的列表"),
+    ] = []
+    former_external_ids: Annotated[
+        list[ExternalId],
+        BeforeValidator(_list_if_empty),
+        Text(
+            "must be a list of texts of 1 to 128 printable characters", "必须是文本的列表，每项 1 至 128 个可打印字符"
+        ),
+    ] = []
 
     @classmethod
     def read(cls, text: bytes, services: Services) -> Self | list[Fault]:
@@ -149,6 +227,16 @@ class Line(_Strict):
             return [NOT_JSON]
         fields = [".".join(part for part in error["loc"] if isinstance(part, str)) for error in errors]
         return [Fault(field, EXPECTED[field]) for field in dict.fromkeys(fields)]
+
+
+def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
+    for name, field in model.model_fields.items():
+        [text] = (text for text in field.metadata if isinstance(text, Text))
+        yield f"{prefix}{name}", text
+
+
+EXPECTED: Final = dict(chain(_requirements(Line), _requirements(LineOfConsent, "consents.")))
+"""The requirements for each field."""
 
 
 def later(one: datetime | None, other: datetime | None) -> datetime | None:
