@@ -9,6 +9,8 @@ ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32
 STAFF_ROLES: Final = frozenset({"admin", "support"})
 """The roles that allow access to other people's data. Only an administrator or a command can assign them."""
+PROFILE: Final = ("nickname", "avatar_url")
+"""The columns whose changes are events, `user.profile_changed`."""
 
 
 class UserStatus(StrEnum):

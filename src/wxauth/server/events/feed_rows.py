@@ -27,11 +27,10 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import EventType
+from wxauth.server.core.users import PROFILE
 
 PROFILE_PAUSE: Final = timedelta(minutes=1)
 """After siblings got a profile change, further changes by the same person in this time are folded into one event."""
-
-_PROFILE: Final = ("nickname", "avatar_url")
 
 
 class FeedRow(TypedDict):
@@ -210,7 +209,7 @@ async def record_folded_changes(transaction: Transaction, *, now: datetime, limi
     noted = await transaction.rows(_TAKE_CHANGES, told_before=now - PROFILE_PAUSE, limit=limit)
     folded = [row for row in noted if row["event_id"] is not None]
     if folded:
-        data = [{"fields": [name for name in _PROFILE if name in row["fields"]]} for row in folded]
+        data = [{"fields": [name for name in PROFILE if name in row["fields"]]} for row in folded]
         await transaction.run(
             _RECORD_CHANGES,
             ids=[new_id(now) for _ in folded],

@@ -11,7 +11,7 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.trail import OPERATOR, EventType
-from wxauth.server.core.users import STAFF_ROLES, UserStatus
+from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserRow, UserStatus
 from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import Found, UserToImport, store
@@ -19,6 +19,12 @@ from wxauth.server.moving.lines import Line, later
 from wxauth.server.users.standing import ADMIN, Settled, Standing, settle
 
 _A_MOMENT: Final = timedelta(microseconds=1)
+_RULED: Final = frozenset(
+    {"unionid", "external_id", "phone", "roles", "status", "created_at", "last_login_at", "consents"}
+)
+"""The fields of a line with rules of their own."""
+_FILLED: Final = tuple(name for name in UserRow.__annotations__ if name in Line.model_fields and name not in _RULED)
+"""The columns, such as the nickname, that a line only fills if they are empty, or replaces with --overwrite."""
 
 
 class LineOutcome(StrEnum):
@@ -49,29 +55,6 @@ class Options:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _User:
-    """A user as changed by the lines so far."""
-
-    id: UUID
-    unionid: str | None
-    nickname: str | None
-    avatar_url: str | None
-    phone: str | None
-    phone_proved_at: datetime | None
-    roles: tuple[str, ...]
-    status: UserStatus
-    created_at: datetime
-    last_login_at: datetime | None
-    external_id: str | None
-    ban_reason: str | None
-    banned_until: datetime | None
-
-    @property
-    def standing(self) -> Standing:
-        return Standing(self.status, self.roles, self.ban_reason, self.banned_until)
-
-
 @dataclass(frozen=True, slots=True)
 class _Identity:
     user_id: UUID
@@ -87,7 +70,7 @@ _ConsentKey = tuple[UUID, str, str, datetime]
 class Made:
     """The changes made by the lines. A batch stores and clears them; a dry run keeps them for all later lines."""
 
-    users: dict[UUID, _User] = field(default_factory=dict)
+    users: dict[UUID, UserToImport] = field(default_factory=dict)
     identities: dict[_Key, _Identity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -136,7 +119,7 @@ class Batch:
         self._options = options
         self._now = now
         self._made = made
-        self._users_before = {row["id"]: _user(row) for row in users}
+        self._users_before = {user["id"]: _copied(user) for user in users}
         self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
         self._consents_before = frozenset(consents)
         self._apps_before = frozenset(apps_of_users)
@@ -149,7 +132,7 @@ class Batch:
         self._former_ids = ChainMap(made.former_ids, found.former_ids)
         # Complete, if the file may change roles or status.
         self._administrators = {
-            user_id for user_id in self._users_before if self._users[user_id].standing.is_administrator
+            user_id for user_id in self._users_before if Standing.of(self._users[user_id]).is_administrator
         }
         self._added: list[tuple[UUID, str | None, EventType]] = []
 
@@ -157,20 +140,20 @@ class Batch:
         """Apply a line. A line that contradicts stored data changes nothing. Raises: LineRefused."""
         owner_id = self._owner(line)
         before = None if owner_id is None else self._users[owner_id]
-        user = self._created(line) if before is None else self._updated(before, line)
+        user = self._updated(self._newcomer(line) if before is None else before, line, is_new=before is None)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
             raise LineRefused(faults)
 
         is_changed = user != before
         if is_changed:
-            self._users[user.id] = user
-        if user.standing.is_administrator:
-            self._administrators.add(user.id)
+            self._users[user["id"]] = user
+        if Standing.of(user).is_administrator:
+            self._administrators.add(user["id"])
         else:
-            self._administrators.discard(user.id)
+            self._administrators.discard(user["id"])
         if (line.app_id, line.openid) not in self._identities:
             kind = EventType.USER_CREATED if before is None else EventType.IDENTITY_ADDED
-            self._added.append((user.id, line.app_id, kind))
+            self._added.append((user["id"], line.app_id, kind))
         for taken in (self._take_names, self._take_identity, self._take_consents):
             is_changed = taken(line, user) or is_changed
         if before is None:
@@ -183,8 +166,8 @@ class Batch:
         changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
         await store(
             transaction,
-            new_users=[_row(user) for user_id, user in made.users.items() if user_id not in before],
-            changed_users=[_row(user) for _, user in changed],
+            new_users=[user for user_id, user in made.users.items() if user_id not in before],
+            changed_users=[user for _, user in changed],
             unionids=[{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
             new_identities=_rows_of(made.identities, self._identities_before, is_new=True),
             changed_identities=_rows_of(made.identities, self._identities_before, is_new=False),
@@ -200,10 +183,11 @@ class Batch:
             consents=list(made.consents.values()),
             events=[] if self._options.quiet_events else list(self._events(changed)),
         )
+        standings = [(user["id"], Standing.of(former), Standing.of(user)) for former, user in changed]
         return [
-            await settle(transaction, user.id, before=former.standing, after=user.standing, by=OPERATOR, now=self._now)
-            for former, user in changed
-            if former.standing != user.standing
+            await settle(transaction, user_id, before=former, after=standing, by=OPERATOR, now=self._now)
+            for user_id, former, standing in standings
+            if former != standing
         ]
 
     def _owner(self, line: Line) -> UUID | None:
@@ -216,7 +200,7 @@ class Batch:
         owner_id = by_identity or by_unionid or by_external_id or by_user_id
         is_gone = line.user_id in self._found.erased_ids and line.user_id not in self._users
         has_another_unionid = bool(line.unionid and identity and identity.unionid not in (None, line.unionid))
-        has_external_id = owner_id is not None and self._users[owner_id].external_id is not None
+        has_external_id = owner_id is not None and self._users[owner_id]["external_id"] is not None
         openid = self._openids.get((line.app_id, line.unionid), line.openid) if line.unionid else line.openid
         # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, can
         # show that an operator has merged two accounts of one person.
@@ -240,75 +224,70 @@ class Batch:
     def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:
         return (user_id, app_id) in self._apps_before or (user_id, app_id) in self._made.apps_of_users
 
-    def _created(self, line: Line) -> _User:
-        user_id = line.user_id or new_id(self._now)
-        phone = None if line.phone is None or self._is_proved_by_another(line.phone, user_id) else line.phone
-        return _User(
-            id=user_id,
-            unionid=line.unionid,
-            nickname=line.nickname,
-            avatar_url=line.avatar_url,
-            phone=phone,
-            phone_proved_at=None,
-            roles=tuple(line.roles or ()),
-            created_at=line.created_at or self._now,
-            last_login_at=line.last_login_at,
-            external_id=line.external_id,
-            **_status_and_ban(line),
-        )
+    def _newcomer(self, line: Line) -> UserToImport:
+        """The user whom a line creates, before its fields are applied."""
+        empty: Any = dict.fromkeys(UserToImport.__annotations__)
+        return {  # type: ignore[typeddict-item]  # mypy does not see the keys of `empty`
+            **empty,
+            "id": line.user_id or new_id(self._now),
+            "roles": [],
+            "status": "active",
+            "created_at": line.created_at or self._now,
+        }
 
-    def _updated(self, user: _User, line: Line) -> _User:
-        overwrite = self._options.overwrite
-        changes: dict[str, Any] = {}
-        for name in ("nickname", "avatar_url"):
+    def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
+        overwrite, fields = self._options.overwrite, user.copy()
+        for name in _FILLED:
             given = getattr(line, name)
-            if given is not None and (overwrite or getattr(user, name) is None):
-                changes[name] = given
+            if given is not None and (overwrite or user[name] is None):  # type: ignore[literal-required]
+                fields[name] = given  # type: ignore[literal-required]
         if (
             line.phone is not None
-            and line.phone != user.phone
-            and (overwrite or user.phone is None)
-            and not self._is_proved_by_another(line.phone, user.id)
+            and line.phone != user["phone"]
+            and (overwrite or user["phone"] is None)
+            and not self._is_proved_by_another(line.phone, user["id"])
         ):
-            changes |= {"phone": line.phone, "phone_proved_at": None}
-        if self._options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
-            changes["roles"] = tuple(line.roles)
-        if self._options.takes_status and line.status is not None:
-            changes |= _status_and_ban(line)
-        return replace(
-            user,
-            unionid=user.unionid or line.unionid,
-            external_id=user.external_id or line.external_id,
-            created_at=min(user.created_at, line.created_at or user.created_at),
-            last_login_at=later(user.last_login_at, line.last_login_at),
-            **changes,
-        )
+            fields["phone"], fields["phone_proved_at"] = line.phone, None
+        if (is_new or self._options.takes_roles) and line.roles is not None and set(line.roles) != set(user["roles"]):
+            fields["roles"] = line.roles
+        if (is_new or self._options.takes_status) and line.status is not None:
+            is_banned = line.status is UserStatus.DISABLED
+            fields["status"] = "disabled" if is_banned else "active"
+            fields["ban_reason"] = line.ban_reason if is_banned else None
+            fields["banned_until"] = line.banned_until if is_banned else None
+        fields["unionid"] = user["unionid"] or line.unionid
+        fields["external_id"] = user["external_id"] or line.external_id
+        fields["created_at"] = min(user["created_at"], line.created_at or user["created_at"])
+        fields["last_login_at"] = later(user["last_login_at"], line.last_login_at)
+        return fields
 
     def _is_proved_by_another(self, phone: str, user_id: UUID) -> bool:
         return any(holder_id != user_id for holder_id in self._found.proved.get(phone, ()))
 
-    def _faults_of_former_ids(self, line: Line, user: _User) -> Iterator[Fault]:
-        if any(former_id == user.id or former_id in self._users for former_id in line.former_ids):
+    def _faults_of_former_ids(self, line: Line, user: UserToImport) -> Iterator[Fault]:
+        if any(former_id == user["id"] or former_id in self._users for former_id in line.former_ids):
             yield faults.FORMER_ID_OF_A_USER
-        if any(self._former_ids.get(former_id, user.id) != user.id for former_id in line.former_ids):
+        if any(self._former_ids.get(former_id, user["id"]) != user["id"] for former_id in line.former_ids):
             yield faults.FORMER_ID_TAKEN
         if not self._options.restore and not self._found.erased_ids.isdisjoint(
             former_id for former_id in line.former_ids if former_id not in self._former_ids
         ):
             yield faults.FORMER_ID_ERASED
-        if line.former_external_ids and user.external_id is None:
+        if line.former_external_ids and user["external_id"] is None:
             yield faults.NO_EXTERNAL_ID
-        if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
+        if any(self._external_ids.get(name, user["id"]) != user["id"] for name in line.former_external_ids):
             yield faults.FORMER_EXTERNAL_ID_TAKEN
 
-    def _fault_of_standing(self, before: _User | None, after: _User) -> Iterator[Fault]:
-        if not self._options.allow_admin and before and before.standing.is_banned and _is_active_staff(after):
+    def _fault_of_standing(self, before: UserToImport | None, after: UserToImport) -> Iterator[Fault]:
+        if before is None:
+            return
+        former, standing = Standing.of(before), Standing.of(after)
+        if not self._options.allow_admin and former.is_banned and standing.is_staff and not standing.is_banned:
             yield faults.UNBANNED_ADMIN
-        was_administrator = before is not None and before.standing.is_administrator
-        if was_administrator and not after.standing.is_administrator and self._administrators <= {after.id}:
-            yield Fault("status" if ADMIN in after.roles else "roles", faults.LAST_ADMIN)
+        if former.is_administrator and not standing.is_administrator and self._administrators <= {after["id"]}:
+            yield Fault("status" if ADMIN in after["roles"] else "roles", faults.LAST_ADMIN)
 
-    def _take_names(self, line: Line, user: _User) -> bool:
+    def _take_names(self, line: Line, user: UserToImport) -> bool:
         """Keep the unionid, external id and former ids by which the user is found.
 
         Returns whether one of them is new.
@@ -316,27 +295,27 @@ class Batch:
         is_new = False
         for name, known in ((line.unionid, self._unionids), (line.external_id, self._external_ids)):
             if name and name not in known:
-                known[name] = user.id
+                known[name] = user["id"]
                 is_new = True
         for former_id in line.former_ids:
             if former_id not in self._former_ids:
-                self._former_ids[former_id] = user.id
+                self._former_ids[former_id] = user["id"]
                 is_new = True
         for external_id in line.former_external_ids:
             if external_id not in self._external_ids:
-                self._made.former_external_ids[external_id] = user.id
+                self._made.former_external_ids[external_id] = user["id"]
                 is_new = True
         return is_new
 
-    def _take_identity(self, line: Line, user: _User) -> bool:
+    def _take_identity(self, line: Line, user: UserToImport) -> bool:
         key = line.app_id, line.openid
         if line.unionid:
             self._openids[line.app_id, line.unionid] = line.openid
-        self._made.apps_of_users.add((user.id, line.app_id))
+        self._made.apps_of_users.add((user["id"], line.app_id))
         before = self._identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
-            self._identities[key] = _Identity(user.id, line.unionid, created_at)
+            self._identities[key] = _Identity(user["id"], line.unionid, created_at)
             return True
         after = replace(
             before,
@@ -347,52 +326,32 @@ class Batch:
             self._identities[key] = after
         return after != before
 
-    def _take_consents(self, line: Line, user: _User) -> bool:
+    def _take_consents(self, line: Line, user: UserToImport) -> bool:
         is_new = False
         for consent in line.consents:
-            key = (user.id, consent.document, consent.version, consent.given_at)
+            key = (user["id"], consent.document, consent.version, consent.given_at)
             if key not in self._consents_before and key not in self._made.consents:
-                self._made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
+                self._made.consents[key] = {"id": new_id(self._now), "user_id": user["id"], **consent.model_dump()}
                 is_new = True
         return is_new
 
-    def _events(self, changed: Iterable[tuple[_User, _User]]) -> Iterator[dict[str, Any]]:
+    def _events(self, changed: Iterable[tuple[UserToImport, UserToImport]]) -> Iterator[dict[str, Any]]:
         def event(kind: EventType, user_id: UUID, app_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
             told = {"id": new_id(self._now), "type": kind.value, "at": self._now, "actor": OPERATOR.name}
             return {**told, "user_id": user_id, "app_id": app_id, "data": data}
 
         for user_id, app_id, kind in self._added:
-            roles = self._made.users[user_id].roles if kind is EventType.USER_CREATED else ()
+            roles = self._made.users[user_id]["roles"] if kind is EventType.USER_CREATED else ()
             yield event(kind, user_id, app_id, {"roles": roles} if roles else {})
         for before, after in changed:
-            fields = [name for name in ("nickname", "avatar_url") if getattr(before, name) != getattr(after, name)]
+            fields = [name for name in PROFILE if before[name] != after[name]]
             if fields:
-                yield event(EventType.PROFILE_CHANGED, after.id, None, {"fields": fields})
+                yield event(EventType.PROFILE_CHANGED, after["id"], None, {"fields": fields})
 
 
-def _is_active_staff(user: _User) -> bool:
-    return user.standing.is_staff and not user.standing.is_banned
-
-
-def _status_and_ban(line: Line) -> dict[str, Any]:
-    is_banned = line.status is UserStatus.DISABLED
-    return {
-        "status": line.status or UserStatus.ACTIVE,
-        "ban_reason": line.ban_reason if is_banned else None,
-        "banned_until": line.banned_until if is_banned else None,
-    }
-
-
-def _user(row: UserToImport) -> _User:
-    given: dict[str, Any] = {name: row[name] for name in _COLUMNS}  # type: ignore[literal-required]  # the columns of the table
-    return _User(**{**given, "roles": tuple(row["roles"]), "status": UserStatus(row["status"])})
-
-
-def _row(user: _User) -> dict[str, Any]:
-    return {name: getattr(user, name) for name in _COLUMNS}
-
-
-_COLUMNS: Final = tuple(_User.__annotations__)
+def _copied(row: UserToImport) -> UserToImport:
+    """A dict, because asyncpg's own rows cannot be copied and changed."""
+    return dict(row)  # type: ignore[return-value]  # the same columns
 
 
 def _rows_of(made: dict[_Key, _Identity], before: dict[_Key, _Identity], *, is_new: bool) -> list[dict[str, Any]]:

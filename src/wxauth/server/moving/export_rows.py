@@ -7,8 +7,12 @@ from typing import Final
 from wxauth.server.consents.rows import ids_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
+from wxauth.server.core.users import UserRow
 
 _AT_ONCE: Final = 1000
+_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_proved_at", "consents"})
+"""The columns that `_ALL` names itself, and one that is not exported."""
+_COPIED: Final = ", ".join(f"u.{name}" for name in UserRow.__annotations__ if name not in _NOT_COPIED)
 # A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
 # because an import refuses two openids of an app with one unionid.
 # Names are sorted by their bytes (COLLATE "C"), so that the order is the same in every database.
@@ -23,7 +27,7 @@ SELECT i.app_id, i.openid,
                                             AND (other.created_at, other.app_id COLLATE "C", other.openid COLLATE "C")
                                               < (i.created_at, i.app_id, i.openid)))
             THEN u.unionid ELSE i.unionid END AS unionid,
-       u.external_id, u.nickname, u.avatar_url, u.phone, u.roles, u.status, u.created_at, u.last_login_at,
+       u.external_id, {_COPIED},
        u.id AS user_id, i.created_at AS identity_created_at,
        COALESCE(
            (SELECT jsonb_agg(jsonb_build_object(

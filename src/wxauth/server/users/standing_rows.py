@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Transaction
@@ -13,7 +13,7 @@ class LockedUser(TypedDict):
     """The standing of a locked user."""
 
     id: UUID
-    status: str
+    status: Literal["active", "disabled"]
     roles: list[str]
     ban_reason: str | None
     banned_until: datetime | None
