@@ -9,7 +9,6 @@ from wxauth.server.clients.client_model import Client
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.limits.rates import SITES
 from wxauth.server.login.proof import prove_person
 from wxauth.server.sessions.devices import Device
@@ -95,14 +94,6 @@ async def _make_code(
         await SITES.count_user(transaction, person, now=now)
         if not await scan_rows.add_redeemable_answer(transaction, stored, now=now):
             raise Unanswerable(Mistake.CLIENT)
-        await record_event(
-            transaction,
-            EventType.SITE_AUTHORIZED,
-            by=Actor(str(person["id"]), device.ip),
-            at=now,
-            user_id=person["id"],
-            app_id=person["app_id"],
-            data={"client_id": name},
-        )
+        await scan_rows.record_authorized(transaction, person, client_id=name, ip=device.ip, now=now)
     log.info("site_authorized", client_id=name, user_id=person["id"], app_id=person["app_id"])
     return code

@@ -4,7 +4,7 @@ A statement that decides something about a scan first locks its row, so that the
 first has done. A statement that opens a session also locks the user, as bans, merges and erasures do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,7 +16,7 @@ import asyncpg
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ip_addresses import NEARBY
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import EventType
+from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.websites.doors import Door
 from wxauth.server.wechat.api import CodePicture
@@ -452,14 +452,43 @@ async def store_poll(transaction: Transaction, scan_id: UUID, *, poll_interval: 
 
 async def lock_person(transaction: Transaction, session_id: UUID, *, now: datetime) -> UserInSession | None:
     """Lock the user of a session, even during a merge; None if user or session can no longer log in."""
+    return await lock_found(transaction, _LOCK_USER, _PERSON, {"session_id": session_id}, now=now)
+
+
+async def lock_found(
+    transaction: Transaction,
+    lock: Statement[UUID],
+    read: Statement[UserInSession],
+    wanted: Mapping[str, object],
+    **more: object,
+) -> UserInSession | None:
+    """Lock a user with `lock`, and read the same user with `read`, even during a merge; None if `read` finds nobody.
+
+    `wanted` are the parameters of both, `more` those of `read` alone.
+    """
     for _ in range(_ATTEMPTS):
-        # None if a merge was under way: then the session belongs to the remaining user.
-        locked_id = await transaction.value(_LOCK_USER, session_id=session_id)
+        # None if a merge was under way: then session and identity belong to the remaining user.
+        locked_id = await transaction.value(lock, **wanted)
         if locked_id is not None:
-            person = await transaction.row(_PERSON, session_id=session_id, now=now)
-            if person is None or person["id"] == locked_id:  # else the session has moved to another user meanwhile
+            person = await transaction.row(read, **wanted, **more)
+            if person is None or person["id"] == locked_id:  # else these have moved to another user meanwhile
                 return person
     return None
+
+
+async def record_authorized(
+    transaction: Transaction, person: UserInSession, *, client_id: str, ip: str | None, now: datetime
+) -> None:
+    """Record that a site may log in a person who has no scan to approve."""
+    await record_event(
+        transaction,
+        EventType.SITE_AUTHORIZED,
+        by=Actor(str(person["id"]), ip),
+        at=now,
+        user_id=person["id"],
+        app_id=person["app_id"],
+        data={"client_id": client_id},
+    )
 
 
 async def open_session(

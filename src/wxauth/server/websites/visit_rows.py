@@ -13,14 +13,12 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.scan_rows import AUTHORIZATION_CODE_LASTS, Verdict
+from wxauth.server.websites.scan_rows import AUTHORIZATION_CODE_LASTS, Verdict, lock_found
 
 VISIT_LASTS: Final = timedelta(seconds=600)
 """How long a visit may take, and how long its request can be used for another one."""
 PRESSES: Final = 10
 """How often a browser may go to WeChat's page for one request."""
-
-_ATTEMPTS: Final = 3
 
 
 class VisitOutcome(StrEnum):
@@ -225,11 +223,4 @@ async def is_one_of_these(
 
 async def lock_visitor(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:
     """Lock the user of an identity, even during a merge; None if the user cannot log in."""
-    for _ in range(_ATTEMPTS):
-        # None if a merge was under way: then the identity belongs to the remaining user.
-        locked_id = await transaction.value(_LOCK_USER, app_id=app_id, openid=openid)
-        if locked_id is not None:
-            person = await transaction.row(_VISITOR, app_id=app_id, openid=openid)
-            if person is None or person["id"] == locked_id:  # else the identity has moved to another user meanwhile
-                return person
-    return None
+    return await lock_found(transaction, _LOCK_USER, _VISITOR, {"app_id": app_id, "openid": openid})

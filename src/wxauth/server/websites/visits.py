@@ -32,7 +32,6 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
-from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.entering import LacksUnionid, identify, record
 from wxauth.server.numbers.numbers import Numbers
@@ -266,15 +265,7 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
             transaction, visit["id"], openid=identity.openid, code_hash=code_hash, now=now
         )
         if person is not None and is_approved:
-            await record_event(
-                transaction,
-                EventType.SITE_AUTHORIZED,
-                by=Actor(str(person["id"]), device.ip),
-                at=now,
-                user_id=person["id"],
-                app_id=app.app_id,
-                data={"client_id": visit["client_id"]},
-            )
+            await scan_rows.record_authorized(transaction, person, client_id=visit["client_id"], ip=device.ip, now=now)
     if is_approved:
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
         log.info("site_authorized", client_id=visit["client_id"], user_id=login.user["id"], app_id=app.app_id, **fields)
