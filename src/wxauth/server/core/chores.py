@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import reason_of
 from wxauth.server.core.logs import get_logger
 
 log = get_logger()
@@ -20,9 +21,9 @@ async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, pu
         try:
             await chore()
             is_well = True
-        except StorageUnavailable:
+        except StorageUnavailable as exc:
             if is_well:
-                log.warning(put_off, reason="the database does not answer")
+                log.warning(put_off, reason=reason_of(exc))
             is_well = False
         except Exception:
             log.exception(failed)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
 from wxauth.errors import StorageUnavailable
-from wxauth.server.core.database import reason_of
+from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.logs import get_logger
 
 FAREWELL: Final = 2.0
@@ -18,15 +18,12 @@ log = get_logger()
 
 
 async def keep_storing(store: Store, *, pause: float, failed: str) -> NoReturn:
-    """Store forever, with a pause of so many seconds before each time. `failed` is the event logged for failures."""
-    while True:
-        await asyncio.sleep(pause)
-        try:
-            await store()
-        except StorageUnavailable as exc:
-            log.warning(failed, reason=reason_of(exc))
-        except Exception:
-            log.exception(failed)
+    """Store forever, with a pause of so many seconds before each time.
+
+    `failed` is the event logged once per database outage, and for each other error.
+    """
+    await asyncio.sleep(pause)
+    await keep_doing(store, pause=pause, put_off=failed, failed=failed)
 
 
 async def store_last(store: Store, *, failed: str) -> None:

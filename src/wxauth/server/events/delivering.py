@@ -8,6 +8,7 @@ attempt could not be stored.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -21,6 +22,7 @@ from pydantic_core import to_json
 
 from wxauth import __version__
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -126,23 +128,15 @@ class Deliveries:
 
     async def keep_delivering(self) -> None:
         """Deliver forever. A database outage only delays the deliveries."""
-        is_well = True
-        while True:
-            try:
+
+        async def wait_and_begin() -> None:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause):
                     await self._awakened.wait()
-            except TimeoutError:
-                pass
             self._awakened.clear()
-            try:
-                await self.begin_due()
-                is_well = True
-            except StorageUnavailable:
-                if is_well:
-                    log.warning("deliveries_held_up", reason="the database does not answer")
-                is_well = False
-            except Exception:
-                log.exception("deliveries_held_up")
+            await self.begin_due()
+
+        await keep_doing(wait_and_begin, pause=0, put_off="deliveries_held_up", failed="deliveries_held_up")
 
     async def begin_due(self) -> None:
         """Start as many due deliveries as the limits allow. Raises: StorageUnavailable."""

@@ -1,0 +1,33 @@
+"""What a process does again and again: it goes on through outages of the database, and logs each of them once."""
+
+import asyncio
+
+import pytest
+
+from tests.world import LogLines
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.storing import keep_storing
+
+
+@pytest.mark.no_database
+async def test_an_outage_is_logged_once_and_each_other_error_too(log_lines: LogLines) -> None:
+    outcomes = [
+        StorageUnavailable("down"),
+        StorageUnavailable("still down"),
+        None,
+        StorageUnavailable("down again"),
+        ValueError("a fault of ours"),
+        asyncio.CancelledError(),
+    ]
+
+    async def store() -> None:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    with pytest.raises(asyncio.CancelledError):
+        await keep_storing(store, pause=0, failed="numbers_not_stored")
+    assert [(line["event"], line["level"], line.get("reason")) for line in log_lines()] == [
+        ("numbers_not_stored", "warning", "StorageUnavailable"),
+        ("numbers_not_stored", "warning", "StorageUnavailable"),
+        ("numbers_not_stored", "error", None),
+    ]
