@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from importlib import import_module
 from types import NoneType, UnionType
@@ -46,6 +46,10 @@ def statements() -> Iterator[tuple[str, Statement[Any]]]:
             for constant, value in vars(import_module(module.name)).items():
                 if isinstance(value, Statement):
                     yield f"{room.rpartition('.')[2]}.{name}.{constant}", value
+                elif is_dataclass(value) and not isinstance(value, type):
+                    for part in fields(value):
+                        if isinstance(statement := getattr(value, part.name), Statement):
+                            yield f"{room.rpartition('.')[2]}.{name}.{constant}.{part.name}", statement
 
 
 STATEMENTS = dict(statements())

@@ -1,7 +1,7 @@
 """The stored signing keys, of access tokens and of id_tokens."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -12,54 +12,6 @@ from wxauth.server.keys.stored import StoredSigningKey
 
 # Decides the race of replicas that start or rotate at once: the second waits, and then sees the first one's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
-
-
-def _reading_part(table: str) -> str:
-    return f"""
-SELECT id, kid, public_jwk, private_key, created_at, activates_at, retires_at
-  FROM {table}
- WHERE retires_at IS NULL OR retires_at > :now
- ORDER BY activates_at, id
-"""  # noqa: S608 - a constant
-
-
-def _adding_part(table: str) -> str:
-    return f"""
-INSERT INTO {table} (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)
-VALUES (:id, :kid, :public_jwk, :private_key, :created_at, :activates_at, :retires_at)
-"""  # noqa: S608 - a constant
-
-
-def _dating_part(table: str) -> str:
-    return f"""
-UPDATE {table} SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
-"""  # noqa: S608 - a constant
-
-
-def _erasing_one_part(table: str) -> str:
-    return f"DELETE FROM {table} WHERE id = :id"  # noqa: S608 - a constant
-
-
-def _replacing_part(table: str) -> str:
-    return f"UPDATE {table} SET private_key = :anew WHERE id = :id AND private_key = :former RETURNING id"  # noqa: S608
-
-
-def _erasing_part(table: str) -> str:
-    return f"DELETE FROM {table} WHERE retires_at <= :now RETURNING kid"  # noqa: S608 - a constant
-
-
-_READ_SIGNING_KEYS: Final = Statement[Columns[StoredSigningKey]](_reading_part("signing_keys"))
-_READ_ID_TOKEN_KEYS: Final = Statement[Columns[StoredSigningKey]](_reading_part("id_token_keys"))
-_ADD_SIGNING_KEY: Final = Statement[Nothing](_adding_part("signing_keys"))
-_ADD_ID_TOKEN_KEY: Final = Statement[Nothing](_adding_part("id_token_keys"))
-_DATE_SIGNING_KEY: Final = Statement[Nothing](_dating_part("signing_keys"))
-_DATE_ID_TOKEN_KEY: Final = Statement[Nothing](_dating_part("id_token_keys"))
-_DELETE_SIGNING_KEY: Final = Statement[Nothing](_erasing_one_part("signing_keys"))
-_DELETE_ID_TOKEN_KEY: Final = Statement[Nothing](_erasing_one_part("id_token_keys"))
-_REPLACE_SIGNING_KEY: Final = Statement[UUID](_replacing_part("signing_keys"))
-_REPLACE_ID_TOKEN_KEY: Final = Statement[UUID](_replacing_part("id_token_keys"))
-_DELETE_SIGNING_KEYS: Final = Statement[str](_erasing_part("signing_keys"))
-_DELETE_ID_TOKEN_KEYS: Final = Statement[str](_erasing_part("id_token_keys"))
 # Includes retired keys: an expired id_token still identifies the session that it may end.
 _READ_PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM id_token_keys WHERE kid = :kid")
 _ARE_NEEDED: Final = Statement[bool]("""
@@ -79,23 +31,29 @@ class KeyTable:
     delete_retired: Statement[str]
 
 
-SIGNING_KEY_TABLE: Final = KeyTable(
-    _READ_SIGNING_KEYS,
-    _ADD_SIGNING_KEY,
-    _DATE_SIGNING_KEY,
-    _DELETE_SIGNING_KEY,
-    _REPLACE_SIGNING_KEY,
-    _DELETE_SIGNING_KEYS,
-)
+def _key_table(table: str) -> KeyTable:
+    columns = [field.name for field in fields(StoredSigningKey)]
+    return KeyTable(
+        read=Statement[Columns[StoredSigningKey]](f"""
+SELECT {", ".join(columns)} FROM {table} WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
+"""),  # noqa: S608 - constants
+        add=Statement[Nothing](f"""
+INSERT INTO {table} ({", ".join(columns)}) VALUES ({", ".join(f":{name}" for name in columns)})
+"""),  # noqa: S608 - constants
+        date=Statement[Nothing](f"""
+UPDATE {table} SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
+"""),  # noqa: S608 - constants
+        delete=Statement[Nothing](f"DELETE FROM {table} WHERE id = :id"),  # noqa: S608 - constants
+        replace=Statement[UUID](f"""
+UPDATE {table} SET private_key = :anew WHERE id = :id AND private_key = :former RETURNING id
+"""),  # noqa: S608 - constants
+        delete_retired=Statement[str](f"DELETE FROM {table} WHERE retires_at <= :now RETURNING kid"),  # noqa: S608 - constants
+    )
+
+
+SIGNING_KEY_TABLE: Final = _key_table("signing_keys")
 """The keys of access tokens."""
-ID_TOKEN_KEYS: Final = KeyTable(
-    _READ_ID_TOKEN_KEYS,
-    _ADD_ID_TOKEN_KEY,
-    _DATE_ID_TOKEN_KEY,
-    _DELETE_ID_TOKEN_KEY,
-    _REPLACE_ID_TOKEN_KEY,
-    _DELETE_ID_TOKEN_KEYS,
-)
+ID_TOKEN_KEYS: Final = _key_table("id_token_keys")
 """The keys of id_tokens."""
 KEY_TABLES: Final = (SIGNING_KEY_TABLE, ID_TOKEN_KEYS)
 
