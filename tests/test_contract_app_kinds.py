@@ -32,7 +32,8 @@ class TellingSimulator(Simulator):
 
     def answer(self, call: Call) -> Any:
         given = super().answer(call)
-        self.tokens += [given[name] for name in ("access_token", "refresh_token") if name in given]
+        if isinstance(given, dict):
+            self.tokens += [given[name] for name in ("access_token", "refresh_token") if name in given]
         return given
 
 

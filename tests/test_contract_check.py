@@ -40,7 +40,7 @@ from wxauth.server.checks.rows import PostgresServer, Rights, Wal, wal
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, Simulator, create_simulator
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.service.app import create_app
 
@@ -832,9 +832,9 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
     ],
 )
 async def test_an_api_without_permission_is_a_note_unless_the_settings_need_it(
-    doctor: Examine, strict_wechat: StrictWeChat, api: Any, name: str, policy: str, why: str
+    doctor: Examine, strict_wechat: StrictWeChat, api: Api, name: str, policy: str, why: str
 ) -> None:
-    strict_wechat.account(APP_ID).denied = {api}
+    strict_wechat.account(APP_ID).denied = frozenset({api})
     results = await doctor()
     said(results, of_app(name), NOTE, "may not use this API", "(errcode 48001)", f"not needed now, for {why}")
     said(results, of_app(name, OTHER_APP_ID), OK, "permitted")
@@ -854,7 +854,7 @@ async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
 async def test_an_account_that_may_not_ask_for_phone_numbers_is_a_note_until_somebody_has_given_one(
     doctor: Examine, strict_wechat: StrictWeChat, simulated_client: httpx.AsyncClient
 ) -> None:
-    strict_wechat.account(APP_ID).denied = {"getuserphonenumber"}
+    strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
     said(await doctor(), of_app("phone"), NOTE, "may not use this API", "nobody has given a phone number")
     answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
     assert answer.json()["user"]["phone"]
@@ -864,7 +864,7 @@ async def test_an_account_that_may_not_ask_for_phone_numbers_is_a_note_until_som
 async def test_an_account_that_may_not_check_session_keys_is_reported(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
-    strict_wechat.account(APP_ID).denied = {"checksession"}
+    strict_wechat.account(APP_ID).denied = frozenset({"checksession"})
     said(await doctor(), of_app("session_keys"), BAD, "may not use this API")
 
 
@@ -880,7 +880,7 @@ async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_sett
 async def test_whatever_wechat_says_of_a_made_up_person_is_a_permission(
     doctor: Examine, strict_wechat: StrictWeChat, errcode: int
 ) -> None:
-    apis = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}
+    apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}
     for api in apis.values():
         strict_wechat.fail(api, errcode=errcode, times=None)
     results = await doctor(risk_policy="flag")

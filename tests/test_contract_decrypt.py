@@ -150,7 +150,9 @@ async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: Dat
 async def simulator_login(simulator: Simulator) -> None:
     query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": "alice"}
     call, _ = simulator.call("code2session", {**query, "grant_type": "authorization_code"}, b"")
-    assert "session_key" in simulator.answer(call)
+    answer = simulator.answer(call)
+    assert isinstance(answer, dict)
+    assert "session_key" in answer
 
 
 async def test_without_a_stored_key_nothing_opens(phone: DataPhone, rows: asyncpg.Connection) -> None:

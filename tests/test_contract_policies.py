@@ -7,7 +7,6 @@ import time
 from asyncio import to_thread
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
@@ -22,14 +21,15 @@ from tests.store.proxy import Proxy
 from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, until
 from wxauth.server.core.background import FAREWELL, MAX_TASKS
 from wxauth.server.core.promises import PAUSE
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.limits.attempts import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.waits import Waits
 from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, PATIENCE
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
-RISK, TEXT = "getuserriskrank", "msg_sec_check"
+RISK: Api = "getuserriskrank"
+TEXT: Api = "msg_sec_check"
 SHORT = 1.0
 """A WECHAT_TIMEOUT for calls that hang."""
 SOON = PATIENCE + 3.0
@@ -136,7 +136,8 @@ async def test_a_risk_is_noted_and_the_person_let_in(
 
 async def test_flagging_delays_no_login(make_service: MakeService, rows: asyncpg.Connection) -> None:
     service = await make_service(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
-    for api in ("stable_token", RISK, TEXT):
+    apis: tuple[Api, ...] = ("stable_token", RISK, TEXT)
+    for api in apis:
         service.simulator.fail(api, hang=True, times=None)
     async with asyncio.timeout(SOON):
         login = await service.log_in("risky-4", nickname="risky")
@@ -176,8 +177,8 @@ async def test_an_administrator_may_unban_them_and_reads_why_they_were(
     root = await service.log_in("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
     await service.log_in.ask("risky-4")
-    query = {"headers": bearer(root), "params": {"type": "user.banned"}}
-    (event,) = (await service.client.get("/v1/admin/events", **query)).json()["items"]
+    answer = await service.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
+    (event,) = answer.json()["items"]
     assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
     path = f"/v1/admin/users/{event['user_id']}"
     assert (await service.client.patch(path, json={"status": "active"}, headers=bearer(root))).status_code == 200
@@ -459,7 +460,7 @@ async def test_neither_does_an_account_that_may_not_ask(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("api", ["stable_token", RISK])
-async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Any) -> None:
+async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Api) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=SHORT)
     service.simulator.fail(api, hang=True)
     async with asyncio.timeout(PATIENCE):
@@ -578,5 +579,5 @@ async def test_a_service_that_is_stopped_leaves_what_hangs(
 async def named(service: Service, name: str, *, way: str) -> Body:
     """A person who gives themselves this name, as the answer has them."""
     if way == "login":
-        return (await service.log_in(nickname=name))["user"]  # type: ignore[no-any-return]
-    return (await service.change(await service.log_in(), nickname=name)).json()  # type: ignore[no-any-return]
+        return (await service.log_in(nickname=name))["user"]
+    return (await service.change(await service.log_in(), nickname=name)).json()

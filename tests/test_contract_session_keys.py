@@ -46,7 +46,9 @@ class KeyKeeper:
         """At WeChat, without our knowing."""
         query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": person}
         call, _ = self.simulator.call("code2session", {**query, "grant_type": "authorization_code"}, b"")
-        assert "session_key" in self.simulator.answer(call)
+        answer = self.simulator.answer(call)
+        assert isinstance(answer, dict)
+        assert "session_key" in answer
 
     async def ask(self, user_id: str, action: str, **options: Any) -> httpx.Response:
         return await (await self.root()).ask("POST", f"/users/{user_id}/session-keys/{action}", **options)

@@ -18,7 +18,7 @@ from wxauth.server.clients import clients
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
 
 Body = dict[str, Any]
 """The body of an answer."""
@@ -79,13 +79,17 @@ async def log_in(client: httpx.AsyncClient, person: str = "alice", **how: Any) -
     return await LogIn(client)(person, **how)
 
 
+def _has_no_code() -> str:
+    raise AssertionError("nobody has said whose codes this phone gets")
+
+
 @dataclass(slots=True)
 class Phone:
     """A person's phone, logged in to a mini-program."""
 
     client: httpx.AsyncClient
     tokens: Body = field(default_factory=dict)
-    wx_login: Callable[[], str] | None = None
+    wx_login: Callable[[], str] = _has_no_code
     """Returns a new code of this person, with which they approve a login to a site."""
 
     @property
@@ -140,7 +144,7 @@ class Service:
         wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
         return self.secrets.add(self.simulator.make_phone_code(wanted))
 
-    def asked(self, api: Any) -> list[Body]:
+    def asked(self, api: Api) -> list[Body]:
         """What an API of WeChat was asked so far."""
         return [call.json for call in self.simulator.calls_of(api)]
 

@@ -13,7 +13,7 @@ from tests.dev.running import Dev, running_dev
 from tests.fakes import Clock
 from tests.processes import serving, until
 from tests.world import MakeClient, MakeServices, bearer
-from wxauth.server.dev.wechat import ACCOUNT, APPS, PhoneCodeRequest, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
 from wxauth.server.service.waits import Waits
 
@@ -135,7 +135,7 @@ async def test_each_failure_is_the_one_that_the_page_announces(
     make_client: MakeClient,
     simulator: Simulator,
     clock: Clock,
-    api: str,
+    api: Api,
 ) -> None:
     said, got = {}, {}
     for known in known_faults()[api]:

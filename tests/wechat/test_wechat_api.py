@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
@@ -19,6 +20,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.dev.wechat import (
     APPS,
+    Api,
     Call,
     CodeRequest,
     PhoneCodeRequest,
@@ -31,7 +33,8 @@ from wxauth.server.wechat.api import TextVerdict, WeChatApi, session_key_signatu
 from wxauth.server.wechat.client import WeChat, WeChatIdentity
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
-PHONE_API = "getuserphonenumber"
+NO_PHONE_INFO: list[object] = [None, [], "13800138000"]
+PHONE_API: Api = "getuserphonenumber"
 
 
 @pytest.fixture
@@ -50,7 +53,12 @@ async def alice(simulated_services: Services, app: App) -> WeChatIdentity:
     return await simulated_services[WeChat].exchange(app, "alice")
 
 
-def call_of(simulator: Simulator, api: Any) -> Call:
+def key_of(person: WeChatIdentity) -> bytes:
+    assert person.session_key is not None
+    return person.session_key
+
+
+def call_of(simulator: Simulator, api: Api) -> Call:
     (call,) = simulator.calls_of(api)
     return call
 
@@ -153,8 +161,7 @@ async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
     errcode: int,
 ) -> None:
     session = await simulated_services[WeChat].exchange(app, openid_of)
-    is_phone_code = isinstance(wanted, PhoneCodeRequest)
-    text = simulator.make_phone_code(wanted) if is_phone_code else simulator.make_code(wanted)
+    text = simulator.make_phone_code(wanted) if isinstance(wanted, PhoneCodeRequest) else simulator.make_code(wanted)
     with pytest.raises(WeChatError) as caught:
         await simulated_services[WeChatApi].phone_number(app, text, openid=session.openid)
     assert (caught.value.code, caught.value.errcode) == (code, errcode)
@@ -179,22 +186,22 @@ async def test_a_phone_code_of_another_app_is_logged_for_the_operator(
 async def test_the_session_key_of_the_last_login_is_good_and_no_other(
     simulated_services: Services, api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator
 ) -> None:
-    assert await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    assert await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
     later = await simulated_services[WeChat].exchange(app, "alice")
-    assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
-    assert await api.check_session_key(app, openid=alice.openid, session_key=later.session_key)
+    assert not await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
+    assert await api.check_session_key(app, openid=alice.openid, session_key=key_of(later))
     query = simulator.calls_of("checksession")[-1].query
     assert query["openid"] == alice.openid
     assert query["sig_method"] == "hmac_sha256"
-    assert query["signature"] == session_key_signature(later.session_key)
+    assert query["signature"] == session_key_signature(key_of(later))
 
 
 @pytest.mark.no_database
 async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator) -> None:
-    key = await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    key = await api.reset_session_key(app, openid=alice.openid, session_key=key_of(alice))
     assert len(b64decode(key)) == 16
     assert await api.check_session_key(app, openid=alice.openid, session_key=key)
-    assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    assert not await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
     assert call_of(simulator, "resetusersessionkey").query["openid"] == alice.openid
 
 
@@ -206,8 +213,8 @@ async def test_a_session_key_that_is_dead_cannot_be_reset(
     await simulated_services[WeChat].exchange(app, "alice")
     clock.advance(days=days)
     with pytest.raises(SessionKeyExpired):
-        await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
-    assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+        await api.reset_session_key(app, openid=alice.openid, session_key=key_of(alice))
+    assert not await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
 
 
 @pytest.mark.no_database
@@ -282,7 +289,7 @@ async def test_an_account_without_permission_is_logged_with_the_remedy(
 ) -> None:
     simulator.account(FIRST).denied = frozenset({"checksession"})
     with pytest.raises(WeChatError) as caught:
-        await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+        await api.check_session_key(app, openid=alice.openid, session_key=key_of(alice))
     assert (caught.value.code, caught.value.errcode) == ("wechat_misconfigured", 48001)
     (line,) = (line for line in log_lines() if line["level"] == "error")
     assert (line["api"], line["errcode"]) == ("checksession", 48001)
@@ -367,7 +374,7 @@ async def test_an_errcode_is_a_failure_of_its_own(
 @swept(
     ("ask", "body"),
     [
-        *((phone_number, {"errcode": 0, "phone_info": value}) for value in (None, [], "13800138000")),
+        *((phone_number, {"errcode": 0, "phone_info": value}) for value in NO_PHONE_INFO),
         *((reset_session_key, {"errcode": 0, "session_key": value}) for value in (None, "", 7, "k" * 129, "ö")),
         *((risk_rank, {"errcode": 0, "risk_rank": value}) for value in (None, -1, 5, "4", True, 1.0)),
         *(
@@ -395,11 +402,12 @@ async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
     signature = session_key_signature(b"c2Vzc2lvbi1rZXktMTIzNA==")
     for secret in (TOKEN, signature, APP["app_secret"]):
         secrets.add(secret)
-    errmsg = f"no {TOKEN} {APP['app_secret']}" + {
-        phone_number: " 0123456789abcdef",
-        check_session_key: f" {signature}",
-        reset_session_key: f" {signature}",
-    }.get(ask, "")
+    secrets_of: dict[Ask, str] = {
+        phone_number: "0123456789abcdef",
+        check_session_key: signature,
+        reset_session_key: signature,
+    }
+    errmsg = f"no {TOKEN} {APP['app_secret']} {secrets_of[ask]}"
     with pytest.raises(WeChatError):
         await answered(make_settings, {"errcode": -2, "errmsg": errmsg}, ask)
     (line,) = (line for line in log_lines() if line["event"] == "wechat_refused")
@@ -439,7 +447,7 @@ async def test_every_call_works_over_a_network(asking: Callable[..., Services]) 
         app = services[Apps].find(FIRST)
         alice = await services[WeChat].exchange(app, "alice")
         assert await services[WeChatApi].phone_number(app, "phone-13800138000", openid=alice.openid)
-        assert await services[WeChatApi].check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+        assert await services[WeChatApi].check_session_key(app, openid=alice.openid, session_key=key_of(alice))
         assert (await services[WeChatApi].check_text(app, openid=alice.openid, content="违规")).suggest == "risky"
 
 
@@ -475,7 +483,7 @@ async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(a
 async def test_the_body_is_what_is_sent(asking: Callable[..., Services]) -> None:
     received: list[bytes] = []
 
-    async def wechat(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def wechat(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         received.append(message["body"])
         headers = dict(scope["headers"])

@@ -1,7 +1,7 @@
 """A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.py` is its manual."""
 
 from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
-from wxauth.server.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.server.dev.wechat.desk import DESK_PATH, OwnPagesOnly
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_number_of
 from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
@@ -19,6 +19,7 @@ __all__ = [
     "UNKNOWN_APP_HINT",
     "WEBSITE",
     "Account",
+    "Api",
     "Call",
     "CodeRequest",
     "FaultRequest",
