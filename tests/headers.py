@@ -6,6 +6,5 @@ from typing import Any
 
 def bearer(token: Mapping[str, Any] | str | bytes) -> dict[str, Any]:
     """The header with this access token, or with the one in this answer."""
-    if isinstance(token, Mapping):
-        token = token["access_token"]
-    return {"Authorization": b"Bearer " + (token.encode() if isinstance(token, str) else token)}
+    given = token["access_token"] if isinstance(token, Mapping) else token
+    return {"Authorization": b"Bearer " + (given.encode() if isinstance(given, str) else given)}

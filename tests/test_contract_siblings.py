@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -77,7 +77,7 @@ def introspect(client: httpx.AsyncClient, billing: Credentials) -> Callable[[str
 
 
 Introspect = Callable[[str], Awaitable[dict[str, Any]]]
-Passes = Callable[[], Awaitable[bool]]
+Passes = Callable[[], Coroutine[Any, Any, bool]]
 
 
 @pytest.fixture(params=["verify", "introspect"])
@@ -181,7 +181,7 @@ async def test_a_hostile_authorization_header_is_refused(
     with Sweep() as sweep:
         for authorization in HOSTILE_AUTHORIZATIONS:
             with sweep.case(authorization[:60]):
-                headers = {"Authorization": authorization}
+                headers = {b"Authorization": authorization}
                 answer = await client.get(VERIFY, headers=headers)
                 problem_of(answer, answer.json()["code"], 401)
                 assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')

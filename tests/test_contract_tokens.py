@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
@@ -14,7 +13,7 @@ from jose import jwt
 
 from tests.fakes import Clock
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
-from tests.world import LogIn
+from tests.world import LogIn, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
@@ -144,7 +143,7 @@ async def ask_me(client: httpx.AsyncClient, services: Services, token: str, forg
 
     async def answer(forge: Forgery) -> tuple[int, str | None, str | None]:
         forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))
-        response = await client.get("/v1/me", headers={"Authorization": b"Bearer " + forged.encode()})
+        response = await client.get("/v1/me", headers=bearer(forged))
         return response.status_code, response.json().get("code"), response.headers.get("www-authenticate")
 
     return {name: await answer(forge) for name, forge in forgeries.items()}
@@ -202,7 +201,7 @@ async def test_without_a_bearer_token_the_challenge_is_bare(
 @pytest.mark.parametrize("authorization", ["bearer {token}", "BEARER {token}", "Bearer   {token}", "Bearer {token}  "])
 async def test_the_scheme_takes_any_case_and_spaces(client: httpx.AsyncClient, token: str, authorization: str) -> None:
     answer = await client.get("/v1/me", headers={"Authorization": authorization.format(token=token)})
-    assert UUID(answer.json()["id"])
+    assert answer.status_code == 200, answer.text
 
 
 async def test_two_authorization_headers_are_a_bad_request(client: httpx.AsyncClient, token: str) -> None:

@@ -59,7 +59,7 @@ def key_of(issuer: TestIssuer) -> SigningKey:
 
 @pytest.mark.parametrize("file", sorted(path.name for path in PACKAGE.glob("test/*.test.js")))
 def test_the_package_passes_its_own_tests(node: str, file: str) -> None:
-    command = [node, "--test", "--test-reporter=spec", PACKAGE / "test" / file]
+    command = [node, "--test", "--test-reporter=spec", str(PACKAGE / "test" / file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=NODE_PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE), done.stdout
@@ -220,7 +220,7 @@ def described(answer: httpx.Response) -> dict[str, Any]:
 def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(urls: dict[str, str]) -> None:
     for url in urls.values():
         for request_id in (b"", b"a b", b"a" * 129, b"\xe9"):
-            answer = httpx.get(f"{url}/orders", headers={"X-Request-ID": request_id}, trust_env=False, verify=False)
+            answer = httpx.get(f"{url}/orders", headers={b"X-Request-ID": request_id}, trust_env=False, verify=False)
             assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
 

@@ -98,7 +98,7 @@ async def opening(app: ASGIApp, path: str, *, token: str | None, can_say_status:
     """The messages that an app sends during and after a WebSocket's handshake."""
     scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
-    extensions = {"websocket.http.response": {}} if can_say_status else {}
+    extensions: dict[str, object] = {"websocket.http.response": {}} if can_say_status else {}
     return await said_to(app, {**scope, "headers": headers, "extensions": extensions})
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -47,8 +46,6 @@ from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard, BearerMiddleware
 
 ORIGIN = "https://shop.test"
-# By itself it takes over the logging of the process, which the tests share.
-make_litestar = partial(Litestar, logging_config=None)
 
 Guarded = Callable[..., ASGIApp]
 """An app with `/orders`, `/healthz` and `/ws` behind the middleware, which takes the given options."""
@@ -98,13 +95,26 @@ def litestar_app(guard: BearerGuard, **options: Any) -> ASGIApp:
         await socket.send_text(socket.user.openid)
         await socket.close()
 
-    middleware = [DefineMiddleware(BearerMiddleware, guard=guard, **options)]
-    return make_litestar([orders, healthz, ws], middleware=middleware, openapi_config=None)
+    return guarded_litestar([orders, healthz, ws], guard, **options)
+
+
+def guarded_litestar(
+    handlers: list[Any], guard: BearerGuard, *, cors_config: CORSConfig | None = None, **options: Any
+) -> ASGIApp:
+    middleware: Any = BearerMiddleware  # Litestar has types of its own for ASGI
+    app: Any = Litestar(
+        handlers,
+        middleware=[DefineMiddleware(middleware, guard=guard, **options)],
+        cors_config=cors_config,
+        openapi_config=None,
+        logging_config=None,  # by itself it takes over the logging of the process, which the tests share
+    )
+    return app
 
 
 def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        user = scope.get("user")
+        user: Any = scope.get("user")
         if scope["type"] == "websocket":
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.send", "text": user.openid})
@@ -122,7 +132,7 @@ def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
 APPS = {"Starlette": starlette_app, "Litestar": litestar_app, "plain ASGI": plain_app}
 
 
-@pytest.fixture(params=APPS.values(), ids=APPS)
+@pytest.fixture(params=[*APPS.values()], ids=[*APPS])
 def guarded(request: pytest.FixtureRequest, guard: BearerGuard) -> Guarded:
     return lambda **options: request.param(guard, **options)
 
@@ -363,7 +373,7 @@ async def test_a_litestar_mount_is_not_public_by_the_rest_of_its_path(guard: Bea
         await PlainTextResponse("secret")(scope, receive, send)
 
     public = ["/", "/healthz", "/healthz/"]
-    app = make_litestar([files], middleware=[DefineMiddleware(BearerMiddleware, guard=guard, public=public)])
+    app = guarded_litestar([files], guard, public=public)
     assert await asked_for(app, path) == 401
     assert await asked_for(app, path, gives_raw_path=False) == 401
 
@@ -395,11 +405,8 @@ def litestar_with_cors(guard: BearerGuard) -> ASGIApp:
     def orders() -> str:
         return "orders"
 
-    return make_litestar(
-        [orders],
-        middleware=[DefineMiddleware(BearerMiddleware, guard=guard)],
-        cors_config=CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization"]),
-    )
+    cors = CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization"])
+    return guarded_litestar([orders], guard, cors_config=cors)
 
 
 @pytest.mark.parametrize("app_with_cors", [starlette_with_cors, litestar_with_cors])

@@ -414,7 +414,7 @@ async def test_no_hostile_token_passes(
             if "\0" in token:
                 continue  # no header holds it, see the next test
             with sweep.case(forgery):
-                answer = await client.get("/orders", headers={"Authorization": b"Bearer " + token.encode()})
+                answer = await client.get("/orders", headers=bearer(token))
                 if len(token) > LONGEST_HEAD:
                     assert answer.status_code == TOO_LONG[name]
                 else:
@@ -705,7 +705,8 @@ async def test_a_body_arrives_whole_and_stays_off_wxauth(
     body = b"".join([chunk async for chunk in chunks()])
     with Sweep() as sweep:
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-            for content in (b'{"item":"tea"}', body, *([chunks()] if name != "haproxy" else [])):
+            contents: list[bytes | AsyncIterator[bytes]] = [b'{"item":"tea"}', body]
+            for content in [*contents, *([chunks()] if name != "haproxy" else [])]:
                 with sweep.case(method, len(content) if isinstance(content, bytes) else "in chunks"):
                     answer = await client.request(
                         method, "/orders", content=content, headers={**alice, "Content-Type": "application/json"}

@@ -206,6 +206,33 @@ def _compressed(forger: Forger) -> str:
     )
 
 
+def _without_claim(name: str) -> Forgery:
+    return lambda forger: forger.without_claim(name)
+
+
+def _with_claim(name: str, value: object) -> Forgery:
+    return lambda forger: forger.with_claims(**{name: value})
+
+
+def _with_raw_claim(name: str, literal: str) -> Forgery:
+    return lambda forger: forger.with_raw_claim(name, literal)
+
+
+def _with_numbers(r: int | None, s: int | None) -> Forgery:
+    """With these numbers in the signature, or with its own where it is None."""
+    return lambda forger: forger.with_numbers(
+        forger.numbers[0] if r is None else r, forger.numbers[1] if s is None else s
+    )
+
+
+def _with_header_twice(name: str) -> Forgery:
+    return lambda forger: forger.sign(_twice(name, name, forger.header), forger.claims)
+
+
+def _with_claim_twice(name: str) -> Forgery:
+    return lambda forger: forger.sign(forger.header, _twice(name, name, forger.claims))
+
+
 def _twice(spelling: str, name: str, members: dict[str, Any]) -> str:
     """JSON in which a name occurs twice, first in this spelling."""
     return f'{{"{spelling}": "other", {json.dumps({name: "other", **members})[1:]}'
@@ -258,7 +285,7 @@ RFC_7515_ES256 = (
     ".eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
     ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
 )
-NOT_UUIDS = {
+NOT_UUIDS: dict[str, object] = {
     "a number": 7,
     "null": None,
     "a list": [],
@@ -351,32 +378,22 @@ HOSTILE: dict[str, Forgery] = {
     "a certificate's address in the header": _naming_its_own_key("x5u", lambda _: "https://evil.test/key.pem"),
     "zip, and a deflated payload": _compressed,
     "cty JWT, and a token for payload": lambda forger: forger.sign(forger.header | {"cty": "JWT"}, forger.token),
-    **{
-        f"{name} twice": lambda forger, name=name: forger.sign(_twice(name, name, forger.header), forger.claims)
-        for name in ("alg", "typ", "kid", "x")
-    },
-    **{
-        f"{name} twice": lambda forger, name=name: forger.sign(forger.header, _twice(name, name, forger.claims))
-        for name in (*CLAIMS, "roles", "nbf")
-    },
+    **{f"{name} twice": _with_header_twice(name) for name in ("alg", "typ", "kid", "x")},
+    **{f"{name} twice": _with_claim_twice(name) for name in (*CLAIMS, "roles", "nbf")},
     "alg twice, once escaped": lambda forger: forger.sign(_twice("\\u0061lg", "alg", forger.header), forger.claims),
     "sub twice, once escaped": lambda forger: forger.sign(forger.header, _twice("s\\u0075b", "sub", forger.claims)),
     "a name twice further down": lambda forger: forger.with_raw_claim("x", '{"a": 1, "a": 2}'),
     # claims
-    **{f"no {name}": lambda forger, name=name: forger.without_claim(name) for name in CLAIMS},
-    **{f"{name} null": lambda forger, name=name: forger.with_claims(**{name: None}) for name in CLAIMS},
+    **{f"no {name}": _without_claim(name) for name in CLAIMS},
+    **{f"{name} null": _with_claim(name, None) for name in CLAIMS},
     **{
-        f"{name} {kind}": lambda forger, name=name, literal=literal: forger.with_raw_claim(name, literal)
+        f"{name} {kind}": _with_raw_claim(name, literal)
         for name in ("exp", "iat", "nbf")
         for kind, literal in NOT_TIMES.items()
     },
+    **{f"{name} {kind}": _with_claim(name, value) for name in ("sub", "sid") for kind, value in NOT_UUIDS.items()},
     **{
-        f"{name} {kind}": lambda forger, name=name, value=value: forger.with_claims(**{name: value})
-        for name in ("sub", "sid")
-        for kind, value in NOT_UUIDS.items()
-    },
-    **{
-        f"{name} {kind}": lambda forger, name=name, value=value: forger.with_claims(**{name: value})
+        f"{name} {kind}": _with_claim(name, value)
         for name in ("iss", "jti", "client_id", "openid")
         for kind, value in {"a number": 1, "a list": ["a"], "an object": {}, "false": False}.items()
     },
@@ -404,7 +421,7 @@ HOSTILE: dict[str, Forgery] = {
     "roles true": lambda forger: forger.with_claims(roles=True),
     "roles with a list": lambda forger: forger.with_claims(roles=[["admin"]]),
     **{
-        f"{name} {kind}": lambda forger, name=name, value=value: forger.with_claims(**{name: value})
+        f"{name} {kind}": _with_claim(name, value)
         for name in ("app_id", "external_id", "scope")
         for kind, value in {"null": None, "a number": 1, "a list": ["a"], "false": False}.items()
     },
@@ -418,9 +435,7 @@ HOSTILE: dict[str, Forgery] = {
     "r and s the group's order": lambda forger: forger.with_numbers(ORDER, ORDER),
     "r and s all ones": lambda forger: forger.with_signature(b"\xff" * 64),
     **{
-        f"r {r_name}, s {s_name}": lambda forger, r=r, s=s: forger.with_numbers(
-            forger.numbers[0] if r is None else r, forger.numbers[1] if s is None else s
-        )
+        f"r {r_name}, s {s_name}": _with_numbers(r, s)
         for r_name, r in SPECIAL_NUMBERS.items()
         for s_name, s in SPECIAL_NUMBERS.items()
         if (r, s) not in ((None, None), (0, 0), (ORDER, ORDER))

@@ -125,7 +125,7 @@ async def test_a_known_token_of_a_removed_key_is_refused(
     with pytest.raises(InvalidToken):
         await verifier.verify(forger.token, now=NOW)
     published.keys = keys
-    assert await verifier.verify(forger.token, now=NOW)
+    await verifier.verify(forger.token, now=NOW)
 
 
 async def test_a_known_token_is_refused_once_another_key_has_the_name_of_its_own(
