@@ -167,8 +167,8 @@ def serve(requests: socket.socket) -> bool:
                     for descriptor, (_, teller) in children.items():
                         os.close(descriptor)
                         teller.close()
-                    *what, is_short = json.loads(request)
-                    become(*what, descriptors)
+                    command, cwd, env, is_short = json.loads(request)
+                    become(command, cwd, env, descriptors)
                     return bool(is_short)
                 *streams, told = descriptors
                 for descriptor in streams:

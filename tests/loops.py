@@ -69,7 +69,8 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
 
     signature = inspect.signature(test)
     new_loop = inspect.Parameter("new_loop", inspect.Parameter.KEYWORD_ONLY)
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), new_loop])
-    del run.__wrapped__
+    whole: Any = run
+    whole.__signature__ = signature.replace(parameters=[*signature.parameters.values(), new_loop])
+    del whole.__wrapped__
     loops = [pytest.param(UnhurriedLoop, id="asyncio"), pytest.param(uvloop.new_event_loop, id="uvloop")]
-    return pytest.mark.parametrize("new_loop", loops)(run)
+    return pytest.mark.parametrize("new_loop", loops)(whole)

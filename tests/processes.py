@@ -53,13 +53,16 @@ def run(
     """Run `wxauth` with these arguments to its end."""
     demand_mark("process")
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        streams = {"stdin": stdin, "stdout": output, "stderr": errors}
-        process = start([WXAUTH, *arguments], cwd=cwd, env=env, is_short=True, **streams)
+        process = start(
+            [WXAUTH, *arguments], cwd=cwd, env=env, is_short=True, stdin=stdin, stdout=output, stderr=errors
+        )
         try:
             status = process.wait(PATIENCE)
         finally:
             process.kill()
-        texts = [stream.seek(0) or stream.read().decode() for stream in (output, errors)]
+        for stream in (output, errors):
+            stream.seek(0)
+        texts = [stream.read().decode() for stream in (output, errors)]
     return subprocess.CompletedProcess([WXAUTH, *arguments], status, *texts)
 
 
@@ -112,8 +115,8 @@ class Running:
         demand_mark("process", "proxy", "node", "operations", "pgbouncer")
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
-            as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-            streams = {"stdin": stdin, "stdout": output, "stderr": subprocess.STDOUT}
+            as_user: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+            streams: dict[str, Any] = {"stdin": stdin, "stdout": output, "stderr": subprocess.STDOUT}
             begin = start_installed if is_installed else start
             self.process = begin(command, cwd=cwd, env=env, **streams, **as_user)
 

@@ -96,7 +96,7 @@ def needs_node(folder: Path) -> str:
             fcntl.flock(turn, fcntl.LOCK_EX)
         if not installed.exists() or installed.read_bytes() != lock.read_bytes():
             installed.unlink(missing_ok=True)
-            command = [npm, "ci", "--prefix", folder, "--loglevel=error", *QUICK_TO_GIVE_UP]
+            command = [npm, "ci", "--prefix", str(folder), "--loglevel=error", *QUICK_TO_GIVE_UP]
             # npm inherits the lock: even if this process is killed, nobody else installs until npm has ended.
             done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn.fileno()])
             if done.returncode != 0:
@@ -109,7 +109,7 @@ def needs_node(folder: Path) -> str:
 def run_node_tests(file: str, env: Mapping[str, str]) -> None:
     """Run a file of tests/node with these variables. Its failures fail this test."""
     __tracebackhide__ = True
-    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", NODE_TESTS / file]
+    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", str(NODE_TESTS / file)]
     done = subprocess.run(
         command,
         env={**os.environ, **env},

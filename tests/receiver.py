@@ -54,6 +54,7 @@ async def receiving() -> AsyncIterator[Receiver]:
     app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
+    assert runner.server is not None
     server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", port)
     try:
         yield receiver

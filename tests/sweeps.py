@@ -79,7 +79,7 @@ def swept(
                     with sweep.case(name):
                         test(**given, **values)
 
-        whole = run_async if inspect.iscoroutinefunction(test) else run
+        whole: Any = run_async if inspect.iscoroutinefunction(test) else run
         signature = inspect.signature(test)
         fixtures = [parameter for name, parameter in signature.parameters.items() if name not in keys]
         whole.__signature__ = signature.replace(parameters=fixtures)

@@ -147,11 +147,20 @@ def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = home / "bin" / "python"
     constraints = home / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK).items()))
-    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
-    install = [*pip, "--timeout=15", "--retries=3", "install", "--no-compile", "--constraint", constraints, wheel]
+    pip = (sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check")
+    install = [
+        *pip,
+        "--timeout=15",
+        "--retries=3",
+        "install",
+        "--no-compile",
+        "--constraint",
+        str(constraints),
+        str(wheel),
+    ]
     installed = subprocess.run(install, cwd=home, capture_output=True, text=True)
     if installed.returncode != 0:
-        download = [*pip, "--timeout=5", "--retries=1", "download", "--no-deps", "-d", home, "fastapi"]
+        download = [*pip, "--timeout=5", "--retries=1", "download", "--no-deps", "-d", str(home), "fastapi"]
         if subprocess.run(download, capture_output=True).returncode != 0:
             lacks("needs a package index that pip can reach (需要可访问的软件包索引)")
         pytest.fail(installed.stderr)
@@ -309,7 +318,7 @@ def test_the_issuer_is_listed_among_the_fixtures(installed: Path, tmp_path: Path
 @pytest.mark.wheel
 def test_without_extras_five_packages_are_required(wheel: Path) -> None:
     required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
-    names = [re.match(r"[\w.-]+(\[\w+\])?", line)[0] for line in required]
+    names = [name for line in required for name in re.findall(r"^[\w.-]+(?:\[\w+\])?", line)]
     assert names == ["cryptography", "fastapi", "httpx", "pydantic", "python-jose[cryptography]"]
 
 
@@ -414,15 +423,15 @@ def test_the_locks_have_what_the_project_names() -> None:
         ],
     }
     for lock, requirements in named.items():
-        names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} - {"wxauth"}
+        names = {Requirement(requirement).name for requirement in requirements} - {"wxauth"}
         assert names <= set(pins(ROOT / lock))
 
 
 def test_dependabot_renews_the_locks_of_npm_that_scripts_lock_does() -> None:
     configured = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
     [npm] = [update for update in configured if update["package-ecosystem"] == "npm"]
-    folders = re.search(r"^for folder in (.*); do$", (ROOT / "scripts/lock").read_text(), re.MULTILINE)[1].split()
-    assert sorted(npm["directories"]) == sorted(f"/{folder}" for folder in folders)
+    [folders] = re.findall(r"^for folder in (.*); do$", (ROOT / "scripts/lock").read_text(), re.MULTILINE)
+    assert sorted(npm["directories"]) == sorted(f"/{folder}" for folder in folders.split())
 
 
 def dockerfile() -> list[list[str]]:

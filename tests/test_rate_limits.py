@@ -26,7 +26,7 @@ def redis_server() -> Iterator[str]:
     program = needs("redis-server")
     with tempfile.TemporaryDirectory(prefix="wxauth-redis-") as folder:
         path = Path(folder, "socket")
-        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        command = [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             until(path.exists)
             yield f"unix://{path}"
@@ -45,8 +45,8 @@ def redis_url(redis_server: str) -> str:
 async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
     made: list[RateLimiter] = []
 
-    def make(rate: str, redis_url: str | None = None, **options: float) -> RateLimiter:
-        made.append(RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, **options))
+    def make(rate: str, redis_url: str | None = None, *, patience: float = PATIENCE) -> RateLimiter:
+        made.append(RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, patience=patience))
         return made[-1]
 
     yield make

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests import world
 from tests.fakes import Clock
@@ -43,7 +45,7 @@ def start_redis(tmp_path: Path) -> Iterator[Start]:
             folder.mkdir()
             configuration = folder / "redis.conf"  # a Sentinel writes to its own
             configuration.write_text("\n".join(["bind 127.0.0.1", f"port {port}", f"dir {folder}", 'save ""', *lines]))
-            command = [program, configuration, *(["--sentinel"] if sentinel else [])]
+            command = [program, str(configuration), *(["--sentinel"] if sentinel else [])]
             server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             stack.callback(server.kill)
             until(lambda: is_up(port))
@@ -67,7 +69,7 @@ def stack() -> Iterator[ExitStack]:
 
 def is_up(port: int) -> bool:
     try:
-        with redis.Redis(port=port, retry=None) as client:
+        with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
             client.ping()
     except redis.AuthenticationError:
         return True
@@ -78,7 +80,7 @@ def is_up(port: int) -> bool:
 
 def is_whole(port: int) -> bool:
     with redis.Redis(port=port) as node:
-        return node.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-any-return, index]
+        return node.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
 
 
 async def admits(limiter: RateLimiter, ip: str = "192.0.2.1") -> bool:

@@ -18,7 +18,7 @@ from tests.programs import needs
 from tests.test_packaging import PROJECT, metadata
 
 ROOT = Path(__file__).parents[1]
-WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
 PACKAGE_FILES = ("package.json", "package-lock.json")
 ON_MAIN = "git merge-base --is-ancestor HEAD origin/main"
 DATED = f"## [{wxauth.__version__}] - 2026-12-01"
@@ -76,6 +76,8 @@ def test_the_guard_for_node_is_packed_with_absolute_links(release: Release, tmp_
     assert done.returncode == 0, done.stdout + done.stderr
     with tarfile.open(tmp_path / f"project/build/wxauth-guard-{wxauth.__version__}.tgz") as package:
         shown, described = (package.extractfile(f"package/{name}") for name in ("README.md", "package.json"))
+        assert shown is not None
+        assert described is not None
         assert not re.findall(r"\]\((?!https:)([^)]*)\)", shown.read().decode())
         assert json.load(described)["repository"] == {
             "type": "git",

@@ -33,11 +33,16 @@ class Replicas:
 def replicas(tmp_path: Path, database_url: str) -> Iterator[Replicas]:
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
-        settings = {"wechat_base_url": wechat_url, "login_rate_limit": "1000000/minute"}
         ports = (free_port(), free_port())
 
         def start(number: int) -> Running:
-            env = service_env(database_url, **settings, port=ports[number], trusted_proxies="127.0.0.1")
+            env = service_env(
+                database_url,
+                wechat_base_url=wechat_url,
+                login_rate_limit="1000000/minute",
+                port=ports[number],
+                trusted_proxies="127.0.0.1",
+            )
             replica = stack.enter_context(Running(WXAUTH, "serve", cwd=tmp_path, env=env))
             replica.wait_for('"started"')
             return replica
@@ -56,7 +61,7 @@ def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> C
             def ask(method: str, path: str, **options: Any) -> dict[str, Any]:
                 answer = it.request(method, path, **options)
                 seen[str(answer.status_code)] += 1
-                return answer.raise_for_status().json()  # type: ignore[no-any-return]
+                return answer.raise_for_status().json()
 
             while not is_over.is_set():
                 try:

@@ -211,9 +211,9 @@ def front(tmp_path: Path, database_url: str, policy: str) -> Iterator[Front]:
         replicas, addresses = [], []
         for _ in REPLICAS:
             replica = stack.enter_context(ExitStack())
+            app = create_app(build_services(settings))
             # uvloop fails where its loop is closed under what still runs, which a replica that dies leaves.
-            options = {"forwarded_allow_ips": "127.0.0.1", "loop": "asyncio"}
-            url = replica.enter_context(serving(create_app(build_services(settings)), **options))
+            url = replica.enter_context(serving(app, forwarded_allow_ips="127.0.0.1", loop="asyncio"))
             replicas.append(replica)
             addresses.append(url.removeprefix("http://"))
         caddy, url = stack.enter_context(caddy_before(addresses, tmp_path, policy=policy, port=port))
@@ -327,7 +327,8 @@ def test_while_one_replica_is_away_each_of_many_requests_at_once_gets_the_other(
     def post(host: str) -> Counter[bytes]:
         """The statuses of many requests that are sent ahead of the answers."""
         request = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n".encode()
-        with socket.create_connection(host.split(":"), timeout=PATIENCE) as connection:
+        address, _, port = host.partition(":")
+        with socket.create_connection((address, int(port)), timeout=PATIENCE) as connection:
             connection.sendall((request + b"\r\n") * 1999 + request + b"Connection: close\r\n\r\n")
             with connection.makefile("rb") as answers:
                 return Counter(re.findall(rb"^HTTP/1.1 (\d+)", answers.read(), re.MULTILINE))

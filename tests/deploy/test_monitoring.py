@@ -120,15 +120,15 @@ def prometheus(folder: Path, database_url: str) -> Iterator[str]:
             scraping.wait_for("Server is ready to receive web requests")
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False) as client:
 
-                def use() -> None:
+                def is_seen() -> bool:
                     client.post("/v1/login", json={"code": "bob"})
                     tokens = client.post("/v1/login", json={"code": "alice"}).json()
                     client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
                     client.post("/v1/login", json={"code": "errcode-40029"})
+                    return bool(ask(url, 'rate(wxauth_logins_total{outcome="invalid_code"}[30s]) > 0'))
 
                 url = f"http://127.0.0.1:{own_port}"
-                rate = 'rate(wxauth_logins_total{outcome="invalid_code"}[30s]) > 0'
-                until(lambda: use() or ask(url, rate))
+                until(is_seen)
                 yield url
     shutil.rmtree(folder)
 

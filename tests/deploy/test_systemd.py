@@ -50,7 +50,7 @@ def installed(tmp_path: Path) -> list[Path]:
 @pytest.mark.operations
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 def test_systemd_finds_no_fault(installed: list[Path]) -> None:
-    command = [needs("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", *installed]
+    command = [needs("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", *map(str, installed)]
     done = subprocess.run(command, capture_output=True, text=True)
     about_ours = [line for line in done.stderr.splitlines() if any(unit.name in line for unit in installed)]
     assert (done.returncode, about_ours) == (0, [])
@@ -59,7 +59,13 @@ def test_systemd_finds_no_fault(installed: list[Path]) -> None:
 @pytest.mark.operations
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 def test_a_unit_has_no_access_beyond_its_needs(installed: list[Path]) -> None:
-    command = [needs("systemd-analyze"), "security", "--offline=yes", f"--threshold={MOST_EXPOSED}", *installed]
+    command = [
+        needs("systemd-analyze"),
+        "security",
+        "--offline=yes",
+        f"--threshold={MOST_EXPOSED}",
+        *map(str, installed),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Overall exposure level") == len(installed)

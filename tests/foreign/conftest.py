@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import TEMPLATE
+from tests.databases import TEMPLATE
 from tests.fakes import SECRET_KEY, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.tokens.hostile import Forger, Forgery

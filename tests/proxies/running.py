@@ -187,7 +187,7 @@ class _Connection(StreamRequestHandler):
             for line in self.rfile:
                 received += line
                 if received.count(b"\r\n\r\n") == 1 and line == b"\r\n":
-                    self.wfile.write(_answer(received))
+                    self.wfile.write(_answer(bytes(received)))
         self.server.open.remove(self)
 
 

