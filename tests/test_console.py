@@ -18,7 +18,7 @@ from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.processes import WXAUTH, run
 from tests.programs import needs, run_node_tests
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
@@ -134,7 +134,8 @@ async def test_a_link_opens_nothing_for_who_is_no_administrator_by_then(
     services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
-    for change in ({"roles": []}, {"roles": ["admin"], "status": "disabled"}):
+    changes: list[Body] = [{"roles": []}, {"roles": ["admin"], "status": "disabled"}]
+    for change in changes:
         await root.change(other.id, roles=["admin"], status="active")
         secret = await secret_for(services, other)
         await root.change(other.id, **change)
@@ -285,8 +286,8 @@ async def test_another_site_cannot_use_the_consoles_session(
 ) -> None:
     await opened(services, client, root)
     secret = await secret_for(services, root)
-    for method, body in (("POST", {"json": {"secret": secret}}), ("PUT", {}), ("DELETE", {})):
-        problem_of(await client.request(method, SESSION, headers=headers, **body), "invalid_request", 403)
+    for method, body in (("POST", {"secret": secret}), ("PUT", None), ("DELETE", None)):
+        problem_of(await client.request(method, SESSION, headers=headers, json=body), "invalid_request", 403)
     assert (await go_on(client)).status_code == 200
     own = {"Origin": "https://auth.test", "Sec-Fetch-Site": "same-origin"}
     answer = await client.post(SESSION, json={"secret": secret}, headers={**ASKED_BY_THE_PAGE, **own})

@@ -9,14 +9,14 @@ import pytest
 
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer
 
-NO_SITE = {
+NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
     **{"account_app_id": None, "website_app_id": None},
     **{"near": False, "user_code": False, "email_domain": None, "id_token_alg": None},
 }
-SITE = {
+SITE: Body = {
     "title": "小店",
     "scopes": ["users", "openid", "roles"],
     "is_public": False,
@@ -126,15 +126,14 @@ async def test_a_taken_or_impossible_name_is_refused_and_one_that_is_not_there_n
         problem = problem_of(await root.ask("POST", "/clients", json={"name": name}), "invalid_request", 422)
         assert problem["errors"][0]["field"] == "name"
     for method, path, body in ROUTES[2:]:
-        options = {} if body is None else {"json": body}
-        refused = await root.ask(method, path.replace("billing", "nobody"), **options)
+        refused = await root.ask(method, path.replace("billing", "nobody"), json=body)
         problem_of(refused, "not_found", 404)
 
 
 async def test_the_trail_names_the_administrator(root: Admin, secrets: Secrets) -> None:
     await add(root, secrets)
     for method, path, body in ROUTES[2:]:
-        await root.ask(method, path, **({} if body is None else {"json": body}))
+        await root.ask(method, path, json=body)
     told = [(event["type"], event["actor"], event["data"].get("name")) for event in await root.events()]
     assert all((actor, name) == (root.id, "billing") for _, actor, name in told)
     assert {kind for kind, _, _ in told} >= {"client.added", "client.changed", "client.removed"}
@@ -150,13 +149,12 @@ async def test_managing_clients_requires_an_administrator_and_changes_a_fresh_lo
     path: str,
     body: dict[str, Any] | None,
 ) -> None:
-    options = {} if body is None else {"json": body}
-    problem_of(await client.request(method, f"/v1/admin{path}", **options), "missing_token", 401)
+    problem_of(await client.request(method, f"/v1/admin{path}", json=body), "missing_token", 401)
     alice = bearer(await login("alice"))
-    problem_of(await client.request(method, f"/v1/admin{path}", headers=alice, **options), "insufficient_role", 403)
+    problem_of(await client.request(method, f"/v1/admin{path}", headers=alice, json=body), "insufficient_role", 403)
     clock.advance(minutes=61)
     refreshed = await client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
-    answer = await Admin(client, refreshed.json()).ask(method, path, **options)
+    answer = await Admin(client, refreshed.json()).ask(method, path, json=body)
     if method == "GET":
         assert answer.status_code == 200
     else:
@@ -203,7 +201,7 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(root: Admin
     shown = {name: before[name] for name in before if not name.startswith("client_")}
     assert answer.json() == {**shown, **changes, "title": "shop"}
     assert (await root.read("/clients"))["items"] == [answer.json()]
-    cleared = {"logout_uris": [], "app_id": None, "email_domain": None, "user_code": None, "device": False}
+    cleared: Body = {"logout_uris": [], "app_id": None, "email_domain": None, "user_code": None, "device": False}
     after = (await root.ask("PATCH", "/clients/shop", json=cleared)).json()
     assert after == {**answer.json(), **cleared, "user_code": False}
     assert (await root.ask("PATCH", "/clients/shop", json=cleared)).json() == after  # nothing is changed, nor told
@@ -217,7 +215,7 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(root: Admin
 
 async def test_of_two_changes_at_once_neither_is_lost(root: Admin, secrets: Secrets) -> None:
     await add(root, secrets, name="shop", **SITE)
-    changes = [{"title": "Shop"}, {"near": False}, {"email_domain": "example.org"}, {"scopes": ["openid"]}]
+    changes: list[Body] = [{"title": "Shop"}, {"near": False}, {"email_domain": "example.org"}, {"scopes": ["openid"]}]
     answers = await gather(*(root.ask("PATCH", "/clients/shop", json=change) for change in changes))
     assert [answer.status_code for answer in answers] == [200] * len(changes)
     [listed] = (await root.read("/clients"))["items"]

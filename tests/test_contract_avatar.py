@@ -5,7 +5,7 @@ import struct
 import tempfile
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -33,7 +33,7 @@ ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
 BOUNDARY = b"-" * 8
 A_PUSH = {"push_token": "5gh6iPushTokenForAvatars"}
 
-Upload = Callable[..., Awaitable[httpx.Response]]
+Upload = Callable[..., Coroutine[Any, Any, httpx.Response]]
 
 every_format = pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 

@@ -255,7 +255,11 @@ async def test_an_export_takes_a_ban_along_and_an_import_brings_it_back(
 
     async def imported(text: bytes, options: Options = Options()) -> Counts:  # noqa: B008 - it is frozen
         return await import_users(
-            services, json_lines(BytesIO(text)), options, refuse=pytest.fail, progress=lambda _: None
+            services,
+            json_lines(BytesIO(text)),
+            options,
+            refuse=lambda refusal: pytest.fail(str(refusal)),
+            progress=lambda _: None,
         )
 
     await root.ask("DELETE", f"/users/{user_id}")

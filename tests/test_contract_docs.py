@@ -80,11 +80,12 @@ from wxauth.server.websites.bodies import (
 )
 
 DOCUMENT = create_api().openapi()
-OPERATIONS = [
-    pytest.param(operation, id=f"{method} {path}")
+OPERATIONS: dict[str, dict[str, Any]] = {
+    f"{method} {path}": operation
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
-]
+}
+each_operation = swept("operation", OPERATIONS.values(), ids=OPERATIONS)
 BODIES: dict[str, type[BaseModel]] = {
     kind.__name__: kind
     for kind in (
@@ -156,7 +157,7 @@ MODELS = {
 
 
 def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
-    assert {(operation.values[0]["operationId"], operation.id) for operation in OPERATIONS} == {
+    assert {(operation["operationId"], name) for name, operation in OPERATIONS.items()} == {
         ("log_in", "post /v1/login"),
         ("refresh", "post /v1/refresh"),
         ("log_out", "post /v1/logout"),
@@ -248,7 +249,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
     }
 
 
-@swept("operation", OPERATIONS)
+@each_operation
 def test_every_operation_has_a_description_and_an_example(operation: dict[str, Any]) -> None:
     assert operation["summary"]
     assert operation["description"]
@@ -257,7 +258,7 @@ def test_every_operation_has_a_description_and_an_example(operation: dict[str, A
         assert answer.get("headers") or all(content["example"] for content in answer["content"].values())
 
 
-@swept("operation", OPERATIONS)
+@each_operation
 def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, Any]) -> None:
     for status, response in operation["responses"].items():
         for content in response.get("content", {}).values():
@@ -407,7 +408,7 @@ def test_an_operation_lists_its_failures(path: str, method: str, codes: str) -> 
 def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
     scheme = DOCUMENT["components"]["securitySchemes"]["wxauth"]
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
-    guarded = {operation.id: operation.values[0].get("security") for operation in OPERATIONS}
+    guarded = {name: operation.get("security") for name, operation in OPERATIONS.items()}
     for name in [name for name in guarded if " /v1/me" in name or " /v1/admin" in name]:
         assert guarded.pop(name) == [{"wxauth": []}]
     assert guarded.pop("get /v1/verify") == [{"wxauth": []}]

@@ -248,7 +248,7 @@ async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/login", "query_string": b"", "headers": []}
-    login = asyncio.create_task(create_app(services)(scope, receive, send))
+    login = asyncio.ensure_future(create_app(services)(scope, receive, send))
     await asked.wait()
     login.cancel()
     with pytest.raises(asyncio.CancelledError):

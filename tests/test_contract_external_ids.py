@@ -10,8 +10,7 @@ from jose.jwt import get_unverified_claims
 from tests.fakes import Secrets
 from tests.world import NUMBER, LogIn, bearer, log_in
 from wxauth.server.core.services import Services
-from wxauth.server.dev.wechat import Simulator
-from wxauth.server.dev.wechat.simulator import PhoneCodeRequest
+from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.testing import TestIssuer
 from wxauth.tokens.claims import Principal
 

@@ -410,14 +410,14 @@ async def test_a_cursor_whose_event_is_not_there_has_expired(
     await insert(rows, 1, 2)
     page, first = await read(), await read(limit=1)
     await rows.execute("DELETE FROM feed WHERE position = (SELECT max(position) FROM feed)")
-    query = {"params": {"after": page["next_cursor"]}, "auth": reader}
-    problem_of(await client.get("/v1/events", **query), "cursor_expired", 410)
+    after = {"after": page["next_cursor"]}
+    problem_of(await client.get("/v1/events", params=after, auth=reader), "cursor_expired", 410)
     await rows.execute(
         "INSERT INTO feed (position, event_id, type) OVERRIDING SYSTEM VALUE"
         " SELECT max(position) + 1, $1::text::uuid, 'user.banned' FROM feed",
         event_id(3),
     )
-    problem_of(await client.get("/v1/events", **query), "cursor_expired", 410)
+    problem_of(await client.get("/v1/events", params=after, auth=reader), "cursor_expired", 410)
     assert (await read(after=first["next_cursor"]))["items"] == []
     assert (await read(after="now"))["items"] == []
 

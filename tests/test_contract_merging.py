@@ -2,11 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from secrets import token_hex
+from typing import Any
 
 import asyncpg
 import httpx
@@ -18,7 +19,7 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.world import NUMBER, Body, LogIn, MakeClient, MakeServices, bearer, log_in, until_locked
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.server.dev.wechat.push_sender import make_message, sign_push
+from wxauth.server.dev.wechat.push_sender import Mode, make_message, sign_push
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 
@@ -267,7 +268,7 @@ async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
     return await login("root")
 
 
-Merge = Callable[[str, str], Awaitable[httpx.Response]]
+Merge = Callable[[str, str], Coroutine[Any, Any, httpx.Response]]
 
 
 @pytest.fixture
@@ -468,7 +469,7 @@ async def leave_wechat(phone: MiniPrograms, login: Body, clock: Clock) -> None:
     message = make_message(
         login["user"]["openid"], "user_authorization_cancellation", "", app_id=app["app_id"], now=now
     )
-    mode = "aes" if "push_aes_key" in app else "plain"
+    mode: Mode = "aes" if "push_aes_key" in app else "plain"
     push = sign_push(app, message, mode=mode, format="json", timestamp=str(now), nonce=token_hex(8))
     path = f"/v1/wechat/push/{app['app_id']}"
     assert (await phone.client.post(path, params=dict(push.query), content=push.body)).text == "success"

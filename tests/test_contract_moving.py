@@ -14,6 +14,7 @@ import sys
 import tracemalloc
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,7 +27,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
-from tests.world import NUMBER, AddSibling, LogIn, MakeServices, add_client, bearer, until
+from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, until
 from wxauth.server.clients.client_model import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
@@ -38,15 +39,15 @@ from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import EXPECTED, Line
 
-ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
-ALICE_THERE = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
+ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
+ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
 THIRD_APP = {**OTHER_APP, "app_id": "wxcccccccccccccccc"}
-BOB = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
+BOB: Body = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
 UNION_ALICE, UNION_BOB, UNION_CAROL, UNION_ELSEWHERE = map(unionid_of, ("alice", "bob", "carol", "elsewhere"))
 USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 OTHER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d18"
 PROVED_AT = datetime(2026, 11, 19, tzinfo=UTC)
-FULL = {
+FULL: Body = {
     **ALICE,
     "unionid": UNION_ALICE,
     "external_id": "10023",
@@ -624,8 +625,8 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     alice = await login(unionid=UNION_ALICE)
     assert alice["user"]["external_id"] == "2"
 
-    lookup = {"json": {"external_ids": ["1", "2"]}, "auth": await add_sibling("orders", Scope.USERS)}
-    [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
+    orders, asked = await add_sibling("orders", Scope.USERS), {"external_ids": ["1", "2"]}
+    [user] = (await client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
     assert (user["id"], user["external_id"], user["former_external_ids"]) == (alice["user"]["id"], "2", ["1"])
     mine = (await client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
     assert (mine["external_id"], mine["former_external_ids"]) == ("2", ["1"])
@@ -649,7 +650,7 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
     await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
     assert (await login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
-    [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
+    [user] = (await client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 
 
@@ -802,8 +803,9 @@ async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
         body = {"code": wechat.code_for(f"person-{n}", unionid=unionid_of(f"person-{n}"))}
         return (await client.post("/v1/login", json=body)).status_code
 
-    counts, *statuses = await asyncio.gather(mover.import_lines(*lines), *map(log_in, people))
-    assert set(statuses) == {200}
+    importing = asyncio.create_task(mover.import_lines(*lines))
+    assert set(await asyncio.gather(*map(log_in, people))) == {200}
+    counts = await importing
     assert counts[0] == 0
     assert await rows.fetchval("SELECT count(*) FROM identities GROUP BY user_id, app_id ORDER BY 1 DESC LIMIT 1") == 1
     assert (await mover.import_lines(*lines))[2:] == (counts[1], counts[3])
@@ -829,8 +831,9 @@ async def test_users_can_log_in_while_they_are_imported(
         body = {"code": wechat.code_for(f"person-{n}", unionid=unionid)}
         return (await client.post("/v1/login", json=body)).status_code
 
-    counts, *statuses = await asyncio.gather(mover.import_lines(*lines), *map(log_in, people))
-    assert set(statuses) == {200}
+    importing = asyncio.create_task(mover.import_lines(*lines))
+    assert set(await asyncio.gather(*map(log_in, people))) == {200}
+    counts = await importing
     assert counts[3] == 0
     assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
     assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
@@ -1065,7 +1068,7 @@ async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
         simulated_services.database, "orders", scopes=[Scope.USERS], now=simulated_services.clock()
     )
     asked = {"external_ids": [line["external_id"] for line in lines]}
-    found = (await simulated_client.post("/v1/users/lookup", json=asked, auth=tuple(sibling))).json()["items"]
+    found = (await simulated_client.post("/v1/users/lookup", json=asked, auth=sibling)).json()["items"]
     assert [user["external_id"] for user in found] == asked["external_ids"]
 
     exported = await mover.export()
@@ -1216,7 +1219,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
     file.write_text(text)
     for stored in (0, 1000):  # the next batch is under way as soon as so many are
         with Running(WXAUTH, "users", "import", str(file), cwd=tmp_path, env=env) as command:
-            await until(lambda at_least=stored: rows.fetchval("SELECT count(*) > $1 FROM identities", at_least))
+            await until(partial(rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
         assert 0 < await rows.fetchval("SELECT count(*) FROM identities") < len(people)
     done = await asyncio.to_thread(run, "users", "import", str(file), cwd=tmp_path, env=env)

@@ -44,7 +44,7 @@ async def test_the_export_of_all_stored_data_is_one_document(
     client = make_client(await make_services(consents="privacy:1", apps=[APP, OTHER_APP]))
     logins = []
     for app in (APP, OTHER_APP):
-        fields = {"nickname": "小明", "consents": {"privacy": "1"}, "headers": {"User-Agent": "Phone"}}
+        fields: dict[str, Any] = {"nickname": "小明", "consents": {"privacy": "1"}, "headers": {"User-Agent": "Phone"}}
         logins.append(await login(at=client, app=app, unionid="union-alice", **fields))
     await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
     await rows.execute(
@@ -201,11 +201,10 @@ class SlowReader:
         self.received = 0
         self.status = 0
         headers = [(b"authorization", f"Bearer {login['access_token']}".encode())]
-        path = "/v1/me/export"
-        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
-        scope |= {"headers": headers, "http_version": "1.1", "scheme": "https", "server": ("auth.test", 443)}
-        scope |= {"client": ("127.0.0.1", 1), "asgi": {"version": "3.0"}, "root_path": ""}
-        self.task = asyncio.create_task(create_app(services)(scope, self.receive, self.send))
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/v1/me/export", "query_string": b""}
+        scope |= {"raw_path": b"/v1/me/export", "root_path": "", "headers": headers, "client": ("127.0.0.1", 1)}
+        scope |= {"http_version": "1.1", "scheme": "https", "server": ("auth.test", 443), "asgi": {"version": "3.0"}}
+        self.task = asyncio.ensure_future(create_app(services)(scope, self.receive, self.send))
 
     async def receive(self) -> Message:
         await asyncio.Event().wait()

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 
-Refresh = Callable[[str], Awaitable[httpx.Response]]
+Refresh = Callable[[str], Coroutine[Any, Any, httpx.Response]]
 
 REFRESH_TOKEN_TTL = 2592000
 SESSION_MAX_AGE = 31536000

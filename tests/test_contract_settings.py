@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,7 +225,7 @@ def load(place: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         if name.upper().startswith("WXAUTH_"):
             monkeypatch.delenv(name)
 
-    def load_from(kind: type[DatabaseSettings] = Settings, **values: str) -> DatabaseSettings:
+    def load_from(kind: type[Any] = Settings, **values: str) -> Any:
         with monkeypatch.context() as environment:
             for name, value in values.items():
                 environment.setenv(f"WXAUTH_{name}", value)

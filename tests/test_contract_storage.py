@@ -116,7 +116,7 @@ def processes_of(data: Path) -> list[int]:
 
 
 async def waits_for_lock(rows: asyncpg.Connection) -> bool:
-    return await rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")  # type: ignore[no-any-return]
+    return await rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
 
 
 async def connections(rows: asyncpg.Connection) -> int:

@@ -14,8 +14,9 @@ from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import keep_erasing, sweep, sweep_now
+from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import json_lines
-from wxauth.server.moving.importing import Options, import_users
+from wxauth.server.moving.importing import import_users
 from wxauth.server.users.erasure_rows import ERASED_AT_ONCE
 
 MANY = 30_000

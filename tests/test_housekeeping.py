@@ -129,8 +129,11 @@ async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ag
     clock.advance(days=365)
     for person in ("carol", "dave", "erin", "frank"):
         await login(person)
-    at = {"size": 2, "ended_before": clock.now - KEPT_AFTER_THE_END, "now": clock.now, "next_sweep_at": clock.now}
-    pages = [await sweep_page(services.database, **at) for _ in range(3)]
+    now, ended_before = clock.now, clock.now - KEPT_AFTER_THE_END
+    pages = [
+        await sweep_page(services.database, size=2, ended_before=ended_before, now=now, next_sweep_at=now)
+        for _ in range(3)
+    ]
     assert pages == [SweptPage(2, False), SweptPage(0, True), SweptPage(0, True)]
 
 

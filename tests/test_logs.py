@@ -80,7 +80,7 @@ def test_no_line_steers_the_terminal(field: str) -> None:
         PhoneRequest(code="secret-1"),
         RefreshRequest(refresh_token="secret-1"),
         LogoutRequest(refresh_token="secret-1"),
-        Tokens("secret-1", 900, "secret-2", 2592000, UUID(int=0), is_new_user=False, user={}),
+        Tokens("secret-1", 900, "secret-2", 2592000, UUID(int=0), is_new_user=False, user={}),  # type: ignore[typeddict-item]
     ],
     ids=lambda holder: type(holder).__name__,
 )

@@ -139,7 +139,8 @@ async def test_of_two_messages_at_once_with_one_signature_one_is_taken(
 
 
 async def test_a_nonce_is_another_one_a_second_later_and_in_another_app(attacked: Attacked, clock: Clock) -> None:
-    for app, mode in ((PLAIN, "plain"), (SEALED, "aes")):
+    ways: list[tuple[dict[str, str], Mode]] = [(PLAIN, "plain"), (SEALED, "aes")]
+    for app, mode in ways:
         for _ in range(2):
             push = signed({**TEXT, "CreateTime": now_of(clock)}, app, mode, timestamp=now_of(clock), nonce="7")
             assert_taken(await post(attacked.client, push, app))

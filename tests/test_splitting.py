@@ -27,7 +27,7 @@ from tests.world import (
     make_admin,
     until_locked,
 )
-from wxauth.server.clients.tables import Scope
+from wxauth.server.clients.client_model import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.events.placing import place_events
@@ -60,8 +60,8 @@ class Town:
         path = f"/v1/admin/users/{id_of(user)}/split"
         return await self.clients[at].post(path, json=body, headers=bearer(self.root.answer))
 
-    async def split(self, user: Body, identity: Body, **fields: object) -> Body:
-        answer = await self.ask_split(user, identity, **fields)
+    async def split(self, user: Body, identity: Body, *, at: int = 0, **fields: object) -> Body:
+        answer = await self.ask_split(user, identity, at=at, **fields)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -293,7 +293,8 @@ async def test_so_does_a_former_one(town: Town, rows: asyncpg.Connection, named:
         await rows.execute("UPDATE users SET external_id = $2 WHERE id = $1::text::uuid", id_of(person), external_id)
     await town.log_in("bob", OTHER_APP, unionid="union-1")  # WeChat says so, wrongly
     await town.log_in("bob", OTHER_APP, unionid="union-2")
-    answer = await town.split(alice, bob, **({} if named is None else {"external_id": named}))
+    fields: Body = {} if named is None else {"external_id": named}
+    answer = await town.split(alice, bob, **fields)
     assert [answer[name]["external_id"] for name in ("user", "new_user")] == [left, named]
     assert answer["user"].get("former_external_ids") == (["of-bob"] if named is None else None)
 

@@ -56,6 +56,7 @@ async def test_support_may_read_ban_and_sign_out_and_nothing_else(sue: Admin) ->
     for route in create_api().routes:
         if not isinstance(route, APIRoute) or not route.path.startswith("/v1/admin"):
             continue
+        assert route.methods is not None
         for method in sorted(route.methods):
             path = route.path.replace("{user_id}", NOBODY).replace("{session_id}", NOBODY)
             answer = await sue.client.request(method, path, headers=bearer(sue.answer), json={"status": "disabled"})

@@ -94,7 +94,7 @@ async def test_a_token_is_the_users_that_was_asked_for(issuer: TestIssuer) -> No
         issuer, user_id=user_id, roles=["clerk"], app_id="wxother", openid="o-1", session_id=str(session_id)
     )
     assert (user.id, user.session_id) == (user_id, session_id)
-    assert (user.app_id, user.openid, user.roles) == ("wxother", "o-1", {"clerk"})
+    assert (user.app_id, user.openid, user.roles) == ("wxother", "o-1", frozenset({"clerk"}))
 
 
 async def test_without_a_word_a_token_is_the_same_users_each_time(issuer: TestIssuer) -> None:
@@ -121,8 +121,9 @@ async def test_issuer_audience_and_app_can_be_named() -> None:
 
 @pytest.mark.parametrize("name", ["user_id", "session_id"])
 def test_an_id_that_no_guard_would_accept_is_a_mistake_of_the_test(issuer: TestIssuer, name: str) -> None:
+    wrong: dict[str, Any] = {name: "alice"}
     with pytest.raises(ValueError, match="UUID"):
-        issuer.token(**{name: "alice"})
+        issuer.token(**wrong)
 
 
 async def test_claims_are_overridden_added_and_left_out(issuer: TestIssuer) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import asyncpg
 import httpx
@@ -181,7 +182,8 @@ async def test_erasing_oneself_does_not_reset_the_limit_of_name_changes(
 @UNIONS
 async def test_erasing_oneself_does_not_reset_the_limit_of_consents(replicas: Replicas, unionid: str | None) -> None:
     for n in range(CONSENTS // 2):
-        alice = await replicas.log_in(unionid=unionid, **({"consents": {"privacy": "2026-05"}} if n % 2 else {}))
+        given: dict[str, Any] = {"consents": {"privacy": "2026-05"}} if n % 2 else {}
+        alice = await replicas.log_in(unionid=unionid, **given)
         assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
         await replicas.erase(alice)
     alice = await replicas.log_in(unionid=unionid, consents={"terms": "3"})

@@ -16,7 +16,7 @@ from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, go_on
 from tests.test_contract_admin_more import later
-from tests.world import CAMERA, FAR, AddSite, Admin, GetPhone, MakeClient, MakeServices, Phone, bearer, make_admin
+from tests.world import CAMERA, FAR, AddSite, Admin, Body, GetPhone, MakeClient, MakeServices, Phone, bearer, make_admin
 from wxauth.server.clients.rows import find_site
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.migrations import migrate
@@ -229,7 +229,8 @@ async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_it(
 async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
     browser: Browser, phone: Phone, root: Admin, get_phone: GetPhone, rows: asyncpg.Connection
 ) -> None:
-    for change in ({"status": "disabled"}, {"roles": []}):
+    changes: list[Body] = [{"status": "disabled"}, {"roles": []}]
+    for change in changes:
         other = await get_phone("other")
         await make_admin(root.client, rows, other.tokens)
         body = await opened(browser, other)

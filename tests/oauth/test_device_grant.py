@@ -36,6 +36,7 @@ from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.service.app import create_app
 from wxauth.server.users.merging import link_unionid
 
 
@@ -132,7 +133,7 @@ async def test_one_network_is_a_24_or_a_56(
 ) -> None:
     started = await site.start(browser_ip=browser)
     there = httpx.AsyncClient(
-        transport=httpx.ASGITransport(make_client(services)._transport.app, client=(phone_at, 1)),
+        transport=httpx.ASGITransport(create_app(services), client=(phone_at, 1)),
         base_url="https://auth.test",
     )
     async with there:
@@ -654,11 +655,12 @@ async def test_a_wrong_request_for_tokens(site: Site, form: dict[str, Any], erro
 
 
 async def test_a_body_that_is_no_form_is_refused_rather_than_read_as_an_empty_one(site: Site) -> None:
-    path, asked = "/v1/device_authorization", {"scope": "openid"}
-    refused(await site.client.post(path, json=asked, auth=site.auth), "invalid_request")
+    path, asked, auth = "/v1/device_authorization", {"scope": "openid"}, site.auth
+    assert auth is not None
+    refused(await site.client.post(path, json=asked, auth=auth), "invalid_request")
     form = {"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=UTF-8"}
     for headers, body in ((form, b"scope=openid"), ({}, b"scope=openid"), ({"Content-Type": "application/json"}, b"")):
-        answer = await site.client.post(path, headers=headers, content=body, auth=site.auth)
+        answer = await site.client.post(path, headers=headers, content=body, auth=auth)
         assert answer.status_code == 200, answer.text
 
 

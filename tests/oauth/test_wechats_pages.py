@@ -518,7 +518,7 @@ async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(
     app_id = PAGE if door == "account" else COMPUTER
     browser = get_browser(door)
     for kind in ("on", "false_alarm"):
-        simulator.visitors["alice", app_id] = Visitor(person="alice", app_id=app_id, snapshot=kind)  # type: ignore[arg-type]
+        simulator.visitors["alice", app_id] = Visitor(person="alice", app_id=app_id, snapshot=kind)
         where = await browser.log_in()
         assert where.endswith("/wechat/snapshot")
         page = await browser.get(where)
@@ -642,8 +642,8 @@ async def test_a_merge_between_code_and_token_is_followed(
     simulator.account(PAGE).has_unionids = False
     optional = await make_services(apps=[*APPS, {**ACCOUNT, "unionid": "optional"}])
     location = await get_browser(at=optional).log_in()
-    ids = {"app_id": PAGE, "openid": openid_of("alice", PAGE), "unionid": unionid_of("alice")}
-    await link_unionid(optional.database, **ids, now=clock())
+    openid, unionid = openid_of("alice", PAGE), unionid_of("alice")
+    await link_unionid(optional.database, app_id=PAGE, openid=openid, unionid=unionid, now=clock())
     tokens = await tokens_for(shop, location)
     assert (await id_claims(shop.client, tokens["id_token"]))["sub"] == alice["user"]["id"]
 

@@ -27,7 +27,7 @@ def user_ids(answers: list[dict[str, Any]]) -> set[str]:
 
 async def people(rows: asyncpg.Connection) -> tuple[int, int, int]:
     """How many users, identities, sessions."""
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         await rows.fetchrow(
             "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM identities), (SELECT count(*) FROM sessions)"
         )

@@ -4,6 +4,7 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -24,8 +25,8 @@ async def log_in(client: httpx.AsyncClient, code: str = CODE) -> httpx.Response:
 
 
 @asynccontextmanager
-async def transport(**arguments: object) -> AsyncIterator[HttpTransport]:
-    made = HttpTransport(**{"connect_timeout": 5, **arguments})
+async def transport(*, connect_timeout: float = 5, **arguments: Any) -> AsyncIterator[HttpTransport]:
+    made = HttpTransport(connect_timeout=connect_timeout, **arguments)
     try:
         yield made
     finally:
@@ -39,7 +40,7 @@ async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: o
 
 
 async def ask_in_vain(
-    way: HttpTransport, url: str, expected: type[httpx.RequestError], **extensions: object
+    way: HttpTransport, url: str, expected: type[httpx.RequestError], **extensions: Any
 ) -> httpx.RequestError:
     """Send a request that fails, and return its error, after checking that it reveals nothing."""
     with pytest.raises(httpx.RequestError) as caught:

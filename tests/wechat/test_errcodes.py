@@ -99,7 +99,9 @@ async def test_every_errcode_of_wechats_pages_is_explained(
     assert len(str(line["what_to_change"])) > 20
     for api in (CODE2SESSION, PHONE_NUMBER):
         assert re.search("[一-鿿]", what_to_change(errcode, api=api, language="zh") or "")
-        assert re.search("[一-鿿]", str(meaning(errcode, api=api) and meaning(errcode, api=api).zh))
+        title = meaning(errcode, api=api)
+        assert title is not None
+        assert re.search("[一-鿿]", title.zh)
 
 
 @pytest.mark.parametrize("errcode", sorted({*ABOUT_THE_ACCOUNT, 40001}))
@@ -117,6 +119,7 @@ async def test_a_failure_that_only_the_operator_can_fix_is_logged_as_an_error(
 def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> None:
     for errcode in (40003, 40029, 40163, 43104):
         of_phone_codes, of_logins = (meaning(errcode, api=api) for api in (PHONE_NUMBER, CODE2SESSION))
+        assert of_phone_codes is not None
         assert of_phone_codes != of_logins
         assert of_phone_codes.en in error_for(errcode, api=PHONE_NUMBER).detail
 
@@ -244,6 +247,9 @@ async def test_an_answer_with_openid_and_session_key_logs_in(
     assert (answer.json()["user"]["openid"], answer.json()["user"]["unionid"]) == ("openid-alice", None)
 
 
+NO_ERRCODES: list[object] = ["0", "40029", None, 0.0, True, [], 10**400]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -253,7 +259,7 @@ async def test_an_answer_with_openid_and_session_key_logs_in(
         *({**IDENTITY, "openid": value} for value in ("", None, 1, ["o"], "o" * 129, "öpenid", "open id\n", "null")),
         *({**IDENTITY, "session_key": value} for value in ("", None, 1, "k" * 129)),
         *({**IDENTITY, "unionid": value} for value in (1, ["u"], {"u": 1}, "u" * 129, "u\0")),
-        *({**IDENTITY, "errcode": value} for value in ("0", "40029", None, 0.0, True, [], 10**400)),
+        *({**IDENTITY, "errcode": value} for value in NO_ERRCODES),
         {"errcode": 0, "errmsg": "ok"},
         [],
         [IDENTITY],

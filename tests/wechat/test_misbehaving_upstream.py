@@ -39,9 +39,10 @@ async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
     async with Upstream(access_token, *[hang] * MAX_CONNECTIONS, OK) as upstream:
         services = build_services(make_settings(wechat_base_url=upstream.url), clock=clock)
         await services[KeyRing].refresh()
-        question = {"openid": IDENTITY["openid"], "session_key": IDENTITY["session_key"].encode()}
+        api, app = services[WeChatApi], services.settings.apps[0]
+        openid, key = IDENTITY["openid"], IDENTITY["session_key"].encode()
         hanging = [
-            asyncio.create_task(services[WeChatApi].check_session_key(services.settings.apps[0], **question))
+            asyncio.create_task(api.check_session_key(app, openid=openid, session_key=key))
             for _ in range(MAX_CONNECTIONS)
         ]
         await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # the access token's is one more

@@ -352,8 +352,8 @@ async def test_an_end_of_which_only_the_kernel_knows_counts_too(
     async with served as upstream, transport(tls=authority.trusted()) as way:
         await ask(way, upstream.url)
         let_pass(2)  # and the loop has had no time to look at the connection
-        with socket.socket(fileno=os.dup(writers[0].get_extra_info("socket").fileno())) as served:
-            served.shutdown(socket.SHUT_WR)
+        with socket.socket(fileno=os.dup(writers[0].get_extra_info("socket").fileno())) as connection:
+            connection.shutdown(socket.SHUT_WR)
         assert (await ask(way, upstream.url)).content == BODY
         assert (upstream.connections, len(upstream.requests)) == (2, 2)
         let_pass(2)
