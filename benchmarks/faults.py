@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ class Phone:
                 if answer is not None:
                     self._losses.logins.append(answer["session_id"])
             else:
-                body = {"refresh_token": token}
-                answer = await self._ask("refresh", lambda body=body: body)
+                answer = await self._ask("refresh", partial(dict, refresh_token=token))
                 self._losses.sessions_ended += answer is None and not until.is_set()
             token = answer["refresh_token"] if answer else None
             done += 1

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import click
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from jose import jwt
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +33,7 @@ TARGET: Final = 1.3
 SIGNER: Final = SigningKey.generate()
 KEY: Final = SIGNER.verification_key.key
 DECODE_OPTIONS: Final = {f"require_{name}": True for name in ("exp", "aud", "iss", "sub", "iat")}
-QUIET: Final = {"tracing": False, "metrics": False, "logs": False}
+QUIET: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
 IMPORTS: Final = ("fastapi", "fastapi, httpx, jose.jwk", "wxauth.guard", "wxauth.guard.jwks")
 """The third is for a guard with its own keys, the fourth for one that reads its issuer's keys."""
 

@@ -165,7 +165,8 @@ async def log_people_in(database: Database, seconds: float) -> list[float]:
 
 async def load(one: Callable[[], Awaitable[None]], seconds: float) -> None:
     """Start `RATE` calls per second, no matter how long each takes."""
-    started, tasks = perf_counter(), []
+    started = perf_counter()
+    tasks: list[asyncio.Future[None]] = []
     while (elapsed := perf_counter() - started) < seconds:
         while len(tasks) < elapsed * RATE:
             tasks.append(asyncio.ensure_future(one()))

@@ -17,6 +17,7 @@ from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, 
 from tests.wechat.asking import SECRET, ask, ask_in_vain, transport
 from tests.world import until
 from wxauth.server.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
+from wxauth.server.wechat.transport import HttpTransport
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
@@ -52,7 +53,7 @@ class Names:
         self.lookups: list[str] = []
         loop = asyncio.get_running_loop()
         self._look_up_literal = loop.__class__.getaddrinfo.__get__(loop)
-        loop.getaddrinfo = self._look_up
+        loop.getaddrinfo = self._look_up  # type: ignore[method-assign, assignment]
 
     async def _look_up(self, host: str, port: int, **hints: Any) -> list[Address]:
         if not host.isalpha():
@@ -204,7 +205,7 @@ async def test_a_connection_that_ends_before_anything_is_sent_is_none() -> None:
         )
         connection.end()
         with pytest.raises(httpx.ConnectError):
-            connection.ask(b"GET / HTTP/1.1\r\n\r\n", max_body=1)
+            _ = connection.ask(b"GET / HTTP/1.1\r\n\r\n", max_body=1)
         await asyncio.sleep(0.01)
         assert upstream.requests == []
 
@@ -269,7 +270,7 @@ async def test_whom_this_machine_trusts_is_trusted(authority: Authority, monkeyp
 
 
 @asynccontextmanager
-async def by_proxy(proxy: ForwardProxy, **arguments: object) -> AsyncIterator[Any]:
+async def by_proxy(proxy: ForwardProxy, **arguments: Any) -> AsyncIterator[HttpTransport]:
     async with proxy, transport(proxy=SecretStr(proxy.url), **arguments) as way:
         yield way
 

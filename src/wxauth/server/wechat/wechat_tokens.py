@@ -125,7 +125,7 @@ class WeChatTokens:
                 async with asyncio.timeout(LOOK_PATIENCE):
                     await asyncio.shield(self._flight(app, kept))
         elif may_ask and now >= kept.renews_at:
-            self._flight(app, kept)
+            _ = self._flight(app, kept)  # for later callers: this one does not wait
         left = int((kept.ends_at - self._clock()).total_seconds())
         return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE))
 
