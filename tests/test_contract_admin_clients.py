@@ -69,7 +69,7 @@ async def add(root: Admin, secrets: Secrets, **fields: Any) -> dict[str, Any]:
     return answer.json()
 
 
-async def is_let_in(client: httpx.AsyncClient, secret: str) -> bool:
+async def is_admitted(client: httpx.AsyncClient, secret: str) -> bool:
     answer = await client.post("/v1/introspect", data={"token": "x"}, auth=httpx.BasicAuth("billing", secret))
     return answer.status_code == 200
 
@@ -84,9 +84,9 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
         **{"created_at": "2026-11-20T08:00:00Z", "former_secret_until": None},
     }
     assert added == {**listed, "client_id": "billing", "client_secret": added["client_secret"]}
-    assert await is_let_in(client, added["client_secret"])
+    assert await is_admitted(client, added["client_secret"])
     assert (await root.ask("DELETE", "/clients/billing")).status_code == 204
-    assert not await is_let_in(client, added["client_secret"])
+    assert not await is_admitted(client, added["client_secret"])
     assert (await root.read("/clients")) == {"items": [], "next_cursor": None}
 
 
@@ -95,7 +95,7 @@ async def test_a_clients_scopes_are_replaced(root: Admin, client: httpx.AsyncCli
     assert (await root.read("/clients"))["items"][0]["scopes"] == ["introspect", "users"]
     changed = await root.ask("PATCH", "/clients/billing", json={"scopes": ["events"]})
     assert changed.json()["scopes"] == ["events"]
-    assert not await is_let_in(client, secret)
+    assert not await is_admitted(client, secret)
     for wrong in ([], ["everything"], None):
         body = {} if wrong is None else {"scopes": wrong}
         problem_of(await root.ask("PATCH", "/clients/billing", json=body), "invalid_request", 422)
@@ -107,12 +107,12 @@ async def test_a_renewed_secret_leaves_the_former_one_a_day(
     former = (await add(root, secrets))["client_secret"]
     renewed = (await root.ask("POST", "/clients/billing/secret")).json()
     secrets.add_unlogged(renewed["client_secret"])
-    assert await is_let_in(client, former)
-    assert await is_let_in(client, renewed["client_secret"])
+    assert await is_admitted(client, former)
+    assert await is_admitted(client, renewed["client_secret"])
     assert (await root.read("/clients"))["items"][0]["former_secret_until"] == "2026-11-21T08:00:00Z"
     clock.advance(hours=24)
-    assert not await is_let_in(client, former)
-    assert await is_let_in(client, renewed["client_secret"])
+    assert not await is_admitted(client, former)
+    assert await is_admitted(client, renewed["client_secret"])
     again = Admin(client, await login("root"))
     assert (await again.read("/clients"))["items"][0]["former_secret_until"] is None
 

@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import BANS_LOOK_PAUSE, lift_over_bans
+from wxauth.server.housekeeping.housekeeping import BANS_CHECK_PAUSE, lift_ended_bans
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
 from wxauth.server.moving.files import json_lines
@@ -40,7 +40,7 @@ async def refused_login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> dic
 
 
 async def lift(services: Services, *, page_size: int = 100) -> None:
-    await lift_over_bans(services, page_size=page_size, pause=0)
+    await lift_ended_bans(services, page_size=page_size, pause=0)
 
 
 def in_utc(time: datetime) -> str:
@@ -101,7 +101,7 @@ async def test_a_ban_is_lifted_by_itself_within_a_minute_and_not_before(
     await refused_login(client, wechat)
     clock.now += A_SECOND
     await lift(services)
-    assert BANS_LOOK_PAUSE < 60
+    assert BANS_CHECK_PAUSE < 60
     assert (await login("alice"))["user"]["id"] == user_id
     user = await root.read(f"/users/{user_id}")
     assert user["status"] == "active"

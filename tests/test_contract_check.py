@@ -31,7 +31,7 @@ from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.store.proxy import HURRIED, Proxy
-from tests.upstream import FakeRedis, Upstream, hang, hang_up
+from tests.upstream import FakeRedis, Upstream, abort, hang
 from tests.world import MakeServices, with_part
 from wxauth.server.checks import Level, Result, examine
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
@@ -505,7 +505,7 @@ class NoIdTokenKeys:
     is_ready = True
     public_jwks: Sequence[Mapping[str, str]] = ()
 
-    async def look_for_first(self) -> None:
+    async def refresh_if_empty(self) -> None:
         """There is none to come."""
 
 
@@ -637,7 +637,7 @@ async def test_http_in_place_of_https_is_reported_and_the_other_way_round(
 
 
 async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Examine) -> None:
-    async with Upstream(hang_up) as upstream:
+    async with Upstream(abort) as upstream:
         said(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
     async with Upstream(hang) as upstream:
         results = await doctor(issuer=upstream.url, waits={"issuer_patience": 0.2})

@@ -120,7 +120,7 @@ async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(
         await replica[Numbers].store()
     clock.advance(days=8)
     for _ in range(2):
-        await asyncio.gather(*(services[Numbers].sum_up() for _ in range(3)))
+        await asyncio.gather(*(services[Numbers].merge_hours() for _ in range(3)))
         stored = await rows.fetch("SELECT new_users, logins FROM hourly_numbers")
         assert [tuple(row) for row in stored] == [(4, 4)]
 

@@ -26,7 +26,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES, Deliveries
 from wxauth.server.events.placing import place_events
 from wxauth.server.events.webhooks import replay
-from wxauth.server.housekeeping.housekeeping import sweep_rest
+from wxauth.server.housekeeping.housekeeping import sweep_other_rows
 from wxauth.server.service.resealing import reseal
 from wxauth.server.service.waits import Waits
 
@@ -892,10 +892,10 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
     await tell(rows, 2)
     await deliver(services)
     clock.advance(days=30)
-    await sweep_rest(services, page_size=1, pause=0)
+    await sweep_other_rows(services, page_size=1, pause=0)
     assert len(await admin_deliveries(rows)) == 2
     clock.advance(seconds=1)
-    await sweep_rest(services, page_size=1, pause=0)
+    await sweep_other_rows(services, page_size=1, pause=0)
     assert await admin_deliveries(rows) == ["pending"]
 
 
@@ -909,7 +909,7 @@ async def test_pending_deliveries_are_deleted_with_their_webhook(
     await root.add("orders", other_receiver.url)
     await deliver(services)
     assert (receiver.got, other_receiver.got) == ([], [])
-    await sweep_rest(services, page_size=2, pause=0)
+    await sweep_other_rows(services, page_size=2, pause=0)
     assert await admin_deliveries(rows) == []
 
 

@@ -128,7 +128,7 @@ async def test_an_erasure_left_by_one_worker_is_continued_by_another(
     await until(lambda: rows.fetchval(f"SELECT ({ADDRESSES}) < $1", left))  # it is in its pause then
     stopped.cancel()
     assert await rows.fetchval(ADDRESSES) > 0
-    keeping = asyncio.create_task(keep_erasing(await make_services(), look_pause=0.01))
+    keeping = asyncio.create_task(keep_erasing(await make_services(), check_pause=0.01))
     await until(lambda: rows.fetchval(f"SELECT ({ADDRESSES}) = 0"))
     keeping.cancel()
 

@@ -8,7 +8,7 @@ import pytest
 from tests.fakes import Clock
 from tests.world import NUMBER, MakeClient, MakeServices, bearer, until
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.server.housekeeping.housekeeping import keep_house
+from wxauth.server.housekeeping.housekeeping import keep_sweeping
 from wxauth.server.phones.phones import UNTOUCHED_FOR
 
 AN_HOUR = 3600.0
@@ -42,7 +42,7 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(
 
     if comes == "before":
         await leave_half_way()
-    house = asyncio.create_task(keep_house(services, page_size=1, pause=AN_HOUR, look_pause=0.05))
+    house = asyncio.create_task(keep_sweeping(services, page_size=1, pause=AN_HOUR, check_pause=0.05))
     await until(lambda: rows.fetchval("SELECT count(*) = 3 FROM sessions"))  # one is swept; an hour until the next
     if comes == "meanwhile":
         await leave_half_way()

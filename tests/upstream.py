@@ -73,7 +73,7 @@ async def hang(_: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-async def hang_up(writer: asyncio.StreamWriter) -> None:
+async def abort(writer: asyncio.StreamWriter) -> None:
     """An orderly end of the connection."""
     writer.close()
 

@@ -260,7 +260,7 @@ def scene_of(started: Body) -> str:
 
 async def add_client(database: Database, name: str, *, now: datetime, **options: Any) -> Credentials:
     """Add a client with a secret: `await add_client(database, "ledger", scopes=["events"], now=now)`."""
-    credentials = await clients.add_client(database, clients.asked_for(name, options), now=now)
+    credentials = await clients.add_client(database, clients.build_client(name, options), now=now)
     assert credentials is not None
     return credentials
 

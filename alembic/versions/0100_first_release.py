@@ -175,14 +175,14 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE profile_changes (
             user_id UUID NOT NULL,
-            told_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            sent_at TIMESTAMP WITH TIME ZONE NOT NULL,
             event_id UUID,
             fields TEXT[] NOT NULL,
             CONSTRAINT profile_changes_pkey PRIMARY KEY (user_id),
             CONSTRAINT profile_changes_fields_check CHECK ((event_id IS NULL) = (fields = '{}'))
         )
     """)
-    op.execute("CREATE INDEX profile_changes_told_at_idx ON profile_changes (told_at)")
+    op.execute("CREATE INDEX profile_changes_sent_at_idx ON profile_changes (sent_at)")
     op.execute("""
         CREATE TABLE feed_swept (
             is_only BOOLEAN DEFAULT true NOT NULL,

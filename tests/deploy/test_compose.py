@@ -300,7 +300,7 @@ async def test_each_step_of_a_login_with_authlib_is_another_replicas(
 async def test_openid_client_completes_each_flow_at_replicas_in_turn(front: Front, services: Services) -> None:
     options, now = {**SITE, "logout_uris": ["http://127.0.0.1/bye"]}, services.clock()
     shop = await add_client(services.database, "shop", device=True, **options, now=now)
-    page = clients.asked_for("page", {**options, "is_public": True})
+    page = clients.build_client("page", {**options, "is_public": True})
     await clients.add_client(services.database, page, now=now)
     env = {"SERVICE_URL": front.url, "SHOP_SECRET": shop.client_secret}
     await asyncio.to_thread(run_node_tests, "oauth/relying_party.test.js", env)

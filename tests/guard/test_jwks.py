@@ -20,7 +20,7 @@ import respx
 
 from tests.certificates import Authority
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Timer
-from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw
+from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey
@@ -798,7 +798,7 @@ async def test_a_slow_server_is_not_waited_for(behaviour: Behaviour) -> None:
         pytest.param(endless(DOCUMENT, b" " * 65536), "the document is too large", id="endless-body"),
         pytest.param(endless(OK, b"X: " + b"y" * 65536 + b"\r\n"), "RemoteProtocolError", id="endless-head"),
         pytest.param(raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "RemoteProtocolError", id="no-HTTP"),
-        pytest.param(hang_up, "RemoteProtocolError", id="closed"),
+        pytest.param(abort, "RemoteProtocolError", id="closed"),
     ],
 )
 async def test_a_server_that_talks_nonsense_is_an_outage(behaviour: Behaviour, reason: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import SECRET_KEY, START, Clock, Secrets, WeChatByRespx
 from tests.world import CALLBACK, AddSite, GetPhone, LogIn, Phone, Site
-from wxauth.server.clients.clients import add_client, asked_for
+from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.keys.rows import ID_TOKEN_KEYS, store_keys
@@ -49,7 +49,7 @@ async def add_site(
             await store_keys(transaction, ID_TOKEN_KEYS, [], [id_token_key])
 
     async def add(name: str = "shop", **options: Any) -> Site:
-        site = asked_for(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})
+        site = build_client(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})
         credentials = await add_client(services.database, site, now=clock())
         return Site(client, name, None if credentials is None else secrets.add(credentials.client_secret))
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from tests.certificates import Authority
 from tests.forward_proxy import CREDENTIALS, PASSWORD, USER, ForwardProxy
 from tests.loops import let_pass, on_both_loops
-from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
+from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import SECRET, ask, ask_in_vain, transport
 from tests.world import until
 from wxauth.server.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
@@ -238,7 +238,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
         pytest.param(raw(b"HTTP/1.1 400 this is no TLS\r\n\r\n"), id="no-TLS"),
         pytest.param(raw(b"\x15\x03\x03\x00\x02\x02\x28"), id="an-alert"),
         pytest.param(raw(b"\x16\x03\x03"), id="cut-off"),
-        pytest.param(hang_up, id="closed"),
+        pytest.param(abort, id="closed"),
         pytest.param(reset, id="reset"),
     ],
 )
@@ -301,7 +301,7 @@ async def test_a_wechat_without_tls_is_asked_by_its_whole_url() -> None:
 
 @on_both_loops
 async def test_a_proxy_gets_an_ipv6_address_in_brackets() -> None:
-    proxy = ForwardProxy(instead=hang_up)
+    proxy = ForwardProxy(instead=abort)
     async with by_proxy(proxy) as way:
         await ask_in_vain(way, "https://[::1]:8443", ProxyFailed)
     assert proxy.heads[0].startswith("CONNECT [::1]:8443 HTTP/1.1\r\nHost: [::1]:8443\r\n")
@@ -309,7 +309,7 @@ async def test_a_proxy_gets_an_ipv6_address_in_brackets() -> None:
 
 @on_both_loops
 async def test_a_proxy_may_require_no_password(nobody: str) -> None:
-    proxy = ForwardProxy(instead=hang_up)
+    proxy = ForwardProxy(instead=abort)
     async with proxy, transport(proxy=SecretStr(f"http://127.0.0.1:{proxy.port}")) as way:
         await ask_in_vain(way, "https://wechat.test", ProxyFailed)
     assert proxy.heads == ["CONNECT wechat.test:443 HTTP/1.1\r\nHost: wechat.test:443\r\n\r\n"]
@@ -327,7 +327,7 @@ def refusal(status: str) -> Behaviour:
         pytest.param(refusal("407 Who are you"), "it answers with status 407", id="407"),
         pytest.param(refusal("502 Gone"), "it answers with status 502", id="502"),
         pytest.param(refusal("302 Go away"), "it answers with status 302", id="302"),
-        pytest.param(hang_up, "the connection was closed without an answer", id="closed"),
+        pytest.param(abort, "the connection was closed without an answer", id="closed"),
         pytest.param(raw(b"HTTP/1.1 200 Conn"), "the answer was cut off", id="closed-within-the-head"),
         pytest.param(reset, "ConnectionResetError", id="reset"),
         pytest.param(hang, "no answer in time", id="hangs"),
@@ -379,7 +379,7 @@ async def test_behind_a_tunnel_a_failure_is_wechats(authority: Authority) -> Non
     for served, expected in [
         (Upstream(OK, tls=authority.server("wechat.test")), httpx.ConnectError),
         (Upstream(OK, on_connect=hang), httpx.ConnectTimeout),
-        (Upstream(hang_up, tls=authority.server("127.0.0.1")), httpx.ReadError),
+        (Upstream(abort, tls=authority.server("127.0.0.1")), httpx.ReadError),
         (Upstream(answer(b"", status="407 Oh"), tls=authority.server("127.0.0.1")), None),
     ]:
         async with served as upstream, by_proxy(proxy, tls=authority.trusted(), connect_timeout=1) as way:

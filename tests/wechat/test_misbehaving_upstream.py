@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import APP, Clock
 from tests.problems import problem_of
-from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw, reset
+from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw, reset
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import LogLines, MakeClient, until
 from wxauth.server.core.settings import Settings
@@ -69,7 +69,7 @@ async def test_the_request_is_the_one_that_wechat_documents(service_asking: Serv
 
 
 MISBEHAVIOURS = [
-    pytest.param(hang_up, "wechat_unavailable", 503, id="closed-without-an-answer"),
+    pytest.param(abort, "wechat_unavailable", 503, id="closed-without-an-answer"),
     pytest.param(reset, "wechat_unavailable", 503, id="reset"),
     pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "wechat_unavailable", 503, id="half-a-head"),
     pytest.param(answer(IDENTITY, length=500), "wechat_unavailable", 503, id="half-a-body"),
@@ -120,7 +120,7 @@ async def test_a_misbehaving_wechat_gets_the_code_once(
         assert str(upstream.port) not in problem["detail"]
 
 
-@pytest.mark.parametrize("behaviour", [hang_up, reset])
+@pytest.mark.parametrize("behaviour", [abort, reset])
 async def test_a_kept_alive_connection_that_breaks_under_a_request_gets_the_code_once(
     service_asking: ServiceAsking, behaviour: Behaviour
 ) -> None:
@@ -131,7 +131,7 @@ async def test_a_kept_alive_connection_that_breaks_under_a_request_gets_the_code
         assert (upstream.connections, upstream.codes) == (1, [CODE] * 2)
 
 
-@pytest.mark.parametrize("behaviour", [hang_up, reset])
+@pytest.mark.parametrize("behaviour", [abort, reset])
 async def test_a_connection_that_wechat_has_closed_meanwhile_is_replaced(
     service_asking: ServiceAsking, behaviour: Behaviour
 ) -> None:
@@ -224,7 +224,7 @@ async def test_without_a_fallback_host_a_refused_connect_is_tried_once_more(
     "on_connect",
     [
         pytest.param(raw(b"HTTP/1.1 400 this is no TLS\r\n\r\n"), id="no-TLS"),
-        pytest.param(hang_up, id="closed"),
+        pytest.param(abort, id="closed"),
         pytest.param(reset, id="reset"),
     ],
 )

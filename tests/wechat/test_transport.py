@@ -14,7 +14,7 @@ from tests.certificates import Authority
 from tests.listening import Listening
 from tests.loops import let_pass, on_both_loops
 from tests.sweeps import swept
-from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
+from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import ask, ask_in_vain, in_a_moment, transport
 from tests.world import until
 from wxauth.server.wechat.connection import MAX_OVERHEAD
@@ -195,7 +195,7 @@ async def test_a_request_that_cannot_be_sent_as_it_is_meant_is_not_sent(request_
 # Failures after the request was sent, or may have been.
 
 SENT = [
-    pytest.param(hang_up, httpx.ReadError, id="closed-without-an-answer"),
+    pytest.param(abort, httpx.ReadError, id="closed-without-an-answer"),
     pytest.param(reset, httpx.ReadError, id="reset-without-an-answer"),
     pytest.param(in_pieces(b"HTTP/1.1 2", then=reset), httpx.ReadError, id="reset-within-the-head"),
     pytest.param(in_pieces(WHOLE[:-3], then=reset), httpx.ReadError, id="reset-within-the-body"),
@@ -291,7 +291,7 @@ async def test_a_request_that_may_have_arrived_is_sent_once_and_its_failure_says
         await until(lambda: upstream.open_connections == 1)
 
 
-@pytest.mark.parametrize("behaviour", [hang_up, reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("behaviour", [abort, reset], ids=["closed", "reset"])
 @on_both_loops
 async def test_a_kept_connection_that_ends_under_a_request_gets_it_once(behaviour: Behaviour) -> None:
     async with Upstream(OK, behaviour) as upstream, transport() as way:
@@ -322,7 +322,7 @@ async def test_a_cancelled_request_closes_its_connection(behaviour: Behaviour) -
 # Connections that are kept.
 
 
-@pytest.mark.parametrize("behaviour", [hang_up, reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("behaviour", [abort, reset], ids=["closed", "reset"])
 @on_both_loops
 async def test_a_kept_connection_that_has_ended_is_not_taken(behaviour: Behaviour) -> None:
     async def answer_and_leave(writer: asyncio.StreamWriter) -> None:
@@ -550,7 +550,7 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
 @on_both_loops
 async def test_no_place_is_lost_however_requests_end() -> None:
     gate = Gate()
-    async with Upstream(hang_up, reset, raw(b"garbage"), hang, gate) as upstream, transport(max_connections=1) as way:
+    async with Upstream(abort, reset, raw(b"garbage"), hang, gate) as upstream, transport(max_connections=1) as way:
         for expected in (httpx.ReadError, httpx.ReadError, httpx.DecodingError):
             await ask_in_vain(way, upstream.url, expected)
         asking = asyncio.create_task(ask(way, upstream.url))

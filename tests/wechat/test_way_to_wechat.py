@@ -9,7 +9,7 @@ from tests.certificates import Authority
 from tests.fakes import APP, Clock
 from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
-from tests.upstream import Upstream, hang_up
+from tests.upstream import Upstream, abort
 from tests.wechat.asking import OK, ServiceAsking, log_in
 from tests.world import LogLines, MakeClient, until
 from wxauth.server.core.settings import Settings
@@ -75,7 +75,7 @@ async def test_no_other_proxy_is_used(service_asking: ServiceAsking, monkeypatch
 async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_host_too(
     service_asking: ServiceAsking, log_lines: LogLines
 ) -> None:
-    async with Upstream(OK) as upstream, ForwardProxy(instead=hang_up) as proxy:
+    async with Upstream(OK) as upstream, ForwardProxy(instead=abort) as proxy:
         url = f"https://127.0.0.1:{upstream.port}"
         client = await service_asking(url, wechat_fallback_url="https://localhost:1", wechat_proxy=proxy.url)
         problem_of(await log_in(client), "wechat_unavailable", 503)

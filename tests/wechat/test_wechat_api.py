@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
 from tests.sweeps import swept
-from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
+from tests.upstream import Behaviour, Upstream, abort, answer, reset
 from tests.world import LogLines
 from wxauth.errors import SessionKeyExpired, WeChatError
 from wxauth.server.apps.registry import Apps
@@ -451,7 +451,7 @@ async def test_every_call_works_over_a_network(asking: Callable[..., Services]) 
         assert (await services[WeChatApi].check_text(app, openid=alice.openid, content="违规")).suggest == "risky"
 
 
-@pytest.mark.parametrize("behaviour", [hang_up, reset])
+@pytest.mark.parametrize("behaviour", [abort, reset])
 @pytest.mark.no_database
 async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
     asking: Callable[..., Services], behaviour: Behaviour

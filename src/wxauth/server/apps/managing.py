@@ -18,7 +18,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.apps.registry import Apps, KnownApp, sealed, unsealed_app
+from wxauth.server.apps.registry import Apps, KnownApp, sealed_app, unsealed_app
 from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen
@@ -51,7 +51,7 @@ async def add_app(
     if is_checked:
         await _ensure_wechat_accepts(services, app)
     now = services.clock()
-    row = sealed(KnownApp(app, "database", title, is_enabled), services.sealer, created_at=now)
+    row = sealed_app(KnownApp(app, "database", title, is_enabled), services.sealer, created_at=now)
     async with services.database.begin() as transaction:
         is_added = await store_app(transaction, row)
         if is_added:
@@ -63,7 +63,7 @@ async def add_app(
     return services[Apps].known(app.app_id)
 
 
-async def change(
+async def change_stored_app(
     services: Services, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor
 ) -> KnownApp:
     """Change the given fields of an app, by name. Secrets are SecretStr. None clears an optional field.
@@ -73,17 +73,17 @@ async def change(
     await _ensure_stored(services, app_id)
     if is_checked and "app_secret" in changes:
         known = await read_app(services, app_id)
-        await _ensure_wechat_accepts(services, _changed(known, {"app_secret": changes["app_secret"]}).app)
+        await _ensure_wechat_accepts(services, _app_after(known, {"app_secret": changes["app_secret"]}).app)
     now = services.clock()
     async with services.database.begin() as transaction:
         row = await lock_app(transaction, app_id)
         if row is None:
             raise NotFound(NO_SUCH_APP)
-        before = _opened(services, row)
-        after = _changed(before, changes)
+        before = _unsealed(services, row)
+        after = _app_after(before, changes)
         changed = [name for name, value in changes.items() if value != _value(before, name)]
         if changed:
-            await change_app(transaction, sealed(after, services.sealer, created_at=row["created_at"]))
+            await change_app(transaction, sealed_app(after, services.sealer, created_at=row["created_at"]))
             data = {"fields": changed}
             await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
     if changed:
@@ -138,14 +138,14 @@ async def _ensure_wechat_accepts(services: Services, app: App) -> None:
         raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
 
 
-def _opened(services: Services, row: SealedApp) -> KnownApp:
+def _unsealed(services: Services, row: SealedApp) -> KnownApp:
     try:
         return unsealed_app(row, services.sealer)
     except CannotOpen as exc:
         raise StorageUnavailable("this app's secrets cannot be opened: see 'wxauth check'") from exc
 
 
-def _changed(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
+def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     """The app after these changes. Raises: InvalidRequest, if the result is not valid."""
     if changes.get("kind", before.app.kind) != before.app.kind:
         raise InvalidRequest.of("kind", "must stay as it is: add another app")

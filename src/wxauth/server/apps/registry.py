@@ -74,7 +74,7 @@ class Apps:
         self._was_away = False
         self.unopened: list[str] = []
         """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
-        self._take([])
+        self._replace_apps([])
 
     def for_login(self, app_id: str | None) -> App:
         """The enabled app with this id; the default app for None.
@@ -86,7 +86,7 @@ class Apps:
         """
         app = self._enabled.get(app_id)
         if app is None:
-            raise self._missing(app_id)
+            raise self._unknown_app(app_id)
         return app
 
     def find(self, app_id: str) -> App:
@@ -100,7 +100,7 @@ class Apps:
         """As `find`, with title, source and state of the app."""
         known = self._known.get(app_id)
         if known is None:
-            raise self._missing(app_id)
+            raise self._unknown_app(app_id)
         return known
 
     def kind_of(self, app_id: str) -> AppKind | None:
@@ -124,7 +124,7 @@ class Apps:
         except StorageUnavailable:
             self._was_away = True
             raise
-        self._take(stored)
+        self._replace_apps(stored)
         self._is_read = True
 
     async def keep_fresh(self) -> None:
@@ -142,23 +142,23 @@ class Apps:
         except Exception:
             log.exception("apps_not_read")
 
-    def _take(self, stored: Sequence[SealedApp]) -> None:
-        taken: dict[str, tuple[SealedApp, KnownApp]] = {}
+    def _replace_apps(self, stored: Sequence[SealedApp]) -> None:
+        opened: dict[str, tuple[SealedApp, KnownApp]] = {}
         unopened: list[str] = []
         for row in stored:
             former = self._stored.get(row["app_id"])
             if former is not None and former[0] == row:
-                taken[row["app_id"]] = former  # unchanged, so its secrets need not be opened again
+                opened[row["app_id"]] = former  # unchanged, so its secrets need not be opened again
                 continue
             try:
-                taken[row["app_id"]] = row, unsealed_app(row, self._sealer)
+                opened[row["app_id"]] = row, unsealed_app(row, self._sealer)
             except CannotOpen:
                 unopened.append(row["app_id"])
         if unopened and unopened != self.unopened:
             log.error("apps_not_opened", app_ids=unopened, what_to_change=_WHAT_TO_CHANGE)
-        self.unopened, self._stored = unopened, taken
+        self.unopened, self._stored = unopened, opened
         known = {it.app.app_id: it for it in self._of_settings}
-        known |= {app_id: it for app_id, (_, it) in taken.items() if app_id not in known}
+        known |= {app_id: it for app_id, (_, it) in opened.items() if app_id not in known}
         self._known = known
         self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
         default = self.default
@@ -166,7 +166,7 @@ class Apps:
             self._enabled[None] = default.app
         self._observe(list(known), None if default is None else default.app.app_id)
 
-    def _missing(self, app_id: str | None) -> UnknownApp | StorageUnavailable:
+    def _unknown_app(self, app_id: str | None) -> UnknownApp | StorageUnavailable:
         if self._was_away and not self._is_read:
             return StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
@@ -191,7 +191,7 @@ def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
     return KnownApp(app, "database", row["title"], row["is_enabled"], row["created_at"])
 
 
-def sealed(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
+def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
     """The row of an app, with its secrets sealed."""
     app = known.app
     return {

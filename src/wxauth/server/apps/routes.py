@@ -77,7 +77,7 @@ async def change_app(
     WeChat first, as when an app is added. Nobody can log in to a disabled app; its open sessions continue, and WeChat's
     message push is still accepted.
     """
-    known = await managing.change(services, app_id, body.changes, is_checked=body.check_, by=administrator)
+    known = await managing.change_stored_app(services, app_id, body.changes, is_checked=body.check_, by=administrator)
     return app_answer(services, known)
 
 

@@ -22,9 +22,9 @@ class Reading:
 
         `grain` is the unit to which their time is truncated.
         """
-        half_way = asked_at + (answered_at - asked_at) / 2
+        midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
-        return cls((half_way - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
+        return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
 _ALLOWED: Final = CLOCK_SKEW

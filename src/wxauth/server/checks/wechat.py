@@ -73,7 +73,7 @@ _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 
 @dataclass(slots=True)
-class Seen:
+class Observed:
     """Details of WeChat's answers that the WeChat client does not return."""
 
     readings: list[Reading]
@@ -86,26 +86,26 @@ class Seen:
 
 
 class _Witness(httpx.AsyncBaseTransport):
-    """Passes on requests and answers, and records details in `Seen`."""
+    """Passes on requests and answers, and records details in `observed`."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, seen: Seen) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, observed: Observed) -> None:
         self._inner = inner
         self._clock = clock
-        self._seen = seen
+        self._observed = observed
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked_at = self._clock()
         try:
             response = await self._inner.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            self._seen.unreachable.add(request.url.host)
-            self._seen.at_proxy = str(exc) if isinstance(exc, ProxyFailed) else ""
+            self._observed.unreachable.add(request.url.host)
+            self._observed.at_proxy = str(exc) if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
         if (theirs := _time_in(response)) is not None:
             reading = Reading.of(theirs, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
-            self._seen.readings.append(reading)
-        self._seen.addresses = self._seen.addresses or _refused_addresses(await response.aread())
+            self._observed.readings.append(reading)
+        self._observed.addresses = self._observed.addresses or _refused_addresses(await response.aread())
         return response
 
 
@@ -123,9 +123,9 @@ async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[Result, None]:
     """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
-    seen = Seen(found.wechat_readings)
+    observed = Observed(found.wechat_readings)
     wechat = WeChat(
-        _Witness(transport, clock, seen),
+        _Witness(transport, clock, observed),
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
         timeout=min(settings.wechat_timeout, PATIENCE),
@@ -137,11 +137,11 @@ async def check_app(
         login, (token, failures) = await asyncio.gather(
             _failure(wechat.exchange(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
         )
-    yield _judge_login(app, login, settings, seen)
+    yield _judge_login(app, login, settings, observed)
     if app.has_wechat_token:
-        yield _judge_token(app, token, login, settings, seen)
+        yield _judge_token(app, token, login, settings, observed)
     for use, failure in zip(uses, failures, strict=False):  # without a WeChat token, `failures` is empty
-        yield _judge_api(app, use, failure, settings, seen)
+        yield _judge_api(app, use, failure, settings, observed)
     if users is not None:
         yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
     if app.has_wechat_token:
@@ -150,7 +150,7 @@ async def check_app(
         yield _judge_callback_domain(app, settings)
     default = next((it.app_id for it in found.apps if it.is_mini_program), None)
     if app.is_mini_program and app.app_id in {site.app_id or default for site in found.sites}:
-        yield await _check_codes(app, settings, wechat, clock, seen)
+        yield await _check_codes(app, settings, wechat, clock, observed)
 
 
 async def _failure(question: Awaitable[object]) -> WeChatError | None:
@@ -207,7 +207,7 @@ def _is_off(setting: str) -> Title:
     return Title(f"{setting} is off", f"{setting} 为 off")
 
 
-async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, seen: Seen) -> Result:
+async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: Observed) -> Result:
     """Check which kind of code sites show for this app, and what is missing for it."""
     name = f"wechat {app.app_id} codes"
     prefix = f"{settings.issuer}/d/"
@@ -230,23 +230,23 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         failure = await _failure(asked)
     if failure is None:
         return good(name, what, what_zh)
-    told = _judge_failure(name, MINI_PROGRAM_CODE, failure, settings, seen)
+    result = _judge_failure(name, MINI_PROGRAM_CODE, failure, settings, observed)
     if failure.errcode == DAILY_QUOTA:
         message = f"{what}: asked too often just now, 5,000 a minute: run this again in a minute"
         return note(name, message, f"{what_zh}：刚才调用太频繁（每分钟 5,000 次）：请一分钟后再运行")
-    message = f"{what} are not to be had, so ordinary ones are shown: {told.message}"
-    return Result(name, told.level, message, f"无法获取 {what_zh}，改用普通二维码：{told.text_in('zh')}")
+    message = f"{what} are not to be had, so ordinary ones are shown: {result.message}"
+    return Result(name, result.level, message, f"无法获取 {what_zh}，改用普通二维码：{result.text_in('zh')}")
 
 
-def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: Observed) -> Result:
     name = f"wechat {app.app_id}"
     if failure is None:
         message = "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"
         return bad(name, message, "接受了编造的 code：WXAUTH_WECHAT_BASE_URL 是微信吗？")
     if not isinstance(failure, InvalidCode | CodeUsed):
-        return _judge_failure(name, exchange_api(app), failure, settings, seen)
+        return _judge_failure(name, exchange_api(app), failure, settings, observed)
     base = urlsplit(settings.wechat_base_url).hostname
-    if base in seen.unreachable:
+    if base in observed.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
         message = f"answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first"
         return note(name, message, f"只有 {fallback} 响应：无法连接 {base}，每次登录都要先等它")
@@ -254,7 +254,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen
 
 
 def _judge_token(
-    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, seen: Seen
+    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, observed: Observed
 ) -> Result:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
@@ -262,16 +262,16 @@ def _judge_token(
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
     if is_the_same:
         return bad(name, f"not to be had, for the same reason; {_REST_UNKNOWN.en}", f"同样无法获取；{_REST_UNKNOWN.zh}")
-    told = _judge_failure(name, STABLE_TOKEN, failure, settings, seen)
-    message, chinese = f"{told.message}; {_REST_UNKNOWN.en}", f"{told.chinese}；{_REST_UNKNOWN.zh}"
-    return Result(name, told.level, message, chinese)
+    result = _judge_failure(name, STABLE_TOKEN, failure, settings, observed)
+    message, chinese = f"{result.message}; {_REST_UNKNOWN.en}", f"{result.chinese}；{_REST_UNKNOWN.zh}"
+    return Result(name, result.level, message, chinese)
 
 
-def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: Observed) -> Result:
     name = f"wechat {app.app_id} {use.name}"
     sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
-        told = bad(
+        result = bad(
             name,
             "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode 47001)",
             "该账号不能传 openid：请设置 WXAUTH_PHONE_CHECK_OPENID=false（错误码 47001）",
@@ -280,11 +280,11 @@ def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Setti
         return good(name, "permitted", "有权限")
     else:
         assert failure is not None
-        told = _judge_failure(name, use.api, failure, settings, seen)
+        result = _judge_failure(name, use.api, failure, settings, observed)
     if use.why_unused is None:
-        return told
+        return result
     why = use.why_unused
-    return note(name, f"{told.message}; not needed now, for {why.en}", f"{told.chinese}；目前用不到，因为{why.zh}")
+    return note(name, f"{result.message}; not needed now, for {why.en}", f"{result.chinese}；目前用不到，因为{why.zh}")
 
 
 def _is_permitted(failure: WeChatError | None) -> bool:
@@ -294,18 +294,18 @@ def _is_permitted(failure: WeChatError | None) -> bool:
     return failure is None or not (is_about_the_app or errcode is None or errcode in ABOUT_THE_ACCOUNT)
 
 
-def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, seen: Seen) -> Result:
+def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: Observed) -> Result:
     """The result for a failure caused by the app, this server or WeChat, not by the made-up request."""
     errcode = failure.errcode
     at, at_zh = f"(errcode {errcode})", f"（错误码 {errcode}）"
     base = settings.wechat_base_url
     match failure:
-        case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and seen.addresses:
-            addresses = " and ".join(seen.addresses)
+        case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and observed.addresses:
+            addresses = " and ".join(observed.addresses)
             return bad(
                 name,
                 f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}",
-                f"微信看到的本机 IP 为 {'、'.join(seen.addresses)}：请加入小程序的 IP 白名单{at_zh}",
+                f"微信看到的本机 IP 为 {'、'.join(observed.addresses)}：请加入小程序的 IP 白名单{at_zh}",
             )
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
             message = f"asked too often just now: run this again in a minute {at}"
@@ -313,9 +313,9 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
         case WeChatUnavailable() if errcode == SYSTEM_BUSY:
             message = f"WeChat is busy, also when asked again: run this again in a minute {at}"
             return bad(name, message, f"微信系统繁忙，重试仍然如此：请一分钟后再运行{at_zh}")
-        case WeChatUnavailable() if seen.at_proxy:
-            message = f"{seen.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
-            return bad(name, message, f"{seen.at_proxy}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}")
+        case WeChatUnavailable() if observed.at_proxy:
+            message = f"{observed.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
+            return bad(name, message, f"{observed.at_proxy}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}")
         case WeChatUnavailable() | WeChatTimeout():
             message = f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)"
             return bad(name, message, f"{failure.detail}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
@@ -382,17 +382,17 @@ def _judge_push(app: App, settings: Settings) -> Result:
     if is_loopback(urlsplit(url).hostname):
         message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
         return note(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
-    told = f"in WeChat's console, 消息推送: {url}, {mode.en}"
+    where = f"in WeChat's console, 消息推送: {url}, {mode.en}"
     chinese = f"在微信后台“消息推送”中填写 {url}，{mode.zh}"
     if app.push_aes_key is None:
         risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
         return note(
             name,
-            f"{told}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console",
+            f"{where}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console",
             f"{chinese}；微信不对消息本身签名，途中可能被篡改：建议在设置 push_token 之处一并设置 push_aes_key，"
             "并在微信后台选择安全模式",
         )
-    return good(name, told, chinese)
+    return good(name, where, chinese)
 
 
 def _time_in(response: httpx.Response) -> datetime | None:

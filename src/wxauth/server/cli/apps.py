@@ -8,7 +8,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.server.apps.managing import add_app, change, remove_app
+from wxauth.server.apps.managing import add_app, change_stored_app, remove_app
 from wxauth.server.apps.registry import Apps, KnownApp
 from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.printing import Failed, json_option, printable, show
@@ -113,10 +113,15 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
     their options are given.
     """
     given = {"app_id": app_id, "is_enabled": not disabled, **_given({**fields, "app_secret": True})}
-    wanted = _valid(AppRequest, given)
+    request = _valid(AppRequest, given)
     _show_app(
         lambda services: add_app(
-            services, wanted.app, title=wanted.title, is_enabled=wanted.is_enabled, is_checked=not no_check, by=OPERATOR
+            services,
+            request.app,
+            title=request.title,
+            is_enabled=request.is_enabled,
+            is_checked=not no_check,
+            by=OPERATOR,
         ),
         f"added {app_id}",
         as_json=as_json,
@@ -140,7 +145,7 @@ def set_command(app_id: str, no_push: bool, no_check: bool, as_json: bool, **fie
         raise click.UsageError("at least one option must be given. 请至少指定一个选项。")
     changes = _valid(AppChangeRequest, given).changes
     _show_app(
-        lambda services: change(services, app_id, changes, is_checked=not no_check, by=OPERATOR),
+        lambda services: change_stored_app(services, app_id, changes, is_checked=not no_check, by=OPERATOR),
         f"changed {app_id}",
         as_json=as_json,
     )

@@ -15,7 +15,7 @@ from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import (
     Credentials,
     add_client,
-    asked_for,
+    build_client,
     change_client,
     check_name,
     names_apps,
@@ -59,7 +59,7 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
     with refused_as_wrong_call():
-        client = asked_for(client_name, options)  # a wrong call is refused without the database
+        client = build_client(client_name, options)  # a wrong call is refused without the database
         _check_apps(options)
         refuse_reserved(client, _reserved())
     credentials = with_database(lambda database, now: add_client(database, client, now=now))

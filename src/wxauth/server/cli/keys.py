@@ -10,7 +10,7 @@ from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
+from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_from_either_ring
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import NoSuchKey
@@ -68,7 +68,7 @@ def withdraw_command(kid: str, as_json: bool) -> None:
 
     async def withdraw(keys: KeyRing, id_token_keys: IdTokenKeys, now: datetime) -> StoredSigningKey:
         try:
-            return await withdraw_of_either(keys, id_token_keys, kid, by=OPERATOR, now=now)
+            return await withdraw_from_either_ring(keys, id_token_keys, kid, by=OPERATOR, now=now)
         except NoSuchKey:
             raise Failed("there is no published key of that id: see 'wxauth keys list'") from None
 

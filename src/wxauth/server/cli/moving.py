@@ -69,13 +69,13 @@ def import_command(
     is_chinese = terminal_language() == "zh"
     cost: Counter[Fault] = Counter()
 
-    def told(fault: Fault) -> str:
+    def fault_text(fault: Fault) -> str:
         return f"{fault.field}: {getattr(fault.wanted, terminal_language())}"
 
     def refuse(refusal: ImportRefusal) -> None:
         cost.update(refusal.faults)
         line = f"第 {refusal.number} 行" if is_chinese else f"line {refusal.number}"
-        click.echo(f"{clear}{line}: {'; '.join(map(told, refusal.faults))}", err=True)
+        click.echo(f"{clear}{line}: {'; '.join(map(fault_text, refusal.faults))}", err=True)
 
     def progress(counts: Counts) -> None:
         if is_watched:
@@ -84,11 +84,13 @@ def import_command(
     try:
         lines = CsvLines(file) if is_csv or str(file.name).lower().endswith(".csv") else json_lines(file)
     except BadHeader as exc:
-        raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {told(exc.fault)}") from None
+        raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {fault_text(exc.fault)}") from None
     counts = with_services(lambda services: import_users(services, lines, options, refuse=refuse, progress=progress))
     click.echo(clear, err=True, nl=False)
     for fault, number in cost.most_common():
-        click.echo(f"{number:,} {'行' if is_chinese else 'line' if number == 1 else 'lines'}: {told(fault)}", err=True)
+        click.echo(
+            f"{number:,} {'行' if is_chinese else 'line' if number == 1 else 'lines'}: {fault_text(fault)}", err=True
+        )
     if isinstance(lines, CsvLines) and lines.unknown:
         names = ", ".join(map(printable, lines.unknown))
         click.echo(f"{'忽略的列' if is_chinese else 'columns ignored'}: {names}", err=True)

@@ -34,7 +34,7 @@ from wxauth.server.users.admin import (
     split_user,
 )
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
-from wxauth.server.users.typed_phones import phones_meant
+from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
 
 
@@ -95,7 +95,7 @@ def list_command(
     region = read_settings(PhoneSettings).phone_region
     search = UserSearch(
         text=q or None,
-        phones=phones_meant(q or "", region=region),
+        phones=possible_numbers(q or "", region=region),
         status=UserStatus(status) if status else None,
         role=role,
         app_id=app_id or None,

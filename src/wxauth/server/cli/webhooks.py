@@ -107,10 +107,10 @@ def set_command(
         raise click.UsageError("--type and --all-types exclude each other.")
     if url is None and not types and not all_types and is_enabled is None:
         raise click.UsageError("--url, --type, --all-types, --enable or --disable must be given.")
-    wanted = () if all_types else types or None
+    chosen = () if all_types else types or None
     changed = with_services(
         lambda services: change_webhook(
-            services, webhook_name, url=url, types=wanted, is_enabled=is_enabled, by=OPERATOR
+            services, webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR
         )
     )
     state = "enabled" if changed["is_enabled"] else "disabled"
@@ -153,9 +153,9 @@ def secret_command(webhook_name: str, as_json: bool) -> None:
 @json_option
 def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor: UUID | None, as_json: bool) -> None:
     """Print the deliveries of a webhook, sent and pending, the newest first."""
-    wanted = None if state is None else DeliveryState(state)
+    chosen = None if state is None else DeliveryState(state)
     page = deliveries_answer(
-        with_services(lambda services: list_deliveries(services, webhook_name, wanted, before=cursor, limit=limit))
+        with_services(lambda services: list_deliveries(services, webhook_name, chosen, before=cursor, limit=limit))
     )
     rows = [
         (

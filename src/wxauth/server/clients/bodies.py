@@ -76,7 +76,7 @@ class ClientChangeRequest(_ClientOptions):
     )
 
     @model_validator(mode="after")
-    def _names_something(self) -> Self:
+    def _is_not_empty(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("must name a field to change")
         return self

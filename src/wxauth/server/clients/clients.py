@@ -120,7 +120,7 @@ def is_own_name(text: str) -> bool:
     return text.startswith("wxauth")
 
 
-def asked_for(name: str, options: Mapping[str, Any]) -> Client:
+def build_client(name: str, options: Mapping[str, Any]) -> Client:
     """Build a client from its options, which are some of `Client`'s fields.
 
     An absent field means the same as null, false or an empty list.
@@ -139,7 +139,7 @@ def asked_for(name: str, options: Mapping[str, Any]) -> Client:
         is_of_sites = unknown[0] in SITE_SCOPES
         rule = f"{unknown[0]} is for a site" if is_of_sites else f"must be some of {', '.join(known)}"
         raise WrongClient("scopes", rule)
-    scopes: list[str] = [*in_order(client.scopes)]
+    scopes: list[str] = [*scopes_in_order(client.scopes)]
     if is_site:
         _check_site(client)
         site_scopes = [scope for scope in SITE_SCOPES if scope in client.scopes] or DEFAULT_SITE_SCOPES
@@ -181,12 +181,12 @@ async def change_client(
         client = await rows.lock_client(transaction, name)
         if client is None:
             raise NotFound(NO_SUCH_CLIENT)
-        wanted = asked_for(name, _merged(client, changes))
-        refuse_reserved(wanted, reserved)
-        values = wanted.model_dump()
+        new = build_client(name, _merged(client, changes))
+        refuse_reserved(new, reserved)
+        values = new.model_dump()
         if fields := [field for field, value in values.items() if value != getattr(client, field)]:
             client = client.model_copy(update=values)
-            await rows.store_change(transaction, wanted)
+            await rows.store_change(transaction, new)
             data = {"name": name, "scopes": client.scopes, "fields": fields}
             await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
     return client
@@ -262,10 +262,10 @@ async def authenticate(
     stored = _check_secret(credentials, found, now=now)
     if needed is not None and needed not in stored.scopes:
         raise ClientLacksScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
-    return ProvedClient(name, frozenset(in_order(stored.scopes)))
+    return ProvedClient(name, frozenset(scopes_in_order(stored.scopes)))
 
 
-async def authenticate_whole(database: Database, credentials: Credentials, *, now: datetime) -> Client:
+async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:
     """Authenticate a client, and read it with the same query. Raises: InvalidClient, StorageUnavailable."""
     name = credentials.client_id
     found = await rows.find_with_secrets(database, name) if is_client_name(name) else None
@@ -275,7 +275,7 @@ async def authenticate_whole(database: Database, credentials: Credentials, *, no
     return client
 
 
-def in_order(scopes: Collection[str]) -> list[Scope]:
+def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
     """A service's scopes among these, each once, in the order of `Scope`."""
     return [scope for scope in Scope if scope in scopes]
 
@@ -336,7 +336,7 @@ def _check_site(client: Client) -> None:
     """Raises: WrongClient, if a site cannot have these options."""
     if client.is_public and client.device:
         raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
-    if client.is_public and (scopes := in_order(client.scopes)):
+    if client.is_public and (scopes := scopes_in_order(client.scopes)):
         raise WrongClient("scopes", f"{scopes[0]} is for services with a secret")
     if client.logout_uris and not client.redirect_uris:
         raise WrongClient("logout_uris", "must be empty without a redirect URI")

@@ -49,7 +49,7 @@ async def add_client(
     hash is stored. A public client has no secret.
     """
     now, settings = services.clock(), services.settings
-    client = clients.asked_for(body.name, body.model_dump(exclude={"name"}))
+    client = clients.build_client(body.name, body.model_dump(exclude={"name"}))
     await _check_apps(services, client.model_dump())
     clients.refuse_reserved(client, await clients.names_of_others(services.database, settings.audience, settings.apps))
     credentials = await clients.add_client(services.database, client, by=administrator, now=now)

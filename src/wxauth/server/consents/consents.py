@@ -21,9 +21,9 @@ def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -
     return {document: version for document, version in in_force.items() if agreed.get(document) != version}
 
 
-def check_in_force(wanted: Mapping[str, str], in_force: Mapping[str, str]) -> None:
+def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) -> None:
     """Check that these documents and versions are in force. Raises: InvalidRequest."""
-    for document, version in wanted.items():
+    for document, version in requested.items():
         if document not in in_force:
             raise InvalidRequest.of("body", "Names a document that is not in force")
         if version != in_force[document]:
@@ -31,7 +31,7 @@ def check_in_force(wanted: Mapping[str, str], in_force: Mapping[str, str]) -> No
 
 
 async def give_consents(
-    database: Database, user: UserInSession, wanted: Mapping[str, str], *, ip: str | None, now: datetime
+    database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
     """Record that a user agrees to these documents. Returns all present consents, document → version.
 
@@ -45,7 +45,7 @@ async def give_consents(
         before = await lock_consents(transaction, user_id)
         if before is None:
             raise InvalidToken("the user has just been erased")
-        given = missing_from(before, wanted)
+        given = missing_from(before, requested)
         for document, version in given.items():
             consent = {"document": document, "version": version}
             if await add_consent(transaction, user_id, **consent, app_id=app_id, ip=ip, now=now):

@@ -125,11 +125,11 @@ Row = TypeVar("Row", bound=Mapping[str, object])
 
 
 class NotConnected(OSError):
-    """No connection could be opened. `said` contains host and port, and never the password."""
+    """No connection could be opened. `reason` contains host and port, and never the password."""
 
-    def __init__(self, said: Title) -> None:
-        super().__init__(said.en)
-        self.said = said
+    def __init__(self, reason: Title) -> None:
+        super().__init__(reason.en)
+        self.reason = reason
 
 
 class DatabaseUrlRefused(StorageUnavailable):
@@ -281,7 +281,7 @@ class Database:
                 yield Transaction(connection)
                 await connection.execute("COMMIT")
             except BaseException as exc:
-                self._look_at(connection, exc)
+                self._drop_if_lost(connection, exc)
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
                         await connection.execute("ROLLBACK")
@@ -299,11 +299,11 @@ class Database:
 
         Raises: StorageUnavailable.
         """
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as stack:
             async with self.answering():
-                await held.enter_async_context(self._snapshots)
+                await stack.enter_async_context(self._snapshots)
                 connection = await self.connect(command_timeout=patience)
-            held.callback(connection.terminate)
+            stack.callback(connection.terminate)
             try:
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
                     milliseconds = round(patience * 1000) if patience is not None else 0
@@ -327,8 +327,8 @@ class Database:
                 failures.append(exc)
         if len(failures) == 1:
             raise failures[0]
-        said = Title("; ".join(each.said.en for each in failures), "；".join(each.said.zh for each in failures))
-        raise NotConnected(said) from failures[-1].__cause__
+        reason = Title("; ".join(each.reason.en for each in failures), "；".join(each.reason.zh for each in failures))
+        raise NotConnected(reason) from failures[-1].__cause__
 
     @property
     def prepares(self) -> bool:
@@ -376,7 +376,7 @@ class Database:
         try:
             await connection.execute(self._begin)
         except BaseException as exc:
-            is_lost = self._look_at(connection, exc)
+            is_lost = self._drop_if_lost(connection, exc)
             self._connections.release(connection)
             if is_lost and not isinstance(exc, TimeoutError):
                 raise _ConnectionLost from exc
@@ -397,14 +397,14 @@ class Database:
             rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
             return rows
         except BaseException as exc:
-            if self._look_at(connection, exc) and not isinstance(exc, TimeoutError):
+            if self._drop_if_lost(connection, exc) and not isinstance(exc, TimeoutError):
                 # A timeout is not retried: the second try would take as long.
                 raise _ConnectionLost from exc
             raise
         finally:
             self._connections.release(connection)
 
-    def _look_at(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
+    def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
         """Drop connections that this failure makes unusable. Returns whether the connection itself is lost."""
         is_lost = isinstance(exc, _LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
@@ -482,7 +482,7 @@ def reason_of(exc: BaseException) -> str:
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
         cause = cause.__cause__
     if isinstance(cause, NotConnected):
-        return cause.said.en
+        return cause.reason.en
     if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
         return "sslmode=verify-ca and verify-full need an authority: name its file by sslrootcert, or by SSL_CERT_FILE"
     is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
@@ -492,7 +492,7 @@ def reason_of(exc: BaseException) -> str:
 def trouble_of(exc: StorageUnavailable) -> Title:
     """One line for the operator, in both languages."""
     if isinstance(cause := exc.__cause__, NotConnected):
-        return cause.said
+        return cause.reason
     reason = reason_of(exc)
     return Title(f"{exc.detail}: {reason}", f"没有响应：{reason}")
 

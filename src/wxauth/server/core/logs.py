@@ -104,9 +104,13 @@ def message_of(exc: BaseException) -> str:
 
 def lines_of(exc: BaseException) -> list[str]:
     """An exception as the command line prints it, without values of variables, rows or arguments."""
-    told = _description(exc, exc.__traceback__)
-    cause = [f"cause: {told['cause']}"] if "cause" in told else []
-    return [f"{told['error']}: {told['error_message']}", *cause, *(f"    {frame}" for frame in told["frames"])]
+    description = _description(exc, exc.__traceback__)
+    cause = [f"cause: {description['cause']}"] if "cause" in description else []
+    return [
+        f"{description['error']}: {description['error_message']}",
+        *cause,
+        *(f"    {frame}" for frame in description["frames"]),
+    ]
 
 
 class LogInterval:

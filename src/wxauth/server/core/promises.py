@@ -92,9 +92,9 @@ class Promises:
         """Try this promise now, if it is waiting. Raises: the errors of its `do`."""
         if promise := self._promises.get((what, key)):
             await promise.do()
-            self.take_off(what, key)
+            self.drop_promise(what, key)
 
-    def take_off(self, what: str, key: Hashable) -> None:
+    def drop_promise(self, what: str, key: Hashable) -> None:
         """Drop this promise, because it has been kept."""
         if (promise := self._promises.pop((what, key), None)) is not None:
             log.info("promise_kept", what=what, **promise.fields)

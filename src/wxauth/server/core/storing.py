@@ -26,7 +26,7 @@ async def keep_storing(store: Store, *, pause: float, failed: str) -> NoReturn:
     await keep_doing(store, pause=pause, put_off=failed, failed=failed)
 
 
-async def store_last(store: Store, *, failed: str) -> None:
+async def store_at_shutdown(store: Store, *, failed: str) -> None:
     """Store once more when the service ends, for at most `FAREWELL` seconds."""
     try:
         async with asyncio.timeout(FAREWELL):

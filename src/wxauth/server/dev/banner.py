@@ -223,12 +223,12 @@ def _address_in_network(host: str) -> str:
     if host not in _EVERYWHERE:
         return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as way_out:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            way_out.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing, only makes the system choose the route
+            probe.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing, only makes the system choose the route
         except OSError:
             return ""
-        address: str = way_out.getsockname()[0]
+        address: str = probe.getsockname()[0]
         return address
 
 

@@ -25,7 +25,7 @@ exec {python} -m wxauth "$@"
 
 
 @contextmanager
-def command_beside(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Keep the command there, for its owner only, while the block runs.
 
     It uses `settings`, overridden by dev's own environment. Other settings in its caller's environment are ignored,
@@ -34,8 +34,8 @@ def command_beside(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """
     given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
     given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
-    told = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
-    lines = "\n".join(_line(name, value) for name, value in told.items())
+    variables = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
+    lines = "\n".join(_line(name, value) for name, value in variables.items())
     path = home / "wxauth"
     path.unlink(missing_ok=True)  # left by a killed run
     own_app.keep(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))

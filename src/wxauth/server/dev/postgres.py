@@ -136,7 +136,7 @@ class EmbeddedPostgres:
         self._wait_until_ready()
 
     def _take_lock(self) -> None:
-        lock = os.open(self._beside(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self._sibling_path(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptors.append(lock)
         deadline = time.monotonic() + self._lock_patience
         while True:
@@ -191,12 +191,12 @@ class EmbeddedPostgres:
 
     def _make_cluster(self, programs: Path) -> None:
         # Created beside, then renamed, so that the half-made cluster of a killed run is never used.
-        fresh = self._beside(".new")
+        fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"
-        command = [str(programs / "initdb"), "-D", self._way_into(fresh), "-U", "postgres", "--auth=trust"]
+        command = [str(programs / "initdb"), "-D", self._reachable_path(fresh), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
         made = subprocess.run(  # noqa: S603 - our own arguments
             command, capture_output=True, cwd="/", check=False, pass_fds=self._descriptors, **self._drop
@@ -220,7 +220,7 @@ class EmbeddedPostgres:
         if not self._lasting:
             options |= {"fsync": "off", "full_page_writes": "off"}
         options |= self._options
-        command = [str(programs / "postgres"), "-D", self._way_into(self._data)]
+        command = [str(programs / "postgres"), "-D", self._reachable_path(self._data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         # We hold the lock, so this file is stale. Its process id may belong to another process by now, and PostgreSQL
         # would refuse to start.
@@ -241,9 +241,9 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._is_ready():
             if self._supervisor.poll() is not None:
-                said = self._log.read_text(errors="replace").strip()[-800:]
+                log_tail = self._log.read_text(errors="replace").strip()[-800:]
                 raise PostgresUnavailable(
-                    f"PostgreSQL did not start; removing {self._data} would begin anew. It said:\n{said}"
+                    f"PostgreSQL did not start; removing {self._data} would begin anew. It said:\n{log_tail}"
                 )
             if time.monotonic() > deadline:
                 raise PostgresUnavailable(f"PostgreSQL did not start in {_START_TIMEOUT:.0f} s; see {self._log}")
@@ -266,18 +266,18 @@ class EmbeddedPostgres:
         while self._descriptors:
             os.close(self._descriptors.pop())
 
-    def _beside(self, suffix: str) -> Path:
+    def _sibling_path(self, suffix: str) -> Path:
         return self._data.with_name(self._data.name + suffix)
 
     @property
     def _log(self) -> Path:
-        return self._beside(".log")
+        return self._sibling_path(".log")
 
     def _change_owner(self, folder: Path) -> None:
         if self._drop:
             os.chown(folder, self._drop["user"], self._drop["group"])
 
-    def _way_into(self, folder: Path) -> str:
+    def _reachable_path(self, folder: Path) -> str:
         # The folders above may be closed to the unprivileged user, like root's home, and must stay closed. An open
         # descriptor gives access to the folder without passing through them.
         if not self._drop or _is_reachable(folder.parent):

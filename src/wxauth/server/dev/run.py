@@ -28,7 +28,7 @@ from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, mig
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.server.dev import own_app, site
 from wxauth.server.dev.banner import service_url, welcome
-from wxauth.server.dev.beside import command_beside
+from wxauth.server.dev.beside import command_for_this_dev
 from wxauth.server.dev.front_page import FrontPage, OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.server.dev.wechat import (
@@ -58,9 +58,9 @@ class DevFailed(Exception):
 def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, leave)
-    simulated_url = None if own_app.NAMES & _given() else f"http://127.0.0.1:{wechat_port}"
+    simulated_url = None if own_app.NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
-        settings, findings, own = _settled(simulated_url, port)
+        settings, findings, own = _load_settings(simulated_url, port)
         configure_logging(level=settings.log_level, log_format=settings.log_format)
         for line in unknown_names(env_file=None):
             click.echo(line, err=True)
@@ -73,13 +73,13 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
                 simulator = create_simulator(service_url=service_url(settings), site_url=site_url)
-                stack.enter_context(_beside(OwnPagesOnly(simulator), wechat_listener, name="simulated WeChat"))
+                stack.enter_context(_in_thread(OwnPagesOnly(simulator), wechat_listener, name="simulated WeChat"))
             asyncio.run(_prepare(settings))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
-            stack.enter_context(command_beside(HOME, own | where))
+            stack.enter_context(command_for_this_dev(HOME, own | where))
             website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
-            stack.enter_context(_beside(website, site_listener, name="example site"))
-            told = welcome(
+            stack.enter_context(_in_thread(website, site_listener, name="example site"))
+            banner_text = welcome(
                 settings,
                 simulated_url=simulated_url,
                 site_url=site_url,
@@ -87,22 +87,22 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
                 home=HOME,
                 language=language,
             )
-            _serve(_app(settings, simulated_url), listener, told)
+            _serve(_app(settings, simulated_url), listener, banner_text)
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
         raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
 
 
-def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result], dict[str, Any]]:
+def _load_settings(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result], dict[str, Any]]:
     """The settings, the results of checking them at the real WeChat, if that is used, and the values set by dev."""
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n")
-        secret = own_app.OwnSecret(HOME, _given())
-        own = _own(simulated_url, port, app_secret=secret.value)
+        secret = own_app.OwnSecret(HOME, _variables_set())
+        own = _own_settings(simulated_url, port, app_secret=secret.value)
         settings = settings_from(Settings, **own)
-        if "WXAUTH_ISSUER" not in _given():
+        if "WXAUTH_ISSUER" not in _variables_set():
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings = [] if simulated_url else _ask_wechat(settings)
         secret.keep_unless_refused(findings)
@@ -111,16 +111,16 @@ def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, lis
     return settings, findings, own
 
 
-def _given() -> frozenset[str]:
+def _variables_set() -> frozenset[str]:
     return frozenset(name.upper() for name, value in os.environ.items() if value)
 
 
-def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> dict[str, Any]:
+def _own_settings(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> dict[str, Any]:
     """The values set by dev.
 
     The environment may override those that the simulator does not need; `.env` is not read.
     """
-    given = _given()
+    given = _variables_set()
     defaults = {
         "database_url": "postgresql://",  # until the embedded PostgreSQL has started
         "secret_key": _secret_key(),
@@ -187,7 +187,7 @@ def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _beside(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[None]:
+def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[None]:
     """Serve another app in its own thread."""
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -211,14 +211,14 @@ async def _prepare(settings: Settings) -> None:
             title=site.TITLE,
             redirect_uris=[site.REDIRECT_URI],
             logout_uris=[site.LOGOUT_URI],
-            account_app_id=_of_settings(settings, ACCOUNT["app_id"]),
-            website_app_id=_of_settings(settings, WEBSITE["app_id"]),
+            account_app_id=_app_id_if_configured(settings, ACCOUNT["app_id"]),
+            website_app_id=_app_id_if_configured(settings, WEBSITE["app_id"]),
             scopes=site.SCOPES,
             now=await database.time(),
         )
 
 
-def _of_settings(settings: Settings, app_id: str) -> str | None:
+def _app_id_if_configured(settings: Settings, app_id: str) -> str | None:
     """The app id, if the settings have this app. With the real WeChat they do not."""
     return next((app.app_id for app in settings.apps if app.app_id == app_id), None)
 
@@ -242,8 +242,8 @@ class _Server(Server):
         click.echo(self._welcome)
 
 
-def _serve(app: ASGIApp, listener: socket.socket, told: str) -> None:
+def _serve(app: ASGIApp, listener: socket.socket, banner_text: str) -> None:
     try:
-        _Server(uvicorn.Config(app, **uvicorn_options()), told).run([listener])
+        _Server(uvicorn.Config(app, **uvicorn_options()), banner_text).run([listener])
     except KeyboardInterrupt:
         return

@@ -28,7 +28,7 @@ class FeedPage(NamedTuple):
     next_cursor: str
 
 
-async def read(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage:
+async def read_page(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage:
     """The oldest events after a place, optionally only those of some types.
 
     The cursor points past every event that was examined, so that the next request does not examine events of other
@@ -36,8 +36,8 @@ async def read(database: Database, after: Place | None, types: Sequence[str], *,
 
     Raises: CursorExpired, StorageUnavailable.
     """
-    told = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
-    page = await read_feed(database, after, told, limit=limit)
+    place_bytes = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
+    page = await read_feed(database, after, place_bytes, limit=limit)
     if page is None:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     if len(page.items) == limit:
@@ -53,8 +53,8 @@ async def begin_now(database: Database) -> FeedPage:
 
 def cursor_of(place: Place) -> str:
     """The cursor to the events after a place."""
-    told = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
-    return urlsafe_b64encode(told + _check(told)).rstrip(b"=").decode()
+    place_bytes = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
+    return urlsafe_b64encode(place_bytes + _check(place_bytes)).rstrip(b"=").decode()
 
 
 def place_in(cursor: str) -> Place:
@@ -62,15 +62,15 @@ def place_in(cursor: str) -> Place:
     if not _CURSOR.fullmatch(cursor):
         raise NotACursor("Not a next_cursor of this feed")
     raw = urlsafe_b64decode(cursor + "==")
-    told, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
-    place = Place(int.from_bytes(told[:_POSITION_BYTES], "big"), UUID(bytes=told[_POSITION_BYTES:]))
+    place_bytes, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
+    place = Place(int.from_bytes(place_bytes[:_POSITION_BYTES], "big"), UUID(bytes=place_bytes[_POSITION_BYTES:]))
     # Each place has one spelling: the last of the 38 characters has four unused bits, which must be zero.
-    if check != _check(told) or cursor_of(place) != cursor or place.position > LAST_POSITION:
+    if check != _check(place_bytes) or cursor_of(place) != cursor or place.position > LAST_POSITION:
         raise NotACursor("Not a next_cursor of this feed")
     return place
 
 
-def _check(told: bytes) -> bytes:
+def _check(place_bytes: bytes) -> bytes:
     # A plain hash is enough, because a forged cursor reveals nothing that the client may not read. The check only
     # distinguishes this feed's cursors from other text.
-    return sha256(b"wxauth feed\0" + told).digest()[:_CHECK_BYTES]
+    return sha256(b"wxauth feed\0" + place_bytes).digest()[:_CHECK_BYTES]

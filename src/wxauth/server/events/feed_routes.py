@@ -24,4 +24,4 @@ async def read_feed(_: EventsClientDep, services: ServicesDep, query: Annotated[
     """
     if query.after == NOW:
         return feed_answer(await feed.begin_now(services.database))
-    return feed_answer(await feed.read(services.database, query.place, query.type, limit=query.limit))
+    return feed_answer(await feed.read_page(services.database, query.place, query.type, limit=query.limit))

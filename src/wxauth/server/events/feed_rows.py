@@ -74,7 +74,7 @@ class _PageRow(FeedRow):
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 _ARE_UNPLACED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_changes
-    WHERE told_at <= :told_before) AS are_some
+    WHERE sent_at <= :sent_before) AS are_some
 """)
 # The first profile change gets a place, unless siblings got another one within the last minute. The others are noted.
 # So is a change whose id is greater than that of the person's erasure: it is never sent, because the user is gone.
@@ -94,7 +94,7 @@ WITH taken AS (
            OR EXISTS (SELECT FROM erased WHERE erased.user_id = new.user_id AND erased.id < new.id) AS is_folded
       FROM new WHERE type = '{EventType.PROFILE_CHANGED.value}'
 ), noted AS (
-    INSERT INTO profile_changes AS before (user_id, told_at, event_id, fields)
+    INSERT INTO profile_changes AS before (user_id, sent_at, event_id, fields)
     SELECT user_id, min(at), (array_agg(id ORDER BY id DESC) FILTER (WHERE is_folded))[1],
            COALESCE(array_agg(DISTINCT field) FILTER (WHERE is_folded), '{{}}')
       FROM changes CROSS JOIN jsonb_array_elements_text(data -> 'fields') AS field
@@ -109,18 +109,18 @@ RETURNING event_id, type
 """)  # noqa: S608 - put together from constants
 _TAKE_CHANGES: Final = Statement[_FoldedChanges]("""
 DELETE FROM profile_changes
- WHERE user_id IN (SELECT user_id FROM profile_changes WHERE told_at <= :told_before ORDER BY told_at LIMIT :limit)
+ WHERE user_id IN (SELECT user_id FROM profile_changes WHERE sent_at <= :sent_before ORDER BY sent_at LIMIT :limit)
 RETURNING event_id, fields
 """)
 # Actor and app are those of the newest change. If the person has been merged since, the event is about the remaining
 # user; if they have been erased, there is no event.
 _RECORD_CHANGES: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-SELECT told.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::text THEN users.id::text
+SELECT recorded.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::text THEN users.id::text
     ELSE newest.actor END,
-       users.id, newest.app_id, told.data
-  FROM unnest(:ids::uuid[], :event_ids::uuid[], :data::jsonb[]) AS told (id, event_id, data)
-  JOIN events newest ON newest.id = told.event_id
+       users.id, newest.app_id, recorded.data
+  FROM unnest(:ids::uuid[], :event_ids::uuid[], :data::jsonb[]) AS recorded (id, event_id, data)
+  JOIN events newest ON newest.id = recorded.event_id
   JOIN users ON users.id = COALESCE((SELECT user_id FROM former_users WHERE id = newest.user_id), newest.user_id)
 """)
 _LAST_PART: Final = """
@@ -196,7 +196,7 @@ class FeedSlice(NamedTuple):
 
 async def are_unplaced(database: Database, *, now: datetime) -> bool:
     """Whether there are events without a place, or folded profile changes to send. Raises: StorageUnavailable."""
-    return bool(await database.value(_ARE_UNPLACED, told_before=now - PROFILE_PAUSE))
+    return bool(await database.value(_ARE_UNPLACED, sent_before=now - PROFILE_PAUSE))
 
 
 async def may_place(transaction: Transaction) -> bool:
@@ -206,7 +206,7 @@ async def may_place(transaction: Transaction) -> bool:
 
 async def record_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
     """Record an event for each person whose folded changes are due, and return how many people were checked."""
-    noted = await transaction.rows(_TAKE_CHANGES, told_before=now - PROFILE_PAUSE, limit=limit)
+    noted = await transaction.rows(_TAKE_CHANGES, sent_before=now - PROFILE_PAUSE, limit=limit)
     folded = [row for row in noted if row["event_id"] is not None]
     if folded:
         data = [{"fields": [name for name in PROFILE if name in row["fields"]]} for row in folded]
@@ -244,9 +244,9 @@ async def read_feed(database: Database, after: Place | None, types: Sequence[str
     Raises: StorageUnavailable.
     """
     position, event_id = after or BEGINNING
-    wanted = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
+    values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
     rows = await (
-        database.rows(_PAGE_OF_TYPES, **wanted, types=list(types)) if types else database.rows(_PAGE, **wanted)
+        database.rows(_PAGE_OF_TYPES, **values, types=list(types)) if types else database.rows(_PAGE, **values)
     )
     first = rows[0]
     if not first["is_known"]:

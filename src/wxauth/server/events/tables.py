@@ -49,15 +49,15 @@ class FoldedProfileChange(SQLModel, table=True):
     __tablename__ = "profile_changes"
     __table_args__ = (
         CheckConstraint("(event_id IS NULL) = (fields = '{}')", name="fields"),
-        Index(None, "told_at"),
+        Index(None, "sent_at"),
     )
 
     user_id: UUID = Field(primary_key=True)
-    told_at: datetime = Field(sa_type=TIME)
+    sent_at: datetime = Field(sa_type=TIME)
     event_id: UUID | None
     """The newest event that siblings have not got yet."""
     fields: list[str] = Field(sa_type=ARRAY(Text))
-    """The fields changed since `told_at`."""
+    """The fields changed since `sent_at`."""
 
 
 class SweptPlace(SQLModel, table=True):

@@ -48,5 +48,5 @@ async def check_url(text: str, *, resolver: NameResolver) -> None:
     if not addresses and scheme == "http":
         raise RefusedUrl("Must begin with https://, for its host has no address here")
     if any(is_refused(address, scheme) for address in addresses):
-        wanted = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
-        raise RefusedUrl(f"Must lead to {wanted}")
+        allowed = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
+        raise RefusedUrl(f"Must lead to {allowed}")

@@ -181,11 +181,11 @@ async def replay(
 
 
 async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
-    wanted = [event for event in events if webhook_rows.is_subscribed(event, by=webhook)]
-    if not wanted:
+    subscribed = [event for event in events if webhook_rows.is_subscribed(event, by=webhook)]
+    if not subscribed:
         return 0
     async with services.database.begin() as transaction:
-        return await webhook_rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
+        return await webhook_rows.queue_again(transaction, webhook["id"], subscribed, now=services.clock())
 
 
 async def _check(services: Services, url: str) -> None:

@@ -51,13 +51,13 @@ DELIVERIES_KEPT: Final = timedelta(days=30)
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
 """How far our clock and the database's may differ. Beyond that, nothing is deleted by age."""
-LOOK_PAUSE: Final = 300.0
+CHECK_PAUSE: Final = 300.0
 """Seconds between two checks for due work."""
-BANS_LOOK_PAUSE: Final = 20.0
+BANS_CHECK_PAUSE: Final = 20.0
 """Seconds between two checks for bans that have ended: each must be lifted within a minute."""
 BANS_AT_ONCE: Final = 100
 """How many bans one transaction lifts."""
-SCANS_LOOK_PAUSE: Final = 30.0
+SCANS_CHECK_PAUSE: Final = 30.0
 """Seconds between two checks for finished scans. Anybody who opens an authorize page stores one."""
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE: Final = 0.1
@@ -76,8 +76,8 @@ class Swept:
     """How many addresses were truncated to their networks."""
 
 
-async def keep_house(
-    services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, look_pause: float = LOOK_PAUSE
+async def keep_sweeping(
+    services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, check_pause: float = CHECK_PAUSE
 ) -> None:
     """Sweep forever, through outages. All workers try; a lock in the database lets one at a time sweep sessions.
 
@@ -87,27 +87,27 @@ async def keep_house(
         *(
             keep_doing(
                 partial(chore, services, page_size=page_size, pause=pause),
-                pause=min(look_pause, its_pause),
+                pause=min(check_pause, its_pause),
                 put_off="sweep_put_off",
                 failed="sweep_failed",
             )
-            for chore, its_pause in (*_CHORES, (sweep_aged, LOOK_PAUSE))
+            for chore, its_pause in (*_CHORES, (sweep_aged, CHECK_PAUSE))
         )
     )
 
 
-async def keep_erasing(services: Services, *, look_pause: float = ERASE_PAUSE) -> None:
+async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE) -> None:
     """Erase what remains of erased users, forever, through outages."""
 
     async def erase() -> None:
         if await are_waiting(services.database):
             await erase_remains(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
 
-    await asyncio.sleep(look_pause)
-    await keep_doing(erase, pause=look_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
+    await asyncio.sleep(check_pause)
+    await keep_doing(erase, pause=check_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
 
 
-async def keep_sessions_few(services: Services) -> None:
+async def keep_replacing_sessions(services: Services) -> None:
     """Keep only each identity's newest sessions, forever, through outages."""
     pause = REPLACED_EVERY.total_seconds()
     await asyncio.sleep(pause)
@@ -191,7 +191,7 @@ async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swe
     return swept
 
 
-def sweeps_of(settings: Settings) -> list[str]:
+def sweep_names(settings: Settings) -> list[str]:
     """The names of the daily sweeps under these settings."""
     return [SESSIONS_SWEEP, *(lap.name for lap, _ in _laps(settings))]
 
@@ -228,19 +228,19 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
             log.info("sessions_swept", sessions=swept)
 
 
-async def sweep_rest(services: Services, *, page_size: int, pause: float) -> None:
+async def sweep_other_rows(services: Services, *, page_size: int, pause: float) -> None:
     """Bind the phone numbers that no request has bound. Delete retired keys and other data with a limited retention.
 
     Raises: StorageUnavailable.
     """
     now, database = services.clock(), services.database
-    await services[Phones].take_up_pending(size=page_size)
+    await services[Phones].bind_pending(size=page_size)
     if not _clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
     for kid in await delete_retired_keys(database, now=now, longest_session=longest_session):
         log.info("signing_key_retired", kid=kid)
-    await services[Numbers].sum_up()
+    await services[Numbers].merge_hours()
     await delete_console_sessions(database)
     for delete_page in (
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
@@ -264,7 +264,7 @@ async def sweep_ended_scans(services: Services, *, page_size: int, pause: float)
         await asyncio.sleep(pause)
 
 
-async def lift_over_bans(services: Services, *, page_size: int, pause: float) -> None:
+async def lift_ended_bans(services: Services, *, page_size: int, pause: float) -> None:
     """Lift the bans that have ended. Raises: StorageUnavailable."""
     size = min(page_size, BANS_AT_ONCE)
     while await lift_bans(services.database, size=size, now=services.clock()) >= size:  # noqa: ASYNC110
@@ -278,9 +278,9 @@ def _clocks_agree(services: Services) -> bool:
 
 
 _CHORES: Final = (
-    (sweep_rest, LOOK_PAUSE),
-    (sweep_ended_scans, SCANS_LOOK_PAUSE),
-    (lift_over_bans, BANS_LOOK_PAUSE),
-    (sweep_sessions, LOOK_PAUSE),
+    (sweep_other_rows, CHECK_PAUSE),
+    (sweep_ended_scans, SCANS_CHECK_PAUSE),
+    (lift_ended_bans, BANS_CHECK_PAUSE),
+    (sweep_sessions, CHECK_PAUSE),
 )
 """Every chore except `sweep_aged`, which returns its counts, and the seconds between two checks for due work."""

@@ -13,7 +13,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
-from wxauth.server.sessions.rows import START, delete_ended_sessions, end_of_page, end_replaced_sessions
+from wxauth.server.sessions.rows import START, delete_ended_sessions, end_replaced_sessions, last_of_page
 
 SESSIONS_SWEEP: Final = "sessions"
 _REPLACING: Final = "replaced_sessions"
@@ -103,7 +103,7 @@ async def sweep_page(
         after, due_at = await progress_of(transaction, SESSIONS_SWEEP) or (START, now)
         if due_at > now:
             return None
-        until, last_login_at = await end_of_page(transaction, after=after, size=size)
+        until, last_login_at = await last_of_page(transaction, after=after, size=size)
         deleted = await transaction.run(_DELETE, after=after, until=until, ended_before=ended_before)
         # Later sessions began even later, so they cannot have ended before that time.
         is_last = last_login_at is None or last_login_at >= ended_before

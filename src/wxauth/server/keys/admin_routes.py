@@ -8,7 +8,7 @@ from typing_extensions import TypedDict  # pydantic requires this one before Pyt
 
 from wxauth.errors import NotFound, Title
 from wxauth.server.core.logs import get_logger
-from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
+from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_from_either_ring
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.succession import NoSuchKey
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
@@ -80,7 +80,7 @@ async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesD
     Sessions continue: their next refresh gives a token of another key.
     """
     try:
-        signs = await withdraw_of_either(
+        signs = await withdraw_from_either_ring(
             services[KeyRing], services[IdTokenKeys], kid, by=administrator, now=services.clock()
         )
     except NoSuchKey:

@@ -30,11 +30,11 @@ async def list_published(database: Database, *, now: datetime) -> tuple[list[Key
     Raises: StorageUnavailable.
     """
     rings = [await published_keys(database, now=now, table=table) for table in KEY_TABLES]
-    of_access_tokens, of_id_tokens = ([_answer(key, stored, now) for key in stored] for stored in rings)
+    of_access_tokens, of_id_tokens = ([_key_answer(key, stored, now) for key in stored] for stored in rings)
     return of_access_tokens, of_id_tokens
 
 
-def _answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:
+def _key_answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:
     return {
         "kid": key.kid,
         "alg": key.public_jwk["alg"],
@@ -54,7 +54,7 @@ async def rotate_both(keys: KeyRing, id_token_keys: IdTokenKeys, *, by: Actor) -
     return key
 
 
-async def withdraw_of_either(
+async def withdraw_from_either_ring(
     keys: KeyRing, id_token_keys: IdTokenKeys, kid: str, *, by: Actor, now: datetime
 ) -> StoredSigningKey:
     """Withdraw a key of either ring, as `Ring.withdraw` does. Returns the key that now signs in its place.

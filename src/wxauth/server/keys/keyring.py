@@ -27,7 +27,7 @@ from wxauth.server.keys.rows import (
 )
 from wxauth.server.keys.rsa_keys import RsaKey, verifier_of
 from wxauth.server.keys.stored import StoredSigningKey
-from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing, without
+from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing, without_key
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 REFRESH_PAUSE: Final = 5.0
@@ -142,7 +142,7 @@ class Ring(ABC, Generic[Key]):
         key = await self._generate()
         async with self._database.begin() as transaction:
             before = await lock_keys(transaction, self.table, now=now)
-            after = without(before, kid, lambda activates_at: self._sealed(key, activates_at), now=now)
+            after = without_key(before, kid, lambda activates_at: self._sealed(key, activates_at), now=now)
             await store_keys(transaction, self.table, before, after)
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
             stored = await lock_keys(transaction, self.table, now=now)
@@ -252,11 +252,11 @@ class IdTokenKeys(Ring[RsaKey]):
 
     table = ID_TOKEN_KEYS
 
-    _looked_at: datetime | None = None
+    _read_at: datetime | None = None
 
     async def refresh(self) -> None:
         """As `Ring.refresh`, if there is a site."""
-        self._looked_at = self._clock()
+        self._read_at = self._clock()
         if self.is_ready or await id_token_keys_are_needed(self._database):
             await super().refresh()
 
@@ -273,14 +273,14 @@ class IdTokenKeys(Ring[RsaKey]):
             await self.refresh()
         return self.signing_key(now)
 
-    async def look_for_first(self) -> None:
+    async def refresh_if_empty(self) -> None:
         """Refresh if there is no key yet, because another replica may have made the first one.
 
         At most once per `refresh_pause`: without a site there is never a key, and each request for the JWK set would
         query the database.
         """
         pause, now = timedelta(seconds=self._refresh_pause), self._clock()
-        if not self.is_ready and (self._looked_at is None or now - self._looked_at >= pause):
+        if not self.is_ready and (self._read_at is None or now - self._read_at >= pause):
             await self.try_refresh()
 
     async def keep_fresh(self) -> None:

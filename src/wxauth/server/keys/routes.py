@@ -41,7 +41,7 @@ async def jwks(request: Request, services: ServicesDep) -> Response:
     """The keys that verify access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
     if not services[KeyRing].is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
-    await services[IdTokenKeys].look_for_first()  # another replica may have issued the first id_token
+    await services[IdTokenKeys].refresh_if_empty()  # another replica may have issued the first id_token
     jwks = to_json({"keys": [*services[KeyRing].public_jwks, *services[IdTokenKeys].public_jwks]})
     etag = f'"{sha256(jwks).hexdigest()[:32]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}

@@ -75,13 +75,13 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
         return [make(now)]
     current = signing(keys, now)
     ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
-    *others, last = (_dated(key, now) if key.kid in ahead else key for key in keys)
+    *others, last = (_activating_at(key, now) if key.kid in ahead else key for key in keys)
     if others and last.kid in ahead:
-        return _followed(others, _dated(last, now + SIGNS_AFTER), until_then=current)
-    return _followed([*others, last], make(now + SIGNS_AFTER), until_then=current)
+        return _with_successor(others, _activating_at(last, now + SIGNS_AFTER), until_then=current)
+    return _with_successor([*others, last], make(now + SIGNS_AFTER), until_then=current)
 
 
-def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
+def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """The keys without this one.
 
     If it was the signing key, the next key, or a new one, signs at once. If it was the next key, a new one replaces it.
@@ -95,15 +95,15 @@ def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     match key_state(withdrawn, keys, now):
         case KeyState.SIGNING:
             if not others or others[-1].activates_at <= now:
-                return _followed(others, make(now))
-            *former, successor = (_dated(key, now) if key.activates_at > now else key for key in others)
-            return _followed(former, successor)
+                return _with_successor(others, make(now))
+            *former, successor = (_activating_at(key, now) if key.activates_at > now else key for key in others)
+            return _with_successor(former, successor)
         case KeyState.NEXT if not has_next(others, now):
             return rotated(others, make, now=now)
     return others
 
 
-def _followed(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
+def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
     """The keys and a successor. The keys retire when all tokens that they have signed have expired."""
     retires_at = successor.activates_at + RETIRES_AFTER
 
@@ -115,5 +115,5 @@ def _followed(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSign
     return [*map(retiring, keys), successor]
 
 
-def _dated(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
+def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
     return replace(key, created_at=min(key.created_at, activates_at), activates_at=activates_at, retires_at=None)

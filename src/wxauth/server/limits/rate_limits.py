@@ -174,21 +174,21 @@ class _RedisCounter:
         # Serves waiters in order, which redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_away = False
-        self._asks_again_at = 0.0
+        self._retry_at = 0.0
 
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
         """As `_Counter.seconds_to_wait`, for all processes if Redis answers in time."""
-        seconds = await self._asked(hits)
+        seconds = await self._ask_redis(hits)
         return await self._own.seconds_to_wait(hits) if seconds is None else seconds
 
-    async def _asked(self, hits: Sequence[Hit]) -> int | None:
+    async def _ask_redis(self, hits: Sequence[Hit]) -> int | None:
         """Redis's answer, or None if it fails."""
         finds_out = self._is_away
         if finds_out:
             now = self._now()
-            if now < self._asks_again_at:
+            if now < self._retry_at:
                 return None
-            self._asks_again_at = now + PAUSE  # so that other requests do not wait for this attempt
+            self._retry_at = now + PAUSE  # so that other requests do not wait for this attempt
         try:
             # The time limit includes the wait for a connection: if Redis is slow, the last of many would wait for all.
             async with asyncio.timeout(self._patience), self._connections:
@@ -223,7 +223,7 @@ class _RedisCounter:
         if self._is_away:
             return
         self._is_away = True
-        self._asks_again_at = self._now() + PAUSE
+        self._retry_at = self._now() + PAUSE
         reason = f"{type(exc).__name__}: {redis_reason(exc)}"
         consequence = f"until it answers, each process counts for itself: {self._what}"
         log.warning("redis_failed", reason=reason, consequence=consequence)

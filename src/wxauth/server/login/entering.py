@@ -40,7 +40,7 @@ class Entered:
     at: datetime
 
 
-async def enter(
+async def log_in_with_code(
     services: Services,
     app: App,
     code: str,
@@ -58,9 +58,9 @@ async def enter(
 
     Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
     """
-    identity, wechat_ms = await identify(services, app, code)
+    identity, wechat_ms = await exchange_code(services, app, code)
     now, nicknames = services.clock(), services[Nicknames]
-    login, database_ms = await record(
+    login, database_ms = await record_identity(
         services,
         app,
         identity,
@@ -91,7 +91,7 @@ async def enter(
     return Entered(login, user, identity.openid, now)
 
 
-async def identify(services: Services, app: App, code: str) -> tuple[WeChatIdentity, float]:
+async def exchange_code(services: Services, app: App, code: str) -> tuple[WeChatIdentity, float]:
     """Exchange a code. Returns the person's identity, and WeChat's milliseconds. Raises: WeChatError, SnapshotUser."""
     with services.metrics.exchange() as exchange:
         identity = await services[WeChat].exchange(app, code)
@@ -100,7 +100,7 @@ async def identify(services: Services, app: App, code: str) -> tuple[WeChatIdent
     return identity, exchange.milliseconds
 
 
-async def record(
+async def record_identity(
     services: Services,
     app: App,
     identity: WeChatIdentity,

@@ -23,7 +23,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.entering import enter
+from wxauth.server.login.entering import log_in_with_code
 from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, rotate_refresh_token
 from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
@@ -82,7 +82,7 @@ async def log_in(
     signing_key = services[KeyRing].signing_key(services.clock())  # before the code is used up, because this may fail
 
     refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
-    entered = await enter(
+    entered = await log_in_with_code(
         services,
         app,
         code,
@@ -165,7 +165,7 @@ async def _with_consents(
     services: Services,
     app: App,
     user: UserRow,
-    wanted: Mapping[str, str],
+    requested: Mapping[str, str],
     *,
     openid: str,
     ip: str | None,
@@ -173,12 +173,12 @@ async def _with_consents(
 ) -> UserRow:
     """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
     in_force = services.settings.consents
-    wanted = {document: version for document, version in wanted.items() if in_force.get(document) == version}
-    if not missing_from(user["consents"], wanted):
+    requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
+    if not missing_from(user["consents"], requested):
         return user
     try:
         in_session: UserInSession = {**user, "app_id": app.app_id, "openid": openid}
-        given = await give_consents(services.database, in_session, wanted, ip=ip, now=now)
+        given = await give_consents(services.database, in_session, requested, ip=ip, now=now)
     except WxAuthError as exc:
         log.warning("login_without_consents", user_id=user["id"], app_id=app.app_id, reason=exc.code)
         return user

@@ -94,7 +94,7 @@ _NEW_PLACE_PART: Final = f""",
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
 
 
-def _rotating_part(place_part: str, of_part: str, told_part: str) -> str:
+def _rotating_part(place_part: str, of_part: str, returned_part: str) -> str:
     return f"""
 WITH used AS (
 UPDATE sessions s
@@ -112,7 +112,7 @@ UPDATE sessions s
  WHERE s.id = :session_id AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active' AND s.client_id {of_part}
-RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid{told_part}, {USER}
+RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid{returned_part}, {USER}
 ), noted AS (
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, '{SYSTEM.name}', id, app_id, :ip::text::inet,

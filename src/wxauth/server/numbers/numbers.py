@@ -15,8 +15,8 @@ from uuid import UUID, uuid4
 
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.storing import keep_storing, store_last
-from wxauth.server.numbers.rows import DayRow, numbers_of, store_numbers, sum_up, totals
+from wxauth.server.core.storing import keep_storing, store_at_shutdown
+from wxauth.server.numbers.rows import DayRow, merge_hours, numbers_of, store_numbers, totals
 
 STORE_PAUSE: Final = 5.0
 """Seconds between two stores."""
@@ -87,13 +87,13 @@ class Numbers:
         """Store the counts periodically, forever, through outages."""
         await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
 
-    async def sum_up(self) -> None:
+    async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one. Raises: StorageUnavailable."""
-        await sum_up(self._database, before=_hour_of(self._clock() - SUMMED_UP_AFTER))
+        await merge_hours(self._database, before=_hour_of(self._clock() - SUMMED_UP_AFTER))
 
     async def aclose(self) -> None:
         """Store the last counts, unless that takes more than a moment."""
-        await store_last(self.store, failed=_FAILED)
+        await store_at_shutdown(self.store, failed=_FAILED)
 
     async def _store(self) -> None:
         counted = {hour: it for hour, it in self._hours.items() if not it.is_stored}

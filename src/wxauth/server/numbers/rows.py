@@ -104,7 +104,7 @@ async def numbers_of(database: Database, *, first: date, last: date, utc_offset:
     return await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
 
 
-async def sum_up(database: Database, *, before: datetime) -> None:
+async def merge_hours(database: Database, *, before: datetime) -> None:
     """Merge the rows of all processes for each hour before a time into one row. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         await transaction.run(_SUM_UP, before=before, sums=SUMS)

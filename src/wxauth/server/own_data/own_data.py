@@ -167,9 +167,9 @@ async def _pieces(
 
     Only a large document holds a connection while its reader, who may be slow, takes it; and few are sent at once.
     """
-    async with AsyncExitStack() as held:
-        state = await held.enter_async_context(database.snapshot(patience=whole_within and PATIENCE))
-        parts = await held.enter_async_context(aclosing(_parts(state, user_id, now=now)))
+    async with AsyncExitStack() as stack:
+        state = await stack.enter_async_context(database.snapshot(patience=whole_within and PATIENCE))
+        parts = await stack.enter_async_context(aclosing(_parts(state, user_id, now=now)))
         first = bytearray()
         async for part in parts:
             first += part
@@ -177,13 +177,13 @@ async def _pieces(
                 break
         is_large = len(first) > IN_MEMORY
         if not is_large:
-            await held.aclose()
+            await stack.aclose()
         elif _large.locked():
             raise RateLimited(
                 "others are taking as much at this moment", retry_after=ceil(EXPORT_EVERY.total_seconds())
             )
         else:
-            await held.enter_async_context(_large)
+            await stack.enter_async_context(_large)
         async with database.begin() as transaction:
             if not await rows.lock_user(transaction, user_id):
                 raise NotFound("there is no such user")
@@ -204,14 +204,14 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
         raise NotFound("there is no such user")
     former = await former_ids(state, user_id)
     ids = [user_id, *former]
-    told = {
+    profile = {
         **{name: value for name, value in user.items() if name != "consents"},  # listed below
         "phone_verified": phone_verified(user),
         "former_ids": former,
         "former_external_ids": await former_external_ids(state, user_id),
         "unionids": await rows.unionids_of(state, user_id),
     }
-    yield to_json({"exported_at": now, "user": told})[:-1]
+    yield to_json({"exported_at": now, "user": profile})[:-1]
     for name, pages in (
         ("identities", rows.exported_identities(state, user_id)),
         ("sessions", rows.sessions_of(state, user_id)),

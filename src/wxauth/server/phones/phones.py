@@ -143,7 +143,7 @@ class Phones:
             of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
         )
         self._asking: dict[bytes, _Asking] = {}
-        self._told_unopened = False
+        self._has_logged_unopened = False
 
     async def bind(self, app: App, *, openid: str, code: str) -> UserRow:
         """Bind the number behind a code to the user of this identity, and return the changed user.
@@ -183,7 +183,7 @@ class Phones:
                 raise InvalidToken("the user has just been banned or erased")
         return outcome
 
-    async def take_up_pending(self, *, size: int) -> None:
+    async def bind_pending(self, *, size: int) -> None:
         """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first.
 
         Raises: StorageUnavailable.
@@ -195,8 +195,8 @@ class Phones:
             except WeChatBadResponse:
                 pass  # `_bind` has stored and logged the refusal
             except CannotOpen as exc:  # stays pending for a process that has the secret key
-                if not self._told_unopened:
-                    self._told_unopened = True
+                if not self._has_logged_unopened:
+                    self._has_logged_unopened = True
                     _log_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:

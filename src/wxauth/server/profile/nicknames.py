@@ -15,7 +15,7 @@ from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.profile.rows import store_profile
-from wxauth.server.users.flags import flag
+from wxauth.server.users.flags import record_flag
 from wxauth.server.users.person import Person
 from wxauth.server.wechat.api import TextVerdict, WeChatApi
 from wxauth.server.wechat.opinions import PATIENCE, Opinions
@@ -73,7 +73,7 @@ class Nicknames:
 
         Raises: InvalidRequest; RateLimited; StorageUnavailable; any exception of `store`.
         """
-        if not self.asks_about(nickname, before=before):
+        if not self.must_check(nickname, before=before):
             return await store()
         await self._attempts.take(person.app_id, person.openid)
         verdict = await self._verdict(person, nickname, patience=patience) if self._policy == "block" else None
@@ -93,7 +93,7 @@ class Nicknames:
         Raises nothing: a failure must not fail the login, whose code is spent.
         """
         before = user["nickname"]
-        if not self.asks_about(nickname, before=before):
+        if not self.must_check(nickname, before=before):
             return user
         in_session: UserInSession = {**user, "app_id": person.app_id, "openid": person.openid}
         store = partial(store_profile, self._database, in_session, {"nickname": nickname}, now=self._clock())
@@ -106,7 +106,7 @@ class Nicknames:
             return user
         return user if named is None else named  # None if the user has just been erased
 
-    def asks_about(self, nickname: str | None, *, before: str | None) -> TypeGuard[str]:
+    def must_check(self, nickname: str | None, *, before: str | None) -> TypeGuard[str]:
         """Whether a new nickname must be checked at WeChat, given the stored one."""
         return self.are_checked and nickname is not None and nickname != before
 
@@ -135,8 +135,8 @@ class Nicknames:
 
     async def _note(self, person: Person, verdict: TextVerdict) -> None:
         data = {"suggest": verdict.suggest, "label": verdict.label}
-        await flag(self._database, person, EventType.NICKNAME_FLAGGED, data, now=self._clock())
+        await record_flag(self._database, person, EventType.NICKNAME_FLAGGED, data, now=self._clock())
 
     def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> None:
         if not self._background.offer(work, name=f"nickname of {person.user_id}"):
-            self._opinions.miss("nickname", person.app_id, "too_busy")
+            self._opinions.report_missing("nickname", person.app_id, "too_busy")

@@ -72,7 +72,7 @@ class Withdrawals:
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
         signature = read_handshake(self._app_with_push(app_id), query, now=self._clock())
-        await self._in_time(self._claim(signature), name=f"handshake of {app_id}")
+        await self._in_time(self._claim_signature(signature), name=f"handshake of {app_id}")
         echostr = query.get("echostr", "")
         if not _ECHOSTR.fullmatch(echostr):
             raise InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
@@ -84,7 +84,7 @@ class Withdrawals:
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
         message = read_message(self._app_with_push(app_id), query, body, now=self._clock())
-        await self._in_time(self._take(message), name=f"message in {app_id}")
+        await self._in_time(self._process(message), name=f"message in {app_id}")
 
     def _app_with_push(self, app_id: str) -> App:
         app = self._find_app(app_id)
@@ -100,18 +100,20 @@ class Withdrawals:
         except TimeoutError as exc:
             raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
 
-    async def _take(self, message: Message) -> None:
+    async def _process(self, message: Message) -> None:
         try:
             withdrawal = withdrawal_in(message)
         except InvalidRequest:
-            await self._claim(message.signature)  # so that nobody reuses the signature of an unreadable message
+            await self._claim_signature(
+                message.signature
+            )  # so that nobody reuses the signature of an unreadable message
             raise
         if withdrawal is None:
-            await self._claim(message.signature)
+            await self._claim_signature(message.signature)
         else:
             await self._carry_out_or_postpone(message, withdrawal)
 
-    async def _claim(self, signature: Signature) -> None:
+    async def _claim_signature(self, signature: Signature) -> None:
         """Bind a signature to this message, across all replicas.
 
         Raises: InvalidSignature, StorageUnavailable.
@@ -124,7 +126,7 @@ class Withdrawals:
         app_id, key = message.app_id, message.signature.digest
 
         async def carry_out() -> None:
-            await self._claim(message.signature)
+            await self._claim_signature(message.signature)
             await self._carry_out(app_id, withdrawal)
 
         async def carry_out_late() -> None:
@@ -149,7 +151,9 @@ class Withdrawals:
                 withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
             )
             raise
-        self._promises.take_off(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
+        self._promises.drop_promise(
+            _WITHDRAWAL, key
+        )  # may wait from an earlier delivery of this message; it is done now
 
     async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
         now = self._clock()

@@ -16,7 +16,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import TRUNCATED
-from wxauth.server.core.storing import keep_storing, store_last
+from wxauth.server.core.storing import keep_storing, store_at_shutdown
 from wxauth.server.refusals.rows import RefusalRow, RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page
 
@@ -113,7 +113,7 @@ class Refusals:
 
     async def aclose(self) -> None:
         """Store the last refusals, unless that takes more than a moment."""
-        await store_last(self.store, failed=_FAILED)
+        await store_at_shutdown(self.store, failed=_FAILED)
 
 
 async def list_refusals(

@@ -23,7 +23,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import UserStatus
 from wxauth.server.risk.rows import is_banned, note_judged, note_judged_in
-from wxauth.server.users.flags import flag
+from wxauth.server.users.flags import record_flag
 from wxauth.server.users.person import Person
 from wxauth.server.users.standing import Standing, lock_standing, settle
 from wxauth.server.wechat.api import WeChatApi
@@ -107,7 +107,7 @@ class Risk:
         if user_id in self._noting:
             return
 
-        async def look() -> None:
+        async def note() -> None:
             try:
                 rank = await self._rank(person, ip)
                 if rank is not None:
@@ -115,7 +115,7 @@ class Risk:
             finally:
                 self._noting.discard(user_id)
 
-        if self._later(person, look):
+        if self._later(person, note):
             self._noting.add(user_id)
 
     async def _judge(self, person: Person, ip: str | None, *, patience: float) -> RiskVerdict:
@@ -134,7 +134,7 @@ class Risk:
     async def _rank(self, person: Person, ip: str | None, *, patience: float | None = None) -> int | None:
         """The person's risk rank, 0 to 4; None if WeChat gave none."""
         if ip is None:
-            self._opinions.miss("risk", person.app_id, "no_client_address")
+            self._opinions.report_missing("risk", person.app_id, "no_client_address")
             return None
 
         async def ask(wechat_api: WeChatApi, app: App) -> int:
@@ -185,7 +185,7 @@ class Risk:
 
     async def _note(self, person: Person, rank: int) -> None:
         if rank:
-            await flag(self._database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self._clock())
+            await record_flag(self._database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self._clock())
         try:
             await note_judged(self._database, person.user_id)
         except StorageUnavailable as exc:  # the next login asks WeChat again
@@ -194,5 +194,5 @@ class Risk:
     def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> bool:
         is_taken = self._background.offer(work, name=f"risk of {person.user_id}")
         if not is_taken:
-            self._opinions.miss("risk", person.app_id, "too_busy")
+            self._opinions.report_missing("risk", person.app_id, "too_busy")
         return is_taken

@@ -45,7 +45,7 @@ from wxauth.server.core.timekeeping import correct, keep_time
 from wxauth.server.events import feed_routes, webhook_routes
 from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import keep_placing
-from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_house, keep_sessions_few
+from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
 from wxauth.server.keys import admin_routes as admin_key_routes
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
@@ -82,7 +82,7 @@ WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Aut
 Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
 """
 
-_LOOK: Final = 1.0
+_CHECK_PAUSE: Final = 1.0
 """Seconds between two checks whether the database is there."""
 
 _ROUTERS: Final = (
@@ -199,7 +199,7 @@ def create_api(*, root_path: str = "", example_code: str | None = None) -> FastA
     api.add_exception_handler(WxAuthError, _answer_failure)
     api.add_exception_handler(HTTPException, _answer_http_exception)
     api.add_exception_handler(RequestValidationError, _answer_invalid)
-    api.add_exception_handler(ClientDisconnect, _answer_nobody)
+    api.add_exception_handler(ClientDisconnect, _answer_disconnect)
     api.add_exception_handler(Exception, _answer_fault)
     api.router.routes.extend(_ROUTES)  # not `include_router`: each request would be matched against one more router
     add_docs(api)
@@ -213,7 +213,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     if is_there := await _is_migrated(services):
         await _read_what_is_stored(services)
-    keeping = asyncio.create_task(_keep(services, is_read=is_there), name="keeping")
+    keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
     if is_there and not services[Apps].all():
         log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
@@ -226,11 +226,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.info("stopped")
 
 
-async def _keep(services: Services, *, is_read: bool) -> None:
+async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
     """Run the background tasks forever. They would fail without the database and its schema, so they wait for both."""
     if not is_read:
         while not await _is_migrated(services):  # noqa: ASYNC110 - another process migrates
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_CHECK_PAUSE)
         await _read_what_is_stored(services)
     tasks = [
         services[KeyRing].keep_fresh(),
@@ -238,9 +238,9 @@ async def _keep(services: Services, *, is_read: bool) -> None:
         services[Numbers].keep_storing(),
         services[Refusals].keep_storing(),
         services[IdTokenKeys].keep_fresh(),
-        keep_house(services),
+        keep_sweeping(services),
         keep_erasing(services),
-        keep_sessions_few(services),
+        keep_replacing_sessions(services),
         keep_placing(services),
         services[Deliveries].keep_delivering(),
     ]
@@ -290,7 +290,7 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     services[Refusals].note(error, app_id=app_id, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
 
 
-def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+def _head_routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
     # FastAPI answers HEAD only if it is declared. The HTTP protocol omits the body.
     for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
@@ -306,7 +306,7 @@ def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
 def _routes() -> Iterator[BaseRoute]:
     routes = [route for router in _ROUTERS for route in router.routes]
     yield from routes
-    yield from _heads(routes)
+    yield from _head_routes(routes)
 
 
 _ROUTES: Final = tuple(_routes())  # the same for every app
@@ -333,7 +333,7 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
     return await _answer_failure(request, error)
 
 
-async def _answer_nobody(request: Request, _: Exception) -> Response:
+async def _answer_disconnect(request: Request, _: Exception) -> Response:
     return await _answer_failure(request, InvalidRequest("the client left before its body was read", status=400))
 
 

@@ -21,7 +21,7 @@ from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.webhook_transport import WebhookTransport
-from wxauth.server.housekeeping.housekeeping import sweeps_of
+from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
@@ -82,12 +82,12 @@ def build_services(
     sealer = Sealer(settings.secret_keys)
     keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    metrics = PrometheusMetrics(database=database, clock=clock, sweeps=sweeps_of(settings))
+    metrics = PrometheusMetrics(database=database, clock=clock, sweeps=sweep_names(settings))
     apps = Apps(
         database,
         sealer,
         settings.apps,
-        observe=metrics.know_apps,
+        observe=metrics.count_apps,
         refresh_pause=waits.apps_refresh,
         hint=unknown_app_hint,
     )

@@ -194,7 +194,7 @@ class PrometheusMetrics(Collector):
             for outcome in ("ok", WeChatUnavailable.code, WeChatTimeout.code, WeChatBadResponse.code)
         )
 
-    def know_apps(self, app_ids: Sequence[str], default: str | None) -> None:
+    def count_apps(self, app_ids: Sequence[str], default: str | None) -> None:
         """Count for these apps from now on, each separately. A login that names no app counts for the default one."""
         labels: dict[str | None, str] = {app_id: app_id for app_id in app_ids}
         self._app_labels = labels if default is None else {None: default, **labels}

@@ -57,8 +57,8 @@ class Readiness:
         self._database = database
         self._keys = keys
         self._clock = clock
-        self._look: asyncio.Task[Mapping[str, str]] | None = None
-        self._looked_at: datetime | None = None
+        self._check: asyncio.Task[Mapping[str, str]] | None = None
+        self._checked_at: datetime | None = None
         self._is_leaving = False
 
     def leave(self) -> None:
@@ -73,15 +73,15 @@ class Readiness:
 
     async def _of_database(self) -> Mapping[str, str]:
         now = self._clock()
-        if self._look is None or (self._look.done() and not self._is_fresh(now)):
-            self._looked_at = now
-            self._look = asyncio.create_task(self._look_at_database(), name="readiness")
-        return await asyncio.shield(self._look)
+        if self._check is None or (self._check.done() and not self._is_fresh(now)):
+            self._checked_at = now
+            self._check = asyncio.create_task(self._check_database(), name="readiness")
+        return await asyncio.shield(self._check)
 
     def _is_fresh(self, now: datetime) -> bool:
-        return self._looked_at is not None and abs(now - self._looked_at) < MAX_AGE
+        return self._checked_at is not None and abs(now - self._checked_at) < MAX_AGE
 
-    async def _look_at_database(self) -> Mapping[str, str]:
+    async def _check_database(self) -> Mapping[str, str]:
         try:
             is_usable = await is_schema_usable(self._database)
         except StorageUnavailable:

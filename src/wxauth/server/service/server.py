@@ -130,7 +130,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         raise InvalidSettings(["WXAUTH_WORKERS: must be 1 on this system, which cannot fork"])
     import_module("uvicorn.loops.uvloop")  # here, so that the workers share its 2 MB
 
-    def renewed() -> Work:
+    def reload_work() -> Work:
         nonlocal settings
         new = load_settings(Settings)
         if not _prepare(new):
@@ -145,7 +145,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         return partial(work, settings, listener)
 
     with shared_by_workers() if settings.workers > 1 else nullcontext():
-        workers = Workers(settings.workers, listener, work=partial(work, settings, listener), renew=renewed)
+        workers = Workers(settings.workers, listener, work=partial(work, settings, listener), renew=reload_work)
         status = workers.run()
     if status:
         sys.exit(status)
@@ -170,12 +170,12 @@ def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
     signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
 
     async def serve() -> None:
-        telling = asyncio.create_task(parent.report(is_ready=lambda: server.started and services[KeyRing].is_ready))
-        telling.add_done_callback(_leave_without_parent)
+        reporting = asyncio.create_task(parent.report(is_ready=lambda: server.started and services[KeyRing].is_ready))
+        reporting.add_done_callback(_leave_without_parent)
         try:
             await server.serve([listener])
         finally:
-            telling.cancel()
+            reporting.cancel()
 
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())
@@ -231,8 +231,8 @@ async def check_secret_key(settings: Settings) -> bool:
     return True
 
 
-def _leave_without_parent(telling: asyncio.Task[None]) -> None:
+def _leave_without_parent(reporting: asyncio.Task[None]) -> None:
     # A worker whose parent was killed would otherwise continue unnoticed, on the port that the next start needs.
-    if not telling.cancelled():
+    if not reporting.cancelled():
         delete_shared_folder()
         os.kill(os.getpid(), signal.SIGTERM)

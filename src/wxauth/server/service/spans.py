@@ -104,7 +104,7 @@ class _TracedApp:
         carried = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _CARRIED}
         status = 0
 
-        async def send_and_look(message: Message) -> None:
+        async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -119,7 +119,7 @@ class _TracedApp:
         ) as span:
             token = trace_id.set(format_trace_id(span.get_span_context().trace_id))
             try:
-                await self._app(scope, receive, send_and_look)
+                await self._app(scope, receive, send_noting_status)
             finally:
                 trace_id.reset(token)
                 _describe_request(span, scope, status)
@@ -131,12 +131,14 @@ class _TracedDatabase(Database):
         self._tracer = tracer
 
     async def _answer(self, text: str, arguments: Sequence[object]) -> Any:
-        with _span_within(self._tracer, _asker, {"db.system.name": "postgresql"}):
+        with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
             return await super()._answer(text, arguments)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
-        with _span_within(self._tracer, _asker, {"db.system.name": "postgresql", "db.operation.name": "transaction"}):
+        with _span_within(
+            self._tracer, _calling_function, {"db.system.name": "postgresql", "db.operation.name": "transaction"}
+        ):
             async with super().begin() as transaction:
                 yield transaction
 
@@ -184,7 +186,7 @@ def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> It
             raise
 
 
-def _asker() -> str:
+def _calling_function() -> str:
     """The name of the public function that uses the database: functions in rows are named for their purpose."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (

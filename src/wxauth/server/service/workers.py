@@ -30,7 +30,7 @@ SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR
 PATIENCE: Final = 15
 """How many checks, about a second apart, a worker may be silent before it is killed."""
 
-_LOOK: Final = 1.0
+_CHECK_PAUSE: Final = 1.0
 """Seconds between two messages of a worker, between two checks of the parent, and before a restart after a failure."""
 _ALIVE: Final = b"."
 _READY: Final = b"!"
@@ -54,7 +54,7 @@ class Parent:
             while True:
                 with suppress(BlockingIOError):  # the pipe is full: the parent has not read for hours
                     os.write(self._writable, _READY if is_ready() else _ALIVE)
-                await asyncio.sleep(_LOOK if is_ready() else _LOOK / 20)
+                await asyncio.sleep(_CHECK_PAUSE if is_ready() else _CHECK_PAUSE / 20)
 
 
 Work = Callable[[Parent], None]
@@ -113,16 +113,16 @@ class Workers:
             selector.register(signals, selectors.EVENT_READ)
             gc.collect()
             gc.freeze()  # otherwise the collector would write to each object, and unshare its memory
-            next_look = time.monotonic()
+            next_check = time.monotonic()
             while self._workers or not self._is_leaving:
-                for key, _ in selector.select(max(0.0, next_look - time.monotonic())):
+                for key, _ in selector.select(max(0.0, next_check - time.monotonic())):
                     if key.data is None:
                         self._handle_signals(signals.recv(64))
                     else:
                         self._read_messages(key.data)
-                if time.monotonic() >= next_look:
+                if time.monotonic() >= next_check:
                     self._kill_hung()
-                    next_look = time.monotonic() + _LOOK
+                    next_check = time.monotonic() + _CHECK_PAUSE
                 self._converge()
         return self._status
 
@@ -179,7 +179,7 @@ class Workers:
         log.warning("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
         if worker.is_ready or worker.work is not self._work:  # the end of an outdated worker does not count
             return
-        self._starts_again_at = time.monotonic() + _LOOK
+        self._starts_again_at = time.monotonic() + _CHECK_PAUSE
         if self._former_work is not None:
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
             self._work, self._former_work = self._former_work, None

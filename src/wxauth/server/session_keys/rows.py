@@ -11,7 +11,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Columns, Nothing, Statement
-from wxauth.server.sessions.rows import end_of_page
+from wxauth.server.sessions.rows import last_of_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ async def session_keys_sealed_otherwise(
     Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        until, _ = await end_of_page(transaction, after=after, size=size)
+        until, _ = await last_of_page(transaction, after=after, size=size)
         rows = await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix)
         return [SealedSessionKey(**row) for row in rows], until
 

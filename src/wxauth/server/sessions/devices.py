@@ -37,16 +37,16 @@ class Device:
 
 def describe_device(user_agent: str | None) -> str | None:
     """A short description, such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if nothing is recognized."""
-    told = user_agent or ""
+    text = user_agent or ""
     words = []
     for pattern, system in _SYSTEMS:
-        if match := pattern.search(told):
+        if match := pattern.search(text):
             version = (match[1] if pattern.groups else "") or ""
             words.append(f"{system} {version.replace('_', '.')}".strip())
             break
-    if match := _WECHAT.search(told):
+    if match := _WECHAT.search(text):
         words.append(f"WeChat {match[1]}")
     elif words[:1] != ["WeChat DevTools"]:
-        found = ((pattern.search(told), browser) for pattern, browser in _BROWSERS)
+        found = ((pattern.search(text), browser) for pattern, browser in _BROWSERS)
         words += [f"{browser} {match[1]}" for match, browser in found if match][:1]
     return ", ".join(words) or None

@@ -84,13 +84,13 @@ _BELONGS_TO: Final = Statement[int]("SELECT 1 FROM sessions WHERE id = :session_
 _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
-def _ending_part(wanted: str) -> str:
+def _ending_part(condition: str) -> str:
     # Idempotent: if it is sent twice, the second one finds an ended session. If the session had only expired, there is
     # no event.
     return f"""
 WITH ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-     WHERE id = :session_id AND revoked_at IS NULL{wanted}
+     WHERE id = :session_id AND revoked_at IS NULL{condition}
     RETURNING id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, data)
@@ -183,7 +183,7 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
  WHERE user_id = :user_id AND client_id IS NOT NULL AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
-_END_OF_PAGE: Final = Statement[_LastSession](
+_LAST_OF_PAGE: Final = Statement[_LastSession](
     "SELECT id, created_at FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
 
@@ -351,10 +351,10 @@ async def record_ended(
         await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
 
 
-async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:
+async def last_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:
     """The last id of a page of all sessions in the order of ids, and when that session was opened.
 
     For the last page, they are `END` and None.
     """
-    last = await transaction.row(_END_OF_PAGE, after=after, skipped=size - 1)
+    last = await transaction.row(_LAST_OF_PAGE, after=after, skipped=size - 1)
     return (END, None) if last is None else (last["id"], last["created_at"])

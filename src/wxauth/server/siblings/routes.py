@@ -49,7 +49,7 @@ def _wrong_parameter() -> InvalidRequest:
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
 
 
-async def demanded_roles(request: Request) -> frozenset[str]:
+async def required_roles(request: Request) -> frozenset[str]:
     """The roles that a proxy requires. Other parameters are refused: a misspelt `role` would admit everybody.
 
     Raises: InvalidRequest.
@@ -61,7 +61,7 @@ async def demanded_roles(request: Request) -> frozenset[str]:
     return frozenset(request.query_params.getlist(_ROLE))
 
 
-DemandedRolesDep = Annotated[frozenset[str], Depends(demanded_roles), Entails(failures=(_wrong_parameter(),))]
+DemandedRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy requires. Checked before the token, because administrators try a new configuration without
 one."""
 

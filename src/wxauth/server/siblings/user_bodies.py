@@ -99,7 +99,7 @@ class LookupAnswer(TypedDict):
 
 def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserForSiblingsAnswer:
     """A user as a client with these scopes sees them."""
-    told: UserForSiblingsAnswer = {
+    answer: UserForSiblingsAnswer = {
         "id": user["id"],
         "nickname": user["nickname"],
         "avatar_url": user["avatar_url"],
@@ -115,11 +115,11 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
         ],
     }
     if user["former_external_ids"]:
-        told["former_external_ids"] = user["former_external_ids"]
+        answer["former_external_ids"] = user["former_external_ids"]
     if Scope.PHONES in scopes:
-        told["phone"] = user["phone"]
-        told["phone_verified"] = phone_verified(user)
-    return told
+        answer["phone"] = user["phone"]
+        answer["phone_verified"] = phone_verified(user)
+    return answer
 
 
 def lookup_answer(users: Sequence[UserForSiblings], scopes: Collection[Scope]) -> LookupAnswer:

@@ -21,7 +21,7 @@ from wxauth.server.sessions.rows import (
     user_in_session,
 )
 from wxauth.server.users import user_rows
-from wxauth.server.users.standing import Standing, deciding, lock_standing
+from wxauth.server.users.standing import Standing, decide_with_standing, lock_standing
 from wxauth.tokens.claims import Principal
 
 log = get_logger()
@@ -62,7 +62,7 @@ async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) 
     async def decide(transaction: Transaction, _: Standing) -> bool:
         return await user_rows.erase_user(transaction, user_id, by=by, now=now)
 
-    return bool(await deciding(database, user_id, decide))
+    return bool(await decide_with_standing(database, user_id, decide))
 
 
 async def list_sessions(

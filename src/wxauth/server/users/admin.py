@@ -18,7 +18,7 @@ from wxauth.server.users import account, user_rows
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.server.users.splitting import split
-from wxauth.server.users.standing import ADMIN, Settled, Standing, deciding, lock_standing, settle
+from wxauth.server.users.standing import ADMIN, Settled, Standing, decide_with_standing, lock_standing, settle
 from wxauth.server.users.user_rows import SEARCH_SECONDS, ListedUser, UserSearch
 from wxauth.server.web.paging import Page, cursor_at
 
@@ -59,8 +59,8 @@ class UserChange:
 
     def applied_to(self, before: Standing) -> Standing:
         """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
-        wanted = [*(before.roles if self.roles is None else self.roles), self.granted]
-        roles = tuple(dict.fromkeys(role for role in wanted if role and role != self.revoked))
+        requested = [*(before.roles if self.roles is None else self.roles), self.granted]
+        roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
             raise TooManyRoles
         status = self.status or before.status
@@ -144,7 +144,7 @@ async def change_user(
         return await settle(transaction, user_id, before=before, after=after, by=by, now=now)
 
     if change.may_end_an_administrator:
-        settled = await deciding(database, user_id, decide)
+        settled = await decide_with_standing(database, user_id, decide)
     else:
         async with database.begin() as transaction:
             before = await lock_standing(transaction, user_id)

@@ -31,7 +31,7 @@ from wxauth.server.users.bodies import (
     users_answer,
 )
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep, FreshLoginDep, StaffDep
-from wxauth.server.users.typed_phones import phones_meant
+from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
 from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
@@ -48,7 +48,7 @@ async def list_users(_: StaffDep, services: ServicesDep, query: Annotated[UsersQ
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     search = UserSearch(
         text=query.q or None,
-        phones=phones_meant(query.q or "", region=services.settings.phone_region),
+        phones=possible_numbers(query.q or "", region=services.settings.phone_region),
         status=query.status,
         role=query.role,
         app_id=query.app_id,

@@ -341,30 +341,30 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
     """The answer about a user, with identities."""
-    told: ListedUserAnswer = {
+    answer: ListedUserAnswer = {
         "id": user["id"],
         "identities": user["identities"],
         **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
     }
     if user["ban_reason"] is not None:
-        told["reason"] = user["ban_reason"]
+        answer["reason"] = user["ban_reason"]
     if user["banned_until"] is not None:
-        told["until"] = user["banned_until"]
-    return told
+        answer["until"] = user["banned_until"]
+    return answer
 
 
 def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
     """The answer about a user, with identities and open sessions."""
-    told: UserDetailAnswer = {
+    answer: UserDetailAnswer = {
         **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
         "sessions": [open_session_answer(session) for session in user["sessions"]],
         "consents": consent_answers(user["consents_given"]),
     }
     if user["former_ids"]:
-        told["former_ids"] = list(user["former_ids"])
+        answer["former_ids"] = list(user["former_ids"])
     if user["former_external_ids"]:
-        told["former_external_ids"] = list(user["former_external_ids"])
-    return told
+        answer["former_external_ids"] = list(user["former_external_ids"])
+    return answer
 
 
 def users_answer(page: Page[ListedUser]) -> UsersAnswer:

@@ -14,7 +14,9 @@ from wxauth.server.users.standing import lock_standing
 log = get_logger()
 
 
-async def flag(database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime) -> None:
+async def record_flag(
+    database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime
+) -> None:
     """Record an event, unless the user has been erased. If the database is unavailable, only the log has it."""
     log.warning(kind.logged, user_id=person.user_id, app_id=person.app_id, **data)
     try:

@@ -133,7 +133,7 @@ async def merge(transaction: Transaction, pair: Pair, *, source: MergeSource, by
             after = before
         case MergeSource.UNIONID | MergeSource.OPERATOR:
             is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
-            roles = _united(before, former)
+            roles = _roles_of_both(before, former)
             if is_banned and source is MergeSource.UNIONID:  # no administrator has given this user these roles
                 roles = tuple(role for role in roles if role not in STAFF_ROLES)
             after = (
@@ -290,6 +290,6 @@ def _longer_ban(one: Standing, other: Standing) -> Standing:
     return max(bans, key=lambda ban: (ban.banned_until is None, ban.banned_until))
 
 
-def _united(one: Standing, other: Standing) -> tuple[str, ...]:
+def _roles_of_both(one: Standing, other: Standing) -> tuple[str, ...]:
     """The roles of both, at most MAX_ROLES. `admin` is always kept."""
     return tuple(sorted({*one.roles, *other.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES])

@@ -16,7 +16,13 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_sessions_of_identities
 from wxauth.server.users.merging_rows import current_user
-from wxauth.server.users.splitting_rows import HeldIdentity, has_external_id, held_identities, merges_into, split_user
+from wxauth.server.users.splitting_rows import (
+    SplitIdentity,
+    has_external_id,
+    identities_to_split,
+    merges_into,
+    split_user,
+)
 from wxauth.server.users.standing import lock_standing
 
 _ATTEMPTS: Final = 50
@@ -54,13 +60,13 @@ async def split(
         async with database.begin() as transaction:
             if await lock_standing(transaction, remaining_id) is None:
                 continue  # merged or erased meanwhile
-            held = await held_identities(transaction, remaining_id)
-            leaving = _leaving(held, (app_id, openid))
+            identities = await identities_to_split(transaction, remaining_id)
+            leaving = _leaving(identities, (app_id, openid))
             if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
                 raise SplitRefused("the external_id is not the user's")
             keys = {_key(identity) for identity in leaving}
-            given_back, former_ids = _given_back(held, keys, await merges_into(transaction, remaining_id))
-            new_user_id = given_back or new_id(now)
+            former_id, former_ids = _former_id_of(identities, keys, await merges_into(transaction, remaining_id))
+            new_user_id = former_id or new_id(now)
             await end_sessions_of_identities(transaction, remaining_id, keys, by=by, now=now)
             await split_user(
                 transaction,
@@ -79,21 +85,21 @@ async def split(
     raise StorageUnavailable("too many changes to this user at once")
 
 
-def _leaving(held: Sequence[HeldIdentity], key: AppAndOpenid) -> Sequence[HeldIdentity]:
+def _leaving(identities: Sequence[SplitIdentity], key: AppAndOpenid) -> Sequence[SplitIdentity]:
     """The identity and the user's others with its unionid, the oldest first. Raises: SplitRefused."""
-    named = next((identity for identity in held if _key(identity) == key), None)
+    named = next((identity for identity in identities if _key(identity) == key), None)
     if named is None:
         raise SplitRefused("the user has no such identity")
     leaving = [named]
     if named["unionid"] is not None:
-        leaving = [identity for identity in held if identity["unionid"] == named["unionid"]]
-    if len(leaving) == len(held):
+        leaving = [identity for identity in identities if identity["unionid"] == named["unionid"]]
+    if len(leaving) == len(identities):
         raise SplitRefused("nothing would be left of the user")
     return leaving
 
 
-def _given_back(
-    held: Sequence[HeldIdentity], leaving: Collection[AppAndOpenid], merges: Mapping[UUID, UUID | None]
+def _former_id_of(
+    identities: Sequence[SplitIdentity], leaving: Collection[AppAndOpenid], merges: Mapping[UUID, UUID | None]
 ) -> tuple[UUID | None, Sequence[UUID]]:
     """The former id from which exactly these identities came, and the former ids that were merged into that one.
 
@@ -101,7 +107,7 @@ def _given_back(
     former ids, each with the id into which it was merged.
     """
 
-    def around(former_id: UUID | None) -> list[UUID]:
+    def merge_chain(former_id: UUID | None) -> list[UUID]:
         """The chain of merges from this former id on: the id itself, the one it was merged into, and so on."""
         found: list[UUID] = []
         while former_id is not None and former_id in merges:
@@ -109,13 +115,13 @@ def _given_back(
             former_id = merges[former_id]
         return found
 
-    sources = [identity["came_from"] for identity in held if _key(identity) in leaving]
-    for candidate in around(sources[0]):
-        brought = {_key(identity) for identity in held if candidate in around(identity["came_from"])}
+    sources = [identity["came_from"] for identity in identities if _key(identity) in leaving]
+    for candidate in merge_chain(sources[0]):
+        brought = {_key(identity) for identity in identities if candidate in merge_chain(identity["came_from"])}
         if brought == set(leaving):
-            return candidate, [each for each in merges if each != candidate and candidate in around(each)]
+            return candidate, [each for each in merges if each != candidate and candidate in merge_chain(each)]
     return None, ()
 
 
-def _key(identity: HeldIdentity) -> AppAndOpenid:
+def _key(identity: SplitIdentity) -> AppAndOpenid:
     return identity["app_id"], identity["openid"]

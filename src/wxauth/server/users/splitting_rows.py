@@ -9,7 +9,7 @@ from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
 
 
-class HeldIdentity(TypedDict):
+class SplitIdentity(TypedDict):
     """An identity of the user."""
 
     app_id: str
@@ -26,7 +26,7 @@ class FormerId(TypedDict):
     merged_into: UUID | None
 
 
-_IDENTITIES: Final = Statement[HeldIdentity]("""
+_IDENTITIES: Final = Statement[SplitIdentity]("""
 SELECT app_id, openid, unionid, created_at, came_from FROM identities WHERE user_id = :user_id
  ORDER BY created_at, app_id, openid
 """)
@@ -92,7 +92,7 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing](
 )
 
 
-async def held_identities(transaction: Transaction, user_id: UUID) -> Sequence[HeldIdentity]:
+async def identities_to_split(transaction: Transaction, user_id: UUID) -> Sequence[SplitIdentity]:
     """The identities of a locked user, the oldest first."""
     return await transaction.rows(_IDENTITIES, user_id=user_id)
 

@@ -19,7 +19,7 @@ from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_ses
 from wxauth.server.users.standing_rows import (
     LockedUser,
     lock_users,
-    lock_users_whose_ban_is_over,
+    lock_users_whose_ban_has_ended,
     set_standing,
     some_are_administrators,
 )
@@ -110,7 +110,7 @@ def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
     return frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
 
 
-async def deciding(
+async def decide_with_standing(
     database: Database, user_id: UUID, decide: Callable[[Transaction, Standing], Awaitable[T]]
 ) -> T | None:
     """Call `decide` with a user's locked standing, in a transaction, unless the user is the only administrator.
@@ -190,7 +190,7 @@ async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
                 by=SYSTEM,
                 now=now,
             )
-            for row in await lock_users_whose_ban_is_over(transaction, now=now, size=size)
+            for row in await lock_users_whose_ban_has_ended(transaction, now=now, size=size)
         ]
     for one in settled:
         one.report()

@@ -35,7 +35,7 @@ SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND 'admin' = ANY (r
 """)
 # A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
 # just been changed is checked again.
-_LOCK_OVER: Final = Statement[LockedUser]("""
+_LOCK_ENDED_BANS: Final = Statement[LockedUser]("""
 SELECT id, status, roles, ban_reason, banned_until
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
    FOR UPDATE SKIP LOCKED
@@ -61,9 +61,9 @@ async def some_are_administrators(transaction: Transaction, user_ids: Sequence[U
     return bool(await transaction.value(_ARE_ADMINISTRATORS, user_ids=user_ids))
 
 
-async def lock_users_whose_ban_is_over(transaction: Transaction, *, now: datetime, size: int) -> Sequence[LockedUser]:
+async def lock_users_whose_ban_has_ended(transaction: Transaction, *, now: datetime, size: int) -> Sequence[LockedUser]:
     """Lock users whose ban has ended, the earliest end first."""
-    return await transaction.rows(_LOCK_OVER, now=now, size=size)
+    return await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
 
 
 async def set_standing(

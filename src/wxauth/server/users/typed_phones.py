@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import phonenumbers
 
 
-def phones_meant(text: str, *, region: str) -> Sequence[str]:
+def possible_numbers(text: str, *, region: str) -> Sequence[str]:
     """The numbers in E.164 that this text may mean. A number without a country code belongs to the region.
 
     A number without a plus may have a country code nevertheless: `8613800138001`.

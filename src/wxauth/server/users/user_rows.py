@@ -144,27 +144,27 @@ async def find_users(
 
     Raises: StorageUnavailable.
     """
-    wanted: dict[str, object] = {"status": search.status, "role": search.role, "app_id": search.app_id}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    filters: dict[str, object] = {"status": search.status, "role": search.role, "app_id": search.app_id}
+    filters = {name: value for name, value in filters.items() if value is not None}
     part = None
     if search.text is not None:
         named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=search.phones, id=_id_in(search.text))
         part = None if named else search.text
-        wanted |= {"named": named} if named else {"part": part}
+        filters |= {"named": named} if named else {"part": part}
 
-    async def look(*, floor: UUID) -> None:
-        statement = _search(frozenset(wanted), is_admin=search.role == ADMIN)
-        found.extend(await database.rows(statement, **wanted, before=before, floor=floor, limit=limit - len(found)))
+    async def search_above(*, floor: UUID) -> None:
+        statement = _search(frozenset(filters), is_admin=search.role == ADMIN)
+        found.extend(await database.rows(statement, **filters, before=before, floor=floor, limit=limit - len(found)))
 
     found: list[ListedUser] = []
     before = before or _ABOVE_ALL
-    if "named" in wanted or search.role == ADMIN:  # found through an index
-        await look(floor=_LOWEST)
+    if "named" in filters or search.role == ADMIN:  # found through an index
+        await search_above(floor=_LOWEST)
         return FoundUsers(found)
     began = monotonic()
     for size in chain(WINDOWS, repeat(WINDOWS[-1])):
         floor = await database.value(_FLOOR, before=before, size=size)
-        await look(floor=floor or _LOWEST)
+        await search_above(floor=floor or _LOWEST)
         if floor is None or len(found) == limit:
             break
         before = floor
@@ -172,13 +172,13 @@ async def find_users(
         if (
             (is_over or size == WINDOWS[-1])
             and part is not None
-            and len(wanted) == 1
+            and len(filters) == 1
             and await _is_indexed(database, part)
         ):
             # The text is rare in nicknames, because otherwise these windows would have filled the page.
-            del wanted["part"]
-            wanted["pattern"] = f"%{_escaped(part)}%"
-            await look(floor=_LOWEST)
+            del filters["part"]
+            filters["pattern"] = f"%{_escaped(part)}%"
+            await search_above(floor=_LOWEST)
             break
         if is_over:
             return FoundUsers(found, stopped_at=floor)

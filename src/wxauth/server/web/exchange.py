@@ -34,10 +34,10 @@ class Exchange:
         "_connection",
         "_expects_continue",
         "_failure",
+        "_has_sent_all",
         "_head",
         "_is_chunked",
         "_is_gone",
-        "_is_told_whole",
         "_is_whole",
         "_is_written",
         "_parts",
@@ -58,7 +58,7 @@ class Exchange:
         self._parts: list[bytes] = []
         self.unread = 0
         """Bytes of the body that the app has not received yet."""
-        self._is_whole = self._is_told_whole = False
+        self._is_whole = self._has_sent_all = False
         self._failure: InvalidRequest | None = None
         self._is_gone = False
         self._waiter: asyncio.Future[None] | None = None
@@ -79,7 +79,9 @@ class Exchange:
         except Exception:
             log.exception("request_failed")
         if not (self.is_answered or self._is_gone):
-            self._connection.give_up(None if self._is_written else self._failure or InternalError("the log has more"))
+            self._connection.fail_answer(
+                None if self._is_written else self._failure or InternalError("the log has more")
+            )
         self._failure = None  # its traceback refers to us: this cycle would have to wait for the garbage collector
 
     # What the app calls
@@ -93,7 +95,7 @@ class Exchange:
             self._expects_continue = False
             self._connection.write(_CONTINUE)
         while not (self._parts or self._failure or self.is_answered or self._is_gone):
-            if self._is_whole and not self._is_told_whole:
+            if self._is_whole and not self._has_sent_all:
                 break
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -102,8 +104,8 @@ class Exchange:
         if self.is_answered or self._is_gone:
             return {"type": "http.disconnect"}
         body, self._parts, self.unread = b"".join(self._parts), [], 0
-        self._connection.go_on_reading()
-        self._is_told_whole = self._is_whole
+        self._connection.resume_or_pause_reading()
+        self._has_sent_all = self._is_whole
         return {"type": "http.request", "body": body, "more_body": not self._is_whole}
 
     async def send(self, message: Message) -> None:

@@ -83,7 +83,7 @@ class ServerConnections(ServerState):
 
 
 class HttpProtocol(asyncio.Protocol):
-    """One connection, constructed by uvicorn. The server must call `look_at_clock` regularly."""
+    """One connection, constructed by uvicorn. The server must call `check_deadline` regularly."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
-        if not self._is_deaf():
+        if not self._ignores_input():
             self._unfed = self._unfed[self._fed :] + data if self._unfed else data
             self._fed = 0
             self._parse()
@@ -160,11 +160,11 @@ class HttpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client goes on reading its answer."""
         self._end_drain()
-        self._wait_anew()
+        self._set_deadline()
 
     # What the server calls
 
-    def look_at_clock(self, now: float) -> None:
+    def check_deadline(self, now: float) -> None:
         """Close the connection if the client has exceeded a time limit."""
         if now < self._late_at:
             return
@@ -175,9 +175,9 @@ class HttpProtocol(asyncio.Protocol):
         elif self._refusal is not None:
             pass  # the client is about to get the refusal
         elif not self._is_reading:
-            self._wait_anew()  # the client could not send, because we do not read
+            self._set_deadline()  # the client could not send, because we do not read
         elif self._arriving is not None:
-            self._look_at_body(self._arriving, now)
+            self._check_body_deadline(self._arriving, now)
         elif self._has_begun:
             self._refuse(InvalidRequest(f"the head was not here in {self._patience.request:g} s", status=408))
         else:
@@ -188,7 +188,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._answering is None and not self._has_begun and self._quiet_since <= quiet_since:
             self._close()
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Close the connection at once, even during a request."""
         self._transport.abort()
 
@@ -213,7 +213,7 @@ class HttpProtocol(asyncio.Protocol):
         """Send data, or buffer it until it can be sent."""
         self._transport.write(data)
 
-    def go_on_reading(self) -> None:
+    def resume_or_pause_reading(self) -> None:
         """Resume reading from the client if there is room for more, or else pause it."""
         has_room = self._fed == len(self._unfed) and (self._arriving is None or self._arriving.unread <= MAX_UNREAD)
         if has_room is self._is_reading or self._transport.is_closing():
@@ -221,7 +221,7 @@ class HttpProtocol(asyncio.Protocol):
         self._is_reading = has_room
         if has_room:
             self._transport.resume_reading()
-            self._wait_anew()
+            self._set_deadline()
         else:
             self._transport.pause_reading()
 
@@ -236,10 +236,10 @@ class HttpProtocol(asyncio.Protocol):
         elif self._refusal is not None:
             self._send_problem(self._refusal)
         else:
-            self._wait_anew()
+            self._set_deadline()
             self._parse()
 
-    def give_up(self, error: WxAuthError | None) -> None:
+    def fail_answer(self, error: WxAuthError | None) -> None:
         """The app has failed: send this error, or abort the answer that has begun (None)."""
         if error is None:
             self._transport.abort()
@@ -309,7 +309,7 @@ class HttpProtocol(asyncio.Protocol):
         self._arriving.end_body()
         self._arriving = None
         self._has_begun = False
-        self._wait_anew()
+        self._set_deadline()
 
     # Parsing
 
@@ -321,17 +321,17 @@ class HttpProtocol(asyncio.Protocol):
 
     def _parse(self) -> None:
         """Feed the parser while there is room in the queue for the requests that it may find."""
-        while self._fed < len(self._unfed) and len(self._queue) < MAX_QUEUED and not self._is_deaf():
+        while self._fed < len(self._unfed) and len(self._queue) < MAX_QUEUED and not self._ignores_input():
             end = _end_of_blank_line(self._unfed, self._fed, MAX_QUEUED - len(self._queue))
             self._bytes_beside_body += end - self._fed
             self._feed(end)
-            if self._bytes_beside_body > MAX_HEAD and not self._is_deaf():
+            if self._bytes_beside_body > MAX_HEAD and not self._ignores_input():
                 self._refuse(InvalidRequest(f"the head of a request may have {MAX_HEAD} bytes", status=431))
         if self._fed == len(self._unfed):
             self._unfed, self._fed = b"", 0
-        self.go_on_reading()
+        self.resume_or_pause_reading()
 
-    def _is_deaf(self) -> bool:
+    def _ignores_input(self) -> bool:
         return self._refusal is not None or self._is_lingering or self._transport.is_closing()
 
     def _feed(self, end: int) -> None:
@@ -392,7 +392,7 @@ class HttpProtocol(asyncio.Protocol):
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
 
-    def _look_at_body(self, exchange: Exchange, now: float) -> None:
+    def _check_body_deadline(self, exchange: Exchange, now: float) -> None:
         patience = self._patience.of(exchange.scope["path"])
         if now < self._late_at - self._patience.request + patience:
             return
@@ -426,13 +426,13 @@ class HttpProtocol(asyncio.Protocol):
         if self._has_begun or self._refusal is not None:
             self._is_lingering = True
             self._transport.write_eof()
-            self.go_on_reading()
+            self.resume_or_pause_reading()
             self._late_at = self._loop.time() + LINGER
         else:
             self._transport.close()
             self._late_at = self._loop.time() + self._patience.request
 
-    def _wait_anew(self) -> None:
+    def _set_deadline(self) -> None:
         """Set the client's time limit again; there is none while the app is answering."""
         if self._transport.is_closing() or self._is_lingering or self.is_full:
             return

@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second. Checking time limits here is cheaper than a timer for each request."""
         if counter % _TICKS_BETWEEN_LOOKS == 0:
-            self._look_at_clock(asyncio.get_running_loop().time())
+            self._check_deadlines(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -69,14 +69,14 @@ class Server(uvicorn.Server):
         ends_at = learnt_at + (self.config.timeout_graceful_shutdown or 0.0)
         log.info("leaving", connections=len(self._connections()), requests=len(self.server_state.tasks))
         while not self.force_exit and loop.time() < learnt_at:
-            self._look_at_clock(loop.time())
+            self._check_deadlines(loop.time())
             await asyncio.sleep(_TICK)
         await self._stop_listening(sockets or [])
         while not self.force_exit and (now := loop.time()) < ends_at:
             await asyncio.sleep(_TICK)  # first, because a connection just accepted is not in the set yet
             if not self.server_state.connections and not self.server_state.tasks:
                 break
-            self._look_at_clock(now)
+            self._check_deadlines(now)
             for connection in self._connections():
                 connection.leave(quiet_since=now - self._learning)
         await self._cut_off()
@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
             await asyncio.wait(tasks, timeout=_FAREWELL)
         while connections := self._connections():
             for connection in connections:
-                connection.hang_up()
+                connection.abort()
             await asyncio.sleep(_TICK)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
@@ -112,9 +112,9 @@ class Server(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
-    def _look_at_clock(self, now: float) -> None:
+    def _check_deadlines(self, now: float) -> None:
         for connection in self._connections():
-            connection.look_at_clock(now)
+            connection.check_deadline(now)
 
     def _connections(self) -> list[HttpProtocol]:
         return cast("list[HttpProtocol]", list(self.server_state.connections))

@@ -40,16 +40,16 @@ class BehindProxies:
         trusted = tuple(trusted)
         self._trusts_anybody = trusted == (ANYBODY,)
         self._trusted = [] if self._trusts_anybody else [ip_network(_ZONE.sub("", item)) for item in trusted]
-        self._remembered = lru_cache(_REMEMBERED)(self._looked_up)
+        self._remembered = lru_cache(_REMEMBERED)(self._parse_entry)
         self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            self._look_behind_proxies(scope)
+            self._apply_forwarded_headers(scope)
         await self._app(scope, receive, send)
 
-    def _look_behind_proxies(self, scope: Scope) -> None:
+    def _apply_forwarded_headers(self, scope: Scope) -> None:
         forwarded_for: list[bytes] = []  # several such header fields count as one list
         scheme = None
         for name, value in scope["headers"]:
@@ -60,7 +60,7 @@ class BehindProxies:
         if not forwarded_for and scheme is None:
             return
         peer = scope.get("client")
-        if not (self._trusts_anybody or (peer is not None and self._look_up(peer[0].encode())[1])):
+        if not (self._trusts_anybody or (peer is not None and self._address_and_trust(peer[0].encode())[1])):
             if forwarded_for:
                 self._warn_once(peer)
             return
@@ -73,20 +73,20 @@ class BehindProxies:
         """The client's address, or None if a proxy did not know it. Then the peer's address stays."""
         entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
         if self._trusts_anybody:
-            return self._look_up(entries[-1])[0]
+            return self._address_and_trust(entries[-1])[0]
         address = None
         for entry in reversed(entries):
-            address, is_trusted = self._look_up(entry)
+            address, is_trusted = self._address_and_trust(entry)
             if not is_trusted:
                 break
         return address  # if all entries are trusted proxies, it is the first one
 
-    def _look_up(self, entry: bytes) -> tuple[str | None, bool]:
+    def _address_and_trust(self, entry: bytes) -> tuple[str | None, bool]:
         """The address in an entry, if there is one, and whether it belongs to a trusted proxy."""
         entry = entry.strip()
         return (None, False) if len(entry) > _LONGEST else self._remembered(entry)
 
-    def _looked_up(self, entry: bytes) -> tuple[str | None, bool]:
+    def _parse_entry(self, entry: bytes) -> tuple[str | None, bool]:
         address = _address_in(entry.decode("latin-1"))
         if address is None:
             return None, False

@@ -62,7 +62,7 @@ async def _login_for(services: Services, asked: SiteRequest, session_id: UUID) -
     if logged_in_at is None:
         raise InvalidToken("the session has ended")
     age = services.clock() - logged_in_at
-    is_old = asked.wants_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
+    is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
     if is_old and age > NEW_FOR:
         error = {"error": "login_required", "error_description": "the phone's login is too old: log in again"}
         raise SentBack(sent_back(services, asked.redirect_uri, asked.state, **error))

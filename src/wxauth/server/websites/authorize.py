@@ -96,14 +96,14 @@ class SiteRequest:
     state: str | None
     nonce: str | None
     code_challenge: str
-    wants_new_login: bool
+    requires_new_login: bool
     max_age: int | None
     """Seconds."""
 
 
 async def check_request(services: Services, parameters: Parameters) -> SiteRequest:
     """Check a site's request. Raises: Unanswerable, SentBack, StorageUnavailable."""
-    client, redirect_uri = await _who_asks(services, parameters)
+    client, redirect_uri = await _requesting_site(services, parameters)
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
         state = None
@@ -121,7 +121,7 @@ async def check_request(services: Services, parameters: Parameters) -> SiteReque
         state=state,
         nonce=parameters.get("nonce"),
         code_challenge=challenge,
-        wants_new_login="login" in parameters.get("prompt", "").split(),
+        requires_new_login="login" in parameters.get("prompt", "").split(),
         max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
     )
 
@@ -140,7 +140,7 @@ async def start(services: Services, asked: SiteRequest, *, browser: Device, cook
     )
 
 
-async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client, str]:
+async def _requesting_site(services: Services, parameters: Parameters) -> tuple[Client, str]:
     name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
     client = await find_site(services.database, name) if is_client_name(name) else None
     if client is None or "client_id" in parameters.repeated:
@@ -193,9 +193,9 @@ def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
 
 def sent_back(services: Services, redirect_uri: str, state: str | None, **parameters: str) -> str:
     """The URL that takes the browser back: the site's URI with these parameters and the issuer (RFC 9207)."""
-    told = {**parameters, **({} if state is None else {"state": state}), "iss": services.settings.issuer}
+    answer = {**parameters, **({} if state is None else {"state": state}), "iss": services.settings.issuer}
     joint = "&" if "?" in redirect_uri else "?"
-    return f"{redirect_uri}{joint}{urlencode(told)}"
+    return f"{redirect_uri}{joint}{urlencode(answer)}"
 
 
 def cookie_for(given: str | None) -> str:
@@ -208,7 +208,7 @@ async def scan_state(services: Services, request: str, cookie: str | None) -> Pa
     return _state(await _page(services, request, cookie), services)
 
 
-async def go_on(services: Services, request: str, cookie: str | None) -> str:
+async def url_after_decision(services: Services, request: str, cookie: str | None) -> str:
     """The URL that takes the browser back to the site after the person's decision, with a code or an error.
 
     Raises: NotFound, before a decision and once the scan is over; StorageUnavailable.

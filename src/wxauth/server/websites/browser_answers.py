@@ -37,7 +37,7 @@ def cookie_name(services: Services) -> str:
     return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
 
 
-def sent_to(url: str) -> Response:
+def redirect_to(url: str) -> Response:
     """Redirect the browser to a URL, without a referrer."""
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})

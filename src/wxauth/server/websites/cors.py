@@ -49,18 +49,18 @@ class SiteCors:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        is_let_in = origin is not None and not self._is_allowed_inside(origin) and await self._is_sites(origin)
+        is_admitted = origin is not None and not self._is_allowed_inside(origin) and await self._is_sites(origin)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
                 answer.add_vary_header("Origin")
-                if is_let_in and origin is not None:
+                if is_admitted and origin is not None:
                     answer["Access-Control-Allow-Origin"] = origin
                     answer["Access-Control-Expose-Headers"] = _EXPOSED
             await send(message)
 
-        if is_let_in and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+        if is_admitted and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             preflight = {
                 "Access-Control-Allow-Methods": _METHODS,
                 "Access-Control-Allow-Headers": _HEADERS,

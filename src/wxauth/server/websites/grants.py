@@ -196,8 +196,8 @@ async def _for_refresh_token(
     if token is None:
         raise invalid_grant("the refresh token is not one of ours")
     allowed = client.site_scopes
-    wanted = form["scope"].split() if "scope" in form else allowed
-    if not set(wanted) <= set(allowed):
+    requested = form["scope"].split() if "scope" in form else allowed
+    if not set(requested) <= set(allowed):
         raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
     now = services.clock()
     await _ensure_keys(services, now)
@@ -205,7 +205,7 @@ async def _for_refresh_token(
         services.database,
         token,
         client_id=client.name,
-        scopes=wanted,
+        scopes=requested,
         ip=ip,
         lifetimes=_web_lifetimes(services),
         now=now,
@@ -218,7 +218,7 @@ async def _for_refresh_token(
         raise invalid_grant(_WHY[outcome.why])
     now = services.clock()
     # A site may request fewer scopes than were granted (RFC 6749, section 6).
-    scope = " ".join(name for name in outcome["scope"].split() if name in wanted)
+    scope = " ".join(name for name in outcome["scope"].split() if name in requested)
     log.info("refreshed", user_id=outcome["id"], client_id=client.name, session_id=token.session_id)
     session = WebSession(
         id=token.session_id,

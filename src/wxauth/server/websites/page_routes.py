@@ -27,7 +27,7 @@ from wxauth.server.websites.browser_answers import (
     SEE_OTHER,
     TRY_LATER,
     cookie_name,
-    sent_to,
+    redirect_to,
     text_parameters,
 )
 from wxauth.server.websites.doors import Door
@@ -38,7 +38,7 @@ from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
     account_page,
-    asset,
+    asset_url,
     code_page,
     is_in_web_view,
     is_in_wechat,
@@ -132,7 +132,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
     except Unanswerable as exc:
         return unanswerable_page(request, exc, language)
     except SentBack as exc:
-        return sent_to(exc.url)
+        return redirect_to(exc.url)
     except RateLimited as exc:
         request.scope[PROBLEM_KEY] = exc
         return message_page(request, "limited", language, status=exc.status, retry_after=exc.retry_after)
@@ -146,7 +146,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
 
 
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/state")
-async def tell_state(request: Request, services: ServicesDep) -> Response:
+async def read_state(request: Request, services: ServicesDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     cookie = cookie_in(request, cookie_name(services))
     state = await authorize.scan_state(services, request.path_params["request_id"], cookie)
@@ -154,11 +154,11 @@ async def tell_state(request: Request, services: ServicesDep) -> Response:
 
 
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/next")
-async def go_on(request: Request, services: ServicesDep) -> Response:
+async def redirect_after_decision(request: Request, services: ServicesDep) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
     cookie = cookie_in(request, cookie_name(services))
     try:
-        return sent_to(await authorize.go_on(services, request.path_params["request_id"], cookie))
+        return redirect_to(await authorize.url_after_decision(services, request.path_params["request_id"], cookie))
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
 
@@ -192,7 +192,7 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
         return message_page(request, "logged_out", language)
     if not is_registered(url, client.logout_uris):
         return message_page(request, "logged_out_nowhere", language)
-    return sent_to(_with_state(url, parameters))
+    return redirect_to(_with_state(url, parameters))
 
 
 @router.get(
@@ -236,7 +236,7 @@ async def show_link_page(scene: str, request: Request, services: ServicesDep) ->
 @router.hidden(ASSETS_PATH + "/{name}")
 async def read_asset(request: Request) -> Response:
     """The style sheet and the script of the pages."""
-    found = asset(request.path_params["name"])
+    found = asset_url(request.path_params["name"])
     if found is None:
         raise NotFound("there is nothing at this path")
     content, media_type, etag = found

@@ -48,7 +48,7 @@ _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
 
 @cache
-def asset(name: str) -> tuple[bytes, str, str] | None:
+def asset_url(name: str) -> tuple[bytes, str, str] | None:
     """A file that the pages load, as content, media type and ETag; None if there is no such file."""
     if name not in _ASSETS:
         return None

@@ -60,13 +60,13 @@ async def redeem_device_code(
         return NotGranted.SPENT
     is_over = scan["expires_at"] <= now
     if scan["verdict"] is None:
-        return NotGranted.OVER if is_over else await _polled(transaction, scan, now=now)
+        return NotGranted.OVER if is_over else await _store_poll(transaction, scan, now=now)
     if is_over:
         return NotGranted.DENIED
-    return await _opened(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
+    return await _open_session(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
 
 
-async def _polled(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> NotGranted:
+async def _store_poll(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> NotGranted:
     interval, before = scan["poll_interval"], scan["polled_at"]
     is_too_fast = before is not None and now < before + timedelta(seconds=interval)
     if is_too_fast:
@@ -102,7 +102,7 @@ async def redeem_code(
         return NotGranted.UNKNOWN
     if scan["code_expires_at"] is None or scan["code_expires_at"] <= now:
         return NotGranted.DENIED
-    return await _opened(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
+    return await _open_session(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
 
 
 async def _may_be_repeated(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> bool:
@@ -114,12 +114,12 @@ async def _may_be_repeated(transaction: Transaction, scan: RedeemedScan, *, now:
 
 
 async def _end_reused(transaction: Transaction, session_id: UUID, *, now: datetime) -> None:
-    user_id = await scan_rows.user_of(transaction, session_id)
+    user_id = await scan_rows.user_of_session(transaction, session_id)
     if user_id is not None:
         await end_session_of(transaction, user_id, session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
 
 
-async def _opened(
+async def _open_session(
     transaction: Transaction, scan: RedeemedScan, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
     """Open the session, if the person approved, and neither the person nor the approving session has ended since."""

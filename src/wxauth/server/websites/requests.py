@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from wxauth.server.clients.client_model import Client
-from wxauth.server.clients.clients import Credentials, authenticate_whole, is_client_name
+from wxauth.server.clients.clients import Credentials, authenticate_and_read, is_client_name
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import basic_credentials
 from wxauth.server.core.services import Services
@@ -97,7 +97,7 @@ async def client_of(request: Request, services: Services, form: Parameters) -> C
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
         return site
-    client = await authenticate_whole(services.database, credentials, now=services.clock())
+    client = await authenticate_and_read(services.database, credentials, now=services.clock())
     if not client.is_site:
         raise OAuthError(
             "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"

@@ -100,7 +100,7 @@ class PageScan(TypedDict):
     code_challenge: str
 
 
-class HeldScan(TypedDict):
+class ClaimedScan(TypedDict):
     """A scan that a session has claimed, and no other session has taken over."""
 
     verdict: str | None
@@ -219,7 +219,7 @@ SELECT s.id, s.client_id, c.title, c.redirect_uris, c.scopes, c.near, c.user_cod
 _CLAIM: Final = Statement[Nothing]("""
 UPDATE scans SET claimed_session_id = :session_id, claimed_at = :now, door = :door WHERE id = :scan_id
 """)
-_HELD: Final = Statement[HeldScan]("""
+_CLAIMED: Final = Statement[ClaimedScan]("""
 SELECT verdict FROM scans WHERE id = :scan_id AND claimed_session_id = :session_id AND expires_at > :now
 """)
 # Stores the verdict and its event together. The same verdict again, by the same session, changes nothing. The session
@@ -389,7 +389,7 @@ async def lock_open_scan(
     return await transaction.row(_LOCK_OPEN, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now)
 
 
-async def user_of(transaction: Transaction, session_id: UUID) -> UUID | None:
+async def user_of_session(transaction: Transaction, session_id: UUID) -> UUID | None:
     """The user of a session, open or not; None if it is gone."""
     return await transaction.value(_USER_OF, session_id=session_id)
 
@@ -399,9 +399,9 @@ async def store_claim(transaction: Transaction, scan_id: UUID, *, session_id: UU
     await transaction.run(_CLAIM, scan_id=scan_id, session_id=session_id, door=door, now=now)
 
 
-async def held_scan(database: Database, scan_id: UUID, *, session_id: UUID, now: datetime) -> HeldScan | None:
+async def claimed_scan(database: Database, scan_id: UUID, *, session_id: UUID, now: datetime) -> ClaimedScan | None:
     """The scan, if this session holds the claim and it has not expired. Raises: StorageUnavailable."""
-    return await database.row(_HELD, scan_id=scan_id, session_id=session_id, now=now)
+    return await database.row(_CLAIMED, scan_id=scan_id, session_id=session_id, now=now)
 
 
 async def decide_scan(

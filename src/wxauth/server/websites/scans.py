@@ -110,8 +110,8 @@ class Claimed:
 def granted_scope(client: Client, asked_for: str | None) -> str:
     """The requested scopes that the client may have; all its scopes without a request. Raises: OAuthError."""
     allowed = client.site_scopes
-    wanted = allowed if asked_for is None else asked_for.split()
-    scope = [name for name in allowed if name in wanted]
+    requested = allowed if asked_for is None else asked_for.split()
+    scope = [name for name in allowed if name in requested]
     if not scope:
         raise OAuthError("invalid_scope", "the client was added with none of these scopes")
     return " ".join(scope)
@@ -232,7 +232,7 @@ async def _refusal(transaction: Transaction, scan: OpenScan, claim_scan: Claim, 
         return LoginTooOld()
     holder_id, since = scan["claimed_session_id"], scan["claimed_at"]
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
-        holder = await scan_rows.user_of(transaction, holder_id)
+        holder = await scan_rows.user_of_session(transaction, holder_id)
         if holder not in (None, claim_scan.user_id):
             return ScanTaken("another user has claimed it")
     return None
@@ -267,10 +267,10 @@ async def approve(services: Services, caller: Caller, scan_id: UUID, login_code:
 
 async def _is_approved(services: Services, caller: Caller, scan_id: UUID) -> bool:
     """Whether this session has approved the scan. Raises: ScanOver, if it no longer can; StorageUnavailable."""
-    held = await scan_rows.held_scan(services.database, scan_id, session_id=caller.session_id, now=services.clock())
-    if held is None or held["verdict"] == Verdict.DENIED:
+    scan = await scan_rows.claimed_scan(services.database, scan_id, session_id=caller.session_id, now=services.clock())
+    if scan is None or scan["verdict"] == Verdict.DENIED:
         raise ScanOver(_NOT_HELD)
-    return held["verdict"] == Verdict.APPROVED
+    return scan["verdict"] == Verdict.APPROVED
 
 
 async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:

@@ -17,7 +17,7 @@ from wxauth.server.websites.browser_answers import (
     REDIRECT,
     TRY_LATER,
     cookie_name,
-    sent_to,
+    redirect_to,
     text_parameters,
 )
 from wxauth.server.websites.oauth_errors import OAuthError
@@ -41,7 +41,7 @@ async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDe
     """
     cookie = cookie_in(request, cookie_name(services))
     try:
-        return sent_to(await visits.press(services, request_id, cookie, device=device))
+        return redirect_to(await visits.url_after_press(services, request_id, cookie, device=device))
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
     except (RateLimited, StorageUnavailable) as exc:
@@ -70,12 +70,12 @@ async def come_back_from_wechat(request: Request, services: ServicesDep, device:
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
         callback = Callback(cookie, parameters.get("state", ""), parameters.get("code", ""))
-        return sent_to(await visits.finish_visit(services, callback, device=device))
+        return redirect_to(await visits.finish_visit(services, callback, device=device))
     except (NotFound, OAuthError):
-        return sent_to(f"{services.settings.issuer}{visits.CALLBACK}")
+        return redirect_to(f"{services.settings.issuer}{visits.CALLBACK}")
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
-        return sent_to(f"{services.settings.issuer}{visits.CALLBACK}/away")
+        return redirect_to(f"{services.settings.issuer}{visits.CALLBACK}/away")
 
 
 @router.hidden(visits.CALLBACK + "/away")

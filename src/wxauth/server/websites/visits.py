@@ -33,7 +33,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.users import STAFF_ROLES
-from wxauth.server.login.entering import LacksUnionid, identify, record
+from wxauth.server.login.entering import LacksUnionid, exchange_code, record_identity
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import scan_rows, visit_rows
@@ -120,7 +120,7 @@ async def start_page(services: Services, asked: SiteRequest, *, browser: Device,
     return request_id
 
 
-async def press(services: Services, request_id: str, cookie: str | None, *, device: Device) -> str:
+async def url_after_press(services: Services, request_id: str, cookie: str | None, *, device: Device) -> str:
     """The URL to which a press of the button leads: WeChat's page, or the site with an error.
 
     Raises: NotFound, RateLimited, StorageUnavailable.
@@ -195,14 +195,14 @@ async def finish_visit(services: Services, callback: Callback, *, device: Device
         outcome = await asyncio.shield(work)
         if outcome is not VisitOutcome.LOGGED_IN:
             return _destination(services, visit, outcome, callback)
-    visit = await _settled(services, hashes)
+    visit = await _wait_for_outcome(services, hashes)
     if visit["wechat_code_hash"] != code_hash:  # another code, or too late
         return _page(services, visit, callback, "over")
     outcome = VisitOutcome(visit["outcome"] or VisitOutcome.TEMPORARILY_UNAVAILABLE)
     return _destination(services, visit, outcome, callback)
 
 
-async def _settled(services: Services, hashes: dict[str, bytes]) -> Visit:
+async def _wait_for_outcome(services: Services, hashes: dict[str, bytes]) -> Visit:
     """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
 
     Raises: NotFound, StorageUnavailable.
@@ -248,7 +248,7 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
     Returns False if the user may not log in, or the client has been removed.
     """
     app = services[Apps].for_login(visit["app_id"])
-    identity, wechat_ms = await identify(services, app, callback.code)
+    identity, wechat_ms = await exchange_code(services, app, callback.code)
     ids = {"app_id": app.app_id, "openid": identity.openid}
     is_closed_to_staff = door is Door.WEBSITE and not services.settings.scan_admin_anywhere
     if is_closed_to_staff and await visit_rows.is_one_of_these(
@@ -256,7 +256,7 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
     ):
         raise Closed("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
     now = services.clock()
-    login, database_ms = await record(services, app, identity, expires_in=None, device=device, now=now)
+    login, database_ms = await record_identity(services, app, identity, expires_in=None, device=device, now=now)
     services[Numbers].count_login(is_new=login.is_new, at=now)
     code_hash = hash_of(code_of(callback.cookie, callback.state))
     async with services.database.begin() as transaction:

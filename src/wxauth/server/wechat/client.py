@@ -81,7 +81,7 @@ class _Host:
         self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         self.name = self._template.url.host
 
-    def request(self, asked: "_Asked") -> httpx.Request:
+    def request(self, asked: "_Call") -> httpx.Request:
         if asked.body is None:
             request: httpx.Request = _Copy(self._template)
         else:
@@ -93,7 +93,7 @@ class _Host:
         return request
 
 
-class _Asked(NamedTuple):
+class _Call(NamedTuple):
     """A request, without the host to which it is sent."""
 
     target: bytes
@@ -193,7 +193,7 @@ class WeChat:
         Raises: WeChatError.
         """
         try:
-            asked = _Asked(target.encode(), body, deadline or self.deadline(), is_for_picture)
+            asked = _Call(target.encode(), body, deadline or self.deadline(), is_for_picture)
             answer = await self._answer_to(api, asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
@@ -223,14 +223,14 @@ class WeChat:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _answer_to(self, api: str, asked: _Asked) -> dict[str, Any]:
+    async def _answer_to(self, api: str, asked: _Call) -> dict[str, Any]:
         try:
             async with asyncio.timeout_at(asked.deadline):
-                return await self._ask_while_busy(asked)
+                return await self._ask_until_not_busy(asked)
         except TimeoutError as exc:
             raise WeChatTimeout(f"{api} gave no answer in {self._timeout:g} s") from exc
 
-    async def _ask_while_busy(self, asked: _Asked) -> dict[str, Any]:
+    async def _ask_until_not_busy(self, asked: _Call) -> dict[str, Any]:
         answer = await self._ask(asked)
         for pause in self._busy_pauses:
             has_time = asyncio.get_running_loop().time() + pause < asked.deadline
@@ -240,7 +240,7 @@ class WeChat:
             answer = await self._ask(asked)
         return answer
 
-    async def _ask(self, asked: _Asked) -> dict[str, Any]:
+    async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
         except httpx.ReadTimeout as exc:
@@ -265,7 +265,7 @@ class WeChat:
             raise WeChatBadResponse("WeChat's answer is not a JSON object")
         return answer
 
-    async def _send(self, asked: _Asked) -> httpx.Response:
+    async def _send(self, asked: _Call) -> httpx.Response:
         try:
             return await self._transport.handle_async_request(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:

@@ -37,10 +37,10 @@ class Connection(asyncio.Protocol):
         self.can_be_kept = True
         """Whether another request may follow, because the last answer was complete and keeps the connection open."""
 
-    def ask(self, request: bytes, *, max_body: int, wants_body: bool = True) -> asyncio.Future[HttpAnswer]:
+    def ask(self, request: bytes, *, max_body: int, has_body: bool = True) -> asyncio.Future[HttpAnswer]:
         """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        `wants_body` is False if the answer has no body even if its head says so, as for HEAD.
+        `has_body` is False if the answer has no body even if its head says so, as for HEAD.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
             httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does, and
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
             raise httpx.ConnectError("closed before anything was sent")
         self._answer = self._loop.create_future()
         self._max_body = max_body
-        self._wants_body = wants_body
+        self._has_body = has_body
         self._overhead = self._body_size = 0
         self._body: list[bytes] = []
         self._is_complete = self.can_be_kept = False
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
-        self._is_complete = self._status >= httpx.codes.OK and not self._wants_body
+        self._is_complete = self._status >= httpx.codes.OK and not self._has_body
 
     def on_body(self, chunk: bytes) -> None:
         """A part of the body."""

@@ -159,7 +159,7 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     head = f"CONNECT {host}:{origin.port} HTTP/1.1\r\nHost: {host}:{origin.port}\r\n"
     request = head.encode() + proxy.authorization + b"\r\n"
-    answer = await connection.ask(request, max_body=_MAX_REFUSAL, wants_body=False)
+    answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
         raise _Refused(f"it answers with status {answer.status}")
     if answer.body:  # in TLS the client speaks first, so these bytes are the proxy's own

@@ -110,8 +110,8 @@ def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
         found = _ERRORS_OF_PHONE_CODES.get(errcode)
     kind, retry_after = found or (WeChatBadResponse, None)
     means = meaning(errcode, api=api)
-    told = [f"WeChat answered errcode {errcode}", *([means.en] if means else []), *([hint] if hint else [])]
-    return kind(": ".join(told), errcode=errcode, retry_after=retry_after)
+    details = [f"WeChat answered errcode {errcode}", *([means.en] if means else []), *([hint] if hint else [])]
+    return kind(": ".join(details), errcode=errcode, retry_after=retry_after)
 
 
 def meaning(errcode: int, *, api: str) -> Title | None:

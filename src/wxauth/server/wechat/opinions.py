@@ -84,10 +84,10 @@ class Opinions:
         except Exception:
             log.exception("policy_failed", policy=policy, app_id=app_id)
             failure = InternalError()
-        self.miss(policy, app_id, failure.code, failure)
+        self.report_missing(policy, app_id, failure.code, failure)
         return None
 
-    def miss(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
+    def report_missing(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
         """Count a missing opinion, and log it unless the same failure was logged within the last minute."""
         errcode = failure.errcode if isinstance(failure, WeChatError) else None
         self.observe(policy, app_id, reason, errcode)

@@ -81,7 +81,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._idle_seconds = idle_seconds
         self._idle: dict[Origin, list[Connection]] = {}
         """The connection used last is at the end, and is reused first. So those that are not needed expire."""
-        self._next_look: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._usual_seconds = 0.0
         """Moving average of how long recent answers took."""
@@ -94,13 +94,13 @@ class HttpTransport(httpx.AsyncBaseTransport):
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
         max_body = request.extensions.get("max_body", MAX_ANSWER)
-        await self._take_place(deadline)
+        await self._wait_for_place(deadline)
         try:
             connection = self._idle_connection(origin) or await self._connect(origin, deadline)
             if _now() > deadline - SHORTEST:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
-            answer = await self._exchange(connection, message, max_body, wants_body=request.method != "HEAD")
+            answer = await self._exchange(connection, message, max_body, has_body=request.method != "HEAD")
             self._keep(connection, origin)
         finally:
             self._places.release()
@@ -111,14 +111,14 @@ class HttpTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every idle connection. A connection in use is closed when its request has ended."""
         self._is_closed = True
-        if self._next_look is not None:
-            self._next_look.cancel()
+        if self._next_check is not None:
+            self._next_check.cancel()
         for connection in chain.from_iterable(self._idle.values()):
             connection.end()
         self._idle.clear()
         await asyncio.sleep(0)  # so that the event loop closes the transports
 
-    async def _take_place(self, deadline: float) -> None:
+    async def _wait_for_place(self, deadline: float) -> None:
         if not self._places.locked():
             await self._places.acquire()
             return
@@ -146,10 +146,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         return await self._connector.connect(origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST))
 
-    async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, wants_body: bool) -> HttpAnswer:
+    async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, has_body: bool) -> HttpAnswer:
         asked_at = _now()
         try:
-            return await connection.ask(message, max_body=max_body, wants_body=wants_body)
+            return await connection.ask(message, max_body=max_body, has_body=has_body)
         except BaseException:
             connection.end()
             raise
@@ -163,8 +163,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             return
         connection.keep(self._idle_seconds)
         idle.append(connection)
-        if self._next_look is None:
-            self._next_look = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
+        if self._next_check is None:
+            self._next_check = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
 
     def _close_stale(self) -> None:
         now = _now()
@@ -173,9 +173,9 @@ class HttpTransport(httpx.AsyncBaseTransport):
                 if connection.stale_at <= now:
                     connection.end()
             connections[:] = [connection for connection in connections if connection.stale_at > now]
-        self._next_look = None
+        self._next_check = None
         if times := [connection.stale_at for connection in chain.from_iterable(self._idle.values())]:
-            self._next_look = asyncio.get_running_loop().call_at(min(times), self._close_stale)
+            self._next_check = asyncio.get_running_loop().call_at(min(times), self._close_stale)
 
 
 class _Response(httpx.Response):

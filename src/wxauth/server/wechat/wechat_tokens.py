@@ -202,14 +202,14 @@ class WeChatTokens:
 
     async def _ask(self, app: App, kept: _Kept, *, force: bool = False) -> None:
         now = self._clock()
-        wanted = {
+        body = {
             "grant_type": "client_credential",
             "appid": app.app_id,
             "secret": app.app_secret.get_secret_value(),
             "force_refresh": force,
         }
         value, expires_in = await self._wechat.call(
-            STABLE_TOKEN, app, "/cgi-bin/stable_token", body=to_json(wanted), read=_token
+            STABLE_TOKEN, app, "/cgi-bin/stable_token", body=to_json(body), read=_token
         )
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)

@@ -11,18 +11,18 @@ from wxauth.server.dev.wechat.refused_calls import CallRefused
 CODE_LIFETIME: Final = 300.0
 """Seconds."""
 
-Wanted = TypeVar("Wanted", CodeRequest, PhoneCodeRequest)
+AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
 
 
 @dataclass(slots=True)
-class _Code(Generic[Wanted]):
-    wanted: Wanted
+class _Code(Generic[AnyCodeRequest]):
+    request: AnyCodeRequest
     expires_at: float
     busy: int
     is_used: bool = False
 
 
-class Codes(Generic[Wanted]):
+class Codes(Generic[AnyCodeRequest]):
     """Codes of one kind, and what each can be exchanged for.
 
     Args:
@@ -35,20 +35,20 @@ class Codes(Generic[Wanted]):
         self._clock = clock
         self._when_used = errcode_when_used
         self._of_another_app = errcode_of_another_app
-        self._codes: dict[str, _Code[Wanted]] = {}
+        self._codes: dict[str, _Code[AnyCodeRequest]] = {}
 
-    def make(self, wanted: Wanted) -> str:
+    def make(self, request: AnyCodeRequest) -> str:
         """A new code."""
         self._drop_expired()
         code = "0" + secrets.token_hex(16)[:31]
-        self._codes[code] = _Code(wanted, self._clock() + CODE_LIFETIME, busy=wanted.busy)
+        self._codes[code] = _Code(request, self._clock() + CODE_LIFETIME, busy=request.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
         """Whether this code was made and has not expired yet."""
         return code in self._codes
 
-    def spend(self, text: str, app_id: str) -> Wanted:
+    def spend(self, text: str, app_id: str) -> AnyCodeRequest:
         """Exchange a code, once. Raises: CallRefused."""
         code = self._codes[text]
         if code.expires_at <= self._clock():
@@ -57,12 +57,12 @@ class Codes(Generic[Wanted]):
             raise CallRefused(self._when_used)
         if code.busy > 0:
             code.busy -= 1
-            code.is_used = code.wanted.busy_burns
+            code.is_used = code.request.busy_burns
             raise CallRefused(-1)
         code.is_used = True  # a failed exchange spends the code, too
-        if code.wanted.app_id != app_id:
+        if code.request.app_id != app_id:
             raise CallRefused(self._of_another_app)
-        return code.wanted
+        return code.request
 
     def _drop_expired(self) -> None:
         # All codes have the same lifetime, so the first ones expire first.

@@ -117,16 +117,16 @@ def _question(asked: Mapping[str, str], query: str, person: str) -> str:
 
 def _sent_back(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) -> Response:
     snapshot: dict[str, str] = {"on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
-    wanted = {"person": visitor.person, "app_id": visitor.app_id, "has_unionid": visitor.is_bound}
+    fields = {"person": visitor.person, "app_id": visitor.app_id, "has_unionid": visitor.is_bound}
     if visitor.snapshot is not None:
-        wanted["snapshot"] = snapshot[visitor.snapshot]
+        fields["snapshot"] = snapshot[visitor.snapshot]
     if visitor.snapshot == "hidden_once":
         visitor.snapshot = "on"
-    code = wechat.make_code(CodeRequest.model_validate(wanted))
-    told = {"code": code, **({"state": asked["state"]} if "state" in asked else {})}
+    code = wechat.make_code(CodeRequest.model_validate(fields))
+    answer_parameters = {"code": code, **({"state": asked["state"]} if "state" in asked else {})}
     joint = "&" if "?" in asked["redirect_uri"] else "?"
     headers = {} if visitor.comes_twice is None else {COMES_TWICE: str(visitor.comes_twice)}
-    return RedirectResponse(f"{asked['redirect_uri']}{joint}{urlencode(told)}", 302, headers=headers)
+    return RedirectResponse(f"{asked['redirect_uri']}{joint}{urlencode(answer_parameters)}", 302, headers=headers)
 
 
 def _page(body: str, *, status: int = 200) -> Response:

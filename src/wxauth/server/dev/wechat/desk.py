@@ -145,5 +145,5 @@ def _known_faults(api: str) -> Iterator[dict[str, Any]]:
 
 
 def _known(fault: dict[str, Any], meaning: Title, failure: WeChatError | type[WeChatError] | None) -> dict[str, Any]:
-    told = failure and {"code": failure.code, "status": failure.status, "title": failure.title._asdict()}
-    return {"fault": fault, "meaning": meaning._asdict(), "failure": told}
+    failure_answer = failure and {"code": failure.code, "status": failure.status, "title": failure.title._asdict()}
+    return {"fault": fault, "meaning": meaning._asdict(), "failure": failure_answer}

@@ -20,7 +20,7 @@ _ACTIVE: Final = 2 * 3600.0
 
 
 @dataclass(slots=True)
-class _Seen:
+class _IssuedKey:
     person: str
     session_key: str
     expires_at: float
@@ -36,30 +36,30 @@ class IssuedSessionKeys:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seen: dict[str, _Seen] = {}
+        self._issued: dict[str, _IssuedKey] = {}
 
     def replace(self, openid: str, person: str) -> str:
         """Make the key of a new login. The former key no longer works."""
         now = self._clock()
-        self._seen[openid] = _Seen(person, _new_key(), now + SESSION_KEY_LIFETIME, now)
-        return self._seen[openid].session_key
+        self._issued[openid] = _IssuedKey(person, _new_key(), now + SESSION_KEY_LIFETIME, now)
+        return self._issued[openid].session_key
 
     def current(self, openid: str) -> str | None:
         """The current key; None if there is none, or it has expired."""
-        seen = self._seen.get(openid)
-        return seen.session_key if seen is not None and self._clock() < seen.expires_at else None
+        issued = self._issued.get(openid)
+        return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
 
     def reset(self, openid: str) -> str:
         """Replace the key. The new one expires when the former one would have."""
-        self._seen[openid].session_key = _new_key()
-        return self._seen[openid].session_key
+        self._issued[openid].session_key = _new_key()
+        return self._issued[openid].session_key
 
     def active_person(self, openid: str) -> str:
         """The person, who must have logged in within two hours. Raises: CallRefused."""
-        seen = self._seen.get(openid)
-        if seen is None or self._clock() - seen.logged_in_at >= _ACTIVE:
+        issued = self._issued.get(openid)
+        if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE:
             raise CallRefused(61010)
-        return seen.person
+        return issued.person
 
     def is_signed(self, openid: str, signature: str) -> bool:
         """Whether the signature is the HMAC-SHA256 of an empty text, keyed with the current key's base64 text."""

@@ -46,8 +46,8 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
     is_unknown |= env == "release" and not account.pages  # before the first release
     if not isinstance(page, str) or page.startswith("/") or "?" in page or is_unknown:
         raise CallRefused(41030)
-    said = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
-    return f"wxa:{account.app_id}?{said}"
+    query = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
+    return f"wxa:{account.app_id}?{query}"
 
 
 def width_of(values: Mapping[str, Any]) -> int:

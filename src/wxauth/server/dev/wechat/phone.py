@@ -33,7 +33,7 @@ def phone_network(service_url: str) -> Callable[[Request], Awaitable[Response]]:
                 answer = await client.request(request.method, url, headers=headers, content=await request.body())
         except httpx.HTTPError as exc:
             return PlainTextResponse(type(exc).__name__, status_code=502, headers={"X-Phone-Error": "1"})
-        told = {name: value for name, value in answer.headers.items() if name not in _LEFT_OUT}
-        return Response(answer.content, status_code=answer.status_code, headers=told)
+        passed_headers = {name: value for name, value in answer.headers.items() if name not in _LEFT_OUT}
+        return Response(answer.content, status_code=answer.status_code, headers=passed_headers)
 
     return send

@@ -102,7 +102,7 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
 
 
 async def deliver(
-    client: httpx.AsyncClient, wanted: PushRequest, message: Mapping[str, Any], *, service_url: str
+    client: httpx.AsyncClient, request: PushRequest, message: Mapping[str, Any], *, service_url: str
 ) -> dict[str, Any]:
     """Send a message, signed anew for each attempt, until it is accepted.
 
@@ -110,16 +110,16 @@ async def deliver(
 
     Raises: ValueError.
     """
-    app = next(app for app in (*APPS, LATER_APP, ACCOUNT) if app["app_id"] == wanted.app_id)
-    mode: Mode = wanted.mode or ("aes" if "push_aes_key" in app else "plain")
+    app = next(app for app in (*APPS, LATER_APP, ACCOUNT) if app["app_id"] == request.app_id)
+    mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
     if mode == "aes" and "push_aes_key" not in app:
         raise ValueError("mode: this app has no push_aes_key")
-    url = wanted.url or service_url + _PATH + wanted.app_id
+    url = request.url or service_url + _PATH + request.app_id
     timestamp = str(message["CreateTime"])
     attempts: list[dict[str, Any]] = []
     while len(attempts) < ATTEMPTS and not _is_taken(attempts):
         nonce = str(secrets.randbelow(2**31))
-        signed = sign_push(app, message, mode=mode, format=wanted.format, timestamp=timestamp, nonce=nonce)
+        signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
         attempts.append(await _attempt(client, url, signed))
     return {"is_taken": _is_taken(attempts), "attempts": attempts}
 

@@ -42,8 +42,8 @@ class Receiver:
         """The route for wxauth's messages, and those for the desk."""
         return [
             Route(WEBHOOK_PATH, self._receive, methods=["POST"]),
-            Route(WEBHOOK_PATH + "/messages", self._tell),
-            Route(WEBHOOK_PATH + "/behaviour", self._behave, methods=["POST"]),
+            Route(WEBHOOK_PATH + "/messages", self._list_messages),
+            Route(WEBHOOK_PATH + "/behaviour", self._set_behaviour, methods=["POST"]),
         ]
 
     async def _receive(self, request: Request) -> Response:
@@ -62,23 +62,23 @@ class Receiver:
             await asyncio.sleep(_HANG)
         return Response(status_code=204 if answer == "hang" else answer)
 
-    async def _tell(self, _: Request) -> Response:
-        told = {"answer": self._behaviour.answer, "messages": list(self._messages)}
-        return JSONResponse(told, headers={"Cache-Control": "no-store"})
+    async def _list_messages(self, _: Request) -> Response:
+        state = {"answer": self._behaviour.answer, "messages": list(self._messages)}
+        return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
-    async def _behave(self, request: Request) -> Response:
+    async def _set_behaviour(self, request: Request) -> Response:
         try:
-            wanted = Behaviour.model_validate_json(await request.body())
-            if wanted.secret:
-                _key(wanted.secret)
-            if wanted.answer != "hang" and not 200 <= wanted.answer <= 599:
+            behaviour = Behaviour.model_validate_json(await request.body())
+            if behaviour.secret:
+                _key(behaviour.secret)
+            if behaviour.answer != "hang" and not 200 <= behaviour.answer <= 599:
                 raise ValueError
         except ValidationError as exc:
             return JSONResponse({"error": exc.errors()[0]["msg"]}, status_code=422)
         except ValueError:
             wanted_form = "Must be a secret as wxauth prints it, and a status or 'hang'"
             return JSONResponse({"error": wanted_form}, status_code=422)
-        self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
+        self._behaviour = self._behaviour.model_copy(update=behaviour.model_dump(include=behaviour.model_fields_set))
         return JSONResponse({"answer": self._behaviour.answer})
 
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:

@@ -126,25 +126,25 @@ class Simulator:
 
     # Controls, which the real WeChat does not have.
 
-    def make_code(self, wanted: CodeRequest) -> str:
+    def make_code(self, request: CodeRequest) -> str:
         """A code as `wx.login` gives it: single-use, valid for five minutes."""
-        return self._codes.make(wanted)
+        return self._codes.make(request)
 
-    def make_phone_code(self, wanted: PhoneCodeRequest) -> str:
+    def make_phone_code(self, request: PhoneCodeRequest) -> str:
         """A code as the phone button gives it: single-use, valid for five minutes."""
-        return self._phone_codes.make(wanted)
+        return self._phone_codes.make(request)
 
-    def seal(self, wanted: SealRequest) -> dict[str, str]:
+    def seal(self, request: SealRequest) -> dict[str, str]:
         """`encryptedData` and `iv` as `wx` gives them. Raises: KeyError, for a person who has never logged in."""
-        watermark = {"timestamp": int(self._clock()), "appid": wanted.app_id}
-        openid = openid_of(wanted.person, wanted.app_id)
-        return self._session_keys.seal(openid, {"watermark": watermark, **wanted.data})
+        watermark = {"timestamp": int(self._clock()), "appid": request.app_id}
+        openid = openid_of(request.person, request.app_id)
+        return self._session_keys.seal(openid, {"watermark": watermark, **request.data})
 
-    def push_message(self, wanted: PushRequest) -> dict[str, Any]:
+    def push_message(self, request: PushRequest) -> dict[str, Any]:
         """The push message of an event about a person."""
-        openid = openid_of(wanted.person, wanted.app_id)
+        openid = openid_of(request.person, request.app_id)
         now = int(self._clock())
-        return make_message(openid, wanted.event, wanted.revoke_info, app_id=wanted.app_id, now=now)
+        return make_message(openid, request.event, request.revoke_info, app_id=request.app_id, now=now)
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
@@ -186,25 +186,25 @@ class Simulator:
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
     def _code2session(self, call: Call) -> dict[str, Any]:
-        account, wanted = self._spent(call, call.query.get("js_code", ""))
-        openid = openid_of(wanted.person, account.app_id)
+        account, request = self._spent(call, call.query.get("js_code", ""))
+        openid = openid_of(request.person, account.app_id)
         return {
-            "session_key": self._session_keys.replace(openid, wanted.person),
-            **_ids(wanted.person, wanted, account),
+            "session_key": self._session_keys.replace(openid, request.person),
+            **_ids(request.person, request, account),
         }
 
     def _oauth_access_token(self, call: Call) -> dict[str, Any]:
-        account, wanted = self._spent(call, call.query.get("code", ""))
-        is_real = wanted.snapshot in (None, "false_alarm")
+        account, request = self._spent(call, call.query.get("code", ""))
+        is_real = request.snapshot in (None, "false_alarm")
         return {
             "access_token": secrets.token_urlsafe(64),
             "expires_in": 7200,
             "refresh_token": secrets.token_urlsafe(64),
             "scope": "snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo",
             # Each made-up person has their own openid, and all share one unionid.
-            **_ids(wanted.person if is_real else f"made up of {wanted.person}", wanted, account),
+            **_ids(request.person if is_real else f"made up of {request.person}", request, account),
             **({} if is_real else {"unionid": unionid_of("made up")}),
-            **({"is_snapshotuser": 1} if wanted.snapshot in ("shown", "false_alarm") else {}),
+            **({"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}),
         }
 
     def _spent(self, call: Call, code: str) -> tuple[Account, CodeRequest]:
@@ -219,11 +219,11 @@ class Simulator:
         if (call.api == "code2session") != (APP_KINDS[account.app_id] == "mini_program"):
             raise CallRefused(40029)  # a code of another kind
         if code in self._codes:
-            wanted = self._codes.spend(code, account.app_id)
+            request = self._codes.spend(code, account.app_id)
             # Plain names are not counted, because WeChat has nothing like them.
-            openid = openid_of(wanted.person, account.app_id)
+            openid = openid_of(request.person, account.app_id)
             self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
-            return account, wanted
+            return account, request
         if self._takes_names and is_person_name(code) and not _PLAIN_PHONE.fullmatch(code):
             return account, CodeRequest(person=code, app_id=account.app_id)
         raise CallRefused(40029)
@@ -248,10 +248,10 @@ class Simulator:
             raise CallRefused(47001)
         owner: object
         if code in self._phone_codes:
-            wanted = self._phone_codes.spend(code, account.app_id)
-            owner = openid_of(wanted.person, account.app_id)
-            phone = wanted.phone or phone_number_of(wanted.person)
-            watermark_app_id = wanted.watermark_app_id or account.app_id
+            request = self._phone_codes.spend(code, account.app_id)
+            owner = openid_of(request.person, account.app_id)
+            phone = request.phone or phone_number_of(request.person)
+            watermark_app_id = request.watermark_app_id or account.app_id
         elif self._takes_names and (plain := _PLAIN_PHONE.fullmatch(code)):
             owner, phone, watermark_app_id = openid, plain[1], account.app_id
         else:
@@ -370,9 +370,9 @@ class Simulator:
             raise CallRefused(43104)
 
 
-def _ids(person: str, wanted: CodeRequest, account: Account) -> dict[str, Any]:
+def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
     ids = {"openid": openid_of(person, account.app_id)}
-    return ids | {"unionid": unionid_of(person)} if wanted.has_unionid and account.has_unionids else ids
+    return ids | {"unionid": unionid_of(person)} if request.has_unionid and account.has_unionids else ids
 
 
 def _ok(**values: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from wxauth.server.dev.wechat.simulator import API_PATHS, Simulator
 from wxauth.server.dev.wechat.web_view import WebViewRequest, WebViews
 from wxauth.server.dev.wechat.wires import Wires
 
-Wanted = TypeVar("Wanted", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 
 
 def create_simulator(
@@ -47,29 +47,29 @@ def create_simulator(
     wechat = simulator or Simulator()
     wires = Wires()
 
-    def seal(wanted: SealRequest) -> dict[str, Any]:
+    def seal(body: SealRequest) -> dict[str, Any]:
         try:
-            return dict(wechat.seal(wanted))
+            return dict(wechat.seal(body))
         except KeyError:
             raise ValueError("person: has not logged in to this app") from None
 
-    def add_fault(wanted: FaultRequest) -> dict[str, Any]:
-        wechat.faults.add(wanted)
-        return wanted.model_dump(mode="json", exclude_none=True)
+    def add_fault(body: FaultRequest) -> dict[str, Any]:
+        wechat.faults.add(body)
+        return body.model_dump(mode="json", exclude_none=True)
 
-    def change_account(wanted: Account) -> dict[str, Any]:
-        account = wechat.account(wanted.app_id)
-        for name in wanted.model_fields_set:
-            setattr(account, name, getattr(wanted, name))
+    def change_account(body: Account) -> dict[str, Any]:
+        account = wechat.account(body.app_id)
+        for name in body.model_fields_set:
+            setattr(account, name, getattr(body, name))
         return account.model_dump(mode="json")
 
-    def change_visitor(wanted: Visitor) -> dict[str, Any]:
-        wechat.visitors[wanted.person, wanted.app_id] = wanted
-        return wanted.model_dump(mode="json")
+    def change_visitor(body: Visitor) -> dict[str, Any]:
+        wechat.visitors[body.person, body.app_id] = body
+        return body.model_dump(mode="json")
 
-    async def push(wanted: PushRequest) -> dict[str, Any]:
+    async def push(body: PushRequest) -> dict[str, Any]:
         async with httpx.AsyncClient(transport=push_transport, trust_env=False) as client:
-            return await deliver(client, wanted, wechat.push_message(wanted), service_url=service_url)
+            return await deliver(client, body, wechat.push_message(body), service_url=service_url)
 
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
@@ -88,8 +88,8 @@ def create_simulator(
                 Route(path, wires.noting(_api(wechat, api)), methods=[method])
                 for path, (method, api) in API_PATHS.items()
             ),
-            _control("/codes", CodeRequest, lambda wanted: {"code": wechat.make_code(wanted)}),
-            _control("/phone-codes", PhoneCodeRequest, lambda wanted: {"code": wechat.make_phone_code(wanted)}),
+            _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
+            _control("/phone-codes", PhoneCodeRequest, lambda body: {"code": wechat.make_phone_code(body)}),
             _control("/encrypted-data", SealRequest, seal),
             _control("/push", PushRequest, push),
             _control("/faults", FaultRequest, add_fault),
@@ -132,15 +132,15 @@ def _as_wechat_does(answer: dict[str, Any] | DrawnCode) -> Response:
 
 
 def _control(
-    path: str, model: type[Wanted], answer: Callable[[Wanted], dict[str, Any] | Awaitable[dict[str, Any]]]
+    path: str, model: type[Body], answer: Callable[[Body], dict[str, Any] | Awaitable[dict[str, Any]]]
 ) -> Route:
     async def serve(request: Request) -> Response:
         try:
-            wanted = from_json(await request.body())
+            body = from_json(await request.body())
         except ValueError:
             return JSONResponse({"error": 'must be JSON like {"person": "alice"}'}, status_code=400)
         try:
-            given = answer(model.model_validate(wanted))
+            given = answer(model.model_validate(body))
             return JSONResponse(await given if isawaitable(given) else given)
         except ValidationError as exc:  # before ValueError, of which it is a subclass
             problem = exc.errors()[0]

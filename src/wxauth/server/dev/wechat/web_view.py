@@ -42,20 +42,20 @@ class WebViews:
     def __init__(self) -> None:
         self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
 
-    async def open(self, wanted: WebViewRequest) -> dict[str, Any]:
+    async def open(self, request: WebViewRequest) -> dict[str, Any]:
         """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError."""
         user_agents = {
-            "web_view": f"{wanted.user_agent} miniProgram/wxdev",
-            "wechat": wanted.user_agent,
+            "web_view": f"{request.user_agent} miniProgram/wxdev",
+            "wechat": request.user_agent,
             "computer": _ON_A_COMPUTER,
         }
         # The simulated WeChat pages know whose browser it is.
         headers = {
-            "user-agent": user_agents[wanted.browser],
+            "user-agent": user_agents[request.browser],
             "accept": "text/html",
-            PERSON: quote(wanted.person),
+            PERSON: quote(request.person),
         }
-        key = (wanted.person, wanted.browser)
+        key = (request.person, request.browser)
         async with httpx.AsyncClient(
             cookies=self._cookies.pop(key, None),
             event_hooks={"request": [_ensure_local]},
@@ -64,7 +64,7 @@ class WebViews:
             trust_env=False,
         ) as browser:
             try:
-                page = await _open(browser, wanted.url)
+                page = await _open(browser, request.url)
             except (httpx.HTTPError, httpx.InvalidURL) as exc:
                 raise ValueError(f"url: {type(exc).__name__}") from None
             finally:
