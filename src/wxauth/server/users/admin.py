@@ -143,7 +143,7 @@ async def change_user(
             raise LoginTooOld
         return await settle(transaction, user_id, before=before, after=after, by=by, now=now)
 
-    if change.may_end_an_administrator:
+    if change.may_end_an_administrator and not spares_staff:
         settled = await decide_with_standing(database, user_id, decide)
     else:
         async with database.begin() as transaction:
