@@ -279,6 +279,7 @@ async def test_each_browser_gets_the_page_for_its_kind(
 ) -> None:
     await add_site("plain")
     await add_site("near", website_app_id=COMPUTER, near=True)
+    await add_site("desktop", website_app_id=COMPUTER)
     await add_console_as_site(services)
     wecom, web_view = f"{IN_WECHAT} wxwork/4.1.36", f"{IN_WECHAT} miniProgram/{MINI}"
     link = "Log in with WeChat on this computer"
@@ -287,6 +288,8 @@ async def test_each_browser_gets_the_page_for_its_kind(
             (IN_WECHAT, "shop", True, False, False),
             (ON_A_COMPUTER_IN_WECHAT, "shop", True, False, False),
             (IN_WECHAT, "plain", False, False, True),
+            (IN_WECHAT, "desktop", False, False, True),
+            (ON_A_COMPUTER_IN_WECHAT, "desktop", False, True, True),
             (EDGE, "shop", False, True, True),
             (EDGE, "plain", False, False, True),
             (EDGE, "near", False, False, True),

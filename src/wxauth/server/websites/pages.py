@@ -43,7 +43,7 @@ _IN_WECHAT: Final = "MicroMessenger"
 _IN_WECOM: Final = "wxwork"
 VISIT_PAGES: Final = {"snapshot": "try_again", "again": "once_more", "over": "once_more", "done": None}
 """The pages shown after a visit to WeChat's page, each with the text of its button."""
-_ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger")
+_ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger(?!.*(?:Windows|Mac)Wechat)")
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
 
