@@ -30,7 +30,10 @@ class Parameters(Mapping[str, str]):
     """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1)."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self._values = {name: value for name, value in reversed(pairs) if value}
+        self._values: dict[str, str] = {}
+        for name, value in pairs:
+            if value:
+                self._values.setdefault(name, value)
         names = [name for name, _ in pairs]
         self.repeated = {name for name in names if names.count(name) > 1}
         """The names of parameters that occur more than once, which is not allowed."""
