@@ -852,6 +852,22 @@ async def test_only_pages_of_public_clients_may_read_the_answers(
         assert "access-control-allow-origin" not in answer.headers
 
 
+async def test_an_origin_is_in_the_form_that_browsers_send(add_site: AddSite, browser: Browser, phone: Phone) -> None:
+    uris = [
+        "https://Page.Example:443/callback",
+        "http://LOCALHOST:80",
+        "https://page.example:8443/",
+        "http://[::1]:80/",
+    ]
+    site = await add_site("page", is_public=True, redirect_uris=uris)
+    for origin in ("https://page.example", "http://localhost", "https://page.example:8443", "http://[::1]"):
+        answer = await browser.client.get("/.well-known/openid-configuration", headers={"Origin": origin})
+        assert answer.headers.get("access-control-allow-origin") == origin
+    tab = await browser.show(client_id=site.name, redirect_uri=uris[0])
+    told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
+    assert told["client"]["origin"] == "https://page.example"
+
+
 async def test_no_log_line_contains_the_secret_of_a_code(
     shop: Site, browser: Browser, phone: Phone, log_lines: LogLines, clock: Clock
 ) -> None:

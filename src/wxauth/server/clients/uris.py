@@ -9,6 +9,7 @@ from wxauth.urls import is_secure
 
 MAX_URI_LENGTH: Final = 2048
 _LONGEST_SHOWN: Final = 200
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
 # A URI (RFC 3986) without fragment, user information or `*`, which might be meant as a pattern.
@@ -45,9 +46,11 @@ def loggable_uri(uri: str) -> str:
 
 
 def origin_of(uri: str) -> str:
-    """Scheme, host and port (RFC 6454)."""
+    """Scheme, host and port as browsers send them: in lower case, and without the default port (RFC 6454)."""
     parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc}"
+    host = re.sub(r":[0-9]*$", "", parts.netloc).lower()
+    is_default = parts.port in (None, _DEFAULT_PORTS[parts.scheme])
+    return f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{parts.port}"
 
 
 def _without_port(uri: str) -> tuple[str, ...] | None:
