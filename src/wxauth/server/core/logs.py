@@ -35,6 +35,7 @@ _SECRETS = re.compile(
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # secrets of scanned codes, in paths
+    r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # the same in place of an id, which is longer
 )
 # Where messages of PostgreSQL and asyncpg begin to quote a row or an argument. What is quoted may contain anything, so
 # everything after it is removed.
