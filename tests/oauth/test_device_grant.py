@@ -488,11 +488,12 @@ async def test_a_refresh_token_rotates_with_grace_and_ends_the_session_when_it_i
     assert (await client.get("/v1/verify", headers=bearer(third))).status_code == 401
 
 
-async def test_a_refresh_for_nothing_that_was_granted_costs_the_site_no_session(
+async def test_a_refresh_for_more_than_was_granted_is_refused_and_costs_the_site_no_session(
     site: Site, phone: Phone, services: Services, clock: Clock
 ) -> None:
     tokens = await tokens_of(site, phone, scope="openid")
-    refused(await site.refresh(tokens, scope="profile"), "invalid_scope")
+    for scope in ("profile", "openid profile"):
+        refused(await site.refresh(tokens, scope=scope), "invalid_scope")
     await change_client(services.database, site.name, {"scopes": ["profile"]}, now=clock())
     refused(await site.refresh(tokens), "invalid_grant")
     await change_client(services.database, site.name, {"scopes": ["openid"]}, now=clock())

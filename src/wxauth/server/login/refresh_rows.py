@@ -31,7 +31,7 @@ class RefreshRefusal(StrEnum):
     EXPIRED = "expired"
     REUSED = "reused"
     OUT_OF_SCOPE = "out_of_scope"
-    """The website's session was granted none of the requested scopes."""
+    """The website's session was granted none of the scopes, or not all that are demanded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +125,17 @@ SELECT * FROM used
 
 _ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS NULL", ""))
 # The refresh comes from the website's server, whose address is not the person's. So the browser's address stays. If
-# none of the requested scopes was granted, no row is found, and the token is not used up.
-_IS_IN_SCOPE = "string_to_array(s.scope, ' ') && "
+# the session was granted too little for the request, no row is found, and the token is not used up.
+_GRANTED = "string_to_array(s.scope, ' ')"
+_IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
-    _rotating_part(
-        "", f"= :client_id AND {_IS_IN_SCOPE} :scopes::text[]", ", s.scope, s.authenticated_at, s.authenticated_by"
-    )
+    _rotating_part("", f"= :client_id AND {_IS_IN_SCOPE}", ", s.scope, s.authenticated_at, s.authenticated_by")
 )
 
 _WHY_NOT: Final = Statement[_SessionNotRotated](f"""
 SELECT users.id AS user_id, status, banned_until, revoked_at,
        LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now AS is_expired,
-       s.client_id IS NULL OR {_IS_IN_SCOPE} :scopes::text[] AS is_in_scope
+       s.client_id IS NULL OR ({_IS_IN_SCOPE}) AS is_in_scope
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.client_id IS NOT DISTINCT FROM :client_id
 """)  # noqa: S608 - put together from constants
@@ -164,15 +163,16 @@ async def rotate_refresh_token_of_website(
     *,
     client_id: str,
     scopes: Sequence[str],
+    demanded: Sequence[str] = (),
     ip: str | None,
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSessionOfWebsite | RefreshRefused:
-    """Rotate the refresh token of a website. The session must have at least one of the scopes requested.
+    """Rotate the refresh token of a website. The session must have one of the scopes, and all that are demanded.
 
     Raises: StorageUnavailable.
     """
-    website = {"client_id": client_id, "scopes": scopes}
+    website = {"client_id": client_id, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
 
 
@@ -206,6 +206,7 @@ async def _rotate(
             session_id=token.session_id,
             client_id=own_values.get("client_id"),
             scopes=own_values.get("scopes", ()),
+            demanded=own_values.get("demanded", ()),
             lasts_at_most=lifetimes.at_most,
             now=now,
         )

@@ -206,6 +206,7 @@ async def _for_refresh_token(
         token,
         client_id=client.name,
         scopes=requested,
+        demanded=requested if "scope" in form else (),
         ip=ip,
         lifetimes=_web_lifetimes(services),
         now=now,
@@ -214,10 +215,10 @@ async def _for_refresh_token(
         if outcome.why is RefreshRefusal.REUSED:
             log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has been ended")
         if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
-            raise OAuthError("invalid_scope", "the session was granted none of these scopes")
+            raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
         raise invalid_grant(_WHY[outcome.why])
     now = services.clock()
-    # A site may request fewer scopes than were granted (RFC 6749, section 6).
+    # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
     scope = " ".join(name for name in outcome["scope"].split() if name in requested)
     log.info("refreshed", user_id=outcome["id"], client_id=client.name, session_id=token.session_id)
     session = WebSession(
