@@ -14,9 +14,10 @@ from tests.fakes import APP, SECRET_KEY, Clock, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from tests.world import LogIn, MakeClient, MakeServices, bearer, until
+from wxauth.server.checks.sealed import SealedCounts
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import CannotOpen, Sealer
-from wxauth.server.service.forgetting import Forgotten, forget
+from wxauth.server.service.forgetting import forget
 
 pytestmark = pytest.mark.no_signing_key
 
@@ -148,7 +149,7 @@ async def test_page_by_page_nothing_is_passed_over(
 ) -> None:
     for person in ("alice", "bob", "carol"):
         await login(person)
-    for expected in (Forgotten(signing_keys=1, session_keys=3), Forgotten()):
+    for expected in (SealedCounts(signing_keys=1, session_keys=3), SealedCounts()):
         assert await forget(database, sealer, now=clock.now, page_size=page_size) == expected
 
 
@@ -161,4 +162,4 @@ async def test_a_session_that_is_being_changed_is_waited_for(
         forgetting = asyncio.create_task(forget(database, sealer, now=clock.now))
         await until(lambda: rows.fetchval("SELECT session_key IS NULL FROM sessions WHERE id = $1", other))
         assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1, "the signing keys come last"
-    assert await forgetting == Forgotten(signing_keys=1, session_keys=2)
+    assert await forgetting == SealedCounts(signing_keys=1, session_keys=2)

@@ -1,13 +1,14 @@
 """The queries of `wxauth check`. None of them writes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypedDict
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Columns, Statement
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
+from wxauth.server.session_keys.rows import SealedSessionKey
 
 SAMPLE: Final = 1000
 """How many rows a sample has. A sample of sessions has as many from either end."""
@@ -85,15 +86,6 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedKey:
-    """A stored session_key."""
-
-    app_id: str
-    openid: str
-    sealed: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class UserSample:
     """Statistics of a sample of an app's users."""
 
@@ -135,8 +127,8 @@ SELECT quote_ident(current_user) AS role,
        (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
          WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner
 """)
-_SESSION_KEYS: Final = Statement[Columns[SealedKey]]("""
-SELECT app_id, openid, session_key AS sealed
+_SESSION_KEYS: Final = Statement[Columns[SealedSessionKey]]("""
+SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)
         UNION
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
@@ -192,9 +184,9 @@ async def rights(database: Database) -> Rights:
     return Rights(**row)
 
 
-async def some_session_keys(database: Database) -> Sequence[SealedKey]:
+async def some_session_keys(database: Database) -> Sequence[SealedSessionKey]:
     """The session_keys of the oldest and of the newest sessions. Raises: StorageUnavailable."""
-    return [SealedKey(**row) for row in await database.rows(_SESSION_KEYS, size=SAMPLE)]
+    return [SealedSessionKey(**row) for row in await database.rows(_SESSION_KEYS, size=SAMPLE)]
 
 
 async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from wxauth.server.apps.rows import SealedApp, stored_apps
-from wxauth.server.checks.rows import SealedKey, some_phone_answers, some_session_keys
+from wxauth.server.checks.rows import some_phone_answers, some_session_keys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (
     CannotOpen,
@@ -55,7 +55,7 @@ class SealedKind(Generic[Row]):
             return None
 
 
-SEALED_SESSION_KEYS: Final[SealedKind[SealedKey | SealedSessionKey]] = SealedKind(
+SEALED_SESSION_KEYS: Final[SealedKind[SealedSessionKey]] = SealedKind(
     lambda key: [SealedValue(key.sealed, session_key_context(key.app_id, key.openid))]
 )
 SEALED_PHONE_ANSWERS: Final[SealedKind[StoredAnswer]] = SealedKind(
@@ -73,6 +73,19 @@ SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(
 SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
     lambda key: [SealedValue(key.private_key, signing_key_context(key.kid))]
 )
+
+
+@dataclass(slots=True)
+class SealedCounts:
+    """How many values of each kind were resealed or erased."""
+
+    signing_keys: int = 0
+    session_keys: int = 0
+    phone_answers: int = 0
+    webhook_secrets: int = 0
+    """If erased, their webhooks are disabled until an administrator renews the secret."""
+    apps: int = 0
+    """If erased, they must be added again."""
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:

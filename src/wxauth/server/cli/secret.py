@@ -6,13 +6,14 @@ from dataclasses import asdict
 
 import click
 
+from wxauth.server.checks.sealed import SealedCounts
 from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.server.service.forgetting import Forgotten, forget
-from wxauth.server.service.resealing import Resealed, reseal
+from wxauth.server.service.forgetting import forget
+from wxauth.server.service.resealing import reseal
 
 
 @click.group()
@@ -67,7 +68,7 @@ def forget_command(yes: bool, as_json: bool) -> None:
     show(asdict(done), "\n".join(lines), as_json=as_json)
 
 
-def _counts(done: Resealed | Forgotten) -> str:
+def _counts(done: SealedCounts) -> str:
     return (
         f"{done.signing_keys} signing keys, {done.session_keys} session keys, "
         f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps"

@@ -1,7 +1,6 @@
 """`wxauth secret forget`: erases what only a lost secret key could open, so that the service can start again."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +11,7 @@ from wxauth.server.checks.sealed import (
     SEALED_SESSION_KEYS,
     SEALED_SIGNING_KEYS,
     SEALED_WEBHOOKS,
+    SealedCounts,
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
@@ -28,20 +28,7 @@ RETRY_PAUSE: Final = 0.2
 """Seconds to wait for a session that another transaction is changing."""
 
 
-@dataclass(slots=True)
-class Forgotten:
-    """How many values were erased."""
-
-    signing_keys: int = 0
-    session_keys: int = 0
-    phone_answers: int = 0
-    webhook_secrets: int = 0
-    """Their webhooks are disabled until an administrator renews the secret."""
-    apps: int = 0
-    """They must be added again."""
-
-
-async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Forgotten:
+async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
     """Erase every value that no configured secret key opens.
 
     Each page is a transaction of its own, so the command may be stopped and run again at any time. The signing keys
@@ -50,7 +37,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
 
     Raises: StorageUnavailable.
     """
-    done = Forgotten()
+    done = SealedCounts()
     await _forget_phone_answers(database, sealer, done, page_size=page_size)
     await _forget_session_keys(database, sealer, done, page_size=page_size)
     await _forget_webhook_secrets(database, sealer, done, now=now)
@@ -59,7 +46,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     return done
 
 
-async def _forget_phone_answers(database: Database, sealer: Sealer, done: Forgotten, *, page_size: int) -> None:
+async def _forget_phone_answers(database: Database, sealer: Sealer, done: SealedCounts, *, page_size: int) -> None:
     after = b""
     while sealed := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
         for answer in sealed:
@@ -68,7 +55,7 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, done: Forgot
         after = sealed[-1].code_hash
 
 
-async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgotten, *, page_size: int) -> None:
+async def _forget_session_keys(database: Database, sealer: Sealer, done: SealedCounts, *, page_size: int) -> None:
     after = START
     while True:
         sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
@@ -83,7 +70,7 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
         after = until
 
 
-async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: SealedCounts, *, now: datetime) -> None:
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
         if SEALED_WEBHOOKS.opens(sealer, webhook):
             continue
@@ -93,7 +80,7 @@ async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forg
         done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
 
 
-async def _forget_apps(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+async def _forget_apps(database: Database, sealer: Sealer, done: SealedCounts, *, now: datetime) -> None:
     for app in await stored_apps(database):
         if SEALED_APPS.opens(sealer, app):
             continue
@@ -103,7 +90,7 @@ async def _forget_apps(database: Database, sealer: Sealer, done: Forgotten, *, n
                 done.apps += 1
 
 
-async def _forget_signing_keys(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+async def _forget_signing_keys(database: Database, sealer: Sealer, done: SealedCounts, *, now: datetime) -> None:
     for table in reversed(KEY_TABLES):
         async with database.begin() as transaction:
             stored = await lock_keys(transaction, table, now=now)

@@ -12,6 +12,7 @@ from wxauth.server.checks.sealed import (
     SEALED_SESSION_KEYS,
     SEALED_SIGNING_KEYS,
     SEALED_WEBHOOKS,
+    SealedCounts,
 )
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
@@ -27,14 +28,9 @@ RETRY_PAUSE: Final = 0.2
 
 
 @dataclass(slots=True)
-class Resealed:
+class Resealed(SealedCounts):
     """How many values were resealed, and how many no secret key opens."""
 
-    signing_keys: int = 0
-    session_keys: int = 0
-    phone_answers: int = 0
-    webhook_secrets: int = 0
-    apps: int = 0
     not_opened: int = 0
 
 

@@ -4,7 +4,7 @@ For each identity, WeChat accepts only the one that it gave last: that of the ne
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -43,7 +43,7 @@ class SealedSessionKey:
     session_id: UUID
     app_id: str
     openid: str
-    sealed: bytes
+    sealed: bytes = field(repr=False)
 
 
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
