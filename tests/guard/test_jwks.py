@@ -110,6 +110,18 @@ async def test_keys_are_read_again_in_the_background_after_their_max_age(
     assert issuer.fetches == (2, 2)
 
 
+async def is_fetched_again_after(seconds: float, keys: RemoteKeys, issuer: FakeIssuer, timer: Timer) -> None:
+    await keys.find(issuer.key.kid)
+    timer.seconds += seconds - 0.1
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert issuer.fetches == (1, 1)
+    timer.seconds += 0.1
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert issuer.fetches == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("cache_control", "seconds"),
     [
@@ -129,15 +141,7 @@ async def test_the_max_age_is_the_key_sets_own(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, cache_control: str, seconds: int
 ) -> None:
     issuer.headers = {"Cache-Control": cache_control}
-    await keys.find(issuer.key.kid)
-    timer.seconds += seconds - 0.1
-    await keys.find(issuer.key.kid)
-    await settled()
-    assert issuer.fetches == (1, 1)
-    timer.seconds += 0.1
-    await keys.find(issuer.key.kid)
-    await settled()
-    assert issuer.fetches == (2, 2)
+    await is_fetched_again_after(seconds, keys, issuer, timer)
 
 
 @pytest.mark.parametrize(
@@ -158,15 +162,7 @@ async def test_a_key_set_has_aged_in_a_cache_on_the_way(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, age: str, seconds: int
 ) -> None:
     issuer.headers = {"Cache-Control": "max-age=60", "Age": age}
-    await keys.find(issuer.key.kid)
-    timer.seconds += seconds - 0.1
-    await keys.find(issuer.key.kid)
-    await settled()
-    assert issuer.fetches == (1, 1)
-    timer.seconds += 0.1
-    await keys.find(issuer.key.kid)
-    await settled()
-    assert issuer.fetches == (2, 2)
+    await is_fetched_again_after(seconds, keys, issuer, timer)
 
 
 async def test_a_request_that_is_given_up_leaves_the_others_their_answer(
