@@ -11,6 +11,7 @@ import {
   kept,
   keptRefreshToken,
   LIFE,
+  loggedIn,
   logInElsewhere,
   newPerson,
   pass,
@@ -26,13 +27,6 @@ const PNG = Buffer.from(
   'base64',
 )
 const PICTURE = 'http://tmp/chosen.png'
-
-async function loggedIn(options) {
-  const started = start(options)
-  await started.auth.login()
-  started.phone.calls.length = 0
-  return started
-}
 
 test('the user is null before a login, and known at once after a restart', async () => {
   const { auth, phone } = start()

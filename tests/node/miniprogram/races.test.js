@@ -11,6 +11,7 @@ import {
   kept,
   keptRefreshToken,
   LIFE,
+  loggedIn,
   logInElsewhere,
   newPerson,
   pass,
@@ -25,13 +26,6 @@ const REFRESH = 'POST /v1/refresh'
 const LOGOUT = 'POST /v1/logout'
 const ME = 'GET /v1/me'
 const me = (auth) => auth.request({ url: '/v1/me' })
-
-async function loggedIn(options) {
-  const started = start(options)
-  await started.auth.login()
-  started.phone.calls.length = 0
-  return started
-}
 
 async function untilCalled(phone, kind) {
   while (phone.count(kind) === 0) await new Promise(setImmediate)

@@ -10,6 +10,7 @@ import {
   kept,
   keptRefreshToken,
   LIFE,
+  loggedIn,
   OTHER_APP_ID,
   pass,
   rejection,
@@ -24,13 +25,6 @@ import {
 const LOGIN = 'POST /v1/login'
 const REFRESH = 'POST /v1/refresh'
 const me = (auth) => auth.request({ url: '/v1/me' })
-
-async function loggedIn(options) {
-  const started = start(options)
-  await started.auth.login()
-  started.phone.calls.length = 0
-  return started
-}
 
 test('what was kept survives restarts, day after day, without another login', async () => {
   const { phone } = await loggedIn()

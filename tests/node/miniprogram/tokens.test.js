@@ -12,6 +12,7 @@ import {
   kept,
   keptRefreshToken,
   LIFE,
+  loggedIn,
   pass,
   passAtService,
   rejection,
@@ -28,14 +29,6 @@ const ME = 'GET /v1/me'
 const me = (auth) => auth.request({ url: '/v1/me' })
 const statuses = (answers) => answers.map((answer) => answer.statusCode)
 const OK = Array(10).fill(200)
-
-/** A phone that is logged in, nothing counted yet. */
-async function loggedIn() {
-  const started = start()
-  await started.auth.login()
-  started.phone.calls.length = 0
-  return started
-}
 
 test('a request with an expired access token, fired ten times at once, causes one refresh and ten answers', async () => {
   const { auth, phone } = await loggedIn()

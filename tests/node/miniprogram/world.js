@@ -21,6 +21,14 @@ export function start({ person = newPerson(), ...options } = {}) {
   return { phone, person, auth: startAgain(phone, options) }
 }
 
+/** The same, logged in. The phone's calls are counted from then on. */
+export async function loggedIn(options) {
+  const started = start(options)
+  await started.auth.login()
+  started.phone.calls.length = 0
+  return started
+}
+
 /** The mini-program on this phone, restarted. */
 export function startAgain(phone, options = {}) {
   return secondInstance({ phone, platform: phone.restart(), ...options })
