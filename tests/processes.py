@@ -1,5 +1,6 @@
 """Real processes: commands as an operator runs them, and whether they leave anything behind."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -8,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests import forked
 from tests.forked import Forked
 from tests.programs import demand_mark
 from tests.serving import serving as serving
+from wxauth.server.dev.wechat import APPS
 from wxauth.server.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
@@ -64,6 +66,20 @@ def run(
             stream.seek(0)
         texts = [stream.read().decode() for stream in (output, errors)]
     return subprocess.CompletedProcess([WXAUTH, *arguments], status, *texts)
+
+
+Command = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
+
+
+def make_command(name: str, *, cwd: Path, env: Mapping[str, str]) -> Command:
+    """Runs `wxauth NAME ...` with these variables, and with others that a call names."""
+
+    async def run_it(*arguments: str, **others: str) -> subprocess.CompletedProcess[str]:
+        done = await asyncio.to_thread(run, name, *arguments, cwd=cwd, env={**env, **others})
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run_it
 
 
 def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -144,6 +160,31 @@ class Running:
         """Send a signal, and return the exit status."""
         self.process.send_signal(signal)
         return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def dev_with_sibling(folder: Path) -> Iterator[dict[str, str]]:
+    """`wxauth dev` and the example of a sibling, and their URLs as the tests in Node look for them."""
+    port, wechat_port, orders_port = (str(free_port()) for _ in range(3))
+    service_url, orders_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{orders_port}"
+    uvicorn, root = str(Path(WXAUTH).with_name("uvicorn")), str(Path(__file__).parents[1])
+    with (
+        Running(WXAUTH, "dev", "--port", port, "--wechat-port", wechat_port, cwd=folder) as service,
+        Running(
+            *(uvicorn, "examples.sibling.app:app", "--app-dir", root, "--port", orders_port),
+            cwd=folder,
+            env={"WXAUTH_ISSUER": service_url},
+        ) as orders,
+    ):
+        service.wait_for("wxauth is ready")
+        orders.wait_for("Uvicorn running")
+        yield {
+            "SERVICE_URL": service_url,
+            "WECHAT_URL": f"http://127.0.0.1:{wechat_port}",
+            "ORDERS_URL": orders_url,
+            "APP_ID": APPS[0]["app_id"],
+        }
+        service.end(signal.SIGTERM)
 
 
 def until(condition: Callable[[], object]) -> None:

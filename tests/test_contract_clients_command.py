@@ -1,10 +1,8 @@
 """`wxauth clients add|list|remove`, as an operator and as a program call them."""
 
 import json
-from asyncio import gather, to_thread
-from collections.abc import Awaitable, Callable
+from asyncio import gather
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import asyncpg
 import click
@@ -12,7 +10,7 @@ import httpx
 import pytest
 
 from tests.fakes import Secrets
-from tests.processes import run
+from tests.processes import Command, make_command
 from tests.sweeps import swept
 from tests.world import LogIn
 from wxauth.server.cli.clients import add_command
@@ -21,19 +19,11 @@ from wxauth.server.clients.clients import NAME_RULE, SITE_SCOPES
 
 pytestmark = pytest.mark.process
 
-Command = Callable[..., Awaitable[CompletedProcess[str]]]
-
 
 @pytest.fixture
 def clients(database_url: str, tmp_path: Path) -> Command:
     """Run `wxauth clients ...` on this test's database. No other setting is needed."""
-
-    async def command(*arguments: str, url: str = database_url) -> CompletedProcess[str]:
-        done = await to_thread(run, "clients", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": url})
-        assert "Traceback" not in done.stderr
-        return done
-
-    return command
+    return make_command("clients", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
 
 
 async def test_a_client_that_is_added_may_ask_until_it_is_removed(
@@ -202,6 +192,6 @@ async def test_a_database_that_is_away_or_not_migrated_is_said_in_one_line(
     clients: Command, empty_database_url: str
 ) -> None:
     for url in ("postgresql:///x?host=/nowhere", empty_database_url):
-        failed = await clients("add", "billing", "--json", url=url)
+        failed = await clients("add", "billing", "--json", WXAUTH_DATABASE_URL=url)
         assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
         assert failed.stderr.startswith("WXAUTH_DATABASE_URL: ")

@@ -5,9 +5,7 @@ import json
 import os
 import pty
 from asyncio import to_thread
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import asyncpg
 import httpx
@@ -15,12 +13,10 @@ import pytest
 
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
-from tests.processes import run
+from tests.processes import Command, make_command, run
 from tests.world import BESIDE_LOGINS, LogIn, bearer
 
 pytestmark = pytest.mark.process
-
-Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 ACTIONS = [("show",), ("ban",), ("unban",), ("erase", "--yes"), ("grant", "editor"), ("revoke", "editor")]
@@ -29,13 +25,7 @@ ACTIONS = [("show",), ("ban",), ("unban",), ("erase", "--yes"), ("grant", "edito
 @pytest.fixture
 def users(database_url: str, tmp_path: Path) -> Command:
     """Run `wxauth users ...` on this test's database; it needs no other setting."""
-
-    async def command(*arguments: str, url: str = database_url) -> CompletedProcess[str]:
-        done = await to_thread(run, "users", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": url})
-        assert "Traceback" not in done.stderr
-        return done
-
-    return command
+    return make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
 
 
 def on(user_id: str, action: tuple[str, ...]) -> list[str]:
@@ -278,6 +268,6 @@ async def test_a_database_that_is_away_or_not_migrated_is_said_in_one_line(
 ) -> None:
     for url in ("postgresql:///x?host=/nowhere", empty_database_url):
         for arguments in (("list",), ("ban", NOBODY)):
-            failed = await users(*arguments, url=url)
+            failed = await users(*arguments, WXAUTH_DATABASE_URL=url)
             assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
             assert failed.stderr.startswith("WXAUTH_DATABASE_URL: ")

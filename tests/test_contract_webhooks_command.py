@@ -1,16 +1,14 @@
 """`wxauth webhooks …`, as an operator and as a program call them."""
 
 import json
-from asyncio import to_thread
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import asyncpg
 import pytest
 
 from tests.fakes import APP, Secrets, service_env
-from tests.processes import run
+from tests.processes import Command, make_command
 from tests.receiver import Receiver, receiving
 from tests.world import LogIn
 from wxauth.server.core.services import Services
@@ -18,8 +16,6 @@ from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import place_events
 
 pytestmark = pytest.mark.process
-
-Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
 @pytest.fixture
@@ -32,13 +28,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 def webhooks(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
     """Run `wxauth webhooks ...` on this test's database."""
     env = service_env(database_url, apps=[APP], issuer="https://auth.test")
-
-    async def command(*arguments: str) -> CompletedProcess[str]:
-        done = await to_thread(run, "webhooks", *arguments, cwd=tmp_path, env=env)
-        assert "Traceback" not in done.stderr
-        return done
-
-    return command
+    return make_command("webhooks", cwd=tmp_path, env=env)
 
 
 async def test_a_webhook_is_added_tried_changed_and_removed(

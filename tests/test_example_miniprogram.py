@@ -3,16 +3,14 @@
 import json
 import re
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.processes import WXAUTH, Running, free_port
+from tests.processes import dev_with_sibling
 from tests.programs import run_node_tests
 from tests.test_readme import code_blocks
-from wxauth.server.dev.wechat import APPS
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/miniprogram"
@@ -27,27 +25,8 @@ each_page = pytest.mark.parametrize("page", APP["pages"])
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Where things are, as the tests in Node look for them."""
-    folder = tmp_path_factory.mktemp("world")
-    port, wechat_port, orders_port = (str(free_port()) for _ in range(3))
-    service_url, orders_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{orders_port}"
-    uvicorn = str(Path(WXAUTH).with_name("uvicorn"))
-    with (
-        Running(WXAUTH, "dev", "--port", port, "--wechat-port", wechat_port, cwd=folder) as service,
-        Running(
-            *(uvicorn, "examples.sibling.app:app", "--app-dir", str(ROOT), "--port", orders_port),
-            cwd=folder,
-            env={"WXAUTH_ISSUER": service_url},
-        ) as orders,
-    ):
-        service.wait_for("wxauth is ready")
-        orders.wait_for("Uvicorn running")
-        yield {
-            "SERVICE_URL": service_url,
-            "WECHAT_URL": f"http://127.0.0.1:{wechat_port}",
-            "ORDERS_URL": orders_url,
-            "APP_ID": APPS[0]["app_id"],
-        }
-        service.end(signal.SIGTERM)
+    with dev_with_sibling(tmp_path_factory.mktemp("world")) as world:
+        yield world
 
 
 @pytest.mark.node

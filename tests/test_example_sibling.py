@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from examples.sibling.app import app, guard
-from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving
+from tests.processes import PATIENCE, dev_with_sibling, serving
 from tests.programs import needs
 from wxauth.testing import TestIssuer
 
@@ -33,22 +32,8 @@ READMES = [
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """wxauth's and the sibling's."""
-    port, sibling_port = str(free_port()), str(free_port())
-    wxauth, sibling = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{sibling_port}"
-    folder = tmp_path_factory.mktemp("example")
-    uvicorn = str(Path(WXAUTH).with_name("uvicorn"))
-    with (
-        Running(WXAUTH, "dev", "--port", port, "--wechat-port", str(free_port()), cwd=folder) as service,
-        Running(
-            *(uvicorn, "examples.sibling.app:app", "--app-dir", str(ROOT), "--port", sibling_port),
-            cwd=folder,
-            env={"WXAUTH_ISSUER": wxauth},
-        ) as orders,
-    ):
-        service.wait_for("wxauth is ready")
-        orders.wait_for("Uvicorn running")
-        yield wxauth, sibling
-        service.end(signal.SIGTERM)
+    with dev_with_sibling(tmp_path_factory.mktemp("example")) as world:
+        yield world["SERVICE_URL"], world["ORDERS_URL"]
 
 
 @pytest.fixture(scope="module")

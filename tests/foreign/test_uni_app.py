@@ -2,15 +2,13 @@
 
 import json
 import re
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.processes import WXAUTH, Running, environment, free_port
+from tests.processes import dev_with_sibling, environment
 from tests.programs import needs, needs_node, run_node_tests
-from wxauth.server.dev.wechat import APPS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/uni-app"
@@ -38,28 +36,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.node
 @pytest.mark.process
 def test_the_built_app_logs_in_and_calls_another_service(built: Path, tmp_path: Path) -> None:
-    port, wechat_port, orders_port = (str(free_port()) for _ in range(3))
-    service_url, orders_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{orders_port}"
-    uvicorn = str(Path(WXAUTH).with_name("uvicorn"))
-    with (
-        Running(WXAUTH, "dev", "--port", port, "--wechat-port", wechat_port, cwd=tmp_path) as service,
-        Running(
-            *(uvicorn, "examples.sibling.app:app", "--app-dir", str(ROOT), "--port", orders_port),
-            cwd=tmp_path,
-            env={"WXAUTH_ISSUER": service_url},
-        ) as orders,
-    ):
-        service.wait_for("wxauth is ready")
-        orders.wait_for("Uvicorn running")
-        world = {
-            "BUILT": str(built),
-            "SERVICE_URL": service_url,
-            "WECHAT_URL": f"http://127.0.0.1:{wechat_port}",
-            "ORDERS_URL": orders_url,
-            "APP_ID": APPS[0]["app_id"],
-        }
-        run_node_tests("uni-app/uni_app.test.js", world)
-        service.end(signal.SIGTERM)
+    with dev_with_sibling(tmp_path) as world:
+        run_node_tests("uni-app/uni_app.test.js", {"BUILT": str(built), **world})
 
 
 @pytest.mark.node

@@ -2,15 +2,13 @@
 
 import json
 from asyncio import to_thread
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import asyncpg
 import pytest
 
 from tests.fakes import APP, service_env
-from tests.processes import run
+from tests.processes import Command, make_command, run
 from tests.sweeps import swept
 from tests.world import CALLBACK
 from wxauth.server.clients.clients import NAME_RULE
@@ -18,18 +16,11 @@ from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 pytestmark = pytest.mark.process
 
-Command = Callable[..., Awaitable[CompletedProcess[str]]]
-
 
 @pytest.fixture
 def clients(database_url: str, tmp_path: Path) -> Command:
-    async def command(*arguments: str, audience: str = "wxauth", **env: str) -> CompletedProcess[str]:
-        env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_AUDIENCE": audience, **env}
-        done = await to_thread(run, "clients", *arguments, cwd=tmp_path, env=env)
-        assert "Traceback" not in done.stderr
-        return done
-
-    return command
+    env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_AUDIENCE": "wxauth"}
+    return make_command("clients", cwd=tmp_path, env=env)
 
 
 async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> None:
@@ -245,13 +236,13 @@ async def test_a_page_of_ours_is_not_an_operators(clients: Command, command: str
 
 async def test_no_site_is_made_with_the_name_of_the_audience(clients: Command) -> None:
     for command in (("add", "shop", "--device"), ("add", "shop", "--public", "--redirect-uri", CALLBACK)):
-        refused = await clients(*command, audience="shop")
+        refused = await clients(*command, WXAUTH_AUDIENCE="shop")
         assert (refused.returncode, "NAME" in refused.stderr, "audience" in refused.stderr) == (2, True, True)
     assert json.loads((await clients("list", "--json")).stdout) == []
-    assert (await clients("add", "shop", audience="shop")).returncode == 0, "a service gets no tokens"
-    refused = await clients("set", "shop", "--device", audience="shop")
+    assert (await clients("add", "shop", WXAUTH_AUDIENCE="shop")).returncode == 0, "a service gets no tokens"
+    refused = await clients("set", "shop", "--device", WXAUTH_AUDIENCE="shop")
     assert (refused.returncode, "audience" in refused.stderr) == (2, True)
-    assert (await clients("set", "shop", "--device", audience="other")).returncode == 0
+    assert (await clients("set", "shop", "--device", WXAUTH_AUDIENCE="other")).returncode == 0
 
 
 @pytest.mark.parametrize("audience", ["shop", "wxauth"])
