@@ -12,9 +12,9 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
     try:
-        from wxauth.server.cli import main as run
+        from wxauth.server import cli
 
-        run(prog_name="wxauth")
+        cli.main(prog_name="wxauth")
     except ModuleNotFoundError as exc:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":

@@ -63,7 +63,7 @@ from uuid import UUID
 
 
 class Title(NamedTuple):
-    """One short sentence that can be shown to the user of the phone."""
+    """A short text for people, in English and Chinese: the title of an error, a description, a hint."""
 
     en: str
     zh: str

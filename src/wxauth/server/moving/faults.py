@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from wxauth.errors import Title as Text
+from wxauth.errors import Title
 
 MAX_LINE: Final = 8 * 1024
 """Maximum bytes of a line without its line break."""
@@ -13,23 +13,23 @@ class Fault(NamedTuple):
 
     field: str
     """`line` for the line as a whole."""
-    wanted: Text
+    wanted: Title
 
 
-NOT_JSON: Final = Fault("line", Text("must be a JSON object", "必须是 JSON 对象"))
-TOO_LONG: Final = Fault("line", Text(f"must be at most {MAX_LINE} bytes", f"必须不超过 {MAX_LINE} 字节"))
-NOT_UTF8: Final = Fault("line", Text("must be UTF-8", "必须是 UTF-8 编码"))
+NOT_JSON: Final = Fault("line", Title("must be a JSON object", "必须是 JSON 对象"))
+TOO_LONG: Final = Fault("line", Title(f"must be at most {MAX_LINE} bytes", f"必须不超过 {MAX_LINE} 字节"))
+NOT_UTF8: Final = Fault("line", Title("must be UTF-8", "必须是 UTF-8 编码"))
 NOT_CSV: Final = Fault(
     "line",
-    Text(
+    Title(
         f"must be CSV of at most {MAX_LINE} bytes: each quotation mark closed, and doubled within a cell",
         f"必须是不超过 {MAX_LINE} 字节的 CSV：引号须成对，单元格内的引号须写两个",
     ),
 )
-WRONG_CELLS: Final = Fault("line", Text("must have as many cells as the header", "单元格数必须与表头一致"))
+WRONG_CELLS: Final = Fault("line", Title("must have as many cells as the header", "单元格数必须与表头一致"))
 NO_HEADER: Final = Fault(
     "line",
-    Text(
+    Title(
         "must be a header: names of fields, each once, app_id and openid among them",
         "必须是表头：各字段名只出现一次，且包含 app_id 与 openid",
     ),
@@ -37,61 +37,62 @@ NO_HEADER: Final = Fault(
 
 ADMIN: Final = Fault(
     "roles",
-    Text(
+    Title(
         "must be without admin and support, unless --allow-admin is given",
         "不能含 admin 或 support，除非加 --allow-admin",
     ),
 )
 UNBANNED_ADMIN: Final = Fault(
     "status",
-    Text(
+    Title(
         "must leave banned administrators and support staff banned, unless --allow-admin is given",
         "不能解除对管理员与客服的封禁，除非加 --allow-admin",
     ),
 )
-LAST_ADMIN: Final = Text(
+LAST_ADMIN: Final = Title(
     "must leave an administrator: make another one first", "必须保留至少一名管理员：请先设置另一名"
 )
-MERGED: Final = Fault("user_id", Text("must not have been merged into another user", "不能是已并入另一用户的 ID"))
+MERGED: Final = Fault("user_id", Title("must not have been merged into another user", "不能是已并入另一用户的 ID"))
 ERASED: Final = Fault(
-    "user_id", Text("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复")
+    "user_id", Title("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复")
 )
 ANOTHER_USER: Final = Fault(
     "user_id",
-    Text(
+    Title(
         "must be the user whom the identity, the unionid or the external_id names",
         "必须与该身份、unionid 或 external_id 所属的用户一致",
     ),
 )
 SECOND_OPENID: Final = Fault(
     "unionid",
-    Text(
+    Title(
         "must be of one openid in this app: WeChat gives each person one, and another one has it",
         "在同一小程序中必须只对应一个 openid：微信中每人只有一个，而它已属于另一个 openid",
     ),
 )
 SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
     "external_id",
-    Text(
+    Title(
         "must be of one openid in this app: WeChat gives each person one, and the user has another one",
         "在同一小程序中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个",
     ),
 )
 ANOTHER_UNIONID: Final = Fault(
-    "unionid", Text("must be the one that the identity has already", "必须与该身份已有的 unionid 一致")
+    "unionid", Title("must be the one that the identity has already", "必须与该身份已有的 unionid 一致")
 )
-UNIONID_TAKEN: Final = Fault("unionid", Text("must not be another user's", "不能是另一用户的"))
-EXTERNAL_ID_TAKEN: Final = Fault("external_id", Text("must not be another user's", "不能是另一用户的"))
+UNIONID_TAKEN: Final = Fault("unionid", Title("must not be another user's", "不能是另一用户的"))
+EXTERNAL_ID_TAKEN: Final = Fault("external_id", Title("must not be another user's", "不能是另一用户的"))
 ANOTHER_EXTERNAL_ID: Final = Fault(
-    "external_id", Text("must be the one that the user has already", "必须与该用户已有的 external_id 一致")
+    "external_id", Title("must be the one that the user has already", "必须与该用户已有的 external_id 一致")
 )
-FORMER_ID_OF_A_USER: Final = Fault("former_ids", Text("must not be the id of a user", "不能是现有用户的 ID"))
+FORMER_ID_OF_A_USER: Final = Fault("former_ids", Title("must not be the id of a user", "不能是现有用户的 ID"))
 FORMER_ID_ERASED: Final = Fault(
-    "former_ids", Text("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复")
+    "former_ids",
+    Title("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复"),
 )
-FORMER_ID_TAKEN: Final = Fault("former_ids", Text("must not have been merged into another user", "不能已并入另一用户"))
+FORMER_ID_TAKEN: Final = Fault("former_ids", Title("must not have been merged into another user", "不能已并入另一用户"))
 NO_EXTERNAL_ID: Final = Fault(
     "former_external_ids",
-    Text("must come with the external_id that took their place", "必须同时有取代它们的 external_id"),
+    Title("must come with the external_id that took their place", "必须同时有取代它们的 external_id"),
 )
-FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", Text("must not be another user's", "不能是另一用户的"))
+FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", Title("must not be another user's", "不能是另一用户的"))

@@ -12,8 +12,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventRow, EventSearch, find_events
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.sessions import rows as session_rows
-from wxauth.server.sessions.rows import EndReason, OpenSession
+from wxauth.server.sessions.rows import EndReason, OpenSession, end_session_of, end_sessions, open_sessions
 from wxauth.server.users import account, user_rows
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
@@ -105,7 +104,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         user = await user_rows.read_user(database, remaining_id)
     if user is None:
         raise _no_such_user()
-    sessions = await session_rows.open_sessions(database, user["id"], now=now, limit=LISTED)
+    sessions = await open_sessions(database, user["id"], now=now, limit=LISTED)
     return {
         **user,
         "former_ids": await former_ids(database, user["id"]),
@@ -200,7 +199,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     log.info("user_erased", user_id=user_id, actor=by.name)
 
 
-async def end_sessions(
+async def end_all_sessions(
     database: Database, user_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
 ) -> None:
     """End all sessions of a user. With `spares_staff`, those of staff cannot be ended.
@@ -213,11 +212,11 @@ async def end_sessions(
             raise _no_such_user()
         if spares_staff:
             _check_no_staff(standing)
-        await session_rows.end_sessions(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+        await end_sessions(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     log.info("sessions_ended", user_id=user_id, actor=by.name)
 
 
-async def end_session(
+async def end_one_session(
     database: Database, user_id: UUID, session_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
 ) -> None:
     """End one session of a user. Idempotent. With `spares_staff`, those of staff cannot be ended.
@@ -227,7 +226,7 @@ async def end_session(
     async with database.begin() as transaction:
         if spares_staff and (standing := await lock_standing(transaction, user_id)) is not None:
             _check_no_staff(standing)
-        is_theirs = await session_rows.end_session_of(
+        is_theirs = await end_session_of(
             transaction, user_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
         )
     if not is_theirs:

@@ -170,7 +170,7 @@ async def erase_user(administrator: AdministratorDep, services: ServicesDep, use
 async def end_sessions_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID) -> None:
     """End every session of a user. The user may log in again."""
     spares_staff = not staff.is_administrator
-    await admin.end_sessions(
+    await admin.end_all_sessions(
         services.database, user_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
     )
 
@@ -183,7 +183,7 @@ async def end_sessions_of_user(staff: StaffDep, services: ServicesDep, user_id: 
 async def end_session_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID, session_id: UUID) -> None:
     """End one session of a user. Idempotent."""
     spares_staff = not staff.is_administrator
-    await admin.end_session(
+    await admin.end_one_session(
         services.database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
     )
 

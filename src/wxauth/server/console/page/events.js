@@ -6,7 +6,7 @@ import { h } from './dom.js'
 import { act, busy, code, download, field, list, moment, time, whole, withChoices, words } from './parts.js'
 import { filters } from './search.js'
 import { text } from './texts.js'
-import { sentence, TYPES, withMeaning } from './told.js'
+import { sentence, TYPES, withMeaning } from './event_sentences.js'
 
 const FOLLOW_MS = 3000
 const EXPORTED_AT_MOST = 100_000

@@ -5,7 +5,7 @@ import { h } from './dom.js'
 import { act, busy, code, dialog, field, list, moment, part, showSecret, sure, tag, time, toast, whole, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
 import { actOn, number, text } from './texts.js'
-import { TOLD_TYPES, withMeaning } from './told.js'
+import { SENT_TYPES, withMeaning } from './event_sentences.js'
 
 const LOOKED_AT = 2000
 
@@ -101,7 +101,7 @@ function ask(webhook, reload) {
     field({ name: 'url', label: text('url'), type: 'url', value: webhook?.url ?? '', required: true }),
     withChoices(
       field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint') }),
-      withMeaning(TOLD_TYPES),
+      withMeaning(SENT_TYPES),
     ),
   ].filter(Boolean)
   dialog({

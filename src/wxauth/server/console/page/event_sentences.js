@@ -16,7 +16,7 @@ export const TYPES = [
 ]
 
 /** The types that siblings receive, also by webhook. */
-export const TOLD_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')
+export const SENT_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')
 
 /** Types, each with its meaning. */
 export const withMeaning = (types) => types.map((type) => [type, text(`event_${type}`)])
