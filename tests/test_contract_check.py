@@ -33,7 +33,7 @@ from tests.processes import free_port, run, serving
 from tests.store.proxy import HURRIED, Proxy
 from tests.upstream import FakeRedis, Upstream, abort, hang
 from tests.world import MakeServices, with_part
-from wxauth.server.checks import Level, Result, examine
+from wxauth.server.checks import CheckLevel, CheckResult, examine
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.interpreter import judge_python
 from wxauth.server.checks.rows import PostgresServer, Rights, Wal, wal
@@ -46,7 +46,7 @@ from wxauth.server.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 OTHER_SECRET_KEY = "/" * 42 + "8="
-OK, NOTE, BAD = Level.OK, Level.NOTE, Level.BAD
+OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD
 GENERAL = [
     "settings",
     "python",
@@ -61,7 +61,7 @@ GENERAL = [
 OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname", " unionid", " push"]
 APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
 
-Examine = Callable[..., Awaitable[dict[str, Result]]]
+Examine = Callable[..., Awaitable[dict[str, CheckResult]]]
 Check = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
 
@@ -116,7 +116,7 @@ def doctor(
 
     async def say(
         *, clock: Callable[[], datetime] = utc_now, waits: Mapping[str, Any] = MappingProxyType({}), **values: Any
-    ) -> dict[str, Result]:
+    ) -> dict[str, CheckResult]:
         nobody = f"http://127.0.0.1:{free_port()}"
         settings = make_settings(**{"apps": APPS, "wechat_base_url": wechat_url, "issuer": nobody, **values})
         for app in APPS:
@@ -157,14 +157,14 @@ def check(settings: dict[str, str], tmp_path: Path, secrets: Secrets) -> Check:
     return run_check
 
 
-def check_chinese(result: Result) -> None:
+def check_chinese(result: CheckResult) -> None:
     """It says in Chinese what it says in English: the same settings, commands, addresses and numbers."""
     assert re.search("[一-鿿]", result.chinese), result
     exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.message)
     assert [part for part in exact if part not in result.chinese] == [], result
 
 
-def said(results: Mapping[str, Result], name: str, level: Level, *words: str) -> None:
+def said(results: Mapping[str, CheckResult], name: str, level: CheckLevel, *words: str) -> None:
     """This line has this level and these words."""
     result = results[name]
     assert result.level is level, result
@@ -599,7 +599,7 @@ async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
     ],
 )
 async def test_another_service_at_the_issuer_is_recognised(
-    doctor: Examine, answer: Response, level: Level, words: tuple[str, ...]
+    doctor: Examine, answer: Response, level: CheckLevel, words: tuple[str, ...]
 ) -> None:
     with answering(answer) as (url, _):
         said(await doctor(issuer=url), "issuer", level, url, *words)
@@ -758,7 +758,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine)
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 async def test_the_reason_for_a_missing_access_token_is_reported(
-    doctor: Examine, strict_wechat: StrictWeChat, fault: dict[str, Any], level: Level, words: tuple[str, ...]
+    doctor: Examine, strict_wechat: StrictWeChat, fault: dict[str, Any], level: CheckLevel, words: tuple[str, ...]
 ) -> None:
     strict_wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
     results = await doctor()
@@ -961,7 +961,7 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
     ],
 )
 async def test_for_a_service_account_the_check_reports_whether_the_issuer_can_be_a_callback_domain(
-    doctor: Examine, issuer: str, level: Level, word: str
+    doctor: Examine, issuer: str, level: CheckLevel, word: str
 ) -> None:
     results = await doctor(apps=[ACCOUNT], issuer=issuer, waits={"issuer_patience": 0.2})
     said(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from tests.sweeps import Sweep, swept
 from tests.world import MakeClient, MakeServices
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
-from wxauth.server.checks.routes import ReportAnswer
+from wxauth.server.checks.routes import CheckReportAnswer
 from wxauth.server.clients.bodies import (
     ClientAnswer,
     ClientChangeRequest,
@@ -37,7 +37,7 @@ from wxauth.server.events.webhook_bodies import (
     WebhookChange,
     WebhooksAnswer,
 )
-from wxauth.server.keys.admin_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
+from wxauth.server.keys.admin_routes import KeysAnswer, RotatedKeysAnswer, WithdrawnKeyAnswer
 from wxauth.server.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
@@ -53,7 +53,7 @@ from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.refusals.routes import RefusalsAnswer
 from wxauth.server.service.app import create_api
-from wxauth.server.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
+from wxauth.server.siblings.bodies import IntrospectionAnswer, WeChatTokenAnswer
 from wxauth.server.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
 from wxauth.server.users.bodies import (
     EventsAnswer,
@@ -125,7 +125,7 @@ MODELS = {
     "ConsentsAnswer": ConsentsAnswer,
     "EventsAnswer": EventsAnswer,
     "DecryptedAnswer": DecryptedAnswer,
-    "AccessTokenAnswer": AccessTokenAnswer,
+    "WeChatTokenAnswer": WeChatTokenAnswer,
     "IntrospectionAnswer": IntrospectionAnswer,
     "AppAnswer": AppAnswer,
     "AppsAnswer": AppsAnswer,
@@ -134,11 +134,11 @@ MODELS = {
     "ClientSecretAnswer": ClientSecretAnswer,
     "NewClientAnswer": NewClientAnswer,
     "KeysAnswer": KeysAnswer,
-    "RotatedAnswer": RotatedAnswer,
-    "WithdrawnAnswer": WithdrawnAnswer,
+    "RotatedKeysAnswer": RotatedKeysAnswer,
+    "WithdrawnKeyAnswer": WithdrawnKeyAnswer,
     "NumbersAnswer": NumbersAnswer,
     "RefusalsAnswer": RefusalsAnswer,
-    "ReportAnswer": ReportAnswer,
+    "CheckReportAnswer": CheckReportAnswer,
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
     "FeedAnswer": FeedAnswer,

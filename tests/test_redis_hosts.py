@@ -22,7 +22,7 @@ from tests.processes import free_port, until
 from tests.programs import needs
 from wxauth.errors import RateLimited
 from wxauth.server.checks.redis import check_redis
-from wxauth.server.checks.result import Level
+from wxauth.server.checks.result import CheckLevel
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import PATIENCE, PAUSE, RateLimiter
 
@@ -103,7 +103,7 @@ async def until_counting(limiter: RateLimiter, clock: Clock, log_lines: world.Lo
     await world.until(counts)
 
 
-async def check(settings: Settings) -> Level:
+async def check(settings: Settings) -> CheckLevel:
     (result,) = [result async for result in check_redis(settings)]
     assert PASSWORD not in result.message
     return result.level
@@ -137,7 +137,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(
     patient, limiter = (
         RateLimiter("2/hour", what="login", redis_url=url, clock=clock, patience=each) for each in (LONG, PATIENCE)
     )
-    assert await check(settings) is Level.OK
+    assert await check(settings) is CheckLevel.OK
     assert [await admits(patient) for _ in range(3)] == [True, True, False]
     await until_counting(limiter, clock, log_lines)
     told = len(log_lines())
@@ -147,7 +147,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(
     assert await admits(limiter, "192.0.2.2")  # nobody is refused for want of a Redis
     until(lambda: sentinels.sentinel_master("wxauth")["port"] == second)
     await until_counting(limiter, clock, log_lines)  # the new one knows what the former has counted
-    assert await check(settings) is Level.OK
+    assert await check(settings) is CheckLevel.OK
     for each in (patient, limiter):
         await each.aclose()
     lines = log_lines()
@@ -181,7 +181,7 @@ async def test_a_cluster_counts_as_one_redis_does_and_holds_nobody_up_while_it_i
     url = f"redis+cluster://127.0.0.1:{silent_port},127.0.0.1:{first}"
     settings = make_settings(redis_url=url)
     limiters = [RateLimiter("5/hour", what="login", redis_url=url, clock=clock, patience=LONG) for _ in range(2)]
-    assert await check(settings) is Level.OK
+    assert await check(settings) is CheckLevel.OK
     for subscriber in range(20):  # on all nodes
         admitted = [await admits(limiters[n % 2], f"192.0.2.{subscriber}") for n in range(7)]
         assert admitted == [True] * 5 + [False] * 2
@@ -191,7 +191,7 @@ async def test_a_cluster_counts_as_one_redis_does_and_holds_nobody_up_while_it_i
     os.kill(nodes[2].pid, signal.SIGSTOP)  # says nothing, and closes no connection
     async with asyncio.timeout(15 * PATIENCE):  # in a queue: 31 times
         assert all(await asyncio.gather(*(admits(limiter, f"198.51.{n % 2}.{n // 2}") for n in range(500))))
-    assert await check(settings) is Level.BAD
+    assert await check(settings) is CheckLevel.BAD
     os.kill(nodes[2].pid, signal.SIGCONT)
     await until_counting(limiter, clock, log_lines)
     for each in (*limiters, limiter):

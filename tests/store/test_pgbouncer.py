@@ -20,7 +20,7 @@ from tests.proxies.running import answers
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import Level, Result
+from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import DEADLINES
 from wxauth.server.core.settings import Settings
@@ -105,7 +105,7 @@ async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements(
 ) -> None:
     with pgbouncer(database_url, pool_size=3) as url:
         told = (await checked(make_settings(database_url=f"{url}?pgbouncer=prepared")))["database pooler"]
-    assert told.level is Level.BAD
+    assert told.level is CheckLevel.BAD
     assert "?pgbouncer=true" in told.message
     assert "?pgbouncer=prepared" in told.message
 
@@ -139,7 +139,7 @@ async def test_a_login_whose_statement_was_forgotten_may_be_tried_again(
         await other.close()
 
 
-async def checked(settings: Settings) -> dict[str, Result]:
+async def checked(settings: Settings) -> dict[str, CheckResult]:
     """What `wxauth check` says of the database."""
     results = check_database(settings, Findings(), clock=utc_now, deadlines=DEADLINES)
     return {result.name: result async for result in results}

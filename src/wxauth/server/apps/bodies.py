@@ -59,7 +59,7 @@ for _name in AppFields.model_fields:
 AppChangeRequest.model_rebuild(force=True)
 
 
-class WeChatTokenAnswer(TypedDict):
+class WeChatTokenStateAnswer(TypedDict):
     """The answering process's state of an app's WeChat token."""
 
     expires_at: Annotated[
@@ -104,7 +104,7 @@ class AppAnswer(TypedDict):
             examples=[f"https://auth.example.com/v1/wechat/push/{EXAMPLE_APP_ID}"],
         ),
     ]
-    wechat_token: WeChatTokenAnswer
+    wechat_token: WeChatTokenStateAnswer
     created_at: Annotated[
         datetime | None, Field(description="Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"])
     ]

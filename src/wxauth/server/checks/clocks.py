@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from wxauth.errors import Title
-from wxauth.server.checks.result import Result, bad, good
+from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.tokens.verifier import CLOCK_SKEW
 
 
@@ -33,7 +33,7 @@ _ALLOWED_OF_DATABASE: Final = 5.0
 """Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
 
 
-def compare_with_database(reading: Reading) -> Result:
+def compare_with_database(reading: Reading) -> CheckResult:
     """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
     ahead, name = reading.ahead, "clock database"
     if abs(ahead) - reading.uncertainty <= _ALLOWED_OF_DATABASE:
@@ -46,7 +46,7 @@ def compare_with_database(reading: Reading) -> Result:
     return bad(name, message, chinese)
 
 
-def compare(name: str, whose: Title, reading: Reading) -> Result:
+def compare(name: str, whose: Title, reading: Reading) -> CheckResult:
     """Whether two clocks agree well enough for tokens."""
     ahead = reading.ahead
     if abs(ahead) - reading.uncertainty <= _ALLOWED:

@@ -8,7 +8,7 @@ from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
 from wxauth.server.checks.clocks import Reading, compare_with_database
 from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import Result, bad, good, note
+from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import (
     PostgresServer,
     Rights,
@@ -59,7 +59,7 @@ _WHAT_THEY_SPARE: Final = Title(
 
 async def check_database(
     settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
-) -> AsyncGenerator[Result, None]:
+) -> AsyncGenerator[CheckResult, None]:
     """Check the server, its clock, the schema, the keys, and whether sealed values open."""
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
@@ -88,7 +88,7 @@ async def check_database(
         await database.aclose()
 
 
-async def _judge_pooler(database: Database) -> Result | None:
+async def _judge_pooler(database: Database) -> CheckResult | None:
     keeps_prepared = await database.keeps_prepared()
     if database.prepares and keeps_prepared is False:
         message = f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}"
@@ -101,7 +101,7 @@ async def _judge_pooler(database: Database) -> Result | None:
 
 async def _check_stored(
     database: Database, settings: Settings, found: Findings, clock: Clock
-) -> AsyncGenerator[Result, None]:
+) -> AsyncGenerator[CheckResult, None]:
     asked_at = clock()
     theirs = await database.time()
     reading = Reading.of(theirs, asked_at=asked_at, answered_at=clock())
@@ -139,7 +139,7 @@ async def _check_stored(
     found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 
-def judge_server(server: PostgresServer) -> Result:
+def judge_server(server: PostgresServer) -> CheckResult:
     """Whether the server accepts writes, is new enough, and isolates by READ COMMITTED.
 
     At a stricter level, a statement that has waited for a lock fails, or does not see what the lock's holder did.
@@ -161,7 +161,7 @@ def judge_server(server: PostgresServer) -> Result:
     return good(name, f"answers, PostgreSQL {server.version}", f"响应正常，PostgreSQL {server.version}")
 
 
-def judge_wal(wal: Wal) -> Result | None:
+def judge_wal(wal: Wal) -> CheckResult | None:
     """How to log fewer or smaller whole-page images; None if there are few.
 
     After a checkpoint, PostgreSQL logs the whole of each page on its first change. With lz4, a returning login among
@@ -193,7 +193,7 @@ def judge_wal(wal: Wal) -> Result | None:
     return note("database wal", f"{message}: {'; '.join(to_run)}", f"{chinese}：{'; '.join(to_run)}")
 
 
-def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN_REVISIONS) -> Result:
+def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
@@ -219,7 +219,7 @@ def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] 
 
 def _judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
-) -> Result:
+) -> CheckResult:
     name = "signing_keys"
     if not keys:
         return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
@@ -248,7 +248,7 @@ def _judge_signing_keys(
     return good(name, message, f"已发布 {len(keys)} 个；当前用 {current.kid} 签名，{plan.zh}")
 
 
-def _judge_webhooks(webhooks: Sequence[WebhookState]) -> Result:
+def _judge_webhooks(webhooks: Sequence[WebhookState]) -> CheckResult:
     name = "webhooks"
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
@@ -269,7 +269,7 @@ def _judge_webhooks(webhooks: Sequence[WebhookState]) -> Result:
 
 def _judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
-) -> Result:
+) -> CheckResult:
     name = "sealed_data"
     unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in values)
     if unopened:

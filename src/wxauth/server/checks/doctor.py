@@ -13,7 +13,7 @@ from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.interpreter import judge_python
 from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.checks.redis import REDIS_PATIENCE, check_redis
-from wxauth.server.checks.result import Result, bad, good
+from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.wechat import PATIENCE, check_app
 from wxauth.server.core.clock import Clock, utc_now
@@ -28,7 +28,7 @@ LONGEST: Final = 25.0
 _LONGEST_REASON: Final = 300
 
 
-async def check_all() -> list[Result]:
+async def check_all() -> list[CheckResult]:
     """Check the settings; if they are valid, check everything else with them."""
     try:
         settings = load_settings(Settings)
@@ -46,7 +46,7 @@ async def examine(
     deadlines: Deadlines = DEADLINES,
     redis_patience: float = REDIS_PATIENCE,
     issuer_patience: float = FETCH_TIMEOUT,
-) -> list[Result]:
+) -> list[CheckResult]:
     """Check the database first, because the other checks need values stored there; then everything else at once.
 
     Args:
@@ -78,7 +78,9 @@ async def examine(
     return [*results, *redis, *issuer, *(result for app in apps for result in app)]
 
 
-async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now) -> list[Result]:
+async def examine_app(
+    settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now
+) -> list[CheckResult]:
     """Check one app of `apps` at WeChat. Of the database, only the app's users are read."""
     found = Findings(apps=apps)
     async with (
@@ -91,7 +93,7 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], cloc
         return await _results_of(f"wechat {app.app_id}", check)
 
 
-async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
+async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[CheckResult]:
     """Check only WeChat's side of each app, without the database."""
     async with aclosing(_transport(settings)) as transport:
         apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, clock))
@@ -106,15 +108,15 @@ def _transport(settings: Settings) -> HttpTransport:
 
 def _apps(
     settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
-) -> Iterator[Coroutine[Any, Any, list[Result]]]:
+) -> Iterator[Coroutine[Any, Any, list[CheckResult]]]:
     for app in found.apps:
         check = check_app(app, settings, found, transport=transport, clock=clock)
         yield _results_of(f"wechat {app.app_id}", check)
 
 
-async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:
+async def _results_of(name: str, check: AsyncGenerator[CheckResult, None]) -> list[CheckResult]:
     """The results of a check. A failure of the check itself is a result, too, and the other checks continue."""
-    results: list[Result] = []
+    results: list[CheckResult] = []
     try:
         async with asyncio.timeout(LONGEST), aclosing(check):
             async for result in check:

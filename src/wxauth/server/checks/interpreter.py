@@ -4,10 +4,10 @@ import http.cookies
 from platform import python_version
 from types import ModuleType
 
-from wxauth.server.checks.result import Result, good, note
+from wxauth.server.checks.result import CheckResult, good, note
 
 
-def judge_python(cookies: ModuleType = http.cookies) -> Result:
+def judge_python(cookies: ModuleType = http.cookies) -> CheckResult:
     """Whether this Python parses cookies in linear time.
 
     Its version does not show that, because distributions patch older versions, too. The patched module has no

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from wxauth.errors import Title
 from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import Result, bad, good, note
+from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.tokens.keys import verification_keys
 from wxauth.urls import is_loopback, is_secure
@@ -50,14 +50,16 @@ class _Wrong(_Found):
     """The answer is one that siblings cannot use. The text gives the reason and the remedy."""
 
 
-async def check_issuer(issuer: str, found: Findings, *, now: datetime, patience: float) -> AsyncGenerator[Result, None]:
+async def check_issuer(
+    issuer: str, found: Findings, *, now: datetime, patience: float
+) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys there. Each document may take `patience` seconds."""
     yield await _judge_issuer(issuer, found.signing_keys, now=now, patience=patience)
 
 
 async def _judge_issuer(
     issuer: str, keys: Sequence[StoredSigningKey] | None, *, now: datetime, patience: float
-) -> Result:
+) -> CheckResult:
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT))

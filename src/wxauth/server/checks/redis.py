@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import Final
 
-from wxauth.server.checks.result import Result, bad, good
+from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.redis import redis_reason, redis_storage
 
@@ -13,7 +13,7 @@ REDIS_PATIENCE: Final = 3.0
 """Seconds to wait for an answer."""
 
 
-async def check_redis(settings: Settings, *, patience: float = REDIS_PATIENCE) -> AsyncGenerator[Result, None]:
+async def check_redis(settings: Settings, *, patience: float = REDIS_PATIENCE) -> AsyncGenerator[CheckResult, None]:
     """If Redis is configured, check whether it counts a login within `patience` seconds."""
     if settings.redis_url is None:
         return

@@ -6,7 +6,7 @@ from enum import StrEnum
 from wxauth.problems import Language
 
 
-class Level(StrEnum):
+class CheckLevel(StrEnum):
     """The severity of a result."""
 
     OK = "ok"
@@ -17,11 +17,11 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """The name of a check, and its result. If something is wrong, the message includes the remedy."""
 
     name: str
-    level: Level
+    level: CheckLevel
     message: str
     chinese: str = ""
     """The message in Chinese. If empty, the English one is shown."""
@@ -33,19 +33,19 @@ class Result:
     @property
     def ok(self) -> bool:
         """Whether nothing is known to be wrong."""
-        return self.level is not Level.BAD
+        return self.level is not CheckLevel.BAD
 
 
-def good(name: str, message: str, chinese: str = "") -> Result:
+def good(name: str, message: str, chinese: str = "") -> CheckResult:
     """A result: it works."""
-    return Result(name, Level.OK, message, chinese)
+    return CheckResult(name, CheckLevel.OK, message, chinese)
 
 
-def note(name: str, message: str, chinese: str = "") -> Result:
+def note(name: str, message: str, chinese: str = "") -> CheckResult:
     """A result: it may be intended."""
-    return Result(name, Level.NOTE, message, chinese)
+    return CheckResult(name, CheckLevel.NOTE, message, chinese)
 
 
-def bad(name: str, message: str, chinese: str = "") -> Result:
+def bad(name: str, message: str, chinese: str = "") -> CheckResult:
     """A result: it does not work."""
-    return Result(name, Level.BAD, message, chinese)
+    return CheckResult(name, CheckLevel.BAD, message, chinese)

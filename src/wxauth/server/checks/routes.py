@@ -12,7 +12,7 @@ from wxauth.server.apps import managing
 from wxauth.server.apps.registry import Apps
 from wxauth.server.apps.routes import NO_SUCH_APP
 from wxauth.server.checks.doctor import examine, examine_app
-from wxauth.server.checks.result import Level, Result
+from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
 from wxauth.server.web.dependencies import ServicesDep
@@ -21,12 +21,12 @@ from wxauth.server.web.direct import Router
 router = Router("admin")
 
 
-class ResultAnswer(TypedDict):
+class CheckResultAnswer(TypedDict):
     """A line of the report."""
 
     name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
     ok: Annotated[bool, Field(description="Whether it works, as far as is known.")]
-    level: Annotated[Level, Field(description="A `note` is fine if it is intended.", examples=["ok"])]
+    level: Annotated[CheckLevel, Field(description="A `note` is fine if it is intended.", examples=["ok"])]
     message: Annotated[
         str,
         Field(
@@ -36,15 +36,15 @@ class ResultAnswer(TypedDict):
     ]
 
 
-class ReportAnswer(TypedDict):
+class CheckReportAnswer(TypedDict):
     """The report: what was checked, and the results."""
 
-    items: list[ResultAnswer]
+    items: list[CheckResultAnswer]
     next_cursor: None
 
 
 @router.get("/v1/admin/check", summary=Title("Run the health checks", "检查整个服务的配置"))
-async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> ReportAnswer:
+async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> CheckReportAnswer:
     """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat.
 
     Changes nothing. Takes half a minute at most.
@@ -57,7 +57,9 @@ async def check_everything(_: AdministratorDep, services: ServicesDep, request: 
     summary=Title("Check one app's configuration", "检查小程序的配置"),
     failures=[NO_SUCH_APP],
 )
-async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request) -> ReportAnswer:
+async def check_one_app(
+    _: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request
+) -> CheckReportAnswer:
     """Run `wxauth check` for one app.
 
     Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
@@ -67,9 +69,9 @@ async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppI
     return _report(await examine_app(services.settings, known.app, apps=apps), request)
 
 
-def _report(results: list[Result], request: Request) -> ReportAnswer:
+def _report(results: list[CheckResult], request: Request) -> CheckReportAnswer:
     language = preferred_language(request.headers)
-    items: list[ResultAnswer] = [
+    items: list[CheckResultAnswer] = [
         {"name": it.name, "ok": it.ok, "level": it.level, "message": it.text_in(language)} for it in results
     ]
     return {"items": items, "next_cursor": None}

@@ -29,7 +29,7 @@ from wxauth.errors import (
 )
 from wxauth.server.checks.clocks import Reading
 from wxauth.server.checks.findings import Findings
-from wxauth.server.checks.result import Result, bad, good, note
+from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.ip_addresses import plain_address
@@ -121,7 +121,7 @@ class _Use:
 
 async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
-) -> AsyncGenerator[Result, None]:
+) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
     observed = Observed(found.wechat_readings)
     wechat = WeChat(
@@ -207,7 +207,7 @@ def _is_off(setting: str) -> Title:
     return Title(f"{setting} is off", f"{setting} 为 off")
 
 
-async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: Observed) -> Result:
+async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, observed: Observed) -> CheckResult:
     """Check which kind of code sites show for this app, and what is missing for it."""
     name = f"wechat {app.app_id} codes"
     prefix = f"{settings.issuer}/d/"
@@ -235,10 +235,10 @@ async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Cloc
         message = f"{what}: asked too often just now, 5,000 a minute: run this again in a minute"
         return note(name, message, f"{what_zh}：刚才调用太频繁（每分钟 5,000 次）：请一分钟后再运行")
     message = f"{what} are not to be had, so ordinary ones are shown: {result.message}"
-    return Result(name, result.level, message, f"无法获取 {what_zh}，改用普通二维码：{result.text_in('zh')}")
+    return CheckResult(name, result.level, message, f"无法获取 {what_zh}，改用普通二维码：{result.text_in('zh')}")
 
 
-def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: Observed) -> Result:
+def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
     name = f"wechat {app.app_id}"
     if failure is None:
         message = "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"
@@ -255,7 +255,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
 
 def _judge_token(
     app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, observed: Observed
-) -> Result:
+) -> CheckResult:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
         return good(name, "obtainable from this address", "可从本机获取")
@@ -264,10 +264,10 @@ def _judge_token(
         return bad(name, f"not to be had, for the same reason; {_REST_UNKNOWN.en}", f"同样无法获取；{_REST_UNKNOWN.zh}")
     result = _judge_failure(name, STABLE_TOKEN, failure, settings, observed)
     message, chinese = f"{result.message}; {_REST_UNKNOWN.en}", f"{result.chinese}；{_REST_UNKNOWN.zh}"
-    return Result(name, result.level, message, chinese)
+    return CheckResult(name, result.level, message, chinese)
 
 
-def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: Observed) -> Result:
+def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, observed: Observed) -> CheckResult:
     name = f"wechat {app.app_id} {use.name}"
     sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
@@ -294,7 +294,7 @@ def _is_permitted(failure: WeChatError | None) -> bool:
     return failure is None or not (is_about_the_app or errcode is None or errcode in ABOUT_THE_ACCOUNT)
 
 
-def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: Observed) -> Result:
+def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: Observed) -> CheckResult:
     """The result for a failure caused by the app, this server or WeChat, not by the made-up request."""
     errcode = failure.errcode
     at, at_zh = f"(errcode {errcode})", f"（错误码 {errcode}）"
@@ -329,7 +329,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
     return bad(name, message, f"被拒绝：请在微信的返回码表中查找{at_zh}")
 
 
-def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> Result:
+def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> CheckResult:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
         return good(name, "not known before somebody has logged in", "有人登录之后才能得知")
@@ -345,7 +345,7 @@ def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> Result
     return note(name, f"{message}, if the apps are to share users", chinese)
 
 
-def _judge_callback_domain(app: App, settings: Settings) -> Result:
+def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     """Whether WeChat can redirect a browser back to the issuer after a login by this app."""
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
@@ -371,7 +371,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _judge_push(app: App, settings: Settings) -> Result:
+def _judge_push(app: App, settings: Settings) -> CheckResult:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:

@@ -5,11 +5,11 @@ import sys
 
 import click
 
-from wxauth.server.checks import Level, check_all
+from wxauth.server.checks import CheckLevel, check_all
 from wxauth.server.cli.printing import json_option, show, terminal_language
 from wxauth.server.core.logs import configure_logging
 
-_MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
+_MARKS = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
 
 
 @click.command()

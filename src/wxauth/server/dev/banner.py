@@ -9,7 +9,7 @@ from typing import Final
 
 from wxauth.errors import Title
 from wxauth.problems import Language
-from wxauth.server.checks import Level, Result
+from wxauth.server.checks import CheckLevel, CheckResult
 from wxauth.server.core.settings import Settings
 
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
@@ -164,7 +164,7 @@ Ctrl-C ends it all; the data stays in {home}/. 中文：LANG=zh_CN.UTF-8 {progra
 按 Ctrl-C 停止，数据保留在 {home}/。 English: LANG=C.UTF-8 {program}
 """,
 )
-_MARKS: Final = {Level.OK: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
+_MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
 
 
 def service_url(settings: Settings) -> str:
@@ -178,7 +178,7 @@ def welcome(
     *,
     simulated_url: str | None,
     site_url: str,
-    findings: Iterable[Result],
+    findings: Iterable[CheckResult],
     home: Path,
     language: Language = "en",
 ) -> str:

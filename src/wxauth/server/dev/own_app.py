@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from wxauth.server.checks import Result
+from wxauth.server.checks import CheckResult
 from wxauth.server.wechat.errcode_texts import SECRET_NOT_TAKEN
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
@@ -43,7 +43,7 @@ class OwnSecret:
             self.value = click.prompt(_QUESTION.format(app_id=app_id), hide_input=True, err=True).strip()
             self._is_new = True
 
-    def keep_unless_refused(self, findings: Iterable[Result]) -> None:
+    def keep_unless_refused(self, findings: Iterable[CheckResult]) -> None:
         """Store the secret for the next run, or delete it if WeChat has just refused it."""
         if self._path is None or self.value is None:
             return

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from wxauth.errors import StorageUnavailable
 from wxauth.problems import Language
-from wxauth.server.checks import Result, check_apps
+from wxauth.server.checks import CheckResult, check_apps
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.core.database import Database, trouble_of
 from wxauth.server.core.logs import configure_logging
@@ -94,7 +94,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
         raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
 
 
-def _load_settings(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result], dict[str, Any]]:
+def _load_settings(simulated_url: str | None, port: int | None) -> tuple[Settings, list[CheckResult], dict[str, Any]]:
     """The settings, the results of checking them at the real WeChat, if that is used, and the values set by dev."""
     try:
         HOME.mkdir(exist_ok=True)
@@ -157,7 +157,7 @@ def _listen(host: str, port: int, option: str) -> Iterator[socket.socket]:
         yield listener
 
 
-def _ask_wechat(settings: Settings) -> list[Result]:
+def _ask_wechat(settings: Settings) -> list[CheckResult]:
     configure_logging(level="critical", log_format=settings.log_format)  # the findings report all that logs would
     return asyncio.run(check_apps(settings))
 

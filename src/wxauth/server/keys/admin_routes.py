@@ -35,7 +35,7 @@ class KeysAnswer(TypedDict):
     next_cursor: None
 
 
-class RotatedAnswer(TypedDict):
+class RotatedKeysAnswer(TypedDict):
     """The key that signs next."""
 
     kid: Annotated[str, Field(examples=["…"])]
@@ -44,7 +44,7 @@ class RotatedAnswer(TypedDict):
     ]
 
 
-class WithdrawnAnswer(TypedDict):
+class WithdrawnKeyAnswer(TypedDict):
     """The withdrawn key, and the key that signs now."""
 
     kid: Annotated[str, Field(examples=["…"])]
@@ -59,7 +59,7 @@ async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
 
 
 @router.post("/v1/admin/keys/rotate", summary=Title("Rotate the signing key", "发布新的签名密钥"))
-async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
+async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedKeysAnswer:
     """Publish a new key, which signs six minutes later.
 
     Siblings pick it up automatically. If there is a next key already, it is kept.
@@ -73,7 +73,7 @@ async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep
     summary=Title("Withdraw a signing key", "立即撤回签名密钥"),
     failures=[_NO_SUCH_KEY],
 )
-async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnAnswer:
+async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnKeyAnswer:
     """For a stolen key: its tokens are refused from now on.
 
     If it was the signing key, the next key, or a new one, signs at once; if it was the next key, another one is made.

@@ -34,7 +34,7 @@ class IntrospectionAnswer(TypedDict):
     external_id: NotRequired[Annotated[str, Field(description="The user's current external id. Absent if none.")]]
 
 
-class AccessTokenAnswer(TypedDict):
+class WeChatTokenAnswer(TypedDict):
     """The token with which a service calls WeChat's server API for an app."""
 
     access_token: Annotated[str, Field(description="512 characters or more.", examples=["88_kVQ1PSZ6XO7..."])]

@@ -21,8 +21,8 @@ from wxauth.errors import (
 from wxauth.server.clients.service_clients import IntrospectingClientDep, WeChatTokenClientDep
 from wxauth.server.siblings import introspection, shared_wechat_tokens
 from wxauth.server.siblings.bodies import (
-    AccessTokenAnswer,
     IntrospectionAnswer,
+    WeChatTokenAnswer,
 )
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
@@ -155,7 +155,7 @@ async def introspect(_: IntrospectingClientDep, request: Request, services: Serv
     "/v1/apps/{app_id}/access-token",
     summary=Title("Read an app's WeChat access token", "小程序的微信 access_token"),
     operation_id="read_access_token",
-    response_model=AccessTokenAnswer,
+    response_model=WeChatTokenAnswer,
     failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
 )
 async def read_wechat_token(

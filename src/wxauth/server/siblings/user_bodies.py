@@ -19,7 +19,7 @@ LOOKED_UP_AT_ONCE: Final = 200
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 
 
-class OpenidAsked(BaseModel):
+class LookupOpenid(BaseModel):
     """One openid in one app."""
 
     app_id: _Name
@@ -32,7 +32,7 @@ class LookupRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [EXAMPLE_USER_ID]}]}, hide_input_in_errors=True)
 
     ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
-    openids: list[OpenidAsked] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    openids: list[LookupOpenid] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
     external_ids: list[_Name] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
 
     @model_validator(mode="after")
