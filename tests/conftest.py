@@ -24,7 +24,7 @@ from tests.databases import TEMPLATE, SharedDatabase, delete_signing_key, make_t
 from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
 from tests.loops import UnhurriedLoop
-from tests.processes import hear_interrupts, use_memory
+from tests.processes import catch_interrupts, use_memory
 from tests.store.proxy import Proxy
 from tests.world import (
     AddSibling,
@@ -53,7 +53,7 @@ from wxauth.server.service.build import build_services
 from wxauth.server.service.waits import WAITS, Waits
 
 use_memory()
-hear_interrupts()
+catch_interrupts()
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 STARTS_PROGRAMS = {"foreign", "process", "wheel", *programs.MARKS.values()}

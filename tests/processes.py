@@ -37,7 +37,7 @@ def use_memory() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 
-def hear_interrupts() -> None:
+def catch_interrupts() -> None:
     """Make children react to SIGINT, which a shell's background jobs ignore, and so would their children."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,7 +21,7 @@ TEXT: Any = "msg_sec_check"
 A_SECOND = timedelta(seconds=1)
 
 
-async def send_nonsense(service: Service, login: Body, number: int = MAX_ATTEMPTS) -> None:
+async def send_wrong_codes(service: Service, login: Body, number: int = MAX_ATTEMPTS) -> None:
     # Another errcode than that of a made-up code, which is looked for at other replicas, for more than a second.
     service.simulator.fail(PHONE, errcode=47001, times=number)
     for n in range(number):
@@ -40,7 +40,7 @@ async def test_after_twenty_codes_that_wechat_refused_it_is_not_asked_again_for_
     service: Service, clock: Clock
 ) -> None:
     alice = await service.log_in()
-    await send_nonsense(service, alice)
+    await send_wrong_codes(service, alice)
     refused(await service.bind(alice, "nonsense"))
     clock.advance(minutes=59, seconds=59)
     alice = await service.log_in()
@@ -52,7 +52,7 @@ async def test_after_twenty_codes_that_wechat_refused_it_is_not_asked_again_for_
 
 async def test_attempts_are_counted_over_all_replicas(service: Service, make_service: MakeService) -> None:
     alice = await service.log_in()
-    await send_nonsense(service, alice)
+    await send_wrong_codes(service, alice)
     refused(await (await make_service()).bind(alice, "nonsense"))
 
 
@@ -75,7 +75,7 @@ async def test_at_login_it_is_counted_too_and_the_login_goes_on(service: Service
 
 @pytest.mark.slow
 async def test_others_are_not_concerned_nor_the_same_person_in_another_app(service: Service) -> None:
-    await send_nonsense(service, await service.log_in())
+    await send_wrong_codes(service, await service.log_in())
     bob = await service.log_in("bob")
     assert (await service.bind(bob, service.phone_code("bob"))).status_code == 200
     elsewhere = await service.log_in(app_id=APPS[1]["app_id"])
@@ -106,7 +106,7 @@ async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(
 
 async def test_an_erasure_begins_no_new_hour(service: Service) -> None:
     alice = await service.log_in()
-    await send_nonsense(service, alice)
+    await send_wrong_codes(service, alice)
     assert (await service.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
     refused(await service.bind(await service.log_in(), "nonsense"))
 
@@ -115,7 +115,7 @@ async def test_a_stored_answer_is_found_even_after_too_many_attempts(service: Se
     alice = await service.log_in()
     code = service.phone_code()
     assert (await service.bind(alice, code)).status_code == 200
-    await send_nonsense(service, alice, MAX_ATTEMPTS - 1)
+    await send_wrong_codes(service, alice, MAX_ATTEMPTS - 1)
     refused(await service.bind(alice, service.phone_code()))
     assert (await service.bind(alice, code)).status_code == 200
 
@@ -160,7 +160,7 @@ async def test_names_that_nobody_checks_are_not_counted_among_them(service: Serv
 async def test_codes_and_names_are_counted_each_by_itself(make_service: MakeService) -> None:
     service = await make_service(nickname_check="block")
     alice = await service.log_in()
-    await send_nonsense(service, alice)
+    await send_wrong_codes(service, alice)
     assert (await service.change(alice, nickname="Alice")).status_code == 200
 
 
@@ -171,7 +171,7 @@ async def test_attempts_are_swept_when_their_hour_is_over(
     service: Service, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     for person in ("alice", "bob", "carol"):
-        await send_nonsense(service, await service.log_in(person), 1)
+        await send_wrong_codes(service, await service.log_in(person), 1)
     clock.now += WINDOW
     await sweep(service.services, page_size=1, pause=0)
     assert await rows.fetchval("SELECT count(*) FROM attempts") == 3

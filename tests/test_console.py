@@ -48,7 +48,7 @@ async def post(client: httpx.AsyncClient, secret: str) -> httpx.Response:
     return await client.post(SESSION, json={"secret": secret}, headers=ASKED_BY_THE_PAGE)
 
 
-async def go_on(client: httpx.AsyncClient) -> httpx.Response:
+async def extend_session(client: httpx.AsyncClient) -> httpx.Response:
     return await client.put(SESSION, headers=ASKED_BY_THE_PAGE)
 
 
@@ -114,7 +114,7 @@ async def test_the_consoles_access_token_contains_the_external_id_as_any_does(
     services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
 ) -> None:
     await rows.execute("UPDATE users SET external_id = '10023'")
-    tokens = [await opened(services, client, root), (await go_on(client)).json()]
+    tokens = [await opened(services, client, root), (await extend_session(client)).json()]
     assert [get_unverified_claims(each["access_token"])["external_id"] for each in tokens] == ["10023", "10023"]
 
 
@@ -190,9 +190,9 @@ async def test_a_console_session_lasts_as_long_as_it_is_used_and_twelve_hours_at
     await opened(services, client, root)
     for _ in range(14):
         clock.advance(minutes=50)
-        assert (await go_on(client)).status_code == 200
+        assert (await extend_session(client)).status_code == 200
     clock.advance(minutes=20)  # twelve hours in all
-    problem_of(await go_on(client), "session_revoked", 400)
+    problem_of(await extend_session(client), "session_revoked", 400)
 
 
 async def test_a_console_session_and_its_access_token_end_after_an_hour_without_use(
@@ -205,7 +205,7 @@ async def test_a_console_session_and_its_access_token_end_after_an_hour_without_
     clock.advance(minutes=59)
     assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 200
     clock.advance(minutes=1)
-    problem_of(await go_on(client), "session_revoked", 400)
+    problem_of(await extend_session(client), "session_revoked", 400)
     assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 401
 
 
@@ -217,8 +217,8 @@ async def test_signing_out_ends_it_for_good(services: Services, client: httpx.As
     assert COOKIE not in client.cookies
     problem_of(await client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
     client.cookies.set(COOKIE, kept, domain="auth.test", path="/admin/")
-    problem_of(await go_on(client), "session_revoked", 400)
-    assert (await go_on(client)).status_code == 204  # the browser has been told to forget it
+    problem_of(await extend_session(client), "session_revoked", 400)
+    assert (await extend_session(client)).status_code == 204  # the browser has been told to forget it
 
 
 async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
@@ -230,7 +230,7 @@ async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
         await root.change(other.id, **change)
         await root.change(other.id, roles=["admin"], status="active")
         problem_of(await client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
-        problem_of(await go_on(client), "session_revoked", 400)
+        problem_of(await extend_session(client), "session_revoked", 400)
 
 
 async def test_the_loss_of_another_role_ends_nothing_nor_does_that_of_admin_end_a_phones_session(
@@ -240,7 +240,7 @@ async def test_the_loss_of_another_role_ends_nothing_nor_does_that_of_admin_end_
     await root.change(other.id, roles=["admin", "editor"])
     await opened(services, client, other)
     await root.change(other.id, roles=["admin"])
-    assert (await go_on(client)).status_code == 200
+    assert (await extend_session(client)).status_code == 200
     await root.change(other.id, roles=[])
     assert (await client.get("/v1/me", headers=bearer(other.answer))).status_code == 200
 
@@ -250,9 +250,9 @@ async def test_a_role_that_goes_by_another_way_than_the_api_ends_it_at_its_next_
 ) -> None:
     await opened(services, client, root)
     await rows.execute("UPDATE users SET roles = '{}'")
-    problem_of(await go_on(client), "insufficient_role", 403)
+    problem_of(await extend_session(client), "insufficient_role", 403)
     await rows.execute("UPDATE users SET roles = '{admin}'")
-    assert (await go_on(client)).status_code == 204
+    assert (await extend_session(client)).status_code == 204
 
 
 async def test_neither_kind_of_token_is_good_in_the_others_place(
@@ -265,7 +265,7 @@ async def test_neither_kind_of_token_is_good_in_the_others_place(
     phones = root.answer["refresh_token"]
     for token in (phones, phones.replace("wxr_", "wxc_")):
         client.cookies.set(COOKIE, token, domain="auth.test", path="/admin/")
-        problem_of(await go_on(client), "session_revoked", 400)
+        problem_of(await extend_session(client), "session_revoked", 400)
     assert (await client.post("/v1/refresh", json={"refresh_token": phones})).status_code == 200
 
 
@@ -288,7 +288,7 @@ async def test_another_site_cannot_use_the_consoles_session(
     secret = await secret_for(services, root)
     for method, body in (("POST", {"secret": secret}), ("PUT", None), ("DELETE", None)):
         problem_of(await client.request(method, SESSION, headers=headers, json=body), "invalid_request", 403)
-    assert (await go_on(client)).status_code == 200
+    assert (await extend_session(client)).status_code == 200
     own = {"Origin": "https://auth.test", "Sec-Fetch-Site": "same-origin"}
     answer = await client.post(SESSION, json={"secret": secret}, headers={**ASKED_BY_THE_PAGE, **own})
     assert answer.status_code == 200

@@ -114,7 +114,7 @@ def doctor(
 ) -> Examine:
     """What the doctor says, by name; any setting by name. No line holds a secret."""
 
-    async def say(
+    async def run_checks(
         *, clock: Callable[[], datetime] = utc_now, waits: Mapping[str, Any] = MappingProxyType({}), **values: Any
     ) -> dict[str, CheckResult]:
         nobody = f"http://127.0.0.1:{free_port()}"
@@ -131,7 +131,7 @@ def doctor(
         assert len(by_name) == len(results)
         return by_name
 
-    return say
+    return run_checks
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def check_chinese(result: CheckResult) -> None:
     assert [part for part in exact if part not in result.chinese] == [], result
 
 
-def said(results: Mapping[str, CheckResult], name: str, level: CheckLevel, *words: str) -> None:
+def assert_reported(results: Mapping[str, CheckResult], name: str, level: CheckLevel, *words: str) -> None:
     """This line has this level and these words."""
     result = results[name]
     assert result.level is level, result
@@ -250,7 +250,7 @@ async def test_the_check_changes_nothing(
     assert before["sessions"]
     token = strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
     strict_wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
-    said(await doctor(), of_app("session_keys"), BAD, "access token", "40001")
+    assert_reported(await doctor(), of_app("session_keys"), BAD, "access token", "40001")
     assert await all_rows(rows) == before
     assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
     assert strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
@@ -287,9 +287,9 @@ def test_a_misspelt_setting_is_reported_with_the_intended_one(check: Check) -> N
 
 async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doctor: Examine) -> None:
     results = await doctor(database_url=f"postgresql://wxauth:hunter2@127.0.0.1:{free_port()}/wxauth")
-    said(results, "database", BAD, "refuses connections", "WXAUTH_DATABASE_URL")
+    assert_reported(results, "database", BAD, "refuses connections", "WXAUTH_DATABASE_URL")
     assert "schema" not in results
-    said(results, of_app(), OK)
+    assert_reported(results, of_app(), OK)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doc
 )
 async def test_the_databases_own_message_is_passed_on(doctor: Examine, database_url: str, url: str, word: str) -> None:
     good, query = database_url.split("?")
-    said(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
+    assert_reported(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
 
 
 @pytest.mark.slow
@@ -314,9 +314,9 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, dat
         waits = {"deadlines": HURRIED}
         results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, waits=waits)
         assert loop.time() - began < HURRIED.whole + 2.0
-    said(results, "database", OK)
-    said(results, "stored", BAD, "does not answer", "TimeoutError")
-    said(results, of_app(), OK)
+    assert_reported(results, "database", OK)
+    assert_reported(results, "stored", BAD, "does not answer", "TimeoutError")
+    assert_reported(results, of_app(), OK)
 
 
 @pytest.mark.own_database
@@ -325,7 +325,7 @@ async def test_a_database_that_takes_no_writes_is_reported(
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    said(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
+    assert_reported(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
 
 
 @pytest.mark.own_database
@@ -334,18 +334,18 @@ async def test_a_default_isolation_that_a_pooler_lets_through_is_reported(
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
     await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
-    said(await doctor(), "database", OK)
+    assert_reported(await doctor(), "database", OK)
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
-    said(results, "database", BAD, "serializable", "default_transaction_isolation", "read committed")
+    assert_reported(results, "database", BAD, "serializable", "default_transaction_isolation", "read committed")
 
 
 def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
     faulty, mended = ModuleType("cookies"), ModuleType("cookies")
     vars(faulty).update(_OctalPatt=re.compile(r"\\[0-3][0-7][0-7]"), _unquote=str)
     vars(mended).update(_unquote_sub=re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub, _unquote=str)
-    said({"python": judge_python(faulty)}, "python", NOTE, "CVE-2024-7592", "3.11.10", "3.12.6")
+    assert_reported({"python": judge_python(faulty)}, "python", NOTE, "CVE-2024-7592", "3.11.10", "3.12.6")
     check_chinese(judge_python(faulty))
-    said({"python": judge_python(mended)}, "python", OK, platform.python_version())
+    assert_reported({"python": judge_python(mended)}, "python", OK, platform.python_version())
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
     ],
 )
 def test_a_standby_and_an_old_version_are_reported(server: PostgresServer, words: tuple[str, ...]) -> None:
-    said({"database": judge_server(server)}, "database", BAD, *words)
+    assert_reported({"database": judge_server(server)}, "database", BAD, *words)
 
 
 WAL = Wal(
@@ -378,7 +378,9 @@ WAL = Wal(
 def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved() -> None:
     advice = judge_wal(WAL)
     assert advice is not None
-    said({"wal": advice}, "wal", NOTE, "40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout")
+    assert_reported(
+        {"wal": advice}, "wal", NOTE, "40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout"
+    )
     check_chinese(advice)
     without_lz4 = judge_wal({**WAL, "has_lz4": False})
     assert without_lz4 is not None
@@ -404,7 +406,7 @@ async def test_each_postgresql_says_what_it_has_logged(services: Services) -> No
 def test_a_schema_that_is_behind_is_reported() -> None:
     rights = Rights(role="wxauth", schema="public", may_create=True, may_use=True, owner=None)
     result = judge_schema("0100", rights, known=("0101", "0100"))
-    said({"schema": result}, "schema", BAD, "is at 0100, behind 0101", "wxauth migrate")
+    assert_reported({"schema": result}, "schema", BAD, "is at 0100, behind 0101", "wxauth migrate")
 
 
 @pytest.mark.own_database
@@ -413,10 +415,10 @@ async def test_a_schema_of_a_preview_is_reported_and_one_that_is_newer_is_a_note
 ) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '0031'")
     results = await doctor()
-    said(results, "schema", BAD, "before 0.1.0", "wxauth migrate")
+    assert_reported(results, "schema", BAD, "before 0.1.0", "wxauth migrate")
     assert "signing_keys" not in results
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
-    said(await doctor(), "schema", NOTE, "later", "newer version")
+    assert_reported(await doctor(), "schema", NOTE, "later", "newer version")
 
 
 # What is sealed.
@@ -431,22 +433,24 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(
     [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
     due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
-    said(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next is made {due}")
+    assert_reported(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next is made {due}")
 
     await services[KeyRing].rotate()
     second = next(key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"] if key["kid"] != first)
     starts = (now + timedelta(minutes=6)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
-    said(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
+    assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
 
 
 async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simulated_client: httpx.AsyncClient) -> None:
     for person in ("alice", "bob"):
         await simulated_client.post("/v1/login", json={"code": person, "phone_code": "phone-13800138000"})
     results = await doctor(secret_key=OTHER_SECRET_KEY)
-    said(results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
-    said(results, "sealed_data", BAD, "2 of 2 values", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
-    said(await doctor(), "sealed_data", OK, "opens; 3 values")
+    assert_reported(
+        results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget"
+    )
+    assert_reported(results, "sealed_data", BAD, "2 of 2 values", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
+    assert_reported(await doctor(), "sealed_data", OK, "opens; 3 values")
 
 
 async def test_other_sealed_values_that_do_not_open_are_counted(
@@ -457,12 +461,12 @@ async def test_other_sealed_values_that_do_not_open_are_counted(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
     )
-    said(await doctor(), "sealed_data", BAD, "1 of 2 values")
+    assert_reported(await doctor(), "sealed_data", BAD, "1 of 2 values")
     await rows.execute(
         "INSERT INTO webhooks (id, name, url, types, secret, created_at)"
         " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
     )
-    said(await doctor(), "sealed_data", BAD, "2 of 3 values")
+    assert_reported(await doctor(), "sealed_data", BAD, "2 of 3 values")
 
 
 @pytest.mark.process
@@ -472,11 +476,11 @@ async def test_values_that_need_the_former_secret_key_are_reported_for_resealing
     await simulated_client.post("/v1/login", json={"code": "alice"})
     rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
     results = await doctor(**rotated)
-    said(results, "signing_keys", OK)
-    said(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
+    assert_reported(results, "signing_keys", OK)
+    assert_reported(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
     env = settings | {f"WXAUTH_{name.upper()}": value for name, value in rotated.items()}
     assert (await asyncio.to_thread(run, "secret", "reseal", cwd=tmp_path, env=env)).returncode == 0
-    said(await doctor(**rotated), "sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS")
+    assert_reported(await doctor(**rotated), "sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS")
 
 
 @pytest.mark.no_signing_key
@@ -486,7 +490,7 @@ async def test_one_signing_key_of_several_that_does_not_open_is_named(
     key = await simulated_services[KeyRing].rotate()
     await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
     results = await doctor(clock=simulated_services.clock)
-    said(results, "signing_keys", BAD, f"1 of 2 do not open ({key.kid})")
+    assert_reported(results, "signing_keys", BAD, f"1 of 2 do not open ({key.kid})")
 
 
 # The issuer.
@@ -539,7 +543,7 @@ def certificate(tmp_path: Path) -> dict[str, str]:
 
 async def test_the_issuer_answers_with_the_stored_keys(doctor: Examine, service: Callable[..., Awaitable[str]]) -> None:
     url = await service()
-    said(await doctor(issuer=url), "issuer", OK, f"{url} answers with the stored keys")
+    assert_reported(await doctor(issuer=url), "issuer", OK, f"{url} answers with the stored keys")
 
 
 async def test_an_issuer_with_another_name_is_reported_with_both(
@@ -547,7 +551,7 @@ async def test_an_issuer_with_another_name_is_reported_with_both(
 ) -> None:
     url = await service()
     other = url.replace("127.0.0.1", "localhost")
-    said(await doctor(issuer=other), "issuer", BAD, repr(url), other, "WXAUTH_ISSUER")
+    assert_reported(await doctor(issuer=other), "issuer", BAD, repr(url), other, "WXAUTH_ISSUER")
 
 
 async def test_an_issuer_with_keys_of_another_database_is_reported(
@@ -555,7 +559,7 @@ async def test_an_issuer_with_keys_of_another_database_is_reported(
 ) -> None:
     url = await service()
     await rows.execute("UPDATE signing_keys SET kid = 'another'")
-    said(await doctor(issuer=url), "issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL")
+    assert_reported(await doctor(issuer=url), "issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL")
 
 
 @pytest.mark.no_signing_key
@@ -565,24 +569,26 @@ async def test_an_issuer_that_lacks_a_key_that_signs_is_reported_and_one_that_la
     url = await service()
     await simulated_services[KeyRing].rotate()
     clock = simulated_services.clock
-    said(await doctor(issuer=url, clock=clock), "issuer", OK)
+    assert_reported(await doctor(issuer=url, clock=clock), "issuer", OK)
     await rows.execute("UPDATE signing_keys SET activates_at = created_at")
-    said(await doctor(issuer=url, clock=clock), "issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened")
+    assert_reported(await doctor(issuer=url, clock=clock), "issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened")
 
 
 async def test_without_the_database_the_keys_are_not_compared(
     doctor: Examine, service: Callable[..., Awaitable[str]]
 ) -> None:
     results = await doctor(issuer=await service(), database_url="postgresql:///x?host=/nowhere")
-    said(results, "issuer", NOTE, "cannot be told without the database")
+    assert_reported(results, "issuer", NOTE, "cannot be told without the database")
 
 
 async def test_an_issuer_without_a_listener_is_a_note(doctor: Examine) -> None:
-    said(await doctor(), "issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
+    assert_reported(await doctor(), "issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
 
 
 async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
-    said(await doctor(issuer="https://wxauth.invalid"), "issuer", NOTE, "https://wxauth.invalid", "not known here")
+    assert_reported(
+        await doctor(issuer="https://wxauth.invalid"), "issuer", NOTE, "https://wxauth.invalid", "not known here"
+    )
 
 
 @pytest.mark.slow
@@ -602,7 +608,7 @@ async def test_another_service_at_the_issuer_is_recognised(
     doctor: Examine, answer: Response, level: CheckLevel, words: tuple[str, ...]
 ) -> None:
     with answering(answer) as (url, _):
-        said(await doctor(issuer=url), "issuer", level, url, *words)
+        assert_reported(await doctor(issuer=url), "issuer", level, url, *words)
 
 
 @pytest.mark.parametrize(
@@ -618,30 +624,34 @@ async def test_metadata_without_keys_is_reported(
 ) -> None:
     with answering(PlainTextResponse()) as (url, front):
         front.app = JSONResponse({"issuer": url, **{name: value.format(url=url) for name, value in metadata.items()}})
-        said(await doctor(issuer=url), "issuer", BAD, *words)
+        assert_reported(await doctor(issuer=url), "issuer", BAD, *words)
 
 
 async def test_an_invalid_certificate_is_reported(doctor: Examine, certificate: dict[str, str]) -> None:
     with answering(PlainTextResponse(), **certificate) as (url, _):
         results = await doctor(issuer=url.replace("http:", "https:"))
-    said(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
+    assert_reported(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
 
 
 async def test_http_in_place_of_https_is_reported_and_the_other_way_round(
     doctor: Examine, certificate: dict[str, str]
 ) -> None:
     with answering(PlainTextResponse()) as (url, _):
-        said(await doctor(issuer=url.replace("http:", "https:")), "issuer", BAD, "does not speak TLS", "plain http")
+        assert_reported(
+            await doctor(issuer=url.replace("http:", "https:")), "issuer", BAD, "does not speak TLS", "plain http"
+        )
     with answering(PlainTextResponse(), **certificate) as (url, _):
-        said(await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https")
+        assert_reported(
+            await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https"
+        )
 
 
 async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Examine) -> None:
     async with Upstream(abort) as upstream:
-        said(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
+        assert_reported(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
     async with Upstream(hang) as upstream:
         results = await doctor(issuer=upstream.url, waits={"issuer_patience": 0.2})
-        said(results, "issuer", BAD, "takes the connection and does not answer")
+        assert_reported(results, "issuer", BAD, "takes the connection and does not answer")
 
 
 # The clocks.
@@ -650,18 +660,18 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Exami
 @pytest.mark.parametrize(("seconds", "word"), [(95, "95 s ahead of"), (-95, "95 s behind")])
 async def test_a_wrong_clock_is_reported_by_both_others(doctor: Examine, seconds: int, word: str) -> None:
     results = await doctor(clock=lambda: utc_now() + timedelta(seconds=seconds))
-    said(results, "clock database", BAD, f"{word} the database's", "NTP")
-    said(results, "clock wechat", BAD, "WeChat's", "NTP")
+    assert_reported(results, "clock database", BAD, f"{word} the database's", "NTP")
+    assert_reported(results, "clock wechat", BAD, "WeChat's", "NTP")
 
 
 async def test_a_clock_within_what_siblings_bear_with_is_right_enough_for_tokens(doctor: Examine) -> None:
     results = await doctor(clock=lambda: utc_now() + timedelta(seconds=20))
-    said(results, "clock database", BAD, "20 s ahead of the database's, whose time counts")
-    said(results, "clock wechat", OK)
+    assert_reported(results, "clock database", BAD, "20 s ahead of the database's, whose time counts")
+    assert_reported(results, "clock wechat", OK)
 
 
 async def test_a_clock_some_seconds_off_is_right_enough(doctor: Examine) -> None:
-    said(await doctor(clock=lambda: utc_now() - timedelta(seconds=4)), "clock database", OK, "within 4 s")
+    assert_reported(await doctor(clock=lambda: utc_now() - timedelta(seconds=4)), "clock database", OK, "within 4 s")
 
 
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
@@ -671,13 +681,13 @@ async def test_a_wechat_that_says_no_time_is_not_asked_for_it(
     with _with_date(strict_wechat, lambda: date) as url:
         results = await doctor(wechat_base_url=url)
     assert "clock wechat" not in results
-    said(results, of_app(), OK)
+    assert_reported(results, of_app(), OK)
 
 
 async def test_of_wechats_times_the_nearest_counts(doctor: Examine, strict_wechat: StrictWeChat) -> None:
     times = iter([utc_now() - timedelta(hours=1)])  # an answer that was kept somewhere
     with _with_date(strict_wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
-        said(await doctor(wechat_base_url=url), "clock wechat", OK)
+        assert_reported(await doctor(wechat_base_url=url), "clock wechat", OK)
 
 
 def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> AbstractContextManager[str]:
@@ -704,12 +714,12 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(
 ) -> None:
     strict_wechat.account(APP_ID).is_whitelisted = False
     results = await doctor()
-    said(results, of_app(), OK)
+    assert_reported(results, of_app(), OK)
     message = results[of_app("access_token")].message
     assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
     assert "rid" not in message
     assert not results.keys() & {of_app("phone"), of_app("risk")}
-    said(results, of_app("phone", OTHER_APP_ID), OK)
+    assert_reported(results, of_app("phone", OTHER_APP_ID), OK)
 
 
 @pytest.mark.process
@@ -733,7 +743,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine)
     errmsg = "invalid ip 203.0.113.7 ipv6 2001:db8::7, not in whitelist rid: 6543ab-12 hunter2"
     with serving(JSONResponse({"errcode": 40164, "errmsg": errmsg}), lifespan="off") as url:
         results = await doctor(wechat_base_url=url)
-    said(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7: ")
+    assert_reported(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7: ")
 
 
 @pytest.mark.slow
@@ -763,38 +773,38 @@ async def test_the_reason_for_a_missing_access_token_is_reported(
     strict_wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
     results = await doctor()
     errcode = [f"(errcode {fault['errcode']})"] if "errcode" in fault else []
-    said(results, of_app("access_token"), level, *words, *errcode)
-    said(results, of_app(), OK)
+    assert_reported(results, of_app("access_token"), level, *words, *errcode)
+    assert_reported(results, of_app(), OK)
     assert of_app("phone") not in results
-    said(results, of_app("access_token", OTHER_APP_ID), OK)
+    assert_reported(results, of_app("access_token", OTHER_APP_ID), OK)
 
 
 async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: Examine) -> None:
     apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps)
-    said(results, of_app(), BAD, "WXAUTH_APP_SECRET", "(errcode 40125)")
-    said(results, of_app("access_token"), BAD, "for the same reason")
-    said(results, of_app(app_id="wx0"), BAD, "WXAUTH_APP_ID", "(errcode 40013)")
+    assert_reported(results, of_app(), BAD, "WXAUTH_APP_SECRET", "(errcode 40125)")
+    assert_reported(results, of_app("access_token"), BAD, "for the same reason")
+    assert_reported(results, of_app(app_id="wx0"), BAD, "WXAUTH_APP_ID", "(errcode 40013)")
 
 
 async def test_a_wechat_that_takes_any_code_is_none(doctor: Examine) -> None:
-    async def take_it(_: Request) -> JSONResponse:
+    async def answer_login(_: Request) -> JSONResponse:
         return JSONResponse({"openid": "o1", "session_key": "a2V5", "access_token": "t", "expires_in": 7200})
 
-    with serving(Starlette(routes=[Route("/{path:path}", take_it, methods=["GET", "POST"])])) as url:
-        said(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
+    with serving(Starlette(routes=[Route("/{path:path}", answer_login, methods=["GET", "POST"])])) as url:
+        assert_reported(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
 
 
 async def test_an_unreachable_wechat_is_reported(doctor: Examine) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    said(await doctor(wechat_base_url=url), of_app(), BAD, "no answer from WeChat", url)
+    assert_reported(await doctor(wechat_base_url=url), of_app(), BAD, "no answer from WeChat", url)
 
 
 async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: Examine, wechat_url: str) -> None:
     nobody = f"http://localhost:{free_port()}"
     results = await doctor(wechat_base_url=nobody, wechat_fallback_url=wechat_url)
-    said(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
-    said(results, of_app("access_token"), OK)
+    assert_reported(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
+    assert_reported(results, of_app("access_token"), OK)
 
 
 async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wechat_url: str, secrets: Secrets) -> None:
@@ -802,11 +812,15 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wec
     secrets.add(CREDENTIALS)
     nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
     told = await doctor(wechat_proxy=nobody)
-    said(told, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url)
+    assert_reported(
+        told, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url
+    )
     async with ForwardProxy() as proxy:
-        said(await doctor(wechat_proxy=proxy.url), of_app(), OK)
+        assert_reported(await doctor(wechat_proxy=proxy.url), of_app(), OK)
         strange = proxy.url.replace(CREDENTIALS, "somebody:else")
-        said(await doctor(wechat_proxy=strange), of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY")
+        assert_reported(
+            await doctor(wechat_proxy=strange), of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY"
+        )
 
 
 @pytest.mark.slow
@@ -819,9 +833,9 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
     results = await doctor(wechat_timeout=1.5)
     assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s for each app
     for app in APPS:
-        said(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no answer in 1.5 s")
-        said(results, of_app("session_keys", app["app_id"]), BAD, "checksession gave no answer in 1.5 s")
-        said(results, of_app("risk", app["app_id"]), OK)
+        assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no answer in 1.5 s")
+        assert_reported(results, of_app("session_keys", app["app_id"]), BAD, "checksession gave no answer in 1.5 s")
+        assert_reported(results, of_app("risk", app["app_id"]), OK)
 
 
 @pytest.mark.parametrize(
@@ -836,10 +850,12 @@ async def test_an_api_without_permission_is_a_note_unless_the_settings_need_it(
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({api})
     results = await doctor()
-    said(results, of_app(name), NOTE, "may not use this API", "(errcode 48001)", f"not needed now, for {why}")
-    said(results, of_app(name, OTHER_APP_ID), OK, "permitted")
+    assert_reported(
+        results, of_app(name), NOTE, "may not use this API", "(errcode 48001)", f"not needed now, for {why}"
+    )
+    assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
     results = await doctor(**{policy: "flag"})
-    said(results, of_app(name), BAD, "may not use this API")
+    assert_reported(results, of_app(name), BAD, "may not use this API")
     assert "not needed" not in results[of_app(name)].message
 
 
@@ -848,32 +864,32 @@ async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
     doctor: Examine, strict_wechat: StrictWeChat, errcode: int
 ) -> None:
     strict_wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
-    said(await doctor(), of_app("session_keys"), BAD, f"(errcode {errcode})")
+    assert_reported(await doctor(), of_app("session_keys"), BAD, f"(errcode {errcode})")
 
 
 async def test_an_account_that_may_not_ask_for_phone_numbers_is_a_note_until_somebody_has_given_one(
     doctor: Examine, strict_wechat: StrictWeChat, simulated_client: httpx.AsyncClient
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
-    said(await doctor(), of_app("phone"), NOTE, "may not use this API", "nobody has given a phone number")
+    assert_reported(await doctor(), of_app("phone"), NOTE, "may not use this API", "nobody has given a phone number")
     answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
     assert answer.json()["user"]["phone"]
-    said(await doctor(), of_app("phone"), BAD, "may not use this API")
+    assert_reported(await doctor(), of_app("phone"), BAD, "may not use this API")
 
 
 async def test_an_account_that_may_not_check_session_keys_is_reported(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({"checksession"})
-    said(await doctor(), of_app("session_keys"), BAD, "may not use this API")
+    assert_reported(await doctor(), of_app("session_keys"), BAD, "may not use this API")
 
 
 async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_setting(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:
     strict_wechat.account(APP_ID).openid_check = "refused"
-    said(await doctor(), of_app("phone"), NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")
-    said(await doctor(phone_check_openid=False), of_app("phone"), OK)
+    assert_reported(await doctor(), of_app("phone"), NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")
+    assert_reported(await doctor(phone_check_openid=False), of_app("phone"), OK)
 
 
 @pytest.mark.parametrize("errcode", [40003, 43104, 61010, 87009, 40097])
@@ -885,12 +901,12 @@ async def test_whatever_wechat_says_of_a_made_up_person_is_a_permission(
         strict_wechat.fail(api, errcode=errcode, times=None)
     results = await doctor(risk_policy="flag")
     for name in apis:
-        said(results, of_app(name), OK, "permitted")
+        assert_reported(results, of_app(name), OK, "permitted")
 
 
 async def test_a_used_up_quota_is_reported(doctor: Examine, strict_wechat: StrictWeChat) -> None:
     strict_wechat.account(APP_ID).daily_quota = {"getuserriskrank": 0}
-    said(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
+    assert_reported(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
 
 
 # What WeChat does not tell, and is to be told.
@@ -899,25 +915,25 @@ async def test_a_used_up_quota_is_reported(doctor: Examine, strict_wechat: Stric
 async def test_users_show_whether_an_app_is_bound(
     doctor: Examine, simulator: Simulator, simulated_client: httpx.AsyncClient
 ) -> None:
-    said(await doctor(), of_app("unionid"), OK, "before somebody has logged in")
+    assert_reported(await doctor(), of_app("unionid"), OK, "before somebody has logged in")
     simulator.account(OTHER_APP_ID).has_unionids = False
     for app in APPS:
         await simulated_client.post("/v1/login", json={"code": "alice", "app_id": app["app_id"]})
     results = await doctor()
-    said(results, of_app("unionid"), OK, "1 of 1 users")
-    said(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
-    said(await doctor(apps=[APPS[1]]), of_app("unionid", OTHER_APP_ID), OK, "none of 1 users")
+    assert_reported(results, of_app("unionid"), OK, "1 of 1 users")
+    assert_reported(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
+    assert_reported(await doctor(apps=[APPS[1]]), of_app("unionid", OTHER_APP_ID), OK, "none of 1 users")
 
 
 async def test_the_push_url_is_shown(doctor: Examine) -> None:
     apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps, issuer="https://wxauth.invalid/auth")
     url = "https://wxauth.invalid/auth/v1/wechat/push"
-    said(
+    assert_reported(
         results, of_app("push"), NOTE, f"{url}/{APP_ID}", "明文模式", "does not sign the message itself", "push_aes_key"
     )
-    said(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式")
-    said(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
+    assert_reported(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式")
+    assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
 
 
 # Redis.
@@ -941,12 +957,12 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
     results = await doctor(apps=[*APPS, *OTHER_KINDS])
     for app_id, suffixes in kinds.items():
         assert [name for name in results if app_id in name] == [f"wechat {app_id}{suffix}" for suffix in suffixes]
-        said(results, of_app(app_id=app_id), OK, "takes the app's secret")
+        assert_reported(results, of_app(app_id=app_id), OK, "takes the app's secret")
     assert strict_wechat.asked["access_token"] == len(OTHER_KINDS)
     wrong = await doctor(apps=[*APPS, {**MOBILE_APP, "app_secret": "hunter2-of-nobody"}])
-    said(wrong, of_app(app_id=MOBILE_APP["app_id"]), BAD, "40125")
+    assert_reported(wrong, of_app(app_id=MOBILE_APP["app_id"]), BAD, "40125")
     another = await doctor(apps=[*APPS, {**MOBILE_APP, "app_id": "wx00000000000000ff"}])
-    said(another, of_app(app_id="wx00000000000000ff"), BAD, "40013")
+    assert_reported(another, of_app(app_id="wx00000000000000ff"), BAD, "40013")
 
 
 @pytest.mark.slow
@@ -964,27 +980,29 @@ async def test_for_a_service_account_the_check_reports_whether_the_issuer_can_be
     doctor: Examine, issuer: str, level: CheckLevel, word: str
 ) -> None:
     results = await doctor(apps=[ACCOUNT], issuer=issuer, waits={"issuer_patience": 0.2})
-    said(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)
+    assert_reported(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)
 
 
 async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> None:
-    said(await doctor(redis_url=redis_url), "redis", OK, "answers")
+    assert_reported(await doctor(redis_url=redis_url), "redis", OK, "answers")
 
 
 @pytest.mark.slow
 async def test_a_redis_that_does_not_answer_is_reported(doctor: Examine) -> None:
     assert "redis" not in await doctor()
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
-    said(await doctor(redis_url=url), "redis", BAD, "each process counts for itself", "WXAUTH_REDIS_URL")
+    assert_reported(await doctor(redis_url=url), "redis", BAD, "each process counts for itself", "WXAUTH_REDIS_URL")
     async with Upstream(hang, on_connect=hang) as upstream:
         results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), waits={"redis_patience": 0.2})
-    said(results, "redis", BAD, "TimeoutError")
-    said(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")
+    assert_reported(results, "redis", BAD, "TimeoutError")
+    assert_reported(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")
 
 
 async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: Examine, database_url: str) -> None:
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
-    said(results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'")
+    assert_reported(
+        results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'"
+    )
 
 
 @pytest.mark.parametrize(("more", "is_said"), [("", False), ("&pgbouncer=prepared", False), ("&pgbouncer=true", True)])
@@ -994,7 +1012,7 @@ async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_
     results = await doctor(database_url=database_url + more)
     assert ("database pooler" in results) is is_said
     if is_said:
-        said(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
+        assert_reported(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
 
 
 @pytest.mark.slow
@@ -1007,15 +1025,17 @@ async def test_with_sites_the_kind_of_code_is_shown(
         VALUES ('shop', 'Shop', '{openid}', true, 'RS256', now(), sha256('a'))
     """)
     results = await doctor()
-    said(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
+    assert_reported(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
     assert of_app("codes", APPS[1]["app_id"]) not in results
     strict_wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
-    said(await doctor(), of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030")
+    assert_reported(
+        await doctor(), of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030"
+    )
     strict_wechat.fail("getwxacodeunlimit", errcode=45009)
-    said(await doctor(), of_app("codes"), NOTE, "5,000 a minute")
+    assert_reported(await doctor(), of_app("codes"), NOTE, "5,000 a minute")
 
     link = {"scan_code": "link", "issuer": "https://auth.invalid"}
-    said(await doctor(**link), of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE")
+    assert_reported(await doctor(**link), of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE")
     told = await doctor(**link, link_check_file="a.txt:b")
-    said(told, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
-    said(await doctor(scan_code="link"), of_app("codes"), NOTE, "WXAUTH_ISSUER")
+    assert_reported(told, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
+    assert_reported(await doctor(scan_code="link"), of_app("codes"), NOTE, "WXAUTH_ISSUER")

@@ -27,7 +27,7 @@ TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")
 Seen = Callable[..., Awaitable[dict[str, str]]]
 
 
-async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+async def answer_with_client(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers where the request comes from, as the app sees it."""
     request = Request(scope)
     assert request.client is not None
@@ -35,13 +35,13 @@ async def tell(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture
-def seen() -> Seen:
+def client_seen() -> Seen:
     """What the app sees of a request that came by way of `PEER`: `await seen("203.0.113.7", trusted=["*"])`."""
 
     async def ask(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, **others: str) -> dict[str, str]:
         headers = [("X-Forwarded-For", value) for value in forwarded_for]
         headers += [(name.replace("_", "-"), value) for name, value in others.items()]
-        transport = httpx.ASGITransport(BehindProxies(tell, trusted), client=(PEER, 50000))
+        transport = httpx.ASGITransport(BehindProxies(answer_with_client, trusted), client=(PEER, 50000))
         async with httpx.AsyncClient(transport=transport, base_url="http://auth.test") as client:
             return (await client.get("/", headers=headers)).json()
 
@@ -60,19 +60,19 @@ def seen() -> Seen:
     ids=["one", "behind what the client wrote", "behind two", "behind three", "a proxy itself"],
 )
 async def test_the_last_entry_that_is_no_trusted_proxys_is_the_client(
-    seen: Seen, forwarded_for: str, client: str
+    client_seen: Seen, forwarded_for: str, client: str
 ) -> None:
-    assert (await seen(forwarded_for))["client"] == client
+    assert (await client_seen(forwarded_for))["client"] == client
 
 
-async def test_several_header_fields_are_one_list(seen: Seen) -> None:
+async def test_several_header_fields_are_one_list(client_seen: Seen) -> None:
     fields = ("198.51.100.1", "198.51.100.2, 203.0.113.7", "10.1.2.3")
-    assert (await seen(*fields))["client"] == "203.0.113.7"
+    assert (await client_seen(*fields))["client"] == "203.0.113.7"
 
 
 @pytest.mark.parametrize("forwarded_for", [("198.51.100.1, 203.0.113.7",), ("198.51.100.1", "203.0.113.7")])
-async def test_trusting_any_proxy_covers_one_hop(seen: Seen, forwarded_for: tuple[str, ...]) -> None:
-    assert (await seen(*forwarded_for, trusted=("*",)))["client"] == "203.0.113.7"
+async def test_trusting_any_proxy_covers_one_hop(client_seen: Seen, forwarded_for: tuple[str, ...]) -> None:
+    assert (await client_seen(*forwarded_for, trusted=("*",)))["client"] == "203.0.113.7"
 
 
 @swept(
@@ -89,14 +89,14 @@ async def test_trusting_any_proxy_covers_one_hop(seen: Seen, forwarded_for: tupl
 )
 @swept("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
 async def test_an_entry_may_have_brackets_and_a_port(
-    seen: Seen, entry: str, client: str, trusted: tuple[str, ...]
+    client_seen: Seen, entry: str, client: str, trusted: tuple[str, ...]
 ) -> None:
-    assert (await seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == client
+    assert (await client_seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == client
 
 
 @pytest.mark.parametrize("proxy", ["2001:db8:1::2", "[2001:db8:1::2]:8443", "::ffff:10.1.2.3", "10.1.2.3:80"])
-async def test_a_proxy_is_known_however_its_address_is_written(seen: Seen, proxy: str) -> None:
-    assert (await seen(f"203.0.113.7, {proxy}"))["client"] == "203.0.113.7"
+async def test_a_proxy_is_known_however_its_address_is_written(client_seen: Seen, proxy: str) -> None:
+    assert (await client_seen(f"203.0.113.7, {proxy}"))["client"] == "203.0.113.7"
 
 
 @swept(
@@ -104,23 +104,25 @@ async def test_a_proxy_is_known_however_its_address_is_written(seen: Seen, proxy
     ["unknown", "_hidden", "", "-", "unix:", "[", "[]:80", "203.0.113", "203.0.113.7:http", "203.0.113.7;", "7" * 9000],
 )
 @swept("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
-async def test_an_invalid_address_counts_as_the_proxys_own(seen: Seen, entry: str, trusted: tuple[str, ...]) -> None:
-    assert (await seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == PEER
+async def test_an_invalid_address_counts_as_the_proxys_own(
+    client_seen: Seen, entry: str, trusted: tuple[str, ...]
+) -> None:
+    assert (await client_seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == PEER
 
 
-async def test_more_proxies_than_anybody_has_are_none(seen: Seen) -> None:
-    assert (await seen("203.0.113.7" + ", 10.1.2.3" * 5000))["client"] == PEER
+async def test_more_proxies_than_anybody_has_are_none(client_seen: Seen) -> None:
+    assert (await client_seen("203.0.113.7" + ", 10.1.2.3" * 5000))["client"] == PEER
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
-async def test_only_a_trusted_proxy_names_the_client(seen: Seen, trusted: tuple[str, ...]) -> None:
-    told = await seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
+async def test_only_a_trusted_proxy_names_the_client(client_seen: Seen, trusted: tuple[str, ...]) -> None:
+    told = await client_seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
     assert told == {"client": PEER, "scheme": "http"}
 
 
 @pytest.mark.parametrize(("said", "scheme"), [("https", "https"), ("http", "http"), ("javascript", "http")])
-async def test_the_scheme_is_a_trusted_proxys_to_say(seen: Seen, said: str, scheme: str) -> None:
-    assert (await seen(X_Forwarded_Proto=said))["scheme"] == scheme
+async def test_the_scheme_is_a_trusted_proxys_to_say(client_seen: Seen, said: str, scheme: str) -> None:
+    assert (await client_seen(X_Forwarded_Proto=said))["scheme"] == scheme
 
 
 async def test_the_log_says_once_that_a_proxy_may_be_missing(

@@ -337,15 +337,15 @@ def test_to_import_the_guard_costs_no_http_client() -> None:
 
 async def test_a_siblings_own_handlers_stay_its_own(app: FastAPI, issuer: FakeIssuer) -> None:
     @app.exception_handler(HTTPException)
-    async def tell_http(_: Request, error: HTTPException) -> PlainTextResponse:
+    async def answer_http(_: Request, error: HTTPException) -> PlainTextResponse:
         return PlainTextResponse("ours", status_code=error.status_code)
 
     @app.exception_handler(Exception)
-    async def tell_all(_: Request, error: Exception) -> PlainTextResponse:
+    async def answer_any(_: Request, error: Exception) -> PlainTextResponse:
         return PlainTextResponse("oh dear", status_code=500)
 
     @app.exception_handler(401)
-    async def tell_401(_: Request, error: HTTPException) -> PlainTextResponse:
+    async def answer_401(_: Request, error: HTTPException) -> PlainTextResponse:
         return PlainTextResponse("ours, too", status_code=401)
 
     @app.get("/teapot")
@@ -365,7 +365,7 @@ async def test_a_siblings_own_handlers_stay_its_own(app: FastAPI, issuer: FakeIs
 
 async def test_a_sibling_may_answer_refusals_its_own_way(app: FastAPI) -> None:
     @app.exception_handler(WxAuthError)
-    async def tell(_: Request, error: WxAuthError) -> PlainTextResponse:
+    async def answer_with_code(_: Request, error: WxAuthError) -> PlainTextResponse:
         return PlainTextResponse(error.code, status_code=error.status)
 
     async with client_of(app) as sibling:

@@ -286,7 +286,7 @@ def service(tmp_path: Path, database_url: str) -> Iterator[TwoWorkers]:
                 yield running
 
 
-def told_by_each(service: TwoWorkers, name: str, **labels: str) -> set[Any]:
+def values_of_workers(service: TwoWorkers, name: str, **labels: str) -> set[Any]:
     return {service.scrape()(name, **labels) for _ in range(12)}
 
 
@@ -294,17 +294,17 @@ def told_by_each(service: TwoWorkers, name: str, **labels: str) -> set[Any]:
 @pytest.mark.process
 def test_every_worker_reports_the_counts_of_all_even_of_a_dead_one(service: TwoWorkers) -> None:
     service.log_in_often(20)
-    assert told_by_each(service, "wxauth_logins_total") == {20}
-    assert told_by_each(service, "wxauth_wechat_seconds_count") == {20}
+    assert values_of_workers(service, "wxauth_logins_total") == {20}
+    assert values_of_workers(service, "wxauth_wechat_seconds_count") == {20}
     files = sorted(path.name for path in service.folder().iterdir())
 
     for worker in service.workers():
         os.kill(worker, signal.SIGKILL)
     until(lambda: service.has_started == 4)
     service.log_in_often(10)
-    assert told_by_each(service, "wxauth_logins_total") == {30}
-    assert told_by_each(service, "wxauth_wechat_seconds_bucket", le="+Inf") == {30}
-    assert told_by_each(service, "wxauth_build_info") == {1}
+    assert values_of_workers(service, "wxauth_logins_total") == {30}
+    assert values_of_workers(service, "wxauth_wechat_seconds_bucket", le="+Inf") == {30}
+    assert values_of_workers(service, "wxauth_build_info") == {1}
     assert sorted(path.name for path in service.folder().iterdir()) == files
 
 
@@ -328,16 +328,16 @@ def test_every_worker_reports_the_usage_of_each_worker(service: TwoWorkers) -> N
 def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(service: TwoWorkers) -> None:
     dead, other = service.workers()
 
-    def beginnings() -> set[float]:
+    def start_times() -> set[float]:
         return {s.value for s in service.scrape().samples if s.name == "process_start_time_seconds"}
 
-    before = beginnings()
+    before = start_times()
     os.kill(dead, signal.SIGSEGV)
     until(lambda: service.has_started == 3)
     (told,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
     assert (told["level"], told["pid"], told["status"]) == ("warning", dead, -signal.SIGSEGV)
     assert other in service.workers()
-    assert len(beginnings() - before) == 1
+    assert len(start_times() - before) == 1
 
 
 @on_linux

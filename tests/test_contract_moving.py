@@ -886,7 +886,9 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
 # Out again.
 
 
-async def furnish(mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient) -> None:
+async def add_all_kinds_of_people(
+    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
+) -> None:
     """All kinds of people."""
     alice = await login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
     await login("bob")
@@ -912,7 +914,7 @@ async def furnish(mover: Mover, rows: asyncpg.Connection, login: LogIn, client: 
 async def test_an_export_of_an_imported_export_is_the_same(
     mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
 ) -> None:
-    await furnish(mover, rows, login, client)
+    await add_all_kinds_of_people(mover, rows, login, client)
     first = await mover.export()
     lines = [json.loads(line) for line in first.splitlines()]
     assert len(lines) == 5

@@ -87,7 +87,7 @@ async def withdraw(service: Service, login: Body) -> None:
     assert (await service.client.post(path, params=dict(push.query), content=push.body)).text == "success"
 
 
-def told(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
+def logged(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
     return [line for line in log_lines() if line["event"] == event]
 
 
@@ -588,7 +588,7 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
 Outage = tuple[Service, dict[str, Any], str]
 
 
-async def go_away(service: Service, proxy: Proxy) -> Outage:
+async def lose_database(service: Service, proxy: Proxy) -> Outage:
     """Let the database go away just when WeChat has answered to alice's code."""
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.3)
@@ -601,7 +601,7 @@ async def go_away(service: Service, proxy: Proxy) -> Outage:
 
 @pytest.fixture
 async def outage(make_service: MakeService, proxy: Proxy) -> Outage:
-    return await go_away(await make_service(database_url=proxy.url), proxy)
+    return await lose_database(await make_service(database_url=proxy.url), proxy)
 
 
 async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage, proxy: Proxy) -> None:
@@ -648,8 +648,8 @@ async def test_an_answer_does_not_wait_for_the_database_for_ever(
         check_openid=True,
         kept_in_memory=0.0,
     )
-    await go_away(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
-    await until(lambda: [line["what"] for line in told(log_lines, "promise_lost")] == ["phone_answer"])
+    await lose_database(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
+    await until(lambda: [line["what"] for line in logged(log_lines, "promise_lost")] == ["phone_answer"])
 
 
 async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
@@ -696,7 +696,7 @@ async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeS
     await until(lambda: service.asked(API))
     binding.cancel()
     await service.services[Phones].aclose()
-    assert [line["answers"] for line in told(log_lines, "phone_answers_lost")] == [1]
+    assert [line["answers"] for line in logged(log_lines, "phone_answers_lost")] == [1]
 
 
 async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(
@@ -818,7 +818,7 @@ async def test_an_answer_that_needs_another_secret_key_is_left_to_a_process_that
     clock.now += UNTOUCHED_FOR + A_SECOND
     for _ in range(3):
         await sweep(service.services)
-    assert len(told(log_lines, "phone_answer_not_unsealed")) == 1
+    assert len(logged(log_lines, "phone_answer_not_unsealed")) == 1
     assert (await service.me(alice))["phone"] is None
     await sweep(rotated.services)
     assert (await service.me(alice))["phone"] == NUMBER

@@ -80,7 +80,7 @@ async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, s
     }
 
 
-def told(log_lines: LogLines, event: str) -> list[Body]:
+def logged(log_lines: LogLines, event: str) -> list[Body]:
     return [line for line in log_lines() if line["event"] == event]
 
 
@@ -129,7 +129,7 @@ async def test_a_risk_is_noted_and_the_person_let_in(
     assert login["user"]["status"] == "active"
     assert await events_of(service, rows) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
     assert await checks_of(service) == {("risk", "flagged" if rank else "pass", ""): 1}
-    lines = [(line["user_id"], line["risk_rank"]) for line in told(log_lines, "risk_flagged")]
+    lines = [(line["user_id"], line["risk_rank"]) for line in logged(log_lines, "risk_flagged")]
     assert lines == ([(login["user"]["id"], rank)] if rank else [])
     assert (await service.me(login))["id"] == login["user"]["id"]
 
@@ -163,8 +163,8 @@ async def test_a_user_of_the_highest_risk_is_banned(
     assert session is not None
     assert tuple(session) == ("banned", None)
     assert (await checks_of(service))["risk", "blocked", ""] == 1
-    assert told(log_lines, "logged_in") == []
-    assert [line["risk_rank"] for line in told(log_lines, "user_banned")] == [4]
+    assert logged(log_lines, "logged_in") == []
+    assert [line["risk_rank"] for line in logged(log_lines, "user_banned")] == [4]
 
     problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
     assert len(service.asked(RISK)) == 1
@@ -234,7 +234,7 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(
         refreshed = await service.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
         problem_of(refreshed, "account_disabled", 403)
         assert "user.banned" in [kind for kind, _, _ in await events_of(service, rows)]
-    assert [line["what"] for line in told(log_lines, "promise_put_off")] == ["ban"]
+    assert [line["what"] for line in logged(log_lines, "promise_put_off")] == ["ban"]
 
 
 async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
@@ -248,7 +248,7 @@ async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
         await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await service.services.promises.aclose()
-    assert [line["what"] for line in told(log_lines, "promise_lost")] == ["ban"]
+    assert [line["what"] for line in logged(log_lines, "promise_lost")] == ["ban"]
 
 
 async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(
@@ -337,7 +337,7 @@ async def test_a_doubtful_name_is_taken_and_noted(
     rows: asyncpg.Connection,
 ) -> None:
     service = await make_service(nickname_check=policy)
-    user = await named(service, name, way=way)
+    user = await rename_person(service, name, way=way)
     assert user["nickname"] == name
     assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
     assert await checks_of(service) == {("nickname", "flagged", ""): 1}
@@ -349,7 +349,7 @@ async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(
     make_service: MakeService, way: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(nickname_check="flag")
-    assert (await named(service, "risky", way=way))["nickname"] == "risky"
+    assert (await rename_person(service, "risky", way=way))["nickname"] == "risky"
     assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
     assert await checks_of(service) == {("nickname", "flagged", ""): 1}
 
@@ -500,13 +500,13 @@ async def test_a_missing_permission_is_logged_once_a_minute(
     service.simulator.account(APP_ID).denied = frozenset({RISK})
     for person in ("anna", "berta", "carla"):
         await service.log_in(person)
-    (line,) = told(log_lines, "policy_without_wechat")
+    (line,) = logged(log_lines, "policy_without_wechat")
     assert (line["level"], line["policy"], line["app_id"], line["errcode"]) == ("error", "risk", APP_ID, 48001)
     assert "permissions" in line["what_to_change"]
-    assert told(log_lines, "wechat_misconfigured") == []
+    assert logged(log_lines, "wechat_misconfigured") == []
     clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
     await service.log_in("dora")
-    assert len(told(log_lines, "policy_without_wechat")) == 2
+    assert len(logged(log_lines, "policy_without_wechat")) == 2
     assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}
 
 
@@ -517,7 +517,7 @@ async def test_another_failure_is_logged_at_once(make_service: MakeService, log_
     service.simulator.fail(TEXT, errcode=61010)
     for person in ("anna", "berta"):
         await service.log_in(person, nickname=person)
-    lines = [(line["policy"], line["errcode"]) for line in told(log_lines, "policy_without_wechat")]
+    lines = [(line["policy"], line["errcode"]) for line in logged(log_lines, "policy_without_wechat")]
     assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
 
 
@@ -549,10 +549,10 @@ async def test_background_checks_are_limited(make_service: MakeService, log_line
     for number in range(MAX_TASKS + 3):
         person = people[number // NAMES_OF_ONE]
         assert (await service.change(person, nickname=f"name {number}")).status_code == 200
-    assert len(told(log_lines, "policy_without_wechat")) == 1
+    assert len(logged(log_lines, "policy_without_wechat")) == 1
     await service.services.background.aclose()
     assert await checks_of(service) == {("nickname", "too_busy", ""): 3}
-    (line,) = told(log_lines, "background_work_left")
+    (line,) = logged(log_lines, "background_work_left")
     assert line["pieces"] == MAX_TASKS
 
 
@@ -576,7 +576,7 @@ async def test_a_service_that_is_stopped_leaves_what_hangs(
             assert '"background_work_left"' in running.output
 
 
-async def named(service: Service, name: str, *, way: str) -> Body:
+async def rename_person(service: Service, name: str, *, way: str) -> Body:
     """A person who gives themselves this name, as the answer has them."""
     if way == "login":
         return (await service.log_in(nickname=name))["user"]

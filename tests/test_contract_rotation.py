@@ -122,14 +122,14 @@ async def test_a_secret_key_that_opens_nothing_rotates_nothing(
 class Replica:
     """One of the replicas, with a clock of its own; it looks at the stored keys as late as it may."""
 
-    def __init__(self, services: Services, *, ahead: float, looks_at: float, access_token_ttl: int) -> None:
+    def __init__(self, services: Services, *, ahead: float, reads_at: float, access_token_ttl: int) -> None:
         self.services = services
         self.ahead = timedelta(seconds=ahead)
-        self.looks_at = looks_at
+        self.reads_at = reads_at
         self.ttl = access_token_ttl
 
-    async def look(self, clock: Clock) -> None:
-        if clock.now.timestamp() % SEEN_WITHIN == self.looks_at:
+    async def read_keys(self, clock: Clock) -> None:
+        if clock.now.timestamp() % SEEN_WITHIN == self.reads_at:
             with self._own(clock):
                 await self.services[KeyRing].refresh()
 
@@ -188,8 +188,8 @@ async def test_no_token_is_refused_during_a_rotation(
     make_services: MakeServices, clock: Clock, router: respx.MockRouter
 ) -> None:
     replicas = [
-        Replica(await make_services(), ahead=ahead, looks_at=looks_at, access_token_ttl=ttl)
-        for ahead, looks_at, ttl in ((0, 0, 900), (15, 5, LONGEST_TOKEN_TTL), (-15, 10, LONGEST_TOKEN_TTL), (-15, 0, 1))
+        Replica(await make_services(), ahead=ahead, reads_at=reads_at, access_token_ttl=ttl)
+        for ahead, reads_at, ttl in ((0, 0, 900), (15, 5, LONGEST_TOKEN_TTL), (-15, 10, LONGEST_TOKEN_TTL), (-15, 0, 1))
     ]
     clocks_ahead = (0, 15, -15, -15, 0, 15, -15, *(0, 15, -15, -15) * 4)
     chance = random.Random(1)
@@ -218,7 +218,7 @@ async def test_no_token_is_refused_during_a_rotation(
         if seconds == 0:
             rotated = await replicas[3].rotate(clock)
         for replica in replicas:
-            await replica.look(clock)
+            await replica.read_keys(clock)
             token = replica.sign(clock.now)
             expires_at = clock.now + replica.ahead + timedelta(seconds=replica.ttl)
             newest[replica, kid_of({"access_token": token})] = token, expires_at

@@ -345,14 +345,14 @@ async def test_a_claim_outside_the_contract_is_not_returned(
 async def test_introspection_takes_and_refuses_the_tokens_that_the_guard_does(
     introspect: Introspect, services: Services, token: str
 ) -> None:
-    async def told(forgeries: dict[str, Forgery]) -> dict[str, Any]:
+    async def introspected(forgeries: dict[str, Forgery]) -> dict[str, Any]:
         key = services[KeyRing].signing_key(services.clock())
         forged = {name: forge(Forger(token, key)) for name, forge in forgeries.items()}
         return {name: await introspect(text) for name, text in forged.items() if len(text) < MAX_BODY}
 
-    refused = await told(HOSTILE | EXPIRED)
+    refused = await introspected(HOSTILE | EXPIRED)
     assert {name for name, answer in refused.items() if answer != {"active": False}} == set()
-    assert {name: answer["active"] for name, answer in (await told(GOOD)).items()} == dict.fromkeys(GOOD, True)
+    assert {name: answer["active"] for name, answer in (await introspected(GOOD)).items()} == dict.fromkeys(GOOD, True)
 
 
 async def test_a_token_is_active_until_it_expires(introspect: Introspect, token: str, clock: Clock) -> None:
@@ -433,14 +433,14 @@ async def test_the_body_of_a_stranger_is_not_read(client: httpx.AsyncClient) -> 
 # Service clients.
 
 
-def wrong(text: str) -> str:
+def altered(text: str) -> str:
     return ("A" if text[0] != "A" else "B") + text[1:]
 
 
 @pytest.mark.parametrize(
     "credentials",
     [
-        lambda name, secret: (name, wrong(secret)),
+        lambda name, secret: (name, altered(secret)),
         lambda name, secret: (name, secret[:-1]),
         lambda name, secret: (name, secret + "="),
         lambda name, secret: (name, secret + " "),

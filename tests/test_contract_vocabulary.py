@@ -14,7 +14,7 @@ from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 
-async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
+async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
     """Type, actor, user, app and data of the events, in order; of these types, where any is given."""
     found = await rows.fetch(
         "SELECT type, actor, user_id::text, app_id, data FROM events"
@@ -25,7 +25,7 @@ async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
 
 
 async def ends(rows: asyncpg.Connection) -> list[tuple[str, list[str]]]:
-    return [(event[4]["reason"], event[4]["session_ids"]) for event in await told(rows, "session.ended")]
+    return [(event[4]["reason"], event[4]["session_ids"]) for event in await recorded(rows, "session.ended")]
 
 
 # Coming in.
@@ -34,7 +34,7 @@ async def ends(rows: asyncpg.Connection) -> list[tuple[str, list[str]]]:
 async def test_a_new_user_is_recorded_once(login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login(nickname="Al"))["user"]["id"]
     await login()
-    assert await told(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
+    assert await recorded(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
 
 
 async def test_many_first_logins_at_once_record_one_new_user(
@@ -43,13 +43,13 @@ async def test_many_first_logins_at_once_record_one_new_user(
     bodies = [{"code": wechat.code_for("alice"), "nickname": f"Al {n}"} for n in range(20)]
     answers = await asyncio.gather(*(client.post("/v1/login", json=body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
-    assert len(await told(rows, "user.created")) == 1
+    assert len(await recorded(rows, "user.created")) == 1
 
 
 async def test_a_unionid_brings_a_known_user_into_another_app(login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login(unionid="union-alice"))["user"]["id"]
     await login(unionid="union-alice", app=OTHER_APP)
-    assert await told(rows) == [
+    assert await recorded(rows) == [
         ("user.created", user_id, user_id, APP["app_id"], {}),
         ("identity.added", user_id, user_id, OTHER_APP["app_id"], {}),
     ]
@@ -59,7 +59,7 @@ async def test_a_merge_records_each_identity_and_the_changed_profile(login: LogI
     former = (await login(nickname="Al"))["user"]["id"]
     holder = (await login(unionid="union-alice", app=OTHER_APP))["user"]["id"]
     await login(unionid="union-alice")
-    assert (await told(rows))[2:] == [
+    assert (await recorded(rows))[2:] == [
         ("user.merged", "system", holder, None, {"former_id": former}),
         ("identity.added", "system", holder, APP["app_id"], {}),
         ("user.profile_changed", "system", holder, None, {"fields": ["nickname"]}),
@@ -73,11 +73,11 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: L
     await login(nickname="Al", avatar_url="https://example.com/1.png")
     for fields in ({"nickname": "Al"}, {"nickname": "Al", "avatar_url": "https://example.com/1.png"}):
         await login(**fields)
-    assert await told(rows, "user.profile_changed") == []
+    assert await recorded(rows, "user.profile_changed") == []
     await login(nickname="Alice", avatar_url="https://example.com/1.png")
     await login(nickname="Alice", avatar_url="https://example.com/2.png")
     user_id = (await login(nickname="Al", avatar_url="https://example.com/1.png"))["user"]["id"]
-    assert await told(rows, "user.profile_changed") == [
+    assert await recorded(rows, "user.profile_changed") == [
         ("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": fields})
         for fields in (["nickname"], ["avatar_url"], ["nickname", "avatar_url"])
     ]
@@ -88,7 +88,7 @@ async def test_a_name_that_comes_with_another_apps_first_login_is_recorded_too(
 ) -> None:
     await login(unionid="union-alice", nickname="Al")
     user_id = (await login(unionid="union-alice", nickname="Alice", app=OTHER_APP))["user"]["id"]
-    assert await told(rows, "user.profile_changed") == [
+    assert await recorded(rows, "user.profile_changed") == [
         ("user.profile_changed", user_id, user_id, OTHER_APP["app_id"], {"fields": ["nickname"]})
     ]
 
@@ -105,7 +105,7 @@ async def test_two_simultaneous_logins_each_record_their_own_change_of_the_name(
         await until_locked(rows)
     assert (await waiting)["user"]["nickname"] == "Al"
     await other.close()
-    assert [event[4] for event in await told(rows, "user.profile_changed")] == [{"fields": ["nickname"]}]
+    assert [event[4] for event in await recorded(rows, "user.profile_changed")] == [{"fields": ["nickname"]}]
 
 
 async def test_each_change_by_a_person_is_recorded(
@@ -116,7 +116,7 @@ async def test_each_change_by_a_person_is_recorded(
         assert (await client.patch("/v1/me", json=change, headers=bearer(answer))).status_code == 200
     user_id = answer["user"]["id"]
     assert (
-        await told(rows, "user.profile_changed")
+        await recorded(rows, "user.profile_changed")
         == [("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": ["nickname"]})] * 2
     )
 
@@ -140,7 +140,7 @@ async def test_each_end_of_a_session_is_recorded_with_its_reason(
         ("signed_out", [own["session_id"]]),
     ]
     user_id = left["user"]["id"]
-    assert {event[:4] for event in await told(rows, "session.ended")} == {
+    assert {event[:4] for event in await recorded(rows, "session.ended")} == {
         ("session.ended", user_id, user_id, APP["app_id"])
     }
 

@@ -109,7 +109,7 @@ async def deliver(services: Services) -> None:
     await services[Deliveries].drain()
 
 
-async def tell(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned") -> None:
+async def add_events(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned") -> None:
     for number in numbers:
         await rows.execute(
             "INSERT INTO events (id, type, at, actor, user_id)"
@@ -172,7 +172,7 @@ async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_
     secrets = [(await root.add("orders", receiver.url))["secret"]]
     for _ in range(2):
         secrets.append(root.read_secret(await root("POST", "/orders/secret"))["secret"])  # noqa: PERF401
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     [(headers, body)] = receiver.got
 
@@ -185,7 +185,7 @@ async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_
 
     assert [is_accepted(secret) for secret in secrets] == [False, True, True], "there is one former secret at most"
     clock.advance(hours=24)
-    await tell(rows, 2)
+    await add_events(rows, 2)
     await deliver(services)
     assert len(receiver.got[1][0]["webhook-signature"].split(" ")) == 1
 
@@ -193,11 +193,11 @@ async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_
 async def test_a_webhook_gets_its_types_from_when_it_is_added(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     await root.add("orders", receiver.url, "user.banned", "user.merged")
-    await tell(rows, 2, 3)
-    await tell(rows, 4, type="user.unbanned")
+    await add_events(rows, 2, 3)
+    await add_events(rows, 4, type="user.unbanned")
     await deliver(services)
     assert sorted(receiver.ids) == [event_id(2), event_id(3)]
 
@@ -208,7 +208,7 @@ async def test_an_event_that_is_rolled_back_is_not_sent(
     await root.add("orders", receiver.url)
     transaction = rows.transaction()
     await transaction.start()
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await transaction.rollback()
     await deliver(services)
     assert receiver.got == []
@@ -222,7 +222,7 @@ async def test_replicas_share_the_work_and_send_each_event_once(
 ) -> None:
     others = [await make_services() for _ in range(3)]
     await root.add("orders", receiver.url)
-    await tell(rows, *range(60))
+    await add_events(rows, *range(60))
     await asyncio.gather(*(deliver(each) for each in (services, *others)))
     await asyncio.gather(*(deliver(each) for each in (services, *others)))
     assert sorted(receiver.ids) == [event_id(number) for number in range(60)]
@@ -234,7 +234,7 @@ async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.usual = 500
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     for number, pause in enumerate(PAUSES, start=1):
         [delivery] = await root.deliveries()
@@ -267,7 +267,7 @@ async def test_any_2xx_is_taken(
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.usual = status
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     [delivery] = await root.deliveries(state="delivered")
     assert (delivery["status"], delivery["error"], delivery["next_at"]) == (status, None, None)
@@ -282,12 +282,12 @@ async def test_any_other_answer_is_retried_and_a_redirect_is_not_followed(
     rows: asyncpg.Connection,
     status: int,
 ) -> None:
-    async def elsewhere(_: web.Request) -> web.Response:
+    async def redirect(_: web.Request) -> web.Response:
         return web.Response(status=status, headers={"Location": other_receiver.url})
 
     await root.add("orders", receiver.url)
-    receiver.usual = elsewhere
-    await tell(rows, 1)
+    receiver.usual = redirect
+    await add_events(rows, 1)
     await deliver(services)
     [delivery] = await root.deliveries(state="pending")
     assert (delivery["status"], len(receiver.got), len(other_receiver.got)) == (status, 1, 0)
@@ -321,7 +321,7 @@ async def test_retry_after_puts_a_try_off_and_never_forward(
 
     await root.add("orders", receiver.url)
     receiver.usual = later
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     [delivery] = await root.deliveries()
     waits = (datetime.fromisoformat(delivery["next_at"]) - clock()).total_seconds()
@@ -351,7 +351,7 @@ async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_i
         ):
             with sweep.case(error):
                 receiver.answers = [answer]
-                await tell(rows, number)
+                await add_events(rows, number)
                 await deliver(services)
                 delivery = (await root.deliveries())[0]
                 assert (delivery["status"], delivery["error"]) == (None, error)
@@ -380,7 +380,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
     hasty = await make_services(waits=Waits(webhooks=1.5))
     await root.add("orders", receiver.url)
     receiver.answers = [endless, stuck]
-    await tell(rows, 1, 2)
+    await add_events(rows, 1, 2)
     async with asyncio.timeout(5):
         await deliver(hasty)
     assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
@@ -397,7 +397,7 @@ async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within
     await root.add("orders", receiver.url)
     receiver.answers = ["hang"]
     killed = await make_services(waits=Waits(webhooks=60))
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await place_events(killed)
     await killed[Deliveries].begin_due()
     await until(lambda: receiver.got)
@@ -426,14 +426,14 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
     async with Proxy(database_url) as proxy:
         is_away = asyncio.Event()
 
-        async def go_away(_: web.Request) -> web.Response:
+        async def lose_database(_: web.Request) -> web.Response:
             await proxy.refuse()
             is_away.set()
             return web.Response(status=204)
 
         replica = await make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
-        receiver.answers = [204, go_away]
-        await tell(rows, *range(12))
+        receiver.answers = [204, lose_database]
+        await add_events(rows, *range(12))
         await place_events(replica)
         await replica[Deliveries].begin_due()
         await is_away.wait()
@@ -456,7 +456,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
     await root.add("orders", receiver.url)
     slow = await make_services(waits=Waits(webhooks=60))
     receiver.answers, receiver.usual = ["hang"], 204
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await place_events(slow)
     await slow[Deliveries].begin_due()
     await until(lambda: receiver.got)
@@ -482,7 +482,7 @@ async def test_a_receiver_that_hangs_delays_no_other_and_takes_four_places_at_mo
         await root.add(f"hanging-{number}", f"{receiver.url}/{number}")
     await root.add("orders", other_receiver.url)
     receiver.usual = "hang"
-    await tell(rows, *range(20))
+    await add_events(rows, *range(20))
     await place_events(patient)
     await patient[Deliveries].begin_due()
     async with asyncio.timeout(5):
@@ -556,10 +556,10 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.usual = 410
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     assert (await root("GET", "/orders")).json()["is_enabled"] is False
-    await tell(rows, 2)
+    await add_events(rows, 2)
     clock.advance(hours=1)
     await deliver(services)
     assert receiver.ids == [event_id(1)], "what waits is not sent, and what happens meanwhile is not queued"
@@ -764,9 +764,9 @@ async def test_deliveries_are_listed_page_by_page_and_by_state(
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = [500]
-    await tell(rows, 0)
+    await add_events(rows, 0)
     await deliver(services)
-    await tell(rows, *range(1, 6))
+    await add_events(rows, *range(1, 6))
     await deliver(services)
     newest_first = [event_id(number) for number in reversed(range(6))]
     listed = await root.deliveries()
@@ -797,11 +797,11 @@ async def test_deliveries_are_listed_page_by_page_and_by_state(
 async def test_events_are_sent_again_with_the_ids_they_had(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
-    await tell(rows, 1, 2)
+    await add_events(rows, 1, 2)
     await deliver(services)
     await root.add("orders", receiver.url, "user.banned")
-    await tell(rows, 3)
-    await tell(rows, 4, type="user.unbanned")
+    await add_events(rows, 3)
+    await add_events(rows, 4, type="user.unbanned")
     await deliver(services)
     assert (await root("POST", "/orders/replay", {"event_id": event_id(3)})).json() == {"replayed": 1}
     await deliver(services)
@@ -823,7 +823,7 @@ async def test_events_since_a_time_are_looked_for_behind_those_that_were_committ
 ) -> None:
     day = 24 * 3600
     for number in (10 * day, 5 * day, 5 * day + 1, 10 * day - 1, 9 * day, 9 * day + 1, 10 * day + 1):
-        await tell(rows, number)
+        await add_events(rows, number)
         await place_events(services)
     await root.add("orders", receiver.url)
     since = datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(days=10)
@@ -876,7 +876,7 @@ async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_del
     await rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
     tried = await root("POST", "/orders/test")
     assert (tried.status_code, tried.json()) == (200, {"status": None, "error": "the secret cannot be opened"})
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     [delivery] = await root.deliveries()
     assert (delivery["state"], delivery["error"], receiver.got) == ("pending", "the secret cannot be opened", [])
@@ -887,9 +887,9 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = [500]
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
-    await tell(rows, 2)
+    await add_events(rows, 2)
     await deliver(services)
     clock.advance(days=30)
     await sweep_other_rows(services, page_size=1, pause=0)
@@ -903,7 +903,7 @@ async def test_pending_deliveries_are_deleted_with_their_webhook(
     root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     await root.add("orders", receiver.url)
-    await tell(rows, *range(5))
+    await add_events(rows, *range(5))
     await place_events(services)
     await root("DELETE", "/orders")
     await root.add("orders", other_receiver.url)
@@ -927,9 +927,9 @@ async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(
 ) -> None:
     await root.add("orders", receiver.url)
     receiver.answers = [204, 500]
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
-    await tell(rows, 2)
+    await add_events(rows, 2)
     await deliver(services)
     clock.advance(seconds=60)
     text = (await client.get("/metrics")).text
@@ -955,10 +955,10 @@ async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(
     await root.add("orders", receiver.url)
     receiver.answers = [204]
     receiver.usual = 500
-    await tell(rows, 1)
+    await add_events(rows, 1)
     await deliver(services)
     assert await check_line(services) == ("ok", "1, none of which has failed for an hour")
-    await tell(rows, 2)
+    await add_events(rows, 2)
     await deliver(services)
     clock.advance(hours=1)
     assert (await check_line(services) or ("",))[0] == "ok"

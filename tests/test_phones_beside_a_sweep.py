@@ -31,7 +31,7 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(
     clock.advance(days=365)
     alice = (await client.post("/v1/login", json={"code": "alice"})).json()
 
-    async def leave_half_way() -> None:
+    async def disconnect_half_way() -> None:
         simulator.fail("getuserphonenumber", slow=0.2)
         code = simulator.make_phone_code(PhoneCodeRequest(person="alice", phone=NUMBER))
         binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
@@ -41,11 +41,11 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(
         clock.now += 2 * UNTOUCHED_FOR
 
     if comes == "before":
-        await leave_half_way()
+        await disconnect_half_way()
     house = asyncio.create_task(keep_sweeping(services, page_size=1, pause=AN_HOUR, check_pause=0.05))
     await until(lambda: rows.fetchval("SELECT count(*) = 3 FROM sessions"))  # one is swept; an hour until the next
     if comes == "meanwhile":
-        await leave_half_way()
+        await disconnect_half_way()
     await until(lambda: rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER))
     assert await rows.fetchval("SELECT count(*) FROM sessions") == 3
     house.cancel()

@@ -35,7 +35,7 @@ class Attacked:
         """The person's openid."""
         return (await self._login(person, app=app))["user"]["openid"]
 
-    async def shake_hands(self, push: SignedPush, app: dict[str, str] = PLAIN) -> httpx.Response:
+    async def verify_url(self, push: SignedPush, app: dict[str, str] = PLAIN) -> httpx.Response:
         query = {**push.query, "echostr": "4375120948345356249"}
         return await self.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
 
@@ -102,7 +102,7 @@ async def test_the_query_string_of_the_handshake_takes_no_message(
     openid = await attacked.log_in(app)
     push = signed(message(openid, LEFT, app=app), app, mode, format)
     for _ in range(2):
-        answer = await attacked.shake_hands(push, app)
+        answer = await attacked.verify_url(push, app)
         assert (answer.status_code, answer.text) == (200, "4375120948345356249")
     refused(await post(attacked.client, push, app))
     assert await attacked.users() == 1
@@ -111,7 +111,7 @@ async def test_the_query_string_of_the_handshake_takes_no_message(
 async def test_the_query_string_of_a_message_is_no_handshake(attacked: Attacked) -> None:
     caught = signed(TEXT)
     assert_taken(await post(attacked.client, caught))
-    refused(await attacked.shake_hands(caught))
+    refused(await attacked.verify_url(caught))
 
 
 async def test_a_message_taken_by_one_replica_is_known_to_all(
@@ -156,7 +156,7 @@ async def test_a_signature_that_was_not_made_just_now_is_refused(
     push = signed(message(openid, LEFT, app=app), app, mode, format)
     clock.advance(seconds=-off)
     refused(await post(attacked.client, push, app))
-    refused(await attacked.shake_hands(push, app))
+    refused(await attacked.verify_url(push, app))
     assert await attacked.users() == 1
 
 
@@ -235,9 +235,9 @@ async def test_a_handshake_waits_for_the_database_to_come_back(
 ) -> None:
     push = signed(TEXT)
     attacked.client = make_client(cut_off)
-    problem_of(await attacked.shake_hands(push), "storage_unavailable", 503)
+    problem_of(await attacked.verify_url(push), "storage_unavailable", 503)
     await proxy.accept()
-    assert (await attacked.shake_hands(push)).status_code == 200
+    assert (await attacked.verify_url(push)).status_code == 200
 
 
 # Kept no longer than needed.

@@ -37,7 +37,7 @@ def as_role(url: str, role: str) -> str:
     return url.replace("postgres@", f"{role}@")
 
 
-async def schema_says(make_settings: Callable[..., Settings], url: str) -> tuple[str, str]:
+async def schema_result(make_settings: Callable[..., Settings], url: str) -> tuple[str, str]:
     results = await examine(make_settings(database_url=url))
     [(level, message)] = [(result.level, result.message) for result in results if result.name == "schema"]
     return level, message
@@ -48,7 +48,7 @@ async def migrate(url: str, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-async def do_as_told(url: str, message: str) -> str:
+async def run_the_suggested_grant(url: str, message: str) -> str:
     """Run, as the database's owner, the statement that a line names."""
     found = re.search("GRANT [^;]+;", message)
     assert found, message
@@ -58,7 +58,7 @@ async def do_as_told(url: str, message: str) -> str:
     return found[0]
 
 
-async def give_back(url: str, role: str) -> None:
+async def drop_owned(url: str, role: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(f'REASSIGN OWNED BY "{role}" TO postgres; DROP OWNED BY "{role}"')
     await connection.close()
@@ -70,14 +70,14 @@ async def test_a_role_that_may_not_create_tables_gets_the_grant_from_both_comman
 ) -> None:
     url = as_role(empty_database_url, role)
     grant = f'GRANT CREATE ON SCHEMA public TO "{role}";'
-    level, message = await schema_says(make_settings, url)
+    level, message = await schema_result(make_settings, url)
     assert (level, grant in message, "wxauth migrate" in message) == ("bad", True, True)
     status, output = await migrate(url, tmp_path)
     assert (status, grant in output, len(output.splitlines())) == (1, True, 1)
-    assert await do_as_told(empty_database_url, output) == grant
+    assert await run_the_suggested_grant(empty_database_url, output) == grant
     assert (await migrate(url, tmp_path))[0] == 0
-    assert (await schema_says(make_settings, url))[0] == "ok"
-    await give_back(empty_database_url, role)
+    assert (await schema_result(make_settings, url))[0] == "ok"
+    await drop_owned(empty_database_url, role)
 
 
 @pytest.mark.process
@@ -88,12 +88,12 @@ async def test_a_role_without_a_schema_gets_the_grant_too(
     await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     await connection.close()
     url = as_role(empty_database_url, role)
-    level, message = await schema_says(make_settings, url)
+    level, message = await schema_result(make_settings, url)
     assert (level, "GRANT USAGE, CREATE" in message) == ("bad", True)
-    await do_as_told(empty_database_url, (await migrate(url, tmp_path))[1])
+    await run_the_suggested_grant(empty_database_url, (await migrate(url, tmp_path))[1])
     assert (await migrate(url, tmp_path))[0] == 0
-    assert (await schema_says(make_settings, url))[0] == "ok"
-    await give_back(empty_database_url, role)
+    assert (await schema_result(make_settings, url))[0] == "ok"
+    await drop_owned(empty_database_url, role)
 
 
 @pytest.mark.process
@@ -102,12 +102,12 @@ async def test_a_role_that_may_not_use_another_roles_tables_gets_the_grant(
     make_settings: Callable[..., Settings], database_url: str, role: str
 ) -> None:
     url = as_role(database_url, role)
-    level, message = await schema_says(make_settings, url)
+    level, message = await schema_result(make_settings, url)
     assert level == "bad"
-    granted = await do_as_told(database_url, message)
+    granted = await run_the_suggested_grant(database_url, message)
     assert granted == f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}";'
-    assert (await schema_says(make_settings, url))[0] == "ok"
-    await give_back(database_url, role)
+    assert (await schema_result(make_settings, url))[0] == "ok"
+    await drop_owned(database_url, role)
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ async def test_a_role_that_may_use_but_not_alter_the_tables_gets_their_owner(
         f'GRANT CREATE ON SCHEMA public TO "{role}", "{owner}"'
     )
     url = as_role(database_url, role)
-    assert (await schema_says(make_settings, url))[0] == "ok"
+    assert (await schema_result(make_settings, url))[0] == "ok"
     scripts = scripts_of_next_version(tmp_path)
     grant = f'GRANT "{owner}" TO "{role}";'
     async with aclosing(Database(url)) as database:
@@ -136,9 +136,9 @@ async def test_a_role_that_may_use_but_not_alter_the_tables_gets_their_owner(
         assert grant in message
         with pytest.raises(MigrationForbidden, match="must be owner of table users"):
             await migrate_to(database, scripts=scripts)
-        await do_as_told(database_url, message)
+        await run_the_suggested_grant(database_url, message)
         assert await migrate_to(database, scripts=scripts) == "9002"
     await connection.close()
     for name in (role, owner):
-        await give_back(database_url, name)
+        await drop_owned(database_url, name)
     await admin.execute(f'DROP ROLE "{owner}"')

@@ -44,7 +44,7 @@ def sealer() -> Sealer:
     return Sealer([b64decode(NEW_SECRET_KEY)])
 
 
-async def leave_half_way(rows: asyncpg.Connection, login: dict[str, Any]) -> None:
+async def stop_half_way(rows: asyncpg.Connection, login: dict[str, Any]) -> None:
     """An answer to a phone code, which WeChat has been paid for, and which nobody has bound yet."""
     await rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) "
@@ -76,7 +76,7 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(
     rows: asyncpg.Connection,
 ) -> None:
     alice, bob = await login("alice", nickname="小爱"), await login("bob")
-    await leave_half_way(rows, bob)
+    await stop_half_way(rows, bob)
     with pytest.raises(CannotOpen):
         await make_services(secret_key=NEW_SECRET_KEY)
 

@@ -24,7 +24,7 @@ async def club(make_services: MakeServices, make_client: MakeClient) -> httpx.As
     return make_client(await make_services(sign_up_roles="member,reader", apps=[APP, OTHER_APP], login_rate_limit=""))
 
 
-async def told(rows: asyncpg.Connection) -> list[tuple[str, Any]]:
+async def recorded(rows: asyncpg.Connection) -> list[tuple[str, Any]]:
     events = await rows.fetch("SELECT type, data FROM events ORDER BY id")
     return [(event["type"], json.loads(event["data"])) for event in events]
 
@@ -52,7 +52,7 @@ async def test_a_new_user_has_the_roles_in_the_first_token(
     alice = await login(at=club, unionid=unionid)
     assert alice["user"]["roles"] == ["member", "reader"]
     assert jwt.get_unverified_claims(alice["access_token"])["roles"] == ["member", "reader"]
-    assert await told(rows) == [("user.created", {"roles": ["member", "reader"]})]
+    assert await recorded(rows) == [("user.created", {"roles": ["member", "reader"]})]
 
 
 async def test_a_user_who_has_lost_a_role_does_not_get_it_again(
@@ -70,7 +70,7 @@ async def test_an_identity_that_is_added_to_a_user_brings_no_roles(
     await login(unionid="union-alice")
     there = await login(at=club, app=OTHER_APP, unionid="union-alice")
     assert there["user"]["roles"] == []
-    assert await told(rows) == [("user.created", {}), ("identity.added", {})]
+    assert await recorded(rows) == [("user.created", {}), ("identity.added", {})]
 
 
 async def test_fifty_first_logins_at_once_give_the_roles_once(
@@ -78,7 +78,7 @@ async def test_fifty_first_logins_at_once_give_the_roles_once(
 ) -> None:
     answers = await asyncio.gather(*(login(at=club, unionid="union-alice") for _ in range(50)))
     assert {tuple(answer["user"]["roles"]) for answer in answers} == {("member", "reader")}
-    assert await told(rows) == [("user.created", {"roles": ["member", "reader"]})]
+    assert await recorded(rows) == [("user.created", {"roles": ["member", "reader"]})]
 
 
 @pytest.mark.process
@@ -100,7 +100,7 @@ async def test_imported_users_have_the_roles_of_the_file(
     done = await asyncio.to_thread(run, "users", "import", str(file), cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert sorted((await rows.fetch("SELECT roles FROM users")), key=str) == [(["editor"],), ([],)]
-    events = await told(rows)
+    events = await recorded(rows)
     assert sorted(events, key=str) == [("user.created", {"roles": ["editor"]}), ("user.created", {})]
 
 
@@ -154,4 +154,4 @@ async def test_sign_up_roles_protect_no_risky_user_from_a_ban(
     answer = await client.post("/v1/login", json={"code": "risky-4"})
     assert (answer.status_code, answer.json()["code"]) == (403, "wechat_user_blocked")
     assert await rows.fetch("SELECT status, roles FROM users") == [("disabled", ["member"])]
-    assert [kind for kind, _ in await told(rows)] == ["user.created", "user.banned", "session.ended"]
+    assert [kind for kind, _ in await recorded(rows)] == ["user.created", "user.banned", "session.ended"]

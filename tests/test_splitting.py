@@ -98,7 +98,7 @@ async def town(make_town: MakeTown) -> Town:
     return await make_town()
 
 
-async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[str, str, str, Any]]:
+async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[str, str, str, Any]]:
     events = await rows.fetch(
         "SELECT type, user_id::text, actor, data FROM events WHERE type = ANY ($1) ORDER BY id", kinds
     )
@@ -131,7 +131,7 @@ async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(
         id_of(bob),
         id_of(alice),
     ]
-    assert await told(rows, "user.split", "session.ended") == [
+    assert await recorded(rows, "user.split", "session.ended") == [
         (
             "session.ended",
             id_of(alice),
@@ -344,7 +344,7 @@ async def test_a_late_unionid_merges_nobody_again(town: Town, rows: asyncpg.Conn
     assert id_of(await town.log_in("alice", unionid="union-1")) == id_of(alice)
     ignored = [line["reason"] for line in log_lines() if line["event"] == "unionid_ignored"]
     assert ignored == ["an administrator has split its user and this one"] * 2
-    assert len(await told(rows, "user.merged")) == 1
+    assert len(await recorded(rows, "user.merged")) == 1
     assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob), "one of their own"
 
 
@@ -403,7 +403,7 @@ async def test_of_fifty_at_once_one_splits(town: Town, rows: asyncpg.Connection)
     await town.merge(bob, alice)
     answers = await asyncio.gather(*(town.ask_split(alice, bob, at=number % 2) for number in range(50)))
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 49
-    assert len(await told(rows, "user.split")) == 1
+    assert len(await recorded(rows, "user.split")) == 1
 
 
 @pytest.mark.slow
@@ -424,11 +424,11 @@ async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(
         else:
             assert person is bob, "whose earlier sessions have ended"
             problem_of(me, "invalid_token", 401)
-    assert await nothing_is_left_behind(rows)
+    assert await assert_nothing_left(rows)
     assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(bob)
 
 
-async def nothing_is_left_behind(rows: asyncpg.Connection) -> bool:
+async def assert_nothing_left(rows: asyncpg.Connection) -> bool:
     """Whether each session and each unionid of an identity is that identity's user's."""
     return await rows.fetchval("""
         SELECT NOT EXISTS (SELECT FROM sessions s JOIN identities i USING (app_id, openid) WHERE s.user_id <> i.user_id)
@@ -464,7 +464,7 @@ async def test_splits_merges_logins_and_erasures_at_once_leave_nobody_in_two_pla
     for _ in range(3):
         statuses = await asyncio.gather(*(act(number) for number in range(50)))
         assert set(statuses) <= {200, 204, 404, 409}
-        assert await nothing_is_left_behind(rows)
+        assert await assert_nothing_left(rows)
 
 
 async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Town, rows: asyncpg.Connection) -> None:
@@ -482,7 +482,7 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Tow
         await until_locked(rows, 2)
     await asyncio.gather(split, *late)
     assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(carol)
-    assert await nothing_is_left_behind(rows)
+    assert await assert_nothing_left(rows)
 
 
 # What others see of it.
@@ -518,7 +518,7 @@ async def test_each_user_of_a_split_is_erased_alone(town: Town, rows: asyncpg.Co
     await town.merge(bob, alice)
     await town.split(alice, bob)
     assert (await town.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
-    assert [(user_id, data) for _, user_id, _, data in await told(rows, "user.erased")] == [
+    assert [(user_id, data) for _, user_id, _, data in await recorded(rows, "user.erased")] == [
         (id_of(alice), {"former_ids": []})
     ]
     assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(bob)
@@ -550,7 +550,7 @@ async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
             ["new_user", id_of(bob), "-", f"{OTHER_APP['app_id']}:{bob['user']['openid']}"],
         ],
     )
-    assert [actor for *_, actor, _ in await told(rows, "user.split")] == ["operator"]
+    assert [actor for *_, actor, _ in await recorded(rows, "user.split")] == ["operator"]
     status, output = await users("split", id_of(alice), identity)
     assert (status, "no such identity" in output) == (1, True)
     assert (await users("split", id_of(alice), "--identity=nonsense"))[0] == 2

@@ -23,13 +23,13 @@ OWN = {"WXAUTH_APP_ID": APPS[0]["app_id"], "WXAUTH_APP_SECRET": APPS[0]["app_sec
 
 
 @pytest.fixture(scope="module")
-def stand_in() -> Simulator:
+def simulated_wechat() -> Simulator:
     return Simulator(takes_names=False)
 
 
 @pytest.fixture(scope="module")
-def wechat_url(stand_in: Simulator) -> Iterator[str]:
-    with serving(create_simulator(stand_in)) as url:
+def wechat_url(simulated_wechat: Simulator) -> Iterator[str]:
+    with serving(create_simulator(simulated_wechat)) as url:
         yield url
 
 

@@ -102,7 +102,7 @@ async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
     return {"user": described, "claims": dict(user.claims)}
 
 
-def said_by(node: str, script: str, **values: Any) -> Any:
+def result_of_script(node: str, script: str, **values: Any) -> Any:
     """What a module says that has these values, in JSON."""
     constants = "".join(f"const {name} = {json.dumps(value)}\n" for name, value in values.items())
     source = f"{script}\n{constants}console.log(JSON.stringify(answer()))"
@@ -118,7 +118,7 @@ def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
             const refusal = new AuthError(code, 'so')
             return { title: refusal.title, ...problem(refusal, request) }
         })"""
-    for kind, told in zip(kinds, said_by(node, script, codes=[kind.code for kind in kinds]), strict=True):
+    for kind, told in zip(kinds, result_of_script(node, script, codes=[kind.code for kind in kinds]), strict=True):
         refusal = kind("so")
         assert told["title"] == refusal.title._asdict()
         assert told["status"] == refusal.status
@@ -234,7 +234,7 @@ def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str) -> None:
             const tokens = ids.map((userId) => issuer.token({ userId, appId: '小店', roles: ['clerk'] }))
             return { tokens, user: USER_ID, metadata: issuer.metadata, jwk: issuer.jwks.keys[0] }
         }"""
-    told = said_by(node, script, ids=ids, now=NOW)
+    told = result_of_script(node, script, ids=ids, now=NOW)
     ours = TestIssuer(clock=lambda: NOW)
     assert (told["user"], told["metadata"]) == (str(USER_ID), ours.metadata)
     assert {**told["jwk"], "x": "", "y": "", "kid": ""} == {**ours.jwks["keys"][0], "x": "", "y": "", "kid": ""}

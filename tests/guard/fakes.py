@@ -79,19 +79,19 @@ def client_of(app: ASGIApp, root_path: str = "") -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="https://orders.test")
 
 
-async def said_to(app: ASGIApp, scope: Scope) -> list[Message]:
+async def messages_sent(app: ASGIApp, scope: Scope) -> list[Message]:
     """The messages that an app sends in a scope."""
-    said: list[Message] = []
+    messages: list[Message] = []
 
     async def receive() -> Message:
         return {"type": "websocket.connect" if scope["type"] == "websocket" else "http.request"}
 
     async def send(message: Message) -> None:
-        said.append(message)
+        messages.append(message)
 
     common = {"asgi": {"version": "3.0"}, "query_string": b"", "root_path": "", "server": ("orders.test", 443)}
     await app({**common, **scope}, receive, send)
-    return said
+    return messages
 
 
 async def opening(app: ASGIApp, path: str, *, token: str | None, can_say_status: bool = False) -> list[Message]:
@@ -99,7 +99,7 @@ async def opening(app: ASGIApp, path: str, *, token: str | None, can_say_status:
     scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
     extensions: dict[str, object] = {"websocket.http.response": {}} if can_say_status else {}
-    return await said_to(app, {**scope, "headers": headers, "extensions": extensions})
+    return await messages_sent(app, {**scope, "headers": headers, "extensions": extensions})
 
 
 CODES = {**dict.fromkeys(HOSTILE, "invalid_token"), **dict.fromkeys(EXPIRED, "token_expired"), **dict.fromkeys(GOOD)}

@@ -35,8 +35,8 @@ from tests.guard.fakes import (
     answers_to_all,
     client_of,
     codes_of_handshakes,
+    messages_sent,
     opening,
-    said_to,
 )
 from tests.headers import bearer
 from tests.problems import problem_of
@@ -140,7 +140,7 @@ def guarded(request: pytest.FixtureRequest, guard: BearerGuard) -> Guarded:
 async def asked_for(app: ASGIApp, sent: str, *, root_path: str = "", gives_raw_path: bool = True) -> int:
     """The status for a path just as it was sent; httpx would tidy it up."""
     path = {"path": unquote(sent), "raw_path": sent.encode() if gives_raw_path else None, "root_path": root_path}
-    start, *_ = await said_to(app, {"type": "http", "scheme": "https", "method": "GET", "headers": [], **path})
+    start, *_ = await messages_sent(app, {"type": "http", "scheme": "https", "method": "GET", "headers": [], **path})
     return start["status"]
 
 
@@ -426,7 +426,7 @@ async def test_the_lifespan_is_the_apps_own(guard: BearerGuard) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.complete", "scope": scope["type"], "has_user": "user" in scope})
 
-    [message] = await said_to(BearerMiddleware(app, guard, roles=["admin"]), {"type": "lifespan"})
+    [message] = await messages_sent(BearerMiddleware(app, guard, roles=["admin"]), {"type": "lifespan"})
     assert (message["scope"], message["has_user"]) == ("lifespan", False)
 
 

@@ -196,12 +196,12 @@ async def test_event_loops_and_threads_wait_for_one_fetch(keys: RemoteKeys, issu
 
 
 async def test_a_loop_that_ended_amid_a_fetch_does_no_harm(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
-    async def give_up() -> None:
+    async def cancel_reader() -> None:
         waiting = asyncio.create_task(keys.find(issuer.key.kid))
         await gate.reached()
         assert not waiting.done()
 
-    await asyncio.to_thread(asyncio.run, give_up())
+    await asyncio.to_thread(asyncio.run, cancel_reader())
     gate.opened.set()
     assert await keys.find(issuer.key.kid)
     assert issuer.fetches == (1, 1)

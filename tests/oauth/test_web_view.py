@@ -44,7 +44,7 @@ async def answer(phone: Phone, **parameters: Any) -> httpx.Response:
     return await phone.client.post(PATH, json=body, headers=bearer(phone.tokens))
 
 
-def told(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
+def redirect_parameters(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
     """What the site is told."""
     assert answer.status_code == 200, answer.text
     url = answer.json()["redirect_to"]
@@ -53,7 +53,7 @@ def told(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
 
 
 async def code_of(phone: Phone, **parameters: Any) -> str:
-    return told(await answer(phone, **parameters))["code"]
+    return redirect_parameters(await answer(phone, **parameters))["code"]
 
 
 def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:
@@ -82,7 +82,7 @@ async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(
     page = await browser.client.get(f"/v1/authorize?{urlencode(ASKED)}", headers=IN_WEB_VIEW)
     path, query = opened_by(page)
     assert (path, query) == ("/pages/authorize/authorize", ASKED)
-    sent = told(await answer(phone, **query))
+    sent = redirect_parameters(await answer(phone, **query))
     assert (sent["state"], sent["iss"], set(sent)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
     tokens = (await exchanged(shop, sent["code"])).json()
     claims = await id_claims(browser.client, tokens["id_token"])
@@ -155,7 +155,7 @@ async def test_an_error_for_the_site_is_a_url(shop: Site, phone: Phone) -> None:
         ({"prompt": "none"}, "login_required"),
         ({"state": "s" * 513}, "invalid_request"),
     ):
-        sent = told(await answer(phone, **parameters))
+        sent = redirect_parameters(await answer(phone, **parameters))
         assert (sent["error"], sent["iss"], "code" in sent) == (error, "https://auth.test", False)
         assert sent.get("state") == (None if "state" in parameters else "s-1")
 
@@ -224,12 +224,12 @@ async def test_an_old_login_is_not_new_enough_for_a_site_that_asks_for_a_new_one
 ) -> None:
     clock.advance(seconds=30)
     for parameters in ({"prompt": "login"}, {"max_age": "0"}, {"max_age": "29"}):
-        assert "code" in told(await answer(phone, **parameters))
+        assert "code" in redirect_parameters(await answer(phone, **parameters))
     clock.advance(seconds=1)
     for parameters in ({"prompt": "login"}, {"prompt": "consent login"}, {"max_age": "0"}, {"max_age": "30"}):
-        assert told(await answer(phone, **parameters))["error"] == "login_required"
+        assert redirect_parameters(await answer(phone, **parameters))["error"] == "login_required"
     for parameters in ({"max_age": "31"}, {"max_age": "9" * 4000}, {"prompt": "consent"}):
-        assert "code" in told(await answer(phone, **parameters))
+        assert "code" in redirect_parameters(await answer(phone, **parameters))
 
 
 # Attacks.

@@ -144,13 +144,13 @@ async def shop(add_site: AddSite) -> Site:
     return await add_site(account_app_id=PAGE, website_app_id=COMPUTER)
 
 
-def told(location: str, to: str = CALLBACK) -> dict[str, str]:
+def redirect_parameters(location: str, to: str = CALLBACK) -> dict[str, str]:
     assert location.startswith(f"{to}?"), location
     return dict(parse_qsl(urlsplit(location).query))
 
 
 async def tokens_for(site: Site, location: str) -> dict[str, Any]:
-    answer = await exchanged(site, told(location)["code"])
+    answer = await exchanged(site, redirect_parameters(location)["code"])
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -177,7 +177,7 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(
     url, pressed_at = await browser.press(), clock()
     clock.advance(seconds=50)
     location = await browser.come_back(await browser.allow(url))
-    sent = told(location)
+    sent = redirect_parameters(location)
     assert (sent["state"], sent["iss"], set(sent)) == ("s-1", "https://auth.test", {"code", "state", "iss"})
     tokens = await tokens_for(shop, location)
     claims = await id_claims(shop.client, tokens["id_token"])
@@ -346,8 +346,8 @@ async def test_a_request_is_good_for_ten_presses_and_ten_minutes_after_each(
     assert (await browser.get(button)).status_code == 429
     assert len(set(urls)) == 10
     assert await browser.come_back(await browser.allow(urls[0])) == OVER  # 1700 s old
-    assert "code" in told(await browser.come_back(await browser.allow(urls[-1])))
-    assert "code" in told(await browser.come_back(await browser.allow(urls[-2])))
+    assert "code" in redirect_parameters(await browser.come_back(await browser.allow(urls[-1])))
+    assert "code" in redirect_parameters(await browser.come_back(await browser.allow(urls[-2])))
     clock.advance(seconds=431)
     assert (await browser.get(button)).status_code == 404
 
@@ -399,7 +399,7 @@ async def test_a_callback_that_was_sent_to_somebody_logs_nobody_in(
     assert (asked(simulator), await people(rows)) == (0, 0)
     page = await victim.get(OVER)
     assert (page.status_code, "go back to the site" in page.text or "回到网站" in page.text) == (404, True)
-    assert "code" in told(await attacker.come_back(url)), "another browser's try has not spent the state"
+    assert "code" in redirect_parameters(await attacker.come_back(url)), "another browser's try has not spent the state"
 
 
 async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(
@@ -417,7 +417,7 @@ async def test_a_state_that_is_unknown_old_or_spent_asks_wechat_nothing(
     assert over.endswith("/wechat/over")
     assert asked(simulator) == 0
     url = await browser.allow(await browser.press())
-    assert "code" in told(await browser.come_back(url))
+    assert "code" in redirect_parameters(await browser.come_back(url))
     another = await browser.allow(pressed.partition("state=")[0] + f"state={dict(parse_qsl(url))['state']}")
     assert (await browser.come_back(another)).endswith("/wechat/over")
     assert asked(simulator) == 1
@@ -448,11 +448,11 @@ async def test_the_same_callback_again_goes_the_same_way(
     tokens = await tokens_for(shop, first)
     assert (await browser.come_back(url)).endswith("/wechat/done")
     clock.advance(seconds=14)
-    again = await exchanged(shop, told(first)["code"])
+    again = await exchanged(shop, redirect_parameters(first)["code"])
     assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
     assert "access_token" in (tokens := (await shop.refresh(tokens)).json()), "the session has not ended"
     clock.advance(seconds=1)
-    assert (await exchanged(shop, told(first)["code"])).json()["error"] == "invalid_grant"
+    assert (await exchanged(shop, redirect_parameters(first)["code"])).json()["error"] == "invalid_grant"
     assert (await shop.refresh(tokens)).json()["error"] == "invalid_grant", "this late, somebody else has the code"
     assert asked(simulator) == 1
 
@@ -476,9 +476,9 @@ async def test_the_same_callback_at_two_replicas_asks_wechat_once(
     await sleep(later)
     second = await browser.come_back(url, other)
     assert second == await first
-    assert "code" in told(second)
+    assert "code" in redirect_parameters(second)
     assert asked(simulator) == 1
-    answers = await gather(*(exchanged(shop, told(second)["code"]) for _ in range(2)))
+    answers = await gather(*(exchanged(shop, redirect_parameters(second)["code"]) for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 400]
     [tokens] = [answer.json() for answer in answers if answer.status_code == 200]
     assert "access_token" in (await shop.refresh(tokens)).json()
@@ -493,7 +493,7 @@ async def test_a_callback_whose_connection_was_closed_is_carried_out(
     first = create_task(browser.get(url))
     await until(lambda: asked(simulator) == 1)
     first.cancel()
-    assert "code" in told(await browser.come_back(url))
+    assert "code" in redirect_parameters(await browser.come_back(url))
     assert asked(simulator) == 1
 
 
@@ -507,7 +507,7 @@ async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_
     await rows.execute(  # as a replica does that then loses its power
         "UPDATE scans SET wechat_code_hash = sha256(convert_to($1, 'UTF8')) WHERE wechat_state_hash IS NOT NULL", code
     )
-    assert told(await browser.come_back(url))["error"] == "temporarily_unavailable"
+    assert redirect_parameters(await browser.come_back(url))["error"] == "temporarily_unavailable"
     assert asked(simulator) == 0
 
 
@@ -530,7 +530,7 @@ async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(
     simulator.visitors.clear()
     found = re.search(r'class="button" href="([^"]+)"', page.text)
     assert found
-    assert "code" in told(await browser.come_back(await browser.allow(await browser.press(found[1]))))
+    assert "code" in redirect_parameters(await browser.come_back(await browser.allow(await browser.press(found[1]))))
     assert f'door="{door}",outcome="snapshot"}} 2.0' in (await shop.client.get("/metrics")).text
 
 
@@ -539,7 +539,9 @@ async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(
 ) -> None:
     for person in ("alice", "bob"):
         simulator.visitors[person, PAGE] = Visitor(person=person, app_id=PAGE, snapshot="hidden_once")
-    assert "code" in told(await get_browser(person="alice").log_in())  # nothing tells this one from a real person
+    assert "code" in redirect_parameters(
+        await get_browser(person="alice").log_in()
+    )  # nothing tells this one from a real person
     stored = await people(rows)
     for person in ("bob", "alice"):
         assert (await get_browser(person=person).log_in()).endswith("/wechat/snapshot")
@@ -554,7 +556,7 @@ async def test_a_door_without_unionids_makes_no_second_user(
     alice = await log_in(shop.client)
     simulator.account(app_id).has_unionids = False
     stored = await people(rows)
-    assert told(await get_browser(door).log_in())["error"] == "access_denied"
+    assert redirect_parameters(await get_browser(door).log_in())["error"] == "access_denied"
     assert await people(rows) == stored
     [line] = [line for line in log_lines() if line["event"] == "wechat_misconfigured"]
     assert "bind the app" in line["what_to_change"]
@@ -575,10 +577,10 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(
     secrets: Secrets,
 ) -> None:
     browser = get_browser(at=await make_services(sign_up="closed"))
-    assert told(await browser.log_in())["error"] == "access_denied"
+    assert redirect_parameters(await browser.log_in())["error"] == "access_denied"
     browser = get_browser()
     callback = await browser.allow(await browser.press())
-    assert told(await browser.come_back(re.sub("code=[^&]+&", "", callback)))["error"] == "access_denied"
+    assert redirect_parameters(await browser.come_back(re.sub("code=[^&]+&", "", callback)))["error"] == "access_denied"
     with Sweep() as cases:
         for fault, error in (
             ({"errcode": 40226}, "access_denied"),
@@ -596,10 +598,10 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(
             with cases.case(str(fault)):
                 simulator.fail("access_token", **fault)
                 callback = await browser.allow(await browser.press())
-                sent = told(await browser.come_back(callback))
+                sent = redirect_parameters(await browser.come_back(callback))
                 assert (sent["error"], sent["state"], "code" in sent) == (error, "s-1", False)
                 before = asked(simulator)
-                assert told(await browser.come_back(callback)) == sent
+                assert redirect_parameters(await browser.come_back(callback)) == sent
                 assert asked(simulator) == before
         for errcode in (40029, 40163, 42003):
             with cases.case(str(errcode)):
@@ -621,8 +623,8 @@ async def test_a_ban_holds_at_the_door_and_between_code_and_token(
     alice = await log_in(shop.client)
     location = await get_browser(door).log_in()
     await root.change(alice["user"]["id"], status="disabled")
-    assert (await exchanged(shop, told(location)["code"])).json()["error"] == "invalid_grant"
-    assert told(await get_browser(door).log_in())["error"] == "access_denied"
+    assert (await exchanged(shop, redirect_parameters(location)["code"])).json()["error"] == "invalid_grant"
+    assert redirect_parameters(await get_browser(door).log_in())["error"] == "access_denied"
     await root.change(alice["user"]["id"], status="active")
     await tokens_for(shop, await get_browser(door).log_in())
 
@@ -633,7 +635,7 @@ async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(
     alice = await log_in(shop.client)
     location = await get_browser().log_in()
     assert (await shop.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
-    assert (await exchanged(shop, told(location)["code"])).json()["error"] == "invalid_grant"
+    assert (await exchanged(shop, redirect_parameters(location)["code"])).json()["error"] == "invalid_grant"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
     assert await rows.fetchval("SELECT count(*) FROM scans WHERE openid IS NOT NULL") == 0
 
@@ -660,7 +662,7 @@ async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_
     found = re.search(r"/v1/authorize/([\w-]{22})/next", page.text)
     assert found
     answer = await browser.get(f"/v1/authorize/{found[1]}/wechat")
-    assert told(answer.headers["location"])["error"] == "access_denied"
+    assert redirect_parameters(answer.headers["location"])["error"] == "access_denied"
     assert (asked(simulator), await people(rows)) == (0, 0)
     await tokens_for(site, await get_browser("account").log_in(client_id="near"))
 
@@ -673,7 +675,7 @@ async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(
 ) -> None:
     await make_admin(shop.client, rows, await log_in(shop.client, "root"))
     before = await rows.fetch("SELECT * FROM users"), await rows.fetch("SELECT * FROM identities")
-    assert told(await get_browser("website", "root").log_in())["error"] == "access_denied"
+    assert redirect_parameters(await get_browser("website", "root").log_in())["error"] == "access_denied"
     assert (await rows.fetch("SELECT * FROM users"), await rows.fetch("SELECT * FROM identities")) == before
     await tokens_for(shop, await get_browser("account", "root").log_in())
     anywhere = await make_services(scan_admin_anywhere=True)

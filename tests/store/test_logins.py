@@ -457,10 +457,10 @@ async def test_no_login_reads_a_whole_table(
     assert me.status_code == 200
     await services.database.aclose()  # a backend that ends tells what it did
 
-    async def has_told() -> bool:
+    async def has_scanned() -> bool:
         return (await many_people.fetchrow(scans))[1] > found_before + 10
 
-    await until(has_told)
+    await until(has_scanned)
     assert (await many_people.fetchrow(scans))[0] == read_before
 
 

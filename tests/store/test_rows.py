@@ -103,22 +103,22 @@ def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[st
     """How the columns of an answer differ from the type of its row."""
     if get_origin(row) is Mapping:
         return
-    said = said_by(row)
-    if said is None:
+    expected = columns_of(row)
+    if expected is None:
         if len(answered) != 1:
             yield f"has {len(answered)} columns, and its row is one {row}"
         elif not fits(answered[0], row):
             yield f"is {answered[0].type.name}, not {row}"
         return
     columns = {column.name: column for column in answered}
-    if columns.keys() != said.keys():
-        yield f"differs from {row} in {sorted(columns.keys() ^ said.keys())}"
-    for name in columns.keys() & said.keys():
-        if not fits(columns[name], said[name]):
-            yield f"{name} is {columns[name].type.name}, not {said[name]}"
+    if columns.keys() != expected.keys():
+        yield f"differs from {row} in {sorted(columns.keys() ^ expected.keys())}"
+    for name in columns.keys() & expected.keys():
+        if not fits(columns[name], expected[name]):
+            yield f"{name} is {columns[name].type.name}, not {expected[name]}"
 
 
-def said_by(row: Any) -> Mapping[str, Any] | None:
+def columns_of(row: Any) -> Mapping[str, Any] | None:
     """The columns that a type of rows names, each with its type; None if it is the type of one column."""
     if is_typeddict(row):
         return get_type_hints(row)
@@ -131,17 +131,17 @@ def said_by(row: Any) -> Mapping[str, Any] | None:
     return {field.name: hints[field.name] for field in fields(made)}
 
 
-def fits(column: asyncpg.Attribute, said: Any) -> bool:
+def fits(column: asyncpg.Attribute, expected: Any) -> bool:
     """Whether a column's values are of this type. Whether it may be NULL, PostgreSQL does not tell."""
-    kinds = {str if get_origin(one) is Literal else one for one in one_of(said)} - {NoneType}
+    kinds = {str if get_origin(one) is Literal else one for one in one_of(expected)} - {NoneType}
     if column.type.name == "jsonb":
         return {get_origin(kind) for kind in kinds} <= {dict, list}
     of_one = PYTHON[column.type.name.removesuffix("[]")]
     return kinds == {list[of_one] if column.type.name.endswith("[]") else of_one}  # type: ignore[valid-type]  # so it is
 
 
-def one_of(said: Any) -> Sequence[Any]:
-    return get_args(said) if get_origin(said) in (Union, UnionType) else (said,)
+def one_of(expected: Any) -> Sequence[Any]:
+    return get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
 
 
 def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff_alone_need() -> None:

@@ -39,7 +39,7 @@ async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: o
     return await way.handle_async_request(httpx.Request("GET", url, extensions={"target": target, **extensions}))
 
 
-async def ask_in_vain(
+async def ask_and_fail(
     way: HttpTransport, url: str, expected: type[httpx.RequestError], **extensions: Any
 ) -> httpx.RequestError:
     """Send a request that fails, and return its error, after checking that it reveals nothing."""
@@ -54,5 +54,5 @@ async def ask_in_vain(
     return caught.value
 
 
-def in_a_moment(seconds: float) -> float:
+def deadline_in(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds

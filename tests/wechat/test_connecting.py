@@ -14,7 +14,7 @@ from tests.certificates import Authority
 from tests.forward_proxy import CREDENTIALS, PASSWORD, USER, ForwardProxy
 from tests.loops import let_pass, on_both_loops
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
-from tests.wechat.asking import SECRET, ask, ask_in_vain, transport
+from tests.wechat.asking import SECRET, ask, ask_and_fail, transport
 from tests.world import until
 from wxauth.server.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 from wxauth.server.wechat.transport import HttpTransport
@@ -79,14 +79,14 @@ def ipv6(port: int) -> tuple[int, tuple[str, int]]:
 @on_both_loops
 async def test_a_refused_connect_is_no_connection(nobody: str) -> None:
     async with transport() as way:
-        failure = await ask_in_vain(way, nobody, httpx.ConnectError)
+        failure = await ask_and_fail(way, nobody, httpx.ConnectError)
         assert str(failure) == "ConnectionRefusedError"
 
 
 @on_both_loops
 async def test_a_host_that_cannot_be_reached_is_no_connection() -> None:
     async with transport() as way:
-        await ask_in_vain(way, NOWHERE, httpx.ConnectError)
+        await ask_and_fail(way, NOWHERE, httpx.ConnectError)
 
 
 @pytest.mark.parametrize("name", ["nobody", f"{'a' * 64}.invalid", "a..b"])
@@ -94,14 +94,14 @@ async def test_a_host_that_cannot_be_reached_is_no_connection() -> None:
 async def test_a_name_that_is_none_is_no_connection(name: str) -> None:
     Names()
     async with transport() as way:
-        await ask_in_vain(way, f"http://{name}", httpx.ConnectError)
+        await ask_and_fail(way, f"http://{name}", httpx.ConnectError)
 
 
 @on_both_loops
 async def test_a_connect_without_an_end_leaves_the_caller_time(black_hole: tuple[str, int]) -> None:
     host, port = black_hole
     async with transport(connect_timeout=0.1) as way:
-        await ask_in_vain(way, f"http://{host}:{port}", httpx.ConnectTimeout)
+        await ask_and_fail(way, f"http://{host}:{port}", httpx.ConnectTimeout)
 
 
 @on_both_loops
@@ -113,7 +113,7 @@ async def test_a_connect_ends_when_too_little_time_is_left_to_be_answered(
     loop = asyncio.get_running_loop()
     async with transport() as way:
         started = loop.time()
-        await ask_in_vain(way, f"http://{host}:{port}", httpx.ConnectTimeout, deadline=started + 10.1)
+        await ask_and_fail(way, f"http://{host}:{port}", httpx.ConnectTimeout, deadline=started + 10.1)
         assert loop.time() - started < 4  # a connect itself may take 5
 
 
@@ -163,10 +163,10 @@ async def test_if_no_address_answers_there_is_no_connection(nobody: str) -> None
     assert port is not None
     async with transport() as way:
         Names(wechat=[ipv4(port), ipv6(port)])
-        failure = await ask_in_vain(way, "http://wechat", httpx.ConnectError)
+        failure = await ask_and_fail(way, "http://wechat", httpx.ConnectError)
         assert str(failure) == "ConnectionRefusedError"
         Names(wechat=[])
-        await ask_in_vain(way, "http://wechat", httpx.ConnectError)
+        await ask_and_fail(way, "http://wechat", httpx.ConnectError)
 
 
 @on_both_loops
@@ -189,9 +189,9 @@ async def test_a_name_whose_addresses_fail_is_resolved_again(nobody: str) -> Non
     assert port is not None
     async with Upstream(OK) as upstream, transport() as way:
         Names(wechat=[ipv4(port)])
-        await ask_in_vain(way, "http://wechat", httpx.ConnectError)
+        await ask_and_fail(way, "http://wechat", httpx.ConnectError)
         Names()
-        await ask_in_vain(way, "http://wechat", httpx.ConnectError)
+        await ask_and_fail(way, "http://wechat", httpx.ConnectError)
         Names(wechat=[ipv4(upstream.port)])
         assert (await ask(way, "http://wechat")).content == BODY
 
@@ -227,7 +227,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
 ) -> None:
     tls = authority.trusted() if is_trusted else None
     async with Upstream(OK, tls=authority.server(*hosts, days=days)) as upstream, transport(tls=tls) as way:
-        failure = await ask_in_vain(way, upstream.url, httpx.ConnectError)
+        failure = await ask_and_fail(way, upstream.url, httpx.ConnectError)
         assert any(part in str(failure) for part in reason.split("|"))
         assert upstream.requests == []
 
@@ -245,7 +245,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
 @on_both_loops
 async def test_a_handshake_that_fails_is_no_connection(on_connect: Behaviour) -> None:
     async with Upstream(OK, on_connect=on_connect) as upstream, transport() as way:
-        await ask_in_vain(way, f"https://127.0.0.1:{upstream.port}", httpx.ConnectError)
+        await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", httpx.ConnectError)
         await asyncio.sleep(0.01)  # in which uvloop lets go of the socket
         assert (upstream.connections, upstream.requests) == (1, [])
 
@@ -253,7 +253,7 @@ async def test_a_handshake_that_fails_is_no_connection(on_connect: Behaviour) ->
 @on_both_loops
 async def test_a_handshake_without_an_end_leaves_the_caller_time() -> None:
     async with Upstream(OK, on_connect=hang) as upstream, transport(connect_timeout=0.1) as way:
-        await ask_in_vain(way, f"https://127.0.0.1:{upstream.port}", httpx.ConnectTimeout)
+        await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", httpx.ConnectTimeout)
         await until(lambda: upstream.open_connections == 0)
 
 
@@ -303,7 +303,7 @@ async def test_a_wechat_without_tls_is_asked_by_its_whole_url() -> None:
 async def test_a_proxy_gets_an_ipv6_address_in_brackets() -> None:
     proxy = ForwardProxy(instead=abort)
     async with by_proxy(proxy) as way:
-        await ask_in_vain(way, "https://[::1]:8443", ProxyFailed)
+        await ask_and_fail(way, "https://[::1]:8443", ProxyFailed)
     assert proxy.heads[0].startswith("CONNECT [::1]:8443 HTTP/1.1\r\nHost: [::1]:8443\r\n")
 
 
@@ -311,7 +311,7 @@ async def test_a_proxy_gets_an_ipv6_address_in_brackets() -> None:
 async def test_a_proxy_may_require_no_password(nobody: str) -> None:
     proxy = ForwardProxy(instead=abort)
     async with proxy, transport(proxy=SecretStr(f"http://127.0.0.1:{proxy.port}")) as way:
-        await ask_in_vain(way, "https://wechat.test", ProxyFailed)
+        await ask_and_fail(way, "https://wechat.test", ProxyFailed)
     assert proxy.heads == ["CONNECT wechat.test:443 HTTP/1.1\r\nHost: wechat.test:443\r\n\r\n"]
 
 
@@ -343,7 +343,7 @@ def refusal(status: str) -> Behaviour:
 async def test_a_proxy_that_makes_no_tunnel_is_no_connection(instead: Behaviour, reason: str) -> None:
     proxy = ForwardProxy(instead=instead)
     async with Upstream(OK) as upstream, by_proxy(proxy, connect_timeout=1) as way:
-        failure = await ask_in_vain(way, f"https://127.0.0.1:{upstream.port}", ProxyFailed)
+        failure = await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", ProxyFailed)
         assert isinstance(failure, httpx.ConnectError)  # so that the fallback host has its turn
         assert str(failure) == f"no way through the proxy: {reason}"
         assert len(proxy.heads) == 1
@@ -357,7 +357,7 @@ async def test_a_proxy_that_cannot_be_connected_to_is_no_connection(nobody: str,
     for url in urls:
         for wechat in ("https://wechat.test", "http://127.0.0.1:1"):
             async with transport(proxy=SecretStr(url), connect_timeout=0.1) as way:
-                failure = await ask_in_vain(way, wechat, ProxyFailed)
+                failure = await ask_and_fail(way, wechat, ProxyFailed)
                 assert str(failure).startswith("no way through the proxy: ")
 
 
@@ -367,7 +367,7 @@ async def test_a_wrong_password_is_the_proxys_refusal_also_without_a_tunnel() ->
         url = proxy.url.replace(CREDENTIALS, "wxauth:wrong")
         async with transport(proxy=SecretStr(url)) as way:
             for wechat in (upstream.url, f"https://127.0.0.1:{upstream.port}"):
-                failure = await ask_in_vain(way, wechat, ProxyFailed)
+                failure = await ask_and_fail(way, wechat, ProxyFailed)
                 assert str(failure) == "no way through the proxy: it answers with status 407"
         assert upstream.connections == 0
 
@@ -387,7 +387,7 @@ async def test_behind_a_tunnel_a_failure_is_wechats(authority: Authority) -> Non
             if expected is None:
                 assert (await ask(way, url)).status_code == 407
             else:
-                await ask_in_vain(way, url, expected)
+                await ask_and_fail(way, url, expected)
 
 
 def test_a_proxy_shows_no_password() -> None:

@@ -15,7 +15,7 @@ from tests.listening import Listening
 from tests.loops import let_pass, on_both_loops
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
-from tests.wechat.asking import ask, ask_in_vain, in_a_moment, transport
+from tests.wechat.asking import ask, ask_and_fail, deadline_in, transport
 from tests.world import until
 from wxauth.server.wechat.connection import MAX_OVERHEAD
 from wxauth.server.wechat.transport import MAX_ANSWER, MAX_IDLE
@@ -141,7 +141,7 @@ async def test_a_call_may_allow_a_larger_answer() -> None:
         async with transport() as way:
             for _ in range(2):
                 assert (await ask(way, upstream.url, max_body=len(picture))).content == picture
-            await ask_in_vain(way, upstream.url, httpx.DecodingError, max_body=len(picture) - 1)
+            await ask_and_fail(way, upstream.url, httpx.DecodingError, max_body=len(picture) - 1)
         assert upstream.connections == 1
 
 
@@ -284,7 +284,7 @@ async def test_a_request_that_may_have_arrived_is_sent_once_and_its_failure_says
 ) -> None:
     served = Upstream(behaviour, OK, tls=server_tls if secure else None)
     async with served as upstream, transport(tls=authority.trusted()) as way:
-        await ask_in_vain(way, upstream.url, expected)
+        await ask_and_fail(way, upstream.url, expected)
         assert (upstream.connections, len(upstream.requests)) == (1, 1)
         assert (await ask(way, upstream.url)).content == BODY
         assert upstream.connections == 2
@@ -296,7 +296,7 @@ async def test_a_request_that_may_have_arrived_is_sent_once_and_its_failure_says
 async def test_a_kept_connection_that_ends_under_a_request_gets_it_once(behaviour: Behaviour) -> None:
     async with Upstream(OK, behaviour) as upstream, transport() as way:
         await ask(way, upstream.url)
-        await ask_in_vain(way, upstream.url, httpx.ReadError)
+        await ask_and_fail(way, upstream.url, httpx.ReadError)
         assert (upstream.connections, len(upstream.requests)) == (1, 2)
 
 
@@ -472,7 +472,7 @@ async def test_the_longest_waiting_request_is_next() -> None:
 async def test_waiting_for_a_connection_is_no_failure_to_connect() -> None:
     gate = Gate()
     async with Upstream(gate) as upstream, transport(max_connections=1, connect_timeout=0.5) as way:
-        asking = [asyncio.create_task(ask(way, upstream.url, deadline=in_a_moment(20))) for _ in range(2)]
+        asking = [asyncio.create_task(ask(way, upstream.url, deadline=deadline_in(20))) for _ in range(2)]
         await until(lambda: upstream.requests)
         await asyncio.sleep(0.6)
         for _ in asking:
@@ -486,9 +486,9 @@ async def test_a_request_that_waits_until_its_deadline_is_not_sent() -> None:
     async with Upstream(gate) as upstream, transport(max_connections=1) as way:
         asking = asyncio.create_task(ask(way, upstream.url, "first"))
         await until(lambda: upstream.requests)
-        started = in_a_moment(0)
-        await ask_in_vain(way, upstream.url, httpx.PoolTimeout, deadline=in_a_moment(0.2))
-        assert in_a_moment(0) - started < 0.2  # before its caller has given up
+        started = deadline_in(0)
+        await ask_and_fail(way, upstream.url, httpx.PoolTimeout, deadline=deadline_in(0.2))
+        assert deadline_in(0) - started < 0.2  # before its caller has given up
         await gate.let_one_through()
         await asking
         asking = asyncio.create_task(ask(way, upstream.url, "last"))
@@ -508,8 +508,8 @@ async def test_a_request_is_not_sent_if_recent_answers_take_longer_than_its_rema
             await gate.let_one_through()
             await asking
         asking = asyncio.create_task(ask(way, upstream.url, "slow"))
-        hurried = asyncio.create_task(ask_in_vain(way, upstream.url, httpx.PoolTimeout, deadline=in_a_moment(2)))
-        patient = asyncio.create_task(ask(way, upstream.url, "patient", deadline=in_a_moment(20)))
+        hurried = asyncio.create_task(ask_and_fail(way, upstream.url, httpx.PoolTimeout, deadline=deadline_in(2)))
+        patient = asyncio.create_task(ask(way, upstream.url, "patient", deadline=deadline_in(20)))
         await gate.let_one_through()
         await asyncio.gather(asking, hurried)
         await gate.let_one_through()
@@ -521,8 +521,8 @@ async def test_a_request_is_not_sent_if_recent_answers_take_longer_than_its_rema
 async def test_a_request_too_late_for_an_answer_is_not_sent() -> None:
     async with Upstream(OK) as upstream, transport() as way:
         await ask(way, upstream.url, "kept")
-        await ask_in_vain(way, upstream.url, httpx.PoolTimeout, deadline=in_a_moment(0.04))
-        await ask(way, upstream.url, "in-time", deadline=in_a_moment(20))
+        await ask_and_fail(way, upstream.url, httpx.PoolTimeout, deadline=deadline_in(0.04))
+        await ask(way, upstream.url, "in-time", deadline=deadline_in(20))
         assert upstream.codes == ["kept", "in-time"]
         assert upstream.connections == 1
 
@@ -552,14 +552,14 @@ async def test_no_place_is_lost_however_requests_end() -> None:
     gate = Gate()
     async with Upstream(abort, reset, raw(b"garbage"), hang, gate) as upstream, transport(max_connections=1) as way:
         for expected in (httpx.ReadError, httpx.ReadError, httpx.DecodingError):
-            await ask_in_vain(way, upstream.url, expected)
+            await ask_and_fail(way, upstream.url, expected)
         asking = asyncio.create_task(ask(way, upstream.url))
         await until(lambda: len(upstream.requests) == 4)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         with socket.create_server(("127.0.0.1", 0)) as nobody:
             url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        await ask_in_vain(way, url, httpx.ConnectError)
+        await ask_and_fail(way, url, httpx.ConnectError)
         asking = asyncio.create_task(ask(way, upstream.url, "last"))
         await gate.let_one_through()
         await asking
@@ -578,7 +578,7 @@ async def test_of_many_at_once_each_is_answered_and_no_more_connections_are_open
 
     async with Upstream(answer_soon) as upstream, transport(max_connections=16) as way:
         names = [str(number) for number in range(400)]
-        answers = await asyncio.gather(*(ask(way, upstream.url, name, deadline=in_a_moment(20)) for name in names))
+        answers = await asyncio.gather(*(ask(way, upstream.url, name, deadline=deadline_in(20)) for name in names))
         assert {response.content for response in answers} == {BODY}
         assert sorted(upstream.codes) == sorted(names)
         assert most <= 16
