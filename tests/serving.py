@@ -62,6 +62,6 @@ class EndsAtOnce(uvicorn.Server):
             task.cancel()  # nobody waits for its answer any more
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in list(self.server_state.connections):
-            end = getattr(connection, "hang_up", None) or connection.transport.abort
+            end = getattr(connection, "abort", None) or connection.transport.abort
             end()
         await self.lifespan.shutdown()

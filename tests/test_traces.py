@@ -170,7 +170,7 @@ async def test_a_transactions_span_names_the_function_that_begins_it(
     await traced_client.delete("/v1/me", headers=bearer(tokens))
     spans = exporter.get_finished_spans()
     transactions = [s.name for s in spans if s.attributes and s.attributes.get("db.operation.name") == "transaction"]
-    assert transactions == ["deciding"]
+    assert transactions == ["decide_with_standing"]
 
 
 async def test_probes_are_no_traces(traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter) -> None:

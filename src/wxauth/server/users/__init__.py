@@ -1,1 +1,1 @@
-"""Users and their identities: account, search, bans and roles, merging; who calls."""
+"""Users and their identities: account, search, bans and roles, merging; callers."""

@@ -84,7 +84,7 @@ class ErasedPage(NamedTuple):
 
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to FORGOTTEN_AT_ONCE rows about a person with these ids now, and record the rest for later."""
+    """Erase up to `ERASED_AT_ONCE` rows about a person with these ids now, and record the rest for later."""
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
     left = ERASED_AT_ONCE
     for user_id in user_ids[:_IDS_AT_ONCE]:
