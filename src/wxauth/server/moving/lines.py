@@ -18,8 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from wxauth.errors import Title as Text
-from wxauth.errors import UnknownApp
+from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import MAX_ROLES, UserStatus
@@ -31,10 +30,10 @@ from wxauth.server.wechat.wechat_ids import is_placeholder
 
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
-_TIME: Final = Text(
+_TIME: Final = Title(
     "must be a time with its offset, like 2026-11-20T08:00:00+08:00", "必须是带时区的时间，如 2026-11-20T08:00:00+08:00"
 )
-_SHORT: Final = Text("must be 1 to 64 printable characters", "必须是 1 至 64 个可打印字符")
+_SHORT: Final = Title("must be 1 to 64 printable characters", "必须是 1 至 64 个可打印字符")
 
 
 # The messages of these errors are never shown: each field has a sentence of its own.
@@ -122,7 +121,7 @@ class LineOfConsent(_Strict):
     ip: Annotated[
         Annotated[str, AfterValidator(_address)] | None,
         OrNone,
-        Text("must be an IP address or network", "必须是 IP 地址或网段"),
+        Title("must be an IP address or network", "必须是 IP 地址或网段"),
     ] = None
 
 
@@ -132,11 +131,11 @@ class Line(_Strict):
     app_id: Annotated[
         str,
         AfterValidator(_known_app),
-        Text("must be the app_id of a configured app", "必须是已配置的小程序的 AppID"),
+        Title("must be the app_id of a configured app", "必须是已配置的小程序的 AppID"),
     ]
     openid: Annotated[
         Openid,
-        Text(
+        Title(
             "must be as WeChat gives it: 1 to 128 visible ASCII characters, and no placeholder",
             "必须与微信返回的一致：1 至 128 个可见 ASCII 字符，不能是空值占位符",
         ),
@@ -144,16 +143,16 @@ class Line(_Strict):
     unionid: Annotated[
         Unionid | None,
         OrNone,
-        Text(
+        Title(
             "must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder",
             "必须与微信返回的一致：24 至 36 个字母、数字、_ 或 -；没有则留空，不能填空值占位符",
         ),
     ] = None
-    user_id: Annotated[UserId | None, OrNone, Text("must be a UUIDv7", "必须是 UUIDv7")] = None
+    user_id: Annotated[UserId | None, OrNone, Title("must be a UUIDv7", "必须是 UUIDv7")] = None
     external_id: Annotated[
         ExternalId | None,
         OrNone,
-        Text(
+        Title(
             "must be text of 1 to 128 printable characters, not a number,"
             " and no placeholder such as 0 or a UUID of zeros",
             "必须是 1 至 128 个可打印字符的文本，不能是数字类型，也不能是 0、全零 UUID 之类的空值占位符",
@@ -163,32 +162,34 @@ class Line(_Strict):
         Nickname | None,
         OrNone,
         NoneIfBlank,
-        Text("must be at most 64 characters, without control characters", "必须不超过 64 个字符，且不含控制字符"),
+        Title("must be at most 64 characters, without control characters", "必须不超过 64 个字符，且不含控制字符"),
     ] = None
     avatar_url: Annotated[
         AvatarUrl | None,
         OrNone,
         NoneIfBlank,
-        Text("must be an https URL of at most 2048 characters", "必须是不超过 2048 个字符的 https 地址"),
+        Title("must be an https URL of at most 2048 characters", "必须是不超过 2048 个字符的 https 地址"),
     ] = None
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None,
         OrNone,
-        Text("must be in E.164 form, like +8613800138000", "必须是 E.164 格式，如 +8613800138000"),
+        Title("must be in E.164 form, like +8613800138000", "必须是 E.164 格式，如 +8613800138000"),
     ] = None
     roles: Annotated[
         Annotated[list[Role], AfterValidator(_few)] | None,
         OrNone,
-        Text(
+        Title(
             "must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter",
             "必须是至多 32 个角色名，各为 1 至 32 个小写字母、数字、_ 或 -，以字母开头",
         ),
     ] = None
-    status: Annotated[UserStatus | None, OrNone, Text("must be active or disabled", "必须是 active 或 disabled")] = None
+    status: Annotated[UserStatus | None, OrNone, Title("must be active or disabled", "必须是 active 或 disabled")] = (
+        None
+    )
     ban_reason: Annotated[
         Reason | None,
         OrNone,
-        Text("must be at most 500 characters, without control characters", "必须不超过 500 个字符，且不含控制字符"),
+        Title("must be at most 500 characters, without control characters", "必须不超过 500 个字符，且不含控制字符"),
     ] = None
     banned_until: TimeOrNone = None
     created_at: TimeOrNone = None
@@ -198,7 +199,7 @@ class Line(_Strict):
     consents: Annotated[
         list[LineOfConsent],
         BeforeValidator(_list_if_empty),
-        Text(
+        Title(
             "must be a JSON list of objects with document, version and given_at",
             "必须是 JSON 数组，每项含 document、version、given_at",
         ),
@@ -206,12 +207,12 @@ class Line(_Strict):
     former_ids: Annotated[
         list[Annotated[UUID, Field(strict=False)]],
         BeforeValidator(_list_if_empty),
-        Text("must be a list of UUIDs", "必须是 UUID 的列表"),
+        Title("must be a list of UUIDs", "必须是 UUID 的列表"),
     ] = []
     former_external_ids: Annotated[
         list[ExternalId],
         BeforeValidator(_list_if_empty),
-        Text(
+        Title(
             "must be a list of texts of 1 to 128 printable characters", "必须是文本的列表，每项 1 至 128 个可打印字符"
         ),
     ] = []
@@ -229,9 +230,9 @@ class Line(_Strict):
         return [Fault(field, EXPECTED[field]) for field in dict.fromkeys(fields)]
 
 
-def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
+def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Title]]:
     for name, field in model.model_fields.items():
-        [text] = (text for text in field.metadata if isinstance(text, Text))
+        [text] = (text for text in field.metadata if isinstance(text, Title))
         yield f"{prefix}{name}", text
 
 
