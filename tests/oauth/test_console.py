@@ -14,7 +14,7 @@ from tests.fakes import Clock
 from tests.oauth.test_authorize import VERIFIER, Browser, exchanged, sent
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
-from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, go_on
+from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.test_contract_admin_more import later
 from tests.world import CAMERA, FAR, AddSite, Admin, Body, GetPhone, MakeClient, MakeServices, Phone, bearer, make_admin
 from wxauth.server.clients.rows import find_site
@@ -54,7 +54,7 @@ async def code_for(browser: Browser, phone: Phone, **asked: str) -> str:
     claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)
     assert claimed.status_code == 200, claimed.text
     assert (await phone.decide(claimed.json()["id"])).status_code == 204
-    return sent(await tab.go_on(), to=asked.get("redirect_uri", CONSOLE))["code"]
+    return sent(await tab.extend_session(), to=asked.get("redirect_uri", CONSOLE))["code"]
 
 
 async def post(client: httpx.AsyncClient, code: str, verifier: str = VERIFIER) -> httpx.Response:
@@ -81,7 +81,7 @@ async def test_an_administrators_scan_opens_the_console(browser: Browser, phone:
         assert attribute in cookie
     assert answer.json()["user"]["id"] == root.id
     assert (await browser.client.get("/v1/admin/users", headers=bearer(answer.json()))).status_code == 200
-    assert (await go_on(browser.client)).status_code == 200
+    assert (await extend_session(browser.client)).status_code == 200
     assert await sessions_of(phone) == ["wxauth-admin", None]
     told = [(event["type"], event["data"].get("by")) for event in await root.events(user_id=root.id)]
     assert told == [("console.opened", "scan"), ("scan.approved", None)]
@@ -100,7 +100,7 @@ async def test_an_old_login_opens_no_console_although_its_token_is_good(
     assert claimed.status_code == 200
     problem_of(await old.claim(scene=tab.scene, entry_scene=CAMERA), "login_too_old", 403)  # it takes over no claim
     assert (await again.decide(claimed.json()["id"])).status_code == 204
-    assert (await post(browser.client, sent(await tab.go_on(), to=CONSOLE)["code"])).status_code == 200
+    assert (await post(browser.client, sent(await tab.extend_session(), to=CONSOLE)["code"])).status_code == 200
 
 
 async def test_the_consoles_token_administers_and_does_nothing_else(
@@ -118,7 +118,7 @@ async def test_a_user_without_a_staff_role_is_refused_and_no_session_remains(bro
     problem_of(answer, "insufficient_role", 403)
     assert "set-cookie" not in answer.headers
     assert await sessions_of(phone) == [None]
-    assert (await go_on(browser.client)).status_code == 204
+    assert (await extend_session(browser.client)).status_code == 204
 
 
 async def test_a_code_without_its_verifier_opens_nothing_and_is_not_spent(
@@ -156,7 +156,7 @@ async def test_a_code_that_is_used_again_ends_the_session_that_it_made(
     body = (await post(browser.client, code)).json()
     problem_of(await post(make_client(services), code), "session_revoked", 400)
     problem_of(await browser.client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
-    problem_of(await go_on(browser.client), "session_revoked", 400)
+    problem_of(await extend_session(browser.client), "session_revoked", 400)
 
 
 async def test_a_code_is_over_after_a_minute(browser: Browser, phone: Phone, root: Admin, clock: Clock) -> None:
@@ -237,7 +237,7 @@ async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
         await root.change(other.user_id, **change)
         await root.change(other.user_id, roles=["admin"], status="active")
         problem_of(await browser.client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
-        problem_of(await go_on(browser.client), "session_revoked", 400)
+        problem_of(await extend_session(browser.client), "session_revoked", 400)
 
 
 async def test_logins_to_websites_and_to_the_console_are_counted(
@@ -251,7 +251,7 @@ async def test_logins_to_websites_and_to_the_console_are_counted(
     shop = await add_site(is_public=True)
     asked = {"client_id": "shop", "redirect_uri": "https://shop.example.com/callback", "scope": "openid"}
     tokens = (await exchanged(shop, await code_for(browser, phone, **asked))).json()
-    await go_on(browser.client)
+    await extend_session(browser.client)
     await shop.refresh(tokens)
     assert await logins() == before + 2
 
