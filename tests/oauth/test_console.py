@@ -54,7 +54,7 @@ async def code_for(browser: Browser, phone: Phone, **asked: str) -> str:
     claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)
     assert claimed.status_code == 200, claimed.text
     assert (await phone.decide(claimed.json()["id"])).status_code == 204
-    return sent(await tab.extend_session(), to=asked.get("redirect_uri", CONSOLE))["code"]
+    return sent(await tab.go_on(), to=asked.get("redirect_uri", CONSOLE))["code"]
 
 
 async def post(client: httpx.AsyncClient, code: str, verifier: str = VERIFIER) -> httpx.Response:
@@ -100,7 +100,7 @@ async def test_an_old_login_opens_no_console_although_its_token_is_good(
     assert claimed.status_code == 200
     problem_of(await old.claim(scene=tab.scene, entry_scene=CAMERA), "login_too_old", 403)  # it takes over no claim
     assert (await again.decide(claimed.json()["id"])).status_code == 204
-    assert (await post(browser.client, sent(await tab.extend_session(), to=CONSOLE)["code"])).status_code == 200
+    assert (await post(browser.client, sent(await tab.go_on(), to=CONSOLE)["code"])).status_code == 200
 
 
 async def test_the_consoles_token_administers_and_does_nothing_else(
