@@ -727,3 +727,15 @@ async def test_the_simulators_pages_refuse_as_wechats_do(shop: Site, get_browser
     assert "请在微信客户端打开链接" in await page(query, holder=computer)
     refused = await browser.get(f"/connect/oauth2/authorize/answer?{urlencode(query)}&answer=refuse", browser.wechat)
     assert refused.status_code == 200  # WeChat leads nowhere
+
+
+async def test_a_refusal_that_leads_back_to_the_site_is_one_there(
+    shop: Site, get_browser: GetBrowser, simulator: Simulator
+) -> None:
+    simulator.visitors["alice", PAGE] = Visitor(person="alice", app_id=PAGE, refusal="returns")
+    browser = get_browser(person="alice")
+    url = (await browser.press()).partition("#")[0]
+    answer = url.replace("/authorize?", "/authorize/answer?") + "&person=alice&answer=refuse"
+    refused = await browser.get(answer, browser.wechat)
+    assert dict(parse_qsl(urlsplit(refused.headers["location"]).query)).keys() == {"state"}
+    assert redirect_parameters(await browser.come_back(refused.headers["location"]))["error"] == "access_denied"

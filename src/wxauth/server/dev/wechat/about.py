@@ -59,6 +59,7 @@ WeChat's own pages are /connect/oauth2/authorize (in WeChat's browser alone) and
 and show WeChat's number for each fault. How a person stands with the app of such a page:
   POST   /visitors     {"person": "alice", "app_id": "wxdevaccount0000d4"}
     "is_bound": false (no unionid), "follows": true (is not asked), "snapshot": "on", "hidden_once" or "false_alarm",
+    "refusal": "returns" (to the site, without a code; otherwise it stays on WeChat's page),
     "comes_twice": 0.3 (the browsers on the desk send the callback again, so many seconds later)
 
 A receiver of webhooks: '.wxauth/wxauth webhooks add desk {here}/webhook' sends it events.
@@ -97,7 +98,8 @@ POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否
 手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面、回调域名；未写的项保持不变。
 /connect/oauth2/authorize 与 /connect/qrconnect 是微信的登录页，询问是谁，出错时显示微信的错误编号。
 POST /visitors 设置某人与服务号、网站应用的关系：“is_bound”有无 unionid，“follows”是否已关注，“snapshot”快照页
-（on 每次，hidden_once 首次无标记，false_alarm 误报），“comes_twice”回调重复到达的间隔秒数。
+（on 每次，hidden_once 首次无标记，false_alarm 误报），“refusal”为 returns 时拒绝后返回网站（不带 code），
+“comes_twice”回调重复到达的间隔秒数。
 /webhook 是 Webhook 的接收端：.wxauth/wxauth webhooks add desk {here}/webhook 即向它发送事件。
 GET /webhook/messages 列出收到的消息及签名是否有效；POST /webhook/behaviour 设置密钥“secret”与响应“answer”
 （状态码，410 会停用 Webhook；或 hang 永不响应）。

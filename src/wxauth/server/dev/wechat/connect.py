@@ -58,9 +58,12 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         if _fault(wechat, request.path_params["path"], urlencode(_without_answer(asked))) is not None:
             return _page("<h1>10010</h1>", status=400)
         if request.query_params.get("answer") != "allow":
+            known = visitors.get((person, asked["appid"]))
+            if known is not None and known.refusal == "returns":
+                return _redirect(asked, {})
             return _page("<p>已拒绝。微信不会返回网站。</p>")  # nor does the real WeChat
         if not is_person_name(person):
-            return _page("<p>person: wants a plain name</p>", status=422)
+            return _page("<p>person: must be a plain name</p>", status=422)
         return _sent_back(wechat, _visitor(visitors, person, asked["appid"]), asked)
 
     return [
@@ -123,10 +126,16 @@ def _sent_back(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) ->
     if visitor.snapshot == "hidden_once":
         visitor.snapshot = "on"
     code = wechat.make_code(CodeRequest.model_validate(fields))
-    answer_parameters = {"code": code, **({"state": asked["state"]} if "state" in asked else {})}
+    response = _redirect(asked, {"code": code})
+    if visitor.comes_twice is not None:
+        response.headers[COMES_TWICE] = str(visitor.comes_twice)
+    return response
+
+
+def _redirect(asked: Mapping[str, str], answer: Mapping[str, str]) -> Response:
+    answer = {**answer, **({"state": asked["state"]} if "state" in asked else {})}
     joint = "&" if "?" in asked["redirect_uri"] else "?"
-    headers = {} if visitor.comes_twice is None else {COMES_TWICE: str(visitor.comes_twice)}
-    return RedirectResponse(f"{asked['redirect_uri']}{joint}{urlencode(answer_parameters)}", 302, headers=headers)
+    return RedirectResponse(f"{asked['redirect_uri']}{joint}{urlencode(answer)}", 302)
 
 
 def _page(body: str, *, status: int = 200) -> Response:

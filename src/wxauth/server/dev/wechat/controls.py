@@ -71,6 +71,8 @@ class Visitor(_Control):
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
     """Always a snapshot; a snapshot whose made-up person is not marked the first time; a real person marked as made
     up."""
+    refusal: Literal["stays", "returns"] = "stays"
+    """Whether a refusal leads back to the site, with `state` but without a code. Mostly it stays on WeChat's page."""
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
     """Seconds after which the browsers on the desk repeat the callback."""
 
