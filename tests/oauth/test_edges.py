@@ -77,9 +77,12 @@ async def test_an_outage_of_the_database_is_reported_in_the_form_of_oauth(
 
 @pytest.mark.no_database
 async def test_a_database_that_is_away_is_a_page_to_a_browser(offline_client: httpx.AsyncClient) -> None:
-    answer = await offline_client.get("/v1/authorize", params=ASKED)
-    assert (answer.status_code, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
-    assert answer.headers["retry-after"]
+    cookie = {"Cookie": "__Host-wxauth-browser=" + "c" * 43}
+    shown = await offline_client.get("/v1/authorize", params=ASKED)
+    decided = await offline_client.get(f"/v1/authorize/{'r' * 22}/next", headers=cookie)
+    for answer in (shown, decided):
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert answer.headers["retry-after"]
     assert (await offline_client.get("/d")).status_code == 200
 
 

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
+from wxauth.problems import Language
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.services import Services
@@ -137,8 +138,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
         request.scope[PROBLEM_KEY] = exc
         return message_page(request, "limited", language, status=exc.status, retry_after=exc.retry_after)
     except StorageUnavailable as exc:
-        request.scope[PROBLEM_KEY] = exc
-        return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
+        return _away(request, exc, language)
     if cookie != given:
         is_secure = services.settings.issuer.startswith("https:")
         page.set_cookie(name, cookie, path="/", secure=is_secure, httponly=True, samesite="lax")
@@ -161,6 +161,8 @@ async def redirect_after_decision(request: Request, services: ServicesDep) -> Re
         return redirect_to(await authorize.url_after_decision(services, request.path_params["request_id"], cookie))
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
+    except StorageUnavailable as exc:
+        return _away(request, exc, language_of(request))
 
 
 @router.get(
@@ -247,3 +249,8 @@ def _with_state(url: str, parameters: Parameters) -> str:
     if "state" not in parameters:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode({'state': parameters['state']})}"
+
+
+def _away(request: Request, failure: StorageUnavailable, language: Language) -> Response:
+    request.scope[PROBLEM_KEY] = failure
+    return message_page(request, "away", language, status=failure.status, retry_after=failure.retry_after)
