@@ -463,6 +463,15 @@ async def test_another_browser_finds_nothing(
     assert sent(await tab.go_on())["code"]
 
 
+async def test_a_browser_without_scripts_that_goes_on_too_early_is_told_to_confirm_first(
+    shop: Site, browser: Browser, phone: Phone
+) -> None:
+    tab = await browser.show()
+    early = await tab.go_on()
+    assert (early.status_code, "Confirm on the phone" in early.text) == (404, True)
+    assert (await tab.approved_by(phone))["code"]
+
+
 async def test_the_cookie_names_the_browser_so_that_tabs_and_sites_work_at_once(
     shop: Site, add_site: AddSite, browser: Browser, phone: Phone
 ) -> None:

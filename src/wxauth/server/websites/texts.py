@@ -61,8 +61,9 @@ TEXTS: Final[dict[Language, Texts]] = {
         "limited": "Wait a minute, then load this page again.",
         "away_title": "One moment",
         "away": "The service is busy. Load this page again in a few seconds.",
-        "gone_title": "This code has expired",
-        "gone": "Go back to the site and log in again.",
+        "gone_title": "Not confirmed",
+        "gone": "Confirm on the phone, then load this page again. If the code has expired or been used, go back to the "
+        "site and log in again.",
         "logged_out_title": "You are logged out",
         "logged_out": "The session of this site has ended.",
         "logged_out_nowhere": "The session of this site has ended. The site asked to send you to an address that is "
@@ -121,8 +122,8 @@ TEXTS: Final[dict[Language, Texts]] = {
         "limited": "请一分钟后重新打开本页。",
         "away_title": "请稍候",
         "away": "服务繁忙，请几秒后重新打开本页。",
-        "gone_title": "二维码已失效",
-        "gone": "请回到网站，重新登录。",
+        "gone_title": "尚未确认",
+        "gone": "请先在手机上确认，再刷新本页。若二维码已失效或已使用，请回到网站重新登录。",
         "logged_out_title": "已退出登录",
         "logged_out": "该网站的登录已结束。",
         "logged_out_nowhere": "该网站的登录已结束。网站要求跳转的地址未经登记，因此没有跳转。",
