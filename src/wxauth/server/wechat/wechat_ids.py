@@ -5,8 +5,6 @@ from typing import Final, TypeGuard
 
 _MAX_LENGTH: Final = 128
 _PLACEHOLDERS: Final = frozenset({"null", "(null)", "#n/a", "\\n", "none", "undefined", "nan", "nil", "n/a", "0", "-"})
-_COUNTER: Final = re.compile(r"[1-9]{1,11}")
-"""A number that a table's counter may have reached, such as 7, 22 or 5555. It is no placeholder."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -18,13 +16,9 @@ def is_id(value: object) -> TypeGuard[str]:
 def is_placeholder(text: str) -> bool:
     """Whether this text stands for a missing id, as programs write it. As an id, it would merge many people into one.
 
-    Placeholders are also texts without letters and digits, and repetitions of one character, as in a UUID of zeros.
+    Zeros alone, as in a UUID of zeros, are a placeholder, and so is a text without letters and digits.
     """
-    if text.strip().lower() in _PLACEHOLDERS:
-        return True
-    letters = "".join(filter(str.isalnum, text))
-    is_one = len(letters) > 1 and len(set(letters.lower())) == 1
-    return not letters or (is_one and not _COUNTER.fullmatch(text))
+    return text.strip().lower() in _PLACEHOLDERS or not any(map(str.isalnum, text.replace("0", "")))
 
 
 def can_name_a_person(unionid: str) -> bool:
