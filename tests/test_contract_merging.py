@@ -413,6 +413,29 @@ async def test_a_user_is_not_merged_into_itself(merge: Merge, login: LogIn) -> N
         problem_of(await merge(former, into), "merge_refused", 409)
 
 
+async def test_administrators_may_name_a_merged_user_by_the_former_id(
+    merge: Merge, client: httpx.AsyncClient, login: LogIn, root: Body
+) -> None:
+    former, bob = (await login("alice"))["user"]["id"], await login("bob")
+    await merge(former, bob["user"]["id"])
+    path, headers = f"/v1/admin/users/{former}", bearer(root)
+    session = f"{path}/sessions/{bob['session_id']}"
+    assert (await client.delete(session, headers=headers)).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(bob)), "invalid_token", 401)
+
+    there = await login("bob")
+    assert (await client.delete(f"{path}/sessions", headers=headers)).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(there)), "invalid_token", 401)
+
+    banned = (await client.patch(path, json={"status": "disabled"}, headers=headers)).json()
+    assert (banned["id"], banned["status"]) == (bob["user"]["id"], "disabled")
+    problem_of(await login.ask("bob"), "account_disabled", 403)
+
+    assert (await client.delete(path, headers=headers)).status_code == 204
+    assert (await login("bob"))["is_new_user"], "the person was erased"
+    problem_of(await client.delete(path, headers=headers), "not_found", 404)
+
+
 async def test_an_unknown_user_is_not_found(merge: Merge, login: LogIn) -> None:
     nobody = "01900000-0000-7000-8000-0000000000ff"
     alice = (await login("alice"))["user"]["id"]

@@ -105,6 +105,14 @@ async def test_each_identity_has_its_own_session_key_oldest_first(keys: KeyKeepe
     assert await keys.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
 
 
+async def test_the_keys_of_a_merged_user_are_found_by_the_former_id(keys: KeyKeeper, clock: Clock) -> None:
+    former = (await keys.log_in("bob"))["user"]["id"]
+    clock.advance(minutes=1)
+    into = (await keys.log_in())["user"]["id"]
+    assert (await (await keys.root()).merge(former, into=into)).status_code == 200
+    assert await keys.states(former, "check") == [(APP_ID, True, None)] * 2
+
+
 async def test_without_a_stored_key_wechat_is_not_asked(keys: KeyKeeper) -> None:
     alice = await keys.log_in()
     assert (await keys.client.post("/v1/logout", headers=bearer(alice))).status_code == 204

@@ -320,7 +320,7 @@ def _change(user_id: UUID, change: UserChange) -> None:
 
     user = with_database(ask)
     until = "" if user["banned_until"] is None else f" until {minute(user['banned_until'])}"
-    click.echo(f"{user_id} is {user['status']}{until}, roles: {_names(user['roles'])}")
+    click.echo(f"{user['id']} is {user['status']}{until}, roles: {_names(user['roles'])}")
 
 
 def _names(roles: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.session_keys.rows import CurrentKey, KeysInSession, current_keys, keys_in_session, replace_key
+from wxauth.server.users.merging_rows import current_user
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.encrypted_data import WrongWatermark, check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
@@ -88,7 +89,8 @@ async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, b
 
 
 async def _current_keys(services: Services, user_id: UUID) -> Sequence[CurrentKey]:
-    keys = await current_keys(services.database, user_id)
+    remaining_id = await current_user(services.database, user_id)
+    keys = [] if remaining_id is None else await current_keys(services.database, remaining_id)
     if not keys:
         raise NotFound("there is no such user")
     return keys

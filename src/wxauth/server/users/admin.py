@@ -15,7 +15,7 @@ from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import EndReason, OpenSession, end_session_of, end_sessions, open_sessions
 from wxauth.server.users import account, user_rows
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
-from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
+from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.splitting import split
 from wxauth.server.users.standing import ADMIN, Settled, Standing, decide_with_standing, lock_standing, settle
 from wxauth.server.users.user_rows import SEARCH_SECONDS, ListedUser, UserSearch
@@ -100,8 +100,8 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     Raises: NotFound, StorageUnavailable.
     """
     user = await user_rows.read_user(database, user_id)
-    if user is None and (remaining_id := await remaining_user(database, user_id)) is not None:
-        user = await user_rows.read_user(database, remaining_id)
+    if user is None:
+        user = await user_rows.read_user(database, await _remaining(database, user_id))
     if user is None:
         raise _no_such_user()
     sessions = await open_sessions(database, user["id"], now=now, limit=LISTED)
@@ -124,7 +124,7 @@ async def change_user(
     may_promote: bool = True,
     now: datetime,
 ) -> None:
-    """Ban or unban a user, or set their roles. A ban ends all sessions.
+    """Ban or unban a user, or set their roles. A ban ends all sessions. A former id means the user that remains.
 
     Without `may_promote`, nobody can become an administrator or other staff. With `spares_staff`, users who are staff
     cannot be changed.
@@ -133,6 +133,7 @@ async def change_user(
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", "Must be in the future")
+    user_id = await _remaining(database, user_id)
 
     async def decide(transaction: Transaction, before: Standing) -> Settled:
         if spares_staff:
@@ -193,7 +194,8 @@ async def split_user(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user. Raises: NotFound, LastAdmin, StorageUnavailable."""
+    """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin, StorageUnavailable."""
+    user_id = await _remaining(database, user_id)
     if not await account.erase(database, user_id, by=by, now=now):
         raise _no_such_user()
     log.info("user_erased", user_id=user_id, actor=by.name)
@@ -204,8 +206,11 @@ async def end_all_sessions(
 ) -> None:
     """End all sessions of a user. With `spares_staff`, those of staff cannot be ended.
 
+    A former id means the user that remains.
+
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
+    user_id = await _remaining(database, user_id)
     async with database.begin() as transaction:
         standing = await lock_standing(transaction, user_id)
         if standing is None:
@@ -221,8 +226,11 @@ async def end_one_session(
 ) -> None:
     """End one session of a user. Idempotent. With `spares_staff`, those of staff cannot be ended.
 
+    A former id means the user that remains.
+
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
+    user_id = await _remaining(database, user_id)
     async with database.begin() as transaction:
         if spares_staff and (standing := await lock_standing(transaction, user_id)) is not None:
             _check_no_staff(standing)
@@ -237,6 +245,13 @@ async def end_one_session(
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
     """A page of the events that match, the newest first, before the id `before`. Raises: StorageUnavailable."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
+
+
+async def _remaining(database: Database, user_id: UUID) -> UUID:
+    remaining_id = await current_user(database, user_id)
+    if remaining_id is None:
+        raise _no_such_user()
+    return remaining_id
 
 
 def _check_no_staff(standing: Standing) -> None:
