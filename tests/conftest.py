@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import pickle
+import random
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -52,6 +53,7 @@ from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 from wxauth.server.service.waits import WAITS, Waits
 
+gc.disable()  # until all tests are collected
 use_memory()
 catch_interrupts()
 
@@ -87,6 +89,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return ByFile(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Load the files in an order of each process's own, so that they compile different ones, and each only once."""
+    report = yield
+    if isinstance(collector, pytest.Directory):
+        random.Random(os.environ.get("PYTEST_XDIST_WORKER", "")).shuffle(report.result)
+    return report
+
+
 @pytest.hookimpl(trylast=True)  # after deselected tests have been removed
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: those with a browser, and those that start programs."""
@@ -94,13 +107,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         seconds[item.path] += 1000 if "browser" in marks else 5 if marks & STARTS_PROGRAMS else 1
-    items.sort(key=lambda item: -seconds[item.path])
+    items.sort(key=lambda item: (-seconds[item.path], item.path))  # the same order in each process
 
 
 def pytest_collection_finish() -> None:
     # Imported and collected objects live to the end. Traversing them again and again takes a fifth of the tests' time.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
