@@ -102,6 +102,7 @@ def test_a_websocket_handshake_is_an_ordinary_request(exchange: Exchange) -> Non
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"Transfer-Encoding: xchunked\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (2 * MAX_HEAD), 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * MAX_HEAD + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * MAX_HEAD, 431),
         (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 129 + b"\r\n", 431),
         (b"GET /metrics#a HTTP/1.1\r\nHost: a\r\n\r\n", 400),

@@ -18,6 +18,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -275,6 +276,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
+        # This piece of input may have begun before the head, and end after it.
+        if self._bytes_beside_body > MAX_HEAD and sum(map(len, chain.from_iterable(self._headers))) > MAX_HEAD:
+            raise _too_long_a_head()
         self._is_in_head, self._bytes_beside_body, self._pieces = False, 0, 0
         if self._is_resuming:
             self._is_resuming = False
@@ -326,7 +330,7 @@ class HttpProtocol(asyncio.Protocol):
             self._bytes_beside_body += end - self._fed
             self._feed(end)
             if self._bytes_beside_body > MAX_HEAD and not self._ignores_input():
-                self._refuse(InvalidRequest(f"the head of a request may have {MAX_HEAD} bytes", status=431))
+                self._refuse(_too_long_a_head())
         if self._fed == len(self._unfed):
             self._unfed, self._fed = b"", 0
         self.resume_or_pause_reading()
@@ -458,6 +462,10 @@ def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
             return len(data)
         start = found + len(_BLANK_LINE)
     return start
+
+
+def _too_long_a_head() -> InvalidRequest:
+    return InvalidRequest(f"the head of a request may have {MAX_HEAD} bytes", status=431)
 
 
 def _is_clients_fault(exc: BaseException | None) -> bool:
