@@ -217,6 +217,7 @@ def test_the_front_page_of_dev_redirects_to_the_phone_on_the_desk(dev: Server) -
     answer = dev.get("/")
     assert answer.status_code == 307
     assert answer.headers["location"] in dev.command.output
+    assert answer.headers["x-request-id"], "as every answer has"
     with httpx.Client(follow_redirects=True, trust_env=False, verify=False) as browser:
         assert "<!doctype html>" in browser.get(f"http://127.0.0.1:{dev.port}/").text
     assert dev.client.post("/").status_code == 404

@@ -7,6 +7,8 @@ from starlette.datastructures import URL, Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from wxauth.problems import accepted_request_id
+
 
 class FrontPage:
     """Redirects `/` to a page, and passes everything else to the service."""
@@ -17,8 +19,11 @@ class FrontPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        is_asked = scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD")
-        await (RedirectResponse(self._page) if is_asked else self._app)(scope, receive, send)
+        app = self._app
+        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
+            request_id = accepted_request_id(Headers(scope=scope).get("x-request-id"))
+            app = RedirectResponse(self._page, headers={"X-Request-ID": request_id})
+        await app(scope, receive, send)
 
 
 class OwnNamesOnly:
