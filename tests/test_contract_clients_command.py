@@ -146,7 +146,7 @@ async def test_of_two_that_take_a_name_at_once_one_gets_it_and_the_other_is_refu
     done = sorted(await gather(*(clients("add", "billing", "--json") for _ in range(2))), key=lambda it: it.returncode)
     assert [it.returncode for it in done] == [0, 1]
     assert (done[1].stdout, len(done[1].stderr.splitlines())) == ("", 1)
-    assert "billing already" in done[1].stderr
+    assert "service client billing exists already" in done[1].stderr
     assert await rows.fetchval("SELECT count(*) FROM clients") == 1
 
 

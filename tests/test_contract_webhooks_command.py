@@ -106,7 +106,7 @@ async def test_a_url_that_is_refused_and_a_name_that_is_taken_fail(webhooks: Com
     assert refused.stderr.startswith("url: ")
     await webhooks("add", "orders", receiver.url)
     taken = await webhooks("add", "orders", receiver.url)
-    assert (taken.returncode, "orders already" in taken.stderr) == (1, True)
+    assert (taken.returncode, "webhook orders exists already" in taken.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

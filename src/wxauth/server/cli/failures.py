@@ -58,7 +58,7 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
         case NotFound() if exc.detail == f"there is no such {noun.en}":
             return f"there is no {noun.en} {name}. {noun.zh} {name} 不存在。"
         case NameTaken() | AppTaken():
-            return f"there is a {noun.en} {name} already. {noun.zh} {name} 已存在。"
+            return f"{noun.en} {name} exists already. {noun.zh} {name} 已存在。"
         case AppInSettings():
             return f"{name} is in the settings: change it there. {name} 由配置指定，请在配置中修改。"
         case UnknownApp() if noun is _NOUNS["app_id"]:
