@@ -18,11 +18,13 @@ from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.processes import WXAUTH, run
 from tests.programs import needs, run_node_tests
+from tests.test_readme import DOCS
 from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
+from wxauth.server.service.app import create_api
 
 SESSION = "/admin/session"
 ASKED_BY_THE_PAGE = {"X-Wxauth-Console": "1"}
@@ -342,6 +344,19 @@ def test_every_type_of_event_has_its_sentence() -> None:
     assert sorted(listed) == sorted(EventType)
     texts = (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8")
     assert [kind for kind in EventType if f"'event_{kind}': [" not in texts] == []
+
+
+def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
+    login = create_api().openapi()["paths"]["/v1/login"]["post"]
+    codes = set(re.findall(r"'code': '(\w+)'", str(login["responses"])))
+    assert "snapshot_user" in codes
+    texts = (CONSOLE_PAGE / "texts.js").read_text(encoding="utf-8")
+    assert [code for code in codes if f"  refused_{code}: [" not in texts] == []
+    options = (CONSOLE_PAGE / "signins.js").read_text(encoding="utf-8").partition("CODES = [")[2].partition("\n]")[0]
+    assert set(re.findall(r"'(\w+)'", options)) == codes
+    for page in ("support.md", "support.zh-CN.md"):
+        shown = (DOCS / page).read_text(encoding="utf-8")
+        assert [code for code in codes if f"`{code}`" not in shown] == []
 
 
 @pytest.mark.own_database

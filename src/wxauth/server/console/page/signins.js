@@ -10,7 +10,8 @@ import { isText, number, text } from './texts.js'
 const CODES = [
   ...['account_disabled', 'sign_up_closed', 'wechat_user_blocked', 'rate_limited', 'invalid_code', 'code_used'],
   ...['wechat_unavailable', 'wechat_timeout', 'wechat_bad_response', 'wechat_rate_limited', 'wechat_misconfigured'],
-  ...['unknown_app', 'invalid_request', 'storage_unavailable', 'internal_error'],
+  ...['snapshot_user', 'unknown_app', 'wrong_app_kind', 'invalid_request', 'payload_too_large'],
+  ...['storage_unavailable', 'internal_error'],
 ]
 
 /** The index of the column that is the same for all refusals of one person. */

@@ -424,8 +424,11 @@ const TEXTS = {
   refused_wechat_bad_response: ['WeChat gave an unexpected answer. Try again in a minute', '微信返回异常，请稍后重试'],
   refused_wechat_rate_limited: ['Too many requests to WeChat. Try again in a minute', '微信限频，请稍后重试'],
   refused_wechat_misconfigured: ['The operator must act: the app is not set up right at WeChat', '应用在微信侧配置有误，请立即联系运维'],
+  refused_snapshot_user: ['A preview of WeChat’s, with a made-up account. Try again, and confirm in WeChat', '微信预览页的虚拟账号，请重试并在微信中确认'],
   refused_unknown_app: ['The app is not known here. Tell the developers', '未知的应用，请联系开发'],
+  refused_wrong_app_kind: ['This kind of app cannot log in so. Tell the developers', '该类型的应用不能这样登录，请联系开发'],
   refused_invalid_request: ['The request is not valid. Tell the developers', '请求有误，请联系开发'],
+  refused_payload_too_large: ['The request is too large. Tell the developers', '请求过大，请联系开发'],
   refused_storage_unavailable: ['The database did not answer. Tell the operator', '数据库无响应，请联系运维'],
   refused_internal_error: ['A fault of the service. Tell the operator', '服务内部错误，请联系运维'],
 }
