@@ -36,7 +36,7 @@ from tests.world import MakeServices, with_part
 from wxauth.server.checks import CheckLevel, CheckResult, examine
 from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.interpreter import judge_python
-from wxauth.server.checks.rows import PostgresServer, Rights, Wal, wal
+from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics, read_wal
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -365,7 +365,7 @@ def test_a_standby_and_an_old_version_are_reported(server: PostgresServer, words
     assert_reported({"database": judge_server(server)}, "database", BAD, *words)
 
 
-WAL = Wal(
+WAL = WalStatistics(
     since=datetime(2026, 10, 1, tzinfo=UTC),
     bytes=40 * 2**30,
     page_bytes=24 * 2**30,
@@ -397,14 +397,14 @@ def test_without_much_to_save_there_is_no_note() -> None:
 
 
 async def test_each_postgresql_says_what_it_has_logged(services: Services) -> None:
-    told = await wal(services.database)
-    assert 0 <= told["page_bytes"] <= told["bytes"]
-    assert told["compression"] in ("off", "on", "pglz", "lz4", "zstd")
-    assert told["checkpoint_timeout"] >= 30
+    wal = await read_wal(services.database)
+    assert 0 <= wal["page_bytes"] <= wal["bytes"]
+    assert wal["compression"] in ("off", "on", "pglz", "lz4", "zstd")
+    assert wal["checkpoint_timeout"] >= 30
 
 
 def test_a_schema_that_is_behind_is_reported() -> None:
-    rights = Rights(role="wxauth", schema="public", may_create=True, may_use=True, owner=None)
+    rights = RoleRights(role="wxauth", schema="public", may_create=True, may_use=True, owner=None)
     result = judge_schema("0100", rights, known=("0101", "0100"))
     assert_reported({"schema": result}, "schema", BAD, "is at 0100, behind 0101", "wxauth migrate")
 

@@ -13,7 +13,7 @@ from tests.world import LogIn, LogLines, MakeClient
 from wxauth.server.core.clock import DatabaseClock, utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.timekeeping import correct, keep_time
+from wxauth.server.core.timekeeping import correct_clock, keep_time
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
@@ -30,7 +30,7 @@ async def make_replica(make_settings: Callable[..., Settings], wechat: WeChatByR
         clock = DatabaseClock(lambda: utc_now() + ahead)
         services = build_services(make_settings(), clock=clock, wechat_transport=wechat.transport)
         made.append(services)
-        await correct(clock, services.database)
+        await correct_clock(clock, services.database)
         await services[KeyRing].refresh()
         return services
 

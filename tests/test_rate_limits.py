@@ -15,7 +15,7 @@ from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
 from wxauth.errors import RateLimited
-from wxauth.server.limits.rate_limits import PATIENCE, PAUSE, RateLimiter, Windows, counted_as
+from wxauth.server.limits.rate_limits import PATIENCE, PAUSE, RateLimiter, WindowStorage, counted_as
 
 MakeLimiter = Callable[..., RateLimiter]
 
@@ -78,7 +78,7 @@ def test_an_address_is_counted_as_its_subscriber_and_site(ip: str, expected: tup
 
 async def test_windows_that_have_ended_are_dropped() -> None:
     now = 0.0
-    windows = Windows(lambda: now)
+    windows = WindowStorage(lambda: now)
     for second in range(100):
         now = float(second)
         await windows.incr(f"address {second}", expiry=10)
@@ -88,7 +88,7 @@ async def test_windows_that_have_ended_are_dropped() -> None:
 
 
 async def test_no_more_windows_are_kept_than_there_may_be() -> None:
-    windows = Windows(lambda: 0.0, at_most=5)
+    windows = WindowStorage(lambda: 0.0, at_most=5)
     counts = [await windows.incr(f"address {number}", expiry=10) for number in (*range(20), 19, 19)]
     assert counts == [1] * 20 + [2, 3]
     assert len(windows.storage) == len(windows.expirations) <= 5

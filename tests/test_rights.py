@@ -14,7 +14,7 @@ from tests.databases import scripts_of_next_version
 from tests.processes import run
 from wxauth.server.checks.database import judge_schema
 from wxauth.server.checks.doctor import examine
-from wxauth.server.checks.rows import rights
+from wxauth.server.checks.rows import read_rights
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import MigrationForbidden
 from wxauth.server.core.migrations import migrate as migrate_to
@@ -132,7 +132,7 @@ async def test_a_role_that_may_use_but_not_alter_the_tables_gets_their_owner(
     scripts = scripts_of_next_version(tmp_path)
     grant = f'GRANT "{owner}" TO "{role}";'
     async with aclosing(Database(url)) as database:
-        message = judge_schema(KNOWN_REVISIONS[0], await rights(database), revisions_in(scripts)).message
+        message = judge_schema(KNOWN_REVISIONS[0], await read_rights(database), revisions_in(scripts)).message
         assert grant in message
         with pytest.raises(MigrationForbidden, match="must be owner of table users"):
             await migrate_to(database, scripts=scripts)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wxauth.server.core.sealing import CannotOpen, Sealer, derive
+from wxauth.server.core.sealing import CannotOpen, Sealer, derive_key
 
 KEY, FORMER_KEY, OTHER_KEY = (bytes([n]) * 32 for n in range(3))
 CONTEXT = b"session_key\0wxa\0openid-alice"
@@ -62,7 +62,7 @@ def test_the_same_is_never_sealed_the_same(sealer: Sealer) -> None:
 
 
 def test_each_purpose_has_a_key_of_its_own() -> None:
-    keys = {derive(key, purpose) for key in (KEY, OTHER_KEY) for purpose in ("seal", "seal/id", "refresh-token")}
+    keys = {derive_key(key, purpose) for key in (KEY, OTHER_KEY) for purpose in ("seal", "seal/id", "refresh-token")}
     assert len(keys) == 6
     assert KEY not in keys
 
@@ -73,4 +73,4 @@ def test_no_secret_shows(sealer: Sealer) -> None:
     with pytest.raises(CannotOpen) as failure:
         sealer.open(sealed, context=b"")
     shown = repr(sealer) + repr(failure.value)
-    assert not any(repr(secret)[2:-1] in shown or secret.hex() in shown for secret in (KEY, derive(KEY, "seal")))
+    assert not any(repr(secret)[2:-1] in shown or secret.hex() in shown for secret in (KEY, derive_key(KEY, "seal")))

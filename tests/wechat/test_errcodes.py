@@ -17,7 +17,7 @@ from wxauth.server.wechat.errcodes import (
     CODE2SESSION,
     PHONE_NUMBER,
     error_for,
-    meaning,
+    meaning_of,
     what_to_change,
 )
 
@@ -99,7 +99,7 @@ async def test_every_errcode_of_wechats_pages_is_explained(
     assert len(str(line["what_to_change"])) > 20
     for api in (CODE2SESSION, PHONE_NUMBER):
         assert re.search("[一-鿿]", what_to_change(errcode, api=api, language="zh") or "")
-        title = meaning(errcode, api=api)
+        title = meaning_of(errcode, api=api)
         assert title is not None
         assert re.search("[一-鿿]", title.zh)
 
@@ -118,7 +118,7 @@ async def test_a_failure_that_only_the_operator_can_fix_is_logged_as_an_error(
 
 def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> None:
     for errcode in (40003, 40029, 40163, 43104):
-        of_phone_codes, of_logins = (meaning(errcode, api=api) for api in (PHONE_NUMBER, CODE2SESSION))
+        of_phone_codes, of_logins = (meaning_of(errcode, api=api) for api in (PHONE_NUMBER, CODE2SESSION))
         assert of_phone_codes is not None
         assert of_phone_codes != of_logins
         assert of_phone_codes.en in error_for(errcode, api=PHONE_NUMBER).detail

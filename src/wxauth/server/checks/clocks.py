@@ -10,7 +10,7 @@ from wxauth.tokens.verifier import CLOCK_SKEW
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """How many seconds our clock is ahead of another one, and by how much that may be wrong."""
 
     ahead: float
@@ -33,7 +33,7 @@ _ALLOWED_OF_DATABASE: Final = 5.0
 """Seconds. `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized."""
 
 
-def compare_with_database(reading: Reading) -> CheckResult:
+def compare_with_database(reading: ClockReading) -> CheckResult:
     """Whether our clock agrees with the database's, by which all replicas decide what has expired."""
     ahead, name = reading.ahead, "clock database"
     if abs(ahead) - reading.uncertainty <= _ALLOWED_OF_DATABASE:
@@ -46,7 +46,7 @@ def compare_with_database(reading: Reading) -> CheckResult:
     return bad(name, message, chinese)
 
 
-def compare(name: str, whose: Title, reading: Reading) -> CheckResult:
+def compare_clocks(name: str, whose: Title, reading: ClockReading) -> CheckResult:
     """Whether two clocks agree well enough for tokens."""
     ahead = reading.ahead
     if abs(ahead) - reading.uncertainty <= _ALLOWED:

@@ -6,20 +6,20 @@ from typing import Final
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.apps.registry import Apps
-from wxauth.server.checks.clocks import Reading, compare_with_database
+from wxauth.server.checks.clocks import ClockReading, compare_with_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import (
     PostgresServer,
-    Rights,
-    Wal,
+    RoleRights,
+    WalStatistics,
     WebhookState,
     has_administrators,
     has_users,
-    rights,
-    server,
+    read_rights,
+    read_server,
+    read_wal,
     some_users,
-    wal,
     webhook_states,
 )
 from wxauth.server.checks.sealed import SEALED_SIGNING_KEYS, some_values
@@ -31,7 +31,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.rows import published_keys
 from wxauth.server.keys.stored import StoredSigningKey
-from wxauth.server.keys.succession import has_next, signing
+from wxauth.server.keys.succession import has_next, signing_key_of
 
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
@@ -65,10 +65,10 @@ async def check_database(
     name = "database"
     try:
         async with database.answering():  # one deadline for all queries together
-            found_server = await server(database)
+            found_server = await read_server(database)
             yield judge_server(found_server)
             if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
-                advice = judge_wal(await wal(database))
+                advice = judge_wal(await read_wal(database))
                 if advice is not None:
                     yield advice
             if unlimited := await database.unlimited():
@@ -104,10 +104,10 @@ async def _check_stored(
 ) -> AsyncGenerator[CheckResult, None]:
     asked_at = clock()
     theirs = await database.time()
-    reading = Reading.of(theirs, asked_at=asked_at, answered_at=clock())
+    reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
     yield compare_with_database(reading)
 
-    its_rights = await rights(database)
+    its_rights = await read_rights(database)
     if its_rights.missing_to_serve is not None:
         grant = its_rights.missing_to_serve
         message = f"is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};"
@@ -161,7 +161,7 @@ def judge_server(server: PostgresServer) -> CheckResult:
     return good(name, f"answers, PostgreSQL {server.version}", f"响应正常，PostgreSQL {server.version}")
 
 
-def judge_wal(wal: Wal) -> CheckResult | None:
+def judge_wal(wal: WalStatistics) -> CheckResult | None:
     """How to log fewer or smaller whole-page images; None if there are few.
 
     After a checkpoint, PostgreSQL logs the whole of each page on its first change. With lz4, a returning login among
@@ -193,7 +193,7 @@ def judge_wal(wal: Wal) -> CheckResult | None:
     return note("database wal", f"{message}: {'; '.join(to_run)}", f"{chinese}：{'; '.join(to_run)}")
 
 
-def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
+def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Judge the schema's revision against those that this version knows, newest first."""
     to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
@@ -231,7 +231,7 @@ def _judge_signing_keys(
         which, count = ", ".join(unopened), len(unopened)
         message = f"{count} of {len(keys)} do not open ({which}): {_WHAT_OPENS.en}"
         return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）：{_WHAT_OPENS.zh}")
-    current, newest = signing(keys, now), keys[-1]
+    current, newest = signing_key_of(keys, now), keys[-1]
     if newest.activates_at > now and not has_next(keys, now):
         time = _minute(newest.activates_at)
         ahead = f"{newest.kid} signs only from {time}: the clock of the replica that made it was ahead"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.guard.jwks import FETCH_TIMEOUT
-from wxauth.server.checks.clocks import compare
+from wxauth.server.checks.clocks import compare_clocks
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.interpreter import judge_python
@@ -69,7 +69,7 @@ async def examine(
         )
     if found.wechat_readings:  # a delayed answer exaggerates the difference, so the smallest one is the most accurate
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        results.append(compare("clock wechat", Title("WeChat's", "微信"), nearest))
+        results.append(compare_clocks("clock wechat", Title("WeChat's", "微信"), nearest))
     if not found.apps:
         message = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
         results.append(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from wxauth.server.checks.clocks import Reading
+from wxauth.server.checks.clocks import ClockReading
 from wxauth.server.checks.rows import UserSample
 from wxauth.server.clients.client_model import Client
 from wxauth.server.core.settings import App
@@ -21,5 +21,5 @@ class Findings:
     """Statistics of a sample of users, by app_id."""
     sites: Sequence[Client] = ()
     """The clients that log people in."""
-    wechat_readings: list[Reading] = field(default_factory=list)
+    wechat_readings: list[ClockReading] = field(default_factory=list)
     """Comparisons of our clock with WeChat's."""

@@ -27,7 +27,7 @@ class PostgresServer:
     """The isolation level of a single statement."""
 
 
-class Wal(TypedDict):
+class WalStatistics(TypedDict):
     """What the server has written to its write-ahead log since its statistics began, and two of its settings."""
 
     since: datetime
@@ -40,7 +40,7 @@ class Wal(TypedDict):
     """Seconds."""
 
 
-_WAL: Final = Statement[Wal]("""
+_WAL: Final = Statement[WalStatistics]("""
 SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
        LEAST(wal_fpi * current_setting('block_size')::int, wal_bytes)::bigint AS page_bytes,
        current_setting('wal_compression') AS compression,
@@ -52,7 +52,7 @@ SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class RoleRights:
     """The privileges of the role in WXAUTH_DATABASE_URL. Names are quoted for SQL."""
 
     role: str
@@ -111,7 +111,7 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        current_setting('transaction_isolation') AS isolation
 """)
 # Only a table's owner may alter it, or a role that is a member of the owner.
-_RIGHTS: Final = Statement[Columns[Rights]]("""
+_RIGHTS: Final = Statement[Columns[RoleRights]]("""
 WITH here AS (
     SELECT c.oid, c.relowner FROM pg_class c
      WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r'
@@ -161,27 +161,27 @@ async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequen
     return [WebhookState(**row) for row in await database.rows(_WEBHOOKS, stuck_since=stuck_since)]
 
 
-async def server(database: Database) -> PostgresServer:
+async def read_server(database: Database) -> PostgresServer:
     """The server behind the connection. Raises: StorageUnavailable."""
     row = await database.row(_SERVER)
     assert row is not None
     return PostgresServer(**row)
 
 
-async def wal(database: Database) -> Wal:
+async def read_wal(database: Database) -> WalStatistics:
     """The server's write-ahead log. Raises: StorageUnavailable."""
     row = await database.row(_WAL)
     assert row is not None
     return row
 
 
-async def rights(database: Database) -> Rights:
+async def read_rights(database: Database) -> RoleRights:
     """The privileges of our role. Raises: StorageUnavailable."""
     from wxauth.server.core.tables import all_tables  # imported here: it loads SQLAlchemy, which serving does not need
 
     row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
     assert row is not None
-    return Rights(**row)
+    return RoleRights(**row)
 
 
 async def some_session_keys(database: Database) -> Sequence[SealedSessionKey]:

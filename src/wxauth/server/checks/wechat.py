@@ -27,7 +27,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.checks.clocks import Reading
+from wxauth.server.checks.clocks import ClockReading
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import CheckResult, bad, good, note
 from wxauth.server.checks.rows import UserSample
@@ -76,7 +76,7 @@ _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 class Observed:
     """Details of WeChat's answers that the WeChat client does not return."""
 
-    readings: list[Reading]
+    readings: list[ClockReading]
     addresses: list[str] = field(default_factory=list)
     """The addresses of this server, as WeChat names them when it refuses them."""
     unreachable: set[str] = field(default_factory=set)
@@ -103,7 +103,7 @@ class _Witness(httpx.AsyncBaseTransport):
             raise
         answered_at = self._clock()
         if (theirs := _time_in(response)) is not None:
-            reading = Reading.of(theirs, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
+            reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
             self._observed.readings.append(reading)
         self._observed.addresses = self._observed.addresses or _refused_addresses(await response.aread())
         return response

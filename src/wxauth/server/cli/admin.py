@@ -7,7 +7,7 @@ import click
 
 from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.printing import Failed, json_option, show
-from wxauth.server.console.sessions import CONSOLE_PATH, Link, NoAdministrator, SeveralAdministrators, make_link
+from wxauth.server.console.sessions import CONSOLE_PATH, ConsoleLink, NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ConsoleSettings
 
@@ -28,7 +28,7 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
     """
     settings = read_settings(ConsoleSettings)
 
-    async def make(database: Database, now: datetime) -> Link:
+    async def make(database: Database, now: datetime) -> ConsoleLink:
         try:
             return await make_link(database, user_id, now=now)
         except NoAdministrator:

@@ -14,7 +14,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
-from wxauth.server.core.timekeeping import correct
+from wxauth.server.core.timekeeping import correct_clock
 
 T = TypeVar("T")
 DatabaseOrServices = TypeVar("DatabaseOrServices", Database, Services)
@@ -48,7 +48,7 @@ def with_services(ask: Callable[[Services], Awaitable[T]]) -> T:
     clock = DatabaseClock()
 
     async def at_the_databases_time(services: Services) -> T:
-        await correct(clock, services.database)
+        await correct_clock(clock, services.database)
         await services[Apps].refresh()
         return await ask(services)
 

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import click
 
-from wxauth.server.checks.rows import rights
+from wxauth.server.checks.rows import read_rights
 from wxauth.server.cli.failures import failures_printed
 from wxauth.server.cli.printing import Failed
 from wxauth.server.core import migrations
@@ -36,6 +36,6 @@ async def _migrate(url: str, revision: str) -> str | None:
         except (migrations.UnknownRevision, migrations.MigrationBlocked) as exc:
             raise Failed(str(exc)) from None
         except migrations.MigrationForbidden as exc:
-            missing = (await rights(database)).missing_to_migrate
+            missing = (await read_rights(database)).missing_to_migrate
             to_do = f": as the owner of the database, {missing};" if missing else ""
             raise Failed(f"WXAUTH_DATABASE_URL: its role may not migrate: {exc}{to_do}") from None

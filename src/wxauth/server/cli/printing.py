@@ -58,7 +58,7 @@ def printable(text: str | None) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
 
 
-def minute(time: datetime | None) -> str:
+def to_the_minute(time: datetime | None) -> str:
     """A time to the minute."""
     return "-" if time is None else time.isoformat(timespec="minutes")
 

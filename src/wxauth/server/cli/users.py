@@ -14,7 +14,7 @@ from wxauth.errors import NotFound
 from wxauth.server.cli.asking import read_settings, with_database, with_services
 from wxauth.server.cli.moving import export_command, import_command
 from wxauth.server.cli.options import confirm, more, page_options, text_option, time_option, yes_option
-from wxauth.server.cli.printing import Failed, json_option, minute, printable, show
+from wxauth.server.cli.printing import Failed, json_option, printable, show, to_the_minute
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
@@ -106,7 +106,7 @@ def list_command(
             str(user["id"]),
             user["status"],
             _names(user["roles"]),
-            minute(user["last_login_at"]),
+            to_the_minute(user["last_login_at"]),
             printable(user["nickname"]),
         )
         for user in page.items
@@ -156,7 +156,7 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
         *(("former_id", str(each)) for each in user.get("former_ids", ())),
         ("status", user["status"]),
         *([("reason", printable(user["reason"]))] if "reason" in user else []),
-        *([("until", minute(user["until"]))] if "until" in user else []),
+        *([("until", to_the_minute(user["until"]))] if "until" in user else []),
         ("roles", _names(user["roles"])),
         ("nickname", printable(user["nickname"])),
         ("avatar_url", printable(user["avatar_url"])),
@@ -164,13 +164,13 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
         ("unionid", printable(user["unionid"])),
         ("external_id", printable(user["external_id"])),
         *(("former_external_id", printable(each)) for each in user.get("former_external_ids", ())),
-        ("created_at", minute(user["created_at"])),
-        ("last_login_at", minute(user["last_login_at"])),
+        ("created_at", to_the_minute(user["created_at"])),
+        ("last_login_at", to_the_minute(user["last_login_at"])),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
         *(
             (
                 "session",
-                f"{session['id']}  {session['app_id']}  used {minute(session['last_used_at'])}"
+                f"{session['id']}  {session['app_id']}  used {to_the_minute(session['last_used_at'])}"
                 f"  {session['ip'] or '-'}  {printable(session['device'])}",
             )
             for session in user["sessions"]
@@ -178,8 +178,8 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
         *(
             (
                 "consent",
-                f"{consent['document']}:{consent['version']}  given {minute(consent['given_at'])}"
-                + ("" if consent["withdrawn_at"] is None else f"  withdrawn {minute(consent['withdrawn_at'])}"),
+                f"{consent['document']}:{consent['version']}  given {to_the_minute(consent['given_at'])}"
+                + ("" if consent["withdrawn_at"] is None else f"  withdrawn {to_the_minute(consent['withdrawn_at'])}"),
             )
             for consent in user["consents"]
         ),
@@ -319,7 +319,7 @@ def _change(user_id: UUID, change: UserChange) -> None:
         return await read_user(database, user_id, now=now)
 
     user = with_database(ask)
-    until = "" if user["banned_until"] is None else f" until {minute(user['banned_until'])}"
+    until = "" if user["banned_until"] is None else f" until {to_the_minute(user['banned_until'])}"
     click.echo(f"{user['id']} is {user['status']}{until}, roles: {_names(user['roles'])}")
 
 

@@ -9,7 +9,7 @@ import click
 
 from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.options import more, page_options
-from wxauth.server.cli.printing import Failed, json_option, minute, show
+from wxauth.server.cli.printing import Failed, json_option, show, to_the_minute
 from wxauth.server.clients.client_model import CLIENT_NAME
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.webhook_bodies import deliveries_answer, new_webhook_answer, trial_answer, webhook_answer
@@ -22,7 +22,7 @@ from wxauth.server.events.webhooks import (
     list_webhooks,
     remove_webhook,
     renew_secret,
-    replay,
+    replay_events,
     try_webhook,
 )
 
@@ -164,7 +164,7 @@ def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor:
             row["state"],
             str(row["attempts"]),
             str(row["status"] or row["error"] or "-"),
-            minute(row["next_at"]),
+            to_the_minute(row["next_at"]),
         )
         for row in page["items"]
     ]
@@ -181,7 +181,7 @@ def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | N
     """Send an event again, or all events since a time, of the webhook's types only."""
     if (event_id is None) == (since is None):
         raise click.UsageError("either --event or --since must be given.")
-    replayed = with_services(lambda services: replay(services, webhook_name, event_id=event_id, since=since))
+    replayed = with_services(lambda services: replay_events(services, webhook_name, event_id=event_id, since=since))
     show({"replayed": replayed}, f"{replayed} to be sent again", as_json=as_json)
 
 

@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
 from wxauth.problems import problem_response
 from wxauth.server.console import sessions
-from wxauth.server.console.sessions import CONSOLE_PATH, Opened
+from wxauth.server.console.sessions import CONSOLE_PATH, OpenedConsole
 from wxauth.server.core.services import Services
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing import ADMIN, SUPPORT
@@ -100,7 +100,7 @@ async def _resume(request: Request) -> Response:
     if not kept_by:
         return Response(status_code=204, headers=_NO_STORE)
     try:
-        opened = await sessions.resume(services, kept_by, device=await device_of(request))
+        opened = await sessions.resume_console_session(services, kept_by, device=await device_of(request))
     except (SessionRevoked, InsufficientRole) as exc:
         return _without_cookie(problem_response(exc, request.scope), services)
     return _answer(services, opened)
@@ -146,7 +146,7 @@ def _kept_by(request: Request, services: Services) -> str:
     return cookie_in(request, _cookie_name(services)) or ""
 
 
-def _answer(services: Services, opened: Opened) -> Response:
+def _answer(services: Services, opened: OpenedConsole) -> Response:
     user = opened.user
     body: dict[str, Any] = {
         "access_token": opened.access_token,

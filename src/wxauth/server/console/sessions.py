@@ -71,7 +71,7 @@ class SeveralAdministrators(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ConsoleLink:
     """A link that opens the console once."""
 
     user_id: UUID
@@ -80,7 +80,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedConsole:
     """An opened session in the form for the page."""
 
     access_token: str = field(repr=False)
@@ -114,7 +114,7 @@ async def add_console_as_site(services: Services) -> None:
         services.promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
 
 
-async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> Link:
+async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
     """Make a link for this administrator or support user; for None, for the only administrator.
 
     Raises: NoAdministrator, SeveralAdministrators, StorageUnavailable.
@@ -126,14 +126,14 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
         user_id = administrators[0] if administrators else None
     if user_id is None or not await is_staff(database, user_id):
         raise NoAdministrator
-    link = Link(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
+    link = ConsoleLink(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
     async with database.begin() as transaction:
         await store_link(transaction, _digest(link.secret), user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
     return link
 
 
-async def open_by_link(services: Services, secret: str, *, device: Device) -> Opened:
+async def open_by_link(services: Services, secret: str, *, device: Device) -> OpenedConsole:
     """Open a session with a link, which works once.
 
     Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff; StorageUnavailable.
@@ -162,7 +162,7 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
     return _opened(services, user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
 
-async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> Opened:
+async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> OpenedConsole:
     """Open a session with an authorization code of the console, which an administrator has approved.
 
     If a used code comes again with its verifier, its session ends, as at /v1/token.
@@ -199,7 +199,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
     return _opened(services, granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
 
-async def resume(services: Services, kept_by: str, *, device: Device) -> Opened:
+async def resume_console_session(services: Services, kept_by: str, *, device: Device) -> OpenedConsole:
     """Continue the session in a cookie, with a new token for the cookie.
 
     Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends the
@@ -241,7 +241,7 @@ async def end_console_session(services: Services, kept_by: str) -> None:
 
 def _opened(
     services: Services, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
-) -> Opened:
+) -> OpenedConsole:
     expires_in = services.settings.access_token_lasts(session_lasts=left)
     access_token = services.issuer.issue(
         services[KeyRing].signing_key(now),
@@ -256,7 +256,9 @@ def _opened(
         client_id=CLIENT,
         scope=ADMIN_SCOPE,
     )
-    return Opened(access_token, expires_in, services[ConsoleTokens].issue(session_id, generation), max(1, left), user)
+    return OpenedConsole(
+        access_token, expires_in, services[ConsoleTokens].issue(session_id, generation), max(1, left), user
+    )
 
 
 async def _note_opened(

@@ -22,7 +22,7 @@ class CannotOpen(Exception):
     """The value was sealed with another key or in another context, or has been altered."""
 
 
-def derive(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
+def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
     """Derive a key for one purpose (HKDF-SHA256, RFC 5869)."""
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
@@ -63,7 +63,7 @@ class Sealer:
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
-        ciphers = [(derive(key, "seal/id", length=_KEY_ID_BYTES), derive(key, "seal")) for key in secret_keys]
+        ciphers = [(derive_key(key, "seal/id", length=_KEY_ID_BYTES), derive_key(key, "seal")) for key in secret_keys]
         self._ciphers = {_VERSION + key_id: AESGCMSIV(key) for key_id, key in ciphers}
         self.prefix = _VERSION + ciphers[0][0]
         """The beginning of every value that was sealed with the current key."""

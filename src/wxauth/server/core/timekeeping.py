@@ -25,7 +25,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
     """Correct the clock forever, despite outages."""
     reported_at: datetime | None = None
     while True:
-        await correct(clock, database)
+        await correct_clock(clock, database)
         now = clock.own()
         if abs(clock.ahead) >= REPORTED_FROM and (reported_at is None or abs(now - reported_at) >= _REPORTED_EVERY):
             reported_at = now
@@ -38,7 +38,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
         await asyncio.sleep(pause)
 
 
-async def correct(clock: DatabaseClock, database: Database) -> None:
+async def correct_clock(clock: DatabaseClock, database: Database) -> None:
     """Correct the clock once. If the database does not answer, the former correction stays."""
     asked_at = clock.own()
     try:

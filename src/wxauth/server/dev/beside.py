@@ -38,7 +38,7 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
     lines = "\n".join(_line(name, value) for name, value in variables.items())
     path = home / "wxauth"
     path.unlink(missing_ok=True)  # left by a killed run
-    own_app.keep(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
+    own_app.store_privately(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
     path.chmod(0o700)
     try:
         yield

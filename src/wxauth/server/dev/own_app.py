@@ -51,11 +51,11 @@ class OwnSecret:
             self._path.unlink(missing_ok=True)
             click.echo(_NOT_KEPT, err=True)
         elif self._is_new:
-            keep(self._path, self.value)
+            store_privately(self._path, self.value)
             click.echo(_KEPT.format(path=self._path), err=True)
 
 
-def keep(path: Path, secret: str) -> None:
+def store_privately(path: Path, secret: str) -> None:
     """Write a new file that only its owner can read."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret)

@@ -43,7 +43,7 @@ from wxauth.server.dev.wechat import (
 )
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
-from wxauth.server.service.server import check_secret_key, leave, listen, uvicorn_options
+from wxauth.server.service.server import check_secret_key, exit_when_drained, listen, uvicorn_options
 from wxauth.server.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
@@ -57,7 +57,7 @@ class DevFailed(Exception):
 
 def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, exit_when_drained)
     simulated_url = None if own_app.NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
     try:
         settings, findings, own = _load_settings(simulated_url, port)
@@ -142,7 +142,7 @@ def _secret_key() -> str:
     """The secret key, generated once and stored beside the data that it seals."""
     path = HOME / "secret_key"
     if not path.exists():
-        own_app.keep(path, base64.b64encode(secrets.token_bytes(32)).decode())
+        own_app.store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
     return path.read_text().strip()
 
 

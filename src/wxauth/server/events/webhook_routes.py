@@ -128,5 +128,5 @@ async def replay_deliveries(
     _: AdministratorDep, services: ServicesDep, name: WebhookName, body: ReplayRequest
 ) -> ReplayedAnswer:
     """Deliver one event again, or all events since a time, of the webhook's types. Each keeps its `webhook-id`."""
-    replayed = await webhooks.replay(services, name, event_id=body.event_id, since=body.since)
+    replayed = await webhooks.replay_events(services, name, event_id=body.event_id, since=body.since)
     return {"replayed": replayed}

@@ -151,7 +151,7 @@ async def list_deliveries(
     return Page.of(found, limit)
 
 
-async def replay(
+async def replay_events(
     services: Services,
     name: str,
     *,

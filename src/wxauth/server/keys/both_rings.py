@@ -11,7 +11,7 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rows import KEY_TABLES, published_keys
 from wxauth.server.keys.stored import StoredSigningKey
-from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, key_state, signing
+from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, key_state, signing_key_of
 
 
 class KeyAnswer(TypedDict):
@@ -62,6 +62,6 @@ async def withdraw_from_either_ring(
     Raises: NoSuchKey, StorageUnavailable, CannotOpen.
     """
     try:
-        return signing(await keys.withdraw(kid, by=by), now)
+        return signing_key_of(await keys.withdraw(kid, by=by), now)
     except NoSuchKey:
-        return signing(await id_token_keys.withdraw(kid, by=by), now)
+        return signing_key_of(await id_token_keys.withdraw(kid, by=by), now)

@@ -27,7 +27,7 @@ from wxauth.server.keys.rows import (
 )
 from wxauth.server.keys.rsa_keys import RsaKey, verifier_of
 from wxauth.server.keys.stored import StoredSigningKey
-from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing, without_key
+from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing_key_of, without_key
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 REFRESH_PAUSE: Final = 5.0
@@ -104,7 +104,7 @@ class Ring(ABC, Generic[Key]):
         """The key that signs now: the newest active one. Raises: StorageUnavailable, if none has been read yet."""
         if not self._stored:
             raise StorageUnavailable("the signing keys have not been read yet")
-        return self._keys[signing(self._stored, now).kid]
+        return self._keys[signing_key_of(self._stored, now).kid]
 
     @property
     def is_ready(self) -> bool:

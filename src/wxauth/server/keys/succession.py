@@ -41,7 +41,7 @@ class KeyState(StrEnum):
     FORMER = "former"
 
 
-def signing(keys: Keys, now: datetime) -> StoredSigningKey:
+def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
     """The key that signs now: the newest active one."""
     for key in reversed(keys):
         if key.activates_at <= now:
@@ -51,7 +51,7 @@ def signing(keys: Keys, now: datetime) -> StoredSigningKey:
 
 def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
     """The present state of one of these keys."""
-    if key is signing(keys, now):
+    if key is signing_key_of(keys, now):
         return KeyState.SIGNING
     return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
 
@@ -66,14 +66,14 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
     if not keys:
         return True
     # `abs`, because a key dated `max_age` ahead of our clock has no age that we can trust, and is rotated, too.
-    return not has_next(keys, now) and abs(now - signing(keys, now).created_at) >= max_age
+    return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     """The keys with a next one added. If a clock ahead of ours made the last key, that one gets new dates instead."""
     if not keys:
         return [make(now)]
-    current = signing(keys, now)
+    current = signing_key_of(keys, now)
     ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
     *others, last = (_activating_at(key, now) if key.kid in ahead else key for key in keys)
     if others and last.kid in ahead:

@@ -75,7 +75,7 @@ class RateLimiter:
 
         amount, _, window = rate.partition("/")
         self._rate, self._rate_of_site = parse(rate), parse(f"{int(amount) * SITE_FACTOR}/{window}")
-        counter = _Counter(Windows(now), now)
+        counter = _Counter(WindowStorage(now), now)
         self._counter = counter if redis_url is None else _RedisCounter(counter, redis_url, now, patience, what)
 
     async def admit(self, who: str) -> None:
@@ -136,7 +136,7 @@ class _Counter:
         return 0
 
 
-class Windows(MemoryStorage):
+class WindowStorage(MemoryStorage):
     """The in-memory storage of `limits`, with windows in the order in which they end.
 
     In `limits` 5.8 each hit searches all windows for those that have ended: 8 ms with 100,000 windows.

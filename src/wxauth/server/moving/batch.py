@@ -16,7 +16,7 @@ from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import Found, UserToImport, store
 from wxauth.server.moving.lines import Line, later
-from wxauth.server.users.standing import ADMIN, Settled, Standing, settle
+from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change_standing
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _RULED: Final = frozenset(
@@ -160,7 +160,7 @@ class Batch:
             return LineOutcome.CREATED
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
-    async def store(self, transaction: Transaction) -> list[Settled]:
+    async def store(self, transaction: Transaction) -> list[StandingChange]:
         """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
         made, before = self._made, self._users_before
         changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
@@ -185,7 +185,7 @@ class Batch:
         )
         standings = [(user["id"], Standing.of(former), Standing.of(user)) for former, user in changed]
         return [
-            await settle(transaction, user_id, before=former, after=standing, by=OPERATOR, now=self._now)
+            await change_standing(transaction, user_id, before=former, after=standing, by=OPERATOR, now=self._now)
             for user_id, former, standing in standings
             if former != standing
         ]

@@ -214,16 +214,16 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     yield to_json({"exported_at": now, "user": profile})[:-1]
     for name, pages in (
         ("identities", rows.exported_identities(state, user_id)),
-        ("sessions", rows.sessions_of(state, user_id)),
+        ("sessions", rows.exported_sessions(state, user_id)),
         ("consents", rows.consents_by(state, ids)),
         ("events", rows.events_about(state, ids)),
-        ("refusals", rows.refusals_of(state, ids)),
+        ("refusals", rows.exported_refusals(state, ids)),
     ):
         separator = b',"%b":[' % name.encode()
         async for page in pages:
             yield separator + to_json(page)[1:-1]
             separator = b","
         yield b"]" if separator == b"," else separator + b"]"
-    avatar = await rows.avatar_of(state, user_id)
+    avatar = await rows.exported_avatar(state, user_id)
     picture = avatar and {"content_type": avatar[0], "content": b64encode(avatar[1]).decode(), "created_at": avatar[2]}
     yield b',"avatar":' + to_json(picture) + b"}"

@@ -85,7 +85,7 @@ async def exported_identities(state: Snapshot, user_id: UUID) -> AsyncIterator[R
         yield [dict(row) for row in page]
 
 
-async def sessions_of(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
+async def exported_sessions(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
     """Every stored session, open or ended, without its session_key."""
     async for page in state.pages(_SESSIONS, PAGE, user_id=user_id):
         yield [dict(row) for row in page]
@@ -103,13 +103,13 @@ async def events_about(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterat
         yield [dict(row) for row in page]
 
 
-async def refusals_of(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
+async def exported_refusals(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
     """The refused logins of a person under any of the person's ids, oldest first."""
     async for page in state.pages(_REFUSALS, PAGE, user_ids=user_ids):
         yield [dict(row) for row in page]
 
 
-async def avatar_of(state: Snapshot, user_id: UUID) -> tuple[str, bytes, datetime] | None:
+async def exported_avatar(state: Snapshot, user_id: UUID) -> tuple[str, bytes, datetime] | None:
     """The picture's content type, bytes and time of upload; None if there is none."""
     row = await state.row(_AVATAR, user_id=user_id)
     return None if row is None else (row["content_type"], row["content"], row["created_at"])

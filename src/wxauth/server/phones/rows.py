@@ -224,7 +224,7 @@ async def bind_phone(
 
 
 @dataclass(frozen=True, slots=True)
-class Linked:
+class LinkedPhone:
     """A user who was merged into the one who had proved the number before."""
 
     user: UserRow
@@ -239,7 +239,7 @@ async def link_phone(
     proved_since: datetime,
     harmless_roles: Collection[str],
     now: datetime,
-) -> Linked | None:
+) -> LinkedPhone | None:
     """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed.
 
     Raises: StorageUnavailable.
@@ -267,7 +267,7 @@ async def link_phone(
         refusal = await _refusal(transaction, answer, holder_id, phone, may_share=False, is_late=False)
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
-        return Linked(await _bind(transaction, answer, holder_id, phone, now=now), merged)
+        return LinkedPhone(await _bind(transaction, answer, holder_id, phone, now=now), merged)
 
 
 async def delete_answers(transaction: Transaction, user_id: UUID) -> None:

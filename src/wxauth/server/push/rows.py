@@ -5,7 +5,7 @@ from typing import Final
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.wechat.push import Signature
+from wxauth.server.wechat.push import PushSignature
 
 # Settles the race of two messages with one signature: the second waits until the first has committed, and its
 # content is compared with the first one's. The row does not change: DO UPDATE is there because DO NOTHING returns none.
@@ -32,7 +32,7 @@ DELETE FROM push_messages WHERE digest IN (
 """)
 
 
-async def claim_signature(database: Database, signature: Signature, *, now: datetime) -> bool:
+async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> bool:
     """Bind a signature to this message. False if it came with another message before. Raises: StorageUnavailable."""
     return bool(await database.value(_CLAIM, digest=signature.digest, content=signature.content, now=now))
 

@@ -19,7 +19,14 @@ from wxauth.server.profile.rows import clear_fields
 from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.merging_rows import erase_identities, is_joined
 from wxauth.server.users.user_rows import erase_user, lock_user_of
-from wxauth.server.wechat.push import Message, Signature, Withdrawal, read_handshake, read_message, withdrawal_in
+from wxauth.server.wechat.push import (
+    PushSignature,
+    WeChatMessage,
+    Withdrawal,
+    read_handshake,
+    read_message,
+    withdrawal_in,
+)
 
 PATIENCE: Final = 1.0
 """Seconds that a response waits for the database. WeChat waits five seconds, and sends a message up to three times."""
@@ -100,7 +107,7 @@ class Withdrawals:
         except TimeoutError as exc:
             raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
 
-    async def _process(self, message: Message) -> None:
+    async def _process(self, message: WeChatMessage) -> None:
         try:
             withdrawal = withdrawal_in(message)
         except InvalidRequest:
@@ -113,7 +120,7 @@ class Withdrawals:
         else:
             await self._carry_out_or_postpone(message, withdrawal)
 
-    async def _claim_signature(self, signature: Signature) -> None:
+    async def _claim_signature(self, signature: PushSignature) -> None:
         """Bind a signature to this message, across all replicas.
 
         Raises: InvalidSignature, StorageUnavailable.
@@ -121,7 +128,7 @@ class Withdrawals:
         if not await claim_signature(self._database, signature, now=self._clock()):
             raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
 
-    async def _carry_out_or_postpone(self, message: Message, withdrawal: Withdrawal) -> None:
+    async def _carry_out_or_postpone(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest
 

@@ -25,7 +25,7 @@ from wxauth.server.core.users import UserStatus
 from wxauth.server.risk.rows import is_banned, note_judged, note_judged_in
 from wxauth.server.users.flags import record_flag
 from wxauth.server.users.person import Person
-from wxauth.server.users.standing import Standing, lock_standing, settle
+from wxauth.server.users.standing import Standing, change_standing, lock_standing
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.opinions import Opinions
 
@@ -170,7 +170,7 @@ class Risk:
                 return True
             if not self._roles_at_sign_up() >= set(before.roles):
                 return False
-            settled = await settle(
+            settled = await change_standing(
                 transaction,
                 person.user_id,
                 before=before,

@@ -41,7 +41,7 @@ from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.database import DatabaseUrlRefused
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.timekeeping import correct, keep_time
+from wxauth.server.core.timekeeping import correct_clock, keep_time
 from wxauth.server.events import feed_routes, webhook_routes
 from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import keep_placing
@@ -257,7 +257,7 @@ async def _is_migrated(services: Services) -> bool:
 
 async def _read_what_is_stored(services: Services) -> None:
     if isinstance(services.clock, DatabaseClock):
-        await correct(services.clock, services.database)
+        await correct_clock(services.clock, services.database)
     await services[KeyRing].try_refresh()
     await services[Apps].try_refresh()
     await services[IdTokenKeys].try_refresh()

@@ -23,7 +23,7 @@ from wxauth.server.core.logs import configure_logging, get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.server.core.timekeeping import correct
+from wxauth.server.core.timekeeping import correct_clock
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
@@ -61,7 +61,7 @@ def serve(settings: Settings) -> None:
         metrics in.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, exit_when_drained)
     troubles.share()  # all workers together log database troubles once
     _prepare(settings)  # even if the database could not be checked: then the service waits for it
     try:
@@ -142,10 +142,12 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
             needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
         )
         settings = new
-        return partial(work, settings, listener)
+        return partial(serve_as_worker, settings, listener)
 
     with shared_by_workers() if settings.workers > 1 else nullcontext():
-        workers = Workers(settings.workers, listener, work=partial(work, settings, listener), renew=reload_work)
+        workers = Workers(
+            settings.workers, listener, work=partial(serve_as_worker, settings, listener), renew=reload_work
+        )
         status = workers.run()
     if status:
         sys.exit(status)
@@ -162,7 +164,7 @@ def _prepare(settings: Settings) -> bool:
     return asyncio.run(check_secret_key(settings))
 
 
-def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
+def serve_as_worker(settings: Settings, listener: socket.socket, parent: Parent) -> None:
     """Serve as one worker."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     services = build_services(settings)
@@ -181,7 +183,7 @@ def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
         runner.run(serve())
 
 
-def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+def exit_when_drained(_signal: int, _frame: FrameType | None) -> NoReturn:
     """Handle SIGTERM, which uvicorn raises again when it has drained. A requested stop exits with status 0."""
     raise SystemExit(0)
 
@@ -199,7 +201,7 @@ async def check_secret_key(settings: Settings) -> bool:
     try:
         if not await is_migrated(database):
             return False
-        await correct(clock, database)  # first, because `refresh` may create and date the first key
+        await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
         await keys.refresh()
         await id_token_keys.refresh()
         apps = Apps(database, Sealer(settings.secret_keys), settings.apps)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 from uuid import UUID
 
-from wxauth.server.core.sealing import derive
+from wxauth.server.core.sealing import derive_key
 
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
@@ -38,7 +38,7 @@ class RefreshTokens:
     """The purpose for which their keys are derived."""
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
-        self._keys = [derive(key, self.PURPOSE) for key in secret_keys]
+        self._keys = [derive_key(key, self.PURPOSE) for key in secret_keys]
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:

@@ -17,7 +17,14 @@ from wxauth.server.users import account, user_rows
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.splitting import split
-from wxauth.server.users.standing import ADMIN, Settled, Standing, decide_with_standing, lock_standing, settle
+from wxauth.server.users.standing import (
+    ADMIN,
+    Standing,
+    StandingChange,
+    change_standing,
+    decide_with_standing,
+    lock_standing,
+)
 from wxauth.server.users.user_rows import SEARCH_SECONDS, ListedUser, UserSearch
 from wxauth.server.web.paging import Page, cursor_at
 
@@ -135,13 +142,13 @@ async def change_user(
         raise InvalidRequest.of("until", "Must be in the future")
     user_id = await _remaining(database, user_id)
 
-    async def decide(transaction: Transaction, before: Standing) -> Settled:
+    async def decide(transaction: Transaction, before: Standing) -> StandingChange:
         if spares_staff:
             _check_no_staff(before)
         after = change.applied_to(before)
         if after.adds_staff_to(before) and not may_promote:
             raise LoginTooOld
-        return await settle(transaction, user_id, before=before, after=after, by=by, now=now)
+        return await change_standing(transaction, user_id, before=before, after=after, by=by, now=now)
 
     if change.may_end_an_administrator and not spares_staff:
         settled = await decide_with_standing(database, user_id, decide)

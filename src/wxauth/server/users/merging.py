@@ -32,11 +32,11 @@ from wxauth.server.users.merging_rows import (
 )
 from wxauth.server.users.standing import (
     ADMIN,
-    Settled,
     Standing,
+    StandingChange,
     administrators_among,
+    change_standing,
     lock_standings,
-    settle,
 )
 from wxauth.server.users.standing_rows import some_are_administrators
 
@@ -68,7 +68,7 @@ class Merged:
 
     former_id: UUID
     source: MergeSource
-    settled: Settled
+    settled: StandingChange
 
     def report(self, observe: ObserveMerge) -> None:
         """Count the merge and write the log lines. Call it after the commit."""
@@ -84,7 +84,7 @@ class Merged:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class MergePair:
     """Two locked users, whose standing nobody else can change."""
 
     former_id: UUID
@@ -100,7 +100,7 @@ class Pair:
         return bool(self.administrators) and self.administrators <= {self.former_id, self.into}
 
 
-async def merge(transaction: Transaction, pair: Pair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
+async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
     """Merge two locked users. All merges are done here.
 
                  late unionid              phone number               operator
@@ -150,7 +150,7 @@ async def merge(transaction: Transaction, pair: Pair, *, source: MergeSource, by
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
     if moved.fields:
         await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
-    settled = await settle(transaction, pair.into, before=before, after=after, by=by, now=now)
+    settled = await change_standing(transaction, pair.into, before=before, after=after, by=by, now=now)
     return Merged(pair.former_id, source, settled)
 
 
@@ -268,7 +268,7 @@ async def merge_by_operator(
     raise StorageUnavailable("too many changes to this user at once")
 
 
-async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> Pair | None:
+async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> MergePair | None:
     """Lock both users, and all administrators if one of the two is one, in the order of ids, as everybody locks users.
 
     None if another request has just merged or erased one of the two, or made one an administrator: try again.
@@ -281,7 +281,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> P
     administrators = administrators_among(standings)
     if administrators and not are_concerned:
         return None
-    return Pair(former_id, into, standings[former_id], standings[into], administrators)
+    return MergePair(former_id, into, standings[former_id], standings[into], administrators)
 
 
 def _longer_ban(one: Standing, other: Standing) -> Standing:

@@ -1,7 +1,7 @@
 """The standing of users: their status (active or banned) and their roles. The last administrator cannot be removed.
 
-All changes (by administrators, commands, the risk policy, merges) go through `settle`: the change, its events, and the
-end of a banned user's sessions are one transaction.
+All changes (by administrators, commands, the risk policy, merges) go through `change_standing`: the change, its
+events, and the end of a banned user's sessions are one transaction.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -76,8 +76,8 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """The result of `settle`."""
+class StandingChange:
+    """The result of `change_standing`."""
 
     user_id: UUID
     by: Actor
@@ -135,7 +135,7 @@ async def decide_with_standing(
     raise StorageUnavailable("too many changes to this user at once")
 
 
-async def settle(
+async def change_standing(
     transaction: Transaction,
     user_id: UUID,
     *,
@@ -145,7 +145,7 @@ async def settle(
     now: datetime,
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
-) -> Settled:
+) -> StandingChange:
     """Change the standing of a locked user, and record the change.
 
     A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
@@ -175,14 +175,14 @@ async def settle(
         await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
     elif not STAFF_ROLES.intersection(before.roles) <= STAFF_ROLES.intersection(after.roles):
         await end_console_sessions(transaction, user_id, by=by, now=now)
-    return Settled(user_id, by, list(changes))
+    return StandingChange(user_id, by, list(changes))
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has come. Returns how many. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         settled = [
-            await settle(
+            await change_standing(
                 transaction,
                 row["id"],
                 before=(before := Standing.of(row)),

@@ -20,7 +20,7 @@ from wxauth.server.websites import scan_rows
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.scan_rows import Verdict
-from wxauth.server.websites.scans import PageRequest, Started, granted_scope, start_for_page
+from wxauth.server.websites.scans import PageRequest, StartedScan, granted_scope, start_for_page
 from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
@@ -126,7 +126,7 @@ async def check_request(services: Services, parameters: Parameters) -> SiteReque
     )
 
 
-async def start(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> Started:
+async def start(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> StartedScan:
     """Start a scan for a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
     request = PageRequest(
         browser_hash=hash_of(cookie),

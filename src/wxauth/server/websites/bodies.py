@@ -13,7 +13,7 @@ from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownIp
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.scans import Claimed, Opening
+from wxauth.server.websites.scans import Claimed, ScanOpening
 
 
 class ClaimRequest(BaseModel):
@@ -44,9 +44,9 @@ class ClaimRequest(BaseModel):
         return self
 
     @property
-    def opening(self) -> Opening:
+    def opening(self) -> ScanOpening:
         """The body as the argument of `claim`."""
-        return Opening(
+        return ScanOpening(
             scene=self.scene,
             url=self.url,
             user_code=self.user_code,

@@ -35,7 +35,7 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class IdTokenHint:
     """The client and session named in an id_token of this service, which may have expired."""
 
     client_id: str
@@ -98,7 +98,7 @@ def id_token(
     return sign(key.signer, base64url(to_json(header)), claims)
 
 
-async def read_hint(services: Services, token: str) -> Hint | None:
+async def read_hint(services: Services, token: str) -> IdTokenHint | None:
     """Read an id_token of this service, even an expired one; None if it is not one. Raises: StorageUnavailable."""
     form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
     if form is None:
@@ -115,7 +115,7 @@ async def read_hint(services: Services, token: str) -> Hint | None:
         return None
     if claims["iss"] != services.settings.issuer:  # the issuer has changed since
         return None
-    return Hint(claims["aud"], UUID(claims["sid"]))
+    return IdTokenHint(claims["aud"], UUID(claims["sid"]))
 
 
 async def _verifier(services: Services, alg: str, kid: str) -> Any | None:

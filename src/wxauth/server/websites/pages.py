@@ -19,7 +19,7 @@ from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, SiteRequ
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.scan_rows import SCAN_LASTS
-from wxauth.server.websites.scans import Started
+from wxauth.server.websites.scans import StartedScan
 from wxauth.server.websites.texts import TEXTS
 from wxauth.server.websites.visits import is_open_on_computers
 
@@ -66,7 +66,7 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
 
 
 def code_page(
-    request: Request, asked: SiteRequest, started: Started, parameters: Parameters, language: Language
+    request: Request, asked: SiteRequest, started: StartedScan, parameters: Parameters, language: Language
 ) -> Response:
     """The page that shows the code and its state."""
     texts = TEXTS[language]

@@ -52,7 +52,7 @@ log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartedScan:
     """A new scan and its secrets."""
 
     id: UUID
@@ -74,7 +74,7 @@ class PageRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class ScanOpening:
     """How a person reached a scan."""
 
     scene: str | None = None
@@ -119,7 +119,7 @@ def granted_scope(client: Client, asked_for: str | None) -> str:
 
 async def start_for_device(
     services: Services, client: Client, *, scope: str, ip: str | None, user_agent: str | None
-) -> Started:
+) -> StartedScan:
     """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
     Raises: OAuthError, RateLimited, StorageUnavailable.
@@ -134,7 +134,7 @@ async def start_for_device(
 
 async def start_for_page(
     services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest, cookie: str
-) -> Started:
+) -> StartedScan:
     """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
     await services[ScanLimits].browsers.admit_address(browser.ip)
     return await _start(services, client, scope=scope, browser=browser, request=request, cookie=cookie)
@@ -148,7 +148,7 @@ async def _start(
     browser: Device,
     request: PageRequest | None = None,
     cookie: str | None = None,
-) -> Started:
+) -> StartedScan:
     for _ in range(_ATTEMPTS):
         now, scene = services.clock(), new_scene()
         user_code, user_code_hash = services[UserCodes].new()
@@ -169,13 +169,13 @@ async def _start(
         match await scan_rows.add_scan(services.database, scan, now=now):
             case True:
                 services.metrics.scan(ScanOutcome.STARTED)
-                return Started(scan.id, scene, user_code, secret)
+                return StartedScan(scan.id, scene, user_code, secret)
             case None:
                 raise invalid_client("the client has just been removed")
     raise StorageUnavailable("no user code is free")
 
 
-async def claim_scan(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> Claimed:
+async def claim_scan(services: Services, caller: Caller, opening: ScanOpening, *, ip: str | None) -> Claimed:
     """Claim a scan for this session, which may then decide.
 
     A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve a
@@ -305,7 +305,7 @@ def scene_in(url: str, *, issuer: str) -> str | None:
     return scene if rest != url and SCENE.fullmatch(scene) else None
 
 
-def _is_from_camera(opening: Opening, now: datetime) -> bool:
+def _is_from_camera(opening: ScanOpening, now: datetime) -> bool:
     """Whether a camera has just read the code. Otherwise it may be a picture that was forwarded to the person."""
     is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > SCAN_LASTS.total_seconds()
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from wxauth.server.core.sealing import derive
+from wxauth.server.core.sealing import derive_key
 
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 """The form of a scene, and of the id of a page's request."""
@@ -59,7 +59,7 @@ class UserCodes:
     """Makes and recognises user codes. New codes are hashed with the first secret key; codes of any key are found."""
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
-        self._keys = [derive(key, "user-code") for key in secret_keys]
+        self._keys = [derive_key(key, "user-code") for key in secret_keys]
 
     def new(self) -> tuple[str, bytes]:
         """A code in the form to show, and its hash."""

@@ -24,7 +24,7 @@ from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import VISIT_PAGES, language_of, message_page, visit_page
 from wxauth.server.websites.requests import parse_parameters
 from wxauth.server.websites.secrets import SCENE
-from wxauth.server.websites.visits import Callback
+from wxauth.server.websites.visits import WeChatCallback
 
 router = Router("websites")
 
@@ -69,7 +69,7 @@ async def come_back_from_wechat(request: Request, services: ServicesDep, device:
         parameters = parse_parameters(request.url.query)
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
-        callback = Callback(cookie, parameters.get("state", ""), parameters.get("code", ""))
+        callback = WeChatCallback(cookie, parameters.get("state", ""), parameters.get("code", ""))
         return redirect_to(await visits.finish_visit(services, callback, device=device))
     except (NotFound, OAuthError):
         return redirect_to(f"{services.settings.issuer}{visits.CALLBACK}")

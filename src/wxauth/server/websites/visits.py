@@ -71,7 +71,7 @@ _DESCRIPTIONS: Final = {
 log = get_logger()
 
 
-class Callback(NamedTuple):
+class WeChatCallback(NamedTuple):
     """A browser's callback from WeChat's page, and the browser's cookie."""
 
     cookie: str
@@ -83,7 +83,7 @@ class Callback(NamedTuple):
         return "Callback()"
 
 
-class Closed(Exception):
+class VisitRefused(Exception):
     """This site or this person may not log in this way."""
 
 
@@ -139,9 +139,9 @@ async def url_after_press(services: Services, request_id: str, cookie: str | Non
     await services[ScanLimits].browsers.admit_address(device.ip)
     try:
         if door is Door.WEBSITE and page["near"]:
-            raise Closed("this site was added with --near")
+            raise VisitRefused("this site was added with --near")
         app = services[Apps].for_login(app_id)
-    except (Closed, WxAuthError) as exc:
+    except (VisitRefused, WxAuthError) as exc:
         outcome = _outcome_of(exc, door, client_id=page["client_id"], app_id=app_id)
         services.metrics.door(door, _OUTCOMES[outcome])
         return _with_error(services, page["redirect_uri"], page["state"], outcome)
@@ -179,7 +179,7 @@ def _wechats_page(services: Services, app: App, door: Door, state: str) -> str:
     return f"{services.settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
-async def finish_visit(services: Services, callback: Callback, *, device: Device) -> str:
+async def finish_visit(services: Services, callback: WeChatCallback, *, device: Device) -> str:
     """The URL to which a callback from WeChat's page redirects: the site's, or a page of ours.
 
     Raises: NotFound, if this browser has no such visit; StorageUnavailable.
@@ -218,18 +218,18 @@ async def _wait_for_outcome(services: Services, hashes: dict[str, bytes]) -> Vis
         await asyncio.sleep(PAUSE)
 
 
-async def _settle(services: Services, visit: Visit, callback: Callback, *, device: Device) -> VisitOutcome:
+async def _settle(services: Services, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
     """Identify the visitor, and store the outcome for callbacks that wait for it."""
     door, fields = Door(visit["door"]), {"client_id": visit["client_id"], "app_id": visit["app_id"]}
     try:
         if not callback.code:
-            raise Closed("the person has refused")
+            raise VisitRefused("the person has refused")
         if door is Door.WEBSITE and visit["near"]:
-            raise Closed("this site was added with --near")
+            raise VisitRefused("this site was added with --near")
         if not await _enter(services, visit, callback, door, device=device):
-            raise Closed("the person may not log in any more, or the site has been removed")
+            raise VisitRefused("the person may not log in any more, or the site has been removed")
         return VisitOutcome.LOGGED_IN
-    except (Closed, WxAuthError) as exc:
+    except (VisitRefused, WxAuthError) as exc:
         outcome = _outcome_of(exc, door, **fields)
     except Exception:
         log.exception("visit_failed", door=door, **fields)
@@ -242,7 +242,7 @@ async def _settle(services: Services, visit: Visit, callback: Callback, *, devic
     return outcome
 
 
-async def _enter(services: Services, visit: Visit, callback: Callback, door: Door, *, device: Device) -> bool:
+async def _enter(services: Services, visit: Visit, callback: WeChatCallback, door: Door, *, device: Device) -> bool:
     """Exchange WeChat's code, find or create the user, and make the site's code.
 
     Returns False if the user may not log in, or the client has been removed.
@@ -254,7 +254,7 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
     if is_closed_to_staff and await visit_rows.is_one_of_these(
         services.database, STAFF_ROLES, **ids, unionid=identity.unionid
     ):
-        raise Closed("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
+        raise VisitRefused("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
     now = services.clock()
     login, database_ms = await record_identity(services, app, identity, expires_in=None, device=device, now=now)
     services[Numbers].count_login(is_new=login.is_new, at=now)
@@ -272,9 +272,9 @@ async def _enter(services: Services, visit: Visit, callback: Callback, door: Doo
     return is_approved
 
 
-def _outcome_of(error: Closed | WxAuthError, door: Door, *, client_id: str, app_id: str) -> VisitOutcome:
+def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str, app_id: str) -> VisitOutcome:
     fields = {"door": door, "client_id": client_id, "app_id": app_id}
-    if isinstance(error, Closed):
+    if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED
     fields |= {"reason": error.code, "detail": error.detail}
@@ -292,7 +292,7 @@ def _outcome_of(error: Closed | WxAuthError, door: Door, *, client_id: str, app_
     return VisitOutcome.TEMPORARILY_UNAVAILABLE if isinstance(error, _TRY_LATER) else VisitOutcome.SERVER_ERROR
 
 
-def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callback: Callback) -> str:
+def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callback: WeChatCallback) -> str:
     """Where the browser continues: a URL without WeChat's code and state."""
     if outcome is VisitOutcome.LOGGED_IN:
         if visit["is_redeemed"]:
@@ -306,7 +306,7 @@ def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callba
     return _with_error(services, visit["redirect_uri"], visit["state"], outcome)
 
 
-def _page(services: Services, visit: Visit, callback: Callback, name: str) -> str:
+def _page(services: Services, visit: Visit, callback: WeChatCallback, name: str) -> str:
     return (
         f"{services.settings.issuer}{AUTHORIZE_PATH}/{request_id_of(callback.cookie, visit['page_id'])}/wechat/{name}"
     )

@@ -109,12 +109,12 @@ def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
     if found is None and api == PHONE_NUMBER:
         found = _ERRORS_OF_PHONE_CODES.get(errcode)
     kind, retry_after = found or (WeChatBadResponse, None)
-    means = meaning(errcode, api=api)
+    means = meaning_of(errcode, api=api)
     details = [f"WeChat answered errcode {errcode}", *([means.en] if means else []), *([hint] if hint else [])]
     return kind(": ".join(details), errcode=errcode, retry_after=retry_after)
 
 
-def meaning(errcode: int, *, api: str) -> Title | None:
+def meaning_of(errcode: int, *, api: str) -> Title | None:
     """The meaning of an errcode of this API; None if it is unknown."""
     of_phone_codes = MEANINGS_OF_PHONE_CODES.get(errcode) if api == PHONE_NUMBER else None
     return of_phone_codes or MEANINGS.get(errcode)

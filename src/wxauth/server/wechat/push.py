@@ -56,7 +56,7 @@ _OPENID: Final = re.compile(r"[!-~]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class PushSignature:
     """A signature of WeChat's, and the message that came with it."""
 
     digest: bytes
@@ -66,12 +66,12 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class WeChatMessage:
     """A message from WeChat, decrypted if it was encrypted."""
 
     app_id: str
     text: bytes
-    signature: Signature
+    signature: PushSignature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class Withdrawal:
     """Identifies the message: the same for each delivery of it, and different for every other message."""
 
 
-def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Signature:
+def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
     """Check the signature of a handshake, by which WeChat verifies that this URL is the app's.
 
     Raises: InvalidSignature.
@@ -96,7 +96,7 @@ def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Sign
     return _signature(app, query, None)
 
 
-def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> Message:
+def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> WeChatMessage:
     """Verify and decrypt a message, which is JSON or XML, whatever its Content-Type is.
 
     The app must have a push_token. If it has a push_aes_key, the message must be encrypted.
@@ -111,10 +111,10 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         _check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
     # The digest is of the text, not of the body, because WeChat may encrypt a message anew for each delivery.
-    return Message(app.app_id, text, _signature(app, query, text))
+    return WeChatMessage(app.app_id, text, _signature(app, query, text))
 
 
-def withdrawal_in(message: Message) -> Withdrawal | None:
+def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     """The withdrawal in a message; None if it withdraws nothing that is stored here.
 
     Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
@@ -151,11 +151,11 @@ def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted
         raise InvalidSignature("the timestamp is more than five minutes from this server's time")
 
 
-def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> Signature:
+def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
     # The digest of the joined text, as WeChat signs it. The same text, split differently into timestamp and nonce, has
     # the same signature, and must not count as a new one.
     digest = _mark(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
-    return Signature(digest, None if text is None else sha256(text).digest())
+    return PushSignature(digest, None if text is None else sha256(text).digest())
 
 
 def _signed_text(app: App, *texts: str) -> str:

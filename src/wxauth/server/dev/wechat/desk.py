@@ -138,7 +138,7 @@ def _known_faults(api: str) -> Iterator[dict[str, Any]]:
         # The service renews a refused WeChat token and calls again.
         is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.WECHAT_TOKEN_REFUSED
         failure = None if is_mended else errcodes.error_for(errcode, api=api)
-        meaning = errcodes.meaning(errcode, api=api) or _IN_NO_LIST
+        meaning = errcodes.meaning_of(errcode, api=api) or _IN_NO_LIST
         yield _known({"errcode": errcode}, meaning, failure)
     for fault, meaning, kind in _ON_THE_WAY:
         yield _known(fault, meaning, kind)
