@@ -99,8 +99,8 @@ WHAT_TO_CHANGE: Final = {
     40002: _OUR_REQUEST,
     40003: _NOTHING_OF_PERSON,
     40013: Title(
-        "the app id is wrong: check WXAUTH_APP_ID or WXAUTH_APPS against the mini-program's console",
-        "AppID 不正确：请与微信后台核对 WXAUTH_APP_ID 或 WXAUTH_APPS",
+        "the app id is wrong: check it against WeChat's console (WXAUTH_APP_ID, WXAUTH_APPS, 'wxauth apps list')",
+        "AppID 不正确：请与微信后台核对（WXAUTH_APP_ID、WXAUTH_APPS、'wxauth apps list'）",
     ),
     40014: _NOTHING_OF_TOKEN,
     40029: _NOTHING_OF_CODE,
