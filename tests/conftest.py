@@ -102,11 +102,12 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(trylast=True)  # after deselected tests have been removed
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: those with a browser, and those that start programs."""
+    """Begin with the files that take longest: those with a browser, others' tools, or processes."""
     seconds: Counter[Path] = Counter()
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
-        seconds[item.path] += 1000 if "browser" in marks else 5 if marks & STARTS_PROGRAMS else 1
+        is_foreign = marks & {"foreign", "operations", "wheel"}
+        seconds[item.path] += 1000 if "browser" in marks else 20 if is_foreign else 5 if marks & STARTS_PROGRAMS else 1
     items.sort(key=lambda item: (-seconds[item.path], item.path))  # the same order in each process
 
 
