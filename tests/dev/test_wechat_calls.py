@@ -11,7 +11,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from tests.processes import serving
+from tests.processes import PATIENCE, serving
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator, phone_number_of
 
 FIRST, SECOND = APPS
@@ -540,12 +540,12 @@ async def test_an_answer_can_be_no_json_or_another_status(wechat: httpx.AsyncCli
 
 
 def test_an_answer_can_be_slow_or_none_at_all() -> None:
-    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2, verify=False) as wechat:
+    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=PATIENCE, verify=False) as wechat:
         for kind, error in (("slow", httpx.ReadTimeout), ("hang", httpx.ReadTimeout), ("drop", httpx.TransportError)):
-            fault = {"api": "checksession", kind: 0.5 if kind == "slow" else True}
+            fault = {"api": "checksession", kind: PATIENCE if kind == "slow" else True}
             assert wechat.post("/faults", json=fault).status_code == 200
             with pytest.raises(error):
-                wechat.get(CHECK)
+                wechat.get(CHECK, timeout=0.2 if error is httpx.ReadTimeout else PATIENCE)
         wechat.post("/faults", json={"api": "checksession", "slow": 0.05})
         assert errcode(wechat.get(CHECK).json()) == 41001
 
