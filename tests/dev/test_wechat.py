@@ -11,7 +11,16 @@ import httpx
 import pytest
 
 from tests.processes import serving
-from wxauth.server.dev.wechat import ACCOUNT, APPS, CODE_LIFETIME, OTHER_KINDS, Simulator, create_simulator
+from wxauth.server.dev.wechat import (
+    ACCOUNT,
+    APPS,
+    CODE_LIFETIME,
+    MOBILE_APP,
+    OTHER_KINDS,
+    WEBSITE,
+    Simulator,
+    create_simulator,
+)
 
 FIRST, SECOND = APPS
 RIGHT = {"appid": FIRST["app_id"], "secret": FIRST["app_secret"], "grant_type": "authorization_code"}
@@ -176,6 +185,18 @@ def test_a_code_lives_five_minutes(exchange: Exchange, make_code: MakeCode, time
     assert exchange(late)["errcode"] == 40029
     make_code()
     assert exchange(late)["errcode"] == 40029
+
+
+@pytest.mark.parametrize(("app", "minutes"), [(ACCOUNT, 5), (WEBSITE, 10), (MOBILE_APP, 10)])
+def test_a_code_of_another_kind_of_app_lives_five_or_ten_minutes(
+    wechat: httpx.Client, make_code: MakeCode, timer: Timer, app: dict[str, str], minutes: int
+) -> None:
+    query = {"appid": app["app_id"], "secret": app["app_secret"], "grant_type": "authorization_code"}
+    in_time, late = make_code(app_id=app["app_id"]), make_code(app_id=app["app_id"])
+    timer.now += 60 * minutes - 1
+    assert "openid" in wechat.get("/sns/oauth2/access_token", params={**query, "code": in_time}).json()
+    timer.now += 1
+    assert wechat.get("/sns/oauth2/access_token", params={**query, "code": late}).json()["errcode"] == 40029
 
 
 def test_another_apps_code_is_invalid_and_then_spent(exchange: Exchange, make_code: MakeCode) -> None:

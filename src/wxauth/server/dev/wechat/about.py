@@ -28,7 +28,8 @@ Codes that are trouble, of both kinds:
   hang            no answer, ever             status-500   that HTTP status
   drop            the connection closes
 
-Real codes, single-use, for five minutes; more than 100 logins of a person in a minute are 45011:
+Real codes, single-use, for five minutes (website and mobile apps: ten); more than 100 logins of a person in a minute
+are 45011:
   POST /codes          {"person": "alice", "app_id": "wxdev00000000000a1"}
   POST /phone-codes    {"person": "alice", "app_id": "wxdev00000000000a1", "phone": "13800138000"}
     and "busy": 2 (so many times -1 first), "busy_burns": true (that spends the code),
@@ -83,8 +84,8 @@ wxauth 的配置中；第三个小程序 wxdev00000000000c3 供运行时添加�
 故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
 garbage 返回非 JSON；html 返回网页；status-500 返回该 HTTP 状态码。
 
-POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发放一次性 code，五分钟内有效，
-同一用户每分钟登录超过 100 次返回 45011；
+POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发放一次性 code，五分钟内有效
+（网站应用和移动应用为十分钟），同一用户每分钟登录超过 100 次返回 45011；
 “busy”先返回若干次 -1，“busy_burns”表示 -1 也会使 code 失效，“has_unionid”、“watermark_app_id”同上，
 “snapshot”为快照页的虚拟用户：shown 有标记，hidden 无标记，false_alarm 为误报。
 POST /encrypted-data 用该用户最近一次登录的 session_key 加密数据，返回 encryptedData 与 iv。

@@ -9,7 +9,9 @@ from wxauth.server.dev.wechat.controls import CodeRequest, PhoneCodeRequest
 from wxauth.server.dev.wechat.refused_calls import CallRefused
 
 CODE_LIFETIME: Final = 300.0
-"""Seconds."""
+"""Seconds. Also of a code for a service account."""
+LONG_CODE_LIFETIME: Final = 600.0
+"""Seconds. Of a code for a website app or a mobile app."""
 
 AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
 
@@ -37,11 +39,11 @@ class Codes(Generic[AnyCodeRequest]):
         self._of_another_app = errcode_of_another_app
         self._codes: dict[str, _Code[AnyCodeRequest]] = {}
 
-    def make(self, request: AnyCodeRequest) -> str:
-        """A new code."""
+    def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
+        """A new code, valid for so many seconds."""
         self._drop_expired()
         code = "0" + secrets.token_hex(16)[:31]
-        self._codes[code] = _Code(request, self._clock() + CODE_LIFETIME, busy=request.busy)
+        self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
@@ -65,6 +67,6 @@ class Codes(Generic[AnyCodeRequest]):
         return code.request
 
     def _drop_expired(self) -> None:
-        # All codes have the same lifetime, so the first ones expire first.
+        # In the order in which they were made: one that lasts longer keeps those behind it for some minutes more.
         while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
             del self._codes[next(iter(self._codes))]

@@ -12,7 +12,7 @@ import phonenumbers
 from pydantic_core import from_json
 
 from wxauth.server.dev.wechat.access_tokens import AccessTokens, day_of
-from wxauth.server.dev.wechat.codes import CODE_LIFETIME, Codes
+from wxauth.server.dev.wechat.codes import CODE_LIFETIME, LONG_CODE_LIFETIME, Codes
 from wxauth.server.dev.wechat.controls import (
     Account,
     Api,
@@ -127,8 +127,9 @@ class Simulator:
     # Controls, which the real WeChat does not have.
 
     def make_code(self, request: CodeRequest) -> str:
-        """A code as `wx.login` gives it: single-use, valid for five minutes."""
-        return self._codes.make(request)
+        """A code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK: single-use."""
+        is_long = APP_KINDS[request.app_id] in ("website", "mobile_app")
+        return self._codes.make(request, lasts=LONG_CODE_LIFETIME if is_long else CODE_LIFETIME)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
         """A code as the phone button gives it: single-use, valid for five minutes."""
