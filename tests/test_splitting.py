@@ -471,8 +471,8 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Tow
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
     await town.merge(bob, alice)
-    async with rows.transaction():  # the split waits first: a login before it would merge all three
-        await rows.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", id_of(alice))
+    async with rows.transaction():  # the split waits, holding the user: a login before it would merge all three
+        await rows.execute("SELECT FROM former_users WHERE id = $1::text::uuid FOR UPDATE", id_of(bob))
         split = asyncio.create_task(town.ask_split(alice, bob))
         await until_locked(rows)
         late = [
