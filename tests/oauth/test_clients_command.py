@@ -87,7 +87,7 @@ async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(
 ) -> None:
     assert (await clients("add", "shop")).returncode == 0
     again = await clients("add", "shop", "--device")
-    assert (again.returncode, "shop already" in again.stderr) == (1, True)
+    assert (again.returncode, "shop exists already" in again.stderr) == (1, True)
     assert await rows.fetchval("SELECT device FROM clients") is False
 
     await clients("remove", "shop")
