@@ -15,7 +15,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.direct import DirectRoute, Router, Shortcut
+from wxauth.server.web.direct import DirectRoute, Router, Shortcut, direct_routes
 
 
 async def anything(request: Request) -> None: ...
@@ -161,7 +161,7 @@ async def test_a_shortcut_answers_as_the_app_does(path: str, answer: str, by_sho
         asked.append(scope["path"])
         await api(scope, receive, send)
 
-    for served in (api, Shortcut(app, api.routes)):
+    for served in (api, Shortcut(app, direct_routes(api.routes))):
         root_path = "/under" if path.startswith("/under") else ""
         transport = ASGITransport(served, root_path=root_path)
         async with AsyncClient(transport=transport, base_url="http://test") as client:

@@ -69,7 +69,7 @@ from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import user_routes
 from wxauth.server.users import account_routes, admin_routes, consent_routes
 from wxauth.server.web.answers import Problem
-from wxauth.server.web.direct import Shortcut, invalid_request
+from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.server.web.proxies import BehindProxies
@@ -148,7 +148,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     api = create_api(root_path=root_path, example_code=example_code)
     api.router.routes.extend(_check_domain_file(value) for value in settings.check_files)
     api.state.services = services
-    app: ASGIApp = Shortcut(api, api.routes)
+    app: ASGIApp = Shortcut(api, _DIRECT_ROUTES)
     if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
         app = CORSMiddleware(
             app,
@@ -309,7 +309,9 @@ def _routes() -> Iterator[BaseRoute]:
     yield from _head_routes(routes)
 
 
-_ROUTES: Final = tuple(_routes())  # the same for every app
+# The same for every app. Those that an app adds come later, so they hide none of these.
+_ROUTES: Final = tuple(_routes())
+_DIRECT_ROUTES: Final = direct_routes(_ROUTES)
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
