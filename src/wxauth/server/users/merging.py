@@ -123,9 +123,9 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     Unionid, nickname, picture, number and external id are those of the remaining user; those that are missing come from
     the former one. If both have an external id, which only a late unionid allows, the user is found by either.
 
-    Identities, sessions of mini-programs, consents, former ids and all unionids move to the remaining user. Sessions of
-    websites end. The former user's events do not change. The creation time is the earlier one of the two, the last
-    login the later one.
+    Identities, sessions of mini-programs, former ids and all unionids move to the remaining user. Consents stay in
+    place and are found through the former id. Sessions of websites end. The former user's events do not change. The
+    creation time is the earlier one of the two, the last login the later one.
     """
     before, former = pair.remaining, pair.former
     match source:

@@ -191,14 +191,17 @@ async def find_visit(database: Database, *, state_hash: bytes, browser_hash: byt
 
 
 async def settle_visit(database: Database, visit_id: UUID, outcome: VisitOutcome) -> None:
-    """Store the outcome of a visit. Raises: StorageUnavailable."""
+    """Store the outcome of a visit, unless it has one already. Raises: StorageUnavailable."""
     await database.value(_SETTLE, id=visit_id, outcome=outcome)
 
 
 async def approve_visit(
     transaction: Transaction, visit_id: UUID, *, openid: str, code_hash: bytes, now: datetime
 ) -> bool:
-    """Store the visitor's identity, and the site's code, valid from now on. False if the client has been removed."""
+    """Store the visitor's identity, and the site's code, valid from now on.
+
+    False if the visit has an outcome already, or was deleted with its client.
+    """
     approved = await transaction.value(
         _APPROVE,
         id=visit_id,
