@@ -39,8 +39,8 @@ from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
     account_page,
-    asset_url,
     code_page,
+    find_asset,
     is_in_web_view,
     is_in_wechat,
     language_of,
@@ -238,11 +238,11 @@ async def show_link_page(scene: str, request: Request, services: ServicesDep) ->
 @router.hidden(ASSETS_PATH + "/{name}")
 async def read_asset(request: Request) -> Response:
     """The style sheet and the script of the pages."""
-    found = asset_url(request.path_params["name"])
-    if found is None:
+    asset = find_asset(request.path_params["name"])
+    if asset is None:
         raise NotFound("there is nothing at this path")
-    content, media_type, etag = found
-    return cacheable_response(request, content, etag=etag, headers={"Cache-Control": "no-cache"}, media_type=media_type)
+    headers = {"Cache-Control": "no-cache"}
+    return cacheable_response(request, asset.content, etag=asset.etag, headers=headers, media_type=asset.media_type)
 
 
 def _with_state(url: str, parameters: Parameters) -> str:

@@ -6,7 +6,7 @@ from functools import cache
 from hashlib import sha256
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
@@ -47,13 +47,21 @@ _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger(?!.*(?
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
 
+class Asset(NamedTuple):
+    """A file that the pages load."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
 @cache
-def asset_url(name: str) -> tuple[bytes, str, str] | None:
-    """A file that the pages load, as content, media type and ETag; None if there is no such file."""
+def find_asset(name: str) -> Asset | None:
+    """The file of this name that the pages load; None if there is none."""
     if name not in _ASSETS:
         return None
     content = (_FOLDER / name).read_bytes()
-    return content, f"{_ASSETS[name]}; charset=utf-8", f'"{sha256(content).hexdigest()[:32]}"'
+    return Asset(content, f"{_ASSETS[name]}; charset=utf-8", etag=f'"{sha256(content).hexdigest()[:32]}"')
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
