@@ -37,12 +37,12 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 DOOR: Final = "door"
-"""A parameter of ours at `/v1/authorize`: `scan`, after a web-view found no mini-program page that answers."""
+"""A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
 _IN_MINI_PROGRAM: Final = "miniProgram"
 _IN_WECHAT: Final = "MicroMessenger"
 _IN_WECOM: Final = "wxwork"
-VISIT_PAGES: Final = {"snapshot": "try_again", "again": "once_more", "over": "once_more", "done": None}
-"""The pages shown after a visit to WeChat's page, each with the text of its button."""
+VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
+"""The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger(?!.*(?:Windows|Mac)Wechat)")
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
@@ -140,12 +140,12 @@ def account_page(request: Request, asked: SiteRequest, request_id: str, language
 
 def visit_page(request: Request, name: str, language: Language, *, request_id: str) -> Response:
     """The page shown after a visit to WeChat's page, one of `VISIT_PAGES`."""
-    texts, button = TEXTS[language], VISIT_PAGES[name]
+    texts = TEXTS[language]
     title = texts[f"visit_{name}_title"]
     body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[f'visit_{name}'])}"
-    if button is not None:
+    if VISIT_PAGES[name]:
         url = f"{_root(request)}{AUTHORIZE_PATH}/{request_id}/wechat"
-        body += f'<a class="button" href="{url}">{escape(texts[button])}</a>'
+        body += f'<a class="button" href="{url}">{escape(texts["try_again"])}</a>'
     return _page(request, title, body, language)
 
 
@@ -198,7 +198,7 @@ def message_page(
 
 
 def unanswerable_page(request: Request, refusal: Unanswerable, language: Language) -> Response:
-    """The page for a request that is not sent back: it names the site, and the redirect URI received."""
+    """The page for a request whose redirect URI cannot be trusted: it names the site, and the redirect URI received."""
     texts, about = TEXTS[language], []
     if refusal.site is not None:
         title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site)

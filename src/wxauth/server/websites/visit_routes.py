@@ -44,6 +44,9 @@ async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDe
         return redirect_to(await visits.url_after_press(services, request_id, cookie, device=device))
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
+    except visits.PressesUsedUp as exc:
+        request.scope[PROBLEM_KEY] = exc
+        return message_page(request, "used_up", language_of(request), status=exc.status)
     except (RateLimited, StorageUnavailable) as exc:
         request.scope[PROBLEM_KEY] = exc
         name = "limited" if isinstance(exc, RateLimited) else "away"

@@ -83,6 +83,10 @@ class WeChatCallback(NamedTuple):
         return "Callback()"
 
 
+class PressesUsedUp(RateLimited):
+    """The button of a page was pressed as often as it may be: waiting does not help."""
+
+
 class VisitRefused(Exception):
     """This site or this person may not log in this way."""
 
@@ -123,7 +127,7 @@ async def start_page(services: Services, asked: SiteRequest, *, browser: Device,
 async def url_after_press(services: Services, request_id: str, cookie: str | None, *, device: Device) -> str:
     """The URL to which a press of the button leads: WeChat's page, or the site with an error.
 
-    Raises: NotFound, RateLimited, StorageUnavailable.
+    Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
     """
     if cookie is None or not SCENE.fullmatch(request_id):
         raise NotFound("this browser shows no such page")
@@ -158,7 +162,7 @@ async def url_after_press(services: Services, request_id: str, cookie: str | Non
         user_agent=device.user_agent,
         now=now,
     ):
-        raise RateLimited("the button of one page was pressed too often", retry_after=60)
+        raise PressesUsedUp("the button of one page was pressed too often")
     return _wechats_page(services, app, door, state)
 
 
