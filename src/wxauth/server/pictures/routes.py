@@ -51,9 +51,9 @@ _HEADERS: Final = {
 async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
     """Store the picture from `chooseAvatar`. `avatar_url` is set to it, and the former picture is deleted.
 
-    The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels, as `wx.uploadFile` sends it with `name: 'file'`.
-    It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at most 512 pixels.
-    After 20 pictures in an hour, the next is `rate_limited`.
+    The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels (WebP: 4), as `wx.uploadFile` sends it with
+    `name: 'file'`. It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at
+    most 512 pixels. After 20 pictures in an hour, the next is `rate_limited`.
     """
     with services[Avatars].upload(caller.user["id"]):
         file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
