@@ -63,7 +63,7 @@ def upgrade() -> None:
             FOR EACH ROW EXECUTE FUNCTION mark_unplaced()
     """)
     op.execute("""
-        CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION delete_places() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
             WITH swept AS (
@@ -78,8 +78,8 @@ def upgrade() -> None:
         $$
     """)
     op.execute("""
-        CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
-            FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
+        CREATE TRIGGER events_delete_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION delete_places()
     """)
     op.execute("""
         CREATE TABLE apps (
@@ -431,7 +431,7 @@ def upgrade() -> None:
     """)
     op.execute("ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL")
     op.execute("""
-        CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION delete_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             DELETE FROM avatars
              WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
@@ -440,9 +440,9 @@ def upgrade() -> None:
         $$
     """)
     op.execute("""
-        CREATE TRIGGER users_forget_former_avatar AFTER UPDATE OF avatar_url ON users
+        CREATE TRIGGER users_delete_former_avatar AFTER UPDATE OF avatar_url ON users
             FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
-            EXECUTE FUNCTION forget_former_avatar()
+            EXECUTE FUNCTION delete_former_avatar()
     """)
     op.execute("""
         CREATE TABLE sessions (
@@ -734,9 +734,9 @@ def downgrade() -> None:
     op.execute("DROP TABLE apps")
     op.execute("DROP FUNCTION events_are_append_only()")
     op.execute("DROP FUNCTION mark_unplaced()")
-    op.execute("DROP FUNCTION forget_places()")
+    op.execute("DROP FUNCTION delete_places()")
     op.execute("DROP FUNCTION check_user()")
-    op.execute("DROP FUNCTION forget_former_avatar()")
+    op.execute("DROP FUNCTION delete_former_avatar()")
     op.execute("DROP FUNCTION check_session()")
     op.execute("DROP FUNCTION take_sessions_along()")
     op.execute("DROP FUNCTION remember_unionid()")

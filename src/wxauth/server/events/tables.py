@@ -95,7 +95,7 @@ after_create(
     """,
     # A trigger, so that a sweep of events needs no statement for the feed.
     """
-        CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION delete_places() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
             WITH swept AS (
@@ -110,8 +110,8 @@ after_create(
         $$
     """,
     """
-        CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
-            FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
+        CREATE TRIGGER events_delete_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION delete_places()
     """,
 )
 

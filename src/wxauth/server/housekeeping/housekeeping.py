@@ -104,7 +104,7 @@ async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE) 
             await erase_remains(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
 
     await asyncio.sleep(check_pause)
-    await keep_doing(erase, pause=check_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
+    await keep_doing(erase, pause=check_pause, put_off="erasure_delayed", failed="erasure_delayed")
 
 
 async def keep_replacing_sessions(services: Services) -> None:

@@ -41,7 +41,7 @@ after_create(
     # A trigger, so that the statements that change avatar_url need not delete the picture. Its cost to a login, which
     # sets the column, is one comparison.
     """
-        CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION delete_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             DELETE FROM avatars
              WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
@@ -50,8 +50,8 @@ after_create(
         $$
     """,
     """
-        CREATE TRIGGER users_forget_former_avatar AFTER UPDATE OF avatar_url ON users
+        CREATE TRIGGER users_delete_former_avatar AFTER UPDATE OF avatar_url ON users
             FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
-            EXECUTE FUNCTION forget_former_avatar()
+            EXECUTE FUNCTION delete_former_avatar()
     """,
 )
