@@ -35,8 +35,8 @@ from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.postgres import EmbeddedPostgres
-from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE, Deliveries
 from wxauth.server.events.placing import keep_placing
+from wxauth.server.events.webhook_deliveries import AT_ONCE_FOR_ONE, LEASE, Deliveries
 from wxauth.server.events.webhooks import add_webhook
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.service.build import build_services

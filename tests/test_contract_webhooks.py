@@ -23,8 +23,8 @@ from tests.world import Admin, Body, LogIn, MakeServices, bearer, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
-from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES, Deliveries
 from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import AT_ONCE_FOR_ONE, LEASE, PAUSES, Deliveries
 from wxauth.server.events.webhooks import replay_events
 from wxauth.server.housekeeping.housekeeping import sweep_other_rows
 from wxauth.server.service.resealing import reseal

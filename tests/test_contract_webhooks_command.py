@@ -12,8 +12,8 @@ from tests.processes import Command, make_command
 from tests.receiver import Receiver, receiving
 from tests.world import LogIn
 from wxauth.server.core.services import Services
-from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import Deliveries
 
 pytestmark = pytest.mark.process
 

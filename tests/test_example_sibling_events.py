@@ -19,8 +19,8 @@ from tests.world import Body, LogIn, add_client, bearer
 from wxauth.server.clients.client_model import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhooks import add_webhook
 from wxauth.server.service.app import create_app
 

@@ -5,8 +5,8 @@ from typing import Final
 
 from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.services import Services
-from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, record_folded_changes
+from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import queue_deliveries
 
 PLACE_PAUSE: Final = 0.5

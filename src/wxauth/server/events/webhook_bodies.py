@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from typing_extensions import TypedDict  # required by pydantic before Python 3.12
 
 from wxauth.server.clients.client_model import CLIENT_NAME
-from wxauth.server.events.delivering import SendOutcome
 from wxauth.server.events.feed_bodies import KnownType
+from wxauth.server.events.webhook_deliveries import SendOutcome
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import MAX_URL
 from wxauth.server.events.webhooks import WithSecret

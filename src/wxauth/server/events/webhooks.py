@@ -12,10 +12,10 @@ from wxauth.server.core.sealing import webhook_secret_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
-from wxauth.server.events.delivering import Deliveries, SendOutcome
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
 from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.signatures import new_webhook_secret, shown_secret
+from wxauth.server.events.webhook_deliveries import Deliveries, SendOutcome
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page

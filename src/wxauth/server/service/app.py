@@ -43,8 +43,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.timekeeping import correct_clock, keep_time
 from wxauth.server.events import feed_routes, webhook_routes
-from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.placing import keep_placing
+from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
 from wxauth.server.keys import admin_routes as admin_key_routes
 from wxauth.server.keys import routes as key_routes

@@ -18,8 +18,8 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings, Settings
-from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.name_resolver import NameResolver
+from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing

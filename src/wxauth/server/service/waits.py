@@ -7,7 +7,7 @@ from typing import Final
 from wxauth.server.apps import registry
 from wxauth.server.core import background, promises
 from wxauth.server.core.database import DEADLINES, Deadlines
-from wxauth.server.events import delivering
+from wxauth.server.events import webhook_deliveries
 from wxauth.server.keys import keyring
 from wxauth.server.numbers import numbers
 from wxauth.server.phones import phones
@@ -23,7 +23,7 @@ class Waits:
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE
     background_farewell: float = background.FAREWELL
-    deliveries: float = delivering.PAUSE
+    deliveries: float = webhook_deliveries.PAUSE
     keys_refresh: float = keyring.REFRESH_PAUSE
     numbers_store: float = numbers.STORE_PAUSE
     opinions: float = opinions.PATIENCE
@@ -31,7 +31,7 @@ class Waits:
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
     promises: float = promises.PAUSE
     refusals_store: float = refusals.STORE_PAUSE
-    webhooks: float = delivering.PATIENCE
+    webhooks: float = webhook_deliveries.PATIENCE
     wechat_busy: Sequence[float] = client.BUSY_PAUSES
     withdrawals: float = withdrawals.PATIENCE
 
