@@ -1,4 +1,4 @@
-"""The id that a user had before wxauth, and numbers that were never proved."""
+"""The id that a user had before wxauth, and numbers that were never verified."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ async def test_an_external_id_is_of_one_user_only(
         await rows.execute("UPDATE users SET external_id = '10023'")
 
 
-# Numbers that nobody has proved.
+# Numbers that nobody has verified.
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def me(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]
     return (await client.get("/v1/me", headers=bearer(login))).json()
 
 
-async def test_a_user_who_proves_a_number_takes_it_from_one_who_has_not(
+async def test_a_user_who_verifies_a_number_takes_it_from_one_who_has_not(
     simulated_client: httpx.AsyncClient, rows: asyncpg.Connection, phone_code: Any
 ) -> None:
     client = simulated_client
@@ -100,10 +100,10 @@ async def test_a_user_who_proves_a_number_takes_it_from_one_who_has_not(
     assert {tuple(event) for event in told} == {(other["user"]["id"], "system") for other in (bob, carol)}
 
     refused = await client.post("/v1/me/phone", json={"code": phone_code("bob")}, headers=bearer(bob))
-    assert refused.json()["code"] == "phone_taken", "which Alice has proved"
+    assert refused.json()["code"] == "phone_taken", "which Alice has verified"
 
 
-async def test_only_the_number_that_is_proved_is_taken_over(
+async def test_only_the_number_that_is_verified_is_taken_over(
     simulated_client: httpx.AsyncClient, rows: asyncpg.Connection, phone_code: Any
 ) -> None:
     client = simulated_client

@@ -1,4 +1,4 @@
-"""Two users who become one: by a number that both have proved, or by an operator's word."""
+"""Two users who become one: by a number that both have verified, or by an operator's word."""
 
 import asyncio
 import re
@@ -42,7 +42,7 @@ class MiniPrograms:
         wanted = PhoneCodeRequest(person=person, app_id=app_id, phone=NUMBER)
         return self.secrets.add(self.simulator.make_phone_code(wanted))
 
-    async def prove(self, login: Body, person: str = "alice", app_id: str = FIRST) -> httpx.Response:
+    async def verify(self, login: Body, person: str = "alice", app_id: str = FIRST) -> httpx.Response:
         body = {"code": self.phone_code(person, app_id)}
         return await self.client.post("/v1/me/phone", json=body, headers=bearer(login))
 
@@ -80,11 +80,13 @@ async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
 # By number.
 
 
-async def test_a_new_user_who_proves_a_number_becomes_its_holder(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_a_new_user_who_verifies_a_number_becomes_its_holder(
+    phone: MiniPrograms, rows: asyncpg.Connection
+) -> None:
     alice = await phone.log_in(nickname="Alice")
-    await phone.prove(alice)
+    await phone.verify(alice)
     newcomer = await phone.log_in(app_id=SECOND, nickname="A.")
-    bound = await phone.prove(newcomer, app_id=SECOND)
+    bound = await phone.verify(newcomer, app_id=SECOND)
     assert bound.status_code == 200
     assert {name: bound.json()[name] for name in ("id", "nickname", "phone", "app_id")} == {
         "id": alice["user"]["id"],
@@ -131,7 +133,7 @@ NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
         pytest.param(HOLDER.format("roles = '{editor}'"), id="who has a role"),
         pytest.param(HOLDER.format("status = 'disabled'"), id="who is banned"),
         pytest.param(
-            HOLDER.format("phone_proved_at = phone_proved_at - interval '61 days'"), id="who proved it long ago"
+            HOLDER.format("phone_verified_at = phone_verified_at - interval '61 days'"), id="who verified it long ago"
         ),
         pytest.param(NEWCOMER.format("created_at = created_at - interval '25 hours'"), id="by who came before"),
         pytest.param(NEWCOMER.format("roles = '{admin}'"), id="by an administrator"),
@@ -148,7 +150,7 @@ NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
             id="with an app in common",
         ),
         pytest.param(
-            "INSERT INTO users (id, phone, phone_proved_at, created_at) SELECT gen_random_uuid(), phone, now(), now()"
+            "INSERT INTO users (id, phone, phone_verified_at, created_at) SELECT gen_random_uuid(), phone, now(), now()"
             " FROM users WHERE phone IS NOT NULL",
             id="who shares the number",
         ),
@@ -159,7 +161,7 @@ async def test_a_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyn
     newcomer = await phone.log_in(app_id=SECOND)
     await rows.execute(change)
     before = await users(rows)
-    problem_of(await phone.prove(newcomer, app_id=SECOND), "phone_taken", 409)
+    problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
     assert await users(rows) == before
     assert await merges(rows) == []
 
@@ -167,15 +169,15 @@ async def test_a_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyn
 async def test_in_one_app_nobody_becomes_another(phone: MiniPrograms) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     bob = await phone.log_in("bob")
-    problem_of(await phone.prove(bob, "bob"), "phone_taken", 409)
+    problem_of(await phone.verify(bob, "bob"), "phone_taken", 409)
 
 
 async def test_an_imported_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
-    await rows.execute("UPDATE users SET phone_proved_at = NULL")
+    await rows.execute("UPDATE users SET phone_verified_at = NULL")
     newcomer = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert newcomer["user"]["id"] != alice["user"]["id"]
-    assert newcomer["user"]["phone"] == NUMBER, "who proves it takes it"
+    assert newcomer["user"]["phone"] == NUMBER, "who verifies it takes it"
 
 
 async def test_an_imported_number_of_somebody_else_is_no_obstacle(
@@ -194,9 +196,9 @@ async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -
     clock.advance(days=7, seconds=1)
     late = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert late["phone_error"] == "phone_taken"
-    again = await phone.prove(await phone.log_in())
-    assert again.json()["id"] == alice["user"]["id"], "who had proved the same number before"
-    in_time = await phone.prove(late, app_id=SECOND)
+    again = await phone.verify(await phone.log_in())
+    assert again.json()["id"] == alice["user"]["id"], "who had verified the same number before"
+    in_time = await phone.verify(late, app_id=SECOND)
     assert in_time.json()["id"] == alice["user"]["id"]
 
 
@@ -255,7 +257,7 @@ async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: asy
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
     await rows.execute("UPDATE users SET roles = '{editor}' WHERE phone IS NULL")
-    assert (await phone.prove(newcomer, app_id=SECOND)).json()["roles"] == []
+    assert (await phone.verify(newcomer, app_id=SECOND)).json()["roles"] == []
 
 
 # By an operator.
@@ -332,7 +334,7 @@ async def test_an_imported_number_stays_where_the_other_one_has_none(
 
 
 @pytest.mark.parametrize(
-    ("formers", "remaining", "proved_at"),
+    ("formers", "remaining", "verified_at"),
     [
         ((NUMBER, "2026-11-01"), (NUMBER, "2026-10-01"), "2026-11-01"),
         ((NUMBER, "2026-10-01"), (NUMBER, "2026-11-01"), "2026-11-01"),
@@ -349,21 +351,21 @@ async def test_of_one_number_the_later_proof_counts_and_of_two_that_of_the_one_w
     rows: asyncpg.Connection,
     formers: tuple[str, str | None],
     remaining: tuple[str | None, str | None],
-    proved_at: str | None,
+    verified_at: str | None,
 ) -> None:
     ids = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
     for user_id, (number, at) in zip(ids, (formers, remaining), strict=True):
         await rows.execute(
-            "UPDATE users SET phone = $2, phone_proved_at = $3::text::timestamptz WHERE id::text = $1",
+            "UPDATE users SET phone = $2, phone_verified_at = $3::text::timestamptz WHERE id::text = $1",
             user_id,
             number,
             at,
         )
     await merge(*ids)
     told = await rows.fetchrow(
-        "SELECT phone, to_char(phone_proved_at, 'YYYY-MM-DD') FROM users WHERE id::text = $1", ids[1]
+        "SELECT phone, to_char(phone_verified_at, 'YYYY-MM-DD') FROM users WHERE id::text = $1", ids[1]
     )
-    assert tuple(told) == (remaining[0] or formers[0], proved_at)
+    assert tuple(told) == (remaining[0] or formers[0], verified_at)
 
 
 @pytest.mark.own_database

@@ -46,7 +46,7 @@ BOB: Body = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
 UNION_ALICE, UNION_BOB, UNION_CAROL, UNION_ELSEWHERE = map(unionid_of, ("alice", "bob", "carol", "elsewhere"))
 USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 OTHER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d18"
-PROVED_AT = datetime(2026, 11, 19, tzinfo=UTC)
+VERIFIED_AT = datetime(2026, 11, 19, tzinfo=UTC)
 FULL: Body = {
     **ALICE,
     "unionid": UNION_ALICE,
@@ -355,7 +355,7 @@ async def test_an_imported_person_is_joined_with_their_stored_user(
     user = await mover.user()
     assert str(user["id"]) == alice["id"]
     assert (user["nickname"], user["phone"], user["external_id"]) == ("Mine", NUMBER, "10023")
-    assert (user["roles"], user["phone_proved_at"]) == ([], None)
+    assert (user["roles"], user["phone_verified_at"]) == ([], None)
     assert user["created_at"].year == 2023
 
 
@@ -553,21 +553,21 @@ async def test_a_later_login_of_the_file_counts(mover: Mover) -> None:
     assert (await mover.user())["last_login_at"].year == 2026
 
 
-async def test_a_proved_number_is_nobody_elses(mover: Mover, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_a_verified_number_is_nobody_elses(mover: Mover, login: LogIn, rows: asyncpg.Connection) -> None:
     await login("bob")
-    await rows.execute("UPDATE users SET phone = $1, phone_proved_at = now()", NUMBER)
+    await rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
     await mover.import_lines(FULL)
     phones = {user["nickname"]: user["phone"] for user in await mover.users()}
     assert phones == {"小明": None, None: NUMBER}
 
 
-async def test_the_same_number_again_stays_proved(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_the_same_number_again_stays_verified(mover: Mover, rows: asyncpg.Connection) -> None:
     await mover.import_lines(FULL)
-    await rows.execute("UPDATE users SET phone_proved_at = $1", PROVED_AT)
+    await rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
     await mover.import_lines(FULL, overwrite=True)
-    assert (await mover.user())["phone_proved_at"] == PROVED_AT
+    assert (await mover.user())["phone_verified_at"] == VERIFIED_AT
     await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrite=True)
-    assert (await mover.user())["phone_proved_at"] is None
+    assert (await mover.user())["phone_verified_at"] is None
 
 
 async def test_roles_and_status_of_stored_users_change_only_with_the_option(

@@ -49,7 +49,7 @@ async def test_the_export_of_all_stored_data_is_one_document(
     await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
     await rows.execute(
         "UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}',"
-        " phone_proved_at = '2026-11-20T08:05:00Z'"
+        " phone_verified_at = '2026-11-20T08:05:00Z'"
     )
 
     answer = await export(client, logins[1])
@@ -68,7 +68,7 @@ async def test_the_export_of_all_stored_data_is_one_document(
         "avatar_url": None,
         "phone": "+8613800138000",
         "phone_verified": True,
-        "phone_proved_at": "2026-11-20T08:05:00Z",
+        "phone_verified_at": "2026-11-20T08:05:00Z",
         "roles": ["editor"],
         "status": "active",
         "created_at": "2026-11-20T08:00:00Z",

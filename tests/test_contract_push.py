@@ -93,8 +93,8 @@ def log_in(login: LogIn, rows: asyncpg.Connection) -> LogInWithAll:
     async def log_in(app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None) -> Body:
         given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
         body = await login(person, app=app, unionid=unionid, **given)
-        proved = "UPDATE users SET phone = $2, phone_proved_at = now() WHERE id::text = $1"
-        await rows.execute(proved, body["user"]["id"], PROFILE["phone"])
+        verified = "UPDATE users SET phone = $2, phone_verified_at = now() WHERE id::text = $1"
+        await rows.execute(verified, body["user"]["id"], PROFILE["phone"])
         return body
 
     return log_in
@@ -346,7 +346,7 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     user = (await log_in())["user"]
     await send(client, message(user["openid"], revoke_info=revoke_info))
     assert await kept(rows) == {name: None if name in erased else value for name, value in PROFILE.items()}
-    assert await rows.fetchval("SELECT phone_proved_at IS NULL FROM users") == ("phone" in erased)
+    assert await rows.fetchval("SELECT phone_verified_at IS NULL FROM users") == ("phone" in erased)
     fields = [name for name in PROFILE if name in erased]
     told = [("user.authorization_revoked", {"fields": fields})]
     if "phone" in erased:

@@ -68,12 +68,12 @@ async def test_with_the_scope_phones_the_number_is_returned_too(
     messages = await add_sibling("messages", Scope.USERS, Scope.PHONES)
     user_id = (await login("alice"))["user"]["id"]
     assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone"] is None
-    await rows.execute("UPDATE users SET phone = '+8613800138000', phone_proved_at = now()")
+    await rows.execute("UPDATE users SET phone = '+8613800138000', phone_verified_at = now()")
     by_id = (await client.get(f"/v1/users/{user_id}", auth=messages)).json()
     [found] = (await client.post(LOOKUP, json={"ids": [user_id]}, auth=messages)).json()["items"]
     assert (by_id["phone"], by_id["phone_verified"]) == ("+8613800138000", True)
     assert (by_id.keys(), found) == (TOLD | {"phone", "phone_verified"}, by_id)
-    await rows.execute("UPDATE users SET phone_proved_at = NULL")
+    await rows.execute("UPDATE users SET phone_verified_at = NULL")
     assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
 
 

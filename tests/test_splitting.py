@@ -157,7 +157,7 @@ async def test_the_sessions_of_the_split_identity_end_and_the_others_go_on(town:
 async def test_the_new_user_has_only_the_data_from_wechat(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await rows.execute(
-        "UPDATE users SET nickname = 'Bob', avatar_url = 'https://a.test/1.png', phone = $2, phone_proved_at = now(),"
+        "UPDATE users SET nickname = 'Bob', avatar_url = 'https://a.test/1.png', phone = $2, phone_verified_at = now(),"
         " roles = '{editor}' WHERE id = $1::text::uuid",
         id_of(bob),
         NUMBER,

@@ -342,7 +342,7 @@ def upgrade() -> None:
             last_login_at TIMESTAMP WITH TIME ZONE,
             unjudged_since TIMESTAMP WITH TIME ZONE,
             external_id VARCHAR(128),
-            phone_proved_at TIMESTAMP WITH TIME ZONE,
+            phone_verified_at TIMESTAMP WITH TIME ZONE,
             consents JSONB,
             ban_reason TEXT,
             banned_until TIMESTAMP WITH TIME ZONE,

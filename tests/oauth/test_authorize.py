@@ -236,7 +236,7 @@ async def test_scopes_grant_their_claims_and_omit_missing_values(
     assert told == {"sub": phone.user_id, "updated_at": told["updated_at"], **email}
     await rows.execute(
         "UPDATE users SET nickname = '小明', avatar_url = 'https://a.test/1.png', phone = '+8613800138000',"
-        " phone_proved_at = now(), roles = '{editor}'"
+        " phone_verified_at = now(), roles = '{editor}'"
     )
     full = {
         "name": "小明",

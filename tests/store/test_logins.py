@@ -150,7 +150,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
     login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     former = await login(nickname="Alice", avatar_url="https://example.com/a.png")
-    await rows.execute("UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000', phone_proved_at = now()")
+    await rows.execute("UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000', phone_verified_at = now()")
     clock.advance(hours=1)
     holder = await login(unionid=UNION, app=OTHER_APP, nickname="Alice the second")
     await rows.execute("UPDATE users SET roles = '{editor,reader}' WHERE unionid IS NOT NULL")

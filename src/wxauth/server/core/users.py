@@ -33,7 +33,7 @@ class UserRow(TypedDict):
     created_at: datetime
     last_login_at: datetime | None
     external_id: str | None
-    phone_proved_at: datetime | None
+    phone_verified_at: datetime | None
     """When the number was last verified with the phone button; None if it was only imported."""
     consents: dict[str, str] | None
     """The present consents, document → version. None means the same as empty."""
@@ -52,4 +52,4 @@ USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
 
 def phone_verified(user: UserRow) -> bool | None:
     """Whether the number was verified with the phone button; None without a number."""
-    return None if user["phone"] is None else user["phone_proved_at"] is not None
+    return None if user["phone"] is None else user["phone_verified_at"] is not None

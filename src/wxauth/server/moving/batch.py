@@ -245,9 +245,9 @@ class Batch:
             line.phone is not None
             and line.phone != user["phone"]
             and (overwrite or user["phone"] is None)
-            and not self._is_proved_by_another(line.phone, user["id"])
+            and not self._is_verified_by_another(line.phone, user["id"])
         ):
-            fields["phone"], fields["phone_proved_at"] = line.phone, None
+            fields["phone"], fields["phone_verified_at"] = line.phone, None
         if (is_new or self._options.takes_roles) and line.roles is not None and set(line.roles) != set(user["roles"]):
             fields["roles"] = line.roles
         if (is_new or self._options.takes_status) and line.status is not None:
@@ -261,8 +261,8 @@ class Batch:
         fields["last_login_at"] = later(user["last_login_at"], line.last_login_at)
         return fields
 
-    def _is_proved_by_another(self, phone: str, user_id: UUID) -> bool:
-        return any(holder_id != user_id for holder_id in self._found.proved.get(phone, ()))
+    def _is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
+        return any(holder_id != user_id for holder_id in self._found.verified.get(phone, ()))
 
     def _faults_of_former_ids(self, line: Line, user: UserToImport) -> Iterator[Fault]:
         if any(former_id == user["id"] or former_id in self._users for former_id in line.former_ids):

@@ -10,7 +10,7 @@ from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import UserRow
 
 _AT_ONCE: Final = 1000
-_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_proved_at", "consents"})
+_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
 """The columns that `_ALL` names itself, and one that is not exported."""
 _COPIED: Final = ", ".join(f"u.{name}" for name in UserRow.__annotations__ if name not in _NOT_COPIED)
 # A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,

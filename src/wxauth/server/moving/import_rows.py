@@ -80,8 +80,8 @@ SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY (:e
 """)
 _IDS: Final = Statement[UUID]("SELECT id FROM users WHERE id = ANY (:ids)")
 _FORMER_IDS: Final = Statement[_FormerId]("SELECT id, user_id FROM former_users WHERE id = ANY (:ids)")
-_PROVED: Final = Statement[_Named](
-    "SELECT phone AS name, id AS user_id FROM users WHERE phone = ANY (:phones) AND phone_proved_at IS NOT NULL"
+_VERIFIED: Final = Statement[_Named](
+    "SELECT phone AS name, id AS user_id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
 # Those of these ids that were erased: a user's own id, and the ids that had been merged into that user.
 _ERASED: Final = Statement[UUID]("""
@@ -186,8 +186,8 @@ class Found(NamedTuple):
     ids: frozenset[UUID]
     former_ids: dict[UUID, UUID]
     erased_ids: frozenset[UUID]
-    proved: dict[str, list[UUID]]
-    """By phone number, the users who have proved it."""
+    verified: dict[str, list[UUID]]
+    """By phone number, the users who have verified it."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
@@ -213,9 +213,9 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
     external_ids = (
         await transaction.rows(_EXTERNAL_IDS, external_ids=wanted.external_ids) if wanted.external_ids else ()
     )
-    proved: dict[str, list[UUID]] = {}
-    for row in await transaction.rows(_PROVED, phones=wanted.phones) if wanted.phones else ():
-        proved.setdefault(row["name"], []).append(row["user_id"])
+    verified: dict[str, list[UUID]] = {}
+    for row in await transaction.rows(_VERIFIED, phones=wanted.phones) if wanted.phones else ():
+        verified.setdefault(row["name"], []).append(row["user_id"])
     return Found(
         identities={
             (row["app_id"], row["openid"]): FoundIdentity(row["user_id"], row["unionid"], row["created_at"])
@@ -227,7 +227,7 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
         ids=frozenset(ids),
         former_ids={row["id"]: row["user_id"] for row in former_ids},
         erased_ids=frozenset(erased_ids),
-        proved=proved,
+        verified=verified,
     )
 
 

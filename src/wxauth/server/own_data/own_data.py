@@ -44,7 +44,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
         "avatar_url": "https://example.com/avatars/1.png",
         "phone": "+8613800138000",
         "phone_verified": True,
-        "phone_proved_at": "2026-11-20T08:05:00Z",
+        "phone_verified_at": "2026-11-20T08:05:00Z",
         "roles": [],
         "status": "active",
         "created_at": "2026-11-20T08:00:00Z",

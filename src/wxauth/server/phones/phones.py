@@ -93,8 +93,8 @@ class Phones:
         clock: The time.
         timeout: Seconds that a request waits for WeChat.
         may_share: Whether several users may have one number.
-        linked_within: A person who proves a number that another user proved within this time is merged into that user;
-            None: never.
+        linked_within: A person who verifies a number that another user has verified within this time is merged into
+            that user; None: never.
         roles_of_anybody: The roles that a new user can get. Users with other roles are never merged by phone number.
         promises: Retries storing the answers that could not be stored.
         attempts: Limits calls to WeChat per person. Successful ones count too, because each number costs money.
@@ -299,7 +299,7 @@ class Phones:
                 self._database,
                 answer,
                 phone,
-                proved_since=now - self._linked_within,
+                verified_since=now - self._linked_within,
                 harmless_roles=self._roles_of_anybody(),
                 now=now,
             )

@@ -91,7 +91,7 @@ SELECT i.created_at AS came_at, status,
        EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                 WHERE user_id = users.id AND settled_at > :asked_at) AS has_another,
        EXISTS (SELECT FROM users other
-                WHERE other.phone = :phone AND other.phone_proved_at IS NOT NULL AND other.id <> users.id) AS is_taken
+                WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL AND other.id <> users.id) AS is_taken
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
@@ -107,18 +107,18 @@ WITH settled AS (
     RETURNING code_hash
 )
 UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN :phone ELSE phone END,
-                 phone_proved_at = CASE WHEN EXISTS (SELECT FROM settled) THEN :proved_at ELSE phone_proved_at END
+                 phone_verified_at = CASE WHEN EXISTS (SELECT FROM settled) THEN :verified_at ELSE phone_verified_at END
  WHERE id = :user_id
 RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
 """)  # noqa: S608 - put together from constants
-_UNPROVED_HOLDERS: Final = Statement[UUID]("SELECT id FROM users WHERE phone = :phone AND phone_proved_at IS NULL")
+_UNVERIFIED_HOLDERS: Final = Statement[UUID]("SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NULL")
 _TAKE_OVER: Final = Statement[UUID]("""
 UPDATE users SET phone = NULL
- WHERE id = ANY (:user_ids::uuid[]) AND phone = :phone AND phone_proved_at IS NULL AND id <> :proved_by
+ WHERE id = ANY (:user_ids::uuid[]) AND phone = :phone AND phone_verified_at IS NULL AND id <> :verified_by
 RETURNING id
 """)
 _HOLDERS: Final = Statement[UUID](
-    "SELECT id FROM users WHERE phone = :phone AND phone_proved_at IS NOT NULL AND id <> :user_id LIMIT 2"
+    "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )
 _DELETE_OF_USER: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
@@ -184,7 +184,7 @@ async def bind_phone(
     """Bind an answer's number to its user, settle the answer, and return the changed user.
 
     An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
-    deleted. Users who have the number from an import, and have never proved it, lose it.
+    deleted. Users who have the number from an import, and have never verified it, lose it.
 
     Args:
         database: Where users and answers are.
@@ -198,10 +198,10 @@ async def bind_phone(
     """
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
-        unproved = await transaction.values(_UNPROVED_HOLDERS, phone=phone)
-        if unproved:  # all at once, because users are always locked in the order of ids
+        unverified = await transaction.values(_UNVERIFIED_HOLDERS, phone=phone)
+        if unverified:  # all at once, because users are always locked in the order of ids
             owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
-            await lock_users(transaction, [*unproved, *([] if owner_id is None else [owner_id])])
+            await lock_users(transaction, [*unverified, *([] if owner_id is None else [owner_id])])
         user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
         if user_id is None:
             return PhoneRefusal.GONE
@@ -216,8 +216,8 @@ async def bind_phone(
         if user["is_first"]:
             by = Actor(str(user_id))
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
-            if unproved:
-                former = await transaction.values(_TAKE_OVER, user_ids=unproved, phone=phone, proved_by=user_id)
+            if unverified:
+                former = await transaction.values(_TAKE_OVER, user_ids=unverified, phone=phone, verified_by=user_id)
                 for former_id in former:
                     await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former_id)
         return user
@@ -225,7 +225,7 @@ async def bind_phone(
 
 @dataclass(frozen=True, slots=True)
 class LinkedPhone:
-    """A user who was merged into the one who had proved the number before."""
+    """A user who was merged into the one who had verified the number before."""
 
     user: UserRow
     merged: Merged
@@ -236,7 +236,7 @@ async def link_phone(
     answer: StoredAnswer,
     phone: str,
     *,
-    proved_since: datetime,
+    verified_since: datetime,
     harmless_roles: Collection[str],
     now: datetime,
 ) -> LinkedPhone | None:
@@ -257,7 +257,7 @@ async def link_phone(
             user_id,
             holder_id=holder_id,
             phone=phone,
-            proved_since=proved_since,
+            verified_since=verified_since,
             harmless_roles=harmless_roles,
             now=now,
         )
@@ -340,9 +340,9 @@ async def _refusal(
 async def _bind(
     transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, now: datetime
 ) -> _BoundUser:
-    """Bind the number to this user, who is locked. It counts as proved at the time when WeChat was asked."""
+    """Bind the number to this user, who is locked. It counts as verified at the time when WeChat was asked."""
     bound = await transaction.row(
-        _BIND, code_hash=answer.code_hash, now=now, user_id=user_id, phone=phone, proved_at=answer.asked_at
+        _BIND, code_hash=answer.code_hash, now=now, user_id=user_id, phone=phone, verified_at=answer.asked_at
     )
     assert bound is not None
     return bound

@@ -32,7 +32,7 @@ WITH before AS (
 UPDATE users SET nickname = CASE WHEN 'nickname' = ANY (:fields::text[]) THEN NULL ELSE nickname END,
                  avatar_url = CASE WHEN 'avatar_url' = ANY (:fields::text[]) THEN NULL ELSE avatar_url END,
                  phone = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE users.phone END,
-                 phone_proved_at = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE phone_proved_at END
+                 phone_verified_at = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE phone_verified_at END
   FROM before
  WHERE users.id = before.id
 RETURNING before.phone IS NOT NULL AND users.phone IS NULL

@@ -193,7 +193,7 @@ async def link_by_phone(
     *,
     holder_id: UUID,
     phone: str,
-    proved_since: datetime,
+    verified_since: datetime,
     harmless_roles: Collection[str],
     now: datetime,
 ) -> Merged | None:
@@ -208,7 +208,7 @@ async def link_by_phone(
     - The holder has only harmless roles, is not banned, and has verified the number recently. A mere login does not
       verify a number.
 
-    The caller must have locked the number, so that nobody else verifies it meanwhile. "Recently" is `proved_since` or
+    The caller must have locked the number, so that nobody else verifies it meanwhile. "Recently" is `verified_since` or
     later, and `harmless_roles` are those that anybody gets by signing up.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
@@ -222,7 +222,7 @@ async def link_by_phone(
         holder_id=holder_id,
         phone=phone,
         created_since=now - NEWCOMER_FOR,
-        proved_since=proved_since,
+        verified_since=verified_since,
         harmless_roles=harmless_roles,
     ):
         return None

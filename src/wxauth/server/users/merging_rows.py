@@ -86,10 +86,10 @@ UPDATE users
        nickname = COALESCE(users.nickname, former.nickname),
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
-       phone_proved_at = CASE WHEN users.phone IS NULL THEN former.phone_proved_at
+       phone_verified_at = CASE WHEN users.phone IS NULL THEN former.phone_verified_at
                               WHEN users.phone = former.phone
-                              THEN GREATEST(users.phone_proved_at, former.phone_proved_at)
-                              ELSE users.phone_proved_at END,
+                              THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
+                              ELSE users.phone_verified_at END,
        external_id = COALESCE(users.external_id, former.external_id),
        consents = {PRESENT_CONSENTS},
        created_at = LEAST(users.created_at, former.created_at),
@@ -121,9 +121,9 @@ SELECT EXISTS (
                 AND EXISTS (SELECT FROM unionids WHERE user_id = :holder_id))
        AND (newcomer.external_id IS NULL OR holder.external_id IS NULL)
        AND holder.roles <@ :harmless_roles::text[] AND holder.status = 'active'
-       AND holder.phone = :phone AND holder.phone_proved_at >= :proved_since
+       AND holder.phone = :phone AND holder.phone_verified_at >= :verified_since
        AND NOT EXISTS (SELECT FROM users other
-                        WHERE other.phone = :phone AND other.phone_proved_at IS NOT NULL
+                        WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
                           AND other.id NOT IN (:newcomer_id, :holder_id)))
 """)
 # Whether one of these two users was once split from the other. These events are never deleted.
@@ -212,7 +212,7 @@ async def may_link_by_phone(
     holder_id: UUID,
     phone: str,
     created_since: datetime,
-    proved_since: datetime,
+    verified_since: datetime,
     harmless_roles: Collection[str],
 ) -> bool:
     """Whether a new user can be merged into the holder of a number without a risk that the account is stolen.
@@ -225,7 +225,7 @@ async def may_link_by_phone(
         holder_id=holder_id,
         phone=phone,
         created_since=created_since,
-        proved_since=proved_since,
+        verified_since=verified_since,
         harmless_roles=list(harmless_roles),
     )
     return bool(may)

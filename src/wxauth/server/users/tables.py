@@ -46,7 +46,7 @@ class User(SQLModel, table=True):
     """When a new user first logged in; null once WeChat has rated their risk. Only logins read it."""
     external_id: str | None = Field(max_length=128)  # unlike a CHECK, costs nothing if the column is not written
     """The user's id in the operator's other services, from before wxauth."""
-    phone_proved_at: datetime | None = Field(sa_type=TIME)
+    phone_verified_at: datetime | None = Field(sa_type=TIME)
     """When the number was last verified with the phone button; null if it was only imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
     """The present consents, document → version. They are stored here so that a login reads no other table."""
