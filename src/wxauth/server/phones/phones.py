@@ -293,7 +293,9 @@ class Phones:
             log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
             await refuse_answer(self._database, answer.code_hash, now=now)
             raise
-        outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
+        outcome = await bind_phone(
+            self._database, answer, phone, may_share=self._may_share, yields_to_newer=is_late, now=now
+        )
         if outcome is PhoneRefusal.TAKEN and self._linked_within is not None and not is_late:
             linked = await link_phone(
                 self._database,
@@ -304,7 +306,9 @@ class Phones:
                 now=now,
             )
             if linked is None:  # not allowed, or another request has just done it: then this binds
-                outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
+                outcome = await bind_phone(
+                    self._database, answer, phone, may_share=False, yields_to_newer=False, now=now
+                )
             else:
                 linked.merged.report(self._observe_merge)
                 outcome = linked.user

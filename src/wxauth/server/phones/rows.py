@@ -22,10 +22,10 @@ from wxauth.server.users.user_rows import lock_user_of, user_of
 class PhoneRefusal(StrEnum):
     """Why a number from WeChat was not bound."""
 
-    GONE = "gone"
+    CANNOT_LOG_IN = "cannot_log_in"
     """The user is banned or erased."""
     ERASED = "erased"
-    """The user who gave the number has been erased. The identity now belongs to a later user."""
+    """The user who gave the number has been erased since, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"
     """The person has withdrawn the number since giving it."""
     TAKEN = "taken"
@@ -54,11 +54,11 @@ class _AnswerAndUser(UserRow):
 
 
 class _Circumstances(TypedDict):
-    came_at: datetime
+    identity_created_at: datetime
     is_withdrawn: bool
     status: str
     has_another: bool
-    is_taken: bool
+    is_held_by_another: bool
 
 
 class _BoundUser(UserRow):
@@ -84,14 +84,15 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 # Settles the race of two users who get one number at once: the second waits here, and then sees the first.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
 _CIRCUMSTANCES: Final = Statement[_Circumstances]("""
-SELECT i.created_at AS came_at, status,
+SELECT i.created_at AS identity_created_at, status,
        EXISTS (SELECT FROM events
                 WHERE events.user_id = users.id AND type = 'user.authorization_revoked' AND at > :asked_at
                   AND data -> 'fields' @> '"phone"') AS is_withdrawn,
        EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                 WHERE user_id = users.id AND settled_at > :asked_at) AS has_another,
        EXISTS (SELECT FROM users other
-                WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL AND other.id <> users.id) AS is_taken
+                WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL AND other.id <> users.id)
+           AS is_held_by_another
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
@@ -179,7 +180,7 @@ async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) 
 
 
 async def bind_phone(
-    database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, is_late: bool, now: datetime
+    database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, yields_to_newer: bool, now: datetime
 ) -> UserRow | PhoneRefusal:
     """Bind an answer's number to its user, settle the answer, and return the changed user.
 
@@ -191,21 +192,18 @@ async def bind_phone(
         answer: The answer.
         phone: Its number, E.164.
         may_share: Whether another user may have the number too.
-        is_late: Whether a number that the user has bound since then takes precedence.
+        yields_to_newer: Whether a number that the user has bound since the answer takes precedence.
         now: The time.
 
     Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        await transaction.value(_LOCK_NUMBER, phone=phone)
-        unverified = await transaction.values(_UNVERIFIED_HOLDERS, phone=phone)
-        if unverified:  # all at once, because users are always locked in the order of ids
-            owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
-            await lock_users(transaction, [*unverified, *([] if owner_id is None else [owner_id])])
-        user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
+        user_id, unverified = await _lock_user_and_unverified(transaction, answer, phone)
         if user_id is None:
-            return PhoneRefusal.GONE
-        refusal = await _refusal(transaction, answer, user_id, phone, may_share=may_share, is_late=is_late)
+            return PhoneRefusal.CANNOT_LOG_IN
+        refusal = await _refusal(
+            transaction, answer, user_id, phone, may_share=may_share, yields_to_newer=yields_to_newer
+        )
         if refusal is not None:
             if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
                 await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
@@ -217,9 +215,7 @@ async def bind_phone(
             by = Actor(str(user_id))
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
             if unverified:
-                former = await transaction.values(_TAKE_OVER, user_ids=unverified, phone=phone, verified_by=user_id)
-                for former_id in former:
-                    await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former_id)
+                await _take_over(transaction, phone, unverified, verified_by=user_id, now=now)
         return user
 
 
@@ -264,14 +260,14 @@ async def link_phone(
         if merged is None:
             return None
         # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
-        refusal = await _refusal(transaction, answer, holder_id, phone, may_share=False, is_late=False)
+        refusal = await _refusal(transaction, answer, holder_id, phone, may_share=False, yields_to_newer=False)
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
         return LinkedPhone(await _bind(transaction, answer, holder_id, phone, now=now), merged)
 
 
 async def delete_answers(transaction: Transaction, user_id: UUID) -> None:
-    """Delete a user's answers, as after a withdrawal: their numbers are never bound, and their codes find nothing."""
+    """Delete a user's answers, as after a withdrawal: their numbers are never bound, not even if a code is repeated."""
     await transaction.run(_DELETE_OF_USER, user_id=user_id)
 
 
@@ -310,8 +306,29 @@ async def sweep_answers(database: Database, *, asked_before: datetime, size: int
         return await transaction.run(_SWEEP, asked_before=asked_before, size=size)
 
 
+async def _lock_user_and_unverified(
+    transaction: Transaction, answer: StoredAnswer, phone: str
+) -> tuple[UUID | None, Sequence[UUID]]:
+    """Lock the number, the answer's user (None if there is none), and the users who have not verified the number."""
+    await transaction.value(_LOCK_NUMBER, phone=phone)
+    unverified = await transaction.values(_UNVERIFIED_HOLDERS, phone=phone)
+    if unverified:  # all at once, because users are always locked in the order of ids
+        owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
+        await lock_users(transaction, [*unverified, *([] if owner_id is None else [owner_id])])
+    return await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid), unverified
+
+
+async def _take_over(
+    transaction: Transaction, phone: str, unverified: Sequence[UUID], *, verified_by: UUID, now: datetime
+) -> None:
+    """Clear the number of these users, who are locked and have not verified it."""
+    former = await transaction.values(_TAKE_OVER, user_ids=unverified, phone=phone, verified_by=verified_by)
+    for former_id in former:
+        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former_id)
+
+
 async def _refusal(
-    transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, may_share: bool, is_late: bool
+    transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, may_share: bool, yields_to_newer: bool
 ) -> PhoneRefusal | None:
     """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
     found = await transaction.row(
@@ -323,16 +340,16 @@ async def _refusal(
         asked_at=answer.asked_at,
     )
     if found is None:
-        return PhoneRefusal.GONE
-    if found["came_at"] > answer.asked_at:
+        return PhoneRefusal.CANNOT_LOG_IN
+    if found["identity_created_at"] > answer.asked_at:
         return PhoneRefusal.ERASED
     if found["is_withdrawn"]:
         return PhoneRefusal.WITHDRAWN
     if found["status"] != "active":
-        return PhoneRefusal.GONE
-    if is_late and found["has_another"]:
+        return PhoneRefusal.CANNOT_LOG_IN
+    if yields_to_newer and found["has_another"]:
         return PhoneRefusal.OUTDATED
-    if not may_share and found["is_taken"]:
+    if not may_share and found["is_held_by_another"]:
         return PhoneRefusal.TAKEN
     return None
 
