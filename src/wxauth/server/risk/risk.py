@@ -192,7 +192,7 @@ class Risk:
             log.warning("risk_not_noted", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
 
     def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> bool:
-        is_taken = self._background.offer(work, name=f"risk of {person.user_id}")
-        if not is_taken:
+        is_queued = self._background.offer(work, name=f"risk of {person.user_id}")
+        if not is_queued:
             self._opinions.report_missing("risk", person.app_id, "too_busy")
-        return is_taken
+        return is_queued
