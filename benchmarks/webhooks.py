@@ -36,7 +36,7 @@ from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.placing import keep_placing
-from wxauth.server.events.webhook_deliveries import AT_ONCE_FOR_ONE, LEASE, Deliveries
+from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries
 from wxauth.server.events.webhooks import add_webhook
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.service.build import build_services
@@ -56,7 +56,7 @@ _UNDELIVERED = """
       FROM generate_series(1, $1::int) n
 """
 
-_UNDER_WAY = Statement[int]("SELECT count(*) AS number FROM deliveries WHERE state = 'pending' AND is_taken")
+_UNDER_WAY = Statement[int]("SELECT count(*) AS number FROM deliveries WHERE state = 'pending' AND is_leased")
 _ARE_SOME_LEFT = Statement[bool]("""
     SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM deliveries WHERE state = 'pending') AS are_some
 """)
@@ -282,7 +282,7 @@ async def until_delivering(database: Database) -> None:
     """Wait until both workers have deliveries under way. Every half second many begin at once."""
     async with asyncio.timeout(60):
         while True:
-            if (await database.value(_UNDER_WAY) or 0) > 2 * AT_ONCE_FOR_ONE:
+            if (await database.value(_UNDER_WAY) or 0) > 2 * MAX_CONCURRENT_FOR_ONE:
                 return
             await asyncio.sleep(0.005)
 

@@ -24,7 +24,7 @@ from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.events.placing import place_events
-from wxauth.server.events.webhook_deliveries import AT_ONCE_FOR_ONE, LEASE, PAUSES, Deliveries
+from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
 from wxauth.server.events.webhooks import replay_events
 from wxauth.server.housekeeping.housekeeping import sweep_other_rows
 from wxauth.server.service.resealing import reseal
@@ -236,7 +236,7 @@ async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for
     receiver.usual = 500
     await add_events(rows, 1)
     await deliver(services)
-    for number, pause in enumerate(PAUSES, start=1):
+    for number, pause in enumerate(RETRY_SCHEDULE, start=1):
         [delivery] = await root.deliveries()
         assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", number, 500)
         waits = datetime.fromisoformat(delivery["next_at"]) - clock()
@@ -257,7 +257,7 @@ async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for
 
 
 def test_the_pauses_are_those_of_the_contract() -> None:
-    hours = [pause.total_seconds() / 3600 for pause in PAUSES]
+    hours = [pause.total_seconds() / 3600 for pause in RETRY_SCHEDULE]
     assert hours == [5 / 3600, 5 / 60, 0.5, 2, 5, 10, 14, 20, 24]
 
 
@@ -490,7 +490,7 @@ async def test_a_receiver_that_hangs_delays_no_other_and_takes_four_places_at_mo
     by_path: dict[str, int] = {}
     for headers, _ in receiver.got:
         by_path[headers["Host"]] = by_path.get(headers["Host"], 0) + 1
-    assert receiver.most_under_way <= 13 * AT_ONCE_FOR_ONE
+    assert receiver.most_under_way <= 13 * MAX_CONCURRENT_FOR_ONE
     assert receiver.most_under_way <= 32 + 14
     receiver.usual = 204
     receiver.released.set()
@@ -507,15 +507,15 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
     patient = await make_services(waits=Waits(webhooks=60))
     await root.add("orders", receiver.url)
     bob = (await login("bob"))["user"]["id"]
-    for _ in range(3 * AT_ONCE_FOR_ONE):
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):
         alice = await login("alice")
         await client.post("/v1/logout", headers=bearer(alice))
-    for _ in range(3 * AT_ONCE_FOR_ONE):
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):
         await client.delete("/v1/me", headers=bearer(await login("alice")))
     receiver.usual = "hang"
     await place_events(patient)
     await patient[Deliveries].begin_due()
-    await until(lambda: receiver.under_way == 3 * AT_ONCE_FOR_ONE)
+    await until(lambda: receiver.under_way == 3 * MAX_CONCURRENT_FOR_ONE)
     before = receiver.under_way
     await client.patch(f"/v1/admin/users/{bob}", json={"status": "disabled"}, headers=bearer(root.answer))
     await place_events(patient)

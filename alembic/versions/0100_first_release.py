@@ -218,7 +218,7 @@ def upgrade() -> None:
             type TEXT NOT NULL,
             state TEXT DEFAULT 'pending' NOT NULL,
             attempts INTEGER DEFAULT 0 NOT NULL,
-            is_taken BOOLEAN DEFAULT false NOT NULL,
+            is_leased BOOLEAN DEFAULT false NOT NULL,
             status INTEGER,
             error TEXT,
             next_at TIMESTAMP WITH TIME ZONE,
@@ -227,7 +227,7 @@ def upgrade() -> None:
             CONSTRAINT deliveries_pkey PRIMARY KEY (webhook_id, event_id),
             CONSTRAINT deliveries_state_check CHECK (state IN ('pending', 'delivered', 'failed')),
             CONSTRAINT deliveries_next_at_check CHECK ((state = 'pending') = (next_at IS NOT NULL)),
-            CONSTRAINT deliveries_is_taken_check CHECK (state = 'pending' OR NOT is_taken)
+            CONSTRAINT deliveries_is_leased_check CHECK (state = 'pending' OR NOT is_leased)
         )
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)

@@ -133,7 +133,7 @@ def test_command(webhook_name: str, as_json: bool) -> None:
     answer = with_services(lambda services: try_webhook(services, webhook_name, by=OPERATOR))
     if as_json or answer.status is not None:
         show(trial_answer(answer), f"{answer.status} in {answer.milliseconds} ms", as_json=as_json)
-    if not answer.is_taken:
+    if not answer.is_accepted:
         reason = answer.error or f"{webhook_name} has answered {answer.status}"
         raise Failed(f"{reason}. 接收方未接受。")
 

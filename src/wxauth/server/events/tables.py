@@ -150,7 +150,7 @@ class Delivery(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
         CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="next_at"),
-        CheckConstraint("state = 'pending' OR NOT is_taken", name="is_taken"),
+        CheckConstraint("state = 'pending' OR NOT is_leased", name="is_leased"),
         Index(
             "deliveries_pending_idx",
             "webhook_id",
@@ -175,7 +175,7 @@ class Delivery(SQLModel, table=True):
     """The public name of the event's type."""
     state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
-    is_taken: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    is_leased: bool = Field(sa_column_kwargs={"server_default": text("false")})
     """Whether a process is delivering it. The process has until `next_at`."""
     status: int | None
     error: str | None = Field(sa_type=Text)

@@ -1,6 +1,6 @@
-"""Webhook deliveries: each process takes some of the due ones, and retries each until it succeeds or fails for good.
+"""Webhook deliveries: each process leases some of the due ones, and retries each until it succeeds or fails for good.
 
-A process takes a delivery for half a minute, which is longer than an attempt. If the process is killed, another takes
+A process leases a delivery for half a minute, which is longer than an attempt. If the process is killed, another leases
 the delivery after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
 attempt could not be stored.
 """
@@ -35,21 +35,21 @@ from wxauth.server.events.webhook_rows import (
     Priority,
     disable_webhook,
     due_webhooks,
+    lease_delivery,
     settle_delivery,
-    take_delivery,
 )
 
-PAUSE: Final = 0.5
+CHECK_PAUSE_SECONDS: Final = 0.5
 """Seconds between two checks for due deliveries."""
 LEASE: Final = timedelta(seconds=30)
-"""How long a delivery belongs to the process that took it."""
-PATIENCE: Final = 15.0
+"""How long a delivery belongs to the process that leased it."""
+RECEIVER_TIMEOUT_SECONDS: Final = 15.0
 """Seconds to wait for a receiver's response."""
-AT_ONCE: Final = 32
+MAX_CONCURRENT: Final = 32
 """Attempts of one priority that a process runs at once. Beyond these, a webhook gets one only if it has none."""
-AT_ONCE_FOR_ONE: Final = 4
+MAX_CONCURRENT_FOR_ONE: Final = 4
 """Attempts of one priority that a webhook has at once. Each webhook always gets one, even if others hang."""
-PAUSES: Final = (
+RETRY_SCHEDULE: Final = (
     timedelta(seconds=5),
     timedelta(minutes=5),
     timedelta(minutes=30),
@@ -59,11 +59,11 @@ PAUSES: Final = (
 SPREAD: Final = 0.1
 """The share by which a pause varies, so that deliveries that failed together are not retried together."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
-FAREWELL: Final = 3.0
+SHUTDOWN_SECONDS: Final = 3.0
 """Seconds that running attempts get at shutdown."""
 
 _GONE: Final = 410
-_SETTLE_PAUSE: Final = 0.5
+_SETTLE_PAUSE_SECONDS: Final = 0.5
 
 log = get_logger()
 
@@ -78,7 +78,7 @@ class SendOutcome:
     retry_after: timedelta | None = None
 
     @property
-    def is_taken(self) -> bool:
+    def is_accepted(self) -> bool:
         """Whether the receiver has accepted the message."""
         return self.status is not None and 200 <= self.status < 300
 
@@ -105,8 +105,8 @@ class Deliveries:
         *,
         transport: httpx.AsyncBaseTransport,
         observe: Callable[[str, str], None] = lambda _webhook, _outcome: None,
-        patience: float = PATIENCE,
-        pause: float = PAUSE,
+        patience: float = RECEIVER_TIMEOUT_SECONDS,
+        pause: float = CHECK_PAUSE_SECONDS,
         random: Random | None = None,
     ) -> None:
         self._database = database
@@ -201,7 +201,7 @@ class Deliveries:
         """Start no more deliveries, and wait briefly for running ones. Other processes take over the rest."""
         self._is_closing = True
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=FAREWELL)
+            await asyncio.wait(self._tasks, timeout=SHUTDOWN_SECONDS)
         left = list(self._tasks)
         for task in left:
             task.cancel()
@@ -211,17 +211,17 @@ class Deliveries:
     def _may_begin(self, webhook_id: UUID, priority: Priority) -> bool:
         under_way = self._under_way[priority]
         own = under_way[webhook_id]
-        return own == 0 or (own < AT_ONCE_FOR_ONE and under_way.total() < AT_ONCE)
+        return own == 0 or (own < MAX_CONCURRENT_FOR_ONE and under_way.total() < MAX_CONCURRENT)
 
     async def _deliver_one_by_one(self, webhook_id: UUID, priority: Priority) -> None:
         try:
             while not self._is_closing:
                 now = self._clock()
-                taken = await take_delivery(self._database, webhook_id, priority, now=now, until=now + LEASE)
-                if taken is None:
+                delivery = await lease_delivery(self._database, webhook_id, priority, now=now, until=now + LEASE)
+                if delivery is None:
                     return
-                await self._deliver(taken, now=now)
-        except StorageUnavailable as exc:  # taken again when its lease is over
+                await self._deliver(delivery, now=now)
+        except StorageUnavailable as exc:  # leased again when this lease is over
             log.warning("delivery_held_up", webhook_id=webhook_id, reason=exc.code)
         except Exception:
             log.exception("delivery_failed", webhook_id=webhook_id)
@@ -231,35 +231,35 @@ class Deliveries:
             if not under_way[webhook_id]:
                 del under_way[webhook_id]
 
-    async def _deliver(self, taken: Mapping[str, Any], *, now: datetime) -> None:
-        name = taken["name"]
-        if taken["id"] is None:
+    async def _deliver(self, delivery: Mapping[str, Any], *, now: datetime) -> None:
+        name = delivery["name"]
+        if delivery["id"] is None:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been swept away")
         else:
-            outcome = await self._try(taken, now=now)
+            outcome = await self._try(delivery, now=now)
         self._observe(name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
         fields = {
             "webhook": name,
-            "event_id": taken["event_id"],
-            "attempt": taken["attempts"],
+            "event_id": delivery["event_id"],
+            "attempt": delivery["attempts"],
             "status": outcome.status,
         }
         if outcome.state is DeliveryState.DELIVERED:
             log.debug("delivered", **fields)
         else:
             log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
-        await self._settle(taken, outcome, until=now + LEASE)
+        await self._settle(delivery, outcome, until=now + LEASE)
 
-    async def _try(self, taken: Mapping[str, Any], *, now: datetime) -> DeliveryOutcome:
-        webhook_id, attempts = taken["webhook_id"], taken["attempts"]
-        answer = await self.send(webhook_id, taken, event_for_siblings(taken), now=now)
-        if answer.is_taken:
+    async def _try(self, delivery: Mapping[str, Any], *, now: datetime) -> DeliveryOutcome:
+        webhook_id, attempts = delivery["webhook_id"], delivery["attempts"]
+        answer = await self.send(webhook_id, delivery, event_for_siblings(delivery), now=now)
+        if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
         if answer.status == _GONE and await disable_webhook(self._database, webhook_id, now=self._clock()):
-            log.warning("webhook_disabled", webhook=taken["name"], reason="it has answered 410")
-        if attempts > len(PAUSES):
+            log.warning("webhook_disabled", webhook=delivery["name"], reason="it has answered 410")
+        if attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
-        pause = PAUSES[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
+        pause = RETRY_SCHEDULE[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
         if answer.retry_after is not None:
             pause = max(pause, min(answer.retry_after, LONGEST_RETRY_AFTER))
         next_at = self._clock() + pause
@@ -274,22 +274,22 @@ class Deliveries:
             keys.append(self._sealer.open(former, context=context))
         return keys
 
-    async def _settle(self, taken: Mapping[str, Any], outcome: DeliveryOutcome, *, until: datetime) -> None:
+    async def _settle(self, delivery: Mapping[str, Any], outcome: DeliveryOutcome, *, until: datetime) -> None:
         """Store the outcome, retrying through an outage: a lost outcome means a second delivery."""
         while True:
             try:
                 await settle_delivery(
                     self._database,
-                    taken["webhook_id"],
-                    taken["event_id"],
-                    attempts=taken["attempts"],
+                    delivery["webhook_id"],
+                    delivery["event_id"],
+                    attempts=delivery["attempts"],
                     outcome=outcome,
                     now=self._clock(),
                 )
             except StorageUnavailable:
                 if self._clock() > until:
                     raise
-                await asyncio.sleep(_SETTLE_PAUSE)
+                await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
             else:
                 return
 

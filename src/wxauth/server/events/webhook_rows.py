@@ -44,8 +44,8 @@ class DeliveryRow(TypedDict):
     at: datetime
 
 
-class TakenDelivery(TypedDict):
-    """A delivery that this process has taken, with its webhook and its event."""
+class LeasedDelivery(TypedDict):
+    """A delivery that this process has leased, with its webhook and its event."""
 
     webhook_id: UUID
     event_id: UUID
@@ -137,8 +137,8 @@ _QUEUE: Final = Statement[Nothing](f"{_QUEUED_PART} ON CONFLICT DO NOTHING")
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_QUEUED_PART}
 ON CONFLICT (webhook_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
-       at = excluded.at, is_taken = false
- WHERE NOT (deliveries.is_taken AND deliveries.next_at > :now)
+       at = excluded.at, is_leased = false
+ WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)  # noqa: S608 - put together from constants
 _PLACED_EVENT: Final = Statement[_PlacedRow]("SELECT position, event_id, type FROM feed WHERE event_id = :event_id")
 # From the newest to the oldest. Every event's time is compared, because places are only roughly in the order of time:
@@ -161,28 +161,28 @@ SELECT w.id, priority
  WHERE is_enabled
  ORDER BY priority
 """)
-# A delivery goes to one process: rows locked by another process are skipped, and a delivery that was taken is not due
-# before its lease ends.
-_TAKE: Final = Statement[TakenDelivery]("""
+# A delivery goes to one process: rows locked by another process are skipped, and a leased delivery is not due before
+# its lease ends.
+_LEASE: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT webhook_id, event_id FROM deliveries
      WHERE webhook_id = :webhook_id AND priority = :priority AND state = 'pending' AND next_at <= :now
        AND EXISTS (SELECT FROM webhooks WHERE id = :webhook_id AND is_enabled)
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
-), taken AS (
-    UPDATE deliveries d SET attempts = attempts + 1, next_at = :until, is_taken = true
+), leased AS (
+    UPDATE deliveries d SET attempts = attempts + 1, next_at = :until, is_leased = true
       FROM due WHERE d.webhook_id = due.webhook_id AND d.event_id = due.event_id
     RETURNING d.webhook_id, d.event_id, d.attempts
 )
-SELECT t.webhook_id, t.event_id, t.attempts, w.name, w.url, w.secret, w.former_secret, w.former_secret_until,
+SELECT l.webhook_id, l.event_id, l.attempts, w.name, w.url, w.secret, w.former_secret, w.former_secret_until,
        e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
-  FROM taken t JOIN webhooks w ON w.id = t.webhook_id LEFT JOIN events e ON e.id = t.event_id
+  FROM leased l JOIN webhooks w ON w.id = l.webhook_id LEFT JOIN events e ON e.id = l.event_id
 """)
-# `attempts` differs if the lease has expired and another process has taken the delivery: then nothing is stored.
+# `attempts` differs if the lease has expired and another process has leased the delivery: then nothing is stored.
 _SETTLE: Final = Statement[Nothing]("""
 WITH settled AS (
-    UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_taken = false
+    UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
      WHERE webhook_id = :webhook_id AND event_id = :event_id AND attempts = :attempts AND state = 'pending'
     RETURNING state
 )
@@ -402,14 +402,14 @@ async def due_webhooks(database: Database, *, now: datetime) -> Sequence[tuple[U
     return [(row["id"], Priority(row["priority"])) for row in await database.rows(_DUE, now=now)]
 
 
-async def take_delivery(
+async def lease_delivery(
     database: Database, webhook_id: UUID, priority: Priority, *, now: datetime, until: datetime
-) -> TakenDelivery | None:
-    """Take a webhook's next due delivery of a priority, for this process alone until that time.
+) -> LeasedDelivery | None:
+    """Lease a webhook's next due delivery of a priority: it is this process's alone until that time.
 
     Raises: StorageUnavailable.
     """
-    return await database.row(_TAKE, webhook_id=webhook_id, priority=priority, now=now, until=until)
+    return await database.row(_LEASE, webhook_id=webhook_id, priority=priority, now=now, until=until)
 
 
 async def settle_delivery(

@@ -23,7 +23,7 @@ class Waits:
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE
     background_farewell: float = background.FAREWELL
-    deliveries: float = webhook_deliveries.PAUSE
+    deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE
     numbers_store: float = numbers.STORE_PAUSE
     opinions: float = opinions.PATIENCE
@@ -31,7 +31,7 @@ class Waits:
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
     promises: float = promises.PAUSE
     refusals_store: float = refusals.STORE_PAUSE
-    webhooks: float = webhook_deliveries.PATIENCE
+    webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSES
     withdrawals: float = withdrawals.PATIENCE
 
