@@ -22,7 +22,7 @@ from tests.world import LogIn, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.own_data.own_data import LARGE_AT_ONCE
+from wxauth.server.own_data.own_data import MAX_LARGE_DOCUMENTS
 from wxauth.server.service.app import create_app
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
@@ -248,7 +248,7 @@ async def test_a_reader_who_goes_away_leaves_nothing_behind(
 ) -> None:
     alice = await login("alice")
     await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
-    for _ in range(LARGE_AT_ONCE + 1):
+    for _ in range(MAX_LARGE_DOCUMENTS + 1):
         await rows.execute("DELETE FROM attempts")
         reader = SlowReader(services, alice)
         await reader.has_begun.wait()

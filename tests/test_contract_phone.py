@@ -37,11 +37,11 @@ from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.phones.phones import (
-    FAREWELL_TO_WECHAT,
     PAUSES_FOR_OTHERS,
     UNDER_WAY,
     UNDER_WAY_OF_ONE,
     UNTOUCHED_FOR,
+    WECHAT_SHUTDOWN_SECONDS,
     Phones,
 )
 from wxauth.server.service.waits import WAITS, Waits
@@ -58,7 +58,7 @@ HASTE = 10
 HURRIED = Waits(
     promises=PAUSE / HASTE,
     phones_of_others=[pause / HASTE for pause in PAUSES_FOR_OTHERS],
-    phones_farewell=FAREWELL_TO_WECHAT / HASTE,
+    phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
     wechat_busy=[pause / HASTE for pause in BUSY_PAUSES],
 )
 """As in production, and so much sooner."""

@@ -17,11 +17,11 @@ from wxauth.server.housekeeping.housekeeping import keep_erasing, sweep, sweep_n
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.files import json_lines
 from wxauth.server.moving.importing import import_users
-from wxauth.server.users.erasure_rows import ERASED_AT_ONCE
+from wxauth.server.users.erasure_rows import MAX_ROWS_ERASED_WITH_USER
 
 MANY = 30_000
 """Thirty times what an erasure erases at once."""
-MORE_THAN_AT_ONCE = ERASED_AT_ONCE + 500
+MORE_THAN_AT_ONCE = MAX_ROWS_ERASED_WITH_USER + 500
 
 # $1 how many  $2 actor  $3 user id
 ADD_EVENTS = """
@@ -58,7 +58,7 @@ async def test_a_person_with_many_events_and_consents_is_erased_within_a_stateme
     await rows.execute(ADD_CONSENTS, MANY, user_id)
     left = await rows.fetchval(ADDRESSES)
     await erase(client, alice)
-    assert await rows.fetchval(ADDRESSES) >= left - ERASED_AT_ONCE, "the rest is not the request's work"
+    assert await rows.fetchval(ADDRESSES) >= left - MAX_ROWS_ERASED_WITH_USER, "the rest is not the request's work"
     again = await login("alice")
     assert again["is_new_user"]
 
@@ -121,7 +121,7 @@ async def test_an_erasure_left_by_one_worker_is_continued_by_another(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
-    await rows.execute(ADD_EVENTS, 3 * ERASED_AT_ONCE, "system", alice["user"]["id"])
+    await rows.execute(ADD_EVENTS, 3 * MAX_ROWS_ERASED_WITH_USER, "system", alice["user"]["id"])
     await erase(client, alice)
     stopped = asyncio.create_task(sweep(await make_services(), page_size=500, pause=3600))
     left = await rows.fetchval(ADDRESSES)

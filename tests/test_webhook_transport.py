@@ -13,7 +13,7 @@ import pytest
 from tests.processes import PATIENCE, free_port
 from tests.receiver import receiving
 from tests.world import until
-from wxauth.server.events.name_resolver import AT_ONCE, NameResolver
+from wxauth.server.events.name_resolver import MAX_CONCURRENT_NAMES, NameResolver
 from wxauth.server.events.webhook_addresses import is_refused
 from wxauth.server.events.webhook_transport import Resolve, WebhookTransport
 
@@ -112,13 +112,18 @@ async def test_a_name_that_is_not_answered_delays_no_other_webhook_and_holds_one
     server = NameServer()
     async with receiving() as receiver, sending(server, patience=30) as transport:
         port = httpx.URL(receiver.url).port
-        hanging = [asyncio.create_task(status_at(transport, f"http://hanging:{port}/")) for _ in range(AT_ONCE + 1)]
+        hanging = [
+            asyncio.create_task(status_at(transport, f"http://hanging:{port}/"))
+            for _ in range(MAX_CONCURRENT_NAMES + 1)
+        ]
         await until(lambda: server.asked)
         async with asyncio.timeout(5):
             assert await status_at(transport, f"http://orders:{port}/") == 204
         assert server.asked == ["hanging", "orders"]
         server.released.set()
-        assert await asyncio.gather(*hanging) == [204] * (AT_ONCE + 1), "the one answer is for all who have waited"
+        assert await asyncio.gather(*hanging) == [204] * (MAX_CONCURRENT_NAMES + 1), (
+            "the one answer is for all who have waited"
+        )
 
 
 @pytest.mark.slow
@@ -128,7 +133,7 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
         urls = [f"http://hanging-{number}/" for number in range(100)]
         failures = await asyncio.gather(*(status_at(transport, url) for url in urls), return_exceptions=True)
         assert {str(failure) for failure in failures} == {"no answer for the host's name"}
-        assert len(server.asked) == AT_ONCE
+        assert len(server.asked) == MAX_CONCURRENT_NAMES
 
 
 SILENT = """

@@ -7,9 +7,9 @@ from contextlib import suppress
 from threading import Thread
 from typing import Final
 
-PATIENCE: Final = 5.0
+RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """Seconds that a caller waits for a name."""
-AT_ONCE: Final = 32
+MAX_CONCURRENT_NAMES: Final = 32
 """How many names are resolved at once. Others wait until the system has resolved or given up one of these."""
 
 LookUp = Callable[[str], Sequence[str]]
@@ -33,23 +33,23 @@ class NameResolver:
         patience: Seconds that a caller waits for a name.
     """
 
-    def __init__(self, look_up: LookUp = addresses_of, *, patience: float = PATIENCE) -> None:
+    def __init__(self, look_up: LookUp = addresses_of, *, patience: float = RESOLVE_TIMEOUT_SECONDS) -> None:
         self._look_up = look_up
         self._patience = patience
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_NAMES)
         self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
 
     async def resolve(self, host: str) -> Sequence[str]:
         """The addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
         lookup = self._under_way.get(host)
         if lookup is None:
-            lookup = self._under_way[host] = asyncio.create_task(self._found(host), name=f"name {host}")
+            lookup = self._under_way[host] = asyncio.create_task(self._resolve_in_thread(host), name=f"name {host}")
             lookup.add_done_callback(lambda done: self._drop(host, done))
         async with asyncio.timeout(self._patience):
             return await asyncio.shield(lookup)
 
-    async def _found(self, host: str) -> Sequence[str]:
-        async with self._places:
+    async def _resolve_in_thread(self, host: str) -> Sequence[str]:
+        async with self._slots:
             found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
             Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
             return await found

@@ -13,9 +13,9 @@ from wxauth.server.events.webhook_addresses import Scheme, is_refused
 
 MAX_ANSWER: Final = 4096
 """Bytes of a response body that are read. A connection with a longer response is not reused."""
-ANSWER_PATIENCE: Final = 1.0
+BODY_TIMEOUT_SECONDS: Final = 1.0
 """Seconds for reading the body. Only the status matters."""
-CONNECT_PATIENCE: Final = 8.0
+CONNECT_TIMEOUT_SECONDS: Final = 8.0
 KEEPALIVE: Final = 4.0
 """Seconds. Many servers close an idle connection after five, and a request on a closed one would count as failed."""
 MAX_IDLE: Final = 64
@@ -56,7 +56,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=request.headers.raw,
             content=await request.aread(),
-            extensions={"timeout": {"connect": CONNECT_PATIENCE}},
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT_SECONDS}},
         )
         try:
             answer = await self._pool(scheme).handle_async_request(asked)
@@ -136,7 +136,7 @@ class _Body(httpx.AsyncByteStream):
         read = 0
         try:
             with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
-                async with asyncio.timeout(ANSWER_PATIENCE):
+                async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                     async for chunk in self._answer.aiter_stream():
                         read += len(chunk)
                         if read >= MAX_ANSWER:

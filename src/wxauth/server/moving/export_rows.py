@@ -9,7 +9,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import UserRow
 
-_AT_ONCE: Final = 1000
+_PAGE_SIZE: Final = 1000
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
 """The columns that `_ALL` names itself, and one that is not exported."""
 _COPIED: Final = ", ".join(f"u.{name}" for name in UserRow.__annotations__ if name not in _NOT_COPIED)
@@ -49,6 +49,6 @@ SELECT i.app_id, i.openid,
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
     """Every identity with its user, in pages of one snapshot. Raises: StorageUnavailable."""
-    async with database.snapshot() as state, aclosing(state.pages(_ALL, _AT_ONCE)) as pages:
+    async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows

@@ -93,14 +93,14 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
 
 IN_MEMORY: Final = 2**20
 """Bytes up to which a document is read completely before it is sent."""
-PATIENCE: Final = 30.0
+PIECE_TIMEOUT_SECONDS: Final = 30.0
 """Seconds that the reader of a large document may take for one piece, and the database for one statement."""
 LARGE_WITHIN: Final = 300.0
 """Seconds within which a large document must be downloaded."""
-LARGE_AT_ONCE: Final = 2
+MAX_LARGE_DOCUMENTS: Final = 2
 """How many large documents a process sends at once. Each holds a connection, and the pool must keep some free."""
 
-_large: Final = asyncio.Semaphore(LARGE_AT_ONCE)
+_large: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
 
 log = get_logger()
 
@@ -168,7 +168,7 @@ async def _pieces(
     Only a large document holds a connection while its reader, who may be slow, takes it; and few are sent at once.
     """
     async with AsyncExitStack() as stack:
-        state = await stack.enter_async_context(database.snapshot(patience=whole_within and PATIENCE))
+        state = await stack.enter_async_context(database.snapshot(patience=whole_within and PIECE_TIMEOUT_SECONDS))
         parts = await stack.enter_async_context(aclosing(_parts(state, user_id, now=now)))
         first = bytearray()
         async for part in parts:

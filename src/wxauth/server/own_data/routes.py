@@ -17,7 +17,7 @@ from wxauth.server.web.direct import Router
 
 router = Router("me")
 
-_AT_ONCE: Final = 64 * 1024
+_CHUNK_BYTES: Final = 64 * 1024
 """Bytes per chunk. A slow reader must take each chunk within half a minute."""
 _HEADERS: Final = {"Content-Disposition": 'attachment; filename="wxauth-export.json"', "Cache-Control": "no-store"}
 _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
@@ -63,8 +63,8 @@ class _Download(StreamingResponse):
         super().__init__(self._pieces(first), media_type="application/json", headers=_HEADERS)
 
     async def _pieces(self, first: bytes) -> AsyncIterator[bytes]:
-        for start in range(0, len(first), _AT_ONCE):
-            yield first[start : start + _AT_ONCE]
+        for start in range(0, len(first), _CHUNK_BYTES):
+            yield first[start : start + _CHUNK_BYTES]
         async for piece in self._rest:
             yield piece
 

@@ -53,9 +53,9 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.server.wechat.phone_numbers import e164_of
 
-LATE: Final = 30.0
+LATE_ANSWER_SECONDS: Final = 30.0
 """Seconds to wait for WeChat's answer after the request has given up: the number has been paid for."""
-KEPT_IN_MEMORY: Final = 600.0
+KEPT_IN_MEMORY_SECONDS: Final = 600.0
 """Seconds that an answer waits in memory for the database to recover."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 """Age after which housekeeping binds an answer, because the request that fetched it will no longer do so."""
@@ -64,7 +64,7 @@ UNDER_WAY: Final = 200
 """How many numbers this process fetches from WeChat at once."""
 UNDER_WAY_OF_ONE: Final = 20
 """How many requests and calls to WeChat one person may have at once: more than taps and retries add up to."""
-FAREWELL_TO_WECHAT: Final = 6.0
+WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """Seconds to wait for WeChat's answers at shutdown. The requests have been drained before."""
 
 PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
@@ -120,9 +120,9 @@ class Phones:
         linked_within: timedelta | None = None,
         roles_of_anybody: Callable[[], AbstractSet[str]] = frozenset,
         check_openid: bool,
-        kept_in_memory: float = KEPT_IN_MEMORY,
+        kept_in_memory: float = KEPT_IN_MEMORY_SECONDS,
         pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS,
-        farewell: float = FAREWELL_TO_WECHAT,
+        farewell: float = WECHAT_SHUTDOWN_SECONDS,
     ) -> None:
         self._database = database
         self._sealer = sealer
@@ -244,7 +244,7 @@ class Phones:
         attempt = await self._attempts.take(app.app_id, openid)  # counted before: simultaneous calls cannot pass it
         checked_openid = openid if self._check_openid else None
         try:
-            return await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
+            return await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
         except WeChatError as exc:
             if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
                 await self._attempts.give_back(attempt)

@@ -1,4 +1,4 @@
-"""The statements for WeChat's signatures, each bound to its first message, and for messages carried out."""
+"""Statements that recognise replayed signatures and repeated messages."""
 
 from datetime import datetime
 from typing import Final
@@ -12,7 +12,7 @@ from wxauth.server.wechat.push import PushSignature
 _CLAIM: Final = Statement[bool]("""
 INSERT INTO push_nonces (digest, content, received_at) VALUES (:digest, :content, :now)
 ON CONFLICT (digest) DO UPDATE SET received_at = push_nonces.received_at
-RETURNING content IS NOT DISTINCT FROM :content AS is_its_own
+RETURNING content IS NOT DISTINCT FROM :content AS is_same_message
 """)
 # Settles the race of one message delivered twice at once: the second waits until the first has committed.
 _REMEMBER: Final = Statement[bytes]("""

@@ -28,9 +28,9 @@ from wxauth.server.wechat.push import (
     withdrawal_in,
 )
 
-PATIENCE: Final = 1.0
+WITHDRAWAL_TIMEOUT_SECONDS: Final = 1.0
 """Seconds that a response waits for the database. WeChat waits five seconds, and sends a message up to three times."""
-KEPT_IN_MEMORY: Final = 3600.0
+KEPT_IN_MEMORY_SECONDS: Final = 3600.0
 """Seconds that a withdrawal waits in memory for the database to recover."""
 
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
@@ -62,8 +62,8 @@ class Withdrawals:
         *,
         background: Background,
         promises: Promises,
-        patience: float = PATIENCE,
-        kept_in_memory: float = KEPT_IN_MEMORY,
+        patience: float = WITHDRAWAL_TIMEOUT_SECONDS,
+        kept_in_memory: float = KEPT_IN_MEMORY_SECONDS,
     ) -> None:
         self._find_app = find_app
         self._database = database

@@ -31,7 +31,7 @@ from wxauth.server.wechat.opinions import Opinions
 
 BLOCKED_RANK: Final = 4
 """The risk rank at which WeChat recommends blocking. For any other rank above 0 it recommends a closer look."""
-BAN_PATIENCE: Final = 600.0
+BAN_RETRY_SECONDS: Final = 600.0
 """Seconds for which a ban is retried during a database outage."""
 
 _BAN: Final = "ban"
@@ -152,7 +152,7 @@ class Risk:
             return await ban()
         except (Exception, asyncio.CancelledError) as exc:
             fields = {"user_id": person.user_id, "app_id": person.app_id, "risk_rank": rank}
-            self._promises.put_off(_BAN, person.user_id, ban, failure=exc, patience=BAN_PATIENCE, **fields)
+            self._promises.put_off(_BAN, person.user_id, ban, failure=exc, patience=BAN_RETRY_SECONDS, **fields)
             raise
 
     async def _ban(self, person: Person, rank: int) -> bool:

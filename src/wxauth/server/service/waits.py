@@ -27,13 +27,13 @@ class Waits:
     keys_refresh: float = keyring.REFRESH_PAUSE
     numbers_store: float = numbers.STORE_PAUSE
     opinions: float = opinions.PATIENCE
-    phones_farewell: float = phones.FAREWELL_TO_WECHAT
+    phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
     promises: float = promises.PAUSE
     refusals_store: float = refusals.STORE_PAUSE
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSES
-    withdrawals: float = withdrawals.PATIENCE
+    withdrawals: float = withdrawals.WITHDRAWAL_TIMEOUT_SECONDS
 
 
 WAITS: Final = Waits()

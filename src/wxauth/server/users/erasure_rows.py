@@ -15,11 +15,11 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import ERASED_DATA, REPORTS_ERASURE
 from wxauth.server.sessions.rows import START
 
-ERASED_AT_ONCE: Final = 1000
+MAX_ROWS_ERASED_WITH_USER: Final = 1000
 """How many rows are erased in the transaction that deletes the user."""
 _WAIT_FOR_ANOTHER: Final = 0.1
 """Seconds to wait while another worker erases a page."""
-_IDS_AT_ONCE: Final = 10
+_MAX_IDS_ERASED_WITH_USER: Final = 10
 """For how many of a person's ids rows are erased in the transaction that deletes the user."""
 
 
@@ -84,10 +84,10 @@ class ErasedPage(NamedTuple):
 
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `ERASED_AT_ONCE` rows about a person with these ids now, and record the rest for later."""
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows about a person with these ids now, and record the rest for later."""
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
-    left = ERASED_AT_ONCE
-    for user_id in user_ids[:_IDS_AT_ONCE]:
+    left = MAX_ROWS_ERASED_WITH_USER
+    for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
         left -= await _erase_page(transaction, user_id, START, START, size=left)
         if left <= 0:
             break
@@ -113,7 +113,7 @@ async def erase_next_page(
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
     """Erase all that waits, only of these ids if any are given. Raises: StorageUnavailable."""
     while await are_waiting(database, user_ids):
-        if await erase_next_page(database, size=ERASED_AT_ONCE, user_ids=user_ids) is None:
+        if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER)
 
 

@@ -46,9 +46,9 @@ from wxauth.server.websites.secrets import SCENE, code_of, hash_of, request_id_o
 from wxauth.server.websites.visit_rows import VISIT_LASTS, Visit, VisitOutcome
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
-EXTRA_PATIENCE: Final = 2.0
+CALLBACK_EXTRA_SECONDS: Final = 2.0
 """Seconds that a repeated callback waits beyond WeChat's timeout."""
-PAUSE: Final = 0.1
+OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 """Seconds between two checks for the outcome of the first callback."""
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
@@ -212,14 +212,14 @@ async def _wait_for_outcome(services: Services, hashes: dict[str, bytes]) -> Vis
     Raises: NotFound, StorageUnavailable.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + services.settings.wechat_timeout + EXTRA_PATIENCE
+    deadline = loop.time() + services.settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
     while True:
         visit = await visit_rows.find_visit(services.database, **hashes)
         if visit is None:
             raise NotFound("this browser has no such visit")
         if visit["wechat_code_hash"] is None or visit["outcome"] is not None or loop.time() >= deadline:
             return visit
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
 
 async def _settle(services: Services, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
