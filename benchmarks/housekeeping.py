@@ -20,8 +20,9 @@ from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
 from wxauth.server.housekeeping.sweep_rows import sweep_page
 from wxauth.server.login.login_rows import Login, record_login
-from wxauth.server.login.refresh_rows import Lifetimes, rotate_refresh_token
+from wxauth.server.login.refresh_rows import rotate_refresh_token
 from wxauth.server.service.resealing import reseal
+from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshToken
 
 SESSIONS = 1_000_000

@@ -29,8 +29,9 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefused, rotate_refresh_token_of_website
+from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE

@@ -24,9 +24,10 @@ from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import log_in_with_code
-from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, rotate_refresh_token
+from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token
 from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.lifetimes import app_session_lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.tokens.keys import SigningKey
@@ -81,7 +82,7 @@ async def log_in(
         raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
     signing_key = services[KeyRing].signing_key(services.clock())  # before the code is used up, because this may fail
 
-    refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
+    refresh_expires_in = app_session_lifetimes(services.settings).unrefreshed
     entered = await log_in_with_code(
         services,
         app,
@@ -121,18 +122,12 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     if token is None:
         raise InvalidRefreshToken("the refresh token is not one of ours")
     signing_key = services[KeyRing].signing_key(now)  # before the token is used up, because this may fail
-
-    settings = services.settings
     outcome = await rotate_refresh_token(
         services.database,
         token,
         ip=device.ip,
         user_agent=device.user_agent,
-        lifetimes=Lifetimes(
-            unused=settings.refresh_token_ttl,
-            at_most=settings.session_max_age,
-            reuse_grace=settings.refresh_reuse_grace,
-        ),
+        lifetimes=app_session_lifetimes(services.settings),
         now=now,
     )
     if isinstance(outcome, RefreshRefused):

@@ -13,6 +13,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import USER, UserInSession, UserStatus
+from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshToken
 from wxauth.server.sessions.rows import EndReason
 
@@ -42,16 +43,6 @@ class RefreshRefused:
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
-    """How long a session lasts, in seconds."""
-
-    unused: int
-    at_most: int
-    reuse_grace: int
-    """For how long a rotated token still gets its successor."""
 
 
 # The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The

@@ -15,8 +15,9 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
-from wxauth.server.login.refresh_rows import Lifetimes, RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
+from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.sessions.lifetimes import Lifetimes, website_session_lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
@@ -86,7 +87,7 @@ async def _for_device_code(services: Services, client: Client, form: Mapping[str
         raise invalid_oauth_request("device_code is missing")
     now = services.clock()
     await _ensure_keys(services, now)
-    lifetimes = _web_lifetimes(services)
+    lifetimes = website_session_lifetimes(services.settings)
     session_id = new_id(now)
     async with services.database.begin() as transaction:
         outcome = await redeem_device_code(
@@ -125,7 +126,7 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
         raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
     now = services.clock()
     await _ensure_keys(services, now)
-    lifetimes = _web_lifetimes(services)
+    lifetimes = website_session_lifetimes(services.settings)
     session_id = new_id(now)
     async with services.database.begin() as transaction:
         outcome = await redeem_code(
@@ -208,7 +209,7 @@ async def _for_refresh_token(
         scopes=requested,
         demanded=requested if "scope" in form else (),
         ip=ip,
-        lifetimes=_web_lifetimes(services),
+        lifetimes=website_session_lifetimes(services.settings),
         now=now,
     )
     if isinstance(outcome, RefreshRefused):
@@ -323,14 +324,4 @@ async def end_web_session(services: Services, client_id: str, session_id: UUID) 
 
 def _end_of(lifetimes: Lifetimes, now: datetime) -> datetime:
     """When a session that begins now ends if it is never refreshed."""
-    return now + timedelta(seconds=min(lifetimes.unused, lifetimes.at_most))
-
-
-def _web_lifetimes(services: Services) -> Lifetimes:
-    """The lifetimes of a website's session."""
-    settings = services.settings
-    return Lifetimes(
-        unused=settings.web_session_ttl,
-        at_most=settings.web_session_max_age,
-        reuse_grace=settings.refresh_reuse_grace,
-    )
+    return now + timedelta(seconds=lifetimes.unrefreshed)
