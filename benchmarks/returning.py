@@ -37,7 +37,7 @@ AT_ONCE = 8
 # Sets the nickname and the picture unconditionally, because nothing needs to know whether they have changed.
 _WITHOUT_EVENTS = Statement[EnteredUser](f"""
 WITH person AS (
-    UPDATE users{login_rows._SEEN_PART}{login_rows._profile_part("users.status = 'active'")}
+    UPDATE users{login_rows._SET_LAST_LOGIN_PART}{login_rows._profile_part("users.status = 'active'")}
       FROM identities i{login_rows._KNOWN_PART}
     RETURNING {USER}, users.unjudged_since
 ), opened AS ({login_rows._OPEN_PART}

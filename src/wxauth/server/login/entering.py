@@ -71,9 +71,9 @@ async def log_in_with_code(
         now=now,
     )
     user: UserRow = login.user
-    if login.left_out:
-        left_out = {"fields": login.left_out, "reason": RateLimited.code}
-        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
+    if login.ignored_fields:
+        fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
+        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **fields)
     if services[Risk].is_noted or nicknames.are_checked:
         left = services.settings.wechat_timeout - wechat_ms / 1000
         person = Person(user["id"], app.app_id, identity.openid)

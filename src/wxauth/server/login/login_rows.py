@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -36,7 +37,7 @@ _OPEN_PART: Final = """
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now, :now, :now + make_interval(secs => :expires_in)"""
 _CREATED_DATA: Final = """CASE WHEN cardinality(roles) > 0 THEN jsonb_build_object('roles', roles) ELSE '{}' END"""
-_SEEN_PART: Final = """
+_SET_LAST_LOGIN_PART: Final = """
        SET last_login_at = CASE users.status WHEN 'active' THEN :now ELSE users.last_login_at END"""
 
 
@@ -80,7 +81,7 @@ def _renamed_part(after: str) -> str:
 def _returning_part(conditions: str) -> str:
     return f"""
 WITH person AS (
-    UPDATE users{_SEEN_PART}
+    UPDATE users{_SET_LAST_LOGIN_PART}
       FROM identities i{_KNOWN_PART}{conditions}
        AND users.identity_lost_at IS NULL
     RETURNING {USER}, users.unjudged_since, users.banned_until
@@ -94,9 +95,9 @@ SELECT * FROM person
 
 # For a known identity whose unionid has not changed: records the login in the user's row, and opens a session. A banned
 # user is returned unchanged, and gets no session. The caller makes the session's id, so that a statement that is sent
-# twice opens one session. Only the user's row is locked, because a lock on the identity's would write another page. A
-# login that has waited for the user's row sees the identity as it was before the wait. So the user's row itself must
-# show that it has lost no identity (`identity_lost_at`). If it has, the statements below lock the identity, too.
+# twice opens one session. Only the user's row is locked, because a lock on the identity's would write another page.
+# After waiting for that row, this statement still sees the identity's row as it was before the wait. `identity_lost_at`
+# is on the locked row and cannot be stale: if it is set, the statements below lock the identity, too.
 _RETURN: Final = Statement[EnteredUser](_returning_part(""))
 # The same if nickname and picture are those already stored, because most mini-programs send them with each login.
 _RETURN_AS_BEFORE: Final = Statement[EnteredUser](
@@ -115,7 +116,7 @@ WITH before AS (
        FOR NO KEY UPDATE OF users FOR SHARE OF i
 ), counted AS ({_COUNTED_PART}
 ), person AS (
-    UPDATE users{_SEEN_PART}{_profile_part("EXISTS (SELECT FROM counted)")}
+    UPDATE users{_SET_LAST_LOGIN_PART}{_profile_part("EXISTS (SELECT FROM counted)")}
       FROM before
      WHERE users.id = before.id
     RETURNING {USER}, users.unjudged_since, users.banned_until
@@ -139,7 +140,7 @@ WITH {holder}person AS (
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT :app_id, :openid, id, :now, :unionid FROM person
-), entered AS (
+), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :event_id, '{EventType.USER_CREATED.value}', :now, id::text, id, :app_id, :ip::text::inet, {_CREATED_DATA}
       FROM person
@@ -196,19 +197,19 @@ WITH known AS (
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
     RETURNING user_id
 ), joined AS (
-    UPDATE users{_SEEN_PART}{_profile_part("users.status = 'active'")},
+    UPDATE users{_SET_LAST_LOGIN_PART}{_profile_part("users.status = 'active'")},
            unionid = COALESCE(:unionid, users.unionid)
       FROM fit
      WHERE users.id = fit.id
        AND (:unionid::text IS NULL OR EXISTS (SELECT FROM holder WHERE holder.user_id = fit.id))
     RETURNING {USER}, users.unjudged_since, users.banned_until
-), named AS (
+), identity_unionid AS (
     UPDATE identities SET unionid = :unionid FROM joined
      WHERE app_id = :app_id AND openid = :openid AND :unionid IS NOT NULL
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT :app_id, :openid, id, :now, :unionid FROM joined WHERE NOT EXISTS (SELECT FROM known)
-), entered AS (
+), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
     SELECT :event_id, '{EventType.IDENTITY_ADDED.value}', :now, id::text, id, :app_id, :ip::text::inet
       FROM joined WHERE NOT EXISTS (SELECT FROM known)
@@ -253,10 +254,10 @@ class Login:
     roles: Sequence[str] = ()
     """The roles of a person who signs up."""
     may_be_snapshot: bool = False
-    """Whether this app may get the made-up people of snapshots. A person with another openid's unionid is then one."""
+    """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedIn:
     """A stored login."""
 
@@ -266,7 +267,7 @@ class LoggedIn:
     is_unjudged: bool
     """Whether the user's risk is still unknown, because WeChat has not rated it at any login so far."""
     user: EnteredUser
-    left_out: Sequence[str]
+    ignored_fields: Sequence[str]
     """Which of `nickname` and `avatar_url` were not stored, because the user has changed the profile too often."""
 
     @property
@@ -300,17 +301,18 @@ async def record_login(
                 ids = ids._replace(new_user=new_id(now))
             if (user := await _entering(database, login, ids, now=now)) is not None:
                 return _logged_in(user, login, ids)
-            if (checked := await _without_anothers_unionid(database, login)) is not login:
-                login = checked
+            if (unionid_conflict := await _unionid_conflict(database, login)) is not None:
+                login = _without_unionid(login, unionid_conflict)
                 continue
             if not login.may_sign_up and not await _is_known(database, login):
-                raise SignUpClosed("nobody unknown may come in by this app")
+                raise SignUpClosed("sign-up is closed for this app")
             if login.unionid is not None:
                 identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
                 await link_unionid(database, **identity, now=now, observe=observe_merge)
         except CONFLICTS as exc:
             conflict = exc
-            login = await _without_anothers_unionid(database, login)
+            if (unionid_conflict := await _unionid_conflict(database, login)) is not None:
+                login = _without_unionid(login, unionid_conflict)
     raise StorageUnavailable("too many changes to this user at once") from conflict
 
 
@@ -322,22 +324,30 @@ class _Ids(NamedTuple):
     """None until the first statements have found no user."""
 
 
-async def _without_anothers_unionid(database: Database, login: Login) -> Login:
+class _UnionidConflict(StrEnum):
+    """Why a unionid cannot be this identity's."""
+
+    ANOTHER_OPENID = "another openid of this app has it"
+    SPLIT = "an administrator has split its user and this one"
+
+
+async def _unionid_conflict(database: Database, login: Login) -> _UnionidConflict | None:
     if login.unionid is None:
-        return login
+        return None
     identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
     if await database.value(_IS_ANOTHERS, **identity) is not None:
-        if login.may_be_snapshot:
-            raise SnapshotUser("another openid of this app has the unionid")
-        reason = "another openid of this app has it"
-    else:
-        user_id, holder_id = await people_of(database, **identity)
-        if user_id is None or holder_id is None or user_id == holder_id:
-            return login
-        if not await are_split(database, user_id, holder_id):
-            return login
-        reason = "an administrator has split its user and this one"
-    log.error("unionid_ignored", app_id=login.app_id, reason=reason)
+        return _UnionidConflict.ANOTHER_OPENID
+    user_id, holder_id = await people_of(database, **identity)
+    if user_id is None or holder_id is None or user_id == holder_id:
+        return None
+    return _UnionidConflict.SPLIT if await are_split(database, user_id, holder_id) else None
+
+
+def _without_unionid(login: Login, conflict: _UnionidConflict) -> Login:
+    """The login with its unionid ignored. Raises: SnapshotUser."""
+    if conflict is _UnionidConflict.ANOTHER_OPENID and login.may_be_snapshot:
+        raise SnapshotUser("another openid of this app has the unionid")
+    log.error("unionid_ignored", app_id=login.app_id, reason=conflict)
     return replace(login, unionid=None)
 
 
@@ -373,8 +383,14 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
     given = {"nickname": login.nickname, "avatar_url": login.avatar_url}
-    left_out = [name for name, value in given.items() if value not in (None, user[name])]  # type: ignore[literal-required]  # two of them
-    return LoggedIn(ids.session, user["id"] == ids.new_user, user["unjudged_since"] is not None, user, left_out)
+    ignored_fields = [name for name, value in given.items() if value not in (None, user[name])]  # type: ignore[literal-required]  # two of them
+    return LoggedIn(
+        session_id=ids.session,
+        is_new=user["id"] == ids.new_user,
+        is_unjudged=user["unjudged_since"] is not None,
+        user=user,
+        ignored_fields=ignored_fields,
+    )
 
 
 def _opening(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:
