@@ -17,7 +17,7 @@ from wxauth.server.websites.scan_rows import AUTHORIZATION_CODE_LASTS, Verdict, 
 
 VISIT_LASTS: Final = timedelta(seconds=600)
 """How long a visit may take, and how long its request can be used for another one."""
-PRESSES: Final = 10
+MAX_VISITS_PER_REQUEST: Final = 10
 """How often a browser may go to WeChat's page for one request."""
 
 
@@ -36,7 +36,7 @@ class VisitOutcome(StrEnum):
 
 
 class PressedPage(TypedDict):
-    """A page that a browser shows, and the apps of its client."""
+    """A login page in a browser, with its client's app ids."""
 
     has_scene: bool
     client_id: str
@@ -118,7 +118,7 @@ UPDATE scans
  WHERE id = :id AND outcome IS NULL
 RETURNING id
 """)  # noqa: S608 - put together from constants
-_IS_STAFF: Final = Statement[bool]("""
+_HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
      WHERE roles && :roles::text[]
@@ -171,7 +171,7 @@ async def add_visit(
         app_id=app_id,
         ip=ip,
         user_agent=user_agent,
-        at_most=PRESSES,
+        at_most=MAX_VISITS_PER_REQUEST,
         now=now,
         expires_at=now + VISIT_LASTS,
     )
@@ -213,7 +213,7 @@ async def approve_visit(
     return approved is not None
 
 
-async def is_one_of_these(
+async def has_any_role(
     database: Database, roles: Collection[str], *, app_id: str, openid: str, unionid: str | None
 ) -> bool:
     """Whether the user of this identity, or of this unionid, has one of these roles.
@@ -221,7 +221,7 @@ async def is_one_of_these(
     Raises: StorageUnavailable.
     """
     ids = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    return bool(await database.value(_IS_STAFF, roles=sorted(roles), **ids))
+    return bool(await database.value(_HAS_ANY_ROLE, roles=sorted(roles), **ids))
 
 
 async def lock_visitor(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:

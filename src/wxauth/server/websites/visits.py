@@ -255,7 +255,7 @@ async def _enter(services: Services, visit: Visit, callback: WeChatCallback, doo
     identity, wechat_ms = await exchange_code(services, app, callback.code)
     ids = {"app_id": app.app_id, "openid": identity.openid}
     is_closed_to_staff = door is Door.WEBSITE and not services.settings.scan_admin_anywhere
-    if is_closed_to_staff and await visit_rows.is_one_of_these(
+    if is_closed_to_staff and await visit_rows.has_any_role(
         services.database, STAFF_ROLES, **ids, unionid=identity.unionid
     ):
         raise VisitRefused("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
