@@ -20,7 +20,7 @@ from wxauth.server.websites.doors import Door
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.scan_rows import SCAN_LASTS
 from wxauth.server.websites.scans import StartedScan
-from wxauth.server.websites.texts import TEXTS
+from wxauth.server.websites.texts import TEXTS, Texts
 from wxauth.server.websites.visits import is_open_on_computers
 
 ASSETS_PATH: Final = "/v1/pages"
@@ -77,47 +77,45 @@ def code_page(
     request: Request, asked: SiteRequest, started: StartedScan, parameters: Parameters, language: Language
 ) -> Response:
     """The page that shows the code and its state."""
-    texts = TEXTS[language]
-    root = _root(request)
-    title = texts["log_in_to"].format(title=asked.client.title)
-    paths = {
-        "state": f"{root}{AUTHORIZE_PATH}/{started.secret}/state",
-        "next": f"{root}{AUTHORIZE_PATH}/{started.secret}/next",
-    }
-    data = {"stateUrl": paths["state"], "nextUrl": paths["next"], "texts": {state: texts[state] for state in PageState}}
+    texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
+    own_url = f"{root}{AUTHORIZE_PATH}/{started.secret}"
     seconds = int(SCAN_LASTS.total_seconds())
-    origin = origin_shown(asked.client)
     is_phone = _ON_A_PHONE.search(request.headers.get("user-agent", "")) is not None
+    first, second = _ways_to_log_in(root, started, texts, is_phone=is_phone)
+    by_computer = ""
+    if is_open_on_computers(asked.client) and not is_phone:
+        by_computer = f'<p><a class="by-computer" href="{own_url}/wechat">{escape(texts["by_computer"])}</a></p>\n'
+    body = f"""
+{_heading(title, asked)}
+{first}
+<p class="status" role="status">{escape(texts[PageState.WAITING].format(seconds=seconds))}</p>
+<a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
+{by_computer}{second}
+<noscript>
+{_paragraph("", texts["no_script"])}<a class="button" href="{own_url}/next">{escape(texts["go_on"])}</a>
+</noscript>
+{_paragraph("warning", texts["warning"])}"""
+    data = {
+        "stateUrl": f"{own_url}/state",
+        "nextUrl": f"{own_url}/next",
+        "texts": {state: texts[state] for state in PageState},
+    }
+    attributes = f' data-state="waiting" data-expires-in="{seconds}" data-page="{escape(to_json(data).decode())}"'
+    return _page(request, title, body, language, attributes=attributes, script=f"{root}{ASSETS_PATH}/page.js")
+
+
+def _ways_to_log_in(root: str, started: StartedScan, texts: Texts, *, is_phone: bool) -> tuple[str, str]:
+    """To scan the code, and to type it. On a phone, which cannot scan its own screen, to type it comes first."""
     picture = (
         f'<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"></div>'
     )
     typed = f'<br><span class="typed">{started.user_code}</span>'
-    ways = [
-        f"<p>{escape(texts['how'])}</p>\n{picture}",
-        f'<p class="quiet">{escape(texts["typed"])}{typed}</p>',
-    ]
-    if is_phone:  # a phone cannot scan its own screen
-        ways = [
+    if is_phone:
+        return (
             f"<p>{escape(texts['on_a_phone'])}{typed}</p>",
             f"{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
-        ]
-    by_computer = ""
-    if is_open_on_computers(asked.client) and not is_phone:
-        url = f"{root}{AUTHORIZE_PATH}/{started.secret}/wechat"
-        by_computer = f'<p><a class="by-computer" href="{url}">{escape(texts["by_computer"])}</a></p>\n'
-    body = f"""
-<h1>{escape(title)}</h1>
-<p class="origin">{escape(origin or "")}</p>
-{ways[0]}
-<p class="status" role="status">{escape(texts[PageState.WAITING].format(seconds=seconds))}</p>
-<a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
-{by_computer}{ways[1]}
-<noscript>
-{_paragraph("", texts["no_script"])}<a class="button" href="{paths["next"]}">{escape(texts["go_on"])}</a>
-</noscript>
-{_paragraph("warning", texts["warning"])}"""
-    attributes = f' data-state="waiting" data-expires-in="{seconds}" data-page="{escape(to_json(data).decode())}"'
-    return _page(request, title, body, language, attributes=attributes, script=f"{root}{ASSETS_PATH}/page.js")
+        )
+    return f"<p>{escape(texts['how'])}</p>\n{picture}", f'<p class="quiet">{escape(texts["typed"])}{typed}</p>'
 
 
 def is_in_wechat(request: Request) -> bool:
@@ -128,21 +126,18 @@ def is_in_wechat(request: Request) -> bool:
 
 def account_page(request: Request, asked: SiteRequest, request_id: str, language: Language) -> Response:
     """The page with one button. Without a tap on a button first, WeChat would only show a snapshot of the site."""
-    texts = TEXTS[language]
-    title = texts["log_in_to"].format(title=asked.client.title)
+    title = _login_title(asked, language)
     to_wechat = f"{_root(request)}{AUTHORIZE_PATH}/{request_id}/wechat"
     body = f"""
-<h1>{escape(title)}</h1>
-<p class="origin">{escape(origin_shown(asked.client) or "")}</p>
-<a class="button" href="{to_wechat}">{escape(texts["log_in_with_wechat"])}</a>"""
+{_heading(title, asked)}
+<a class="button" href="{to_wechat}">{escape(TEXTS[language]["log_in_with_wechat"])}</a>"""
     return _page(request, title, body, language)
 
 
 def visit_page(request: Request, name: str, language: Language, *, request_id: str) -> Response:
     """The page shown after a visit to WeChat's page, one of `VISIT_PAGES`."""
     texts = TEXTS[language]
-    title = texts[f"visit_{name}_title"]
-    body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[f'visit_{name}'])}"
+    title, body = _message(f"visit_{name}", texts)
     if VISIT_PAGES[name]:
         url = f"{_root(request)}{AUTHORIZE_PATH}/{request_id}/wechat"
         body += f'<a class="button" href="{url}">{escape(texts["try_again"])}</a>'
@@ -163,10 +158,9 @@ def web_view_page(
     query = urlencode({name: parameters[name] for name in parameters if name != DOOR}, quote_via=quote, safe="!~*'()")
     code_url = f"{root}{_url({**parameters, DOOR: Door.SCAN})}"
     data = {"url": f"/{page}?{query}", "codeUrl": code_url}
-    title = texts["log_in_to"].format(title=asked.client.title)
+    title = _login_title(asked, language)
     body = f"""
-<h1>{escape(title)}</h1>
-<p class="origin">{escape(origin_shown(asked.client) or "")}</p>
+{_heading(title, asked)}
 {_paragraph("", texts["in_mini_program"])}
 <button class="button open" type="button">{escape(texts["log_in"])}</button>
 <noscript><a class="button" href="{escape(code_url)}">{escape(texts["log_in_by_code"])}</a></noscript>"""
@@ -186,8 +180,7 @@ def message_page(
 ) -> Response:
     """A page with a message, optionally with a detail and with lines `about` whom or what it is, all as plain text."""
     texts = TEXTS[language]
-    title = texts[f"{name}_title" if f"{name}_title" in texts else f"{name.partition('_nowhere')[0]}_title"]
-    body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[name])}"
+    title, body = _message(name, texts)
     if detail is not None:
         body += _paragraph("quiet", texts[detail])
     body += "".join(_paragraph("quiet", text) for text in about)
@@ -243,6 +236,20 @@ def _page(
         "X-Frame-Options": "DENY",
     }
     return Response(html, status_code=status, headers=headers, media_type="text/html")
+
+
+def _login_title(asked: SiteRequest, language: Language) -> str:
+    return TEXTS[language]["log_in_to"].format(title=asked.client.title)
+
+
+def _heading(title: str, asked: SiteRequest) -> str:
+    return f'<h1>{escape(title)}</h1>\n<p class="origin">{escape(origin_shown(asked.client) or "")}</p>'
+
+
+def _message(name: str, texts: Texts) -> tuple[str, str]:
+    """The title of a message, and its HTML."""
+    title = texts[f"{name}_title"]
+    return title, f"<h1>{escape(title)}</h1>{_paragraph('', texts[name])}"
 
 
 def _url(parameters: Mapping[str, str]) -> str:

@@ -1,4 +1,7 @@
-"""The texts of the pages, in English and Chinese."""
+"""The texts of the pages, in English and Chinese.
+
+`message_page` with "away" shows `away_title` and `away`; `visit_page` with "over", `visit_over_title` and `visit_over`.
+"""
 
 from typing import Final
 
@@ -67,6 +70,7 @@ TEXTS: Final[dict[Language, Texts]] = {
         "site and log in again.",
         "logged_out_title": "You are logged out",
         "logged_out": "The session of this site has ended.",
+        "logged_out_nowhere_title": "You are logged out",
         "logged_out_nowhere": "The session of this site has ended. The site asked to send you to an address that is "
         "not registered.",
         "no_hint_title": "Nothing has changed",
@@ -128,6 +132,7 @@ TEXTS: Final[dict[Language, Texts]] = {
         "gone": "请先在手机上确认，再刷新本页。若二维码已失效或已使用，请回到网站重新登录。",
         "logged_out_title": "已退出登录",
         "logged_out": "该网站的登录已结束。",
+        "logged_out_nowhere_title": "已退出登录",
         "logged_out_nowhere": "该网站的登录已结束。网站要求跳转的地址未经登记，因此没有跳转。",
         "no_hint_title": "未退出登录",
         "no_hint": "网站没有指明要退出哪个登录。请在网站或手机上退出。",
