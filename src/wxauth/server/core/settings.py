@@ -767,7 +767,7 @@ def load_settings(
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
-    """Read settings from the environment only. `values` take precedence. Raises: InvalidSettings."""
+    """Construct settings; `values` take precedence over the environment. Raises: InvalidSettings."""
     try:
         return kind(**values)
     except ValidationError as exc:
