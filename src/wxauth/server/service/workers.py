@@ -1,9 +1,7 @@
 """Worker processes, forked from a parent that has imported everything. The parent watches, replaces and ends them.
 
-A forked process shares the memory of its parent's imports, and has nothing to import itself. Two workers with their
-parent take 0.62 times the memory of `uvicorn --workers 2` (101 and 163 MB, shared parts counted once), and 0.46 times
-the CPU to start (1.4 and 3.2 s). uvicorn's supervisor, which spawns, would replace `Workers` if it forked, and if its
-workers ended with it: when it is killed, they stay on the port.
+A forked process shares the memory of its parent's imports; docs/workers.md has the numbers. uvicorn's supervisor spawns
+its workers, and leaves them on the port when it is killed. Replace `Workers` with it once it forks and ends them.
 """
 
 import asyncio
