@@ -92,7 +92,7 @@ def set_command(client_name: str, **options: Any) -> None:
 @click.option("--now", "at_once", is_flag=True, help="Refuse the former secret at once, because it was stolen.")
 @json_option
 def secret_command(client_name: str, at_once: bool, as_json: bool) -> None:
-    """Renew a service's secret, and print it, this once. The former one works for 24 hours more."""
+    """Renew a client's secret, and print it, this once. The former one works for 24 hours more."""
 
     async def renew(database: Database, now: datetime) -> tuple[Credentials, Sequence[str]]:
         try:
@@ -108,7 +108,7 @@ def secret_command(client_name: str, at_once: bool, as_json: bool) -> None:
 @clients.command()
 @json_option
 def list_command(as_json: bool) -> None:
-    """Print every service client, without its secret."""
+    """Print every client, service or site, without its secret."""
     found: list[dict[str, Any]] = []
     for client in with_database(lambda database, _: all_clients(database)):
         fields = client.model_dump(include={*Client.model_fields} - {"name"} if client.is_site else {"scopes"})
@@ -122,7 +122,7 @@ def list_command(as_json: bool) -> None:
 @clients.command()
 @_name_argument
 def remove_command(client_name: str) -> None:
-    """Remove a service client, which is refused from now on."""
+    """Remove a client, service or site, which is refused from now on."""
     with_database(lambda database, now: remove_client(database, client_name, now=now))
     click.echo(f"removed {client_name}")
 
