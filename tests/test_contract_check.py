@@ -450,7 +450,7 @@ async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simula
         results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget"
     )
     assert_reported(results, "sealed_data", BAD, "2 of 2 values", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
-    assert_reported(await doctor(), "sealed_data", OK, "opens; 3 values")
+    assert_reported(await doctor(), "sealed_data", OK, "can be decrypted; 3 values")
 
 
 async def test_other_sealed_values_that_do_not_open_are_counted(
@@ -490,7 +490,7 @@ async def test_one_signing_key_of_several_that_does_not_open_is_named(
     key = await simulated_services[KeyRing].rotate()
     await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
     results = await doctor(clock=simulated_services.clock)
-    assert_reported(results, "signing_keys", BAD, f"1 of 2 do not open ({key.kid})")
+    assert_reported(results, "signing_keys", BAD, f"1 of 2 cannot be decrypted ({key.kid})")
 
 
 # The issuer.

@@ -891,7 +891,7 @@ def test_help_explains_each_command(tmp_path: Path) -> None:
         (["migrate"], "schema at 0"),
         (["check"], "ok    signing_keys "),
         (["secret", "new"], "="),
-        (["secret", "reseal"], "sealed anew: 0 signing keys, "),
+        (["secret", "reseal"], "encrypted again: 0 signing keys, "),
         (["keys", "rotate"], " signs from "),
         (["clients", "add", "billing"], "client_id "),
         (["apps", "list"], "APP_ID "),

@@ -36,7 +36,7 @@ def test_the_first_key_seals_and_each_one_opens(sealer: Sealer) -> None:
 
 
 def test_another_key_does_not_open(sealer: Sealer) -> None:
-    with pytest.raises(CannotOpen, match="not known"):
+    with pytest.raises(CannotOpen, match="unknown key"):
         Sealer([OTHER_KEY]).open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT)
 
 

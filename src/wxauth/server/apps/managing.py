@@ -142,7 +142,7 @@ def _unsealed(services: Services, row: SealedApp) -> KnownApp:
     try:
         return unsealed_app(row, services.sealer)
     except CannotOpen as exc:
-        raise StorageUnavailable("this app's secrets cannot be opened: see 'wxauth check'") from exc
+        raise StorageUnavailable("this app's secrets cannot be decrypted: see 'wxauth check'") from exc
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:

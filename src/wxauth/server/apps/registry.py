@@ -13,14 +13,12 @@ from wxauth.errors import StorageUnavailable, UnknownApp
 from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import CannotOpen, Sealer, app_context
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App
 
 REFRESH_PAUSE: Final = 5.0
 """Seconds between two reads of the stored apps."""
-
-_WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
 
 _APP_ID: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 
@@ -155,7 +153,7 @@ class Apps:
             except CannotOpen:
                 unopened.append(row["app_id"])
         if unopened and unopened != self.unopened:
-            log.error("apps_not_opened", app_ids=unopened, what_to_change=_WHAT_TO_CHANGE)
+            log.error("apps_not_opened", app_ids=unopened, what_to_change=WRONG_SECRET_KEY.en)
         self.unopened, self._stored = unopened, opened
         known = {it.app.app_id: it for it in self._of_settings}
         known |= {app_id: it for app_id, (_, it) in opened.items() if app_id not in known}
@@ -170,7 +168,7 @@ class Apps:
         if self._was_away and not self._is_read:
             return StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
-            return StorageUnavailable("this app's secret cannot be opened: see 'wxauth check'")
+            return StorageUnavailable("this app's secret cannot be decrypted: see 'wxauth check'")
         if app_id is None:
             missing = "no app_id was given, and there is no enabled default app"
         elif _APP_ID.fullmatch(app_id):

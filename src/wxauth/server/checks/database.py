@@ -27,7 +27,7 @@ from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
 from wxauth.server.core.schema import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
-from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.rows import published_keys
 from wxauth.server.keys.stored import StoredSigningKey
@@ -47,10 +47,6 @@ _WITHOUT_LIMITS: Final = Title(
     "the database cancels no statement by itself, so that one locked row can hold up every login",
     "数据库不会自行中止语句，一行被锁就可能阻塞所有登录",
 )
-_WHAT_OPENS: Final = Title(
-    "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS; 'wxauth secret forget' erases them if it is lost",
-    "请把当时加密用的密钥放入 WXAUTH_SECRET_KEY_PREVIOUS；密钥若已丢失，'wxauth secret forget' 会删除这些内容",
-)
 _WHAT_THEY_SPARE: Final = Title(
     "?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a login's work",
     "在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=prepared，可省去登录时 PostgreSQL 的大部分工作",
@@ -60,7 +56,7 @@ _WHAT_THEY_SPARE: Final = Title(
 async def check_database(
     settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check the server, its clock, the schema, the keys, and whether sealed values open."""
+    """Check the server, its clock, the schema, the keys, and whether encrypted values can be decrypted."""
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
     try:
@@ -224,13 +220,10 @@ def _judge_signing_keys(
     if not keys:
         return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
     unopened = [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]
-    if len(unopened) == len(keys):
-        message = f"WXAUTH_SECRET_KEY is not the one that sealed what is stored: {_WHAT_OPENS.en}"
-        return bad(name, message, f"WXAUTH_SECRET_KEY 与加密现有数据的密钥不符：{_WHAT_OPENS.zh}")
     if unopened:
         which, count = ", ".join(unopened), len(unopened)
-        message = f"{count} of {len(keys)} do not open ({which}): {_WHAT_OPENS.en}"
-        return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）：{_WHAT_OPENS.zh}")
+        message = f"{count} of {len(keys)} cannot be decrypted ({which}); {WRONG_SECRET_KEY.en}"
+        return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）；{WRONG_SECRET_KEY.zh}")
     current, newest = signing_key_of(keys, now), keys[-1]
     if newest.activates_at > now and not has_next(keys, now):
         time = _minute(newest.activates_at)
@@ -273,8 +266,8 @@ def _judge_sealed(
     name = "sealed_data"
     unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in values)
     if unopened:
-        message = f"{unopened} of {len(values)} values looked at do not open: {_WHAT_OPENS.en}"
-        return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密：{_WHAT_OPENS.zh}")
+        message = f"{unopened} of {len(values)} values looked at cannot be decrypted; {WRONG_SECRET_KEY.en}"
+        return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密；{WRONG_SECRET_KEY.zh}")
     if not keys and not values:
         return good(name, "nothing stored yet", "尚无数据")
     every = [*(key.private_key for key in keys), *(sealed for sealed, _ in values)]
@@ -286,9 +279,9 @@ def _judge_sealed(
         )
         return note(name, f"{message} before you remove it", chinese)
     if has_previous:
-        message = f"opens; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
+        message = f"can be decrypted; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
         return good(name, message, f"可以解密；抽查的 {total} 项都不再需要 WXAUTH_SECRET_KEY_PREVIOUS")
-    return good(name, f"opens; {total} values looked at", f"可以解密；抽查了 {total} 项")
+    return good(name, f"can be decrypted; {total} values looked at", f"可以解密；抽查了 {total} 项")
 
 
 def _minute(time: datetime) -> str:

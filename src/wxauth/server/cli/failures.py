@@ -20,7 +20,7 @@ from wxauth.errors import (
 )
 from wxauth.server.cli.printing import Failed, terminal_language
 from wxauth.server.core.database import trouble_of
-from wxauth.server.core.sealing import CannotOpen
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen
 from wxauth.server.core.settings import InvalidSettings
 
 _NOUNS: Final = {
@@ -49,10 +49,7 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
         case InvalidSettings():
             return str(exc)
         case CannotOpen():
-            return (
-                "WXAUTH_SECRET_KEY: must be the key that encrypted what is stored; if it is lost for good, see "
-                "'wxauth secret forget'. 与已存内容所用的密钥不符；密钥若已丢失，请用 'wxauth secret forget'。"
-            )
+            return f"{WRONG_SECRET_KEY.en}. {WRONG_SECRET_KEY.zh}。"
         case StorageUnavailable():
             return f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}"
         case NotFound() if exc.detail == f"there is no such {noun.en}":

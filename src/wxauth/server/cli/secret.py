@@ -37,7 +37,7 @@ def reseal_command(as_json: bool) -> None:
     """
     sealer = Sealer(read_settings(Settings).secret_keys)
     done = with_database(lambda database, now: reseal(database, sealer, now=now))
-    show(asdict(done), f"sealed anew: {_counts(done)}", as_json=as_json)
+    show(asdict(done), f"encrypted again: {_counts(done)}", as_json=as_json)
     if done.not_opened:
         raise Failed(
             f"WXAUTH_SECRET_KEY_PREVIOUS: {done.not_opened} stored values were encrypted with a key that is not in it. "

@@ -10,12 +10,23 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from wxauth.errors import Title
+
 SECRET_KEY_BYTES: Final = 32
 
 _VERSION = b"\x01"
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
 _PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
+
+
+WRONG_SECRET_KEY: Final = Title(
+    "WXAUTH_SECRET_KEY: must be the key that encrypted what is stored; after a change of keys, put the former one into "
+    "WXAUTH_SECRET_KEY_PREVIOUS; if that is lost for good, 'wxauth secret forget' erases what cannot be decrypted",
+    "WXAUTH_SECRET_KEY：须为加密已存内容所用的密钥；更换后请将旧密钥填入 WXAUTH_SECRET_KEY_PREVIOUS；"
+    "旧密钥若已丢失，'wxauth secret forget' 会删除无法解密的内容",
+)
+"""What to change if stored values cannot be decrypted."""
 
 
 class CannotOpen(Exception):
@@ -78,12 +89,12 @@ class Sealer:
         """The plaintext. Raises: CannotOpen."""
         cipher = self._ciphers.get(sealed[:_PREFIX_BYTES])
         if cipher is None:
-            raise CannotOpen("sealed with a key that is not known")
+            raise CannotOpen("encrypted with an unknown key")
         nonce, ciphertext = sealed[_PREFIX_BYTES:][:_NONCE_BYTES], sealed[_PREFIX_BYTES + _NONCE_BYTES :]
         try:
             return cipher.decrypt(nonce, ciphertext, context)
         except (InvalidTag, ValueError) as exc:
-            raise CannotOpen("altered, or sealed for another place") from exc
+            raise CannotOpen("altered, or encrypted for another place") from exc
 
     def opens(self, sealed: bytes, *, context: bytes) -> bool:
         """Whether `open` succeeds."""

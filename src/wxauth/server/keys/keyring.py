@@ -13,7 +13,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import CannotOpen, Sealer, signing_key_context
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.keys.rows import (
     ID_TOKEN_KEYS,
@@ -34,8 +34,6 @@ REFRESH_PAUSE: Final = 5.0
 """Seconds between two reads of the stored keys."""
 RETRY_PAUSE: Final = 1.0
 """Seconds between two reads while there is no key."""
-
-_WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
 
 log = get_logger()
 
@@ -114,7 +112,7 @@ class Ring(ABC, Generic[Key]):
     async def refresh(self) -> None:
         """Read the stored keys. If there is none, or the signing key has reached its age, add a key.
 
-        Raises: StorageUnavailable; CannotOpen, if they were sealed with another `WXAUTH_SECRET_KEY`.
+        Raises: StorageUnavailable; CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
         """
         await self._read(self._is_due)
 
@@ -162,7 +160,7 @@ class Ring(ABC, Generic[Key]):
         except StorageUnavailable as exc:
             log.warning("signing_keys_not_read", reason=reason_of(exc))
         except CannotOpen:
-            log.error("signing_keys_not_opened", what_to_change=_WHAT_TO_CHANGE)
+            log.error("signing_keys_not_opened", what_to_change=WRONG_SECRET_KEY.en)
         except Exception:
             log.exception("signing_keys_not_read")
 
@@ -214,9 +212,9 @@ class Ring(ABC, Generic[Key]):
             except CannotOpen:
                 unopened.append(row.kid)
         if not keys:
-            raise CannotOpen("no signing key opens")
+            raise CannotOpen("no signing key can be decrypted")
         if unopened and unopened != self.unopened:
-            log.error("signing_keys_not_opened", kids=unopened, what_to_change=_WHAT_TO_CHANGE)
+            log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY.en)
         self.unopened = unopened
         self._log_withdrawn(stored)
         self._stored, self._keys = [row for row in stored if row.kid in keys], keys

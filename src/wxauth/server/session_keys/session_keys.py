@@ -17,7 +17,7 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import CannotOpen, session_key_context
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_event
@@ -59,8 +59,8 @@ async def decrypt(services: Services, principal: Principal, *, encrypted_data: b
     opened = _opened(services, keys, encrypted_data, iv)
     if opened is None:
         raise SessionKeyExpired(
-            "it does not open with the stored session_key: log in again (wx.login, POST /v1/login), then let the "
-            "person tap again, for what was encrypted before that may never open"
+            "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
+            "person tap again, for what was encrypted before that may never be decrypted"
         )
     try:
         check_watermark(opened, app_id=keys.app_id, now=now)
@@ -165,6 +165,6 @@ def _unsealed(services: Services, app_id: str, openid: str, sealed: bytes) -> by
             "session_key_not_unsealed",
             app_id=app_id,
             reason=str(exc),
-            what_to_change="add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS",
+            what_to_change=WRONG_SECRET_KEY.en,
         )
         return None

@@ -181,7 +181,7 @@ def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
         padded = decryptor.update(b64decode(encrypted, validate=True)) + decryptor.finalize()
         plain = unpadder.update(padded) + unpadder.finalize()
     except ValueError:
-        raise InvalidSignature("the message does not open with this app's push_aes_key") from None
+        raise InvalidSignature("this app's push_aes_key does not decrypt the message") from None
     begin = _RANDOM_BYTES + _LENGTH_BYTES
     end = begin + int.from_bytes(plain[_RANDOM_BYTES:begin], "big")
     if plain[end:] != app_id.encode():
