@@ -16,7 +16,7 @@ from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.settings import Settings, load_settings
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
-from wxauth.server.service.server import GC_THRESHOLDS, check_secret_key, exit_when_drained, listen, uvicorn_options
+from wxauth.server.service.server import GC_THRESHOLDS, check_stored_state, exit_when_drained, listen, uvicorn_options
 from wxauth.server.web.http_server import Server
 
 
@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
     """As `wxauth.server.service.server.serve`."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, exit_when_drained)
-    asyncio.run(check_secret_key(settings))
+    asyncio.run(check_stored_state(settings))
     listener = listen(settings.host, settings.port)
     config = uvicorn.Config(worker_app, factory=True, workers=1, **uvicorn_options())
     Server(config).run([listener])

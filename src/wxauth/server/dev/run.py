@@ -43,7 +43,7 @@ from wxauth.server.dev.wechat import (
 )
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
-from wxauth.server.service.server import check_secret_key, exit_when_drained, listen, uvicorn_options
+from wxauth.server.service.server import check_stored_state, exit_when_drained, listen, uvicorn_options
 from wxauth.server.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
@@ -203,7 +203,7 @@ def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[
 async def _prepare(settings: Settings) -> None:
     database = Database(settings.database_url.get_secret_value())
     await migrate(database)
-    await check_secret_key(settings)
+    await check_stored_state(settings)
     async with aclosing(database):
         await ensure_own_client(
             database,

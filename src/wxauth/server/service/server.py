@@ -20,7 +20,7 @@ from wxauth.server.clients.clients import clashing_clients
 from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, trouble_of, troubles
 from wxauth.server.core.logs import configure_logging, get_logger
-from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.timekeeping import correct_clock
@@ -56,9 +56,12 @@ log = get_logger()
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. SIGHUP reloads the settings.
 
-    Raises: InvalidSettings, if the host and port cannot be listened on, the stored keys do not open with this
-        `WXAUTH_SECRET_KEY`, the audience is an OAuth client's name, or several workers have no folder to share their
-        metrics in.
+    Raises: InvalidSettings, if
+
+    - the host and port cannot be listened on
+    - `WXAUTH_SECRET_KEY` does not decrypt the stored keys
+    - the audience or an app has the name of an OAuth client
+    - several workers have no folder for their shared metrics
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, exit_when_drained)
@@ -134,7 +137,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         nonlocal settings
         new = load_settings(Settings)
         if not _prepare(new):
-            raise InvalidSettings(["WXAUTH_DATABASE_URL: must lead to a database that answers and has the schema"])
+            raise InvalidSettings(["WXAUTH_DATABASE_URL: must name a reachable, migrated database"])
         changed = [name for name in Settings.model_fields if getattr(new, name) != getattr(settings, name)]
         log.info(
             "settings_read",
@@ -161,7 +164,7 @@ def _prepare(settings: Settings) -> bool:
     for line in unknown_names():
         log.warning("unknown_setting", reason=line)
     import_tracing(settings)  # before the fork, so that the workers share its memory
-    return asyncio.run(check_secret_key(settings))
+    return asyncio.run(check_stored_state(settings))
 
 
 def serve_as_worker(settings: Settings, listener: socket.socket, parent: Parent) -> None:
@@ -188,49 +191,53 @@ def exit_when_drained(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
-async def check_secret_key(settings: Settings) -> bool:
-    """Check that stored secrets open, and that no site is named like the audience or an app.
+async def check_stored_state(settings: Settings) -> bool:
+    """Check that stored secrets can be decrypted, and that no site is named like the audience or an app.
 
-    False if that could not be checked, because the database does not answer or has no schema.
+    This also makes the first keys, and rotates those that are due. False if it could not be checked, because the
+    database does not answer or has no schema.
 
     Raises: InvalidSettings.
     """
-    clock = DatabaseClock()
     database = Database(settings.database_url.get_secret_value())
-    keys, id_token_keys = make_key_rings(settings, database, clock)
     try:
         if not await is_migrated(database):
             return False
-        await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
-        await keys.refresh()
-        await id_token_keys.refresh()
-        apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
-        await apps.refresh()
-        if keys.unopened or id_token_keys.unopened or apps.unopened:
-            raise CannotOpen("some signing keys, or secrets of apps, do not open")
-        if clashing := await clashing_clients(database, settings):
-            raise InvalidSettings(
-                [
-                    f"WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({clashing[0]}): "
-                    "its tokens would be taken for others; remove it, and add it by another name"
-                ]
-            )
+        await _check_secret_key(settings, database)
+        await _check_client_names(settings, database)
     except DatabaseUrlRefused as exc:
-        raise InvalidSettings([f"WXAUTH_DATABASE_URL: must be a URL that PostgreSQL takes: {reason_of(exc)}"]) from None
+        raise InvalidSettings([f"WXAUTH_DATABASE_URL: must be a valid PostgreSQL URL: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:
         log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
         return False
-    except CannotOpen:
-        raise InvalidSettings(
-            [
-                "WXAUTH_SECRET_KEY: must be the key that sealed what is stored; while rotating it, "
-                "put the former one into WXAUTH_SECRET_KEY_PREVIOUS; if the key is lost for good, "
-                "'wxauth secret forget' erases what no key opens"
-            ]
-        ) from None
     finally:
         await database.aclose()
     return True
+
+
+async def _check_secret_key(settings: Settings, database: Database) -> None:
+    clock = DatabaseClock()
+    keys, id_token_keys = make_key_rings(settings, database, clock)
+    apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
+    await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
+    try:
+        await keys.refresh()
+        await id_token_keys.refresh()
+    except CannotOpen:
+        raise InvalidSettings([WRONG_SECRET_KEY.en]) from None
+    await apps.refresh()
+    if keys.unopened or id_token_keys.unopened or apps.unopened:
+        raise InvalidSettings([WRONG_SECRET_KEY.en])
+
+
+async def _check_client_names(settings: Settings, database: Database) -> None:
+    if clashing := await clashing_clients(database, settings):
+        raise InvalidSettings(
+            [
+                f"WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({clashing[0]}): its tokens "
+                "would be taken for others; remove that client, then add it under another name"
+            ]
+        )
 
 
 def _leave_without_parent(reporting: asyncio.Task[None]) -> None:
