@@ -15,7 +15,13 @@ from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
 from wxauth.errors import RateLimited
-from wxauth.server.limits.rate_limits import PATIENCE, PAUSE, RateLimiter, WindowStorage, counted_as
+from wxauth.server.limits.rate_limits import (
+    REDIS_RETRY_SECONDS,
+    REDIS_TIMEOUT_SECONDS,
+    RateLimiter,
+    WindowStorage,
+    counted_as,
+)
 
 MakeLimiter = Callable[..., RateLimiter]
 
@@ -45,7 +51,7 @@ def redis_url(redis_server: str) -> str:
 async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
     made: list[RateLimiter] = []
 
-    def make(rate: str, redis_url: str | None = None, *, patience: float = PATIENCE) -> RateLimiter:
+    def make(rate: str, redis_url: str | None = None, *, patience: float = REDIS_TIMEOUT_SECONDS) -> RateLimiter:
         made.append(RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, patience=patience))
         return made[-1]
 
@@ -72,7 +78,7 @@ async def seconds_refused(limiter: RateLimiter, ip: str = "192.0.2.1") -> int:
         ("::ffff:192.0.2.1", ("192.0.2.1", None)),
     ],
 )
-def test_an_address_is_counted_as_its_subscriber_and_site(ip: str, expected: tuple[str, str | None]) -> None:
+def test_an_address_is_counted_as_its_subscriber_and_wide_network(ip: str, expected: tuple[str, str | None]) -> None:
     assert counted_as(ip) == expected
 
 
@@ -140,11 +146,11 @@ async def test_while_redis_fails_the_process_counts_for_itself_and_leaves_it_alo
 ) -> None:
     async with FakeRedis(answer) as fake:
         limiter = make_limiter("20/minute", fake.url)
-        async with asyncio.timeout(2 * PATIENCE):
+        async with asyncio.timeout(2 * REDIS_TIMEOUT_SECONDS):
             refusals = [await seconds_refused(limiter) for _ in range(50)]
         assert refusals == [0] * 20 + [60] * 30
         assert fake.commands == 1
-        clock.advance(seconds=PAUSE)
+        clock.advance(seconds=REDIS_RETRY_SECONDS)
         assert all(await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))))
         assert fake.commands == 2
         await limiter.aclose()
@@ -173,7 +179,7 @@ async def test_the_log_has_no_password_of_a_redis_that_is_not_there(
 async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimiter) -> None:
     async with FakeRedis() as fake:
         limiter = make_limiter("500/minute", fake.url)
-        async with asyncio.timeout(5 * PATIENCE):  # in a queue: 31 times
+        async with asyncio.timeout(5 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times
             assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(500))) == [0] * 500
         await limiter.aclose()
 
@@ -186,7 +192,7 @@ async def test_a_redis_that_comes_back_counts_again(
         assert await seconds_refused(limiter) == 0
         fake.answer = b":3\r\n"
         assert await seconds_refused(limiter) == 0
-        clock.advance(seconds=PAUSE)
+        clock.advance(seconds=REDIS_RETRY_SECONDS)
         assert await seconds_refused(limiter) > 0
         assert await seconds_refused(limiter) > 0
         await limiter.aclose()

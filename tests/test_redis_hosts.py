@@ -24,14 +24,14 @@ from wxauth.errors import RateLimited
 from wxauth.server.checks.redis import check_redis
 from wxauth.server.checks.result import CheckLevel
 from wxauth.server.core.settings import Settings
-from wxauth.server.limits.rate_limits import PATIENCE, PAUSE, RateLimiter
+from wxauth.server.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, RateLimiter
 
 pytestmark = [pytest.mark.redis, pytest.mark.no_database]
 
 Start = Callable[..., subprocess.Popen[bytes]]
 PASSWORD = "hunter2"
 LONG = 2.0
-"""Seconds. A busy machine takes longer than `PATIENCE` for some logins, which then are not counted."""
+"""Seconds. A busy machine takes longer than `REDIS_TIMEOUT_SECONDS` for some logins, which then are not counted."""
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def until_counting(limiter: RateLimiter, clock: Clock, log_lines: world.Lo
     """Wait until this limiter refuses a login, because it has asked a Redis that has counted enough of them."""
 
     async def counts() -> bool:
-        clock.advance(seconds=PAUSE)
+        clock.advance(seconds=REDIS_RETRY_SECONDS)
         is_refused = not await admits(limiter)
         events = [line["event"] for line in log_lines()]
         return is_refused and events.count("redis_failed") == events.count("redis_answers_again")
@@ -135,7 +135,8 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(
     url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{silent_port},127.0.0.1:{sentinel}/wxauth/0?sentinel_password={PASSWORD}2"
     settings = make_settings(redis_url=url)
     patient, limiter = (
-        RateLimiter("2/hour", what="login", redis_url=url, clock=clock, patience=each) for each in (LONG, PATIENCE)
+        RateLimiter("2/hour", what="login", redis_url=url, clock=clock, patience=each)
+        for each in (LONG, REDIS_TIMEOUT_SECONDS)
     )
     assert await check(settings) is CheckLevel.OK
     assert [await admits(patient) for _ in range(3)] == [True, True, False]
@@ -189,7 +190,7 @@ async def test_a_cluster_counts_as_one_redis_does_and_holds_nobody_up_while_it_i
     await until_counting(limiter, clock, log_lines)
     told = len(log_lines())
     os.kill(nodes[2].pid, signal.SIGSTOP)  # says nothing, and closes no connection
-    async with asyncio.timeout(15 * PATIENCE):  # in a queue: 31 times
+    async with asyncio.timeout(15 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times
         assert all(await asyncio.gather(*(admits(limiter, f"198.51.{n % 2}.{n // 2}") for n in range(500))))
     assert await check(settings) is CheckLevel.BAD
     os.kill(nodes[2].pid, signal.SIGCONT)

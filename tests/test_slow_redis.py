@@ -8,12 +8,12 @@ import pytest
 from tests.fakes import Clock
 from tests.listening import Listening
 from tests.world import LogLines
-from wxauth.server.limits.rate_limits import PATIENCE, RateLimiter
+from wxauth.server.limits.rate_limits import REDIS_TIMEOUT_SECONDS, RateLimiter
 
-SLOW = 0.75 * PATIENCE
+SLOW = 0.75 * REDIS_TIMEOUT_SECONDS
 """Seconds that Redis takes for each command: each is in time."""
 LOGINS = 1600
-"""Behind one another at the connections that there are, they would wait for dozens of times `PATIENCE`."""
+"""Behind one another at the connections that there are, they would wait for dozens of times `REDIS_TIMEOUT_SECONDS`."""
 
 
 @pytest.fixture
@@ -49,5 +49,5 @@ async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
 
     await asyncio.gather(*(log_in() for _ in range(LOGINS)))
     await limiter.aclose()
-    assert max(waited) < 30 * PATIENCE  # in a queue: 75 times
+    assert max(waited) < 30 * REDIS_TIMEOUT_SECONDS  # in a queue: 75 times
     assert [line["event"] for line in log_lines()] == ["redis_failed"]

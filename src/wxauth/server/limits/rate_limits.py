@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_network
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, Storage
@@ -20,25 +20,31 @@ from wxauth.server.core.ip_addresses import TRUNCATED, plain_address
 from wxauth.server.core.logs import get_logger
 from wxauth.server.limits.redis import redis_reason, redis_storage
 
-PATIENCE: Final = 0.2
-"""Seconds that a request waits for Redis, by default."""
-PAUSE: Final = 5.0
-"""Seconds after a failure during which Redis is not used."""
-MAX_ADDRESSES: Final = 100_000
+REDIS_TIMEOUT_SECONDS: Final = 0.2
+"""How long a request waits for Redis, by default."""
+REDIS_RETRY_SECONDS: Final = 5.0
+"""How long Redis is not used after a failure."""
+MAX_COUNTERS: Final = 100_000
 """How many counters this process keeps. Beyond that, the oldest is dropped."""
-SITE_FACTOR: Final = 10
+WIDE_NETWORK_FACTOR: Final = 10
 """The limit of an IPv6 /48, as a multiple of the limit of one address."""
 
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
-_SITE_BITS: Final = 48
+_WIDE_NETWORK_BITS: Final = 48
 
 Now = Callable[[], float]
 """The time in epoch seconds."""
-Hit = tuple[RateLimitItem, str]
-"""A rate, and who is counted."""
 
 log = get_logger()
+
+
+class Hit(NamedTuple):
+    """What an action counts towards."""
+
+    limit: RateLimitItem
+    key: str
+    """Who is counted: an address, a network, a client or an app."""
 
 
 class RateLimiter:
@@ -62,7 +68,7 @@ class RateLimiter:
         redis_url: str | None = None,
         exempt: Sequence[str] = (),
         clock: Clock = utc_now,
-        patience: float = PATIENCE,
+        patience: float = REDIS_TIMEOUT_SECONDS,
     ) -> None:
         self._counter: _Counter | _RedisCounter | None = None
         self._what = what
@@ -74,22 +80,23 @@ class RateLimiter:
             return clock().timestamp()
 
         amount, _, window = rate.partition("/")
-        self._rate, self._rate_of_site = parse(rate), parse(f"{int(amount) * SITE_FACTOR}/{window}")
+        self._limit = parse(rate)
+        self._limit_of_wide_network = parse(f"{int(amount) * WIDE_NETWORK_FACTOR}/{window}")
         counter = _Counter(WindowStorage(now), now)
         self._counter = counter if redis_url is None else _RedisCounter(counter, redis_url, now, patience, what)
 
     async def admit(self, who: str) -> None:
         """Count an action of a client or app. Raises: RateLimited."""
-        await self._admit([(self._rate, who)] if self._counter else [])
+        await self._admit([Hit(self._limit, who)] if self._counter else [])
 
     async def admit_address(self, ip: str | None) -> None:
         """Count an action from an address, unless it is None or exempt. Raises: RateLimited."""
         if self._counter is None or ip is None or self._is_exempt(ip):
             return
-        subscriber, site = counted_as(ip)
-        hits = [(self._rate, subscriber)]
-        if site is not None:
-            hits.append((self._rate_of_site, site))
+        subscriber, wide_network = counted_as(ip)
+        hits = [Hit(self._limit, subscriber)]
+        if wide_network is not None:
+            hits.append(Hit(self._limit_of_wide_network, wide_network))
         await self._admit(hits, ip)
 
     async def aclose(self) -> None:
@@ -102,7 +109,7 @@ class RateLimiter:
         if seconds > 0:
             if ip is not None:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
-            raise RateLimited(f"this is done too often: {self._what}", retry_after=seconds)
+            raise RateLimited(f"rate limit exceeded: {self._what}", retry_after=seconds)
 
     def _is_exempt(self, ip: str) -> bool:
         return bool(self._exempt) and any(plain_address(ip) in network for network in self._exempt)
@@ -112,13 +119,15 @@ class RateLimiter:
 def counted_as(ip: str) -> tuple[str, str | None]:
     """What an address counts as: an IPv4 address as itself, an IPv6 address as its /64, and as its /48.
 
-    A /64 is one subscriber's network. A site with a /48 has 65,536 of them.
+    A /64 is one subscriber's network. A /48, the wide network, has 65,536 of them.
     """
     address = plain_address(ip)
     if isinstance(address, IPv4Address):
         return str(address), None
-    subscriber, site = (str(IPv6Network((address, bits), strict=False)) for bits in (_SUBSCRIBER_BITS, _SITE_BITS))
-    return subscriber, site
+    subscriber, wide_network = (
+        str(IPv6Network((address, bits), strict=False)) for bits in (_SUBSCRIBER_BITS, _WIDE_NETWORK_BITS)
+    )
+    return subscriber, wide_network
 
 
 class _Counter:
@@ -129,9 +138,9 @@ class _Counter:
 
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
         """Count these hits, up to the first that exceeds its limit. Returns the seconds until its window ends, or 0."""
-        for rate, who in hits:
-            if not await self._limiter.hit(rate, who):
-                window_end = await self._storage.get_expiry(rate.key_for(who))
+        for limit, key in hits:
+            if not await self._limiter.hit(limit, key):
+                window_end = await self._storage.get_expiry(limit.key_for(key))
                 return max(1, ceil(window_end - self._now()))
         return 0
 
@@ -142,7 +151,7 @@ class WindowStorage(MemoryStorage):
     In `limits` 5.8 each hit searches all windows for those that have ended: 8 ms with 100,000 windows.
     """
 
-    def __init__(self, now: Now, *, at_most: int = MAX_ADDRESSES) -> None:
+    def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
         super().__init__()
         self.expirations = OrderedDict[str, float]()
         self._now = now
@@ -182,28 +191,31 @@ class _RedisCounter:
         return await self._own.seconds_to_wait(hits) if seconds is None else seconds
 
     async def _ask_redis(self, hits: Sequence[Hit]) -> int | None:
-        """Redis's answer, or None if it fails."""
-        finds_out = self._is_away
-        if finds_out:
+        """Redis's answer, or None if it fails or has failed a moment ago."""
+        is_probe = self._is_away
+        if is_probe:
             now = self._now()
             if now < self._retry_at:
                 return None
-            self._retry_at = now + PAUSE  # so that other requests do not wait for this attempt
+            self._retry_at = now + REDIS_RETRY_SECONDS  # so that other requests do not wait for this attempt
         try:
-            # The time limit includes the wait for a connection: if Redis is slow, the last of many would wait for all.
-            async with asyncio.timeout(self._patience), self._connections:
-                if self._is_away and not finds_out:  # another request has failed meanwhile
-                    return None
-                if finds_out:
-                    await self._connect_anew()
-                seconds = await self._counter.seconds_to_wait(hits)
+            seconds = await self._query(hits, is_probe=is_probe)
         except Exception as exc:
             self._fail(exc)
             return None
-        if finds_out:
+        if is_probe:
             self._is_away = False
             log.info("redis_answers_again")
         return seconds
+
+    async def _query(self, hits: Sequence[Hit], *, is_probe: bool) -> int | None:
+        # The time limit includes the wait for a connection: if Redis is slow, the last of many would wait for all.
+        async with asyncio.timeout(self._patience), self._connections:
+            if self._is_away and not is_probe:  # another request has failed meanwhile
+                return None
+            if is_probe:
+                await self._connect_anew()
+            return await self._counter.seconds_to_wait(hits)
 
     async def aclose(self) -> None:
         await self._closing.aclose()
@@ -223,7 +235,7 @@ class _RedisCounter:
         if self._is_away:
             return
         self._is_away = True
-        self._retry_at = self._now() + PAUSE
+        self._retry_at = self._now() + REDIS_RETRY_SECONDS
         reason = f"{type(exc).__name__}: {redis_reason(exc)}"
         consequence = f"until it answers, each process counts for itself: {self._what}"
         log.warning("redis_failed", reason=reason, consequence=consequence)
