@@ -5,8 +5,8 @@ from uuid import UUID
 
 import click
 
-from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.console.sessions import CONSOLE_PATH, ConsoleLink, NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ConsoleSettings

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.managing import add_app, change_stored_app, remove_app
 from wxauth.server.apps.registry import Apps, KnownApp
-from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.printing import Failed, json_option, printable, show
+from wxauth.server.cli.resources import with_services
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.siblings.shared_wechat_tokens import force_wechat_token

@@ -8,9 +8,9 @@ import click
 
 from wxauth.errors import InvalidRequest
 from wxauth.server.apps.rows import stored_apps
-from wxauth.server.cli.asking import read_settings, with_database
-from wxauth.server.cli.oauth_options import changes_in, client_options, refused_as_wrong_call
+from wxauth.server.cli.client_options import changes_in, client_options, refused_as_wrong_call
 from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import (
     Credentials,

@@ -5,8 +5,8 @@ from datetime import datetime
 
 import click
 
-from wxauth.server.cli.asking import T, read_settings, with_database
 from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR

@@ -10,8 +10,8 @@ from typing import IO, Final
 
 import click
 
-from wxauth.server.cli.asking import with_database, with_services
 from wxauth.server.cli.printing import Failed, json_option, printable, show, terminal_language
+from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
 from wxauth.server.moving.faults import Fault

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import click
 
-from wxauth.server.cli.asking import with_database
 from wxauth.server.cli.options import more, page_options, text_option, time_option
 from wxauth.server.cli.printing import json_option, printable, show
+from wxauth.server.cli.resources import with_database
 from wxauth.server.refusals.refusals import list_refusals
 from wxauth.server.refusals.routes import refusals_answer
 from wxauth.server.refusals.rows import RefusalSearch

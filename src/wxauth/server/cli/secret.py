@@ -7,9 +7,9 @@ from dataclasses import asdict
 import click
 
 from wxauth.server.checks.sealed import SealedCounts
-from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.cli.resources import read_settings, with_database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.service.forgetting import forget

@@ -2,8 +2,8 @@
 
 import click
 
-from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.printing import json_option, show
+from wxauth.server.cli.resources import with_services
 from wxauth.server.housekeeping.housekeeping import sweep_now
 
 

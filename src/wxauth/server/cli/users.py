@@ -11,10 +11,10 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from wxauth.errors import NotFound
-from wxauth.server.cli.asking import read_settings, with_database, with_services
 from wxauth.server.cli.moving import export_command, import_command
 from wxauth.server.cli.options import confirm, more, page_options, text_option, time_option, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show, to_the_minute
+from wxauth.server.cli.resources import read_settings, with_database, with_services
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
