@@ -1,4 +1,4 @@
-"""How commands read settings, and call the database or the parts of the service."""
+"""What commands use: settings, the database, the parts of the service."""
 
 import asyncio
 import sys
@@ -26,39 +26,39 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
         return load_settings(kind)
 
 
-def with_database(ask: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """Return the result of `ask`, called with the database of WXAUTH_DATABASE_URL and its time. Raises: Failed."""
+def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
+    """Return the result of `use`, called with the database of WXAUTH_DATABASE_URL and its time. Raises: Failed."""
     settings = read_settings(DatabaseSettings)
-    # Failed prints failures, once.
+    # No log lines: `Failed` prints the error.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
 
-    async def at_its_time(database: Database) -> T:
-        return await ask(database, await database.time())
+    async def with_time(database: Database) -> T:
+        return await use(database, await database.time())
 
-    return _asked(lambda: Database(settings.database_url.get_secret_value()), at_its_time)
+    return _run(lambda: Database(settings.database_url.get_secret_value()), with_time)
 
 
-def with_services(ask: Callable[[Services], Awaitable[T]]) -> T:
-    """Return the result of `ask`, called with the service's parts. Requires all settings. Raises: Failed."""
+def with_services(use: Callable[[Services], Awaitable[T]]) -> T:
+    """Return the result of `use`, called with the service's parts. Requires all settings. Raises: Failed."""
     from wxauth.server.service.build import build_services  # half a second, and most commands need the database alone
 
     settings = read_settings(Settings)
-    # Errors name what to change at WeChat.
+    # Log errors: WeChat's say what to change.
     configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)
     clock = DatabaseClock()
 
-    async def at_the_databases_time(services: Services) -> T:
+    async def with_clock_and_apps(services: Services) -> T:
         await correct_clock(clock, services.database)
         await services[Apps].refresh()
-        return await ask(services)
+        return await use(services)
 
-    return _asked(lambda: build_services(settings, clock=clock), at_the_databases_time)
+    return _run(lambda: build_services(settings, clock=clock), with_clock_and_apps)
 
 
-def _asked(make: Callable[[], DatabaseOrServices], ask: Callable[[DatabaseOrServices], Awaitable[T]]) -> T:
-    async def answer() -> T:
+def _run(make: Callable[[], DatabaseOrServices], use: Callable[[DatabaseOrServices], Awaitable[T]]) -> T:
+    async def run() -> T:
         async with aclosing(make()) as part:
-            return await ask(part)
+            return await use(part)
 
     with failures_printed():
-        return asyncio.run(answer())
+        return asyncio.run(run())
