@@ -24,7 +24,7 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
     """Print a URL that logs an administrator or support staff in to the console, once, within ten minutes.
 
     Use it before anybody can scan, or while WeChat is unavailable. Without USER_ID, the URL is for the only
-    administrator. Whoever opens the URL is logged in as that user: send it to nobody else.
+    administrator. Anyone who opens it is logged in as that user: keep it secret.
     """
     settings = read_settings(ConsoleSettings)
 
