@@ -42,8 +42,8 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         switch = f"--{name}/--no-{name}" if is_change else f"--{name}"
         return click.option(switch, default=None, is_flag=True, help=help_text)
 
-    def text(flag: str, name: str, metavar: str, help_text: str) -> Any:
-        return click.option(flag, name, metavar=metavar, help=f"{help_text} Empty: none." if is_change else help_text)
+    def text(option: str, name: str, metavar: str, help_text: str) -> Any:
+        return click.option(option, name, metavar=metavar, help=f"{help_text} Empty: none." if is_change else help_text)
 
     options = (
         click.option("--redirect-uri", "redirect_uris", multiple=True, metavar="URI", help=_REDIRECT_URI),

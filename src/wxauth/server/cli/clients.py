@@ -18,16 +18,16 @@ from wxauth.server.clients.clients import (
     build_client,
     change_client,
     check_name,
-    names_apps,
-    names_of_others,
+    refers_to_apps,
     refuse_reserved,
     refuse_wrong_apps,
     remove_client,
     renew_secret,
+    reserved_names,
 )
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.database import Database
-from wxauth.server.core.settings import AudienceSettings
+from wxauth.server.core.settings import ClientCommandSettings
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -51,7 +51,7 @@ def clients() -> None:
 @clients.command()
 @_name_argument
 @client_options(is_change=False)
-@click.option("--public", "is_public", is_flag=True, help="It keeps no secret: a page, a program.")
+@click.option("--public", "is_public", is_flag=True, help="Public client: cannot keep a secret (a page, a program).")
 @json_option
 def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     """Add a service, and print its secret, this once. It authenticates by HTTP Basic as NAME.
@@ -72,8 +72,8 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
 def set_command(client_name: str, **options: Any) -> None:
     """Change the given fields of a service or a site.
 
-    A repeatable option replaces the whole list. Running services know the change at once. A site's sessions go on, with
-    those of their scopes that are left.
+    A repeatable option replaces the whole list. Takes effect at once. A site's sessions continue without removed
+    scopes.
     """
     changes, reserved = changes_in(options), _reserved()
     with refused_as_wrong_call():
@@ -129,14 +129,17 @@ def remove_command(client_name: str) -> None:
 
 def _reserved() -> Sequence[str]:
     """The names that a site must not have, because its tokens could be mistaken for others: `serve` would not start."""
-    audience = read_settings(AudienceSettings).audience
-    return with_database(lambda database, _: names_of_others(database, audience))
+    audience = read_settings(ClientCommandSettings).audience
+    return with_database(lambda database, _: reserved_names(database, audience))
 
 
 def _check_apps(values: Mapping[str, Any]) -> None:
     """Refuse fields that name an app of another kind. Raises: WrongClient, Failed."""
-    if names_apps(values):
-        settings, stored = read_settings(AudienceSettings), with_database(lambda database, _: stored_apps(database))
+    if refers_to_apps(values):
+        settings, stored = (
+            read_settings(ClientCommandSettings),
+            with_database(lambda database, _: stored_apps(database)),
+        )
         kinds = {row["app_id"]: row["fields"].get("kind", "mini_program") for row in stored}
         refuse_wrong_apps(values, kinds | {app.app_id: app.kind for app in settings.apps})
 

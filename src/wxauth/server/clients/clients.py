@@ -173,7 +173,7 @@ async def change_client(
 ) -> AddedClient:
     """Change some fields of a client. A site's sessions continue, with the scopes that the site still has.
 
-    Null, false or empty clears an optional field. `reserved` are names that no site may have: see `names_of_others`.
+    Null, false or empty clears an optional field. `reserved` are names that no site may have: see `reserved_names`.
 
     Raises: NotFound, WrongClient, StorageUnavailable.
     """
@@ -280,7 +280,7 @@ def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
     return [scope for scope in Scope if scope in scopes]
 
 
-async def names_of_others(database: Database, audience: str, apps: Sequence[App] = ()) -> Sequence[str]:
+async def reserved_names(database: Database, audience: str, apps: Sequence[App] = ()) -> Sequence[str]:
     """The names that no site may have, because its tokens would be confused: the audience, these and all stored apps.
 
     Raises: StorageUnavailable.
@@ -296,8 +296,8 @@ def refuse_reserved(client: Client, reserved: Collection[str]) -> None:
         )
 
 
-def names_apps(values: Mapping[str, Any]) -> bool:
-    """Whether these fields of a site name an app."""
+def refers_to_apps(values: Mapping[str, Any]) -> bool:
+    """Whether these fields of a site refer to an app."""
     return any(values.get(field) for field in _APPS)
 
 
@@ -317,7 +317,7 @@ async def clashing_clients(database: Database, settings: Settings) -> Sequence[s
 
     Raises: StorageUnavailable.
     """
-    return await rows.sites_named(database, await names_of_others(database, settings.audience, settings.apps))
+    return await rows.sites_named(database, await reserved_names(database, settings.audience, settings.apps))
 
 
 def origin_shown(client: Client) -> str | None:

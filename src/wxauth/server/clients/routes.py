@@ -51,7 +51,7 @@ async def add_client(
     now, settings = services.clock(), services.settings
     client = clients.build_client(body.name, body.model_dump(exclude={"name"}))
     await _check_apps(services, client.model_dump())
-    clients.refuse_reserved(client, await clients.names_of_others(services.database, settings.audience, settings.apps))
+    clients.refuse_reserved(client, await clients.reserved_names(services.database, settings.audience, settings.apps))
     credentials = await clients.add_client(services.database, client, by=administrator, now=now)
     added = AddedClient(**client.model_dump(), created_at=now)
     return new_client_answer(added, credentials, now=now)
@@ -76,7 +76,7 @@ async def change_client(
         services.database,
         name,
         changes,
-        reserved=await clients.names_of_others(services.database, settings.audience, settings.apps),
+        reserved=await clients.reserved_names(services.database, settings.audience, settings.apps),
         by=administrator,
         now=now,
     )
@@ -109,6 +109,6 @@ async def renew_client_secret(
 
 async def _check_apps(services: Services, values: Mapping[str, Any]) -> None:
     """Check the kinds of the apps in these fields. Raises: WrongClient, StorageUnavailable."""
-    if clients.names_apps(values):
+    if clients.refers_to_apps(values):
         await services[Apps].refresh()  # another replica may just have added the app
         clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in services[Apps].all()})

@@ -243,7 +243,7 @@ async def end_console_session(services: Services, kept_by: str) -> None:
 def _opened(
     services: Services, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
 ) -> OpenedConsole:
-    expires_in = services.settings.access_token_lasts(session_lasts=left)
+    expires_in = services.settings.access_token_lifetime(session_lifetime=left)
     access_token = services.issuer.issue(
         services[KeyRing].signing_key(now),
         user_id=user["id"],

@@ -104,10 +104,7 @@ class Setting:
 
 
 class AppFields(BaseModel):
-    """The fields of an app besides its id: in `APPS`, in the database, and in administrators' requests.
-
-    A new field is declared here, shown by `AppAnswer`, and has an option in `cli/apps.py`.
-    """
+    """The fields of an app besides its id: in `APPS`, in the database, and in administrators' requests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -151,7 +148,7 @@ class App(AppFields):
     @classmethod
     def _no_key_without_token(cls, key: PushAesKey | None, info: ValidationInfo) -> PushAesKey | None:
         if key is not None and "push_token" in info.data and info.data["push_token"] is None:
-            raise ValueError("must have push_token beside it")
+            raise ValueError("must be set together with push_token")
         return key
 
     @property
@@ -276,7 +273,7 @@ class ConsoleSettings(DatabaseSettings):
     admin_page: AdminPage = False
 
 
-class AudienceSettings(DatabaseSettings):
+class ClientCommandSettings(DatabaseSettings):
     """The settings of `wxauth clients add` and `set`."""
 
     audience: TokenAudience = _DEFAULT_AUDIENCE
@@ -407,10 +404,10 @@ class Settings(DatabaseSettings):
         Lower,
         Setting(
             "What happens to a phone number that another user has: `refuse` refuses it (`phone_taken`), `share` "
-            "lets both users have it, `link` lets a new user of another mini-program become that user, if no "
-            "account can be stolen that way. Conditions: [phone numbers](wechat.md#phone-numbers).",
+            "lets both users have it, `link` merges a new user of another mini-program into that user, under "
+            "conditions that prevent account theft: [phone numbers](wechat.md#phone-numbers).",
             "手机号已属于其他用户时：`refuse` 拒绝（`phone_taken`），`share` 允许共用，`link` "
-            "让另一小程序的新用户在没有盗号风险时成为该用户。条件见 [手机号](wechat.zh-CN.md#手机号)。",
+            "在满足防盗号的条件时，将另一小程序的新用户并入该用户，条件见 [手机号](wechat.zh-CN.md#手机号)。",
             heading=Title("Users", "用户"),
         ),
     ] = "refuse"
@@ -419,7 +416,7 @@ class Settings(DatabaseSettings):
         Field(ge=1),
         Setting(
             "With `PHONE_POLICY` set to `link`: how recently that user must have verified the number with the "
-            "phone button. Carriers reassign numbers after about 90 days: keep it well below.",
+            "phone button. Carriers reassign numbers after about 90 days: keep this setting well below 90.",
             "`PHONE_POLICY` 为 `link` 时，原用户须在此期限内用手机号按钮验证过该号码。运营商约 90 "
             "天后会将号码重新放出，取值应明显小于它。",
         ),
@@ -710,7 +707,7 @@ class Settings(DatabaseSettings):
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
-            raise ValueError("must not be set beside WXAUTH_APP_ID and WXAUTH_APP_SECRET")
+            raise ValueError("must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET")
         if bool(app_id) != bool(app_secret):
             raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
         if len({app.app_id for app in apps}) != len(apps):
@@ -727,9 +724,9 @@ class Settings(DatabaseSettings):
         """The current secret key, then the previous ones."""
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
-    def access_token_lasts(self, *, session_lasts: int) -> int:
-        """The lifetime of an access token in seconds: at least 1, and otherwise no longer than its session lasts."""
-        return max(1, min(self.access_token_ttl, session_lasts))
+    def access_token_lifetime(self, *, session_lifetime: int) -> int:
+        """The lifetime of an access token in seconds: at least 1, and otherwise no longer than its session."""
+        return max(1, min(self.access_token_ttl, session_lifetime))
 
     def may_sign_up(self, app: App) -> bool:
         """Whether unknown people may sign up with this app."""
@@ -743,9 +740,9 @@ class Settings(DatabaseSettings):
 def load_settings(
     kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR
 ) -> AnySettings:
-    """Read each setting from the environment, or else from a `.env` file, or else from a file with the setting's name.
+    """Read settings from the environment, a `.env` file, and files named after them. The first that sets a value wins.
 
-    These files are in the folder named by WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
+    The files named after settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
     Raises: InvalidSettings.
     """
@@ -804,7 +801,8 @@ def _is_service_link(name: str, value: str) -> bool:
 def _problem(error: Mapping[str, Any]) -> str:
     location: tuple[str | int, ...] = error["loc"]
     message = str(error["msg"]).removeprefix("Value error, ")
-    message = re.sub(r"^\w+ should ", "must ", message).partition(", unable to ")[0]  # pydantic's own
+    # Rewrites pydantic's messages into "must …".
+    message = re.sub(r"^\w+ should ", "must ", message).partition(", unable to ")[0]
     if message.startswith(PREFIX):
         return message
     if error["type"] == "extra_forbidden":

@@ -221,7 +221,7 @@ def _tokens(
     phone_error: str | None = None,
     now: datetime,
 ) -> Tokens:
-    expires_in = services.settings.access_token_lasts(session_lasts=refresh_expires_in)
+    expires_in = services.settings.access_token_lifetime(session_lifetime=refresh_expires_in)
     return Tokens(
         access_token=services.issuer.issue(
             signing_key,

@@ -256,7 +256,7 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
     if not names:
         raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
-    expires_in = services.settings.access_token_lasts(session_lasts=left)
+    expires_in = services.settings.access_token_lifetime(session_lifetime=left)
     signing_key = services[KeyRing].signing_key(now)
     access_token = services.issuer.issue(
         signing_key,
