@@ -60,7 +60,7 @@ async def add_app(
         raise AppTaken("there is an app of this id already")
     log.info("app_added", app_id=app.app_id, actor=by.name)
     await services[Apps].refresh()
-    return services[Apps].known(app.app_id)
+    return services[Apps].entry(app.app_id)
 
 
 async def change_stored_app(
@@ -89,7 +89,7 @@ async def change_stored_app(
     if changed:
         log.info("app_changed", app_id=app_id, actor=by.name, fields=changed)
     await services[Apps].refresh()
-    return services[Apps].known(app_id)
+    return services[Apps].entry(app_id)
 
 
 async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:

@@ -69,7 +69,7 @@ class Apps:
         self._hint = f"; {hint}" if hint else ""
         self._stored: dict[str, tuple[SealedApp, KnownApp]] = {}
         self._is_read = False
-        self._was_away = False
+        self._last_read_failed = False
         self.unopened: list[str] = []
         """Ids of stored apps whose secrets cannot be unsealed with our secret keys. Nobody can log in to them."""
         self._replace_apps([])
@@ -78,7 +78,7 @@ class Apps:
         """The enabled app with this id; the default app for None.
 
         The default is the first mini-program in the settings, or else the mini-program that was added first. It stays
-        the default if it is disabled, because a client that names no app means this one.
+        the default if it is disabled, so that such logins fail instead of going to another app.
 
         Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
         """
@@ -92,14 +92,14 @@ class Apps:
 
         Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet.
         """
-        return self.known(app_id).app
+        return self.entry(app_id).app
 
-    def known(self, app_id: str) -> KnownApp:
+    def entry(self, app_id: str) -> KnownApp:
         """As `find`, with title, source and state of the app."""
-        known = self._known.get(app_id)
-        if known is None:
+        entry = self._known.get(app_id)
+        if entry is None:
             raise self._unknown_app(app_id)
-        return known
+        return entry
 
     def kind_of(self, app_id: str) -> AppKind | None:
         """The kind of an app; None if it is unknown, or was removed."""
@@ -120,7 +120,7 @@ class Apps:
         try:
             stored = await stored_apps(self._database)
         except StorageUnavailable:
-            self._was_away = True
+            self._last_read_failed = True
             raise
         self._replace_apps(stored)
         self._is_read = True
@@ -141,22 +141,9 @@ class Apps:
             log.exception("apps_not_read")
 
     def _replace_apps(self, stored: Sequence[SealedApp]) -> None:
-        opened: dict[str, tuple[SealedApp, KnownApp]] = {}
-        unopened: list[str] = []
-        for row in stored:
-            former = self._stored.get(row["app_id"])
-            if former is not None and former[0] == row:
-                opened[row["app_id"]] = former  # unchanged, so its secrets need not be opened again
-                continue
-            try:
-                opened[row["app_id"]] = row, unsealed_app(row, self._sealer)
-            except CannotOpen:
-                unopened.append(row["app_id"])
-        if unopened and unopened != self.unopened:
-            log.error("apps_not_opened", app_ids=unopened, what_to_change=WRONG_SECRET_KEY.en)
-        self.unopened, self._stored = unopened, opened
+        self._stored = self._unsealed(stored)
         known = {it.app.app_id: it for it in self._of_settings}
-        known |= {app_id: it for app_id, (_, it) in opened.items() if app_id not in known}
+        known |= {app_id: it for app_id, (_, it) in self._stored.items() if app_id not in known}
         self._known = known
         self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
         default = self.default
@@ -164,8 +151,26 @@ class Apps:
             self._enabled[None] = default.app
         self._observe(list(known), None if default is None else default.app.app_id)
 
+    def _unsealed(self, stored: Sequence[SealedApp]) -> dict[str, tuple[SealedApp, KnownApp]]:
+        """The apps that can be decrypted. The ids of the others are in `unopened`, and logged when they change."""
+        opened: dict[str, tuple[SealedApp, KnownApp]] = {}
+        unopened: list[str] = []
+        for row in stored:
+            former = self._stored.get(row["app_id"])
+            if former is not None and former[0] == row:
+                opened[row["app_id"]] = former  # unchanged, so its secrets need not be decrypted again
+                continue
+            try:
+                opened[row["app_id"]] = row, unsealed_app(row, self._sealer)
+            except CannotOpen:
+                unopened.append(row["app_id"])
+        if unopened and unopened != self.unopened:
+            log.error("apps_not_opened", app_ids=unopened, what_to_change=WRONG_SECRET_KEY.en)
+        self.unopened = unopened
+        return opened
+
     def _unknown_app(self, app_id: str | None) -> UnknownApp | StorageUnavailable:
-        if self._was_away and not self._is_read:
+        if self._last_read_failed and not self._is_read:
             return StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
             return StorageUnavailable("this app's secret cannot be decrypted: see 'wxauth check'")

@@ -42,7 +42,7 @@ _SHORT: Final = Title("must be 1 to 64 printable characters", "必须是 1 至 6
 def _known_app(value: str, info: ValidationInfo) -> str:
     services: Any = info.context
     try:
-        services[Apps].known(value)
+        services[Apps].entry(value)
     except UnknownApp:
         raise ValueError("unknown") from None
     return value
