@@ -70,7 +70,7 @@ def withdraw_command(kid: str, as_json: bool) -> None:
         try:
             return await withdraw_from_either_ring(keys, id_token_keys, kid, by=OPERATOR, now=now)
         except NoSuchKey:
-            raise Failed("there is no published key of that id: see 'wxauth keys list'") from None
+            raise Failed("there is no published key with that id: see 'wxauth keys list'") from None
 
     signs = _with_key_rings(withdraw)
     show({"kid": kid, "signing": signs.kid}, f"{kid} is withdrawn; {signs.kid} signs now", as_json=as_json)

@@ -19,7 +19,7 @@ router = Router("admin")
 
 Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
 
-_NO_SUCH_KEY: Final = NotFound("there is no published key of that id")
+_NO_SUCH_KEY: Final = NotFound("there is no published key with that id")
 
 log = get_logger()
 
@@ -76,7 +76,7 @@ async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep
 async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnKeyAnswer:
     """For a stolen key: its tokens are refused from now on.
 
-    If it was the signing key, the next key, or a new one, signs at once; if it was the next key, another one is made.
+    If it was signing, its successor (made if necessary) signs at once. If it was next in line, a replacement is made.
     Sessions continue: their next refresh gives a token of another key.
     """
     try:
