@@ -34,8 +34,8 @@ class Faults:
         """The faults still to come, in the form in which they were requested."""
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self._waiting]
 
-    def next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """The fault for this call, which is used up; None if there is none."""
+    def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
+        """Use up the fault for this call, and return it; None if there is none."""
         for fault in self._waiting:
             if fault.api == api and fault.app_id in (None, app_id):
                 if fault.times is not None:
@@ -58,7 +58,7 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 
 
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """The wrong answer of a fault; None if the right answer must follow."""
+    """Do what the fault says. Returns the answer to give, or None to continue."""
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:

@@ -19,8 +19,8 @@ from wxauth.server.dev.wechat.controls import PersonName, SimulatedAppId
 from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP
 
 ATTEMPTS: Final = 3
-PATIENCE: Final = 5.0
-"""Seconds per attempt."""
+RECEIVER_TIMEOUT_SECONDS: Final = 5.0
+"""The time limit of an attempt."""
 
 REVOKED: Final = "user_authorization_revoke"
 
@@ -130,7 +130,7 @@ def _is_taken(attempts: Sequence[Mapping[str, Any]]) -> bool:
 
 async def _attempt(client: httpx.AsyncClient, url: str, signed: SignedPush) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RECEIVER_TIMEOUT_SECONDS):
             answer = await client.post(
                 httpx.URL(url).copy_merge_params(signed.query),
                 content=signed.body,

@@ -165,7 +165,7 @@ class Simulator:
         """Record a call. Returns the call, and its fault, if any."""
         call = Call(api, self._app_of(api, query, body), query, body)
         self.calls.append(call)
-        return call, self.faults.next(api, call.app_id) or fault_in(_code_in(call), api)
+        return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api)
 
     def answer(self, call: Call) -> dict[str, Any] | DrawnCode:
         """The right answer."""
