@@ -16,14 +16,14 @@ from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownNickname, Shown
 
 LOOKED_UP_AT_ONCE: Final = 200
 
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
+_ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 
 
 class LookupOpenid(BaseModel):
     """One openid in one app."""
 
-    app_id: _Name
-    openid: _Name
+    app_id: _ShortText
+    openid: _ShortText
 
 
 class LookupRequest(BaseModel):
@@ -33,10 +33,10 @@ class LookupRequest(BaseModel):
 
     ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
     openids: list[LookupOpenid] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
-    external_ids: list[_Name] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    external_ids: list[_ShortText] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
 
     @model_validator(mode="after")
-    def _is_not_too_much(self) -> Self:
+    def _has_allowed_number(self) -> Self:
         # Unknown fields are ignored. Without this check, a misspelt name would look as if all these users had been
         # erased.
         asked = [self.ids, self.openids, self.external_ids]
