@@ -39,7 +39,7 @@ def renew():
 
 configure_logging(level="info", log_format="json")
 with socket.socket() as listener:
-    status = Workers({number}, listener, work={at_first}, renew=renew, patience=2).run()
+    status = Workers({number}, listener, work={at_first}, renew=renew, max_silent_checks=2).run()
 {afterwards}
 sys.exit(status)
 """

@@ -30,15 +30,16 @@ from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing, make_key_rings
 from wxauth.server.service.prometheus import delete_shared_folder, shared_by_workers
 from wxauth.server.service.readiness import Readiness, is_migrated
-from wxauth.server.service.workers import SUPERSEDED, Parent, Work, Workers
+from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
 from wxauth.server.web.http_server import Server
 from wxauth.server.web.uploads import UPLOAD_PATIENCE
 
-LEARNING_SECONDS: Final = 2.0
-"""Seconds after SIGTERM in which a proxy may still send requests, because it has not noticed the end yet."""
+PROXY_NOTICE_SECONDS: Final = 2.0
+"""How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
 DRAIN_SECONDS: Final = 10
-PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
+"""How long requests under way may take after that."""
+REQUEST_TIMEOUTS: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 """Requests leave few reference cycles.
@@ -102,7 +103,7 @@ def listen(host: str, port: int) -> socket.socket:
 def uvicorn_options() -> dict[str, Any]:
     """The options of uvicorn, in production and development."""
     return {
-        "http": partial(HttpProtocol, patience=PATIENCE),
+        "http": partial(HttpProtocol, patience=REQUEST_TIMEOUTS),
         "ws": "none",
         "loop": "auto" if os.name == "nt" else "uvloop",
         "log_config": None,
@@ -121,7 +122,7 @@ def make_server(services: Services) -> Server:
     gc.collect()
     gc.freeze()  # objects made so far live to the end, so the collector need not traverse them again
     gc.set_threshold(*GC_THRESHOLDS)
-    return Server(config, learning=LEARNING_SECONDS, on_leaving=services[Readiness].leave)
+    return Server(config, learning=PROXY_NOTICE_SECONDS, on_leaving=services[Readiness].leave)
 
 
 def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
@@ -167,7 +168,7 @@ def _prepare(settings: Settings) -> bool:
     return asyncio.run(check_stored_state(settings))
 
 
-def serve_as_worker(settings: Settings, listener: socket.socket, parent: Parent) -> None:
+def serve_as_worker(settings: Settings, listener: socket.socket, heartbeat: Heartbeat) -> None:
     """Serve as one worker."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     services = build_services(settings)
@@ -175,7 +176,9 @@ def serve_as_worker(settings: Settings, listener: socket.socket, parent: Parent)
     signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
 
     async def serve() -> None:
-        reporting = asyncio.create_task(parent.report(is_ready=lambda: server.started and services[KeyRing].is_ready))
+        reporting = asyncio.create_task(
+            heartbeat.report(is_ready=lambda: server.started and services[KeyRing].is_ready)
+        )
         reporting.add_done_callback(_leave_without_parent)
         try:
             await server.serve([listener])

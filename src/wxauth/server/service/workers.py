@@ -1,7 +1,8 @@
 """Worker processes, forked from a parent that has imported everything. The parent watches, replaces and ends them.
 
 A forked process shares the memory of its parent's imports; docs/workers.md has the numbers. uvicorn's supervisor spawns
-its workers, and leaves them on the port when it is killed. Replace `Workers` with it once it forks and ends them.
+its workers, and leaves them on the port when it is killed. Replace this with it once it forks, and takes its workers
+along.
 """
 
 import asyncio
@@ -25,11 +26,11 @@ from wxauth.server.core.settings import InvalidSettings
 
 SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1
 """Tells a worker that it has been replaced. It finishes its requests and ends."""
-PATIENCE: Final = 15
+MAX_SILENT_CHECKS: Final = 15
 """How many checks, about a second apart, a worker may be silent before it is killed."""
 
-_CHECK_PAUSE: Final = 1.0
-"""Seconds between two messages of a worker, between two checks of the parent, and before a restart after a failure."""
+_CHECK_SECONDS: Final = 1.0
+"""Between two messages of a worker, between two checks of the parent, and before a restart after a failure."""
 _ALIVE: Final = b"."
 _READY: Final = b"!"
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32" else (signal.SIGHUP,)))
@@ -37,8 +38,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32
 log = get_logger()
 
 
-class Parent:
-    """A worker's pipe to its parent."""
+class Heartbeat:
+    """Tells the parent that a worker is alive."""
 
     def __init__(self, writable: int) -> None:
         self._writable = writable
@@ -52,10 +53,10 @@ class Parent:
             while True:
                 with suppress(BlockingIOError):  # the pipe is full: the parent has not read for hours
                     os.write(self._writable, _READY if is_ready() else _ALIVE)
-                await asyncio.sleep(_CHECK_PAUSE if is_ready() else _CHECK_PAUSE / 20)
+                await asyncio.sleep(_CHECK_SECONDS if is_ready() else _CHECK_SECONDS / 20)
 
 
-Work = Callable[[Parent], None]
+Work = Callable[[Heartbeat], None]
 """The work of a worker, which runs until a signal comes."""
 
 
@@ -79,7 +80,7 @@ class Workers:
         listener: The socket on which all workers accept connections.
         work: The work of each worker.
         renew: Returns the work for new workers after each SIGHUP. Raises: InvalidSettings.
-        patience: How many checks in a row a worker may be silent before it is killed.
+        max_silent_checks: How many checks in a row a worker may be silent before it is killed.
     """
 
     def __init__(
@@ -89,13 +90,13 @@ class Workers:
         *,
         work: Work,
         renew: Callable[[], Work],
-        patience: int = PATIENCE,
+        max_silent_checks: int = MAX_SILENT_CHECKS,
     ) -> None:
         self._number = number
         self._listener = listener
         self._work = work
         self._renew = renew
-        self._patience = patience
+        self._max_silent_checks = max_silent_checks
         self._former_work: Work | None = None
         self._workers: list[_Worker] = []
         self._has_served = False
@@ -120,7 +121,7 @@ class Workers:
                         self._read_messages(key.data)
                 if time.monotonic() >= next_check:
                     self._kill_hung()
-                    next_check = time.monotonic() + _CHECK_PAUSE
+                    next_check = time.monotonic() + _CHECK_SECONDS
                 self._converge()
         return self._status
 
@@ -147,7 +148,7 @@ class Workers:
     def _leave(self, number: int) -> None:
         if not self._is_leaving:
             self._is_leaving = True
-            self._listener.close()  # otherwise clients could connect, and wait in vain, while the workers drain
+            self._listener.close()  # else clients could connect, and wait for an answer that never comes
         for worker in self._workers:
             self._dismiss(worker, number)
 
@@ -177,7 +178,7 @@ class Workers:
         log.warning("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
         if worker.is_ready or worker.work is not self._work:  # the end of an outdated worker does not count
             return
-        self._starts_again_at = time.monotonic() + _CHECK_PAUSE
+        self._starts_again_at = time.monotonic() + _CHECK_SECONDS
         if self._former_work is not None:
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
             self._work, self._former_work = self._former_work, None
@@ -189,7 +190,7 @@ class Workers:
         # Counts checks instead of seconds: if the whole machine was suspended, no worker is to blame.
         for worker in self._workers:
             worker.silence += 1
-            if worker.silence > self._patience:
+            if worker.silence > self._max_silent_checks:
                 log.error("worker_hangs", pid=worker.pid, consequence="it is killed")
                 os.kill(worker.pid, signal.SIGKILL)
 
@@ -203,7 +204,11 @@ class Workers:
             if time.monotonic() >= self._starts_again_at:
                 for _ in range(self._number - len(at_work)):
                     self._start()
-        elif outdated and all(it.is_ready for it in at_work if it not in outdated) and self._workers == at_work:
+        elif (
+            outdated
+            and all(worker.is_ready for worker in at_work if worker not in outdated)
+            and self._workers == at_work
+        ):
             if len(at_work) > self._number:
                 self._dismiss(min(outdated, key=lambda worker: worker.is_ready), SUPERSEDED)
             else:
@@ -233,7 +238,7 @@ class Workers:
                 os.close(descriptor)
             os.set_blocking(writable, False)
             _reset_signals()
-            self._work(Parent(writable))
+            self._work(Heartbeat(writable))
             status = 0
         except KeyboardInterrupt:
             status = 0
