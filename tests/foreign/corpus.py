@@ -8,7 +8,7 @@ sign such tokens. The libraries allow less clock skew: from none to a few second
 
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forgery
 
-TAKEN: dict[str, Forgery] = {
+ACCEPTED: dict[str, Forgery] = {
     name: GOOD[name]
     for name in (
         "as issued",

@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from tests.foreign.conftest import Issuer
-from tests.foreign.corpus import REFUSED, TAKEN
+from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.problems import problem_of
 from tests.processes import Running, free_port
 from tests.programs import needs, needs_node
-from tests.sweeps import Sweep
-from tests.tokens.hostile import EXPIRED
+from tests.sweeps import swept
+from tests.tokens.hostile import EXPIRED, Forgery
 from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
@@ -39,22 +39,18 @@ def orders(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield client
 
 
-def test_express_takes_every_good_token(orders: httpx.Client, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in TAKEN.items():
-            with sweep.case(name):
-                answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-                assert answer.status_code == 200, answer.text
+@swept("forgery", ACCEPTED.values(), ids=ACCEPTED)
+def test_express_accepts_every_good_token(orders: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
+    assert answer.status_code == 200, answer.text
 
 
-def test_express_refuses_every_hostile_token(orders: httpx.Client, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in REFUSED.items():
-            with sweep.case(name):
-                answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-                code = "token_expired" if name in EXPIRED else "invalid_token"
-                problem_of(answer, code, 401)
-                assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+@swept("name, forgery", REFUSED.items(), ids=REFUSED)
+def test_express_refuses_every_hostile_token(orders: httpx.Client, issuer: Issuer, name: str, forgery: Forgery) -> None:
+    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
+    code = "token_expired" if name in EXPIRED else "invalid_token"
+    problem_of(answer, code, 401)
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
 def test_express_knows_whose_token_it_is(orders: httpx.Client, issuer: Issuer) -> None:
@@ -87,7 +83,7 @@ def test_with_the_role_express_lets_in(orders: httpx.Client, issuer: Issuer) -> 
     assert orders.delete("/orders/7", headers=bearer(token)).status_code == 204
 
 
-def test_roles_that_are_no_list_open_nothing(orders: httpx.Client, issuer: Issuer) -> None:
+def test_express_refuses_a_token_whose_roles_are_not_a_list(orders: httpx.Client, issuer: Issuer) -> None:
     token = issuer.forge(lambda forger: forger.with_claims(roles="clerks"))
     assert orders.delete("/orders/7", headers=bearer(token)).status_code == 401
 

@@ -8,10 +8,11 @@ import httpx
 import pytest
 
 from tests.foreign.conftest import Issuer
-from tests.foreign.corpus import REFUSED, TAKEN
+from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, until
 from tests.programs import needs_node
-from tests.sweeps import Sweep
+from tests.sweeps import swept
+from tests.tokens.hostile import Forgery
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 
@@ -31,25 +32,21 @@ def status_of(verifier: httpx.Client, token: str) -> int:
     return verifier.get("/", headers={"Authorization": f"Bearer {token}"}).status_code
 
 
-def test_jose_takes_every_good_token(verifier: httpx.Client, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in TAKEN.items():
-            with sweep.case(name):
-                assert status_of(verifier, issuer.forge(forgery)) == 200
+@swept("forgery", ACCEPTED.values(), ids=ACCEPTED)
+def test_jose_accepts_every_good_token(verifier: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    assert status_of(verifier, issuer.forge(forgery)) == 200
 
 
-def test_jose_refuses_every_hostile_token(verifier: httpx.Client, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in REFUSED.items():
-            with sweep.case(name):
-                assert status_of(verifier, issuer.forge(forgery)) == 401
+@swept("forgery", REFUSED.values(), ids=REFUSED)
+def test_jose_refuses_every_hostile_token(verifier: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    assert status_of(verifier, issuer.forge(forgery)) == 401
 
 
 def test_jose_refuses_a_request_without_a_token(verifier: httpx.Client) -> None:
     assert verifier.get("/").status_code == 401
 
 
-async def test_jose_takes_a_new_key_without_a_restart(verifier: httpx.Client, issuer: Issuer) -> None:
+async def test_jose_accepts_a_new_key_without_a_restart(verifier: httpx.Client, issuer: Issuer) -> None:
     assert status_of(verifier, issuer.token) == 200
     token = await issuer.rotate()
     await asyncio.to_thread(until, lambda: status_of(verifier, token) == 200)  # the service itself has yet to read it

@@ -9,12 +9,12 @@ import pytest
 
 from tests.fakes import SECRET_KEY
 from tests.foreign.conftest import Issuer
-from tests.foreign.corpus import REFUSED, TAKEN
+from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, free_port, run
 from tests.programs import needs
-from tests.sweeps import Sweep
+from tests.sweeps import swept
 from tests.test_readme import ROOT, code_blocks
-from tests.tokens.hostile import decode
+from tests.tokens.hostile import Forgery, decode
 from tests.world import bearer
 
 pytestmark = pytest.mark.process
@@ -61,20 +61,16 @@ def code_of(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-def test_php_takes_every_good_token(orders: httpx.Client, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in TAKEN.items():
-            with sweep.case(name):
-                answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
-                assert answer.status_code == 200, answer.text
+@swept("forgery", ACCEPTED.values(), ids=ACCEPTED)
+def test_php_accepts_every_good_token(orders: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    answer = orders.get("/orders", headers=bearer(issuer.forge(forgery)))
+    assert answer.status_code == 200, answer.text
 
 
-def test_php_refuses_every_hostile_token(orders: httpx.Client, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in REFUSED.items():
-            with sweep.case(name):
-                status, code = code_of(orders.get("/orders", headers=bearer(issuer.forge(forgery))))
-                assert (status, code) in {(401, "invalid_token"), (401, "missing_token")}
+@swept("forgery", REFUSED.values(), ids=REFUSED)
+def test_php_refuses_every_hostile_token(orders: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    status, code = code_of(orders.get("/orders", headers=bearer(issuer.forge(forgery))))
+    assert (status, code) in {(401, "invalid_token"), (401, "missing_token")}
 
 
 def test_php_knows_whose_token_it_is(orders: httpx.Client, issuer: Issuer) -> None:

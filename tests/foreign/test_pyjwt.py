@@ -6,11 +6,11 @@ import jwt
 import pytest
 
 from tests.foreign.conftest import Issuer
-from tests.foreign.corpus import REFUSED, TAKEN
+from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.foreign.verify_with_pyjwt import AccessTokens
 from tests.processes import free_port
-from tests.sweeps import Sweep
-from tests.tokens.hostile import HOSTILE
+from tests.sweeps import swept
+from tests.tokens.hostile import HOSTILE, Forgery
 
 pytestmark = pytest.mark.process
 
@@ -32,20 +32,16 @@ def access_tokens(issuer: Issuer) -> AccessTokens:
     return AccessTokens(issuer.url)
 
 
-def test_pyjwt_takes_every_good_token(access_tokens: AccessTokens, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in TAKEN.items():
-            with sweep.case(name):
-                assert access_tokens.claims(issuer.forge(forgery))["iss"] == issuer.url
+@swept("forgery", ACCEPTED.values(), ids=ACCEPTED)
+def test_pyjwt_accepts_every_good_token(access_tokens: AccessTokens, issuer: Issuer, forgery: Forgery) -> None:
+    assert access_tokens.claims(issuer.forge(forgery))["iss"] == issuer.url
 
 
-def test_pyjwt_refuses_every_hostile_token(access_tokens: AccessTokens, issuer: Issuer) -> None:
-    with Sweep() as sweep:
-        for name, forgery in ALL_REFUSED.items():
-            with sweep.case(name):
-                with pytest.raises(jwt.PyJWTError) as refusal:
-                    access_tokens.claims(issuer.forge(forgery))
-                assert not isinstance(refusal.value, jwt.PyJWKClientConnectionError)
+@swept("forgery", ALL_REFUSED.values(), ids=ALL_REFUSED)
+def test_pyjwt_refuses_every_hostile_token(access_tokens: AccessTokens, issuer: Issuer, forgery: Forgery) -> None:
+    with pytest.raises(jwt.PyJWTError) as refusal:
+        access_tokens.claims(issuer.forge(forgery))
+    assert not isinstance(refusal.value, jwt.PyJWKClientConnectionError)
 
 
 def test_pyjwt_raises_nothing_but_refusals(access_tokens: AccessTokens, issuer: Issuer) -> None:
