@@ -245,6 +245,11 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def is_suspended(pid: int) -> bool:
+    """Whether this process was stopped by SIGSTOP."""
+    return _stat(pid)[0] == "T"
+
+
 def _stat(pid: int) -> list[str]:
     """The fields after the name in proc(5): state, parent, group, session, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
