@@ -1,4 +1,4 @@
-"""What is sealed opens with the same key, in the same place, unaltered; and not else."""
+"""A sealed value opens only with its key, in its context, and unaltered."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_sealed_value_opens_only_in_its_context(sealer: Sealer, context: bytes
         sealer.open(sealer.seal(SECRET, context=CONTEXT), context=context)
 
 
-def test_the_first_key_seals_and_each_one_opens(sealer: Sealer) -> None:
+def test_the_first_key_seals_and_every_key_opens(sealer: Sealer) -> None:
     former, current = Sealer([FORMER_KEY]), Sealer([KEY])
     assert sealer.open(former.seal(SECRET, context=CONTEXT), context=CONTEXT) == SECRET
     assert current.open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT) == SECRET
@@ -35,12 +35,12 @@ def test_the_first_key_seals_and_each_one_opens(sealer: Sealer) -> None:
         former.open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT)
 
 
-def test_another_key_does_not_open(sealer: Sealer) -> None:
+def test_an_unknown_key_does_not_open(sealer: Sealer) -> None:
     with pytest.raises(CannotOpen, match="unknown key"):
         Sealer([OTHER_KEY]).open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT)
 
 
-def test_no_bit_may_be_altered(sealer: Sealer) -> None:
+def test_a_value_with_an_altered_bit_does_not_open(sealer: Sealer) -> None:
     sealed = sealer.seal(SECRET, context=CONTEXT)
     for bit in range(len(sealed) * 8):
         altered = bytearray(sealed)
@@ -56,9 +56,8 @@ def test_a_shortened_or_extended_value_does_not_open(sealer: Sealer) -> None:
             sealer.open(altered, context=CONTEXT)
 
 
-@pytest.mark.slow
-def test_the_same_is_never_sealed_the_same(sealer: Sealer) -> None:
-    assert len({sealer.seal(b"", context=CONTEXT) for _ in range(100_000)}) == 100_000
+def test_a_value_is_sealed_differently_each_time(sealer: Sealer) -> None:
+    assert len({sealer.seal(b"", context=CONTEXT) for _ in range(100)}) == 100
 
 
 def test_each_purpose_has_a_key_of_its_own() -> None:
@@ -67,7 +66,7 @@ def test_each_purpose_has_a_key_of_its_own() -> None:
     assert KEY not in keys
 
 
-def test_no_secret_shows(sealer: Sealer) -> None:
+def test_errors_and_reprs_show_no_secret(sealer: Sealer) -> None:
     sealed = sealer.seal(SECRET, context=CONTEXT)
     assert SECRET not in sealed
     with pytest.raises(CannotOpen) as failure:
