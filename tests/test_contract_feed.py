@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer
+from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, until
 from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
@@ -460,12 +460,13 @@ async def test_the_table_marks_exactly_the_types_that_siblings_get(rows: asyncpg
 async def test_an_event_is_in_the_feed_soon_after_its_commit_without_anybody_asking(
     services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LogIn, reader: Credentials
 ) -> None:
+    async def has_event() -> bool:
+        return bool((await client.get("/v1/events", auth=reader)).json()["items"])
+
     placing = asyncio.create_task(keep_placing(services))
     try:
         await login("alice")
-        async with asyncio.timeout(5):
-            while not (await client.get("/v1/events", auth=reader)).json()["items"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await until(has_event)
     finally:
         placing.cancel()
         await asyncio.gather(placing, return_exceptions=True)

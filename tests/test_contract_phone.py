@@ -17,7 +17,7 @@ import pytest
 
 from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
-from tests.processes import WXAUTH, Running, free_port, kill_session, run, serving
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, kill_session, run, serving
 from tests.store.proxy import Proxy
 from tests.world import (
     BESIDE_LOGINS,
@@ -29,6 +29,7 @@ from tests.world import (
     Service,
     bearer,
     until,
+    until_locked,
     with_part,
 )
 from wxauth.server.core.promises import PAUSE
@@ -52,8 +53,6 @@ API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 A_SECOND = timedelta(seconds=1)
-SOON = 10.0
-"""Seconds for what takes one at most on an idle machine."""
 HASTE = 10
 HURRIED = Waits(
     promises=PAUSE / HASTE,
@@ -97,15 +96,7 @@ async def pending(rows: asyncpg.Connection) -> int:
 
 
 async def until_pending(rows: asyncpg.Connection, number: int = 1) -> None:
-    async with asyncio.timeout(SOON):
-        while await pending(rows) < number:  # noqa: ASYNC110 - of what goes on without us
-            await asyncio.sleep(0.01)
-
-
-async def until_waiting(rows: asyncpg.Connection, number: int) -> None:
-    async with asyncio.timeout(SOON):
-        while await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < number:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM phone_answers WHERE sealed IS NOT NULL", number))
 
 
 # Binding.
@@ -444,7 +435,7 @@ async def test_of_two_who_bind_one_answer_at_once_the_second_changes_nothing(
     first = asyncio.create_task(service.bind(alice, code))
     await until_pending(rows)
     second = asyncio.create_task((await make_service()).bind(alice, code))
-    await until_waiting(rows, 2)
+    await until_locked(rows, 2)
     await transaction.rollback()
     assert [answer.json()["phone"] for answer in (await first, await second)] == [NUMBER] * 2
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
@@ -458,7 +449,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_no_number(
     await transaction.start()
     await other.execute("DELETE FROM users")
     binding = asyncio.create_task(service.bind(alice, code))
-    await until_waiting(rows, 1)
+    await until_locked(rows, 1)
     await transaction.commit()
     problem_of(await binding, "invalid_token", 401)
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
@@ -557,7 +548,7 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
         port = str(free_port())
         env = service_env(database_url, wechat_base_url=wechat_url, port=port)
         running = Running(WXAUTH, "serve", cwd=tmp_path, env=env)
-        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False)
+        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False)
 
     with serving(create_simulator(simulator)) as wechat_url:
         running, client = start(wechat_url)
@@ -740,10 +731,12 @@ async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_serv
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=1.5)
     problem_of(await service.bind(alice, code), "wechat_timeout", 504)
-    async with asyncio.timeout(SOON):
-        while (answer := await service.bind(alice, code)).status_code == 504:
-            pass
-    assert answer.json()["phone"] == NUMBER
+
+    async def is_bound() -> bool:
+        return (await service.bind(alice, code)).status_code == 200
+
+    await until(is_bound)
+    assert (await service.me(alice))["phone"] == NUMBER
     assert len(service.asked(API)) == 1
 
 

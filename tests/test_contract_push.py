@@ -17,7 +17,18 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from tests.world import BESIDE_LOGINS, Body, LogIn, LogLines, MakeClient, MakeServices, until_locked, with_part
+from tests.world import (
+    BESIDE_LOGINS,
+    Body,
+    LogIn,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    bearer,
+    until,
+    until_locked,
+    with_part,
+)
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import (
@@ -64,8 +75,6 @@ AN_HOUR = 3600
 HURRIED = Waits(withdrawals=0.25, promises=0.1)
 HARDLY_MORE = 1.8
 """Seconds, where a quarter of one is what the database has."""
-SOON = 10.0
-"""Seconds for what takes one or two on an idle machine."""
 
 
 nonces = count(10**9)
@@ -212,9 +221,21 @@ async def test_a_url_whose_signature_is_wrong_is_not_verified(
     problem_of(await verify(client, EXAMPLE_VERIFICATION | changed), "invalid_signature", 403)
 
 
-async def test_a_missing_parameter_is_a_wrong_signature(client: httpx.AsyncClient) -> None:
-    problem_of(await verify(client, {}), "invalid_signature", 403)
+@pytest.mark.usefixtures("at_wechats_example")
+@pytest.mark.parametrize("missing", ["signature", "timestamp", "nonce"])
+async def test_a_url_without_a_parameter_of_the_signature_is_not_verified(
+    client: httpx.AsyncClient, missing: str
+) -> None:
+    query = {name: value for name, value in EXAMPLE_VERIFICATION.items() if name != missing}
+    problem_of(await verify(client, query), "invalid_signature", 403)
+
+
+@pytest.mark.usefixtures("at_wechats_example")
+async def test_a_url_signed_with_the_token_of_another_app_is_not_verified(client: httpx.AsyncClient) -> None:
     problem_of(await verify(client, EXAMPLE_VERIFICATION, PLAIN), "invalid_signature", 403)
+
+
+async def test_a_message_without_a_signature_is_refused(client: httpx.AsyncClient) -> None:
     problem_of(await client.post(f"/v1/wechat/push/{APP['app_id']}"), "invalid_signature", 403)
 
 
@@ -436,7 +457,7 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
         ),
         ("user.erased", "wechat", answer["user"]["id"], {"former_ids": []}),
     ]
-    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+    me = await client.get("/v1/me", headers=bearer(answer))
     problem_of(me, "invalid_token", 401)
 
 
@@ -784,9 +805,7 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
     told = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "promise_put_off")]
     assert told == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
-    async with asyncio.timeout(SOON):
-        while len(await events(rows)) < 4:  # noqa: ASYNC110 - of what goes on without us
-            await asyncio.sleep(0.05)
+    await until(lambda: rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
     assert await kept(rows) == {**PROFILE, "phone": None}
     await cut_off.promises.aclose()
     assert lines_of(log_lines, "promise_lost") == []
@@ -801,12 +820,8 @@ async def test_a_withdrawal_that_fails_too_late_is_logged_and_retried(
         await rows.execute("SELECT FROM users FOR UPDATE")
         problem_of(await post(client, push), "storage_unavailable", 503)
         await rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
-        async with asyncio.timeout(SOON):
-            while not lines_of(log_lines, "promise_put_off"):  # noqa: ASYNC110 - of what goes on without us
-                await asyncio.sleep(0.05)
-    async with asyncio.timeout(SOON):
-        while await rows.fetchval("SELECT count(*) FROM users"):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await until(lambda: lines_of(log_lines, "promise_put_off"))
+    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM users"))
 
 
 async def test_a_postponed_withdrawal_is_carried_out_at_shutdown_if_possible(
@@ -849,9 +864,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     answer = await post(make_client(with_part(cut_off, Withdrawals, impatient)), push)
     problem_of(answer, "storage_unavailable", 503)
-    async with asyncio.timeout(SOON):
-        while not lines_of(log_lines, "promise_lost"):  # noqa: ASYNC110 - of what goes on without us
-            await asyncio.sleep(0.05)
+    await until(lambda: lines_of(log_lines, "promise_lost"))
 
 
 async def test_the_log_names_the_withdrawn_fields_and_no_signature(
