@@ -163,7 +163,7 @@ async def erase_remains(services: Services, *, page_size: int, pause: float) -> 
     """Erase what remains of erased users, unless another worker is doing so. Raises: StorageUnavailable."""
     while page := await erase_next_page(services.database, size=page_size):
         if page.is_last:
-            log.info("person_forgotten", user_id=page.user_id)
+            log.info("erasure_completed", user_id=page.user_id)
         await asyncio.sleep(pause)
 
 
