@@ -26,8 +26,8 @@ from wxauth.server.core.migrations import migrate
 from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.feed_rows import may_place, place_some
-from wxauth.server.events.placing import PLACED_AT_ONCE
-from wxauth.server.housekeeping.housekeeping import PAGE_PAUSE, PAGE_SIZE, SWEEP_EVERY
+from wxauth.server.events.placing import EVENTS_PLACED_PER_TRANSACTION
+from wxauth.server.housekeeping.housekeeping import PAGE_PAUSE_SECONDS, PAGE_SIZE, SWEEP_EVERY
 from wxauth.server.housekeeping.sweep_rows import sweep_page
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.users.user_rows import SEARCH_SECONDS, UserSearch, find_users
@@ -378,13 +378,13 @@ async def _time_placing(database: Database, connection: asyncpg.Connection) -> N
         began = perf_counter()
         async with database.begin() as transaction:
             assert await may_place(transaction)
-            events = await place_some(transaction, limit=PLACED_AT_ONCE)
+            events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
         times.append((perf_counter() - began) * 1000)
-        placed, is_last = placed + len(events), len(events) < PLACED_AT_ONCE
+        placed, is_last = placed + len(events), len(events) < EVENTS_PLACED_PER_TRANSACTION
     times.sort()
     click.echo(
         f"- feed: {placed:,} events placed in {sum(times) / 1000:.0f} s, {placed / sum(times) * 1000:,.0f} a second, "
-        f"{PLACED_AT_ONCE} take {times[len(times) // 2]:.0f} ms, the longest {times[-1]:.0f} ms"
+        f"{EVENTS_PLACED_PER_TRANSACTION} take {times[len(times) // 2]:.0f} ms, the longest {times[-1]:.0f} ms"
     )
 
 
@@ -399,7 +399,7 @@ async def _time_sweep(database: Database) -> None:
         assert page is not None
         swept, is_last = swept + page.sessions, page.is_last
     times.sort()
-    lap = timedelta(seconds=round(sum(times) / 1000 + len(times) * PAGE_PAUSE))
+    lap = timedelta(seconds=round(sum(times) / 1000 + len(times) * PAGE_PAUSE_SECONDS))
     click.echo(
         f"- sweep: {swept:,} sessions erased in {len(times):,} pages of {PAGE_SIZE}, {sum(times) / 1000:.0f} s of "
         f"work, {lap} with pauses, a page {times[len(times) // 2]:.1f} ms, the longest {times[-1]:.0f} ms"

@@ -9,9 +9,9 @@ from wxauth.server.events.feed_rows import are_unplaced, may_place, place_some, 
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import queue_deliveries
 
-PLACE_PAUSE: Final = 0.5
+PLACE_PAUSE_SECONDS: Final = 0.5
 """Seconds between two checks for events without a place."""
-PLACED_AT_ONCE: Final = 1000
+EVENTS_PLACED_PER_TRANSACTION: Final = 1000
 
 
 async def keep_placing(services: Services) -> None:
@@ -21,8 +21,8 @@ async def keep_placing(services: Services) -> None:
         if await are_unplaced(services.database, now=services.clock()):
             await place_events(services)
 
-    await asyncio.sleep(PLACE_PAUSE)
-    await keep_doing(place, pause=PLACE_PAUSE, put_off="feed_held_up", failed="feed_held_up")
+    await asyncio.sleep(PLACE_PAUSE_SECONDS)
+    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, put_off="feed_held_up", failed="feed_held_up")
 
 
 async def place_events(services: Services) -> int:
@@ -36,11 +36,11 @@ async def place_events(services: Services) -> int:
         async with services.database.begin() as transaction:
             if not await may_place(transaction):
                 return placed
-            folded = await record_folded_changes(transaction, now=now, limit=PLACED_AT_ONCE)
-            events = await place_some(transaction, limit=PLACED_AT_ONCE)
+            folded = await record_folded_changes(transaction, now=now, limit=EVENTS_PLACED_PER_TRANSACTION)
+            events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
             queued = await queue_deliveries(transaction, events, now=now)
         placed += len(events)
         if queued:
             services[Deliveries].wake()
-        if max(folded, len(events)) < PLACED_AT_ONCE:
+        if max(folded, len(events)) < EVENTS_PLACED_PER_TRANSACTION:
             return placed

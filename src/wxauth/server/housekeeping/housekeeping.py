@@ -36,9 +36,9 @@ SESSIONS: Final = 1000
 statement. WeChat issues one person 100 codes a minute per app, so at most 50 more accumulate between two checks.
 Recently ended sessions are among the newest, so their clients still learn why they ended."""
 REPLACED_EVERY: Final = timedelta(seconds=30)
-REPLACED_AT_ONCE: Final = 5000
+SESSIONS_PER_TRANSACTION: Final = 5000
 """How many sessions one transaction ends, and how many it deletes."""
-ERASE_PAUSE: Final = 5.0
+ERASE_PAUSE_SECONDS: Final = 5.0
 """Seconds between two checks for what remains of erased users."""
 PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
 """How long a repeated message from WeChat is recognised. WeChat repeats a message within seconds."""
@@ -51,16 +51,16 @@ DELIVERIES_KEPT: Final = timedelta(days=30)
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
 """How far our clock and the database's may differ. Beyond that, nothing is deleted by age."""
-CHECK_PAUSE: Final = 300.0
+CHECK_PAUSE_SECONDS: Final = 300.0
 """Seconds between two checks for due work."""
-BANS_CHECK_PAUSE: Final = 20.0
+BANS_CHECK_PAUSE_SECONDS: Final = 20.0
 """Seconds between two checks for bans that have ended: each must be lifted within a minute."""
-BANS_AT_ONCE: Final = 100
+BANS_PER_TRANSACTION: Final = 100
 """How many bans one transaction lifts."""
-SCANS_CHECK_PAUSE: Final = 30.0
+SCANS_CHECK_PAUSE_SECONDS: Final = 30.0
 """Seconds between two checks for finished scans. Anybody who opens an authorize page stores one."""
 PAGE_SIZE: Final = 1000
-PAGE_PAUSE: Final = 0.1
+PAGE_PAUSE_SECONDS: Final = 0.1
 """Seconds between two pages, so that others can use the database."""
 
 log = get_logger()
@@ -77,7 +77,11 @@ class Swept:
 
 
 async def keep_sweeping(
-    services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, check_pause: float = CHECK_PAUSE
+    services: Services,
+    *,
+    page_size: int = PAGE_SIZE,
+    pause: float = PAGE_PAUSE_SECONDS,
+    check_pause: float = CHECK_PAUSE_SECONDS,
 ) -> None:
     """Sweep forever, through outages. All workers try; a lock in the database lets one at a time sweep sessions.
 
@@ -91,17 +95,17 @@ async def keep_sweeping(
                 put_off="sweep_put_off",
                 failed="sweep_failed",
             )
-            for chore, its_pause in (*_CHORES, (sweep_aged, CHECK_PAUSE))
+            for chore, its_pause in (*_CHORES, (sweep_aged, CHECK_PAUSE_SECONDS))
         )
     )
 
 
-async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE) -> None:
+async def keep_erasing(services: Services, *, check_pause: float = ERASE_PAUSE_SECONDS) -> None:
     """Erase what remains of erased users, forever, through outages."""
 
     async def erase() -> None:
         if await are_waiting(services.database):
-            await erase_remains(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
+            await erase_remains(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE_SECONDS)
 
     await asyncio.sleep(check_pause)
     await keep_doing(erase, pause=check_pause, put_off="erasure_delayed", failed="erasure_delayed")
@@ -131,19 +135,19 @@ async def replace_sessions(services: Services) -> None:
         services.database,
         open_kept=OPEN_SESSIONS,
         ended_kept=SESSIONS,
-        size=REPLACED_AT_ONCE,
+        size=SESSIONS_PER_TRANSACTION,
         now=services.clock(),
         pause=REPLACED_EVERY,
     ):
         ended, deleted = ended + page.ended, deleted + page.deleted
         if page.is_last:
             break
-        await asyncio.sleep(PAGE_PAUSE)
+        await asyncio.sleep(PAGE_PAUSE_SECONDS)
     if ended or deleted:
         log.info("sessions_replaced", sessions=ended, erased=deleted)
 
 
-async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> Swept:
+async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
     """Do every chore that is due, once. Raises: StorageUnavailable."""
     await erase_remains(services, page_size=page_size, pause=pause)
     for chore, _ in _CHORES:
@@ -266,7 +270,7 @@ async def sweep_ended_scans(services: Services, *, page_size: int, pause: float)
 
 async def lift_ended_bans(services: Services, *, page_size: int, pause: float) -> None:
     """Lift the bans that have ended. Raises: StorageUnavailable."""
-    size = min(page_size, BANS_AT_ONCE)
+    size = min(page_size, BANS_PER_TRANSACTION)
     while await lift_bans(services.database, size=size, now=services.clock()) >= size:  # noqa: ASYNC110
         await asyncio.sleep(pause)
 
@@ -278,9 +282,9 @@ def _clocks_agree(services: Services) -> bool:
 
 
 _CHORES: Final = (
-    (sweep_other_rows, CHECK_PAUSE),
-    (sweep_ended_scans, SCANS_CHECK_PAUSE),
-    (lift_ended_bans, BANS_CHECK_PAUSE),
-    (sweep_sessions, CHECK_PAUSE),
+    (sweep_other_rows, CHECK_PAUSE_SECONDS),
+    (sweep_ended_scans, SCANS_CHECK_PAUSE_SECONDS),
+    (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
+    (sweep_sessions, CHECK_PAUSE_SECONDS),
 )
 """Every chore except `sweep_aged`, which returns its counts, and the seconds between two checks for due work."""

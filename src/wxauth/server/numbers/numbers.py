@@ -18,7 +18,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.storing import keep_storing, store_at_shutdown
 from wxauth.server.numbers.rows import DayRow, merge_hours, numbers_of, store_numbers, totals
 
-STORE_PAUSE: Final = 5.0
+STORE_PAUSE_SECONDS: Final = 5.0
 """Seconds between two stores."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
 """Age at which an hour's rows are merged into one. No process still counts it, even after days without a database."""
@@ -50,7 +50,7 @@ class Numbers:
         store_pause: Seconds between two stores.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, store_pause: float = STORE_PAUSE) -> None:
+    def __init__(self, database: Database, clock: Clock, *, store_pause: float = STORE_PAUSE_SECONDS) -> None:
         self._database = database
         self._clock = clock
         self._store_pause = store_pause

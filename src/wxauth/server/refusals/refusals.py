@@ -20,7 +20,7 @@ from wxauth.server.core.storing import keep_storing, store_at_shutdown
 from wxauth.server.refusals.rows import RefusalRow, RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page
 
-STORE_PAUSE: Final = 1.0
+STORE_PAUSE_SECONDS: Final = 1.0
 """Seconds between two stores."""
 MAX_STORED: Final = 100
 """How many are stored per second. The rest are only counted."""
@@ -57,7 +57,7 @@ class Refusals:
         clock: Clock,
         *,
         observe_dropped: Callable[[Dropped, int], None],
-        store_pause: float = STORE_PAUSE,
+        store_pause: float = STORE_PAUSE_SECONDS,
     ) -> None:
         self._database = database
         self._clock = clock

@@ -25,12 +25,12 @@ class Waits:
     background_farewell: float = background.FAREWELL
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE
-    numbers_store: float = numbers.STORE_PAUSE
+    numbers_store: float = numbers.STORE_PAUSE_SECONDS
     opinions: float = opinions.PATIENCE
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
     promises: float = promises.PAUSE
-    refusals_store: float = refusals.STORE_PAUSE
+    refusals_store: float = refusals.STORE_PAUSE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSES
     withdrawals: float = withdrawals.WITHDRAWAL_TIMEOUT_SECONDS
