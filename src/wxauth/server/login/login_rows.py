@@ -347,7 +347,7 @@ def _without_unionid(login: Login, conflict: _UnionidConflict) -> Login:
     """The login with its unionid ignored. Raises: SnapshotUser."""
     if conflict is _UnionidConflict.ANOTHER_OPENID and login.may_be_snapshot:
         raise SnapshotUser("another openid of this app has the unionid")
-    log.error("unionid_ignored", app_id=login.app_id, reason=conflict)
+    log.error("unionid_ignored", app_id=login.app_id, reason=conflict.value)
     return replace(login, unionid=None)
 
 
