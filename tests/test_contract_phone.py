@@ -32,7 +32,7 @@ from tests.world import (
     until_locked,
     with_part,
 )
-from wxauth.server.core.promises import PAUSE
+from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
@@ -55,7 +55,7 @@ OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 A_SECOND = timedelta(seconds=1)
 HASTE = 10
 HURRIED = Waits(
-    promises=PAUSE / HASTE,
+    promises=RETRY_PAUSE_SECONDS / HASTE,
     phones_of_others=[pause / HASTE for pause in PAUSES_FOR_OTHERS],
     phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
     wechat_busy=[pause / HASTE for pause in BUSY_PAUSES],

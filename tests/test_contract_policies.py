@@ -19,22 +19,24 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
 from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, until
-from wxauth.server.core.background import FAREWELL, MAX_TASKS
-from wxauth.server.core.promises import PAUSE
+from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS
+from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
 from wxauth.server.dev.wechat.people import openid_of
 from wxauth.server.limits.attempts import MAX_ATTEMPTS as NAMES_OF_ONE
 from wxauth.server.service.waits import Waits
-from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, PATIENCE
+from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK: Api = "getuserriskrank"
 TEXT: Api = "msg_sec_check"
 SHORT = 1.0
 """A WECHAT_TIMEOUT for calls that hang."""
-SOON = PATIENCE + 3.0
+SOON = OPINION_TIMEOUT_SECONDS + 3.0
 HASTE = 5
-HURRIED = Waits(promises=PAUSE / HASTE, background_farewell=FAREWELL / HASTE, wechat_busy=(0.02, 0.06))
+HURRIED = Waits(
+    promises=RETRY_PAUSE_SECONDS / HASTE, background_farewell=FINISH_SECONDS / HASTE, wechat_busy=(0.02, 0.06)
+)
 """As in production, and so much sooner. What WeChat is waited for is not: most tests are about its answers."""
 
 # How WeChat does not say what it thinks, as a fault and as the metric has it.
@@ -463,7 +465,7 @@ async def test_neither_does_an_account_that_may_not_ask(
 async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Api) -> None:
     service = await make_service(risk_policy="block", wechat_timeout=SHORT)
     service.simulator.fail(api, hang=True)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(OPINION_TIMEOUT_SECONDS):
         assert (await service.log_in("risky-4"))["user"]["status"] == "active"
     assert await checks_of(service) == {("risk", "wechat_timeout", ""): 1}
 
@@ -474,7 +476,7 @@ async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> N
         service.simulator.fail(api, hang=True)
     login = asyncio.create_task(service.log_in("risky-4", nickname="risky"))
     await until(lambda: service.asked(RISK) and service.asked(TEXT))
-    let_pass(PATIENCE - 1)
+    let_pass(OPINION_TIMEOUT_SECONDS - 1)
     await asyncio.sleep(0.1)
     assert not login.done()
     let_pass(1)

@@ -29,7 +29,7 @@ from wxauth.server.siblings.shared_wechat_tokens import force_wechat_token
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.wechat_tokens import (
-    LOOK_PATIENCE,
+    LOOK_TIMEOUT_SECONDS,
     RENEWAL_LEAD,
     RENEWAL_SPREAD,
     WeChatToken,
@@ -367,10 +367,10 @@ async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(read: Read, simulato
     former = (await read()).json()["access_token"]
     simulator.access_tokens[FIRST].kill()
     clock.advance(minutes=1)
-    simulator.fail("stable_token", slow=3 * LOOK_PATIENCE)
+    simulator.fail("stable_token", slow=3 * LOOK_TIMEOUT_SECONDS)
     started = asyncio.get_running_loop().time()
     answers = await asyncio.gather(*(read() for _ in range(5)))
-    assert asyncio.get_running_loop().time() - started < 2.8 * LOOK_PATIENCE
+    assert asyncio.get_running_loop().time() - started < 2.8 * LOOK_TIMEOUT_SECONDS
     assert {answer.json()["access_token"] for answer in answers} == {former}
 
     async def is_renewed() -> bool:

@@ -15,7 +15,7 @@ from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.checks.redis import REDIS_PATIENCE, check_redis
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.checks.rows import some_users
-from wxauth.server.checks.wechat import PATIENCE, check_app
+from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.logs import message_of
@@ -102,7 +102,7 @@ async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Chec
 
 def _transport(settings: Settings) -> HttpTransport:
     return HttpTransport(
-        connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
+        connect_timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS) * CONNECT_SHARE, proxy=settings.wechat_proxy
     )
 
 

@@ -52,8 +52,8 @@ from wxauth.server.wechat.errcodes import (
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.urls import is_loopback
 
-PATIENCE: Final = 10.0
-"""Maximum seconds for one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
+CHECK_TIMEOUT_SECONDS: Final = 10.0
+"""The time limit of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
 
 _CODE: Final = "000000000000"
 _OPENID: Final = "o-wxauth-check"
@@ -128,7 +128,7 @@ async def check_app(
         _Witness(transport, clock, observed),
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
-        timeout=min(settings.wechat_timeout, PATIENCE),
+        timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS),
     )
     users = found.users.get(app.app_id)
     uses = _uses(app, settings, users) if app.is_mini_program else []

@@ -11,8 +11,8 @@ MAX_RUNNING: Final = 32
 """How many tasks that nobody awaits run at once. More would take the connections that phone numbers need."""
 MAX_TASKS: Final = 256
 """How many such tasks are accepted, running or waiting. More are refused."""
-FAREWELL: Final = 1.0
-"""Seconds for unfinished work when the service ends."""
+FINISH_SECONDS: Final = 1.0
+"""How long unfinished work may take when the service ends."""
 
 log = get_logger()
 
@@ -27,7 +27,7 @@ class Background:
         farewell: Seconds for unfinished work when the service ends.
     """
 
-    def __init__(self, *, patience: float, farewell: float = FAREWELL) -> None:
+    def __init__(self, *, patience: float, farewell: float = FINISH_SECONDS) -> None:
         self._patience = patience
         self._farewell = farewell
         self._slots = asyncio.Semaphore(MAX_RUNNING)

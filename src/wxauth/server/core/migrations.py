@@ -30,12 +30,12 @@ from wxauth.server.core.schema import SCRIPTS, current_revision, is_newer, is_of
 HEAD: Final = "head"
 BASE: Final = "base"
 """The schema before the first revision: empty."""
-LOCK_PATIENCE: Final = 1.0
-"""Seconds that a revision waits for a lock on a table. Everybody else who needs the table waits behind it."""
-PAUSE: Final = 2.0
-"""Seconds between two tries, varied at random. Meanwhile others can use the table."""
-PATIENCE: Final = 900.0
-"""Seconds after which a migration gives up on a table that is never free."""
+LOCK_TIMEOUT_SECONDS: Final = 1.0
+"""How long a revision waits for a lock on a table. Everybody else who needs the table waits behind it."""
+RETRY_PAUSE_SECONDS: Final = 2.0
+"""Between two tries, varied at random. Meanwhile others can use the table."""
+GIVE_UP_SECONDS: Final = 900.0
+"""When a migration gives up on a table that is never free."""
 OF_PREVIEW: Final = (
     "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
     "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database"
@@ -49,7 +49,7 @@ _DEADLINES: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
-_TURN_PAUSE: Final = 0.1
+_TURN_PAUSE_SECONDS: Final = 0.1
 # PostgreSQL raises the latter if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
@@ -73,9 +73,9 @@ async def migrate(
     *,
     revision: str = HEAD,
     scripts: Path = SCRIPTS,
-    lock_patience: float = LOCK_PATIENCE,
-    pause: float = PAUSE,
-    patience: float = PATIENCE,
+    lock_patience: float = LOCK_TIMEOUT_SECONDS,
+    pause: float = RETRY_PAUSE_SECONDS,
+    patience: float = GIVE_UP_SECONDS,
 ) -> str | None:
     """Upgrade or downgrade to `revision`, one revision after the other. Returns the revision reached; None if empty.
 
@@ -202,7 +202,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
         await connection.execute(_FOR_LONG)
         while not await connection.fetchval(_TRY_LOCK):
             await connection.execute("ROLLBACK")  # CREATE INDEX CONCURRENTLY would wait for an open transaction
-            await asyncio.sleep(_TURN_PAUSE)
+            await asyncio.sleep(_TURN_PAUSE_SECONDS)
             await connection.execute(_FOR_LONG)
         # Releases the last query's snapshot, for which CREATE INDEX CONCURRENTLY would wait.
         await connection.execute("SELECT")

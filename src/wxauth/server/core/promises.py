@@ -14,10 +14,10 @@ from wxauth.server.core.logs import get_logger
 
 MAX_PROMISES: Final = 10_000
 """How many promises are kept. Any more are lost, which is logged."""
-PAUSE: Final = 0.25
-"""Seconds between two rounds of retries."""
-FAREWELL: Final = 2.0
-"""Seconds for a last round when the service ends."""
+RETRY_PAUSE_SECONDS: Final = 0.25
+"""Between two rounds of retries."""
+LAST_ROUND_SECONDS: Final = 2.0
+"""How long a last round may take when the service ends."""
 
 log = get_logger()
 
@@ -42,7 +42,7 @@ class Promises:
         self,
         *,
         observe: Callable[[str, int], None] = lambda _what, _number: None,
-        pause: float = PAUSE,
+        pause: float = RETRY_PAUSE_SECONDS,
     ) -> None:
         self._observe = observe
         self._pause = pause
@@ -106,13 +106,13 @@ class Promises:
             await asyncio.shield(self._keeping)
 
     async def aclose(self) -> None:
-        """Try one last round, for at most `FAREWELL` seconds. Promises that still fail are lost."""
+        """Try one last round, for at most `LAST_ROUND_SECONDS`. Promises that still fail are lost."""
         self._is_closing = True
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
         with suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(LAST_ROUND_SECONDS):
                 await self._keep_all()
         for what, key in list(self._promises):
             self._lose(what, key, "the service has ended")

@@ -8,8 +8,8 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.logs import get_logger
 
-FAREWELL: Final = 2.0
-"""Seconds for the last store when the service ends."""
+LAST_STORE_SECONDS: Final = 2.0
+"""How long the last store may take when the service ends."""
 
 Store = Callable[[], Awaitable[None]]
 """Stores what was gathered since the last call. Raises: StorageUnavailable."""
@@ -27,9 +27,9 @@ async def keep_storing(store: Store, *, pause: float, failed: str) -> NoReturn:
 
 
 async def store_at_shutdown(store: Store, *, failed: str) -> None:
-    """Store once more when the service ends, for at most `FAREWELL` seconds."""
+    """Store once more when the service ends, for at most `LAST_STORE_SECONDS`."""
     try:
-        async with asyncio.timeout(FAREWELL):
+        async with asyncio.timeout(LAST_STORE_SECONDS):
             await store()
     except (TimeoutError, StorageUnavailable):
         log.warning(failed, reason="the service has ended")

@@ -9,8 +9,8 @@ from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 
-PAUSE: Final = 5.0
-"""Seconds between two corrections."""
+CORRECTION_PAUSE_SECONDS: Final = 5.0
+"""Between two corrections."""
 TOO_SLOW: Final = timedelta(seconds=1)
 """An answer that took this long is not used: it is too inexact."""
 REPORTED_FROM: Final = timedelta(seconds=5)
@@ -21,7 +21,7 @@ _REPORTED_EVERY: Final = timedelta(minutes=10)
 log = get_logger()
 
 
-async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = PAUSE) -> None:
+async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
     """Correct the clock forever, despite outages."""
     reported_at: datetime | None = None
     while True:

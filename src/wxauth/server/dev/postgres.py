@@ -30,7 +30,7 @@ _PORT: Final = 5432
 """Not a real port: only part of the socket's name, in a private folder."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
 """Characters. With our folder and the socket's name added, the path stays below a socket's limit of 104."""
-LOCK_PATIENCE: Final = 2.0
+LOCK_TIMEOUT_SECONDS: Final = 2.0
 """Seconds. If the former owner was just killed, its server takes a moment to stop."""
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 20.0
@@ -87,7 +87,7 @@ class EmbeddedPostgres:
         data: Path,
         *,
         lasting: bool = True,
-        lock_patience: float = LOCK_PATIENCE,
+        lock_patience: float = LOCK_TIMEOUT_SECONDS,
         programs: Path | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:

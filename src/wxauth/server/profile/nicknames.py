@@ -18,7 +18,7 @@ from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.flags import record_flag
 from wxauth.server.users.person import Person
 from wxauth.server.wechat.api import TextVerdict, WeChatApi
-from wxauth.server.wechat.opinions import PATIENCE, Opinions
+from wxauth.server.wechat.opinions import OPINION_TIMEOUT_SECONDS, Opinions
 
 _CONTENT_REFUSED: Final = 87014
 _OTHER: Final = 21000
@@ -67,7 +67,7 @@ class Nicknames:
         *,
         before: str | None,
         store: Callable[[], Awaitable[T]],
-        patience: float = PATIENCE,
+        patience: float = OPINION_TIMEOUT_SECONDS,
     ) -> T:
         """Store a nickname, unless the policy is `block` and WeChat refuses it. An unchanged nickname is not checked.
 

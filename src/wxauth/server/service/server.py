@@ -33,13 +33,13 @@ from wxauth.server.service.readiness import Readiness, is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
 from wxauth.server.web.http_server import Server
-from wxauth.server.web.uploads import UPLOAD_PATIENCE
+from wxauth.server.web.uploads import UPLOAD_TIMEOUT_SECONDS
 
 PROXY_NOTICE_SECONDS: Final = 2.0
 """How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
 DRAIN_SECONDS: Final = 10
 """How long requests under way may take after that."""
-REQUEST_TIMEOUTS: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
+REQUEST_TIMEOUTS: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_TIMEOUT_SECONDS})
 
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 """Requests leave few reference cycles.

@@ -36,8 +36,8 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.wechat.client import WeChat
 
-PATIENCE: Final = 5.0
-"""Seconds for a collector to accept spans. It may delay the service's end for as long."""
+EXPORT_TIMEOUT_SECONDS: Final = 5.0
+"""How long a collector may take to accept spans. It may delay the service's end for as long."""
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines request every few seconds. Their spans would hide the others."""
@@ -88,7 +88,7 @@ def spans_to(url: str) -> Spans:
     """Tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
     # The SDK knows only its own variables for certificates; these take precedence.
     authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
-    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=PATIENCE, certificate_file=authority)
+    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=authority)
     return Spans(BatchSpanProcessor(exporter))
 
 

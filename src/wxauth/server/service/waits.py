@@ -22,14 +22,14 @@ class Waits:
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE
-    background_farewell: float = background.FAREWELL
+    background_farewell: float = background.FINISH_SECONDS
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE
     numbers_store: float = numbers.STORE_PAUSE_SECONDS
-    opinions: float = opinions.PATIENCE
+    opinions: float = opinions.OPINION_TIMEOUT_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
-    promises: float = promises.PAUSE
+    promises: float = promises.RETRY_PAUSE_SECONDS
     refusals_store: float = refusals.STORE_PAUSE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSES

@@ -17,8 +17,8 @@ _TICKS_BETWEEN_LOOKS: Final = 5
 """Ticks of uvicorn, of which there are ten a second, between two checks of time limits."""
 _TICK: Final = 0.05
 """Seconds between two checks while the server stops."""
-_FAREWELL: Final = 1.0
-"""Seconds for answering the requests that are cancelled."""
+_CANCELLED_ANSWERS_SECONDS: Final = 1.0
+"""How long the answers to cancelled requests may take."""
 
 log = get_logger()
 
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
             log.warning("requests_cut_off", requests=len(tasks))
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=_FAREWELL)
+            await asyncio.wait(tasks, timeout=_CANCELLED_ANSWERS_SECONDS)
         while connections := self._connections():
             for connection in connections:
                 connection.abort()

@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from wxauth.errors import InvalidRequest, PayloadTooLarge
 
-UPLOAD_PATIENCE: Final = 60.0
-"""Seconds within which a file must have arrived. `wx.uploadFile` has the same timeout."""
+UPLOAD_TIMEOUT_SECONDS: Final = 60.0
+"""How long a file may take to arrive. `wx.uploadFile` has the same timeout."""
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
@@ -25,7 +25,9 @@ _PIECE: Final = 8 * 1024
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 
 
-async def uploaded_file(request: Request, field: str, *, max_bytes: int, patience: float = UPLOAD_PATIENCE) -> bytes:
+async def uploaded_file(
+    request: Request, field: str, *, max_bytes: int, patience: float = UPLOAD_TIMEOUT_SECONDS
+) -> bytes:
     """The file in this field of the body, whatever its name and Content-Type are. Other fields are ignored.
 
     Raises: InvalidRequest, PayloadTooLarge.

@@ -15,8 +15,8 @@ from wxauth.server.core.settings import App
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.errcodes import CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
 
-PATIENCE: Final = 2.0
-"""The longest time in seconds that a request waits for an opinion that decides its outcome."""
+OPINION_TIMEOUT_SECONDS: Final = 2.0
+"""How long a request waits at most for an opinion that decides its outcome."""
 LOGGED_AGAIN_AFTER: Final = timedelta(minutes=1)
 """The time between two log lines about the same failure."""
 
@@ -51,7 +51,7 @@ class Opinions:
         *,
         find_app: Callable[[str], App],
         observe: ObserveOpinion,
-        longest_wait: float = PATIENCE,
+        longest_wait: float = OPINION_TIMEOUT_SECONDS,
     ) -> None:
         self._wechat_api = wechat_api
         self._clock = clock

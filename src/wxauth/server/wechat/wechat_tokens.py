@@ -31,8 +31,8 @@ RENEWAL_PAUSE: Final = timedelta(seconds=30)
 """Pause between two requests for an app's token while WeChat still answers with the old one."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 """How long all callers get a failure without calling WeChat again, unless the failure has a `retry_after`."""
-LOOK_PATIENCE: Final = 0.5
-"""Seconds that a caller waits for WeChat's current token while the one in memory is still valid."""
+LOOK_TIMEOUT_SECONDS: Final = 0.5
+"""How long a caller waits for WeChat's current token while the one in memory is still valid."""
 
 _LONGEST_LIFE: Final = 7200
 _LONGEST_TOKEN: Final = 4096
@@ -122,7 +122,7 @@ class WeChatTokens:
                 raise _again(failure, kept.paused_until - self._clock())
         elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_PATIENCE):
+                async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                     await asyncio.shield(self._flight(app, kept))
         elif may_ask and now >= kept.renews_at:
             _ = self._flight(app, kept)  # for later callers: this one does not wait
