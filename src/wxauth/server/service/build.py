@@ -212,18 +212,16 @@ def build_services(
             Tracing: tracing,
         },
         closing=[
-            [avatars],
+            [avatars],  # first: no request is left that waits for its picture
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
             [background, phones, deliveries],
-            [promises],  # after the others, which may have put off more
-            [wechat_tokens],
-            [wechat],
-            [wechat_api],
-            [login_limiter],
-            [numbers, refusals],
-            [scan_limits],
-            [database],
-            [tracing],
+            [promises],  # after those, which may have put off more
+            [wechat_tokens],  # before the connections of its requests
+            [wechat, wechat_api],  # after all that call WeChat
+            [numbers, refusals],  # together, because each waits some seconds, too
+            [login_limiter, scan_limits],  # anywhere: only connections to Redis
+            [database],  # after all that store something at the end
+            [tracing],  # last, so that it sends the spans of the others
         ],
     )
 
