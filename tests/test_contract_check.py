@@ -757,7 +757,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine)
         ({"errcode": 45011}, NOTE, ("again in a minute",)),
         ({"errcode": -1}, BAD, ("busy",)),
         ({"errcode": 99999}, BAD, ("table of return codes",)),
-        ({"errcode": 89501}, BAD, ("administrator of the mini-program has to confirm",)),
+        ({"errcode": 89501}, BAD, ("administrator of the app has to confirm",)),
         ({"errcode": 89506}, BAD, ("IP whitelist", "24 hours")),
         ({"errcode": 89507}, BAD, ("IP whitelist", "an hour")),
         ({"errcode": 40234}, BAD, ("API security",)),

@@ -10,6 +10,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, with_part
 from wxauth.server.core.services import Services
+from wxauth.server.web.answers import failures_of
 from wxauth.server.wechat.client import BUSY_PAUSES, WeChat
 from wxauth.server.wechat.errcode_texts import MEANINGS
 from wxauth.server.wechat.errcodes import (
@@ -114,6 +115,13 @@ async def test_a_failure_that_only_the_operator_can_fix_is_logged_as_an_error(
     (line,) = (line for line in log_lines() if line["level"] == "error")
     assert (line["event"], line["errcode"]) == ("wechat_refused", errcode)
     assert "what_to_change" in line
+
+
+@pytest.mark.parametrize("errcode", [40029, 40163, 40164])
+def test_a_documented_refusal_has_the_detail_of_a_real_one(errcode: int) -> None:
+    refusal = error_for(errcode, api=CODE2SESSION)
+    content = failures_of(type(refusal))[refusal.status]["content"]["application/problem+json"]
+    assert content["examples"][refusal.code]["value"]["detail"] == refusal.detail
 
 
 def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> None:

@@ -73,7 +73,7 @@ async def examine(
     if not found.apps:
         message = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
         results.append(
-            bad("apps", message, "没有小程序，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
+            bad("apps", message, "没有应用，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
         )
     return [*results, *redis, *issuer, *(result for app in apps for result in app)]
 

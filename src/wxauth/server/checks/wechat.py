@@ -67,7 +67,7 @@ _SECOND: Final = timedelta(seconds=1)
 _ENCRYPTED: Final = Title("security mode (安全模式)", "安全模式")
 _PLAIN: Final = Title("plain mode (明文模式)", "明文模式")
 _REST_UNKNOWN: Final = Title(
-    "what else the app may ask is not known without one", "没有 access_token，无法得知该小程序还有哪些权限"
+    "what else the app may ask is not known without one", "没有 access_token，无法得知该应用还有哪些权限"
 )
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
@@ -305,7 +305,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(
                 name,
                 f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}",
-                f"微信看到的本机 IP 为 {'、'.join(observed.addresses)}：请加入小程序的 IP 白名单{at_zh}",
+                f"微信看到的本机 IP 为 {'、'.join(observed.addresses)}：请加入应用的 IP 白名单{at_zh}",
             )
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
             message = f"asked too often just now: run this again in a minute {at}"
@@ -339,9 +339,9 @@ def _judge_unionids(app: App, users: UserSample, *, is_only_one: bool) -> CheckR
     message = f"none of {users.users} users has one: bind the app to an Open Platform account"
     chinese = f"{users.users} 个用户都没有 unionid"
     if is_only_one:
-        chinese = f"{chinese}：若将来要与其他小程序共用用户，请绑定开放平台账号"
+        chinese = f"{chinese}：若将来要与其他应用共用用户，请绑定开放平台账号"
         return good(name, f"{message}, should another app share its users some day", chinese)
-    chinese = f"{chinese}：若各小程序要共用用户，请绑定开放平台账号"
+    chinese = f"{chinese}：若各应用要共用用户，请绑定开放平台账号"
     return note(name, f"{message}, if the apps are to share users", chinese)
 
 
@@ -407,7 +407,7 @@ def _refused_addresses(body: bytes) -> list[str]:
     """The addresses in WeChat's refusal of a caller that is not whitelisted. No other text of WeChat's is used."""
     try:
         match from_json(body):
-            case {"errcode": 40164, "errmsg": str(text)}:
+            case {"errcode": errcode, "errmsg": str(text)} if errcode == _NOT_WHITELISTED:
                 words = _NEXT_TO_AN_ADDRESS.split(text)
             case _:
                 return []

@@ -27,7 +27,7 @@ _NOUNS: Final = {
     "client_name": Title("service client", "服务客户端"),
     "webhook_name": Title("webhook", "Webhook"),
     "user_id": Title("user", "用户"),
-    "app_id": Title("app", "小程序"),
+    "app_id": Title("app", "应用"),
 }
 """What a command is about, by the name of its argument."""
 _NOTHING: Final = Title("", "")

@@ -457,7 +457,7 @@ class Settings(DatabaseSettings):
         Setting(
             'Whether unknown people may sign up. `closed` refuses them (`sign_up_closed`). `"sign_up"` of an app '
             "in `APPS` takes precedence.",
-            '是否允许未知用户注册；`closed` 时拒绝（`sign_up_closed`）。`APPS` 中各小程序自己的 `"sign_up"` 优先。',
+            '是否允许未知用户注册；`closed` 时拒绝（`sign_up_closed`）。`APPS` 中各应用自己的 `"sign_up"` 优先。',
         ),
     ] = "open"
     sign_up_roles: Annotated[

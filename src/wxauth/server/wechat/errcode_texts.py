@@ -18,20 +18,21 @@ _NOTHING_OF_PERSON: Final = Title(
     "nothing: it is about this person, not the service", "无需处理：与该用户有关，与服务无关"
 )
 _NOTHING_OF_CODE: Final = Title(
-    "nothing, if now and then; if always, the phone's mini-program is not the app of the request",
-    "偶尔出现无需处理；若总是如此，说明手机上的小程序与请求中的不是同一个",
+    "nothing, if now and then; if always, the phone's app is not the app of the request",
+    "偶尔出现无需处理；若总是如此，说明手机上的应用与请求中的不是同一个",
 )
 _NOTHING_OF_TOKEN: Final = Title(
     "nothing: wxauth renews the access token; if it comes again, something else renews tokens of this app",
-    "无需处理：wxauth 会更新 access_token；若反复出现，说明还有别处在更新该小程序的 access_token",
+    "无需处理：wxauth 会更新 access_token；若反复出现，说明还有别处在更新该应用的 access_token",
 )
 _NOTHING_OF_KEY: Final = Title(
     "nothing: the next login brings a new session_key", "无需处理：下次登录会得到新的 session_key"
 )
 _CONFIRM: Final = Title(
-    "the administrator of the mini-program has to confirm this server's address: see their WeChat, or the console",
-    "需小程序管理员确认本服务器的 IP：请由管理员在微信或微信后台中确认",
+    "the administrator of the app has to confirm this server's address: see their WeChat, or the console",
+    "需由应用的管理员在微信或微信后台中确认本服务器的 IP",
 )
+_NOT_WHITELISTED: Final = Title("this server's address is not on the IP whitelist", "本服务器的 IP 不在 IP 白名单中")
 
 MEANINGS: Final = {
     -1: Title("WeChat is busy", "系统繁忙"),
@@ -40,15 +41,15 @@ MEANINGS: Final = {
     40003: Title("the openid is not one", "openid 无效"),
     40013: Title("the appid is not one", "appid 无效"),
     40014: Title("the access token is not one", "access_token 不合法"),
-    40029: Title("the code is invalid, has expired, or is another app's", "code 无效、已过期或属于其他小程序"),
+    40029: Title("the code is invalid, has expired, or is another app's", "code 无效、已过期或属于其他应用"),
     40097: Title("an argument is wrong", "参数错误"),
     40125: Title("the app secret is wrong", "AppSecret 不正确"),
     40129: Title("the scene is not one that the call knows", "scene 不正确"),
     40163: Title("the code has been used", "code 已被使用"),
-    40164: Title("this server's address is not on the IP whitelist", "调用 IP 不在白名单中"),
+    40164: _NOT_WHITELISTED,
     40169: Title("the scene is too long or empty, or the body is no JSON", "scene 过长或为空，或请求体不是 JSON"),
     40226: Title("WeChat takes the person for a high risk", "高风险用户，登录被拦截"),
-    **dict.fromkeys(SIGNED_CALLS, Title("the app requires signed and encrypted calls", "该小程序要求对调用签名并加密")),
+    **dict.fromkeys(SIGNED_CALLS, Title("the app requires signed and encrypted calls", "该应用要求对调用签名并加密")),
     40243: Title("the app secret is frozen", "AppSecret 已被冻结"),
     41001: Title("the access token is missing", "缺少 access_token"),
     41002: Title("the appid is missing", "缺少 appid"),
@@ -113,8 +114,8 @@ WHAT_TO_CHANGE: Final = {
     40163: _NOTHING_OF_CODE,
     42003: _NOTHING_OF_CODE,
     40164: Title(
-        "this server's address is not on the app's IP whitelist: add the address in errmsg in the console",
-        "本服务器的 IP 不在小程序的 IP 白名单中：请在微信后台添加 errmsg 中的 IP",
+        f"{_NOT_WHITELISTED.en}: add the address in errmsg in the console",
+        f"{_NOT_WHITELISTED.zh}：请在微信后台添加 errmsg 中的 IP",
     ),
     40169: _OUR_REQUEST,
     40226: _NOTHING_OF_PERSON,
@@ -123,7 +124,7 @@ WHAT_TO_CHANGE: Final = {
         Title(
             "the app requires signed and encrypted calls, which wxauth does not make: switch off API security "
             "(API 安全) in the console, development settings",
-            "该小程序要求对调用签名并加密，wxauth 不支持：请在微信后台“开发设置”中关闭“API 安全”",
+            "该应用要求对调用签名并加密，wxauth 不支持：请在微信后台“开发设置”中关闭“API 安全”",
         ),
     ),
     40243: Title("the app secret is frozen: unfreeze it in the console", "AppSecret 已被冻结：请在微信后台解冻"),
