@@ -1,4 +1,4 @@
-"""The table of metrics in the guide for operators is that of `/metrics`."""
+"""The table of metrics in docs/monitoring.md is that of `/metrics`."""
 
 import re
 
@@ -17,7 +17,7 @@ BY_PROMETHEUS = {"le"}
 async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(
     client: httpx.AsyncClient, language: str
 ) -> None:
-    rows = table(DOCS / f"operations{language}.md", "metric|指标")
+    rows = table(DOCS / f"monitoring{language}.md", "metric|指标")
     shown = {name: set(re.findall(r"`(\w+)`", labels)) for names, labels, _ in rows for name in names.split("`")[1::2]}
     text = (await client.get("/metrics")).text
     told = {name: set[str]() for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)}

@@ -68,7 +68,7 @@ def test_each_alert_has_a_severity_and_a_description() -> None:
         assert rule["annotations"].keys() == {"summary", "description"}
 
 
-@pytest.mark.parametrize("guide", ["operations.md", "operations.zh-CN.md"])
+@pytest.mark.parametrize("guide", ["monitoring.md", "monitoring.zh-CN.md"])
 def test_the_guide_has_a_response_to_each_alert(guide: str) -> None:
     told = re.findall(r"^\| `(Wxauth\w+)` \| \S", (DEPLOY.parent / "docs" / guide).read_text(), re.MULTILINE)
     assert told == [rule["alert"] for rule in ALERTS]

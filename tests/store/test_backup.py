@@ -129,7 +129,7 @@ async def test_the_commands_shown_back_up_by_a_secret_in_a_file_and_a_poolers_ur
     await login("alice")
     secret = tmp_path / "database_url"
     secret.write_text(f"{database_url}&pgbouncer=prepared")
-    shown = code_blocks(DOCS / f"operations{language}.md", "sh")
+    shown = code_blocks(DOCS / f"backups{language}.md", "sh")
     [dump] = [block for block in shown if "pg_dump" in block]
     [drill] = [block for block in shown if "dropdb drill" in block]
     name = f"drill_of_{urlsplit(database_url).path.strip('/')}"
@@ -156,7 +156,7 @@ async def test_the_commands_shown_back_up_by_a_secret_in_a_file_and_a_poolers_ur
 
 @both_languages
 def test_behind_a_pooler_the_commands_shown_ask_postgresql_itself(tmp_path: Path, language: str) -> None:
-    [dump] = [block for block in code_blocks(DOCS / f"operations{language}.md", "sh") if "pg_dump" in block]
+    [dump] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "pg_dump" in block]
     found = []
     for url in (
         "postgresql://wxauth:p%40ss@pooler:6432/wxauth?pgbouncer=prepared",

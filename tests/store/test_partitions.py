@@ -1,4 +1,4 @@
-"""A table of sessions cut into months, by the very lines of the operations guide: everything goes on."""
+"""A table of sessions cut into months, by the very lines of docs/database.md: everything goes on."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from tests.world import LogIn, bearer
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
-GUIDE = Path(__file__).parents[2] / "docs/operations.md"
+GUIDE = Path(__file__).parents[2] / "docs/database.md"
 
 
 def cut(database_url: str) -> None:
