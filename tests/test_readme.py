@@ -131,9 +131,9 @@ def test_the_example_holds_no_secret() -> None:
 
 
 @both_languages
-def test_the_table_of_errors_has_every_failure(language: str) -> None:
-    rows = {code.strip("`"): int(status) for code, status, _ in table(DOCS / f"http{language}.md", "code")}
-    assert rows == {kind.code: kind.status for kind in failures(WxAuthError)}
+def test_the_tables_of_errors_have_every_failure_once(language: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", (DOCS / f"http{language}.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted((kind.code, str(kind.status)) for kind in failures(WxAuthError))
 
 
 def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
