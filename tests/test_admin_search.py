@@ -112,7 +112,7 @@ async def some_users(rows: asyncpg.Connection, number: int) -> None:
 
 
 @pytest.mark.own_database
-async def test_a_search_whose_time_is_over_stops_and_its_cursor_continues_it(
+async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_search(
     database: Database, rows: asyncpg.Connection
 ) -> None:
     await some_users(rows, 2_500)

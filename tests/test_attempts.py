@@ -1,4 +1,4 @@
-"""What one person may have WeChat asked in vain: an app's quota is everybody's, and nobody uses it up alone."""
+"""Limits on calls to WeChat for one user."""
 
 import asyncio
 from datetime import timedelta
@@ -36,9 +36,7 @@ def refused(answer: httpx.Response, *, retry_after: int = 3600) -> None:
 # Phone codes.
 
 
-async def test_after_twenty_codes_that_wechat_refused_it_is_not_asked_again_for_an_hour(
-    service: Service, clock: Clock
-) -> None:
+async def test_after_twenty_refused_codes_wechat_is_not_asked_again_for_an_hour(service: Service, clock: Clock) -> None:
     alice = await service.log_in()
     await send_wrong_codes(service, alice)
     refused(await service.bind(alice, "nonsense"))
@@ -57,7 +55,7 @@ async def test_attempts_are_counted_over_all_replicas(service: Service, make_ser
 
 
 @pytest.mark.slow
-async def test_at_once_there_are_no_more_of_them(service: Service, make_service: MakeService) -> None:
+async def test_concurrent_phone_codes_do_not_exceed_the_limit(service: Service, make_service: MakeService) -> None:
     alice = await service.log_in()
     replicas = [service, *[await make_service() for _ in range(3)]]
     answers = await asyncio.gather(*(replicas[n % 4].bind(alice, f"nonsense{n}") for n in range(60)))
@@ -65,7 +63,7 @@ async def test_at_once_there_are_no_more_of_them(service: Service, make_service:
     assert len(service.asked(PHONE)) == MAX_ATTEMPTS
 
 
-async def test_at_login_it_is_counted_too_and_the_login_goes_on(service: Service) -> None:
+async def test_phone_codes_sent_with_a_login_are_counted_and_the_login_succeeds(service: Service) -> None:
     service.simulator.fail(PHONE, errcode=47001, times=MAX_ATTEMPTS)
     for n in range(MAX_ATTEMPTS):
         assert (await service.log_in(phone_code=f"nonsense{n}"))["phone_error"] == "wechat_bad_response"
@@ -74,7 +72,7 @@ async def test_at_login_it_is_counted_too_and_the_login_goes_on(service: Service
 
 
 @pytest.mark.slow
-async def test_others_are_not_concerned_nor_the_same_person_in_another_app(service: Service) -> None:
+async def test_the_limit_is_per_user_and_app(service: Service) -> None:
     await send_wrong_codes(service, await service.log_in())
     bob = await service.log_in("bob")
     assert (await service.bind(bob, service.phone_code("bob"))).status_code == 200
@@ -82,7 +80,7 @@ async def test_others_are_not_concerned_nor_the_same_person_in_another_app(servi
     problem_of(await service.bind(elsewhere, "nonsense"), "invalid_code", 400)
 
 
-async def test_good_codes_count_too_because_each_number_costs_money(service: Service) -> None:
+async def test_valid_codes_are_counted_because_each_number_costs_money(service: Service) -> None:
     alice = await service.log_in()
     for _ in range(MAX_ATTEMPTS):
         assert (await service.bind(alice, service.phone_code())).status_code == 200
@@ -104,7 +102,7 @@ async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(
     assert await rows.fetchval("SELECT number FROM attempts") == 0
 
 
-async def test_an_erasure_begins_no_new_hour(service: Service) -> None:
+async def test_an_erasure_does_not_reset_the_limit(service: Service) -> None:
     alice = await service.log_in()
     await send_wrong_codes(service, alice)
     assert (await service.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
@@ -141,7 +139,9 @@ async def test_after_twenty_new_names_wechat_is_asked_about_none_for_an_hour(
     assert (await service.change(await service.log_in(), nickname="Alice")).status_code == 200
 
 
-async def test_a_login_with_one_more_name_keeps_the_former(make_service: MakeService, log_lines: LogLines) -> None:
+async def test_a_login_with_a_name_beyond_the_limit_keeps_the_former_name(
+    make_service: MakeService, log_lines: LogLines
+) -> None:
     service = await make_service(nickname_check="block")
     for n in range(MAX_ATTEMPTS):
         assert (await service.log_in(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
@@ -151,13 +151,13 @@ async def test_a_login_with_one_more_name_keeps_the_former(make_service: MakeSer
     assert told == ["rate_limited"]
 
 
-async def test_names_that_nobody_checks_are_not_counted_among_them(service: Service) -> None:
+async def test_unchecked_nicknames_are_not_limited(service: Service) -> None:
     alice = await service.log_in()
     for n in range(MAX_ATTEMPTS + 1):
         assert (await service.change(alice, nickname=f"Alice {n}")).status_code == 200
 
 
-async def test_codes_and_names_are_counted_each_by_itself(make_service: MakeService) -> None:
+async def test_codes_and_names_are_counted_separately(make_service: MakeService) -> None:
     service = await make_service(nickname_check="block")
     alice = await service.log_in()
     await send_wrong_codes(service, alice)

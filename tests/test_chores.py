@@ -10,7 +10,7 @@ from wxauth.server.core.storing import keep_storing
 
 
 @pytest.mark.no_database
-async def test_an_outage_is_logged_once_and_each_other_error_too(log_lines: LogLines) -> None:
+async def test_an_outage_and_each_other_error_are_logged_once(log_lines: LogLines) -> None:
     outcomes = [
         StorageUnavailable("down"),
         StorageUnavailable("still down"),

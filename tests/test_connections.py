@@ -248,7 +248,7 @@ def test_upgrades_at_once_are_all_ignored(connect: Connect) -> None:
 # Wrong, or broken off
 
 
-def test_an_invalid_request_is_refused_after_the_answers_to_earlier_ones(connect: Connect) -> None:
+def test_an_invalid_request_is_refused_after_earlier_requests_are_answered(connect: Connect) -> None:
     answer = exchange(connect, GET % b"a" + POST % b"b" + b"body" + b"nonsense\r\n\r\n")
     first, second, refusal = answer.split(b"HTTP/1.1 ")[1:]
     assert first.endswith(b"/a ")
@@ -286,13 +286,13 @@ def test_a_header_field_does_not_become_two(connect: Connect, line_break: bytes)
     assert b"Injected" not in answer
 
 
-def test_an_answer_that_ends_too_early_is_distinguishable_from_a_whole_one(connect: Connect) -> None:
+def test_a_truncated_answer_is_distinguishable_from_a_whole_answer(connect: Connect) -> None:
     answer = exchange(connect, GET % b"breaks" + GET % b"a")
     assert b"content-length: 9" in answer
     assert answer.endswith(b"\r\n\r\nin ")
 
 
-def test_a_client_that_expects_100_continue_gets_it(connect: Connect) -> None:
+def test_a_client_that_expects_100_continue_gets_100_continue(connect: Connect) -> None:
     connection = connect()
     connection.sendall(b"POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
     assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -320,7 +320,9 @@ def test_a_client_without_100_continue_cannot_send_a_request_in_place_of_the_bod
         (b"HEAD /a HTTP/1.1", b""),
     ],
 )
-def test_a_body_without_a_length_ends_as_the_version_has_it(connect: Connect, request_line: bytes, body: bytes) -> None:
+def test_a_body_without_a_length_ends_as_the_http_version_specifies(
+    connect: Connect, request_line: bytes, body: bytes
+) -> None:
     answer = exchange(connect, request_line + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert answer.partition(b"\r\n\r\n")[2] == body
     assert (b"transfer-encoding: chunked" in answer) is body.endswith(b"0\r\n\r\n")

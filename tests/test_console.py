@@ -83,7 +83,9 @@ async def test_the_console_serves_only_its_own_files(client: httpx.AsyncClient, 
     assert (await client.get(f"/admin/{name}")).status_code == 404
 
 
-async def test_under_a_path_it_stays_there(make_services: MakeServices, make_client: MakeClient, root: Admin) -> None:
+async def test_the_console_below_a_path_stays_below_the_path(
+    make_services: MakeServices, make_client: MakeClient, root: Admin
+) -> None:
     services = await make_services(admin_page=True, issuer="https://auth.test/auth")
     client = make_client(services)
     assert (await client.get("/auth/admin")).headers["location"] == "/auth/admin/"
@@ -132,7 +134,7 @@ async def test_a_link_is_over_after_ten_minutes(
         problem_of(await post(client, unfit), "invalid_request", 422)
 
 
-async def test_a_link_opens_nothing_for_who_is_no_administrator_by_then(
+async def test_a_link_opens_nothing_for_a_user_who_is_no_longer_an_administrator(
     services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
@@ -211,7 +213,9 @@ async def test_a_console_session_and_its_access_token_end_after_an_hour_without_
     assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 401
 
 
-async def test_signing_out_ends_it_for_good(services: Services, client: httpx.AsyncClient, root: Admin) -> None:
+async def test_signing_out_ends_a_console_session_for_good(
+    services: Services, client: httpx.AsyncClient, root: Admin
+) -> None:
     body = await opened(services, client, root)
     kept = client.cookies[COOKIE]
     ended = await client.delete(SESSION, headers=ASKED_BY_THE_PAGE)
@@ -223,7 +227,7 @@ async def test_signing_out_ends_it_for_good(services: Services, client: httpx.As
     assert (await extend_session(client)).status_code == 204  # the browser has been told to forget it
 
 
-async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
+async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
     services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other = await make_admin(client, rows, await login("other"))
@@ -247,7 +251,7 @@ async def test_the_loss_of_another_role_ends_nothing_nor_does_that_of_admin_end_
     assert (await client.get("/v1/me", headers=bearer(other.answer))).status_code == 200
 
 
-async def test_a_role_that_goes_by_another_way_than_the_api_ends_it_at_its_next_use(
+async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next_use(
     services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
 ) -> None:
     await opened(services, client, root)
@@ -257,7 +261,7 @@ async def test_a_role_that_goes_by_another_way_than_the_api_ends_it_at_its_next_
     assert (await extend_session(client)).status_code == 204
 
 
-async def test_neither_kind_of_token_is_good_in_the_others_place(
+async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(
     services: Services, client: httpx.AsyncClient, root: Admin
 ) -> None:
     await opened(services, client, root)
@@ -296,7 +300,7 @@ async def test_another_site_cannot_use_the_consoles_session(
     assert answer.status_code == 200
 
 
-async def test_an_origin_that_cors_lets_in_may_not_ask_it(
+async def test_an_origin_allowed_by_cors_may_not_use_the_consoles_session(
     make_services: MakeServices, make_client: MakeClient, root: Admin
 ) -> None:
     client = make_client(await make_services(admin_page=True, cors_origins="https://friend.test"))

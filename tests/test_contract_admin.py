@@ -423,7 +423,7 @@ async def test_the_last_administrator_cannot_be_removed(
     assert (await root.ask(method, f"/users/{banned}", **body)).status_code in (200, 204)
 
 
-async def test_the_last_administrator_may_have_other_roles_too(root: Admin) -> None:
+async def test_the_last_administrator_may_have_other_roles(root: Admin) -> None:
     assert (await root.change(root.id, roles=["editor", "admin"], status="active"))["roles"] == ["editor", "admin"]
 
 
@@ -539,7 +539,7 @@ async def test_pages_list_all_events_once(root: Admin, login: LogIn) -> None:
     assert (pages, seen) == (3, [[f"r{number}"] for number in reversed(range(5))])
 
 
-async def test_events_of_the_system_are_read_too(root: Admin, login: LogIn, clock: Clock) -> None:
+async def test_events_of_the_system_can_be_listed(root: Admin, login: LogIn, clock: Clock) -> None:
     alice = await login("alice")
     for _ in range(2):
         await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})

@@ -263,7 +263,7 @@ async def test_no_site_has_a_name_for_which_serve_would_not_start_again(
     assert field_of(await root.ask("PATCH", "/clients/shop", json={"device": True})) == "name"
 
 
-async def test_a_service_becomes_a_site_and_remains_one(
+async def test_a_service_becomes_a_site_and_remains_a_site(
     root: Admin, client: httpx.AsyncClient, secrets: Secrets
 ) -> None:
     secret = (await add(root, secrets, scopes=["introspect"]))["client_secret"]

@@ -63,7 +63,7 @@ async def test_a_change_that_leaves_lasting_power_requires_a_fresh_login(
     assert (await again.ask(method, path, **options)).status_code in (200, 204, 404, 409)
 
 
-async def test_nobody_else_becomes_an_administrator_by_an_old_login(root: Admin, login: LogIn, clock: Clock) -> None:
+async def test_an_old_login_makes_no_other_user_an_administrator(root: Admin, login: LogIn, clock: Clock) -> None:
     alice, bob, banned = [(await login(name))["user"]["id"] for name in ("alice", "bob", "banned")]
     await root.change(banned, roles=["admin"], status="disabled")
     stale = await later(root, clock)
@@ -270,7 +270,7 @@ async def test_the_checks_are_available_over_http(checked: Admin) -> None:
     assert results[f"wechat {LATER} access_token"]["ok"]
 
 
-async def test_one_app_is_checked_by_itself(
+async def test_the_checks_can_be_limited_to_a_single_app(
     checked: Admin, real_wechat: tuple[Simulator, str], secrets: Secrets
 ) -> None:
     wrong = secrets.add("a-secret-that-is-wrong")
@@ -286,7 +286,7 @@ async def test_one_app_is_checked_by_itself(
     problem_of(await checked.ask("POST", f"/apps/{OTHER_APP['app_id']}/check"), "not_found", 404)
 
 
-async def test_without_any_app_the_checks_say_so(
+async def test_the_checks_report_that_there_is_no_app(
     checked: Admin, make_simulated_services: MakeServices, make_client: MakeClient
 ) -> None:
     bare = Admin(make_client(await make_simulated_services(apps=[])), checked.answer)

@@ -101,7 +101,7 @@ async def test_a_mobile_session_is_refreshed_and_ended_as_any_other(client: http
     problem_of(await client.get("/v1/me", headers=bearer(tokens)), "invalid_token", 401)
 
 
-async def test_a_code_of_a_mobile_app_is_sent_again_after_busy_alone(
+async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:
     busy = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE, busy=2))

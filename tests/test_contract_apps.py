@@ -319,7 +319,7 @@ async def test_a_removed_app_lets_nobody_in_and_its_sessions_go_on(
         problem_of(await root.ask(method, f"/apps/{LATER}", **body), "not_found", 404)
 
 
-async def test_an_app_of_the_settings_is_changed_there(root: Admin) -> None:
+async def test_an_app_of_the_settings_can_be_changed_only_in_the_settings(root: Admin) -> None:
     problem_of(await root.ask("PATCH", f"/apps/{FIRST}", json={"title": "x"}), "app_in_settings", 409)
     problem_of(await root.ask("DELETE", f"/apps/{FIRST}"), "app_in_settings", 409)
 

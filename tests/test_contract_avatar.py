@@ -538,7 +538,9 @@ async def test_a_file_that_will_not_be_taken_is_not_read(
 
 
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/me/avatar/", "/v1/me/phone", "/x/v1/me/avatar"])
-async def test_no_other_path_takes_so_much(client: httpx.AsyncClient, alice: dict[str, Any], path: str) -> None:
+async def test_only_the_upload_route_accepts_large_bodies(
+    client: httpx.AsyncClient, alice: dict[str, Any], path: str
+) -> None:
     answer = await client.post(path, content=bytes(64 * 1024 + 1), headers=bearer(alice))
     assert answer.status_code == (413 if path in ("/v1/me", "/v1/me/phone") else 404)
 
@@ -601,7 +603,7 @@ async def test_uploads_at_once_hold_nobody_up(
 
 
 @pytest.mark.slow
-async def test_one_users_uploads_queue_and_do_not_delay_others(login: LogIn, upload: Upload) -> None:
+async def test_a_users_uploads_queue_without_delaying_other_users(login: LogIn, upload: Upload) -> None:
     bob = await login("bob")
     file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
     uploads = [asyncio.create_task(upload(file)) for _ in range(UPLOADS_OF_ONE_USER)]
@@ -642,9 +644,7 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(
 # How it is served.
 
 
-async def test_a_picture_may_be_kept_for_a_day_and_is_asked_for_again_then(
-    client: httpx.AsyncClient, uploaded: Uploaded
-) -> None:
+async def test_a_picture_may_be_cached_for_a_day(client: httpx.AsyncClient, uploaded: Uploaded) -> None:
     url = await uploaded()
     picture = await client.get(url)
     assert picture.headers["cache-control"] == "public, max-age=86400, must-revalidate"
@@ -719,7 +719,7 @@ async def test_pictures_work_under_an_issuer_with_a_path(
 # How it goes.
 
 
-async def test_another_picture_replaces_the_former_one(
+async def test_a_new_picture_replaces_the_former_picture(
     client: httpx.AsyncClient, uploaded: Uploaded, rows: asyncpg.Connection
 ) -> None:
     former, latter = await uploaded(), await uploaded()
@@ -873,7 +873,7 @@ async def test_a_picture_on_the_phone_has_to_be_uploaded(
 
 
 @pytest.mark.parametrize("url", ["https://tmp.example/1.png", "https://usr:8443/1.png", "https://store-1/1.png"])
-async def test_a_host_that_only_looks_like_it_is_taken(login: LogIn, url: str) -> None:
+async def test_an_avatar_url_on_a_similar_host_is_accepted(login: LogIn, url: str) -> None:
     assert (await login("alice", avatar_url=url))["user"]["avatar_url"] == url
 
 
@@ -907,7 +907,7 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(
     assert await number_of_pictures(rows) == 0
 
 
-async def test_the_picture_of_a_user_who_had_another_identity_follows_them(
+async def test_the_picture_of_a_merged_user_with_another_identity_follows_the_person(
     client: httpx.AsyncClient, login: LogIn
 ) -> None:
     alice = await login("alice", unionid="union-former")
@@ -925,7 +925,7 @@ async def test_a_picture_without_a_database_is_503(offline_client: httpx.AsyncCl
     problem_of(await offline_client.get(f"/v1/avatars/{'a' * 22}.jpg"), "storage_unavailable", 503)
 
 
-async def test_the_one_line_of_a_log_names_the_user_alone(
+async def test_an_upload_logs_one_line_with_only_the_users_id(
     uploaded: Uploaded, alice: dict[str, Any], log_lines: LogLines
 ) -> None:
     before = len(log_lines())

@@ -396,7 +396,7 @@ def test_without_much_to_save_there_is_no_note() -> None:
     assert judge_wal({**WAL, "compression": "lz4", "checkpoint_timeout": 1800}) is None
 
 
-async def test_each_postgresql_says_what_it_has_logged(services: Services) -> None:
+async def test_the_write_ahead_log_of_any_postgresql_is_measured(services: Services) -> None:
     wal = await read_wal(services.database)
     assert 0 <= wal["page_bytes"] <= wal["bytes"]
     assert wal["compression"] in ("off", "on", "pglz", "lz4", "zstd")
@@ -410,7 +410,7 @@ def test_a_schema_that_is_behind_is_reported() -> None:
 
 
 @pytest.mark.own_database
-async def test_a_schema_of_a_preview_is_reported_and_one_that_is_newer_is_a_note(
+async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(
     doctor: Examine, rows: asyncpg.Connection
 ) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '0031'")
@@ -563,7 +563,7 @@ async def test_an_issuer_with_keys_of_another_database_is_reported(
 
 
 @pytest.mark.no_signing_key
-async def test_an_issuer_that_lacks_a_key_that_signs_is_reported_and_one_that_lacks_the_next_is_not(
+async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lacks_the_next_key(
     doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
 ) -> None:
     url = await service()
@@ -658,7 +658,9 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Exami
 
 
 @pytest.mark.parametrize(("seconds", "word"), [(95, "95 s ahead of"), (-95, "95 s behind")])
-async def test_a_wrong_clock_is_reported_by_both_others(doctor: Examine, seconds: int, word: str) -> None:
+async def test_a_wrong_clock_is_reported_by_comparison_with_database_and_wechat(
+    doctor: Examine, seconds: int, word: str
+) -> None:
     results = await doctor(clock=lambda: utc_now() + timedelta(seconds=seconds))
     assert_reported(results, "clock database", BAD, f"{word} the database's", "NTP")
     assert_reported(results, "clock wechat", BAD, "WeChat's", "NTP")
@@ -675,7 +677,7 @@ async def test_a_clock_some_seconds_off_is_right_enough(doctor: Examine) -> None
 
 
 @pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
-async def test_a_wechat_that_says_no_time_is_not_asked_for_it(
+async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(
     doctor: Examine, strict_wechat: StrictWeChat, date: str | None
 ) -> None:
     with _with_date(strict_wechat, lambda: date) as url:
@@ -845,7 +847,7 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
         ("msg_sec_check", "nickname", "nickname_check", "WXAUTH_NICKNAME_CHECK is off"),
     ],
 )
-async def test_an_api_without_permission_is_a_note_unless_the_settings_need_it(
+async def test_an_api_without_permission_is_a_note_unless_the_settings_need_the_api(
     doctor: Examine, strict_wechat: StrictWeChat, api: Api, name: str, policy: str, why: str
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({api})
@@ -867,7 +869,7 @@ async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
     assert_reported(await doctor(), of_app("session_keys"), BAD, f"(errcode {errcode})")
 
 
-async def test_an_account_that_may_not_ask_for_phone_numbers_is_a_note_until_somebody_has_given_one(
+async def test_an_account_without_phone_numbers_is_a_note_until_a_user_has_a_number(
     doctor: Examine, strict_wechat: StrictWeChat, simulated_client: httpx.AsyncClient
 ) -> None:
     strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
@@ -893,7 +895,7 @@ async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_sett
 
 
 @pytest.mark.parametrize("errcode", [40003, 43104, 61010, 87009, 40097])
-async def test_whatever_wechat_says_of_a_made_up_person_is_a_permission(
+async def test_any_answer_about_a_made_up_person_proves_the_permission(
     doctor: Examine, strict_wechat: StrictWeChat, errcode: int
 ) -> None:
     apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}

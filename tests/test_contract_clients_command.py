@@ -92,7 +92,7 @@ async def test_a_client_has_its_initial_scopes_until_they_are_changed(clients: C
     assert [client["scopes"] for client in json.loads((await clients("list", "--json")).stdout)] == [["events"]]
 
 
-async def test_a_client_that_is_added_without_a_scope_may_introspect_alone(clients: Command) -> None:
+async def test_a_client_added_without_a_scope_may_only_introspect(clients: Command) -> None:
     assert json.loads((await clients("add", "orders", "--json")).stdout)["scopes"] == ["introspect"]
 
 
@@ -115,7 +115,7 @@ def test_the_command_knows_every_scope() -> None:
 
 
 @pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])
-async def test_beside_a_new_secret_the_former_one_works_unless_it_is_refused_at_once(
+async def test_the_former_secret_still_works_unless_the_new_secret_replaces_it_now(
     clients: Command, client: httpx.AsyncClient, secrets: Secrets, options: tuple[str, ...], former_works: bool
 ) -> None:
     former = json.loads((await clients("add", "billing", "--json")).stdout)
@@ -129,7 +129,7 @@ async def test_beside_a_new_secret_the_former_one_works_unless_it_is_refused_at_
 
 
 @pytest.mark.parametrize("words", [("set", "billing", "--scope", "users"), ("secret", "billing")], ids=" ".join)
-async def test_to_change_what_is_not_there_fails(clients: Command, words: tuple[str, ...]) -> None:
+async def test_changing_an_unknown_client_fails(clients: Command, words: tuple[str, ...]) -> None:
     failed = await clients(*words)
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "no service client billing" in failed.stderr
@@ -140,9 +140,7 @@ async def test_without_a_client_the_list_is_empty(clients: Command) -> None:
     assert len((await clients("list")).stdout.splitlines()) == 1
 
 
-async def test_of_two_that_take_a_name_at_once_one_gets_it_and_the_other_is_refused(
-    clients: Command, rows: asyncpg.Connection
-) -> None:
+async def test_two_simultaneous_clients_cannot_have_the_same_name(clients: Command, rows: asyncpg.Connection) -> None:
     done = sorted(await gather(*(clients("add", "billing", "--json") for _ in range(2))), key=lambda it: it.returncode)
     assert [it.returncode for it in done] == [0, 1]
     assert (done[1].stdout, len(done[1].stderr.splitlines())) == ("", 1)
@@ -150,7 +148,7 @@ async def test_of_two_that_take_a_name_at_once_one_gets_it_and_the_other_is_refu
     assert await rows.fetchval("SELECT count(*) FROM clients") == 1
 
 
-async def test_to_remove_what_is_not_there_fails(clients: Command) -> None:
+async def test_removing_an_unknown_client_fails(clients: Command) -> None:
     failed = await clients("remove", "billing")
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "no service client billing" in failed.stderr
@@ -167,7 +165,7 @@ async def test_an_invalid_name_is_a_usage_error(clients: Command, command: str, 
 
 @pytest.mark.parametrize("name", ["system", "operator", "wechat"])
 @pytest.mark.no_database
-async def test_no_client_has_a_name_that_the_audit_trail_has_for_another(clients: Command, name: str) -> None:
+async def test_a_client_cannot_have_a_name_reserved_by_the_audit_trail(clients: Command, name: str) -> None:
     failed = await clients("add", name)
     assert failed.returncode == 2
     assert NAME_RULE in " ".join(failed.stderr.split())

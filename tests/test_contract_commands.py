@@ -167,7 +167,7 @@ def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(de
 
 
 @pytest.mark.process
-def test_every_command_can_be_run_beside_dev_by_its_owner_alone(dev: Server, dev_folder: Path) -> None:
+def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server, dev_folder: Path) -> None:
     command = dev_folder / ".wxauth" / "wxauth"
     assert stat.S_IMODE(command.stat().st_mode) == 0o700
     assert f"{command} --help" in printed(dev, "Every other command")
@@ -234,7 +234,7 @@ def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Server) -> None:
 
 
 @pytest.mark.process
-def test_the_secret_key_of_dev_is_kept_for_its_owner_alone(dev: Server, dev_folder: Path) -> None:
+def test_the_secret_key_of_dev_is_readable_only_by_its_owner(dev: Server, dev_folder: Path) -> None:
     path = dev_folder / ".wxauth" / "secret_key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(b64decode(path.read_text())) == 32
@@ -270,7 +270,7 @@ def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: P
     [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGKILL, -signal.SIGKILL)],
 )
 @pytest.mark.process
-def test_when_dev_ends_all_of_it_ends(tmp_path: Path, ending: int, status: int) -> None:
+def test_every_process_of_dev_ends_with_dev(tmp_path: Path, ending: int, status: int) -> None:
     service = start_dev(tmp_path)
     with service.command as command, service.client:
         command.wait_for("Ctrl-C ends it all")
@@ -339,7 +339,7 @@ def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, var
 
 
 @pytest.mark.process
-def test_dev_says_so_when_a_database_of_yours_does_not_answer(tmp_path: Path) -> None:
+def test_dev_reports_a_configured_database_that_does_not_answer(tmp_path: Path) -> None:
     ports = ("--port", str(free_port()), "--wechat-port", str(free_port()))
     failed = run("dev", *ports, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": "postgresql:///x?host=/nowhere"})
     assert failed.returncode == 1
@@ -348,7 +348,7 @@ def test_dev_says_so_when_a_database_of_yours_does_not_answer(tmp_path: Path) ->
 
 
 @pytest.mark.process
-def test_dev_says_so_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
+def test_dev_reports_that_its_folder_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / ".wxauth").write_text("")
     failed = run("dev", cwd=tmp_path)
     assert failed.returncode == 1
@@ -381,7 +381,7 @@ def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Server]) -> N
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.process
-def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
+def test_sigterm_completes_a_running_login_and_admits_no_new_requests(
     serve: Callable[..., Server], simulator: WeChat, workers: str
 ) -> None:
     service = serve(WORKERS=workers, WECHAT_TIMEOUT="20")
@@ -493,7 +493,7 @@ def test_a_secret_key_in_a_file_is_rotated_by_sighup(
 
 @on_linux
 @pytest.mark.process
-def test_a_sighup_while_the_program_is_imported_is_heeded_after_it(folder: Path, settings: dict[str, str]) -> None:
+def test_a_sighup_during_the_imports_takes_effect_after_them(folder: Path, settings: dict[str, str]) -> None:
     env = settings | {"WXAUTH_PORT": str(free_port())}
     with Running(WXAUTH, "serve", cwd=folder, env=env, is_installed=True) as command:
         maps = Path(f"/proc/{command.process.pid}/maps")
@@ -506,7 +506,7 @@ def test_a_sighup_while_the_program_is_imported_is_heeded_after_it(folder: Path,
 
 @on_linux
 @pytest.mark.process
-def test_a_sighup_while_the_database_is_asked_is_heeded_after_it(folder: Path, settings: dict[str, str]) -> None:
+def test_a_sighup_during_a_query_takes_effect_after_the_query(folder: Path, settings: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as database:
         url = f"postgresql://wxauth@127.0.0.1:{database.getsockname()[1]}/wxauth"
         env = settings | {"WXAUTH_PORT": str(free_port()), "WXAUTH_DATABASE_URL": url}
@@ -561,9 +561,7 @@ def test_sighup_changes_nothing_if_the_secret_key_cannot_be_checked(
 
 @on_linux
 @pytest.mark.process
-def test_a_service_that_waits_for_its_database_is_given_another_one_by_sighup(
-    settings: dict[str, str], folder: Path
-) -> None:
+def test_a_sighup_gives_a_waiting_service_another_database(settings: dict[str, str], folder: Path) -> None:
     nobody = f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth"
     url, port = settings.pop("WXAUTH_DATABASE_URL"), free_port()
     (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={nobody}\n")
@@ -644,7 +642,7 @@ def _answers(client: httpx.Client) -> bool:
 
 
 @pytest.mark.process
-def test_the_former_secret_key_opens_what_it_sealed(serve: Callable[..., Server]) -> None:
+def test_serve_decrypts_stored_keys_with_the_former_secret_key(serve: Callable[..., Server]) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
     assert serve(SECRET_KEY=OTHER_SECRET_KEY, SECRET_KEY_PREVIOUS=SECRET_KEY).is_ready()
 
@@ -699,7 +697,7 @@ async def test_only_a_trusted_proxy_says_whose_request_it_is(
 
 
 @pytest.mark.process
-def test_serve_says_so_when_the_port_is_taken(
+def test_serve_reports_that_its_port_is_taken(
     serve: Callable[..., Server], settings: dict[str, str], folder: Path
 ) -> None:
     service = serve()
@@ -773,7 +771,9 @@ async def test_a_migration_can_be_undone_and_done_again(empty_database_url: str,
 
 
 @pytest.mark.process
-async def test_migrate_leaves_a_newer_schema_alone(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
+async def test_migrate_leaves_a_newer_schema_unchanged(
+    database_url: str, rows: asyncpg.Connection, tmp_path: Path
+) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
     env = {"WXAUTH_DATABASE_URL": database_url}
     done = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
@@ -890,7 +890,7 @@ async def test_the_installed_program_imports_the_modules_of_its_commands(
 
 
 @pytest.mark.process
-def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
+def test_help_loads_no_large_module() -> None:
     program = (
         "import sys; from wxauth.server.cli import main; main(['--help'], standalone_mode=False);"
         "print({'asyncio', 'fastapi', 'pydantic', 'pydantic_core', 'sqlalchemy'} & sys.modules.keys())"
@@ -905,7 +905,7 @@ def test_a_command_that_needs_the_database_alone_loads_no_web_framework() -> Non
 
 
 @pytest.mark.process
-def test_a_health_check_is_quick_for_it_loads_next_to_nothing() -> None:
+def test_a_health_check_loads_no_large_module() -> None:
     program = (
         "import sys, wxauth.server.cli.alive;"
         "print({'asyncio', 'fastapi', 'pydantic', 'pydantic_core', 'sqlalchemy'} & sys.modules.keys())"

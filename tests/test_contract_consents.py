@@ -98,7 +98,7 @@ async def test_a_login_is_refused_for_no_consent(
     assert await events(rows) == []
 
 
-async def test_the_same_consent_again_is_no_second_one(
+async def test_repeating_a_consent_stores_no_second_consent(
     phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     await phone.log_in(consents=IN_FORCE)
@@ -109,7 +109,9 @@ async def test_the_same_consent_again_is_no_second_one(
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
-async def test_ten_at_once_are_one(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
+async def test_ten_simultaneous_identical_consents_are_stored_once(
+    phone: AgreeingPhone, rows: asyncpg.Connection
+) -> None:
     await phone.log_in()
     answers = await asyncio.gather(*(phone.agree(**IN_FORCE) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200}
@@ -216,7 +218,7 @@ async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone,
 
 
 @pytest.mark.parametrize("query", [{"limit": 101}, {"limit": 0}, {"cursor": "x"}, {"cursor": "_" * 32}], ids=str)
-async def test_another_page_is_refused(phone: AgreeingPhone, query: dict[str, Any]) -> None:
+async def test_an_invalid_page_of_consents_is_refused(phone: AgreeingPhone, query: dict[str, Any]) -> None:
     await phone.log_in()
     problem_of(await phone.ask("GET", "/consents", params=query), "invalid_request", 422)
 

@@ -309,7 +309,7 @@ def test_every_schema_default_and_example_is_valid_by_the_schema_around_it() -> 
         ("/v1/end_session", {"200", "303", "400", "500", "503"}),
     ],
 )
-def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) -> None:
+def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: set[str]) -> None:
     operation = DOCUMENT["paths"][path]["get"]
     assert {str(status) for status in operation["responses"]} == statuses
     assert list(operation["responses"]["400"]["content"]) == ["text/html"]
@@ -439,7 +439,7 @@ def test_every_reference_has_a_target() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "arrives_at"), [("", ""), ("/auth", "/auth"), ("/auth", "")])
-async def test_the_page_takes_all_it_needs_from_this_process(
+async def test_the_docs_page_loads_everything_from_the_service(
     make_services: MakeServices, make_client: MakeClient, path: str, arrives_at: str
 ) -> None:
     client = make_client(await make_services(issuer=f"https://auth.test{path}"))

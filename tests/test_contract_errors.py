@@ -133,7 +133,7 @@ async def test_two_authorization_headers_are_a_bad_request(offline_client: httpx
     problem_of(await offline_client.get("/v1/me", headers=headers), "invalid_request", 400)
 
 
-async def test_an_expired_token_is_distinguished_from_a_bad_one(
+async def test_an_expired_token_is_distinguished_from_an_invalid_token(
     client: httpx.AsyncClient, login: LogIn, clock: Clock
 ) -> None:
     token = (await login("alice"))["access_token"]

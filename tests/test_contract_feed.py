@@ -127,7 +127,7 @@ async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
     assert await told() == [("2026-11-20T08:03:00Z", ["nickname"])]
 
 
-async def test_one_persons_changes_fold_no_other_persons(client: httpx.AsyncClient, login: LogIn, read: Read) -> None:
+async def test_changes_are_folded_per_person(client: httpx.AsyncClient, login: LogIn, read: Read) -> None:
     people = [await login(name, nickname=name) for name in ("alice", "bob")]
     for name in ("a", "b", "c"):
         for person in people:
@@ -157,7 +157,7 @@ async def test_of_many_changes_at_once_replicas_send_the_first_and_the_rest_afte
     assert len((await read(type="user.profile_changed"))["items"]) == 2
 
 
-async def test_a_folded_change_outlives_the_process_that_was_telling_it(
+async def test_a_folded_change_outlives_the_process_that_was_recording_it(
     client: httpx.AsyncClient, login: LogIn, services: Services, read: Read, clock: Clock
 ) -> None:
     alice = await login("alice", nickname="A")
@@ -324,7 +324,7 @@ async def test_a_transaction_that_stays_open_holds_up_nothing(
     await backup.close()
 
 
-async def test_replicas_that_give_places_at_once_give_each_event_one(
+async def test_replicas_that_place_events_at_once_give_each_event_one_place(
     make_services: MakeServices, rows: asyncpg.Connection, read: Read
 ) -> None:
     replicas = [await make_services() for _ in range(4)]

@@ -270,7 +270,7 @@ async def test_a_token_by_another_scheme_is_no_token(sibling: Client, issuer: Fa
 
 
 @pytest.mark.parametrize("place", ["query", "form", "cookie"])
-async def test_a_token_is_looked_for_in_the_header_alone(sibling: Client, issuer: FakeIssuer, place: str) -> None:
+async def test_a_token_is_read_only_from_the_header(sibling: Client, issuer: FakeIssuer, place: str) -> None:
     token = {"access_token": issuer.token()}
     answer = await sibling.request(
         "GET",
@@ -298,13 +298,15 @@ async def test_no_key_and_no_issuer_is_503(sibling: Client, issuer: FakeIssuer) 
 # Roles.
 
 
-async def test_a_role_admits_to_routes_that_require_it(sibling: Client, issuer: FakeIssuer) -> None:
+async def test_a_role_admits_to_the_routes_that_require_the_role(sibling: Client, issuer: FakeIssuer) -> None:
     answer = await sibling.delete("/orders/7", headers=bearer(issuer.token("admin")))
     assert answer.json() == 7
 
 
 @pytest.mark.parametrize("roles", [(), ("clerk",), ("administrator",), ("Admin",)])
-async def test_without_the_role_it_is_403(sibling: Client, issuer: FakeIssuer, roles: tuple[str, ...]) -> None:
+async def test_a_token_without_the_role_is_answered_with_403(
+    sibling: Client, issuer: FakeIssuer, roles: tuple[str, ...]
+) -> None:
     answer = await sibling.delete("/orders/7", headers=bearer(issuer.token(*roles)))
     assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_role")
     assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
@@ -559,7 +561,7 @@ async def test_a_websocket_refused_after_it_was_accepted_is_closed_with_1008(
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, code)
 
 
-async def test_a_websocket_that_is_closed_already_is_left_so(app: FastAPI, guard: BearerGuard) -> None:
+async def test_a_closed_websocket_is_not_closed_again(app: FastAPI, guard: BearerGuard) -> None:
     @app.websocket("/ws/closed")
     async def closed(websocket: WebSocket) -> None:
         await websocket.close(4000)

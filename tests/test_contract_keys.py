@@ -73,7 +73,7 @@ async def test_a_restart_keeps_the_key(make_services: MakeServices, make_client:
     assert (await restarted.get("/v1/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
 
 
-async def test_another_secret_key_opens_nothing_and_makes_no_other_key(
+async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(
     services: Services, make_services: MakeServices, rows: asyncpg.Connection
 ) -> None:
     stored = await rows.fetch("SELECT * FROM signing_keys")
@@ -82,7 +82,9 @@ async def test_another_secret_key_opens_nothing_and_makes_no_other_key(
     assert await rows.fetch("SELECT * FROM signing_keys") == stored
 
 
-async def test_a_former_secret_key_still_opens_what_it_sealed(services: Services, make_services: MakeServices) -> None:
+async def test_a_former_secret_key_still_decrypts_its_signing_keys(
+    services: Services, make_services: MakeServices
+) -> None:
     former = services.settings.secret_key.get_secret_value()
     rotated = await make_services(secret_key=OTHER_SECRET_KEY, secret_key_previous=former)
     assert rotated[KeyRing].jwks == services[KeyRing].jwks
@@ -172,7 +174,7 @@ async def test_keys_outlive_an_outage_of_the_database(
         assert await published_kids(client) == kids
 
 
-async def test_a_key_that_does_not_open_leaves_the_others_in_use(
+async def test_a_key_that_cannot_be_decrypted_leaves_the_other_keys_in_use(
     services: Services,
     client: httpx.AsyncClient,
     rows: asyncpg.Connection,

@@ -97,7 +97,7 @@ async def test_the_only_administrator_cannot_erase_themselves(
     assert (await client.get("/v1/me", headers=bearer(answer))).status_code == 200
 
 
-async def test_of_two_administrators_who_leave_at_once_one_stays(
+async def test_the_last_of_two_administrators_who_leave_at_once_stays(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     both = [await login("alice"), await login("bob")]

@@ -156,7 +156,9 @@ NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
         ),
     ],
 )
-async def test_a_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyncpg.Connection, change: str) -> None:
+async def test_a_number_does_not_merge_a_protected_user(
+    phone: MiniPrograms, rows: asyncpg.Connection, change: str
+) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
     await rows.execute(change)
@@ -166,13 +168,13 @@ async def test_a_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyn
     assert await merges(rows) == []
 
 
-async def test_in_one_app_nobody_becomes_another(phone: MiniPrograms) -> None:
+async def test_two_users_of_one_app_are_not_merged_by_number(phone: MiniPrograms) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     bob = await phone.log_in("bob")
     problem_of(await phone.verify(bob, "bob"), "phone_taken", 409)
 
 
-async def test_an_imported_number_makes_nobody_of_somebody(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
+async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     await rows.execute("UPDATE users SET phone_verified_at = NULL")
     newcomer = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
@@ -215,7 +217,7 @@ async def test_a_number_that_was_given_up_opens_nobodys_account(
     assert await users(rows) == {holder["user"]["id"], stranger["user"]["id"]}
 
 
-async def test_nobody_waits_in_an_account_for_the_next_one_who_gets_the_number(
+async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(
     phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
@@ -312,7 +314,7 @@ async def test_the_remaining_user_keeps_their_values(
     assert (await login("alice"))["user"]["id"] == ids[1]
 
 
-async def test_the_remaining_user_gets_the_others_values_for_missing_ones(
+async def test_the_remaining_user_gets_missing_values_from_the_merged_user(
     merge: Merge, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice", nickname="Alice")
@@ -323,7 +325,7 @@ async def test_the_remaining_user_gets_the_others_values_for_missing_ones(
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
 
 
-async def test_an_imported_number_stays_where_the_other_one_has_none(
+async def test_an_imported_number_stays_if_the_other_user_has_none(
     merge: Merge, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice", nickname="Alice")
@@ -345,7 +347,7 @@ async def test_an_imported_number_stays_where_the_other_one_has_none(
         ((NUMBER, "2026-11-01"), ("+85291234567", None), None),
     ],
 )
-async def test_of_one_number_the_later_proof_counts_and_of_two_that_of_the_one_who_remains(
+async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_users_number(
     merge: Merge,
     login: LogIn,
     rows: asyncpg.Connection,
@@ -400,7 +402,9 @@ async def test_a_ban_that_would_leave_no_administrator_refuses_the_merge(
     assert len(await users(rows)) == 2
 
 
-async def test_two_external_ids_are_not_made_one(merge: Merge, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_users_with_different_external_ids_are_not_merged(
+    merge: Merge, login: LogIn, rows: asyncpg.Connection
+) -> None:
     ids = [(await login(name, nickname=name))["user"]["id"] for name in ("alice", "bob")]
     await rows.execute("UPDATE users SET external_id = nickname WHERE nickname IS NOT NULL")
     problem_of(await merge(*ids), "merge_refused", 409)
@@ -519,7 +523,7 @@ async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: asy
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 1}
 
 
-async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(
+async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
     phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     alice = await phone.log_in(has_unionid=True, phone_code=phone.phone_code())

@@ -103,9 +103,7 @@ async def test_refreshes_are_counted_by_outcome(client: httpx.AsyncClient, login
 
 
 @pytest.mark.no_database
-async def test_whatever_is_answered_by_a_problem_is_counted_by_its_code(
-    client: httpx.AsyncClient, scrape: Scrape
-) -> None:
+async def test_every_refused_request_is_counted_by_its_code(client: httpx.AsyncClient, scrape: Scrape) -> None:
     for path in ("/v1/me", "/nothing", "/else"):
         await client.get(path)
     await client.post("/v1/login", content=b"{")
@@ -305,7 +303,7 @@ def values_of_workers(service: TwoWorkers, name: str, **labels: str) -> list[flo
 
 @on_linux
 @pytest.mark.process
-def test_every_worker_reports_the_counts_of_all_even_of_a_dead_one(service: TwoWorkers) -> None:
+def test_every_worker_reports_the_counts_of_all_workers_even_of_a_dead_worker(service: TwoWorkers) -> None:
     for worker in service.workers():
         with service.only(worker):
             service.log_in_often(10)

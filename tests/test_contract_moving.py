@@ -325,7 +325,7 @@ async def test_a_line_may_be_as_long_as_it_may_be(mover: Mover) -> None:
 # Several lines that are one person.
 
 
-async def test_one_unionid_or_one_external_id_is_one_user(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mover, rows: asyncpg.Connection) -> None:
     lines = [
         {**ALICE, "unionid": UNION_ALICE, "nickname": "Alice"},
         {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "10023", "nickname": "A."},
@@ -627,7 +627,7 @@ async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypa
     assert said == await mover.import_lines(*lines) == (1, 1, 1, 1)
 
 
-async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
+async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
     mover: Mover, client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
 ) -> None:
     lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
@@ -688,7 +688,7 @@ async def test_a_former_unionid_joins_no_second_openid_of_the_app(
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_a_file_that_gives_everybody_the_next_ones_unionid_makes_nobody_somebody_else(
+async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_account(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, order: int
 ) -> None:
     people = [("alice", UNION_BOB), ("bob", UNION_CAROL), ("carol", UNION_ELSEWHERE)]
@@ -770,7 +770,7 @@ async def test_a_bad_line_of_csv_costs_no_other_line(mover: Mover, line: str | b
     assert (counts.lines, counts.created) == (302, 301 - bool(refused))
 
 
-async def test_each_line_with_an_unclosed_quotation_mark_is_reported(mover: Mover) -> None:
+async def test_every_line_with_an_unclosed_quotation_mark_is_reported(mover: Mover) -> None:
     text = HEADER + "".join(f'{START}person-{n},"x,\n' for n in range(500)) + f"{START}last,,\n"
     assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
     assert mover.refusals == [(number, "line") for number in range(2, 502)]
@@ -864,7 +864,7 @@ async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_
     assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
 
 
-async def test_two_imports_of_one_file_at_once_end_as_one(mover: Mover, rows: asyncpg.Connection) -> None:
+async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: Mover, rows: asyncpg.Connection) -> None:
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(1, 201)]
     counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
     assert sum(count[0] for count in counts) == 200
@@ -959,7 +959,7 @@ async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes
 
 
 @pytest.mark.slow
-async def test_an_export_is_one_moment(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
+async def test_an_export_is_a_consistent_snapshot(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
     from wxauth.server.moving.export_rows import all_identities
 

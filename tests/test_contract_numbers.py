@@ -89,7 +89,7 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(
     assert await days_of(root, days=1) == [("2026-11-20", 2, 7)]
 
 
-async def test_counts_during_an_outage_are_stored_after_it(
+async def test_counts_during_an_outage_are_stored_after_the_outage(
     database_url: str, make_services: MakeServices, root: Admin, clock: Clock
 ) -> None:
     async with Proxy(database_url) as proxy:

@@ -90,7 +90,7 @@ async def test_the_export_of_all_stored_data_is_one_document(
     assert "session_key" not in answer.text
 
 
-async def test_the_picture_is_in_it(client: httpx.AsyncClient, login: LogIn) -> None:
+async def test_the_document_of_own_data_contains_the_picture(client: httpx.AsyncClient, login: LogIn) -> None:
     alice = await login("alice")
     file = BytesIO()
     Image.new("RGB", (4, 4), "red").save(file, "PNG")
@@ -100,7 +100,7 @@ async def test_the_picture_is_in_it(client: httpx.AsyncClient, login: LogIn) -> 
     assert Image.open(BytesIO(b64decode(avatar["content"]))).size == (4, 4)
 
 
-async def test_events_are_in_it_and_name_nobody_else(
+async def test_the_document_of_own_data_contains_events_and_names_nobody_else(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
@@ -220,7 +220,7 @@ class SlowReader:
 
 
 @pytest.mark.slow
-async def test_slow_readers_of_large_documents_hold_up_no_others(
+async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
     client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     people = [await login(person) for person in ("alice", "bob", "carol")]
@@ -347,7 +347,7 @@ async def test_addresses_become_networks(
     assert {str(row["ip"]) for row in shortened} == {"203.0.113.0/24", "2001:db8:1::/48", "None"}
 
 
-async def test_nobody_else_takes_anything_out_of_the_trail(rows: asyncpg.Connection, clock: Clock) -> None:
+async def test_the_database_refuses_to_delete_or_change_events(rows: asyncpg.Connection, clock: Clock) -> None:
     await add_events(rows, "user.banned", days_ago=4000, clock=clock)
     for statement in ("DELETE FROM events", "UPDATE events SET type = 'user.unbanned'"):
         with pytest.raises(asyncpg.PostgresError, match="append-only"):

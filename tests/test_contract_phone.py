@@ -128,7 +128,7 @@ async def test_a_number_is_kept_in_e164(
     assert (await service.bind(alice, service.phone_code(phone=phone))).json()["phone"] == kept
 
 
-async def test_a_new_number_takes_the_place_of_the_former_one(service: Service) -> None:
+async def test_a_new_number_replaces_the_former_number(service: Service) -> None:
     alice = await service.log_in()
     for number in (NUMBER, OTHER_NUMBER, OTHER_NUMBER):
         assert (await service.bind(alice, service.phone_code(phone=number))).json()["phone"] == number
@@ -263,7 +263,7 @@ async def test_an_answer_that_makes_no_sense_is_refused_and_kept(
 
 
 @pytest.mark.parametrize("name", ["phone_code", "phoneCode"])
-async def test_a_login_may_bind_the_number_too(service: Service, name: str) -> None:
+async def test_a_login_may_bind_the_phone_number(service: Service, name: str) -> None:
     first = await service.log_in(**{name: service.phone_code()})
     again = await service.log_in(**{name: service.phone_code(phone=OTHER_NUMBER)})
     assert (first["is_new_user"], again["is_new_user"]) == (True, False)
@@ -304,14 +304,16 @@ async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(se
     assert "phone_error" not in (await service.client.post("/v1/refresh", json=token)).json()
 
 
-async def test_a_number_that_is_taken_does_not_undo_the_login_either(service: Service) -> None:
+async def test_a_login_succeeds_although_its_phone_number_is_taken(service: Service) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
     assert (bob["phone_error"], bob["user"]["phone"]) == ("phone_taken", None)
 
 
 @pytest.mark.own_database
-async def test_a_fault_of_ours_does_not_undo_the_login_either(service: Service, rows: asyncpg.Connection) -> None:
+async def test_a_login_succeeds_although_binding_its_number_fails_internally(
+    service: Service, rows: asyncpg.Connection
+) -> None:
     await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
     alice = await service.log_in(phone_code=service.phone_code())
     assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
@@ -355,7 +357,7 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(
     assert await pending(rows) == 0
 
 
-async def test_a_number_may_be_shared_where_the_policy_says_so(make_service: MakeService) -> None:
+async def test_a_number_may_be_shared_if_the_policy_allows_sharing(make_service: MakeService) -> None:
     service = await make_service(phone_policy="share")
     for person in ("alice", "bob"):
         login = await service.log_in(person)
@@ -412,7 +414,7 @@ async def test_two_simultaneous_requests_with_one_code_share_one_answer(service:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work_is_done", [True, False])
-async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_finds_the_others_answer(
+async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_stored_answer(
     service: Service, make_service: MakeService, rows: asyncpg.Connection, work_is_done: bool
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
@@ -425,7 +427,7 @@ async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_find
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
 
 
-async def test_of_two_who_bind_one_answer_at_once_the_second_changes_nothing(
+async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(
     service: Service, make_service: MakeService, rows: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
@@ -473,7 +475,7 @@ async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
     assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER, "which was given later"
 
 
-async def test_a_number_given_to_a_user_who_is_erased_is_not_bound_to_the_next_one(
+async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(
     service: Service, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
@@ -802,7 +804,7 @@ async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_giv
     assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
 
 
-async def test_an_answer_that_needs_another_secret_key_is_left_to_a_process_that_has_it(
+async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(
     service: Service, make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, log_lines: LogLines
 ) -> None:
     rotated = await make_service(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
@@ -817,9 +819,7 @@ async def test_an_answer_that_needs_another_secret_key_is_left_to_a_process_that
     assert (await service.me(alice))["phone"] == NUMBER
 
 
-async def test_a_number_that_was_refused_is_not_bound_by_itself(
-    service: Service, clock: Clock, rows: asyncpg.Connection
-) -> None:
+async def test_a_refused_number_is_not_bound_later(service: Service, clock: Clock, rows: asyncpg.Connection) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
     await rows.execute("UPDATE users SET phone = NULL")
@@ -876,7 +876,7 @@ async def test_a_stored_answer_reveals_nothing_without_the_secret_key(
 
 
 @pytest.mark.process
-async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alone(
+async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
     service: Service,
     make_service: MakeService,
     left_half_way: LeaveHalfWay,

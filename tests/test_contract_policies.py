@@ -109,7 +109,7 @@ async def test_each_policy_asks_its_own_question(make_service: MakeService, on: 
 
 
 @flag_or_block
-async def test_wechat_is_asked_at_the_first_login_alone(make_service: MakeService, policy: str) -> None:
+async def test_wechat_is_asked_for_the_risk_only_at_the_first_login(make_service: MakeService, policy: str) -> None:
     service = await make_service(risk_policy=policy, nickname_check=policy)
     for app_id, nickname in ((APP_ID, None), (APP_ID, "Al"), (OTHER_APP_ID, "Bo")):  # one person, by the unionid
         await service.log_in("risky-2", app_id=app_id, nickname=nickname)
@@ -172,7 +172,7 @@ async def test_a_user_of_the_highest_risk_is_banned(
     assert len(service.asked(RISK)) == 1
 
 
-async def test_an_administrator_may_unban_them_and_reads_why_they_were(
+async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(
     make_service: MakeService, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(risk_policy="block")
@@ -450,7 +450,7 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
         ({"daily_quota": {RISK: 0}}, "wechat_rate_limited", "9410009"),
     ],
 )
-async def test_neither_does_an_account_that_may_not_ask(
+async def test_an_account_without_permission_stops_nobody(
     make_service: MakeService, policy: str, account: Body, outcome: str, errcode: str
 ) -> None:
     service = await make_service(risk_policy=policy)
@@ -512,7 +512,7 @@ async def test_a_missing_permission_is_logged_once_a_minute(
     assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}
 
 
-async def test_another_failure_is_logged_at_once(make_service: MakeService, log_lines: LogLines) -> None:
+async def test_a_different_failure_is_logged_at_once(make_service: MakeService, log_lines: LogLines) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     for errcode in (61010, 9410009):
         service.simulator.fail(RISK, errcode=errcode)

@@ -375,7 +375,7 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     assert await events(rows) == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in told]
 
 
-async def test_several_in_one_message_are_taken_in_xml_too(
+async def test_several_revocations_in_one_xml_message_are_accepted(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
@@ -411,7 +411,7 @@ async def test_a_message_that_withdraws_nothing_is_accepted_and_changes_nothing(
     assert await rows.fetchval("SELECT count(*) FROM push_messages") == 0
 
 
-async def test_a_revoked_phone_number_takes_the_one_still_to_be_bound_along(
+async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
@@ -461,7 +461,7 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
     problem_of(me, "invalid_token", 401)
 
 
-async def test_the_last_administrator_may_leave_wechat_too(
+async def test_the_last_administrator_is_erased_when_they_close_their_wechat_account(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
@@ -515,7 +515,7 @@ async def test_a_message_sent_again_changes_nothing(
 
 
 @every_way
-async def test_a_message_that_wechat_signs_again_is_the_same_one(
+async def test_a_message_that_wechat_signs_again_is_a_repeat(
     client: httpx.AsyncClient,
     log_in: LogInWithAll,
     rows: asyncpg.Connection,
@@ -581,7 +581,7 @@ async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(
 
 
 @every_way
-async def test_of_simultaneous_deliveries_one_counts_and_all_are_taken(
+async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
 ) -> None:
     content = message((await log_in(app))["user"]["openid"], app=app)
@@ -699,7 +699,7 @@ def _another_ciphertext(openid: str) -> SignedPush:
     ],
     ids=lambda forge: forge.__name__.strip("_").replace("_", " "),
 )
-async def test_an_app_with_a_key_accepts_only_messages_sealed_with_it_and_for_it(
+async def test_an_app_with_a_key_accepts_only_messages_encrypted_for_that_app(
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection, forge: Callable[[str], SignedPush]
 ) -> None:
     openid = (await log_in(SEALED))["user"]["openid"]
@@ -742,7 +742,7 @@ async def test_during_an_outage_wechat_is_asked_to_send_again(
     assert (await kept(rows))["nickname"] is None
 
 
-async def test_a_slow_database_makes_wechat_come_again_and_find_it_done(
+async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(
     hurried_client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     client = hurried_client
@@ -756,7 +756,7 @@ async def test_a_slow_database_makes_wechat_come_again_and_find_it_done(
     assert len(await events(rows)) == 1
 
 
-async def test_a_silent_database_makes_wechat_come_again(
+async def test_a_push_refused_because_the_database_is_silent_succeeds_when_repeated(
     make_services: MakeServices,
     make_client: MakeClient,
     log_in: LogInWithAll,

@@ -59,7 +59,7 @@ async def test_a_refusal_does_not_make_the_wait_longer(log_in: LogInFrom, limite
     assert await statuses(log_in, limited, *["192.0.2.1"] * 3) == [200, 200, 429]
 
 
-async def test_logins_that_fail_count_too(log_in: LogInFrom, limited: Services) -> None:
+async def test_failed_logins_are_counted_by_the_rate_limit(log_in: LogInFrom, limited: Services) -> None:
     answers = [await log_in(limited, code="wrong") for _ in range(3)]
     assert [answer.json()["code"] for answer in answers] == ["invalid_code", "invalid_code", "rate_limited"]
 
@@ -124,7 +124,7 @@ async def test_nothing_but_logins_is_limited(
         tokens = answer.json()
 
 
-async def test_without_redis_each_process_counts_for_itself(log_in: LogInFrom, make_services: MakeServices) -> None:
+async def test_without_redis_each_process_counts_separately(log_in: LogInFrom, make_services: MakeServices) -> None:
     settings = {"login_rate_limit": "2/minute", "redis_url": f"redis://127.0.0.1:{free_port()}"}
     for services in (await make_services(**settings), await make_services(**settings)):
         assert await statuses(log_in, services, *["192.0.2.1"] * 5) == [200] * 2 + [429] * 3

@@ -58,7 +58,7 @@ async def test_every_use_rotates_the_token(login: LogIn, refresh: Refresh, clock
 
 
 @pytest.mark.parametrize("seconds", [0, 60])
-async def test_used_again_within_the_grace_it_has_the_same_successor(
+async def test_a_refresh_token_used_again_within_the_grace_has_the_same_successor(
     login: LogIn, refresh: Refresh, clock: Clock, seconds: int
 ) -> None:
     token = (await login())["refresh_token"]
@@ -70,14 +70,14 @@ async def test_used_again_within_the_grace_it_has_the_same_successor(
     assert (await refresh(first)).status_code == 200
 
 
-async def test_50_simultaneous_uses_have_one_successor(login: LogIn, refresh: Refresh) -> None:
+async def test_50_simultaneous_uses_of_a_refresh_token_have_one_successor(login: LogIn, refresh: Refresh) -> None:
     token = (await login())["refresh_token"]
     answers = await asyncio.gather(*(refresh(token) for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["refresh_token"] for answer in answers}) == 1
 
 
-async def test_used_again_after_the_grace_it_ends_the_session(
+async def test_a_refresh_token_used_again_after_the_grace_ends_the_session(
     login: LogIn, refresh: Refresh, clock: Clock, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     token = (await login())["refresh_token"]
@@ -180,7 +180,7 @@ async def test_a_token_survives_the_rotation_of_the_secret_key(
     assert answer.status_code == 200
 
 
-async def test_a_database_that_lags_behind_a_token_goes_on_from_it(
+async def test_a_restored_database_accepts_a_token_newer_than_its_session(
     login: LogIn, refresh: Refresh, services: Services
 ) -> None:
     answer = await login()
@@ -261,7 +261,7 @@ async def test_a_refresh_that_waits_for_a_link_succeeds(
     assert linked.json()["user"]["id"] == other["user"]["id"]
 
 
-async def test_a_greatest_age_that_was_lowered_holds_for_older_sessions_too(
+async def test_a_lowered_maximum_age_applies_to_existing_sessions(
     login: LogIn,
     make_services: MakeServices,
     make_client: MakeClient,

@@ -92,7 +92,7 @@ async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(
         ({"code": "x", "app_id": "x" * 65}, "unknown_app", None),
     ],
 )
-async def test_a_request_that_names_no_code_or_app_of_ours_is_one_too(
+async def test_a_login_without_a_code_or_with_an_unknown_app_is_a_refusal(
     client: httpx.AsyncClient, root: Admin, body: dict[str, str], code: str, app_id: str | None
 ) -> None:
     await client.post("/v1/login", json=body)
@@ -156,7 +156,7 @@ async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdo
 
 
 @pytest.mark.proxy
-async def test_while_the_database_is_away_they_are_dropped_and_counted(
+async def test_refusals_during_a_database_outage_are_dropped_and_counted(
     make_services: MakeServices, make_client: MakeClient, proxy: Proxy, rows: asyncpg.Connection
 ) -> None:
     services = await make_services(database_url=proxy.url)
@@ -208,7 +208,7 @@ async def test_a_person_takes_their_own_along(
     assert [(each["code"], each["request_id"]) for each in document["refusals"]] == [("account_disabled", request_id)]
 
 
-async def test_support_staff_may_read_them_and_nobody_else(
+async def test_only_staff_may_read_refusals(
     client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     sue = Admin(client, await login("sue"))
@@ -220,7 +220,9 @@ async def test_support_staff_may_read_them_and_nobody_else(
 
 
 @pytest.mark.process
-async def test_a_command_prints_them(client: httpx.AsyncClient, root: Admin, database_url: str, tmp_path: Path) -> None:
+async def test_wxauth_refusals_prints_refusals(
+    client: httpx.AsyncClient, root: Admin, database_url: str, tmp_path: Path
+) -> None:
     request_id = await refused(client, "nonsense")
     expected = await listed(root)
 

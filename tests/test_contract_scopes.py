@@ -61,7 +61,7 @@ async def test_a_former_secret_works_for_a_day(
     assert (await status_of(client, orders), await status_of(client, renewed)) == (401, 200)
 
 
-async def test_there_is_one_former_secret_at_most(
+async def test_a_client_has_at_most_one_former_secret(
     client: httpx.AsyncClient, services: Services, orders: Credentials, secrets: Secrets, clock: Clock
 ) -> None:
     renewed = []
@@ -72,7 +72,7 @@ async def test_there_is_one_former_secret_at_most(
     assert [await status_of(client, each) for each in (orders, *renewed)] == [401, 200, 200]
 
 
-async def test_a_client_that_had_no_secret_before_is_let_in_by_nothing_else(
+async def test_an_empty_secret_is_refused_for_a_client_without_a_former_secret(
     client: httpx.AsyncClient, orders: Credentials
 ) -> None:
     assert await status_of(client, Credentials("orders", "")) == 401

@@ -81,7 +81,7 @@ def keys(simulated_client: httpx.AsyncClient, simulator: Simulator, rows: asyncp
 # Check.
 
 
-async def test_a_key_is_valid_until_wechat_has_given_another(keys: KeyKeeper) -> None:
+async def test_a_session_key_is_valid_until_wechat_issues_a_new_key(keys: KeyKeeper) -> None:
     alice = await keys.log_in()
     answer = await keys.ask(alice["user"]["id"], "check")
     assert answer.json()["items"] == [
@@ -195,7 +195,7 @@ async def test_the_check_can_be_limited_to_one_app(keys: KeyKeeper, name: str) -
 
 
 @pytest.mark.parametrize("body", [{"content": b""}, {"json": {}}, {"json": {"app_id": None}}])
-async def test_without_an_app_it_is_all_of_them(keys: KeyKeeper, body: Body) -> None:
+async def test_without_an_app_the_keys_of_all_apps_are_reset(keys: KeyKeeper, body: Body) -> None:
     user_id = (await keys.log_in())["user"]["id"]
     await keys.log_in(app_id=OTHER_APP_ID)
     assert await keys.states(user_id, "reset", **body) == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
@@ -334,7 +334,7 @@ Show = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
 @pytest.mark.process
-async def test_show_says_for_each_key_whether_wechat_still_takes_it(keys: KeyKeeper, show: Show) -> None:
+async def test_users_show_reports_for_each_key_whether_wechat_accepts_it(keys: KeyKeeper, show: Show) -> None:
     alice = await keys.log_in()
     user_id, openid = alice["user"]["id"], alice["user"]["openid"]
     shown = await show(user_id)

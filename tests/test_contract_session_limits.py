@@ -82,7 +82,7 @@ async def test_a_replaced_session_is_reported_as_such_at_its_next_refresh(
     problem_of(answer, "session_revoked", 400)
 
 
-async def test_of_several_replicas_one_looks_and_not_before_its_time(
+async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_due(
     make_services: MakeServices, login: LogIn, rows: asyncpg.Connection, open_more: Open, clock: Clock
 ) -> None:
     replicas = [await make_services() for _ in range(3)]
@@ -124,7 +124,7 @@ async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_
 @pytest.mark.slow
 @pytest.mark.own_database
 @pytest.mark.parametrize("end", ["merge", "erasure"])
-async def test_of_however_many_sessions_the_newest_thousand_of_each_app_remain_and_a_merge_and_an_erasure_are_quick(
+async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends_quickly(
     services: Services,
     client: httpx.AsyncClient,
     login: LogIn,

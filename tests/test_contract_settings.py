@@ -313,7 +313,7 @@ def test_a_database_may_be_named_in_many_ways(load: Load, url: str) -> None:
     assert loaded.partition("://")[2] == url.partition("://")[2]
 
 
-def test_migrate_needs_the_database_alone(load: Load) -> None:
+def test_migrate_needs_only_the_database(load: Load) -> None:
     assert load(DatabaseSettings, DATABASE_URL=DATABASE_URL).database_url.get_secret_value() == DATABASE_URL
 
 
@@ -335,11 +335,13 @@ def test_an_issuer_is_https_or_loopback(load: Load, issuer: str) -> None:
         ({"WECHAT_FALLBACK_URL": "https://sh.api.weixin.qq.com"}, "https://sh.api.weixin.qq.com"),
     ],
 )
-def test_the_fallback_host_is_for_the_usual_one(load: Load, given: dict[str, str], fallback: str | None) -> None:
+def test_the_fallback_host_is_used_only_with_the_default_host(
+    load: Load, given: dict[str, str], fallback: str | None
+) -> None:
     assert load(**REQUIRED, **given).wechat_fallback_url == fallback
 
 
-def test_one_app_needs_no_list(load: Load) -> None:
+def test_a_single_app_is_configured_without_a_list(load: Load) -> None:
     settings = load(**REQUIRED | {"APPS": "", "APP_ID": APP["app_id"], "APP_SECRET": APP["app_secret"]})
     assert settings.apps[0].app_id == APP["app_id"]
     assert settings.apps[0].app_secret.get_secret_value() == APP["app_secret"]
@@ -443,7 +445,7 @@ def test_the_environment_comes_before_the_env_file_and_that_before_files(load: L
 
 
 @pytest.mark.parametrize("is_in_env_file", [True, False])
-def test_the_folder_of_the_files_may_be_another_one(
+def test_the_folder_of_the_secret_files_is_configurable(
     load: Load, place: Path, tmp_path_factory: pytest.TempPathFactory, is_in_env_file: bool
 ) -> None:
     (place / "secrets" / "wxauth_audience").write_text("usual")

@@ -300,7 +300,7 @@ async def test_a_refused_role_is_not_echoed(client: httpx.AsyncClient, secrets: 
 @pytest.mark.parametrize(
     "openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"]
 )
-async def test_whatever_an_openid_is_the_header_holds_it_in_plain_ascii(
+async def test_verify_sends_any_openid_in_ascii(
     client: httpx.AsyncClient, rows: asyncpg.Connection, token: str, openid: str
 ) -> None:
     await rows.execute("UPDATE identities SET openid = $1", openid)

@@ -155,7 +155,7 @@ def test_requests_in_hand_are_all_answered(leaving: Leaving) -> None:
     assert answer.count(b"connection: close") == 1
 
 
-def test_a_request_that_takes_too_long_gets_an_answer_saying_so(leaving: Leaving) -> None:
+def test_a_request_that_takes_too_long_is_answered_with_an_error(leaving: Leaving) -> None:
     connection = leaving.connect()
     connection.sendall(GET % b"waits")
     until(lambda: leaving.server.server_state.tasks)

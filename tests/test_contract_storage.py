@@ -194,7 +194,7 @@ async def test_connections_that_a_silent_network_forgot_are_replaced_within_five
 
 
 @pytest.mark.slow
-async def test_a_login_whose_connection_was_ended_succeeds_on_another(
+async def test_a_login_whose_connection_was_ended_succeeds_on_a_new_connection(
     service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
     for _ in range(5):
@@ -403,7 +403,7 @@ async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
     return database_url
 
 
-async def test_logins_of_one_person_at_once_succeed_under_any_default(
+async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level(
     make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(isolated_url, deadlines=PATIENT)
@@ -415,7 +415,7 @@ async def test_logins_of_one_person_at_once_succeed_under_any_default(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
-async def test_one_administrator_stays_under_any_default(
+async def test_the_last_administrator_stays_under_any_isolation_level(
     make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection, pooled: str
 ) -> None:
     service = await make_service(isolated_url + pooled, deadlines=PATIENT)
@@ -426,7 +426,7 @@ async def test_one_administrator_stays_under_any_default(
 
 
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
-async def test_a_phone_number_has_one_holder_under_any_default(
+async def test_a_phone_number_has_one_holder_under_any_isolation_level(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     isolated_url: str,

@@ -33,12 +33,12 @@ def json_of(part: str) -> dict[str, Any]:
     return json.loads(decode(part))
 
 
-async def test_the_header_names_algorithm_key_and_type_and_nothing_else(client: httpx.AsyncClient, token: str) -> None:
+async def test_the_header_of_a_token_names_only_algorithm_key_and_type(client: httpx.AsyncClient, token: str) -> None:
     [key] = (await client.get(JWKS)).json()["keys"]
     assert json_of(token.split(".")[0]) == {"alg": "ES256", "kid": key["kid"], "typ": "at+jwt"}
 
 
-async def test_the_claims_are_those_of_the_contract_and_no_others(login: LogIn, clock: Clock) -> None:
+async def test_a_token_has_exactly_the_claims_of_the_contract(login: LogIn, clock: Clock) -> None:
     answer = await login("alice")
     claims = json_of(answer["access_token"].split(".")[1])
     now = int(clock().timestamp())
@@ -92,7 +92,7 @@ async def test_bare_cryptography_verifies_a_token_with_the_published_key(client:
     public_key.verify(encode_dss_signature(r, s), f"{header}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
 
 
-async def test_the_key_set_holds_public_members_alone(client: httpx.AsyncClient) -> None:
+async def test_the_key_set_holds_only_public_members(client: httpx.AsyncClient) -> None:
     answer = await client.get(JWKS)
     assert answer.headers["content-type"] == "application/json"
     for key in answer.json()["keys"]:
@@ -126,7 +126,7 @@ async def test_every_replica_publishes_the_same_keys(
 
 
 @pytest.mark.parametrize("issuer", ["https://auth.test", "https://auth.test/with/path"])
-async def test_both_metadata_documents_are_the_same(
+async def test_the_two_metadata_documents_are_identical(
     make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient], issuer: str
 ) -> None:
     client = make_client(await make_services(issuer=issuer))
@@ -160,7 +160,7 @@ async def test_me_refuses_every_expired_token(client: httpx.AsyncClient, service
     assert await ask_me(client, services, token, EXPIRED) == dict.fromkeys(EXPIRED, refusal)
 
 
-async def test_me_takes_every_good_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
+async def test_me_accepts_every_good_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
     of_phones = {name: forgery for name, forgery in GOOD.items() if name != WEBSITES}
     assert await ask_me(client, services, token, of_phones) == dict.fromkeys(of_phones, (200, None, None))
 

@@ -47,7 +47,7 @@ async def test_the_first_administrator_comes_from_a_command(
     ]
 
 
-async def test_roles_come_and_go_one_by_one(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
+async def test_roles_are_granted_and_revoked_one_by_one(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login("alice"))["user"]["id"]
     for command, role, roles in (
         ("grant", "support", "support"),
@@ -104,7 +104,7 @@ async def test_an_erased_person_is_gone(users: Command, login: LogIn, rows: asyn
     )
 
 
-async def test_nobody_is_erased_unasked_where_nobody_can_be_asked(
+async def test_erase_without_a_terminal_needs_the_option_yes(
     users: Command, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     failed = await users("erase", (await login("alice"))["user"]["id"])
@@ -138,7 +138,7 @@ async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
 
 
 @pytest.mark.parametrize("action", [("ban",), ("revoke", "admin"), ("erase", "--yes")])
-async def test_the_last_administrator_cannot_be_removed_by_command_either(
+async def test_no_command_removes_the_last_administrator(
     users: Command, login: LogIn, rows: asyncpg.Connection, action: tuple[str, ...]
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]

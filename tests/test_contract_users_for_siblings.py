@@ -62,7 +62,7 @@ async def test_a_user_is_returned_without_number_and_unionid(
     }
 
 
-async def test_with_the_scope_phones_the_number_is_returned_too(
+async def test_the_scope_phones_adds_the_number(
     client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
 ) -> None:
     messages = await add_sibling("messages", Scope.USERS, Scope.PHONES)
@@ -77,7 +77,7 @@ async def test_with_the_scope_phones_the_number_is_returned_too(
     assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
 
 
-async def test_the_scope_phones_alone_looks_nobody_up(
+async def test_the_scope_phones_alone_gives_no_access_to_users(
     client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling
 ) -> None:
     phones = await add_sibling("phones", Scope.PHONES)

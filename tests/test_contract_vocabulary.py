@@ -83,7 +83,7 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(login: L
     ]
 
 
-async def test_a_name_that_comes_with_another_apps_first_login_is_recorded_too(
+async def test_a_name_given_at_the_first_login_of_another_app_is_recorded(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
     await login(unionid="union-alice", nickname="Al")

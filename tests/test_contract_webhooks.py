@@ -165,7 +165,7 @@ async def test_an_event_is_sent_signed_as_the_official_library_requires(
         verifier.verify(receiver.got[0][1] + b" ", receiver.got[0][0])
 
 
-async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_alone(
+async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
@@ -496,7 +496,7 @@ async def test_a_receiver_that_hangs_delays_no_other_and_takes_four_places_at_mo
     receiver.released.set()
 
 
-async def test_no_flood_of_one_person_holds_up_another_persons_ban(
+async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     root: WebhookAdmin,
     make_services: MakeServices,
     receiver: Receiver,
@@ -637,7 +637,9 @@ async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin, r
     problem_of(await root("GET", "/orders/deliveries"), "not_found", 404)
 
 
-async def test_of_several_that_take_a_name_at_once_one_gets_it(root: WebhookAdmin, receiver: Receiver) -> None:
+async def test_only_one_of_several_simultaneous_webhooks_gets_the_same_name(
+    root: WebhookAdmin, receiver: Receiver
+) -> None:
     body = {"name": "orders", "url": receiver.url}
     answers = await asyncio.gather(*(root("POST", "", body) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
@@ -818,7 +820,7 @@ async def test_events_are_sent_again_with_the_ids_they_had(
         problem_of(await root("POST", "/orders/replay", body), "invalid_request", 422)
 
 
-async def test_events_since_a_time_are_looked_for_behind_those_that_were_committed_late_and_no_further(
+async def test_replaying_since_a_time_finds_events_committed_late(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     day = 24 * 3600

@@ -35,7 +35,7 @@ def errcodes_shown(page: Path) -> dict[int, list[str]]:
     return {int(errcode): cells for errcodes, cells in rows for errcode in errcodes}
 
 
-def test_both_languages_are_there() -> None:
+def test_the_tutorial_exists_in_both_languages() -> None:
     assert [page.name for page in PAGES] == ["mini-program.md", "mini-program.zh-CN.md"]
 
 
@@ -55,7 +55,7 @@ async def test_the_tutorials_body_is_taken_as_it_is(page: Path, simulated_client
 
 
 @each_page
-def test_each_errcode_is_answered_as_shown(page: Path) -> None:
+def test_every_errcode_is_answered_as_the_tutorial_shows(page: Path) -> None:
     for errcode, (code, client, _) in errcodes_shown(page).items():
         error = error_for(errcode, api=CHECK_SESSION_KEY if errcode in SESSION_KEY_GONE else CODE2SESSION)
         assert code == f"`{error.code}`", errcode

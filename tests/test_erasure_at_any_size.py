@@ -1,4 +1,4 @@
-"""Whoever has left much behind is gone as quickly as anybody else; what they left is erased a little later."""
+"""Large accounts are erased at once for readers, and the rest in pages."""
 
 import asyncio
 import io
@@ -48,7 +48,7 @@ async def erase(client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.own_database
-async def test_a_person_with_many_events_and_consents_is_erased_within_a_statements_time(
+async def test_a_large_account_is_erased_in_part_at_once_and_completely_by_the_sweep(
     root: Admin, client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
@@ -103,7 +103,7 @@ async def test_waiting_erasures_are_shown_to_operators(
 
 
 @pytest.mark.slow
-async def test_replicas_that_erase_at_once_erase_all(
+async def test_replicas_that_erase_at_the_same_time_leave_nothing(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     for person in ("alice", "bob"):
@@ -117,7 +117,7 @@ async def test_replicas_that_erase_at_once_erase_all(
 
 
 @pytest.mark.slow
-async def test_an_erasure_left_by_one_worker_is_continued_by_another(
+async def test_an_interrupted_erasure_is_continued_by_another_worker(
     client: httpx.AsyncClient, make_services: MakeServices, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
@@ -133,7 +133,7 @@ async def test_an_erasure_left_by_one_worker_is_continued_by_another(
     keeping.cancel()
 
 
-async def test_a_login_after_the_erasure_keeps_what_is_its_own(
+async def test_a_login_after_the_erasure_keeps_its_new_consent(
     services: Services,
     make_services: MakeServices,
     make_client: MakeClient,
@@ -179,7 +179,7 @@ async def test_a_user_restored_while_the_erasure_waits_keeps_the_restored_data(
 
 
 @pytest.mark.slow
-async def test_a_long_history_is_merged_in_place(
+async def test_a_merge_leaves_a_long_history_of_consents_in_place(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     services = await make_services(apps=[APP, OTHER_APP], consents="privacy:1,terms:1")
@@ -208,7 +208,7 @@ async def test_a_long_history_is_merged_in_place(
 
 
 @pytest.mark.slow
-async def test_a_joined_person_is_erased_by_every_id(
+async def test_a_merged_user_is_erased_under_every_former_id(
     root: Admin, services: Services, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]

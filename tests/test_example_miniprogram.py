@@ -102,7 +102,7 @@ def test_the_theme_has_every_colour_that_is_used() -> None:
     assert used == set(theme["light"]) == set(theme["dark"])
 
 
-def test_the_styles_have_every_colour_in_the_dark_too() -> None:
+def test_the_styles_define_every_colour_for_dark_mode() -> None:
     light, dark = (DEMO / "app.wxss").read_text().split("@media (prefers-color-scheme: dark)")
     names = set(re.findall(r"(--\w+):", light))
     assert names == set(re.findall(r"(--\w+):", dark))

@@ -89,7 +89,7 @@ def test_a_split_that_was_missed_is_made_up_for(orders: Orders) -> None:
     assert (orders.of("a"), orders.of("b")) == (["of a"], ["of b"])
 
 
-def test_an_erasure_before_its_merge_takes_the_former_users_orders_too(orders: Orders) -> None:
+def test_an_erasure_received_before_its_merge_deletes_the_former_users_orders(orders: Orders) -> None:
     orders.add("al", "oolong")
     orders.follow(event(2, "user.erased", "alice", former_ids=["al"]))
     orders.follow(event(1, "user.merged", "alice", former_id="al"))

@@ -186,7 +186,7 @@ async def test_while_another_worker_sweeps_nothing_is_done(
     assert await sessions(rows) == []
 
 
-async def test_another_worker_continues_where_one_was_stopped(
+async def test_a_stopped_sweep_is_continued_by_another_worker(
     login: LogIn, services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     people = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]
@@ -226,7 +226,7 @@ async def test_a_retired_key_is_erased(
     assert [line["kid"] for line in log_lines() if line["event"] == "signing_key_retired"] == [former]
 
 
-async def test_the_service_sweeps_by_itself(
+async def test_the_running_service_sweeps_regularly(
     login: LogIn, services: Services, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     await login("alice")

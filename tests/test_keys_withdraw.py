@@ -152,7 +152,7 @@ async def test_without_a_waiting_key_a_new_one_signs_at_once_and_a_former_one_do
     assert await states(services) == {former: "former", new: "signing"}
 
 
-async def test_a_withdrawn_waiting_key_is_replaced_by_another_one(
+async def test_a_withdrawn_waiting_key_is_replaced(
     services: Services, login: LogIn, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     signing = kid_of(await login())
@@ -238,7 +238,7 @@ async def test_a_key_made_by_a_clock_ahead_does_not_stop_the_rotation(
     assert (await states(services))[early] == "signing"
 
 
-async def test_keys_that_were_all_made_by_a_clock_ahead_rotate_too(
+async def test_keys_all_created_by_a_clock_ahead_can_be_rotated(
     services: Services, clock: Clock, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     ahead = "created_at = created_at + interval '1 year', activates_at = activates_at + interval '1 year'"

@@ -10,7 +10,7 @@ from tests.loops import LOOK, UnhurriedLoop, let_pass
 pytestmark = pytest.mark.no_database
 
 
-async def test_every_test_is_on_it() -> None:
+async def test_every_test_runs_on_the_unhurried_loop() -> None:
     assert isinstance(asyncio.get_running_loop(), UnhurriedLoop)
 
 
@@ -36,7 +36,7 @@ async def test_a_loop_that_is_never_idle_reaches_its_deadlines() -> None:
         await asyncio.wait_for(spin(), LOOK)
 
 
-async def test_a_test_moves_it() -> None:
+async def test_a_test_can_advance_the_clock_of_the_loop() -> None:
     waiting = asyncio.create_task(asyncio.sleep(3600))
     await asyncio.sleep(0)
     let_pass(3600)

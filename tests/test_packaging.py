@@ -195,7 +195,7 @@ def test_the_command_says_what_it_lacks_where_only_the_guard_is_installed(slim: 
 
 
 @pytest.mark.wheel
-def test_the_installed_package_guards_a_route_and_tests_it(slim: Path, tmp_path: Path) -> None:
+def test_the_installed_package_guards_a_route_and_its_tests_pass(slim: Path, tmp_path: Path) -> None:
     (tmp_path / "orders.py").write_text(SIBLING)
     (tmp_path / "tried.py").write_text(
         """
@@ -335,7 +335,7 @@ def test_the_wheel_has_types_licence_and_no_leftovers(wheel: Path) -> None:
 
 
 @pytest.mark.wheel
-def test_the_phone_on_the_desk_runs_the_client_from_a_wheel_too(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_contains_the_client_of_the_phone_on_the_desk(installed: Path, tmp_path: Path) -> None:
     serving = """
 import asyncio, httpx
 from wxauth.server.dev.wechat import create_simulator
@@ -447,7 +447,7 @@ def dockerfile() -> list[list[str]]:
     return stages
 
 
-def test_the_image_is_made_of_hashed_packages_alone() -> None:
+def test_the_image_is_built_only_from_hashed_packages() -> None:
     installs = [
         command
         for stage in dockerfile()
@@ -471,7 +471,7 @@ def test_the_image_serves_as_an_unprivileged_user() -> None:
     assert f"ARG VERSION={wxauth.__version__}" in final
 
 
-def test_the_base_and_the_source_of_packages_may_be_other_ones() -> None:
+def test_the_base_image_and_the_package_index_are_configurable() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert re.search(r"^ARG PYTHON=python:3\.\d+-slim\nFROM \$\{PYTHON\} AS python$", text, re.MULTILINE)
     bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)

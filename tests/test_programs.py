@@ -72,7 +72,7 @@ def test_a_program_that_is_there_is_found(programs: Callable[..., None], tmp_pat
 
 
 @pytest.mark.node
-def test_without_a_program_its_tests_are_skipped_with_a_way_to_get_it(programs: Callable[..., None]) -> None:
+def test_tests_of_a_missing_program_are_skipped_and_say_how_to_install_it(programs: Callable[..., None]) -> None:
     with pytest.raises(pytest.skip.Exception, match=r"apt-get install nodejs, or brew install node"):
         needs("node")
 

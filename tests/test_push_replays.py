@@ -114,7 +114,7 @@ async def test_the_query_string_of_a_message_is_no_handshake(attacked: Attacked)
     refused(await attacked.verify_url(caught))
 
 
-async def test_a_message_taken_by_one_replica_is_known_to_all(
+async def test_a_message_accepted_by_one_replica_is_known_to_all_replicas(
     attacked: Attacked, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     openid = await attacked.log_in()
@@ -126,7 +126,7 @@ async def test_a_message_taken_by_one_replica_is_known_to_all(
     assert await attacked.users() == 1
 
 
-async def test_of_two_messages_at_once_with_one_signature_one_is_taken(
+async def test_two_simultaneous_messages_with_one_signature_are_processed_once(
     attacked: Attacked, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     openids = [await attacked.log_in(person=person) for person in ("alice", "bob")]
@@ -138,7 +138,7 @@ async def test_of_two_messages_at_once_with_one_signature_one_is_taken(
     assert await attacked.users() == 1
 
 
-async def test_a_nonce_is_another_one_a_second_later_and_in_another_app(attacked: Attacked, clock: Clock) -> None:
+async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(attacked: Attacked, clock: Clock) -> None:
     ways: list[tuple[dict[str, str], Mode]] = [(PLAIN, "plain"), (SEALED, "aes")]
     for app, mode in ways:
         for _ in range(2):
@@ -171,7 +171,7 @@ async def test_a_clock_may_be_five_minutes_off(attacked: Attacked, clock: Clock,
 @pytest.mark.parametrize(
     "timestamp", ["", "now", "-1", "1e9", f"0{NOW}", f"00{NOW}", "１７９５１６１６００", "9" * 13, "9" * 5000]
 )
-async def test_a_timestamp_that_is_none_is_refused_though_it_is_signed(attacked: Attacked, timestamp: str) -> None:
+async def test_a_signed_message_with_an_invalid_timestamp_is_refused(attacked: Attacked, timestamp: str) -> None:
     refused(await post(attacked.client, signed(TEXT, timestamp=timestamp)))
 
 
@@ -195,7 +195,7 @@ async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
 # The database is away.
 
 
-async def test_a_postponed_withdrawal_is_carried_out_even_if_its_signature_is_old_by_then(
+async def test_a_postponed_withdrawal_is_carried_out_although_its_signature_has_expired(
     attacked: Attacked, cut_off: Services, make_client: MakeClient, proxy: Proxy, clock: Clock
 ) -> None:
     push = signed(message(await attacked.log_in(), LEFT))

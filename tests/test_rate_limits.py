@@ -110,7 +110,7 @@ async def test_processes_that_share_a_redis_count_together(make_limiter: MakeLim
 
 
 @pytest.mark.redis
-async def test_keys_in_redis_expire_by_themselves(make_limiter: MakeLimiter, redis_url: str) -> None:
+async def test_every_key_in_redis_expires(make_limiter: MakeLimiter, redis_url: str) -> None:
     assert await seconds_refused(make_limiter("5/hour", redis_url)) == 0
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         (key,) = client.keys()
@@ -141,7 +141,7 @@ async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str)
         pytest.param(None, id="the end"),
     ],
 )
-async def test_while_redis_fails_the_process_counts_for_itself_and_leaves_it_alone(
+async def test_while_redis_fails_each_process_counts_alone_and_does_not_ask_redis(
     make_limiter: MakeLimiter, log_lines: world.LogLines, clock: Clock, answer: bytes | None
 ) -> None:
     async with FakeRedis(answer) as fake:
@@ -166,7 +166,7 @@ async def test_while_many_wait_for_a_silent_redis_no_more_pass_than_may(make_lim
         await limiter.aclose()
 
 
-async def test_the_log_has_no_password_of_a_redis_that_is_not_there(
+async def test_the_password_of_an_unreachable_redis_is_not_logged(
     make_limiter: MakeLimiter, log_lines: world.LogLines
 ) -> None:
     limiter = make_limiter("5/minute", f"redis://:hunter2@127.0.0.1:{free_port()}")
@@ -176,7 +176,7 @@ async def test_the_log_has_no_password_of_a_redis_that_is_not_there(
     assert "hunter2" not in str(line)
 
 
-async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimiter) -> None:
+async def test_requests_do_not_queue_for_a_silent_redis(make_limiter: MakeLimiter) -> None:
     async with FakeRedis() as fake:
         limiter = make_limiter("500/minute", fake.url)
         async with asyncio.timeout(5 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times

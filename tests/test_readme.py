@@ -202,7 +202,7 @@ def test_the_figures_of_a_readme_are_among_all_that_were_measured(language: str)
 
 
 @both_languages
-async def test_the_answer_shown_has_the_members_of_a_real_one(language: str, login: LogIn) -> None:
+async def test_the_answer_shown_has_the_members_of_a_real_answer(language: str, login: LogIn) -> None:
     shown = json.loads(code_blocks(DOCS / f"http{language}.md", "json")[0])
     assert members(shown) == members(await login("alice"))
 

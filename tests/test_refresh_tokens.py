@@ -32,7 +32,7 @@ def test_the_same_session_and_generation_have_the_same_token() -> None:
     assert len({TOKENS.issue(SESSION, n) for n in range(100)}) == 100
 
 
-def test_the_first_key_makes_and_each_one_is_accepted() -> None:
+def test_the_first_key_makes_tokens_and_tokens_of_every_key_are_accepted() -> None:
     assert TOKENS.parse(RefreshTokens([FORMER_KEY]).issue(SESSION, 7)) == (SESSION, 7)
     assert RefreshTokens([KEY]).parse(TOKEN) == (SESSION, 7)
     assert RefreshTokens([FORMER_KEY]).parse(TOKEN) is None
@@ -67,7 +67,7 @@ def test_text_of_another_form_is_no_refresh_token(token: str) -> None:
     assert TOKENS.parse(token) is None
 
 
-def test_no_character_may_be_another() -> None:
+def test_a_refresh_token_with_any_altered_character_is_refused() -> None:
     alphabet = string.ascii_letters + string.digits + "-_"
     for position in range(4, len(TOKEN)):
         for character in set(alphabet) - {TOKEN[position]}:

@@ -129,7 +129,7 @@ def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
     assert [name for name, job in WORKFLOW["jobs"].items() if "container" in job] == ["test"], "published from an image"
 
 
-def test_actions_are_named_by_commit_with_their_version_beside_it() -> None:
+def test_actions_are_pinned_by_commit_with_a_comment_that_names_the_version() -> None:
     for path in (ROOT / ".github").rglob("*.y*ml"):
         for line in path.read_text().splitlines():
             if re.match(r" *(- )?uses:", line):

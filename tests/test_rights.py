@@ -81,7 +81,7 @@ async def test_a_role_that_may_not_create_tables_gets_the_grant_from_both_comman
 
 
 @pytest.mark.process
-async def test_a_role_without_a_schema_gets_the_grant_too(
+async def test_a_role_without_a_schema_gets_the_grant(
     make_settings: Callable[..., Settings], empty_database_url: str, role: str, tmp_path: Path
 ) -> None:
     connection = await asyncpg.connect(empty_database_url)

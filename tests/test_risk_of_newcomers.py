@@ -38,7 +38,9 @@ async def test_a_new_user_gets_no_token_while_wechat_is_still_asked(
 
 
 @pytest.mark.slow
-async def test_not_at_another_replica_either(make_service: MakeService, simulator: Simulator) -> None:
+async def test_simultaneous_first_logins_at_several_replicas_are_all_blocked(
+    make_service: MakeService, simulator: Simulator
+) -> None:
     replicas = [await make_service(risk_policy="block") for _ in range(3)]
     simulator.fail(RISK, slow=0.5, times=None)
     answers = await asyncio.gather(*(log_in(service) for service in replicas for _ in range(2)))
@@ -83,7 +85,7 @@ async def test_a_user_who_passed_because_wechat_was_slow_is_checked_at_the_next_
 
 
 @flag_or_block
-async def test_wechat_is_asked_until_it_has_said_it_and_never_again(
+async def test_wechat_is_asked_until_it_has_given_a_verdict_and_never_again(
     make_service: MakeService, simulator: Simulator, policy: str
 ) -> None:
     service = await make_service(risk_policy=policy)
@@ -106,7 +108,7 @@ async def test_several_logins_at_once_flag_a_user_once(
 
 
 @pytest.mark.slow
-async def test_of_a_newcomer_whose_verdict_died_with_the_process_the_next_one_asks(
+async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(
     make_service: MakeService, simulator: Simulator
 ) -> None:
     killed, other = [await make_service(risk_policy="block") for _ in range(2)]

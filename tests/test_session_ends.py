@@ -1,4 +1,4 @@
-"""A session is over when it is over: no token outlives it, and wxauth's own routes take none of it."""
+"""Tokens end with their session, also on the routes of wxauth."""
 
 from asyncio import create_task
 from collections.abc import Awaitable, Callable
@@ -48,7 +48,7 @@ async def test_an_access_token_ends_with_its_session(
     assert life_of(await refresh(answer)) == life
 
 
-async def test_so_it_does_at_login_where_a_session_is_short(
+async def test_a_login_token_ends_with_a_short_session(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
     client = make_client(await make_services(access_token_ttl=TTL, refresh_token_ttl=60))
@@ -56,7 +56,7 @@ async def test_so_it_does_at_login_where_a_session_is_short(
     assert life_of(answer.json()) == 60
 
 
-async def test_of_the_last_fraction_of_a_second_there_is_a_token_too(
+async def test_half_a_second_before_the_end_a_token_lives_one_second(
     login: LogIn, refresh: Callable[[Body], Awaitable[Body]], clock: Clock
 ) -> None:
     answer = await login()
@@ -64,7 +64,7 @@ async def test_of_the_last_fraction_of_a_second_there_is_a_token_too(
     assert life_of(await refresh(answer)) == 1
 
 
-async def test_own_routes_take_no_token_of_a_session_that_is_over(
+async def test_wxauths_routes_refuse_a_token_of_an_ended_session(
     client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     answer = await login()
@@ -95,7 +95,7 @@ async def test_own_routes_take_no_token_of_a_session_that_is_over(
 
 @pytest.mark.own_database
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/logout"), ("DELETE", "/v1/me/sessions")])
-async def test_a_session_that_is_signed_out_in_the_moment_of_an_erasure_ends_once(
+async def test_a_session_signed_out_during_an_erasure_ends_once(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, method: str, path: str
 ) -> None:
     first, second = await login(), await login()

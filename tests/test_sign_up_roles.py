@@ -39,7 +39,7 @@ async def test_an_apps_own_roles_take_precedence(
 
 
 @pytest.mark.no_database
-def test_an_app_makes_nobody_staff_either() -> None:
+def test_no_app_makes_its_new_users_staff() -> None:
     apps = [APP | {"sign_up_roles": ["admin"]}]
     with pytest.raises(InvalidSettings, match=r"WXAUTH_APPS.*sign_up_roles"):
         settings_from(Settings, secret_key="A" * 43 + "=", database_url="postgresql://", apps=apps)
@@ -108,7 +108,7 @@ async def test_imported_users_have_the_roles_of_the_file(
     "value", ["admin", "member,admin", "support", "Member", "1st", "a b", ",".join(f"r{n}" for n in range(33))]
 )
 @pytest.mark.no_database
-def test_nobody_is_staff_from_the_start(value: str) -> None:
+def test_sign_up_roles_cannot_contain_a_staff_role(value: str) -> None:
     with pytest.raises(InvalidSettings, match="WXAUTH_SIGN_UP_ROLES: must"):
         settings_from(
             Settings, secret_key="A" * 43 + "=", database_url="postgresql://", apps=[APP], sign_up_roles=value

@@ -228,7 +228,7 @@ async def chain(town: Town) -> list[Body]:
     return people
 
 
-async def test_in_a_chain_each_gets_its_id_back(town: Town) -> None:
+async def test_each_user_of_a_chain_of_merges_gets_its_id_back(town: Town) -> None:
     al, bob, carol = await chain(town)
     assert (await town.read(id_of(carol)))["former_ids"] == [id_of(al), id_of(bob)]
     first = await town.split(carol, al)
@@ -246,7 +246,9 @@ async def test_a_part_of_a_chain_of_merges_that_is_split_off_gets_a_new_id(town:
     assert (second["new_user"]["id"], second["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
 
 
-async def test_ids_and_earlier_unionids_that_were_merged_into_it_go_along(town: Town, rows: asyncpg.Connection) -> None:
+async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(
+    town: Town, rows: asyncpg.Connection
+) -> None:
     bob = await town.log_in("bob", unionid="union-1")
     bob_there = await town.log_in("bob", OTHER_APP)
     await town.log_in("bob", unionid="union-2")  # the app has moved to another Open Platform account
@@ -276,7 +278,7 @@ async def test_a_split_user_may_be_merged_and_split_again(town: Town) -> None:
 # External ids.
 
 
-async def test_an_external_id_goes_along_where_it_is_named(town: Town, rows: asyncpg.Connection) -> None:
+async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", id_of(bob))
     await town.merge(bob, alice)
@@ -286,7 +288,9 @@ async def test_an_external_id_goes_along_where_it_is_named(town: Town, rows: asy
 
 
 @pytest.mark.parametrize(("named", "left"), [("of-bob", "of-alice"), ("of-alice", "of-bob"), (None, "of-alice")])
-async def test_so_does_a_former_one(town: Town, rows: asyncpg.Connection, named: str | None, left: str) -> None:
+async def test_a_former_external_id_goes_to_the_split_user_if_named(
+    town: Town, rows: asyncpg.Connection, named: str | None, left: str
+) -> None:
     alice = await town.log_in("alice", unionid="union-1")
     bob = await town.log_in("bob", OTHER_APP)
     for person, external_id in ((alice, "of-alice"), (bob, "of-bob")):
@@ -348,7 +352,7 @@ async def test_a_late_unionid_merges_nobody_again(town: Town, rows: asyncpg.Conn
     assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob), "one of their own"
 
 
-async def test_an_operator_may_merge_them_again(town: Town) -> None:
+async def test_an_operator_may_merge_split_users_again(town: Town) -> None:
     alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
@@ -366,7 +370,7 @@ async def test_a_split_user_who_is_merged_into_a_third_one_stays_apart(town: Tow
     assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-1")) == id_of(bob)
 
 
-async def test_a_number_links_nobody_again(
+async def test_a_phone_number_does_not_merge_split_users_again(
     make_simulated_services: MakeServices,
     make_client: MakeClient,
     simulator: Simulator,
@@ -398,7 +402,7 @@ async def test_a_number_links_nobody_again(
 # Many at once.
 
 
-async def test_of_fifty_at_once_one_splits(town: Town, rows: asyncpg.Connection) -> None:
+async def test_only_one_of_fifty_simultaneous_splits_succeeds(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     answers = await asyncio.gather(*(town.ask_split(alice, bob, at=number % 2) for number in range(50)))
@@ -500,7 +504,9 @@ async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, 
     assert [(user["id"], user["former_ids"]) for user in found] == [(id_of(bob), [])]
 
 
-async def test_neither_reads_of_the_other_in_their_own_data(town: Town, rows: asyncpg.Connection) -> None:
+async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(
+    town: Town, rows: asyncpg.Connection
+) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
@@ -513,7 +519,7 @@ async def test_neither_reads_of_the_other_in_their_own_data(town: Town, rows: as
     assert {session["id"] for session in exports[1].json()["sessions"]} == {bob["session_id"], again["session_id"]}
 
 
-async def test_each_user_of_a_split_is_erased_alone(town: Town, rows: asyncpg.Connection) -> None:
+async def test_erasing_a_user_of_a_split_leaves_the_other_user(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)

@@ -28,7 +28,7 @@ def test_a_name_becomes_the_same_parameter_wherever_it_occurs() -> None:
         "SELECT (ARRAY [1, 2])[1:2]",
     ],
 )
-def test_a_colon_that_begins_no_name_is_left_alone(text: str) -> None:
+def test_a_colon_that_begins_no_name_is_left_unchanged(text: str) -> None:
     statement = Statement[str](text)
     assert (statement.text, statement.names) == (text, ())
 

@@ -51,7 +51,7 @@ async def sue(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection)
 
 
 @pytest.mark.slow
-async def test_support_may_read_ban_and_sign_out_and_nothing_else(sue: Admin) -> None:
+async def test_support_may_only_read_ban_and_sign_out(sue: Admin) -> None:
     asked = 0
     for route in create_api().routes:
         if not isinstance(route, APIRoute) or not route.path.startswith("/v1/admin"):
@@ -124,7 +124,7 @@ async def test_the_only_administrator_is_as_closed_to_support_as_any_other(root:
     problem_of(await sue.ask("PATCH", f"/users/{root.id}", json={"status": "disabled"}), "insufficient_role", 403)
 
 
-async def test_support_cannot_touch_itself(sue: Admin) -> None:
+async def test_support_staff_cannot_change_themselves(sue: Admin) -> None:
     session_id = (await sue.read(f"/users/{sue.id}"))["sessions"][0]["id"]
     problem_of(await sue.ask("PATCH", f"/users/{sue.id}", json={"status": "disabled"}), "insufficient_role", 403)
     problem_of(await sue.ask("DELETE", f"/users/{sue.id}/sessions/{session_id}"), "insufficient_role", 403)

@@ -157,7 +157,7 @@ async def test_a_token_expires_when_the_clock_is_moved(
     assert (await sibling.get("/orders", headers=issuer.headers())).status_code == 200
 
 
-async def test_without_a_clock_it_is_now() -> None:
+async def test_without_a_clock_tokens_are_issued_at_the_current_time() -> None:
     issued_at = (await principal(TestIssuer())).claims["iat"]
     assert abs(datetime.now(UTC).timestamp() - issued_at) < 60
 

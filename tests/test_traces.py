@@ -162,7 +162,7 @@ async def test_a_callers_mistake_is_no_error_span(
     assert request.status.status_code is StatusCode.UNSET
 
 
-async def test_a_transactions_span_names_the_function_that_begins_it(
+async def test_the_span_of_a_transaction_names_the_function_that_begins_the_transaction(
     traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx
 ) -> None:
     tokens = (await traced_client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()

@@ -129,9 +129,7 @@ async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(rep
     assert (await replicas.agree(alice, privacy="2026-05", terms="3")).status_code == 200
 
 
-async def test_a_refused_consent_leaves_nothing_of_those_beside_it(
-    replicas: Replicas, rows: asyncpg.Connection
-) -> None:
+async def test_a_request_with_a_refused_consent_stores_no_consent(replicas: Replicas, rows: asyncpg.Connection) -> None:
     alice = await replicas.log_in()
     for _ in range(CONSENTS - 1):
         assert (await replicas.agree(alice, privacy="2026-05")).status_code == 200

@@ -33,9 +33,7 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(
         assert not [name for name in answer.headers if name.startswith("x-auth-")]
 
 
-async def test_a_role_that_is_demanded_and_lacking_is_403_and_so_is_an_empty_one(
-    client: httpx.AsyncClient, login: LogIn
-) -> None:
+async def test_a_missing_or_empty_required_role_is_answered_with_403(client: httpx.AsyncClient, login: LogIn) -> None:
     headers = bearer(await login())
     assert (await client.get("/v1/verify", headers=headers)).status_code == 200
     for query in ("role=admin", "role=", "role=admin&role=admin"):

@@ -181,5 +181,5 @@ def test_a_process_ends_although_a_name_is_still_looked_up() -> None:
         ("2a01:4f8::5efe:100.100.100.200", True, True),
     ],
 )
-def test_each_address_is_judged_by_its_network(address: str, https: bool, http: bool) -> None:
+def test_an_address_is_allowed_or_refused_by_its_network(address: str, https: bool, http: bool) -> None:
     assert (is_refused(address, "https"), is_refused(address, "http")) == (https, http)

@@ -132,7 +132,7 @@ def test_existing_secrets_stay(make_secrets: Callable[..., Path]) -> None:
     assert len(set(before.values())) == len(before)
 
 
-def test_nobody_else_on_the_machine_reads_the_secrets(make_secrets: Callable[..., Path]) -> None:
+def test_only_the_owner_of_the_secrets_reads_them(make_secrets: Callable[..., Path]) -> None:
     secrets = make_secrets(**APP)
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     # The container's user is another one; it is given the file, not the folder.
@@ -277,7 +277,7 @@ async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, servic
 @pytest.mark.proxy
 @pytest.mark.parametrize("policy", ["lb_policy round_robin\nheader_down Replica {upstream_hostport}"], ids=["in_turn"])
 @pytest.mark.parametrize("way", [foreign.in_wechat, foreign.in_web_view, foreign.on_a_computer])
-async def test_each_step_of_a_login_with_authlib_is_another_replicas(
+async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
     front: Front, services: Services, way: foreign.Way
 ) -> None:
     credentials = await add_client(services.database, "shop", **SITE, now=services.clock())

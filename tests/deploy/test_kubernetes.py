@@ -90,7 +90,7 @@ def test_each_selector_finds_the_pods_that_it_means(one: Callable[..., Manifest]
     assert selected(one("NetworkPolicy", "wxauth-migrate")["spec"]["podSelector"]["matchLabels"], pods) == {"migrate"}
 
 
-def test_somebody_serves_while_replicas_are_replaced_or_moved(one: Callable[..., Manifest]) -> None:
+def test_a_replica_serves_while_others_are_replaced_or_moved(one: Callable[..., Manifest]) -> None:
     deployment = one("Deployment")["spec"]
     assert deployment["replicas"] >= 2
     assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0

@@ -74,7 +74,7 @@ def test_the_guide_has_a_response_to_each_alert(guide: str) -> None:
     assert told == [rule["alert"] for rule in ALERTS]
 
 
-def test_no_two_panels_lie_on_one_another() -> None:
+def test_the_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]

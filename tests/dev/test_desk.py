@@ -59,7 +59,7 @@ def test_the_service_gets_the_requests_of_a_real_phone_from_the_page(dev: Dev) -
 
 @pytest.mark.parametrize("beside", [".evil.test/", "@evil.test/", "1/", ""])
 @pytest.mark.process
-def test_the_page_sends_to_the_service_alone(dev: Dev, beside: str) -> None:
+def test_the_page_of_the_desk_sends_only_to_the_service(dev: Dev, beside: str) -> None:
     answer = httpx.get(f"{dev.wechat_url}/desk/request", headers={"X-Phone-Url": dev.url + beside})
     assert answer.status_code == 422
 
@@ -91,7 +91,7 @@ def test_a_page_of_a_rebound_name_cannot_log_in(dev: Dev) -> None:
 
 
 @pytest.mark.process
-def test_programs_drive_it(dev: Dev) -> None:
+def test_programs_drive_the_desk(dev: Dev) -> None:
     for headers in ({}, {"Origin": dev.wechat_url}, {"Host": "localhost"}):
         assert (
             httpx.post(f"{dev.wechat_url}/codes", json={"person": "alice"}, headers=headers, verify=False).status_code
@@ -183,7 +183,7 @@ async def test_the_wires_show_requests_without_their_secrets() -> None:
 
 
 @pytest.mark.parametrize("code", ["drop", "hang"])
-def test_a_missing_answer_is_not_shown_as_one(code: str) -> None:
+def test_a_missing_answer_is_not_shown_as_an_answer(code: str) -> None:
     with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2, verify=False) as wechat:
         with pytest.raises(httpx.TransportError):
             wechat.get("/sns/jscode2session", params={"appid": APPS[0]["app_id"], "js_code": code})

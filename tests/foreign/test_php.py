@@ -97,7 +97,7 @@ def test_php_demands_the_role_that_the_user_has_by_now(
 
 
 @pytest.mark.parametrize("wrong", ["nobody:secret", "orders:secret"])
-def test_php_lets_nobody_in_where_wxauth_does_not_know_it(site: Path, issuer: Issuer, wrong: str) -> None:
+def test_php_admits_nobody_if_wxauth_does_not_know_the_client(site: Path, issuer: Issuer, wrong: str) -> None:
     for orders in served(site, issuer.url, wrong):
         assert code_of(orders.get("/orders", headers=bearer(issuer.token))) == (503, "keys_unavailable")
 

@@ -159,7 +159,7 @@ async def test_a_good_token_opens_a_websocket(guarded: Guarded, issuer: FakeIssu
     assert hello["text"] == "openid-alice"
 
 
-async def test_fastapi_has_it_as_well(guard: BearerGuard, issuer: FakeIssuer) -> None:
+async def test_the_user_is_available_in_fastapi(guard: BearerGuard, issuer: FakeIssuer) -> None:
     app = FastAPI()
     app.add_middleware(BearerMiddleware, guard=guard, public=["/docs", "/openapi.json"])
 
@@ -219,7 +219,7 @@ async def test_no_key_and_no_issuer_is_503(guarded: Guarded, issuer: FakeIssuer)
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_an_error_raised_by_the_app_is_left_to_it(guard: BearerGuard, issuer: FakeIssuer) -> None:
+async def test_an_error_raised_by_the_app_is_left_to_the_app(guard: BearerGuard, issuer: FakeIssuer) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise InvalidToken("of another kind")
 
@@ -317,7 +317,7 @@ async def test_a_public_path_does_not_look_at_a_token(guarded: Guarded, issuer: 
         "/%EF%BC%8Fhealthz",
     ],
 )
-async def test_no_other_path_is_taken_for_a_public_one(guard: BearerGuard, path: str) -> None:
+async def test_no_other_path_is_treated_as_public(guard: BearerGuard, path: str) -> None:
     for app in (starlette_app, plain_app):
         assert await asked_for(app(guard, public=["/healthz"]), path) == 401
     # Litestar asks its router before any middleware: what is no route of its is not to be guarded.
@@ -342,7 +342,7 @@ async def test_a_public_path_is_the_apps_wherever_the_app_is_served(guarded: Gua
 
 
 @swept("path", ["/api/api/healthz", "/apihealthz", "/api//healthz", "/api/api", "/api"])
-async def test_the_path_that_an_app_is_served_at_opens_nothing_else(guarded: Guarded, path: str) -> None:
+async def test_the_root_path_of_an_app_makes_no_other_path_public(guarded: Guarded, path: str) -> None:
     assert await asked_for(guarded(public=["/healthz", "/api/orders"]), path, root_path="/api") in (401, 404)
 
 
@@ -378,7 +378,7 @@ async def test_a_litestar_mount_is_not_public_by_the_rest_of_its_path(guard: Bea
     assert await asked_for(app, path, gives_raw_path=False) == 401
 
 
-async def test_one_public_path_may_be_given_as_it_is(guarded: Guarded) -> None:
+async def test_a_single_public_path_may_be_a_string(guarded: Guarded) -> None:
     async with client_of(guarded(public="/healthz")) as client:
         assert [(await client.get(path)).status_code for path in ("/healthz", "/orders")] == [200, 401]
         assert (await client.get("/")).status_code != 200

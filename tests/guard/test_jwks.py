@@ -216,7 +216,7 @@ def test_a_thread_needs_no_event_loop(keys: RemoteKeys, issuer: FakeIssuer) -> N
     assert issuer.fetches == (2, 2)
 
 
-async def test_a_thread_whose_event_loop_runs_may_ask_too(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_a_thread_with_a_running_event_loop_can_look_up_keys(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     assert keys.find_sync(issuer.key.kid)
 
 
@@ -261,7 +261,9 @@ def test_a_thread_gets_an_error_in_an_outage_and_keeps_its_keys(
 
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_process_forked_amid_a_fetch_reads_for_itself(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+def test_a_process_forked_during_a_fetch_fetches_the_keys_itself(
+    keys: RemoteKeys, issuer: FakeIssuer, gate: Gate
+) -> None:
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(keys.find_sync, issuer.key.kid)
         asyncio.run(gate.reached())
@@ -308,7 +310,7 @@ async def test_in_an_outage_the_issuer_is_asked_every_ten_seconds(
     assert issuer.metadata.call_count == 1 + 10
 
 
-async def test_in_an_outage_a_pause_holds_up_the_first_request_alone(
+async def test_in_an_outage_a_pause_delays_only_the_first_request(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
 ) -> None:
     await keys.find(issuer.key.kid)
@@ -369,7 +371,7 @@ async def test_a_thousand_unknown_keys_at_once_cause_one_fetch(keys: RemoteKeys,
     assert issuer.fetches == (2, 2)
 
 
-async def test_an_unknown_key_does_not_hold_up_the_known_one(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_an_unknown_key_does_not_delay_a_known_key(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     await keys.find(issuer.key.kid)
     gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
     issuer.jwks.mock(side_effect=gate)
@@ -380,7 +382,7 @@ async def test_an_unknown_key_does_not_hold_up_the_known_one(keys: RemoteKeys, i
     assert await asking is None
 
 
-async def test_an_unknown_key_in_an_outage_leaves_the_known_one(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_an_unknown_key_in_an_outage_leaves_the_known_key_usable(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     await keys.find(issuer.key.kid)
     issuer.fails()
     assert await keys.find("unknown") is None
@@ -439,7 +441,7 @@ async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(
 
 
 @pytest.mark.parametrize("left", [[], [{"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"}]])
-async def test_a_fresh_set_without_a_usable_key_ends_them_all(
+async def test_a_new_key_set_without_a_usable_key_ends_all_known_keys(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, left: list[Any]
 ) -> None:
     await keys.find(issuer.key.kid)
@@ -488,7 +490,7 @@ async def test_use_and_alg_may_be_absent(keys: RemoteKeys, issuer: FakeIssuer, a
     assert await keys.find(issuer.key.kid)
 
 
-async def test_of_two_usable_keys_with_one_kid_neither_counts(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_two_usable_keys_with_the_same_kid_are_both_refused(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     other, twin = SigningKey.generate(), SigningKey.generate()
     issuer.keys += [other.public_jwk, twin.public_jwk | {"kid": issuer.key.kid}]
     assert await keys.find(issuer.key.kid) is None
@@ -565,7 +567,7 @@ def keys_inside(internal_url: str = INTERNAL) -> RemoteKeys:
     return RemoteKeys(ISSUER, internal_url=internal_url, ssl_context=BELIEVES_NOBODY)
 
 
-async def test_keys_are_read_inside_while_the_issuer_stays_the_public_one(inside: FakeIssuer) -> None:
+async def test_keys_are_read_at_an_internal_url_and_the_issuer_stays_public(inside: FakeIssuer) -> None:
     assert await keys_inside().find(inside.key.kid)
     assert inside.fetches == (1, 1)
 

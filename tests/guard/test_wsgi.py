@@ -150,7 +150,7 @@ def test_a_public_path_begins_with_a_slash(guard: BearerGuard) -> None:
         BearerWSGIMiddleware(who, guard, public="healthz")
 
 
-def test_a_public_path_has_no_user_even_if_the_environ_names_one(guard: BearerGuard) -> None:
+def test_a_public_path_has_no_user_even_if_the_environ_names_a_user(guard: BearerGuard) -> None:
     environ: WSGIEnvironment = {"PATH_INFO": "/healthz", "wxauth.user": "mallory"}
     setup_testing_defaults(environ)
     app = BearerWSGIMiddleware(who, guard, public="/healthz")

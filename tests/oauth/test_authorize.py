@@ -488,7 +488,7 @@ async def test_the_cookie_names_the_browser_so_that_tabs_and_sites_work_at_once(
         assert (await tab.approved_by(phone))["code"]
 
 
-async def test_a_form_from_another_site_comes_again_as_a_link_so_that_the_cookie_comes_too(
+async def test_a_cross_site_form_is_redirected_to_a_link_for_the_cookie_to_be_sent(
     shop: Site, browser: Browser
 ) -> None:
     answer = await browser.client.post("/v1/authorize", data=ASKED, headers={"Sec-Fetch-Site": "cross-site"})
@@ -498,7 +498,7 @@ async def test_a_form_from_another_site_comes_again_as_a_link_so_that_the_cookie
     assert (await browser.client.post("/v1/authorize", data=ASKED)).status_code == 200
 
 
-async def test_a_form_from_another_site_that_is_too_long_for_a_link_is_no_link(shop: Site, browser: Browser) -> None:
+async def test_a_cross_site_form_too_long_for_a_link_is_not_redirected(shop: Site, browser: Browser) -> None:
     answer = await browser.client.post(
         "/v1/authorize", content=b"\xff" * 9000, headers={"Sec-Fetch-Site": "cross-site"}
     )
@@ -528,7 +528,9 @@ async def test_the_page_is_plain_strict_and_speaks_both_languages(shop: Site, br
     assert "登录 Example Shop" in (await browser.open(ui_locales="fr zh-Hans")).text
 
 
-async def test_a_phone_is_first_shown_the_code_to_type_for_it_cannot_scan_itself(shop: Site, browser: Browser) -> None:
+async def test_a_phone_is_first_shown_the_code_to_type_because_its_screen_cannot_be_scanned(
+    shop: Site, browser: Browser
+) -> None:
     address = f"/v1/authorize?{urlencode(ASKED)}"
     phone = (await browser.client.get(address, headers={"User-Agent": "iPhone Mobile"})).text
     assert phone.index("You are on a phone") < phone.index('class="typed"') < phone.index('class="code"')
@@ -787,7 +789,7 @@ async def test_without_a_site_the_keys_ask_the_database_every_few_seconds_at_mos
 
 
 @pytest.mark.no_signing_key
-async def test_replicas_share_one_key_whichever_has_made_it(
+async def test_replicas_share_one_id_token_key_whichever_replica_made_the_key(
     make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone, browser: Browser
 ) -> None:
     site = await add_site()
@@ -812,7 +814,7 @@ async def test_a_code_that_went_where_the_site_is_no_longer_is_worth_nothing(
         assert (await exchanged(shop, code)).status_code == status
 
 
-async def test_the_keys_of_id_tokens_rotate_like_the_others(
+async def test_the_keys_of_id_tokens_rotate_like_those_of_access_tokens(
     services: Services, add_site: AddSite, browser: Browser, phone: Phone, clock: Clock, get_phone: GetPhone
 ) -> None:
     site = await add_site()
@@ -969,7 +971,7 @@ async def test_the_page_is_limited_by_the_browsers_address(
     assert (await strict.open()).headers["retry-after"]
 
 
-async def test_an_edge_on_windows_is_called_so(shop: Site, browser: Browser, phone: Phone) -> None:
+async def test_edge_on_windows_is_named_edge_on_windows(shop: Site, browser: Browser, phone: Phone) -> None:
     browser.client.headers["User-Agent"] = EDGE
     tab = await browser.show()
     told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()

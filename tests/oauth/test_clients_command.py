@@ -99,7 +99,7 @@ async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(
     assert [tuple(event) for event in events] == [(kind, "operator", "shop") for kind in expected]
 
 
-async def test_the_given_fields_of_a_site_are_changed_and_an_empty_text_clears_one(clients: Command) -> None:
+async def test_given_fields_of_a_site_are_changed_and_an_empty_text_clears_a_field(clients: Command) -> None:
     await clients("add", "shop", "--redirect-uri", CALLBACK, "--app", "wx1a2b3c4d5e6f7a8b", "--near")
     done = await clients(
         *("set", "shop", "--scope", "phone", "--scope", "users", "--title", "小店", "--device", "--no-near"),
@@ -120,7 +120,7 @@ async def test_the_given_fields_of_a_site_are_changed_and_an_empty_text_clears_o
     assert listed["id_token_alg"] == "ES256"
 
 
-async def test_a_site_names_apps_of_the_right_kinds_alone(clients: Command, rows: asyncpg.Connection) -> None:
+async def test_a_site_names_only_apps_of_the_right_kinds(clients: Command, rows: asyncpg.Connection) -> None:
     page, computer, mobile = ACCOUNT["app_id"], WEBSITE["app_id"], MOBILE_APP["app_id"]
     apps = {"WXAUTH_APPS": json.dumps([*APPS, ACCOUNT, MOBILE_APP])}
     await rows.execute(

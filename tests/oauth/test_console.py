@@ -103,9 +103,7 @@ async def test_an_old_login_opens_no_console_although_its_token_is_good(
     assert (await post(browser.client, sent(await tab.go_on(), to=CONSOLE)["code"])).status_code == 200
 
 
-async def test_the_consoles_token_administers_and_does_nothing_else(
-    browser: Browser, phone: Phone, root: Admin
-) -> None:
+async def test_the_token_of_the_console_is_for_administration_only(browser: Browser, phone: Phone, root: Admin) -> None:
     body = await opened(browser, phone)
     for path in ("/v1/me", "/v1/me/sessions", "/v1/userinfo"):
         problem_of(await browser.client.get(path, headers=bearer(body)), "insufficient_scope", 403)
@@ -165,7 +163,7 @@ async def test_a_code_is_over_after_a_minute(browser: Browser, phone: Phone, roo
     problem_of(await post(browser.client, code), "session_revoked", 400)
 
 
-async def test_a_code_is_good_for_the_site_that_it_was_made_for_alone(
+async def test_a_code_works_only_for_the_site_that_it_was_made_for(
     browser: Browser, phone: Phone, root: Admin, add_site: AddSite
 ) -> None:
     shop = await add_site(is_public=True)
@@ -217,7 +215,7 @@ async def login_at(browser: Browser, services: Services, phone: Phone) -> dict[s
     return {**phone.tokens, "access_token": token}
 
 
-async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_it(
+async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_the_console(
     browser: Browser, phone: Phone, root: Admin
 ) -> None:
     tab = await browser.show(**ASKED)
@@ -226,7 +224,7 @@ async def test_an_administrator_far_from_the_browser_cannot_be_made_to_open_it(
     problem_of(claim, "scan_too_far", 403)
 
 
-async def test_a_ban_and_the_loss_of_the_role_end_it_for_good(
+async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
     browser: Browser, phone: Phone, root: Admin, get_phone: GetPhone, rows: asyncpg.Connection
 ) -> None:
     changes: list[Body] = [{"status": "disabled"}, {"roles": []}]

@@ -128,7 +128,7 @@ async def test_unknown_values_are_null(add_site: AddSite, phone: Phone) -> None:
         (OFFICE, "2001:db8::1", False),
     ],
 )
-async def test_one_network_is_a_24_or_a_56(
+async def test_addresses_in_one_24_or_one_56_are_one_network(
     site: Site, phone: Phone, services: Services, make_client: MakeClient, browser: str, phone_at: str, same: bool
 ) -> None:
     started = await site.start(browser_ip=browser)
@@ -170,7 +170,7 @@ async def test_a_refusal_is_access_denied(site: Site, phone: Phone) -> None:
     problem_of(await phone.scan(started), "scan_over", 404)
 
 
-async def test_the_same_verdict_again_is_no_second_one(
+async def test_repeating_a_verdict_changes_nothing(
     site: Site, phone: Phone, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     started = await site.start(browser_ip=OFFICE)
@@ -204,7 +204,7 @@ async def test_of_two_people_the_first_has_it_and_loses_it_after_a_minute(
     assert claims["sub"] == bob.user_id
 
 
-async def test_another_session_of_the_same_person_takes_the_claim_over(
+async def test_a_claim_moves_to_another_session_of_the_same_person(
     site: Site, phone: Phone, get_phone: GetPhone
 ) -> None:
     started = await site.start()
@@ -446,7 +446,7 @@ async def test_a_websites_token_is_not_the_phone(
 
 
 @pytest.mark.parametrize("may_see", [True, False])
-async def test_a_website_sees_roles_only_with_the_scope_for_them(
+async def test_a_website_sees_roles_only_with_the_scope_roles(
     add_site: AddSite, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection, may_see: bool
 ) -> None:
     await rows.execute("UPDATE users SET roles = '{editor}' WHERE id = $1", UUID(phone.user_id))
@@ -655,7 +655,7 @@ async def test_a_wrong_request_for_tokens(site: Site, form: dict[str, Any], erro
     refused(await site.post("/v1/token", **form), error)
 
 
-async def test_a_body_that_is_no_form_is_refused_rather_than_read_as_an_empty_one(site: Site) -> None:
+async def test_a_body_that_is_not_a_form_is_refused_and_not_read_as_an_empty_form(site: Site) -> None:
     path, asked, auth = "/v1/device_authorization", {"scope": "openid"}, site.auth
     assert auth is not None
     refused(await site.client.post(path, json=asked, auth=auth), "invalid_request")

@@ -34,14 +34,14 @@ def test_the_options_are_those_of_the_command() -> None:
 
 
 @pytest.mark.slow
-def test_every_endpoint_named_is_one() -> None:
+def test_every_endpoint_named_in_the_docs_exists() -> None:
     paths = create_api().openapi()["paths"].keys()
     named = set(re.findall(r"https://auth\.example\.com(/v1/\w+)", GUIDE.read_text()))
     assert named
     assert named <= paths
 
 
-def test_grafanas_configuration_is_one() -> None:
+def test_grafanas_configuration_is_valid() -> None:
     config = ConfigParser(interpolation=None)
     [text] = code_blocks(GUIDE, "ini")
     config.read_string(text)

@@ -109,7 +109,7 @@ async def test_an_issuer_may_have_a_path(
     problem_of(await login.claim(scene=tab.scene, entry_scene=CAMERA), "invalid_token", 401)
 
 
-async def test_the_keys_of_id_tokens_are_resealed_with_the_others(
+async def test_reseal_covers_the_keys_of_id_tokens(
     services: Services, add_site: AddSite, client: httpx.AsyncClient, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     await add_site()
@@ -122,7 +122,7 @@ async def test_the_keys_of_id_tokens_are_resealed_with_the_others(
     assert (await rows.fetchval("SELECT private_key FROM id_token_keys")).startswith(prefix)
 
 
-async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens_with_the_others(
+async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens(
     root: Admin, add_site: AddSite, client: httpx.AsyncClient
 ) -> None:
     await add_site()

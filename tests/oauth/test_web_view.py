@@ -219,9 +219,7 @@ async def test_a_near_site_requires_no_common_network_in_a_web_view(add_site: Ad
     assert (await exchanged(near, await code_of(phone))).status_code == 200
 
 
-async def test_an_old_login_is_not_new_enough_for_a_site_that_asks_for_a_new_one(
-    shop: Site, phone: Phone, clock: Clock
-) -> None:
+async def test_a_site_that_asks_for_a_new_login_refuses_an_old_login(shop: Site, phone: Phone, clock: Clock) -> None:
     clock.advance(seconds=30)
     for parameters in ({"prompt": "login"}, {"max_age": "0"}, {"max_age": "29"}):
         assert "code" in redirect_parameters(await answer(phone, **parameters))

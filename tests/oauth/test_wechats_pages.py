@@ -201,7 +201,7 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(
 
 
 @pytest.mark.slow
-async def test_one_person_by_all_five_doors_in_any_order_is_one_user(
+async def test_a_person_who_uses_all_five_doors_in_any_order_is_one_user(
     shop: Site, get_browser: GetBrowser, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     async def known_to_site(location: str) -> str:
@@ -274,7 +274,7 @@ async def test_wechats_page_is_asked_with_its_parameters_in_its_order(
     assert "&scope=snsapi_base&" in url
 
 
-async def test_each_browser_gets_the_page_for_its_kind(
+async def test_each_kind_of_browser_gets_its_own_page(
     shop: Site, add_site: AddSite, get_browser: GetBrowser, rows: asyncpg.Connection, services: Services
 ) -> None:
     await add_site("plain")
@@ -314,7 +314,7 @@ async def test_each_browser_gets_the_page_for_its_kind(
 # The press.
 
 
-async def test_a_button_is_of_use_to_its_own_browser_and_site_alone(
+async def test_a_button_works_only_for_its_own_browser_and_site(
     shop: Site, add_site: AddSite, get_browser: GetBrowser, clock: Clock
 ) -> None:
     browser = get_browser()
@@ -732,7 +732,7 @@ async def test_the_simulators_pages_refuse_as_wechats_do(shop: Site, get_browser
     assert refused.status_code == 200  # WeChat leads nowhere
 
 
-async def test_a_refusal_that_leads_back_to_the_site_is_one_there(
+async def test_a_person_who_refuses_on_wechats_page_refuses_at_the_site(
     shop: Site, get_browser: GetBrowser, simulator: Simulator
 ) -> None:
     simulator.visitors["alice", PAGE] = Visitor(person="alice", app_id=PAGE, refusal="returns")

@@ -505,7 +505,7 @@ async def test_a_path_that_can_be_read_in_two_ways_is_refused(
     assert service.arrived.scopes == []
 
 
-async def test_a_target_in_absolute_form_is_guarded_too(
+async def test_a_target_in_absolute_form_is_guarded(
     client: httpx.AsyncClient, url: str, name: str, service: Guarded, alice: dict[str, str]
 ) -> None:
     answers = {
@@ -621,7 +621,7 @@ async def test_no_http2_is_spoken_that_was_not_configured(client: httpx.AsyncCli
     assert await status_of(url, preface + settings) == (200 if name == "caddy" else 400)
 
 
-async def test_a_proxy_listens_on_this_machine_alone(url: str) -> None:
+async def test_a_proxy_listens_only_on_loopback(url: str) -> None:
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.2", urlsplit(url).port)) != 0
 
@@ -729,9 +729,7 @@ async def test_a_refused_request_with_a_body_gets_its_answer(client: httpx.Async
     assert service.arrived.scopes == []
 
 
-async def test_a_head_request_is_guarded_too(
-    client: httpx.AsyncClient, alice: dict[str, str], service: Guarded
-) -> None:
+async def test_a_head_request_is_guarded(client: httpx.AsyncClient, alice: dict[str, str], service: Guarded) -> None:
     assert (await client.head("/orders")).status_code == 401
     assert service.arrived.scopes == []
     assert (await client.head("/orders", headers=alice)).status_code == 200
@@ -773,7 +771,7 @@ async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
     assert service.arrived.scopes == []
 
 
-async def test_one_request_id_is_everywhere(
+async def test_the_request_id_is_the_same_in_all_logs_and_answers(
     client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Guarded
 ) -> None:
     with Sweep() as sweep:
@@ -906,7 +904,7 @@ async def test_a_service_that_is_down_is_not_taken_for_wxauth(
 
 
 @pytest.mark.parametrize("lua", ["error('broken')", "return", "txn:set_var('txn.wxauth', 'x')"])
-async def test_nobody_passes_haproxy_if_its_lua_fails(
+async def test_haproxy_refuses_every_request_if_its_lua_fails(
     tmp_path_factory: pytest.TempPathFactory, service: Guarded, lua: str
 ) -> None:
     service.arrived.scopes.clear()

@@ -69,7 +69,7 @@ async def test_users_in_the_backup_continue_as_before(
     assert refreshed.json()["session_id"] == alice["session_id"]
 
 
-async def test_a_user_who_came_after_the_backup_returns_as_another_one(
+async def test_a_user_created_after_the_backup_returns_with_another_id(
     login: LogIn,
     client: httpx.AsyncClient,
     wechat: WeChatByRespx,
@@ -123,7 +123,7 @@ def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 @both_languages
-async def test_the_commands_shown_back_up_by_a_secret_in_a_file_and_a_poolers_url_and_drill_the_restore(
+async def test_the_backup_and_restore_commands_shown_work_with_a_poolers_url_in_a_file(
     login: LogIn, database_url: str, tmp_path: Path, language: str
 ) -> None:
     await login("alice")
@@ -155,7 +155,7 @@ async def test_the_commands_shown_back_up_by_a_secret_in_a_file_and_a_poolers_ur
 
 
 @both_languages
-def test_behind_a_pooler_the_commands_shown_ask_postgresql_itself(tmp_path: Path, language: str) -> None:
+def test_behind_a_pooler_the_commands_shown_connect_directly_to_postgresql(tmp_path: Path, language: str) -> None:
     [dump] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "pg_dump" in block]
     found = []
     for url in (

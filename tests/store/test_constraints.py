@@ -153,7 +153,7 @@ async def test_erasing_a_user_takes_identities_and_sessions_along(stored: asyncp
     assert await stored.fetchval("SELECT count(*) FROM sessions") == 0
 
 
-async def test_an_identity_that_goes_takes_its_sessions_along_and_no_others(stored: asyncpg.Connection) -> None:
+async def test_deleting_an_identity_deletes_only_its_own_sessions(stored: asyncpg.Connection) -> None:
     await stored.execute(f"""
         INSERT INTO identities (app_id, openid, user_id, created_at) VALUES ('wxb', 'openid-alice', '{ALICE}', now());
         {SESSION_COLUMNS} VALUES ('{OTHER}', '{ALICE}', 'wxb', 'openid-alice', now(), now(), now());
@@ -162,6 +162,6 @@ async def test_an_identity_that_goes_takes_its_sessions_along_and_no_others(stor
     assert [str(row["id"]) for row in await stored.fetch("SELECT id FROM sessions")] == [OTHER]
 
 
-async def test_an_identity_that_moves_takes_its_sessions_along(stored: asyncpg.Connection) -> None:
+async def test_the_sessions_of_an_identity_move_with_the_identity(stored: asyncpg.Connection) -> None:
     await stored.execute(f"UPDATE identities SET user_id = '{BOB}' WHERE openid = 'openid-alice'")
     assert str(await stored.fetchval("SELECT user_id FROM sessions")) == BOB

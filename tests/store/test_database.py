@@ -183,7 +183,7 @@ async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> No
     assert tuple(limits.values()) == ("wxauth", "4s", "2s", "8s")  # a transaction brings its own
 
 
-async def test_for_a_pgbouncer_that_keeps_it_statements_are_prepared_and_nothing_is_set(database_url: str) -> None:
+async def test_a_pgbouncer_that_keeps_prepared_statements_gets_them_and_no_settings(database_url: str) -> None:
     statement = Statement[int](
         "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%unmistakable%' AND :is_so"
     )

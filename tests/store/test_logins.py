@@ -53,7 +53,7 @@ async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: Lo
     assert await people(rows) == (1, 2, 200)
 
 
-async def test_a_first_login_waits_for_another_one_with_its_unionid_and_is_that_ones_user(
+async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_its_user(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
     async with rows.transaction():
@@ -69,7 +69,7 @@ async def test_a_first_login_waits_for_another_one_with_its_unionid_and_is_that_
     assert (await people(rows))[:2] == (1, 1)
 
 
-async def test_a_first_login_that_waits_for_its_unionid_does_not_make_a_known_person_wait_who_gets_it(
+async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who_gets_the_unionid(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
     """Else both wait for each other, until PostgreSQL ends one of them after a second."""
@@ -193,7 +193,7 @@ async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admi
     assert tuple(remaining) == (ids["holder"], ["editor"], "disabled")
 
 
-async def test_two_people_of_whom_wechat_says_that_they_are_one_are_one_user_in_all_apps(
+async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all_apps(
     login: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     holder = await login("bob", unionid="union-bob", app=OTHER_APP)
@@ -338,7 +338,7 @@ async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
     assert [(line["level"], line["app_id"]) for line in told] == [("error", APP_ID)] * 2
 
 
-async def test_a_second_openid_of_an_app_does_not_join_a_user_whose_unionid_was_another(
+async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice = await login(unionid="union-mallory")
@@ -360,7 +360,7 @@ async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_known_elsewhere", [False, True])
-async def test_of_many_strangers_at_once_with_one_unionid_one_has_it(
+async def test_only_one_of_many_simultaneous_strangers_gets_their_common_unionid(
     login: LogIn, rows: asyncpg.Connection, is_known_elsewhere: bool
 ) -> None:
     if is_known_elsewhere:

@@ -32,7 +32,7 @@ async def elsewhere(database_url: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def test_a_merge_finds_that_another_one_has_been_faster(
+async def test_a_merge_notices_an_earlier_merge_of_the_same_user(
     two_users: tuple[str, str], login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     former, holder = two_users
@@ -153,7 +153,7 @@ async def test_administrators_find_the_remaining_user_by_a_former_id(
     assert (answer.json()["id"], answer.json()["former_ids"]) == (holder, [former])
 
 
-async def test_erasing_the_user_that_remains_takes_the_former_ids_too(
+async def test_erasing_the_remaining_user_erases_the_former_ids(
     two_users: tuple[str, str], login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     former, holder = two_users

@@ -96,7 +96,7 @@ async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_each_revision_can_be_undone_and_done_again(empty: Database, empty_database_url: str) -> None:
+async def test_each_revision_can_be_downgraded_and_upgraded_again(empty: Database, empty_database_url: str) -> None:
     before = [await schema_of(empty_database_url)]
     for revision in REVISIONS:
         assert await migrate(empty, revision=revision) == revision
@@ -124,7 +124,7 @@ async def test_an_empty_database_is_not_usable_and_a_migrated_one_is(empty: Data
     assert await is_schema_usable(empty)
 
 
-async def test_the_schema_of_a_newer_version_is_usable_and_left_alone(
+async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(
     database_url: str, rows: asyncpg.Connection
 ) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -229,7 +229,7 @@ async def test_an_index_is_made_while_somebody_writes_to_its_table(
     await migrate_behind_a_writer(empty_database_url, insert, migrate(empty, scripts=next_scripts))
 
 
-async def test_the_schema_of_a_preview_is_left_alone(empty: Database, empty_database_url: str) -> None:
+async def test_the_schema_of_a_preview_is_left_unchanged(empty: Database, empty_database_url: str) -> None:
     await migrate(empty)
     connection = await asyncpg.connect(empty_database_url)
     await connection.execute("UPDATE alembic_version SET version_num = '0031'")

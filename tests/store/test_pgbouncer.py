@@ -93,7 +93,9 @@ async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient,
 
 
 @pytest.mark.process
-async def test_a_first_service_migrates_and_makes_its_key_through_it(empty_database_url: str, tmp_path: Path) -> None:
+async def test_a_first_service_migrates_and_makes_its_key_through_pgbouncer(
+    empty_database_url: str, tmp_path: Path
+) -> None:
     with pgbouncer(empty_database_url, pool_size=2) as url:  # one holds the turn, one migrates
         for command in (["migrate"], ["keys", "rotate"], ["keys", "list"]):
             done = await to_thread(run, *command, cwd=tmp_path, env=service_env(f"{url}?pgbouncer=true"))

@@ -31,6 +31,6 @@ def test_a_key_of_another_kind_is_not_loaded() -> None:
         SigningKey.from_der(other.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def test_a_printed_key_shows_its_name_alone() -> None:
+def test_a_printed_key_shows_only_its_name() -> None:
     key = SigningKey.generate()
     assert repr(key) == str(key) == f"<SigningKey {key.kid}>"

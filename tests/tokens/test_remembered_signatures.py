@@ -88,7 +88,7 @@ async def test_a_token_that_was_refused_is_checked_again(
     assert published.counting.checks == 2
 
 
-async def test_another_spelling_of_a_known_token_is_another_token(
+async def test_a_known_token_in_another_spelling_is_checked_again(
     verifier: Verifier, published: Published, forger: Forger
 ) -> None:
     await verifier.verify(forger.token, now=NOW)
@@ -146,7 +146,7 @@ async def test_a_known_token_is_not_taken_without_keys(
         await verifier.verify(forger.token, now=NOW)
 
 
-async def test_one_callers_changes_to_the_claims_do_not_affect_the_next(verifier: Verifier, forger: Forger) -> None:
+async def test_changes_to_returned_claims_do_not_affect_the_next_caller(verifier: Verifier, forger: Forger) -> None:
     token = forger.with_claims(address={"city": "深圳"})
     user = await verifier.verify(token, now=NOW)
     user.claims["roles"].append("auditor")

@@ -70,7 +70,7 @@ RFC_6979_KEY = key_at(  # A.2.5
         ),
     ],
 )
-def test_a_published_signature_is_good_for_its_message_alone(
+def test_a_published_signature_is_valid_only_for_its_message(
     key: VerificationKey, message: bytes, signature: bytes
 ) -> None:
     assert key.key.verify(message, signature)
@@ -85,7 +85,7 @@ class OneKey:
         return self.key if kid == self.key.kid else None
 
 
-async def test_r_and_s_are_taken_below_the_groups_order_alone() -> None:
+async def test_r_and_s_must_be_below_the_groups_order() -> None:
     """Where R's x is above n, r is x - n; x itself, which fits into 32 bytes as well, is no r (SEC 1, 4.1.4)."""
     signer = SigningKey.generate()
     forger = Forger(

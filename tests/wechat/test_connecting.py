@@ -258,7 +258,9 @@ async def test_a_handshake_without_an_end_leaves_the_caller_time() -> None:
 
 
 @on_both_loops
-async def test_whom_this_machine_trusts_is_trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_certificates_trusted_by_the_machine_are_trusted(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     async with Upstream(OK, tls=authority.server("127.0.0.1")) as upstream, transport() as way:
         for _ in range(2):

@@ -175,7 +175,7 @@ def patient_client(
     return make_client(with_part(services, WeChat, client))
 
 
-async def test_a_busy_wechat_is_asked_three_times_in_all(
+async def test_a_busy_wechat_is_asked_three_times_at_most(
     patient_client: httpx.AsyncClient, wechat: WeChatByRespx, pauses: list[float]
 ) -> None:
     wechat.answers_errcode(-1)
@@ -215,7 +215,7 @@ async def test_a_lost_connection_after_a_busy_answer_is_not_tried_again(
     assert len(wechat.calls) == 2
 
 
-async def test_there_is_no_retry_if_the_deadline_leaves_no_time_for_it(
+async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(
     services: Services, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
     client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=BUSY_PAUSES[0] / 2)

@@ -101,7 +101,7 @@ async def test_an_answer_that_ends_where_it_says_leaves_its_connection_for_the_n
 @pytest.mark.slow
 @swept(("behaviour", "status", "body"), NOT_KEPT)
 @on_both_loops
-async def test_any_other_answer_is_the_last_on_its_connection(behaviour: Behaviour, status: int, body: bytes) -> None:
+async def test_any_other_answer_closes_its_connection(behaviour: Behaviour, status: int, body: bytes) -> None:
     async with Upstream(behaviour) as upstream, transport() as way:
         for _ in range(3):
             response = await ask(way, upstream.url)
@@ -275,7 +275,7 @@ SENT = [
 @swept(("behaviour", "expected"), SENT)
 @secure_or_not
 @on_both_loops
-async def test_a_request_that_may_have_arrived_is_sent_once_and_its_failure_says_so(
+async def test_a_request_that_may_have_arrived_is_sent_once_and_reported_as_such(
     behaviour: Behaviour,
     expected: type[httpx.RequestError],
     secure: bool,
@@ -293,7 +293,7 @@ async def test_a_request_that_may_have_arrived_is_sent_once_and_its_failure_says
 
 @pytest.mark.parametrize("behaviour", [abort, reset], ids=["closed", "reset"])
 @on_both_loops
-async def test_a_kept_connection_that_ends_under_a_request_gets_it_once(behaviour: Behaviour) -> None:
+async def test_a_request_is_sent_once_on_a_kept_connection_that_ends(behaviour: Behaviour) -> None:
     async with Upstream(OK, behaviour) as upstream, transport() as way:
         await ask(way, upstream.url)
         await ask_and_fail(way, upstream.url, httpx.ReadError)
@@ -339,7 +339,7 @@ async def test_a_kept_connection_that_has_ended_is_not_taken(behaviour: Behaviou
 
 @secure_or_not
 @on_both_loops
-async def test_an_end_of_which_only_the_kernel_knows_counts_too(
+async def test_a_connection_that_only_the_kernel_knows_as_ended_is_not_used(
     secure: bool, authority: Authority, server_tls: ssl.SSLContext
 ) -> None:
     writers: list[asyncio.StreamWriter] = []
@@ -385,7 +385,7 @@ async def test_a_connection_without_use_is_closed_after_a_while() -> None:
 
 
 @on_both_loops
-async def test_the_one_used_last_is_used_next_and_too_many_are_not_kept() -> None:
+async def test_the_connection_used_last_is_used_next_and_surplus_connections_are_closed() -> None:
     gate = asyncio.Event()
 
     async def answer_together(writer: asyncio.StreamWriter) -> None:

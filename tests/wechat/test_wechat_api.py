@@ -469,7 +469,7 @@ async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
 
 
 @pytest.mark.no_database
-async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(asking: Callable[..., Services]) -> None:
+async def test_an_unreachable_host_is_replaced_by_the_fallback_host(asking: Callable[..., Services]) -> None:
     async with Upstream(TOKEN_ANSWER, PHONE_ANSWER) as fallback:
         services = asking("http://127.0.0.1:1", wechat_fallback_url=f"{fallback.url}/other")
         assert await phone_number(services[WeChatApi], services.settings.apps[0]) == {"purePhoneNumber": "13800138000"}
@@ -480,7 +480,7 @@ async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(a
 
 
 @pytest.mark.no_database
-async def test_the_body_is_what_is_sent(asking: Callable[..., Services]) -> None:
+async def test_the_body_is_sent_unchanged(asking: Callable[..., Services]) -> None:
     received: list[bytes] = []
 
     async def wechat(scope: Scope, receive: Receive, send: Send) -> None:

@@ -132,7 +132,7 @@ async def test_only_a_client_with_the_scope_gets_the_token(
     assert not simulator.calls
 
 
-async def test_a_user_does_not_get_it(simulated_client: httpx.AsyncClient) -> None:
+async def test_a_user_does_not_get_wechats_access_token(simulated_client: httpx.AsyncClient) -> None:
     tokens = (await simulated_client.post("/v1/login", json={"code": "alice"})).json()
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}
     problem_of(await simulated_client.get(path(), headers=headers), "invalid_client", 401)
@@ -347,7 +347,7 @@ async def test_a_token_that_was_replaced_before_its_time_is_handed_out_no_longer
     simulator.access_tokens[FIRST].check(renewed)
 
 
-async def test_wechat_is_looked_at_once_a_minute_and_only_while_somebody_asks(
+async def test_the_token_is_compared_with_wechats_at_most_once_a_minute_and_only_if_asked_for(
     read: Read, get_own: GetOwn, simulator: Simulator, clock: Clock
 ) -> None:
     for minute in range(5):
@@ -503,7 +503,7 @@ async def test_a_spent_quota_comes_back_at_midnight_in_beijing(read: Read, simul
     assert (await read()).status_code == 200
 
 
-async def test_one_apps_failure_does_not_affect_the_others(read: Read, simulator: Simulator) -> None:
+async def test_a_failure_of_one_app_does_not_affect_other_apps(read: Read, simulator: Simulator) -> None:
     simulator.fail("stable_token", app_id=FIRST, errcode=40243)
     assert [(await read(app_id)).status_code for app_id in (FIRST, SECOND)] == [502, 200]
 
@@ -529,7 +529,7 @@ async def test_a_busy_wechat_is_asked_again(read: Read, simulator: Simulator) ->
 
 
 @pytest.mark.no_database
-async def test_a_caller_that_gives_up_leaves_the_request_to_the_others(
+async def test_a_caller_that_gives_up_does_not_cancel_the_shared_request(
     simulated_services: Services, simulator: Simulator
 ) -> None:
     simulator.fail("stable_token", slow=0.05)
@@ -634,7 +634,7 @@ async def test_a_renewal_that_fails_is_the_failure_of_the_call(
     assert len(asks(simulator)) == 2
 
 
-async def test_a_token_refused_by_one_api_is_left_to_those_who_can_use_it(
+async def test_a_token_refused_by_one_api_is_still_given_to_other_callers(
     simulated_services: Services, simulator: Simulator, get_own: GetOwn, ask_rank: AskRank
 ) -> None:
     token = await get_own()
@@ -645,7 +645,7 @@ async def test_a_token_refused_by_one_api_is_left_to_those_who_can_use_it(
     assert asks(simulator) == [False, False]
 
 
-async def test_an_operator_has_the_token_replaced_and_the_trail_records_it(
+async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(
     simulated_services: Services, simulator: Simulator, get_own: GetOwn, rows: asyncpg.Connection
 ) -> None:
     former = await get_own()
@@ -699,7 +699,7 @@ async def tokens_of(replicas: list[Services]) -> set[str]:
 
 
 @pytest.mark.no_database
-async def test_ten_that_start_at_once_ask_ten_times_at_most_and_have_one_token(
+async def test_ten_replicas_starting_at_once_ask_at_most_ten_times_and_share_one_token(
     replicas: list[Services], simulator: Simulator
 ) -> None:
     for _ in range(3):
@@ -709,7 +709,7 @@ async def test_ten_that_start_at_once_ask_ten_times_at_most_and_have_one_token(
 
 
 @pytest.mark.no_database
-async def test_ten_renew_at_different_times_and_have_one_token_again(
+async def test_ten_replicas_renewing_at_different_times_share_one_token(
     replicas: list[Services], simulator: Simulator, clock: Clock
 ) -> None:
     (former,) = await tokens_of(replicas)
@@ -727,7 +727,7 @@ async def test_ten_renew_at_different_times_and_have_one_token_again(
         simulator.access_tokens[FIRST].check(token)
 
 
-async def test_ten_have_the_one_token_again_that_an_operator_forced(
+async def test_ten_replicas_share_the_token_that_an_operator_forced(
     replicas: list[Services], simulator: Simulator, ask_rank: AskRank
 ) -> None:
     await tokens_of(replicas)
