@@ -40,12 +40,12 @@ class BearerMiddleware:
         """Serve one request, one WebSocket, or the app's lifespan."""
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
-                user = await self._guard.verify(bearer_token(*authorizations_of(scope)))
-                require_roles(user, *self._roles)
+                principal = await self._guard.verify(bearer_token(*authorizations_of(scope)))
+                require_roles(principal, *self._roles)
             except WxAuthError as refusal:
                 await _refuse(refusal, scope, receive, send)
                 return
-            scope["user"] = user
+            scope["user"] = principal
         await self._app(scope, receive, send)
 
     def _is_public(self, scope: Scope) -> bool:

@@ -42,11 +42,11 @@ class BearerWSGIMiddleware:
         environ.pop(USER_KEY, None)
         if _path(environ) not in self._public:
             try:
-                user = self._guard.verify_sync(bearer_token(environ.get("HTTP_AUTHORIZATION")))
-                require_roles(user, *self._roles)
+                principal = self._guard.verify_sync(bearer_token(environ.get("HTTP_AUTHORIZATION")))
+                require_roles(principal, *self._roles)
             except WxAuthError as refusal:
                 return _send(problem(refusal, _Headers(environ)), environ, start_response)
-            environ[USER_KEY] = user
+            environ[USER_KEY] = principal
         return self._app(environ, start_response)
 
 
