@@ -26,15 +26,15 @@ def taking_part(selected: str, *, began_by: str, at_most: str) -> str:
     RETURNING since"""  # noqa: S608 - put together from constants
 
 
-class _Taken(TypedDict):
-    is_taken: bool
+class _Attempt(TypedDict):
+    is_granted: bool
     since_before: datetime | None
 
 
-_TAKE: Final = Statement[_Taken](f"""
-WITH taken AS ({taking_part(":key, :now, 1", began_by=":began_by", at_most=":at_most")}
+_TAKE: Final = Statement[_Attempt](f"""
+WITH granted AS ({taking_part(":key, :now, 1", began_by=":began_by", at_most=":at_most")}
 )
-SELECT EXISTS (SELECT FROM taken) AS is_taken, (SELECT since FROM attempts WHERE key = :key) AS since_before
+SELECT EXISTS (SELECT FROM granted) AS is_granted, (SELECT since FROM attempts WHERE key = :key) AS since_before
 """)  # noqa: S608 - put together from constants
 _GIVE_BACK: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
 _SWEEP: Final = Statement[Nothing]("""
@@ -52,7 +52,7 @@ async def take_attempt(
     """
     row = await asked.row(_TAKE, key=key, now=now, began_by=began_by, at_most=at_most)
     assert row is not None
-    return None if row["is_taken"] else row["since_before"] or now
+    return None if row["is_granted"] else row["since_before"] or now
 
 
 async def give_back_attempt(database: Database, key: bytes) -> None:
