@@ -1,13 +1,20 @@
 """`wxauth admin`: the console."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import click
 
 from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
-from wxauth.server.console.sessions import CONSOLE_PATH, ConsoleLink, NoAdministrator, SeveralAdministrators, make_link
+from wxauth.server.console.sessions import (
+    CONSOLE_PATH,
+    LINK_LIFETIME,
+    ConsoleLink,
+    NoAdministrator,
+    SeveralAdministrators,
+    make_link,
+)
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ConsoleSettings
 
@@ -41,7 +48,8 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
 
     link = with_database(make)
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
-    notes = ["Valid once, for ten minutes. 仅可使用一次，十分钟内有效。"]
+    minutes = LINK_LIFETIME // timedelta(minutes=1)
+    notes = [f"Valid once, for {minutes} minutes. 仅可使用一次，{minutes} 分钟内有效。"]
     if not settings.admin_page:
         notes.append("The console must be enabled: WXAUTH_ADMIN_PAGE=true. 服务须开启此项。")
     expires_at = link.expires_at.isoformat(timespec="seconds")
