@@ -26,7 +26,7 @@ from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import CannotOpen, Sealer, webhook_secret_context
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.server.events.feed_bodies import event_for_siblings
 from wxauth.server.events.signatures import signed_headers
 from wxauth.server.events.webhook_rows import (
@@ -159,9 +159,11 @@ class Deliveries:
         try:
             keys = self._open_secrets(webhook_id, webhook, now=now)
         except CannotOpen as exc:
-            what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
             log.error(
-                "webhook_secret_not_unsealed", webhook=webhook["name"], reason=str(exc), what_to_change=what_to_change
+                "webhook_secret_not_unsealed",
+                webhook=webhook["name"],
+                reason=str(exc),
+                what_to_change=WRONG_SECRET_KEY.en,
             )
             return SendOutcome(None, 0, "the secret cannot be opened")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})

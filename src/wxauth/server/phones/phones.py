@@ -33,7 +33,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.promises import Promises
-from wxauth.server.core.sealing import CannotOpen, Sealer, phone_answer_context
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserRow
 from wxauth.server.limits.attempts import Attempts
@@ -320,5 +320,4 @@ class Phones:
 
 
 def _log_unopened(app_id: str, exc: CannotOpen) -> None:
-    what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
-    log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=what_to_change)
+    log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY.en)
