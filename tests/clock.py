@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that does not run; tests advance it."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now

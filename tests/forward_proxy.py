@@ -1,4 +1,4 @@
-"""A forward proxy on loopback that forwards, or misbehaves as told."""
+"""A forward proxy on loopback that forwards, or misbehaves as configured."""
 
 import asyncio
 import base64

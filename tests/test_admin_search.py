@@ -1,4 +1,4 @@
-"""How `q` searches: by what names somebody exactly, without a look at everybody; else in the nicknames."""
+"""The search `q`: by an exact id or number with an index, otherwise in the nicknames."""
 
 from uuid import uuid4
 
@@ -100,7 +100,7 @@ async def test_an_exact_search_reads_no_other_user(rows: asyncpg.Connection) -> 
 
 
 async def some_users(rows: asyncpg.Connection, number: int) -> None:
-    """Users of whom the oldest alone has "Rare_%" in the nickname."""
+    """Users of whom only the oldest has "Rare_%" in the nickname."""
     await rows.execute(
         """
         INSERT INTO users (id, nickname, created_at, last_login_at)

@@ -1,4 +1,4 @@
-"""The benchmarks use what there is: each can be begun."""
+"""Each benchmark can be started: all its imports exist."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a process does again and again: it goes on through outages of the database, and logs each of them once."""
+"""Repeated background work continues through database outages, and logs each outage once."""
 
 import asyncio
 

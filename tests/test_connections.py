@@ -1,4 +1,4 @@
-"""What a client may hold of a connection that is slow, sends too much at once, or leaves in the middle."""
+"""Clients that are slow, send too much at once, or disconnect during a request."""
 
 import asyncio
 import gc
@@ -29,7 +29,7 @@ POST = b"POST /%b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
 
 
 class App:
-    """Answers the path and the body; some paths do else."""
+    """Answers with the path and the body; some paths behave differently."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
@@ -106,7 +106,7 @@ def connect(app: App) -> Iterator[Connect]:
 
 
 def exchanges() -> int:
-    """How many requests somebody keeps."""
+    """How many requests are kept."""
     gc.collect()
     return sum(type(each) is Exchange for each in gc.get_objects())
 

@@ -1,4 +1,4 @@
-"""The console: how its session is opened, kept and ended, what the browser is told; and the page in a real one."""
+"""The console: its session is opened, extended and ended; its headers; and its page in a real browser."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def extend_session(client: httpx.AsyncClient) -> httpx.Response:
     return await client.put(SESSION, headers=ASKED_BY_THE_PAGE)
 
 
-# Whether it is there.
+# Whether the console is enabled.
 
 
 @pytest.mark.parametrize("path", ["/admin", "/admin/", "/admin/main.js", "/admin/session"])

@@ -1,4 +1,4 @@
-"""What administrators do beside users: keys, one session, the checks, the trail; and how fresh a login that wants."""
+"""What administrators manage besides users: keys, sessions, checks and the trail; and which need a fresh login."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -83,7 +83,7 @@ async def test_an_old_login_makes_no_other_user_an_administrator(root: Admin, lo
 async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
     root: Admin, login: LogIn, clock: Clock
 ) -> None:
-    """Else a ban, which comes first and is lifted later, would take an old login past the rule."""
+    """Otherwise a ban that is lifted later would let an old login evade the rule."""
     alice, banned, other = [(await login(name))["user"]["id"] for name in ("alice", "banned", "other")]
     await root.change(banned, roles=["admin"], status="disabled")
     await root.change(other, status="disabled")

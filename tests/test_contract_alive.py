@@ -13,7 +13,7 @@ pytestmark = pytest.mark.process
 
 
 def answering(status: int) -> ASGIApp:
-    """Says this, and only at /livez."""
+    """Answers with this at /livez, and nowhere else."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert (scope["method"], scope["path"]) == ("GET", "/livez")

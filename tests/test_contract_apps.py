@@ -346,7 +346,7 @@ async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None
     ]
 
 
-# What else knows of apps.
+# Other parts that use apps.
 
 
 async def test_wechat_pushes_to_an_app_that_was_added(root: Admin, client: httpx.AsyncClient, clock: Clock) -> None:
@@ -408,7 +408,7 @@ async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(
         assert unread.for_login(LATER).app_id == LATER  # through an outage
 
 
-# What is sealed.
+# Sealed values.
 
 
 async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: asyncpg.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: taken as phones send them, given as small ones that tell nothing, gone with what led to them."""
+"""Pictures: accepted from phones, served small and without metadata, and deleted with their last reference."""
 
 import asyncio
 import struct
@@ -82,12 +82,12 @@ def riff(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def begun_with(parts: bytes) -> bytes:
-    """A JPEG that has these bytes before all else."""
+    """A JPEG with these bytes at its beginning."""
     return b"\xff\xd8" + parts + encoded(plain())[2:]
 
 
 def jpeg_of(width: int, height: int) -> bytes:
-    """A small one whose header says another size."""
+    """A small picture whose header claims another size."""
     whole = encoded(plain())
     return whole.replace(struct.pack(">HH", 40, 60), struct.pack(">HH", height, width), 1)
 
@@ -111,7 +111,7 @@ async def alice(login: LogIn) -> dict[str, Any]:
 
 @pytest.fixture
 def upload(client: httpx.AsyncClient, alice: dict[str, Any]) -> Upload:
-    """Upload as `wx.uploadFile` does, as Alice unless told otherwise."""
+    """Upload as `wx.uploadFile` does, as Alice by default."""
 
     async def upload(file: bytes, *, by: Mapping[str, Any] = alice, **request: Any) -> httpx.Response:
         parts = {"file": ("tmp_5d41402abc4b2a76b971", file, "application/octet-stream")}
@@ -157,7 +157,7 @@ async def number_of_pictures(rows: asyncpg.Connection) -> int:
     return await rows.fetchval("SELECT count(*) FROM avatars")
 
 
-# What becomes of a picture.
+# Conversion.
 
 
 @every_format
@@ -309,7 +309,7 @@ async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
     assert (await shown(encoded(plain(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))).size == (60, 40)
 
 
-# What is refused.
+# Refusals.
 
 
 @swept(

@@ -1,4 +1,4 @@
-"""Bans with a reason, and with an end at which they are lifted by themselves."""
+"""Bans with a reason, and with an end after which the user may log in again."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`wxauth check`, the doctor: a line for each thing, what is wrong and what to do. Running it changes nothing."""
+"""`wxauth check` prints a line for each check, with the error and its remedy, and changes nothing."""
 
 import asyncio
 import json
@@ -112,7 +112,7 @@ def doctor(
     secrets: Secrets,
     few_certificates: None,
 ) -> Examine:
-    """What the doctor says, by name; any setting by name. No line holds a secret."""
+    """The results of the checks, by name, with any settings by name. No line contains a secret."""
 
     async def run_checks(
         *, clock: Callable[[], datetime] = utc_now, waits: Mapping[str, Any] = MappingProxyType({}), **values: Any
@@ -136,7 +136,7 @@ def doctor(
 
 @pytest.fixture
 def settings(database_url: str, wechat_url: str) -> dict[str, str]:
-    """All that the command has to be told."""
+    """The settings that the command requires."""
     return service_env(database_url, wechat_base_url=wechat_url, issuer=f"http://127.0.0.1:{free_port()}")
 
 
@@ -158,7 +158,7 @@ def check(settings: dict[str, str], tmp_path: Path, secrets: Secrets) -> Check:
 
 
 def check_chinese(result: CheckResult) -> None:
-    """It says in Chinese what it says in English: the same settings, commands, addresses and numbers."""
+    """The Chinese text names the same settings, commands, addresses and numbers as the English text."""
     assert re.search("[一-鿿]", result.chinese), result
     exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.message)
     assert [part for part in exact if part not in result.chinese] == [], result
@@ -421,7 +421,7 @@ async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(
     assert_reported(await doctor(), "schema", NOTE, "later", "newer version")
 
 
-# What is sealed.
+# Sealed values.
 
 
 @pytest.mark.no_signing_key
@@ -911,7 +911,7 @@ async def test_a_used_up_quota_is_reported(doctor: Examine, strict_wechat: Stric
     assert_reported(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
 
 
-# What WeChat does not tell, and is to be told.
+# Settings at WeChat that cannot be queried, and must be set by hand.
 
 
 async def test_users_show_whether_an_app_is_bound(
@@ -943,7 +943,7 @@ async def test_the_push_url_is_shown(doctor: Examine) -> None:
 
 @pytest.fixture
 async def redis_url() -> AsyncIterator[str]:
-    """A Redis that wants no password and counts."""
+    """A Redis without a password that counts."""
     async with FakeRedis(b":1\r\n") as server:
         yield server.url
 

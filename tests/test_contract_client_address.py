@@ -28,7 +28,7 @@ Seen = Callable[..., Awaitable[dict[str, str]]]
 
 
 async def answer_with_client(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers where the request comes from, as the app sees it."""
+    """Answers with the client's address, as the app sees it."""
     request = Request(scope)
     assert request.client is not None
     await JSONResponse({"client": request.client.host, "scheme": request.url.scheme})(scope, receive, send)

@@ -53,7 +53,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for process
 
 
 class WeChat:
-    """The simulator; the code `held` is answered when it is let go."""
+    """The simulator; it answers the code `held` only after `let_go` is set."""
 
     def __init__(self) -> None:
         self._app = create_simulator()
@@ -137,7 +137,7 @@ def dev(dev_folder: Path) -> Iterator[Server]:
 
 
 def printed(dev: Server, heading: str) -> str:
-    """What dev prints under a heading, to be pasted."""
+    """The lines that dev prints below a heading, to be pasted."""
     return dev.command.output.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0] + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What people agree to, and take back."""
+"""People give and withdraw consents."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ PRIVACY, TERMS = [{"document": document, "version": version} for document, versi
 
 
 class AgreeingPhone(Phone):
-    """A mini-program in somebody's hand, and what they agree to."""
+    """A mini-program on a person's phone, and their consents."""
 
     def __init__(self, login: LogIn) -> None:
         super().__init__(login.client)

@@ -37,7 +37,7 @@ class DataPhone(Phone):
         self.tokens = await log_in(self.client, self._person, app_id=self._app_id)
 
     def tap(self, **data: Any) -> dict[str, str]:
-        """What WeChat gives the mini-program, as it gives it."""
+        """Encrypted data, in the form in which WeChat gives them to the mini-program."""
         return self._simulator.seal(SealRequest(person=self._person, app_id=self._app_id, data=data or STEPS))
 
     async def decrypt(self, body: object, **headers: str) -> httpx.Response:
@@ -201,7 +201,7 @@ async def test_the_bearer_is_looked_at_before_the_body(simulated_client: httpx.A
     problem_of(await simulated_client.post("/v1/me/decrypt", json={}), "missing_token", 401)
 
 
-# What is wrong.
+# Refusals.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`/docs` and `/openapi.json`: complete, and served from this process alone."""
+"""`/docs` and `/openapi.json`: complete, and served without any other host."""
 
 import base64
 import hashlib

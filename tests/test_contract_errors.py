@@ -89,7 +89,7 @@ def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError
     assert max(len(kind.title.en), 2 * len(kind.title.zh)) <= 60
 
 
-# Each failure that needs no story; the others are where their story is told.
+# Failures that need no special situation; the others are tested with their situation.
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ async def test_the_log_quotes_no_row_of_the_database(
     assert body["nickname"] not in log
 
 
-# What a body may be.
+# Bodies.
 
 
 async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
@@ -332,7 +332,7 @@ async def test_a_refusal_leaves_one_log_line_without_the_paths_values(
     }
 
 
-# What is answered to whom.
+# Languages and audiences.
 
 
 @swept(

@@ -36,7 +36,7 @@ async def reader(add_sibling: AddSibling) -> Credentials:
 
 @pytest.fixture
 def read(client: httpx.AsyncClient, services: Services, reader: Credentials) -> Read:
-    """Give what was committed its places, and read: `await read(after=..., type=..., limit=...)`."""
+    """Place the committed events, and read the feed: `await read(after=..., type=..., limit=...)`."""
 
     async def read(**query: Any) -> Body:
         await place_events(services)

@@ -206,7 +206,7 @@ async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(
     assert (await sibling.get("/orders", headers=headers)).status_code == 200
     issuer.keys = [SigningKey.generate().public_jwk]
     timer.seconds += 300
-    # The last call by the old set: the new one is read beside it, and has come when an unknown key was waited for.
+    # The last request served by the old key set: the new set is fetched at the same time.
     await sibling.get("/orders", headers=headers)
     await sibling.get("/orders", headers=bearer(Forger(issuer.token(), issuer.key).with_header(kid="unknown")))
     answer = await sibling.get("/orders", headers=headers)
@@ -376,7 +376,7 @@ async def test_a_sibling_may_answer_refusals_its_own_way(app: FastAPI) -> None:
 
 @pytest.fixture
 def verifying(app: FastAPI, guard: BearerGuard) -> FastAPI:
-    """The app, with a route and a WebSocket that check a token by themselves."""
+    """The app, with a route and a WebSocket that call `verify` directly."""
 
     @app.get("/by-cookie")
     async def by_cookie(request: Request) -> str:

@@ -25,7 +25,7 @@ FIRST, SECOND = (app["app_id"] for app in APPS)
 
 
 class MiniPrograms:
-    """Mini-programs in somebody's hand; of those of this team, none tells a unionid unless it is said."""
+    """Mini-programs on people's phones. By default, WeChat sends no unionid to them."""
 
     def __init__(self, client: httpx.AsyncClient, simulator: Simulator, secrets: Secrets) -> None:
         self.client = client
@@ -374,7 +374,7 @@ async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_
 async def test_a_merge_locks_administrators_and_others_in_one_order(
     merge: Merge, login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    """Else two who lock several users wait for each other, until PostgreSQL ends one of them after a second."""
+    """Otherwise two transactions that lock several users could deadlock, and PostgreSQL would end one of them."""
     alice, bob = await login("alice"), await login("bob")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id::text = $1", bob["user"]["id"])
     async with rows.transaction():

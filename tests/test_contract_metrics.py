@@ -1,4 +1,4 @@
-"""`/metrics`: what operators watch, alone and with several workers."""
+"""`/metrics`: counts, times and labels, with one worker and with several."""
 
 import json
 import os
@@ -199,7 +199,7 @@ async def test_open_sessions_are_counted(client: httpx.AsyncClient, login: LogIn
 
 
 @pytest.mark.slow
-@pytest.mark.own_database  # whose size makes estimates of all that is told behind this
+@pytest.mark.own_database  # its size would turn the counts of later tests into estimates
 async def test_many_sessions_are_estimated(login: LogIn, scrape: Scrape, rows: asyncpg.Connection) -> None:
     await login()
     await rows.execute("""

@@ -63,7 +63,7 @@ GUIDE = Path(__file__).parents[1] / "docs/moving-in.md"
 
 
 class Mover:
-    """Whoever runs the import, and what they are told."""
+    """The operator who runs the import, and the reports that they get."""
 
     def __init__(self, services: Services, rows: asyncpg.Connection) -> None:
         self._services = services
@@ -1002,7 +1002,7 @@ class Shop:
         }
 
     def by_sql(self, query: str) -> list[dict[str, Any]]:
-        """SQLite answers, which is lent what MySQL has besides."""
+        """Runs the query in SQLite, with the functions of MySQL that it lacks."""
         database = sqlite3.connect(":memory:")
         database.create_function("IF", 3, lambda condition, one, other: one if condition else other)
         database.create_function("CONCAT", 2, lambda *texts: None if None in texts else "".join(texts))
@@ -1057,7 +1057,7 @@ class Shop:
 
 
 def query_in(guide: Path, before: str, behind: str) -> str:
-    """What the guide has between these two."""
+    """The text of the guide between these two lines."""
     return guide.read_text().partition(before)[2].partition(behind)[0]
 
 

@@ -1,4 +1,4 @@
-"""What happens on each day is counted as it happens, in every process, and is right when all have stored it."""
+"""Daily numbers are counted by every process, and are complete when each process has stored its counts."""
 
 import asyncio
 

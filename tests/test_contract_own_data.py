@@ -1,4 +1,4 @@
-"""What a person takes along, and what is swept after a time."""
+"""The export of a person's own data, and the retention of the trail."""
 
 import asyncio
 import json
@@ -193,7 +193,7 @@ async def test_a_large_document_is_that_of_one_moment(
 
 
 class SlowReader:
-    """A client that reads nothing but the head of an answer until it is told to."""
+    """A client that reads only the head of an answer until it is allowed to continue."""
 
     def __init__(self, services: Services, login: dict[str, Any]) -> None:
         self.has_begun = asyncio.Event()

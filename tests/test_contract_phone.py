@@ -1,4 +1,4 @@
-"""Phone numbers: `POST /v1/me/phone` and `phone_code` at login. What WeChat was paid for is never lost."""
+"""Phone numbers: `POST /v1/me/phone` and `phone_code` at login. An answer that WeChat charged for is never lost."""
 
 import asyncio
 import json
@@ -60,25 +60,25 @@ HURRIED = Waits(
     phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
     wechat_busy=[pause / HASTE for pause in BUSY_PAUSES],
 )
-"""As in production, and so much sooner."""
+"""The waits of production, divided by `HASTE`."""
 
 
 @pytest.fixture
 def make_service(make_service: MakeService) -> MakeService:
-    """Replicas in a hurry, unless it is said how long their parts wait."""
+    """Replicas with the shortened waits, or with others by name."""
     return partial(make_service, waits=HURRIED)
 
 
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """What somebody else does in the database meanwhile."""
+    """A concurrent transaction in the database."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
 
 
 async def withdraw(service: Service, login: Body) -> None:
-    """Let WeChat tell that a person takes their number back."""
+    """Push that a person has withdrawn their number."""
     now, app = int(service.services.clock().timestamp()), APPS[0]
     message = make_message(login["user"]["openid"], "user_authorization_revoke", "8", app_id=app["app_id"], now=now)
     push = sign_push(app, message, mode="plain", format="json", timestamp=str(now), nonce=token_hex(8))
@@ -457,7 +457,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_no_number(
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
 
 
-# What the person has done since they gave it.
+# Changes by the person since they gave the number.
 
 
 async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
@@ -582,7 +582,7 @@ Outage = tuple[Service, dict[str, Any], str]
 
 
 async def lose_database(service: Service, proxy: Proxy) -> Outage:
-    """Let the database go away just when WeChat has answered to alice's code."""
+    """Cut the database off when WeChat has answered Alice's code."""
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, code))
@@ -753,12 +753,12 @@ async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Servic
     assert len(service.asked(API)) == 1
 
 
-# What goes by itself.
+# Sweeping.
 
 
 @pytest.fixture
 async def left_half_way(service: Service, rows: asyncpg.Connection, other: asyncpg.Connection) -> "LeaveHalfWay":
-    """Let WeChat answer to a code, and nobody bind the number."""
+    """Let WeChat answer a code, and leave its number unbound."""
 
     async def leave(login: dict[str, Any], code: str, *, by: Service = service) -> None:
         before = await pending(rows)

@@ -1,4 +1,4 @@
-"""`RISK_POLICY` and `NICKNAME_CHECK`: what WeChat thinks of newcomers and names, and that its silence stops nobody."""
+"""`RISK_POLICY` and `NICKNAME_CHECK`: WeChat's verdicts on newcomers and names; without a verdict, logins continue."""
 
 import asyncio
 import json
@@ -37,9 +37,9 @@ HASTE = 5
 HURRIED = Waits(
     promises=RETRY_PAUSE_SECONDS / HASTE, background_farewell=FINISH_SECONDS / HASTE, wechat_busy=(0.02, 0.06)
 )
-"""As in production, and so much sooner. What WeChat is waited for is not: most tests are about its answers."""
+"""The waits of production, divided by `HASTE`; but not those for WeChat, whose answers most tests are about."""
 
-# How WeChat does not say what it thinks, as a fault and as the metric has it.
+# Failures of WeChat to give a verdict, as faults of the simulator and as labels of the metric.
 SILENCES = [
     ({"errcode": 48001}, "wechat_misconfigured", "48001"),
     ({"errcode": 61010}, "wechat_bad_response", "61010"),
@@ -59,12 +59,12 @@ flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
 
 @pytest.fixture
 def make_service(make_service: MakeService) -> MakeService:
-    """Replicas in a hurry, unless it is said how long their parts wait."""
+    """Replicas with the shortened waits, or with others by name."""
     return partial(make_service, waits=HURRIED)
 
 
 async def events_of(service: Service, rows: asyncpg.Connection) -> list[tuple[str, str, Body]]:
-    """Type, actor and data of each, when all is done that goes on behind the answers."""
+    """Type, actor and data of each event, after the background work has ended."""
     await service.services.background.drain()
     events = await rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
@@ -540,7 +540,7 @@ async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None
     problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
 
 
-# What goes on behind the answers.
+# Work in the background.
 
 
 @pytest.mark.slow
@@ -579,7 +579,7 @@ async def test_a_service_that_is_stopped_leaves_what_hangs(
 
 
 async def rename_person(service: Service, name: str, *, way: str) -> Body:
-    """A person who gives themselves this name, as the answer has them."""
+    """The user in the answer after a person has set this name."""
     if way == "login":
         return (await service.log_in(nickname=name))["user"]
     return (await service.change(await service.log_in(), nickname=name)).json()

@@ -1,4 +1,4 @@
-"""Message push, as WeChat sends it: what is WeChat's, what it erases, and that nobody makes it erase more."""
+"""Message push: which messages are WeChat's, and what they erase."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ NOW = 1_795_161_600
 AN_HOUR = 3600
 HURRIED = Waits(withdrawals=0.25, promises=0.1)
 HARDLY_MORE = 1.8
-"""Seconds, where a quarter of one is what the database has."""
+"""Seconds for an answer, where the database has a quarter of a second."""
 
 
 nonces = count(10**9)
@@ -97,7 +97,7 @@ LogInWithAll = Callable[..., Awaitable[Body]]
 
 @pytest.fixture
 def log_in(login: LogIn, rows: asyncpg.Connection) -> LogInWithAll:
-    """Log a person in, who has given all there is to give."""
+    """Log in a person with nickname, picture and phone number."""
 
     async def log_in(app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None) -> Body:
         given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
@@ -141,7 +141,7 @@ async def post(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, st
 async def send(
     client: httpx.AsyncClient, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any
 ) -> None:
-    """Push, and see that it is taken."""
+    """Push a message that must be accepted."""
     how = how or ({"mode": "aes"} if "push_aes_key" in app else {})
     assert_taken(await post(client, signed(content, app, **how), app))
 
@@ -158,7 +158,7 @@ async def verify(
 
 
 async def kept(rows: asyncpg.Connection) -> dict[str, Any]:
-    """What is still there of the only user."""
+    """The remaining profile of the only user."""
     return dict(await rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
 
 
@@ -246,7 +246,7 @@ async def test_only_an_app_with_a_token_has_a_push_url(client: httpx.AsyncClient
     problem_of(await client.request(method, url + "wx_unknown"), "unknown_app", 400)
 
 
-# What a message may look like.
+# The forms of a message.
 
 
 async def test_messages_are_taken_as_in_wechats_examples(
@@ -345,7 +345,7 @@ async def test_without_an_openid_the_sender_withdraws(
     assert (await kept(rows))["phone"] is None
 
 
-# What is withdrawn.
+# Withdrawals.
 
 
 @pytest.mark.parametrize(
@@ -592,7 +592,7 @@ async def test_simultaneous_deliveries_are_all_accepted_and_processed_once(
     assert len(await events(rows)) == 1
 
 
-# What is not WeChat's.
+# Forged messages.
 
 
 @every_way

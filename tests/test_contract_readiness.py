@@ -1,4 +1,4 @@
-"""`/readyz`: whether a replica is able to serve, asked by whoever routes to it, and by whom else it may be."""
+"""`/readyz`: whether a replica can serve; any number of callers may ask."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Refused logins: who answers customers finds out why a phone could not log in at 10:02."""
+"""Refused logins: support staff can see why a phone could not log in at 10:02."""
 
 import json
 from asyncio import to_thread

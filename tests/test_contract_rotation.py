@@ -1,4 +1,4 @@
-"""Keys change while everybody goes on: signing keys by age or by hand, the secret key by resealing."""
+"""Keys change without an interruption: signing keys by age or by command, the secret key by resealing."""
 
 import asyncio
 import json
@@ -120,7 +120,7 @@ async def test_a_secret_key_that_opens_nothing_rotates_nothing(
 
 
 class Replica:
-    """One of the replicas, with a clock of its own; it looks at the stored keys as late as it may."""
+    """A replica with its own clock, which reads the stored keys as late as it may."""
 
     def __init__(self, services: Services, *, ahead: float, reads_at: float, access_token_ttl: int) -> None:
         self.services = services
@@ -158,7 +158,7 @@ class Replica:
 
 
 class Cache:
-    """The keys as somebody reads them from one replica, content with what he has until its time is over."""
+    """The key set of one replica, as a verifier caches it until it expires."""
 
     def __init__(self, replica: Replica, clock: Clock, *, kept_for: float, next_read: datetime) -> None:
         self._replica = replica
@@ -233,7 +233,7 @@ async def test_no_token_is_refused_during_a_rotation(
 
 
 async def settled() -> None:
-    """Let readings in the background come to their end."""
+    """Wait for the fetches in the background."""
     reading = [task for task in asyncio.all_tasks() if task.get_name() == f"read the keys of {ISSUER}"]
     if reading:
         await asyncio.wait(reading)

@@ -1,4 +1,4 @@
-"""What a service client may do is what its scopes say; its secret can be renewed without a pause."""
+"""Scopes decide what a service client may do; its secret can be renewed without an interruption."""
 
 import asyncpg
 import httpx
@@ -43,7 +43,7 @@ async def test_an_unauthenticated_client_does_not_learn_the_required_scope(
 async def test_a_client_from_before_scopes_keeps_its_rights(
     client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    """As one that was added before, or is added by a replica of the version before."""
+    """A client that was added by the previous version."""
     await rows.execute("INSERT INTO clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
     assert await status_of(client, Credentials("old", "s")) == 200
     assert (await client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"

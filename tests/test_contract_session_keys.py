@@ -293,7 +293,7 @@ async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
     assert await keys.events() == []
 
 
-# Who may, and about whom.
+# Permissions.
 
 
 @pytest.mark.parametrize("action", ["check", "reset"])

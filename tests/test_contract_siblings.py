@@ -1,4 +1,4 @@
-"""`/v1/verify` and `/v1/introspect`, as reverse proxies and services that cannot use the guard meet them."""
+"""`/v1/verify` and `/v1/introspect`, for reverse proxies and services that cannot use the guard."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-conf
 MAX_BODY = 64 * 1024
 NOW = datetime.fromisoformat("2026-11-20T08:00:00Z")
 
-# What ends a token's use before its time, each by one statement.
+# Statements that end a token before it expires.
 ENDINGS = {
     "revoked": "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out', session_key = NULL",
     "banned": "UPDATE users SET status = 'disabled'",

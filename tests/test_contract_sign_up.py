@@ -1,4 +1,4 @@
-"""Who may come in where nobody unknown may."""
+"""`SIGN_UP`: who may log in while sign-up is closed."""
 
 from typing import Any
 

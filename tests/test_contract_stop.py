@@ -1,4 +1,4 @@
-"""How `wxauth serve` stops: so that a proxy in front of several replicas loses no request."""
+"""`wxauth serve` stops without the loss of a request by a proxy in front of several replicas."""
 
 import asyncio
 import itertools

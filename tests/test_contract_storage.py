@@ -1,4 +1,4 @@
-"""When the database goes wrong: what still answers, what says 503, and how soon all is well again."""
+"""Failures of the database: what still works, what is answered with 503, and how soon the service recovers."""
 
 import asyncio
 import os
@@ -392,7 +392,7 @@ async def test_a_request_in_a_deadlock_may_be_retried(
     assert (await service.merge(first, second, token=token)).status_code == 200
 
 
-# Whatever isolation the database gives to all who do not ask for one.
+# Any default isolation level of the database.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Access tokens, the keys and metadata that siblings look up, and what `GET /v1/me` takes, as the guides have it."""
+"""Access tokens, the keys and metadata that siblings look up, and the tokens that `GET /v1/me` accepts."""
 
 import json
 from collections.abc import Callable
@@ -139,7 +139,7 @@ async def test_the_two_metadata_documents_are_identical(
 
 
 async def ask_me(client: httpx.AsyncClient, services: Services, token: str, forgeries: dict[str, Forgery]) -> Any:
-    """What `GET /v1/me` answers to each forgery: status, code, challenge."""
+    """The answers of `GET /v1/me` to each forgery: status, code, challenge."""
 
     async def answer(forge: Forgery) -> tuple[int, str | None, str | None]:
         forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))

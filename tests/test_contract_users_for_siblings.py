@@ -1,4 +1,4 @@
-"""`/v1/users`: whom siblings look up, by which id or openid, and what they are told."""
+"""`/v1/users`: siblings look users up by id or openid, and get the fields of their scopes."""
 
 from typing import Any
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""What the trail tells of people, their identities, profiles and sessions, and under which names."""
+"""The events of the trail about people, their identities, profiles and sessions, and their names."""
 
 import asyncio
 import json
@@ -96,7 +96,7 @@ async def test_a_name_given_at_the_first_login_of_another_app_is_recorded(
 async def test_two_simultaneous_logins_each_record_their_own_change_of_the_name(
     login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
-    """The one that waits sees what the other has left, not what there was when it began."""
+    """The waiting login reads the row as the other has left it, not as it was at the beginning."""
     await login(nickname="Al")
     other = await asyncpg.connect(database_url)
     async with other.transaction():

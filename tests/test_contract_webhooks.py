@@ -103,7 +103,7 @@ async def services(make_services: MakeServices, services_waits: Waits) -> Servic
 
 
 async def deliver(services: Services) -> None:
-    """Give events their places, and send what is due until nothing is under way."""
+    """Place the events, and send due deliveries until none is left."""
     await place_events(services)
     await services[Deliveries].begin_due()
     await services[Deliveries].drain()
@@ -128,7 +128,7 @@ def event_id(number: int) -> str:
     return f"01933c5e-8f1a-7c3e-9b1d-{number:012}"
 
 
-# What is sent.
+# Messages.
 
 
 async def test_an_event_is_sent_signed_as_the_official_library_requires(
@@ -214,7 +214,7 @@ async def test_an_event_that_is_rolled_back_is_not_sent(
     assert receiver.got == []
 
 
-# Once, and again until it is taken.
+# Delivery and retries.
 
 
 async def test_replicas_share_the_work_and_send_each_event_once(
@@ -503,7 +503,7 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     client: httpx.AsyncClient,
     login: LogIn,
 ) -> None:
-    """Also where the receiver is slow, and all places are taken by what came before."""
+    """Also if the receiver is slow, and earlier deliveries use all its connections."""
     patient = await make_services(waits=Waits(webhooks=60))
     await root.add("orders", receiver.url)
     bob = (await login("bob"))["user"]["id"]
@@ -854,7 +854,7 @@ async def test_only_administrators_manage_webhooks(
         problem_of(await client.request(method, PATH + path), "missing_token", 401)
 
 
-# What is kept, and how.
+# Retention.
 
 
 async def test_a_secret_is_stored_sealed_and_can_be_resealed(

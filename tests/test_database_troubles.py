@@ -1,4 +1,4 @@
-"""What an operator is told of a database that cannot be used: by `serve`, `migrate` and `check` alike, in one line."""
+"""An unusable database is reported in one line, and in the same words by `serve`, `migrate` and `check`."""
 
 import asyncio
 import json
@@ -78,7 +78,7 @@ TROUBLES = {
     "certificate": "its certificate is not trusted",
     "authority": "SSL_CERT_FILE",
 }
-"""By what is wrong, what is said of it."""
+"""The line for each problem."""
 
 
 @pytest.mark.parametrize("wrong", TROUBLES)

@@ -1,4 +1,4 @@
-"""A direct route takes what it can serve, and refuses to be declared with more; a shortcut leads to it."""
+"""Direct routes refuse declarations that they cannot serve; a shortcut finds their path."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, NotRequired
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
 from wxauth.server.web.answers import Entails

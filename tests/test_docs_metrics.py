@@ -23,6 +23,6 @@ async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_othe
     told = {name: set[str]() for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)}
     assert shown.keys() == told.keys()
     for family in text_string_to_metric_families(text):
-        for sample in family.samples:  # of what is told but seldom there is none yet
+        for sample in family.samples:  # rare metrics have no samples yet
             name = next(name for name in (family.name, f"{family.name}_total") if name in told)
             assert shown[name] == sample.labels.keys() - BY_PROMETHEUS, name

@@ -1,4 +1,4 @@
-"""What docs/mini-program.md shows and says holds."""
+"""The examples and statements of docs/mini-program.md hold."""
 
 import json
 import re
@@ -24,7 +24,7 @@ OF_THE_CLIENT = {
     "origin_not_allowed",
     "http_error",
 }
-"""The codes that the client has beside the service's."""
+"""The client's own error codes."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 

@@ -1,4 +1,4 @@
-"""What docs/siblings.md shows works as it stands there."""
+"""The examples of docs/siblings.md work as shown."""
 
 import sys
 from pathlib import Path

@@ -20,7 +20,7 @@ from wxauth.server.moving.importing import import_users
 from wxauth.server.users.erasure_rows import MAX_ROWS_ERASED_WITH_USER
 
 MANY = 30_000
-"""Thirty times what an erasure erases at once."""
+"""Thirty times as many as an erasure erases at once."""
 MORE_THAN_AT_ONCE = MAX_ROWS_ERASED_WITH_USER + 500
 
 # $1 how many  $2 actor  $3 user id

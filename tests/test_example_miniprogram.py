@@ -1,4 +1,4 @@
-"""Mini-programs beside `wxauth dev` and the sibling: `examples/miniprogram`, and what docs/mini-program.md makes."""
+"""`examples/miniprogram`, and the mini-program of docs/mini-program.md, with `wxauth dev` and the sibling."""
 
 import json
 import re
@@ -17,14 +17,14 @@ DEMO = ROOT / "examples/miniprogram"
 CLIENT = ROOT / "clients/miniprogram/wxauth.js"
 APP = json.loads((DEMO / "app.json").read_text())
 WITHDRAWN = ("getUserProfile", "getUserInfo", "open-data", "encryptedData")
-"""What WeChat answers with nobody's name and picture, or in a way of before."""
+"""APIs of WeChat that return an anonymous name and picture, or are deprecated."""
 
 each_page = pytest.mark.parametrize("page", APP["pages"])
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Where things are, as the tests in Node look for them."""
+    """The variables with which the tests in Node find the services."""
     with dev_with_sibling(tmp_path_factory.mktemp("world")) as world:
         yield world
 

@@ -1,4 +1,4 @@
-"""`examples/sibling`, started beside `wxauth dev` as its README says."""
+"""`examples/sibling`, started next to `wxauth dev` as its README shows."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ READMES = [
     part.partition("## Events about users")[0].partition("## 用户发生变化时")[0]
     for part in (ROOT / "examples/sibling/README.md").read_text().split("## 中文")
 ]
-"""As far as it is about tokens: what follows is in test_example_sibling_events.py."""
+"""The part about tokens; the other part is in test_example_sibling_events.py."""
 
 
 @pytest.fixture(scope="module")

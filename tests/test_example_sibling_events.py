@@ -1,4 +1,4 @@
-"""`examples/sibling`: orders follow their users, told by webhook or by the feed."""
+"""`examples/sibling`: orders follow the events of their users, by webhook or by the feed."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -168,7 +168,7 @@ async def test_the_reader_follows_a_merge_and_starts_over_if_events_are_missing(
 
 
 class Through(httpx.BaseTransport):
-    """Lets a thread ask an app that lives on the tests' loop."""
+    """A client for threads of an app that runs on the tests' loop."""
 
     def __init__(self, app: Any) -> None:
         self._loop = asyncio.get_running_loop()

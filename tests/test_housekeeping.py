@@ -1,4 +1,4 @@
-"""What is swept away by itself, and what is not yet."""
+"""The sweep: which rows are deleted, and which are kept."""
 
 import asyncio
 import re
@@ -37,14 +37,14 @@ def sweep_now(services: Services) -> Sweep:
 
 @pytest.fixture
 async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """What another worker does."""
+    """The work of another worker."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
 
 
 async def sessions(rows: asyncpg.Connection) -> list[str]:
-    """The ids of those that are kept, as the logins came."""
+    """The ids of the remaining sessions, in the order of their logins."""
     return [str(row["id"]) for row in await rows.fetch("SELECT id FROM sessions ORDER BY id")]
 
 

@@ -1,4 +1,4 @@
-"""What a client may send over a socket, and how it is answered."""
+"""Valid and invalid HTTP over a socket."""
 
 import json
 import socket
@@ -36,7 +36,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[Exchange]:
-    """Send these parts over one connection, half close it, and take all that comes back."""
+    """Send these parts over one connection, half close it, and return the whole answer."""
     with serving(echo, kind=Server, **uvicorn_options(), lifespan="off") as url:
 
         def send(*parts: bytes) -> bytes:

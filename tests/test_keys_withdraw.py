@@ -48,7 +48,7 @@ async def published(client: httpx.AsyncClient) -> list[str]:
 
 
 async def states(services: Services) -> dict[str, str]:
-    """What each key is to do, by the database."""
+    """The state of each key in the database."""
     now = services.clock()
     keys = await published_keys(services.database, now=now)
     return {key.kid: str(key_state(key, keys, now)) for key in keys}
@@ -60,7 +60,7 @@ def published_now(services: Services) -> httpx.Response:
 
 
 def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clock) -> str:
-    """What a thief signs, whose victim is logged in."""
+    """A token that a thief signs for a logged-in user."""
     return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
         stolen,
         user_id=UUID(user["id"]),

@@ -1,4 +1,4 @@
-"""A server of a test leaves no connection open: what stays open fails whichever test comes next."""
+"""The tests' servers leave no connection open, which would fail a later test."""
 
 import asyncio
 import socket

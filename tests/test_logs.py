@@ -1,4 +1,4 @@
-"""What a library's error text says is redacted before it becomes a log line, and no secret is in what we print."""
+"""Errors of libraries are redacted before they are logged, and printed values contain no secret."""
 
 import asyncio
 import logging

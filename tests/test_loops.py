@@ -29,7 +29,7 @@ async def test_a_wait_is_no_shorter_than_on_the_walls_clock() -> None:
 
 async def test_a_loop_that_is_never_idle_reaches_its_deadlines() -> None:
     async def spin() -> None:
-        while True:  # noqa: ASYNC110 - what keeps it from being idle
+        while True:  # noqa: ASYNC110 - keeps the loop busy
             await asyncio.sleep(0)
 
     with pytest.raises(TimeoutError):

@@ -57,7 +57,7 @@ def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: C
 
 
 def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
-    """The service, and beside it what only a test may ask for."""
+    """The service, with additional routes for tests."""
 
     async def advance(request: Request) -> Response:
         clock.advance(seconds=(await request.json())["seconds"])

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the source distribution, the locks, the image's recipe."""
+"""The wheel, the source distribution, the locks and the Dockerfile."""
 
 import os
 import re
@@ -47,7 +47,7 @@ each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """What a command prints; it sees nothing of this environment but what it is given."""
+    """The output of a command that sees only the given environment variables."""
     demand_mark("wheel")
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -136,7 +136,7 @@ def test_the_guard_needs_no_package_of_the_service(installed: Path, tmp_path: Pa
 
 @pytest.fixture(scope="session")
 def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a fresh environment into which pip has installed the wheel alone, at the versions of the lock."""
+    """The Python of a fresh environment into which pip has installed only the wheel, at the versions of the lock."""
     home = tmp_path_factory.mktemp("slim")
     venv.create(home, with_pip=False, symlinks=True)
     python = home / "bin" / "python"
@@ -163,7 +163,7 @@ def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def closure(*requirements: str) -> set[str]:
-    """The packages that pip would install for these, by what is known of them here."""
+    """The packages that pip would install for these, by the metadata installed here."""
     found: dict[str, set[str]] = {}
     wanted = [Requirement(requirement) for requirement in requirements]
     while wanted:
@@ -282,7 +282,7 @@ pythonpath = .
 
 
 def run_tests(installed: Path, folder: Path, tests: str, *options: str) -> str:
-    """What pytest prints in a sibling's project, where a warning is an error as it is here."""
+    """The output of pytest in a sibling's project, where warnings are errors as they are here."""
     (folder / "orders.py").write_text(SIBLING)
     (folder / "test_orders.py").write_text(tests)
     (folder / "pytest.ini").write_text(SIBLING_PYTEST)
@@ -361,7 +361,7 @@ def checksums(wheel: Path) -> dict[str, int]:
 @pytest.mark.wheel
 def test_the_source_distribution_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
-        # Debian 12's Python knows no filters; later ones want to be told of one.
+        # Debian 12's Python knows no filters; later versions warn without a filter.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(tmp_path)
     source = next(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A phone number that was left half way, while the sweep of a large table of sessions takes its hours."""
+"""Interrupted phone bindings continue during an hour-long sweep of a large table of sessions."""
 
 import asyncio
 

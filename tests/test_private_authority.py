@@ -1,4 +1,4 @@
-"""A company's own authority: `SSL_CERT_FILE` counts for whatever the service calls.
+"""A company's own authority: `SSL_CERT_FILE` applies to every host that the service calls.
 
 For WeChat, `tests/wechat/test_connecting.py` has it; for the database, `tests/test_database_troubles.py`.
 """
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.no_database
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """What this machine trusts."""
+    """The certificates that this machine trusts."""
     made = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # the library that sends traces lets these go first

@@ -1,4 +1,4 @@
-"""A command under test leaves no process behind: a worker that lives on acts on what the tests behind it store."""
+"""A command under test leaves no process behind, which would act on the rows of later tests."""
 
 import sys
 from pathlib import Path

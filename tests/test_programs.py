@@ -1,4 +1,4 @@
-"""What tests and examples need besides Python: what is missing is said, and what npm installs is locked."""
+"""Programs that tests and examples need: missing programs are named, and npm's packages are locked."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_only_the_guard_for_node_may_be_published() -> None:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """The only programs there are, each by what it prints."""
+    """The only available programs, each with its output."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))

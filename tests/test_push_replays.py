@@ -1,4 +1,4 @@
-"""A request that WeChat has signed, caught by somebody else: it erases nobody, whatever is sent behind it."""
+"""Replays of a request signed by WeChat erase nobody, whatever their body is."""
 
 import asyncio
 from dataclasses import replace
@@ -24,7 +24,7 @@ TEXT = {"MsgType": "text", "Content": "hello"}
 
 
 class Attacked:
-    """A replica, with one user in each of the two apps, and somebody who reads the log of the proxy before it."""
+    """A replica with a user in each of two apps, and an attacker who reads the log of its proxy."""
 
     def __init__(self, login: LogIn, rows: asyncpg.Connection) -> None:
         self.client = login.client
@@ -44,7 +44,7 @@ class Attacked:
 
 
 def forged(caught: SignedPush, openid: str) -> SignedPush:
-    """The message that erases somebody, behind a query string of WeChat's."""
+    """A forged message that erases a user, with a query string signed by WeChat."""
     return SignedPush(caught.query, signed(message(openid, LEFT)).body, "application/json")
 
 

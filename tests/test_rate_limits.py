@@ -1,4 +1,4 @@
-"""How logins are counted: by which address, for how long, and with a Redis that is there, away, slow or wrong."""
+"""The rate limit of logins: by address and time, with a Redis that works, fails, is slow or misbehaves."""
 
 import asyncio
 import subprocess
@@ -61,7 +61,7 @@ async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
 
 
 async def seconds_refused(limiter: RateLimiter, ip: str = "192.0.2.1") -> int:
-    """What a refusal says of the time to wait; 0 where there is none."""
+    """The seconds to wait that a refusal names; 0 without a refusal."""
     try:
         await limiter.admit_address(ip)
     except RateLimited as refusal:

@@ -1,4 +1,4 @@
-"""What a newcomer reads agrees with itself and with the code."""
+"""The README and the settings guide agree with the code and with their translations."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def table(page: Path, header: str) -> list[list[str]]:
 
 
 def shape(readme: Path) -> dict[str, list[Any]]:
-    """What a translation leaves as it is."""
+    """The parts of a text that a translation does not change."""
     text = readme.read_text()
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     code = [*re.findall(r"^ {4}scripts.*$", prose, re.MULTILINE), *code_blocks(readme, "(?!mermaid)[a-z]+")]

@@ -1,4 +1,4 @@
-"""Logins counted in several Redis: one of which Sentinel says that it takes writes, and a cluster."""
+"""Logins counted by a Redis primary behind Sentinel, and by a Redis cluster."""
 
 import asyncio
 import gc
@@ -56,7 +56,7 @@ def start_redis(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Takes connections and says nothing."""
+    """Accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 

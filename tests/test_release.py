@@ -1,4 +1,4 @@
-"""What is published: checked as the package index would, and only where version and changelog agree."""
+"""Releases are checked as the package index does, and need a version that agrees with the changelog."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What no route takes: requests that cost far more to read than to send, and paths with control characters."""
+"""Every route refuses requests that are expensive to read, and paths with control characters."""
 
 from collections.abc import Mapping
 from urllib.parse import quote

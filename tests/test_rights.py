@@ -1,4 +1,4 @@
-"""A database that is not its role's: `wxauth migrate` and `wxauth check` name what to GRANT, and then it works."""
+"""A role that does not own the database: `wxauth migrate` and `wxauth check` name the missing GRANTs."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ numbers = count(1)
 
 @pytest.fixture
 async def role(admin: asyncpg.Connection) -> AsyncIterator[str]:
-    """A role that owns nothing, whose name SQL wants in quotes."""
+    """A role that owns nothing, and whose name must be quoted in SQL."""
     name = f"Web-{next(numbers)}"
     await admin.execute(f'CREATE ROLE "{name}" LOGIN')
     yield name

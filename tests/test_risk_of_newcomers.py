@@ -1,4 +1,4 @@
-"""`RISK_POLICY`, pressed: who logs in at several places at once, and of whom WeChat was slow to say what it thinks."""
+"""`RISK_POLICY` with simultaneous logins, and with a WeChat that is slow to answer."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""A lost secret key: what is given up, what people lose by it, and what they keep."""
+"""`wxauth secret forget` after a lost secret key: what is erased, and what people keep."""
 
 import asyncio
 import json
@@ -40,12 +40,12 @@ def command(database_url: str, tmp_path: Path) -> Command:
 
 @pytest.fixture
 def sealer() -> Sealer:
-    """With the new key alone."""
+    """With only the new key."""
     return Sealer([b64decode(NEW_SECRET_KEY)])
 
 
 async def stop_half_way(rows: asyncpg.Connection, login: dict[str, Any]) -> None:
-    """An answer to a phone code, which WeChat has been paid for, and which nobody has bound yet."""
+    """An answer to a phone code, paid for and not bound yet."""
     await rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) "
         "VALUES (decode(repeat('00', 32), 'hex'), $1, $2, 'sealed by the lost one', now())",

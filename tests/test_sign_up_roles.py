@@ -1,4 +1,4 @@
-"""`SIGN_UP_ROLES`: what somebody who signs up has from the start."""
+"""`SIGN_UP_ROLES`: the roles of a new user."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Logins and a Redis that answers, but too slowly for all of them."""
+"""Logins with a Redis that is too slow for all of them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,14 +11,14 @@ from tests.world import LogLines
 from wxauth.server.limits.rate_limits import REDIS_TIMEOUT_SECONDS, RateLimiter
 
 SLOW = 0.75 * REDIS_TIMEOUT_SECONDS
-"""Seconds that Redis takes for each command: each is in time."""
+"""Seconds that Redis needs for each command, which alone is in time."""
 LOGINS = 1600
-"""Behind one another at the connections that there are, they would wait for dozens of times `REDIS_TIMEOUT_SECONDS`."""
+"""In a queue for the connections, these logins would wait dozens of times `REDIS_TIMEOUT_SECONDS`."""
 
 
 @pytest.fixture
 async def slow_redis() -> AsyncIterator[str]:
-    """A Redis that says 1 to every command, in its own time."""
+    """A Redis that answers every command with 1, after a pause."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:  # until the limiter hangs up on what it no longer waits for, in the middle of a command too

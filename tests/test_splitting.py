@@ -105,7 +105,7 @@ async def recorded(rows: asyncpg.Connection, *kinds: str) -> list[tuple[str, str
     return [(event["type"], event["user_id"], event["actor"], json.loads(event["data"])) for event in events]
 
 
-# What leaves and what stays.
+# What the split user gets, and what remains.
 
 
 async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(
@@ -295,7 +295,7 @@ async def test_a_former_external_id_goes_to_the_split_user_if_named(
     bob = await town.log_in("bob", OTHER_APP)
     for person, external_id in ((alice, "of-alice"), (bob, "of-bob")):
         await rows.execute("UPDATE users SET external_id = $2 WHERE id = $1::text::uuid", id_of(person), external_id)
-    await town.log_in("bob", OTHER_APP, unionid="union-1")  # WeChat says so, wrongly
+    await town.log_in("bob", OTHER_APP, unionid="union-1")  # a wrong unionid of WeChat
     await town.log_in("bob", OTHER_APP, unionid="union-2")
     fields: Body = {} if named is None else {"external_id": named}
     answer = await town.split(alice, bob, **fields)
@@ -303,7 +303,7 @@ async def test_a_former_external_id_goes_to_the_split_user_if_named(
     assert answer["user"].get("former_external_ids") == (["of-bob"] if named is None else None)
 
 
-# What is refused.
+# Refusals.
 
 
 async def test_something_of_the_user_must_be_left(town: Town) -> None:
@@ -489,7 +489,7 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Tow
     assert await assert_nothing_left(rows)
 
 
-# What others see of it.
+# Events and siblings.
 
 
 async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, add_sibling: AddSibling) -> None:

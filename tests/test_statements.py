@@ -1,4 +1,4 @@
-"""Statements whose parameters have names: what PostgreSQL is sent, and in which order the values are."""
+"""Statements with named parameters: the text sent to PostgreSQL, and the order of the values."""
 
 import pytest
 

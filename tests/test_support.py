@@ -1,4 +1,4 @@
-"""The role `support`: reads, bans and signs out; nothing else, and nothing to administrators or other staff."""
+"""The role `support` may only read, ban and sign out, and may not touch administrators or other staff."""
 
 import asyncio
 from datetime import timedelta
@@ -44,7 +44,7 @@ async def services(make_services: MakeServices) -> Services:
 
 @pytest.fixture
 async def sue(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
-    """Who answers customers."""
+    """A member of the support staff."""
     answer = await login("sue")
     await rows.execute("UPDATE users SET roles = '{support}' WHERE id = $1", answer["user"]["id"])
     return Admin(client, answer)

@@ -24,7 +24,7 @@ from wxauth.testing import USER_ID, TestIssuer
 
 @pytest.fixture
 def guard() -> BearerGuard:
-    """The sibling's own, as it stands at the top of its module."""
+    """The sibling's own guard, at the top of its module."""
     return BearerGuard("https://auth.example.com", audience="orders")
 
 

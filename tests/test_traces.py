@@ -1,4 +1,4 @@
-"""Traces: what stands in the log of a caller's own, and what OpenTelemetry is told, which is never a secret."""
+"""Traces: the caller's trace id in the log, and OpenTelemetry's spans, which contain no secret."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What one user may do within an hour, over all replicas: change name and picture, give consents, upload pictures."""
+"""The limits of a user in an hour, over all replicas: name and picture changes, consents, uploads."""
 
 import asyncio
 from dataclasses import dataclass

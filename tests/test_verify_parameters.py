@@ -1,4 +1,4 @@
-"""`GET /v1/verify` takes `role` alone: what is misspelt must let nobody in."""
+"""`GET /v1/verify` accepts only the parameter `role`: a misspelt parameter must admit nobody."""
 
 import httpx
 import pytest

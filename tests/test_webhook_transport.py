@@ -1,4 +1,4 @@
-"""What a webhook is connected to is what was checked, whatever its name resolved to before."""
+"""A webhook connects to the address that was checked, even if its name resolves to another one later."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""Servers on loopback: a WeChat that misbehaves as told, a Redis, and a proxy to PostgreSQL that counts messages."""
+"""Servers on loopback: a WeChat that misbehaves as set, a Redis, and a proxy to PostgreSQL that counts messages."""
 
 import asyncio
 import json
@@ -85,7 +85,7 @@ async def reset(writer: asyncio.StreamWriter) -> None:
 
 
 class Upstream(Listening):
-    """Behaves as told for one request after the other, and repeats the last behaviour."""
+    """Applies one behaviour to each request, and repeats the last behaviour."""
 
     def __init__(
         self, *behaviours: Behaviour, on_connect: Behaviour | None = None, tls: ssl.SSLContext | None = None

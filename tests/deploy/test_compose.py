@@ -135,7 +135,7 @@ def test_existing_secrets_stay(make_secrets: Callable[..., Path]) -> None:
 def test_only_the_owner_of_the_secrets_reads_them(make_secrets: Callable[..., Path]) -> None:
     secrets = make_secrets(**APP)
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
-    # The container's user is another one; it is given the file, not the folder.
+    # The container runs as another user, and is given the files, not the folder.
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}
 
 
@@ -163,7 +163,7 @@ class Front:
         return httpx.request(method, f"{self.url}{path}", timeout=20, verify=False, **options)
 
     def counted(self, name: str) -> list[dict[str, str]]:
-        """What each replica itself has counted under this name, by the one label."""
+        """The values of this metric at each replica, by its only label."""
         texts = [httpx.get(f"http://{address}/metrics", verify=False).text for address in self._addresses]
         return [dict(re.findall(rf'^{name}{{\w+="(\w+)"}} (\d+)', text, re.MULTILINE)) for text in texts]
 
@@ -172,7 +172,7 @@ class Front:
 def caddy_before(
     addresses: list[str], folder: Path, *, policy: str = POLICY, port: int | None = None
 ) -> Iterator[tuple[Running, str]]:
-    """Caddy in front of these replicas, which takes one for each request by this policy; and its URL."""
+    """Caddy in front of these replicas, with this load-balancing policy; yields its URL."""
     port = port or free_port()
     env = {
         "SITE": f"http://127.0.0.1:{port}",

@@ -1,4 +1,4 @@
-"""`deploy/kubernetes`: what kustomize makes of it, by the schemas of Kubernetes and by what the service needs."""
+"""The output of kustomize for `deploy/kubernetes` fits the schemas of Kubernetes and the needs of the service."""
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +37,7 @@ def manifests() -> list[Manifest]:
 
 @pytest.fixture
 def built(manifests: list[Manifest]) -> list[Manifest]:
-    """What `kubectl apply -k` would send."""
+    """The manifests that `kubectl apply -k` would send."""
     if not manifests:
         done = subprocess.run([needs("kubectl"), "kustomize", FOLDER], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`deploy/prometheus` and `deploy/grafana`: by Prometheus itself, against what a running service tells."""
+"""`deploy/prometheus` and `deploy/grafana`, checked by Prometheus against the metrics of a running service."""
 
 import json
 import re
@@ -24,14 +24,14 @@ RULES = DEPLOY / "prometheus/alerts.yml"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana/wxauth.json").read_text())
 ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 VARIABLES = {"$job": "wxauth", "$instance": ".*", "$__rate_interval": "30s"}
-"""What Grafana puts in."""
+"""The variables that Grafana replaces."""
 SELDOM = (
     "wxauth_access_token_reads_total",
     "wxauth_policy_checks_total",
     "wxauth_put_off",
     "wxauth_webhook_deliveries_total",
 )
-"""Told only when something has happened that does not happen here."""
+"""Metrics of events that do not happen in these tests."""
 HOW_QUICK = re.compile(r"_seconds_bucket\b|\bup\b")
 """What an alert about the time of answers asks for. Prometheus waits a second for one here: a busy machine is late."""
 
@@ -134,7 +134,7 @@ def prometheus(folder: Path, database_url: str) -> Iterator[str]:
 
 
 def ask(url: str, query: str) -> list[Any]:
-    """What Prometheus answers to a query, which must be one."""
+    """The only result of a Prometheus query."""
     answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=20, verify=False)
     assert answer.status_code == 200, f"{query}: {answer.text}"
     return answer.json()["data"]["result"]

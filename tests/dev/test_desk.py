@@ -1,4 +1,4 @@
-"""The phone on the desk: what the simulator's server does for its page."""
+"""The phone on the desk: the simulator's server behind its page."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
         yield dev
 
 
-# Who is let in.
+# Access.
 
 
 def allowed_origin(dev: Dev, origin: str) -> str | None:
@@ -125,7 +125,7 @@ def test_the_desk_serves_only_its_own_files(dev: Dev, name: str) -> None:
     assert httpx.get(f"{dev.wechat_url}/desk/{name}", verify=False).status_code == 404
 
 
-# What goes wrong, as the page says beforehand.
+# Failures that the page announces.
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ async def test_each_failure_is_the_one_that_the_page_announces(
     assert got == said
 
 
-# What is kept of the wires.
+# The recorded requests.
 
 
 async def test_the_wires_show_requests_without_their_secrets() -> None:

@@ -1,4 +1,4 @@
-"""`wxauth dev` with an app of one's own: the real WeChat, of which a stand-in plays the part here."""
+"""`wxauth dev` with the developer's own app: a substitute plays the real WeChat here."""
 
 import os
 import pty
@@ -40,7 +40,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def dev(wechat_url: str, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A `wxauth dev` of its own folder, which anybody in the network reaches."""
+    """A `wxauth dev` in its own folder, reachable from the network."""
     env = {**OWN, "WXAUTH_WECHAT_BASE_URL": wechat_url, "WXAUTH_HOST": "0.0.0.0", "WXAUTH_PORT": str(port)}
     with Running(WXAUTH, "dev", cwd=tmp_path_factory.mktemp("own"), env=env) as command:
         command.wait_for("Ctrl-C ends it all")
@@ -54,7 +54,7 @@ def client(dev: Running, port: int) -> Iterator[httpx.Client]:
 
 
 def code_for(person: str, wechat_url: str) -> str:
-    """As `wx.login` gives one."""
+    """A code like those of `wx.login`."""
     return str(httpx.post(f"{wechat_url}/codes", json={"person": person}, verify=False).json()["code"])
 
 

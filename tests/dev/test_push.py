@@ -17,13 +17,13 @@ Push = Callable[..., Awaitable[httpx.Response]]
 
 @pytest.fixture
 def answers() -> list[httpx.Response]:
-    """What a service that is not ours answers, one after the other."""
+    """The answers of a substitute for the service, in order."""
     return []
 
 
 @pytest.fixture
 def asked() -> list[httpx.Request]:
-    """What it was asked."""
+    """The requests that it received."""
     return []
 
 

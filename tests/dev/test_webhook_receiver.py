@@ -1,4 +1,4 @@
-"""The receiver of webhooks on the desk: what came, whether its signature holds, and how it can be made to fail."""
+"""The receiver of webhooks on the desk: received messages, their signatures, and simulated failures."""
 
 import asyncio
 from typing import Any

@@ -46,7 +46,7 @@ async def wechat(timer: Timer) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def control(wechat: httpx.AsyncClient) -> Control:
-    """Ask for what WeChat cannot be asked for."""
+    """Call the simulator's own API, which WeChat does not have."""
 
     async def post(path: str, **wanted: object) -> dict[str, Any]:
         answer = await wechat.post(path, json=wanted)
@@ -430,7 +430,7 @@ async def test_no_verdict_is_given_about_a_person_absent_for_two_hours(call: Cal
     assert [errcode(await call(path, body=body)) for path, body in bodies.items()] == [61010, 61010]
 
 
-# How an app stands with WeChat.
+# The state of an app's account at WeChat.
 
 
 async def test_an_address_that_is_not_on_the_list_gets_no_token(stable_token: Call, control: Control) -> None:

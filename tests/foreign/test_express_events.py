@@ -1,4 +1,4 @@
-"""`examples/express`, told what happens to users: by webhooks, and by the feed of a running service."""
+"""`examples/express` follows the events of users: by webhooks, and by the feed of a running service."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager

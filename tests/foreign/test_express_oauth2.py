@@ -1,4 +1,4 @@
-"""`express-oauth2-jwt-bearer`, which takes the algorithms of access tokens from the metadata."""
+"""`express-oauth2-jwt-bearer`, which reads the algorithms of access tokens from the metadata."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -67,7 +67,7 @@ def test_the_package_passes_its_own_tests(node: str, file: str) -> None:
 
 @pytest.fixture(scope="module")
 def outcomes(node: str, issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, Any]:
-    """What it says of each token."""
+    """The verdict of the Node guard on each token."""
     told = {"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW, "tokens": [*tokens.values()]}
     decided = subprocess.check_output([node, PACKAGE / "test/decide.js"], input=json.dumps(told), text=True)
     return dict(zip(tokens, json.loads(decided), strict=True))
@@ -85,7 +85,7 @@ async def test_the_node_guard_decides_every_token_as_our_own_guard_does(
 
 
 async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
-    """What our own guard says of a token, in the words of the other."""
+    """The verdict of our Python guard on a token, in the words of the Node guard."""
     try:
         user = await guard.verify(token)
     except WxAuthError as refusal:
@@ -103,7 +103,7 @@ async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
 
 
 def result_of_script(node: str, script: str, **values: Any) -> Any:
-    """What a module says that has these values, in JSON."""
+    """The output, as JSON, of a module with these values."""
     constants = "".join(f"const {name} = {json.dumps(value)}\n" for name, value in values.items())
     source = f"{script}\n{constants}console.log(JSON.stringify(answer()))"
     return json.loads(subprocess.check_output([node, "--input-type=module", "-e", source], cwd=PACKAGE, text=True))

@@ -14,7 +14,7 @@ from tests.tokens.hostile import HOSTILE, Forgery
 
 pytestmark = pytest.mark.process
 
-# What is half a minute ahead when it is forged may be taken when it is checked.
+# A token forged half a minute ahead may be valid when it is checked.
 ALL_REFUSED = {
     **{name: forgery for name, forgery in REFUSED.items() if "seconds ahead" not in name},
     "nbf an hour ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 3600),

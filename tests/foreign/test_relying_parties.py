@@ -1,4 +1,4 @@
-"""Sites made with others' libraries, beside a running `wxauth dev`: openid-client, Auth.js, better-auth and Authlib."""
+"""Sites made with openid-client, Auth.js, better-auth and Authlib, next to a running `wxauth dev`."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tests.programs import NODE_TESTS, run_node_tests
 from tests.test_readme import DOCS, code_blocks
 from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 
-with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
+with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
     from authlib.integrations.httpx_client import AsyncOAuth2Client
     from authlib.oauth2.auth import OAuth2Token
 

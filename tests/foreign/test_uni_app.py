@@ -1,4 +1,4 @@
-"""`examples/uni-app`, built for WeChat by uni-app's own toolchain, and run beside `wxauth dev`."""
+"""`examples/uni-app`, built for WeChat by uni-app's own toolchain, and run next to `wxauth dev`."""
 
 import json
 import re
@@ -19,7 +19,7 @@ PATIENCE = 300
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `npm run build` makes of it."""
+    """The output folder of `npm run build`."""
     needs_node(EXAMPLE)
     folder = tmp_path_factory.mktemp("uni-app")
     done = subprocess.run(

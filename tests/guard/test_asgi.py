@@ -107,7 +107,7 @@ def guarded_litestar(
         middleware=[DefineMiddleware(middleware, guard=guard, **options)],
         cors_config=cors_config,
         openapi_config=None,
-        logging_config=None,  # by itself it takes over the logging of the process, which the tests share
+        logging_config=None,  # by default it takes over the logging of the process, which the tests share
     )
     return app
 
@@ -320,7 +320,7 @@ async def test_a_public_path_does_not_look_at_a_token(guarded: Guarded, issuer: 
 async def test_no_other_path_is_treated_as_public(guard: BearerGuard, path: str) -> None:
     for app in (starlette_app, plain_app):
         assert await asked_for(app(guard, public=["/healthz"]), path) == 401
-    # Litestar asks its router before any middleware: what is no route of its is not to be guarded.
+    # Litestar's router runs before any middleware, and answers unknown paths with 404.
     assert await asked_for(litestar_app(guard, public=["/healthz"]), path) in (401, 404)
 
 
@@ -393,7 +393,7 @@ async def test_nothing_is_public_without_the_raw_path(guarded: Guarded) -> None:
     assert await asked_for(guarded(public=["/healthz"]), "/healthz", gives_raw_path=False) == 401
 
 
-# Beside other middleware, and in the server's hands.
+# Next to other middleware, and started by the server.
 
 
 def starlette_with_cors(guard: BearerGuard) -> ASGIApp:

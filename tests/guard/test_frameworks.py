@@ -1,4 +1,4 @@
-"""The frameworks that docs/siblings.md shows, each guarded as it stands there."""
+"""The frameworks shown in docs/siblings.md, each guarded as shown."""
 
 import asyncio
 import socket
@@ -31,7 +31,7 @@ LONGEST = 20
 """Lines of an example."""
 
 Shown = dict[str, Any]
-"""What an example defines."""
+"""The names that an example defines."""
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ async def rest_framework_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.
 async def sanic_served(page: Path) -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     Sanic._app_registry.clear()
     shown = run(example(page, "from sanic").replace('Sanic("orders")', 'Sanic("orders", configure_logging=False)'), "s")
-    shown["app"].config.TOUCHUP = False  # which compiles the class anew, and can do so but once in a process
+    shown["app"].config.TOUCHUP = False  # which compiles the class again, and can do so only once in a process
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = await shown["app"].create_server(sock=listening, return_asyncio_server=True)
         await server.startup()

@@ -64,14 +64,14 @@ class Gate:
 
 @pytest.fixture
 def gate(issuer: FakeIssuer) -> Gate:
-    """Stands before the issuer's key set."""
+    """Intercepts requests for the issuer's key set."""
     gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}, headers=issuer.headers))
     issuer.jwks.mock(side_effect=gate)
     return gate
 
 
 async def settled() -> None:
-    """Let a reading in the background come to its end."""
+    """Wait for a fetch in the background."""
     for thread in threading.enumerate():
         if thread.name == f"read the keys of {ISSUER}":
             await asyncio.to_thread(thread.join, PATIENCE)
@@ -559,7 +559,7 @@ INTERNAL = "http://wxauth:8000"
 
 @pytest.fixture
 def inside(respx_mock: respx.MockRouter) -> FakeIssuer:
-    """The issuer as it is read by its internal URL; nobody answers at its public one."""
+    """An issuer that answers only at its internal URL."""
     return FakeIssuer(respx_mock, at=INTERNAL)
 
 
@@ -643,7 +643,7 @@ async def test_an_internal_url_is_read_without_a_proxy(monkeypatch: pytest.Monke
         assert await keys_inside(server.url).find(key.kid)
 
 
-# What keeps the keys from being read.
+# Failures of a fetch.
 
 
 async def test_a_host_without_an_address_is_named_as_the_cause(caplog: pytest.LogCaptureFixture) -> None:
@@ -767,7 +767,7 @@ async def test_an_issuer_may_have_a_path(respx_mock: respx.MockRouter) -> None:
     assert await RemoteKeys(f"{ISSUER}/wx/auth", ssl_context=BELIEVES_NOBODY).find(key.kid)
 
 
-# A server that really is there, and does not behave.
+# A real server that misbehaves.
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

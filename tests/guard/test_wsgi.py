@@ -32,7 +32,7 @@ def guard(issuer: FakeIssuer) -> BearerGuard:
 
 
 def who(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answers the user's openid, or nobody."""
+    """Answers with the user's openid, or with "nobody"."""
     user: Principal | None = environ.get("wxauth.user")
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [(user.openid if user else "nobody").encode()]
@@ -51,7 +51,7 @@ def ask(
     method: str = "GET",
     **options: Any,
 ) -> httpx.Response:
-    """What a request is answered, handed over as servers do: two headers of one name are joined, a path is unquoted."""
+    """The answer to a request, passed on as servers do: headers of one name are joined, and the path is unquoted."""
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": method,
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),

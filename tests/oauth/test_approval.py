@@ -33,7 +33,7 @@ def asked_wechat(wechat: WeChatByRespx) -> int:
 
 @asynccontextmanager
 async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """WeChat answers nobody until the block is left. Waits until it has been asked, so many times."""
+    """WeChat does not answer until the block ends. Waits until it has been asked this often."""
     may_answer, asked = asyncio.Event(), []
 
     async def answer(request: httpx.Request) -> httpx.Response:

@@ -101,7 +101,7 @@ class Tab:
         return await (browser or self.browser).client.get(f"/v1/authorize/{self.request_id}/next")
 
     async def approved_by(self, phone: Phone, verdict: str = "approve") -> dict[str, str]:
-        """Scan it, decide, and read what the site is sent."""
+        """Scan the code, decide, and return the parameters that the site is sent."""
         claimed = await phone.claim(scene=self.scene, entry_scene=CAMERA)
         assert claimed.status_code == 200, claimed.text
         assert (await phone.decide(claimed.json()["id"], verdict)).status_code == 204
@@ -109,7 +109,7 @@ class Tab:
 
 
 def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
-    """What a redirect tells the site."""
+    """The parameters that a redirect sends to the site."""
     assert answer.status_code == 303, answer.text
     assert answer.headers["cache-control"] == "no-store"
     url = answer.headers["location"]

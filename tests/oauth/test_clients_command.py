@@ -1,4 +1,4 @@
-"""`wxauth clients add` with the options of a site: what becomes of them, and what is refused."""
+"""`wxauth clients add` with the options of a site: accepted and refused."""
 
 import json
 from asyncio import to_thread

@@ -1,4 +1,4 @@
-"""Administrators log in to the console by scan; whoever tries to come in by somebody else's scan does not."""
+"""Administrators log in to the console by scan, and nobody can use another person's scan."""
 
 from collections.abc import Callable
 from contextlib import aclosing
@@ -49,7 +49,7 @@ async def root(client: httpx.AsyncClient, phone: Phone, rows: asyncpg.Connection
 
 
 async def code_for(browser: Browser, phone: Phone, **asked: str) -> str:
-    """What the browser comes back to the console with, when that phone has approved."""
+    """The parameters with which the browser returns to the console after this phone has approved."""
     tab = await browser.show(**{**ASKED, **asked})
     claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)
     assert claimed.status_code == 200, claimed.text
@@ -273,7 +273,7 @@ async def test_without_the_setting_there_is_no_such_site(make_services: MakeServ
 async def test_a_service_that_starts_before_its_database_adds_the_site_later(
     make_settings: Callable[..., Settings], empty_database_url: str, clock: Clock
 ) -> None:
-    """Its tables are not there yet, which is told like a database that is away."""
+    """Its tables do not exist yet, which is reported like an unreachable database."""
     services = build_services(
         make_settings(admin_page=True, database_url=empty_database_url), clock=clock, waits=Waits(promises=0.01)
     )

@@ -1,4 +1,4 @@
-"""What must not be stored of sites and scans, the database itself refuses."""
+"""The database refuses invalid sites and scans."""
 
 import asyncpg
 import pytest

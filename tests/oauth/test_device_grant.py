@@ -1,4 +1,4 @@
-"""A site shows a code by itself, a phone scans it, and the site has a session (RFC 8628)."""
+"""A site shows a code on its own page, a phone scans it, and the site gets a session (RFC 8628)."""
 
 from asyncio import create_task, gather
 from dataclasses import replace
@@ -334,7 +334,7 @@ async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one
     refused(await near.post("/v1/device_authorization"), "invalid_request")
     started = await near.start(browser_ip=OFFICE)
     problem_of(await phone.scan(started), "scan_too_far", 403)
-    problem_of(await phone.scan(started, entry_scene=1007), "scan_forwarded", 403)  # said first
+    problem_of(await phone.scan(started, entry_scene=1007), "scan_forwarded", 403)  # checked first
     assert (await phone.scan(await near.start(browser_ip="127.0.0.9"))).status_code == 200
 
     office = await add_site("office", device=True)

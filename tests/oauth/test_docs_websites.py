@@ -1,4 +1,4 @@
-"""docs/websites.md: what it shows can be run. Each attack that the guides name has its test."""
+"""The examples in docs/websites.md run, and each attack that the guides name has its test."""
 
 import re
 import warnings
@@ -52,7 +52,7 @@ def test_grafanas_configuration_is_valid() -> None:
 async def test_the_site_shown_can_be_run() -> None:
     [source] = code_blocks(GUIDE, "python")
     namespace: dict[str, Any] = {}
-    with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
+    with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
         exec(source, namespace)
     transport = httpx.ASGITransport(namespace["app"])
     async with httpx.AsyncClient(transport=transport, base_url="https://shop.example.com") as client:

@@ -1,4 +1,4 @@
-"""Where a site meets what is not its own: guards, an issuer under a path, a database that is away, other keys."""
+"""Sites together with guards, an issuer below a path, an unreachable database, and other keys."""
 
 import re
 from dataclasses import replace

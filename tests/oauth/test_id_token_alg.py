@@ -1,4 +1,4 @@
-"""A site may want id_tokens signed by ES256: by the keys of access tokens, which no verifier takes one for."""
+"""A site may ask for id_tokens signed by ES256, which no verifier accepts as access tokens."""
 
 from typing import Any
 

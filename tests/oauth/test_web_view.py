@@ -1,4 +1,4 @@
-"""A site inside the mini-program: its web-view goes to the page, and the mini-program answers by itself."""
+"""A site inside the mini-program: its web-view opens the page, and the mini-program answers without a scan."""
 
 import json
 import re
@@ -45,7 +45,7 @@ async def answer(phone: Phone, **parameters: Any) -> httpx.Response:
 
 
 def redirect_parameters(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
-    """What the site is told."""
+    """The parameters that the site is sent."""
     assert answer.status_code == 200, answer.text
     url = answer.json()["redirect_to"]
     assert url.startswith(f"{to}?"), url
@@ -141,7 +141,7 @@ async def test_a_wrong_request_in_a_web_view_ends_as_in_any_browser(shop: Site, 
     assert "error=invalid_scope" in back.headers["location"]
 
 
-# What is checked.
+# Checks.
 
 
 async def test_an_error_for_the_site_is_a_url(shop: Site, phone: Phone) -> None:
@@ -364,7 +364,7 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
     assert (await answer(phone)).status_code == 200
 
 
-# What is written down.
+# Stored rows and events.
 
 
 async def test_a_code_is_stored_as_a_hash_and_swept_an_hour_after_its_end(

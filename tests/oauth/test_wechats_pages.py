@@ -100,7 +100,7 @@ class Browser:
         return answer.headers["location"]
 
     async def allow(self, url: str) -> str:
-        """Say yes at WeChat's page; the URL of the callback."""
+        """Approve on WeChat's page, and return the URL of the callback."""
         headers = {"User-Agent": self.user_agent, "X-Desk-Person": self.person}
         page = await self.wechat.get(url, headers=headers)
         if page.status_code == 302:
@@ -113,7 +113,7 @@ class Browser:
         return answer.headers["location"]
 
     async def come_back(self, url: str, client: httpx.AsyncClient | None = None) -> str:
-        """Where the callback leads."""
+        """The URL to which the callback redirects."""
         answer = await self.get(url, client)
         assert (answer.status_code, answer.headers["cache-control"]) == (303, "no-store"), answer.text
         location: str = answer.headers["location"]

@@ -63,7 +63,7 @@ def _nginx(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
 
 
 def nginx_with(text: str, folder: Path, addresses: Mapping[str, str]) -> Running:
-    """nginx with this text in `conf.d`, the folder `wxauth` beside it, and these addresses instead of those shown."""
+    """nginx with this text in `conf.d`, the folder `wxauth` next to it, and these addresses instead of those shown."""
     program = needs("nginx")
     shutil.copytree(CONFIGURATIONS / "nginx/wxauth", folder / "wxauth")
     (folder / "nginx.conf").write_text(NGINX_CONF.format(user=pwd.getpwuid(os.geteuid()).pw_name))

@@ -1,4 +1,4 @@
-"""The configuration that docs/siblings.md shows for nginx, whole and as it stands there, in front of a real wxauth."""
+"""The nginx configuration of docs/siblings.md, unchanged, in front of a real wxauth."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`examples/nginx`, started beside `wxauth dev` as its README says."""
+"""`examples/nginx`, started next to `wxauth dev` as its README shows."""
 
 import signal
 import subprocess

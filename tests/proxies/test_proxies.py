@@ -1,4 +1,4 @@
-"""What nginx, Caddy and HAProxy do with the files of `deploy/proxies`, in front of a real wxauth."""
+"""nginx, Caddy and HAProxy with the files of `deploy/proxies`, in front of a real wxauth."""
 
 import asyncio
 import json
@@ -42,9 +42,9 @@ pytestmark = pytest.mark.proxy
 PROXIES = ("nginx", "caddy", "haproxy")
 IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
 LONGEST_HEAD = 16_000
-"""Bytes that each proxy passes on to be refused; of a token wxauth takes 8,192."""
+"""The bytes that each proxy passes on, for wxauth to refuse: wxauth accepts a token of 8,192 bytes."""
 TOO_LONG = {"nginx": 400, "caddy": 431, "haproxy": 400}
-"""What each says of a longer one."""
+"""The status of each proxy for a longer token."""
 
 # Other spellings of X-Auth-*, and names below it that are not ours.
 SPOOFED = [
@@ -66,7 +66,7 @@ SPOOFED = [
     *(f"X-Auth{character}Roles" for character in "!#$%&'*+.^_`|~"),
 ]
 
-# Paths that one program takes for /admin, /orders or nothing special, and another for something public.
+# Paths that one program reads as protected, and another as public.
 AMBIGUOUS = [
     "/public/../orders",
     "/public/..",
@@ -131,13 +131,13 @@ AMBIGUOUS = [
 
 HANDSHAKE = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 
-# What is hidden in a body, to be taken for a request of its own.
+# Requests hidden in a body (request smuggling).
 STOLEN = "DELETE /admin/audit HTTP/1.1\r\nHost: a\r\nX-Auth-User-Id: a\r\nX-Auth-Roles: admin,auditor\r\n\r\n"
 OF_ITS_LENGTH = f"Content-Length: {len(STOLEN)}\r\n\r\n{STOLEN}"
 CHUNKED = f"Transfer-Encoding: chunked\r\n\r\n{len(STOLEN):x}\r\n{STOLEN}\r\n0\r\n\r\n"
 
 
-# Lines of a head, and who takes them for something harmless.
+# Malformed header lines, and the proxies that accept them.
 MALFORMED = {
     "Authorization: Bearer {token}\0": ["haproxy"],
     "Authorization : Bearer {token}": [],
@@ -222,7 +222,7 @@ WITH_A_BODY = [
 
 @dataclass
 class Wxauth:
-    """A running service, whose clock stands still."""
+    """A running service whose clock does not run."""
 
     address: str
     services: Services
@@ -328,7 +328,7 @@ def url_before(name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxau
 
 @pytest.fixture
 async def client(url: str, wxauth: Wxauth, service: Guarded, secrets: Secrets) -> AsyncIterator[httpx.AsyncClient]:
-    """The world outside. No answer may hold a token, and the service says all that it got."""
+    """A client outside. No answer may contain a token; the service answers with all headers that it received."""
     wxauth.arrived.scopes.clear()
     service.arrived.scopes.clear()
     async with httpx.AsyncClient(
@@ -350,7 +350,7 @@ async def alice(tokens: dict[str, Any], secrets: Secrets) -> dict[str, str]:
 
 
 def identity_in(headers: list[list[str]]) -> dict[str, str]:
-    """Whatever is X-Auth-* to somebody; each at most once. An empty one may be left out."""
+    """The X-Auth-* headers, in any spelling, each at most once. An empty header may be missing."""
     found = [(re.sub("[^a-z0-9]", "-", name), value) for name, value in headers]
     found = [(name, value) for name, value in found if name.startswith("x-auth-")]
     assert len(dict(found)) == len(found), found
@@ -626,7 +626,7 @@ async def test_a_proxy_listens_only_on_loopback(url: str) -> None:
         assert probe.connect_ex(("127.0.0.2", urlsplit(url).port)) != 0
 
 
-# What the service is told.
+# The headers that the service receives.
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])

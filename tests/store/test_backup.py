@@ -1,4 +1,4 @@
-"""What a backup brings back, made and restored as the operations guide has it, and what is lost that came after it."""
+"""A backup made and restored as the operations guide shows: what it restores, and what is lost."""
 
 import asyncio
 import importlib.util
@@ -113,7 +113,7 @@ async def test_a_user_erased_after_the_backup_is_back(
 
 
 def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
-    """What the lines print. They leave one file, which is for its owner alone."""
+    """The output of the commands. They leave one file, readable only by its owner."""
     done = subprocess.run(["sh", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [file] = folder.glob("*.dump*")

@@ -1,4 +1,4 @@
-"""Clients as they are stored, whoever writes them."""
+"""The database accepts only valid clients."""
 
 import asyncpg
 import pytest

@@ -1,4 +1,4 @@
-"""Wrong data cannot be stored, whoever writes it."""
+"""The database refuses invalid data."""
 
 import asyncpg
 import pytest

@@ -1,4 +1,4 @@
-"""What `WXAUTH_DATABASE_URL` may say."""
+"""Databases that `WXAUTH_DATABASE_URL` may name."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -59,14 +59,14 @@ async def can_be_asked(url: str) -> bool:
 
 @pytest.fixture
 async def dead(database_url: str) -> Proxy:
-    """Where nobody listens."""
+    """An address at which nothing listens."""
     async with Proxy(database_url) as proxy:
         return proxy
 
 
 @pytest.fixture
 async def silent(database_url: str) -> AsyncIterator[Proxy]:
-    """Where somebody listens and says nothing."""
+    """An address at which a server listens and never answers."""
     async with Proxy(database_url) as proxy:
         proxy.fall_silent()
         yield proxy

@@ -72,7 +72,7 @@ async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_i
 async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who_gets_the_unionid(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    """Else both wait for each other, until PostgreSQL ends one of them after a second."""
+    """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
     alice = (await login())["user"]["id"]
     async with rows.transaction():
         await rows.execute("SET LOCAL lock_timeout = '500ms'")
@@ -178,7 +178,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
 async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
     login: LogIn, rows: asyncpg.Connection, administrator: str, banned: str
 ) -> None:
-    """No administrator has looked at it: whoever lifts the ban must not find an administrator."""
+    """Otherwise lifting the ban would make an administrator whom no administrator has confirmed."""
     ids = {
         "former": (await login("alice"))["user"]["id"],
         "holder": (await login("alice", unionid=UNION, app=OTHER_APP))["user"]["id"],
@@ -280,7 +280,7 @@ async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows
 async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(
     login: LogIn, rows: asyncpg.Connection
 ) -> None:
-    """Else both wait for each other, until PostgreSQL ends one of them after a second."""
+    """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
     await login(unionid=UNION, app=OTHER_APP)
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -326,7 +326,7 @@ async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block
 async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
     login: LogIn, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
-    """WeChat has one openid for each person and app: who tells two makes one user of two strangers."""
+    """WeChat has one openid for each person and app: two openids are two people."""
     alice = await login(unionid=UNION)
     answers = [await login("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
     assert [answer["is_new_user"] for answer in answers] == [True, False, False]
@@ -420,7 +420,7 @@ async def test_a_login_whose_answer_is_lost_is_written_once(
 
 @pytest.fixture
 async def many_people(database_url: str, rows: asyncpg.Connection) -> asyncpg.Connection:
-    """So many that reading a whole table would be the slower way."""
+    """Enough rows for an index to be faster than reading the whole table."""
     filler = await asyncpg.connect(database_url)
     await filler.execute("""
         INSERT INTO users (id, unionid, created_at, last_login_at)

@@ -1,4 +1,4 @@
-"""What is written while the connection to the database breaks: once, or not at all, but never over what came since."""
+"""A change during which the database connection breaks is made once or not at all, and overwrites nothing newer."""
 
 from io import BytesIO
 from typing import Any

@@ -1,4 +1,4 @@
-"""Two users become one: what the locks of a merge are for, and whom it holds up."""
+"""The locks of a merge: what they prevent, and which requests wait for them."""
 
 import asyncio
 from collections.abc import AsyncIterator

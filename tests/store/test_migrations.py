@@ -1,4 +1,4 @@
-"""The schema: what the models say is what the migrations make."""
+"""The migrations create the schema of the models."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -199,7 +199,7 @@ async def migrate_behind_a_writer(url: str, insert: str, migration: Coroutine[An
 async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
     empty: Database, empty_database_url: str, next_scripts: Path
 ) -> None:
-    """A table's change waits for whoever writes to it, and all others behind the change: so it lets them by."""
+    """A change of a table waits for its writers, and later writers wait for the change, unless it gives way to them."""
     await migrate(empty)
     insert = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"
     migration = migrate(empty, scripts=next_scripts, lock_patience=0.2, pause=0.1)

@@ -1,4 +1,4 @@
-"""A table of sessions cut into months, by the very lines of docs/database.md: everything goes on."""
+"""Sessions partitioned by month with the statements of docs/database.md: everything still works."""
 
 import re
 import subprocess

@@ -142,6 +142,6 @@ async def test_a_login_whose_statement_was_forgotten_may_be_tried_again(
 
 
 async def checked(settings: Settings) -> dict[str, CheckResult]:
-    """What `wxauth check` says of the database."""
+    """The lines of `wxauth check` about the database."""
     results = check_database(settings, Findings(), clock=utc_now, deadlines=DEADLINES)
     return {result.name: result async for result in results}

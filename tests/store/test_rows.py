@@ -1,4 +1,4 @@
-"""Each statement, and its row's type, against the migrated schema; what is read of a user."""
+"""Each statement and its row type fit the migrated schema; the columns of a user that are read."""
 
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,7 +132,7 @@ def columns_of(row: Any) -> Mapping[str, Any] | None:
 
 
 def fits(column: asyncpg.Attribute, expected: Any) -> bool:
-    """Whether a column's values are of this type. Whether it may be NULL, PostgreSQL does not tell."""
+    """Whether a column's values are of this type. PostgreSQL does not report whether a column may be NULL."""
     kinds = {str if get_origin(one) is Literal else one for one in one_of(expected)} - {NoneType}
     if column.type.name == "jsonb":
         return {get_origin(kind) for kind in kinds} <= {dict, list}

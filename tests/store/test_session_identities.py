@@ -1,4 +1,4 @@
-"""A session is always of its identity's user, whoever moves or erases identities meanwhile."""
+"""A session belongs to its identity's user, even if identities are moved or erased at the same time."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Signing keys: what is told of them, and what is kept."""
+"""Signing keys, as they are printed, published and stored."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A signature is checked once, and all else about a token each time that it comes."""
+"""The signature of a token is checked once, and its claims at every use."""
 
 from typing import Any
 

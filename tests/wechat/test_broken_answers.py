@@ -1,4 +1,4 @@
-"""An answer that is cut off, torn apart or spoilt at each of its bytes is never taken for another one."""
+"""An answer that is truncated, split or altered at any byte is never mistaken for another answer."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ Spoil = Callable[[bytes, int, random.Random], bytes]
 
 
 class Server:
-    """Answers as told; each request has a number."""
+    """Answers by the number of the request."""
 
     def __init__(self) -> None:
         self.serve: Callable[[asyncio.Transport, bytes], None] = well

@@ -1,4 +1,4 @@
-"""The way to a host: names, addresses, TLS, a proxy. Whatever fails here, no request has been sent."""
+"""Connecting to a host: names, addresses, TLS and proxies. After a failure here, no request has been sent."""
 
 import asyncio
 import socket
@@ -22,14 +22,14 @@ from wxauth.server.wechat.transport import HttpTransport
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
 NOWHERE = "http://255.255.255.255"
-"""No route leads there, for TCP."""
+"""An address without a route."""
 
 Address = tuple[Any, ...]
 
 
 @pytest.fixture
 def nobody() -> str:
-    """A URL where nobody listens."""
+    """A URL at which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
@@ -46,7 +46,7 @@ def black_hole() -> Iterator[tuple[str, int]]:
 
 
 class Names:
-    """What names stand for, in the running loop."""
+    """The addresses to which names resolve in the running loop."""
 
     def __init__(self, **addresses: list[tuple[int, tuple[Any, ...]]]) -> None:
         self._addresses = addresses

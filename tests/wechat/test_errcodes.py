@@ -1,4 +1,4 @@
-"""What WeChat says, and what the phone and the operator are told of it."""
+"""WeChat's errcodes, and what the phone and the operator see of them."""
 
 import re
 
@@ -35,7 +35,7 @@ CLASS_C = {
     50002: "notices",
     89503: "confirm it",
 }
-"""What only the operator can mend, each with a word of what to do."""
+"""Errcodes that only the operator can solve, each with a word of the remedy."""
 UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
 BUSY = {"errcode": -1, "errmsg": "system error"}
 

@@ -21,7 +21,7 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 SHORT = 1.0
-"""Seconds, where the deadline is what ends the exchange."""
+"""Seconds of a deadline that must end the exchange."""
 
 
 async def test_connections_are_kept_alive(service_asking: ServiceAsking) -> None:
@@ -191,7 +191,7 @@ async def test_a_busy_answer_and_then_none_ends_at_the_same_deadline(service_ask
 
 @pytest.fixture
 def nobody() -> str:
-    """A URL where nobody listens."""
+    """A URL at which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""What WeChat may say of a phone number, and what becomes of it."""
+"""Phone numbers as WeChat sends them, and as they are stored."""
 
 from typing import Any
 

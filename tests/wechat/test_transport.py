@@ -1,4 +1,4 @@
-"""The way to WeChat, over real sockets: how an answer may come, and what each failure is called."""
+"""The transport to WeChat over real sockets: the forms of an answer, and the name of each failure."""
 
 import asyncio
 import gzip
@@ -435,7 +435,7 @@ async def test_hosts_do_not_share_connections() -> None:
 
 
 class Gate:
-    """An upstream's answers, one at a time, when they are let through."""
+    """An upstream that answers one request at a time, when the test permits it."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[asyncio.Event] = asyncio.Queue()

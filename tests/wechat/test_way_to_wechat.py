@@ -1,4 +1,4 @@
-"""What a login answers when its request did not get as far as WeChat; and the way there by a proxy."""
+"""Answers to logins whose request has not reached WeChat, and the route through a proxy."""
 
 import asyncio
 from collections.abc import Callable

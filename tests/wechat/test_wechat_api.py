@@ -1,4 +1,4 @@
-"""WeChat's calls that want an access token: what is sent, and what is made of the answer."""
+"""WeChat's APIs that require an access token: requests, and the results of their answers."""
 
 import json
 from base64 import b64decode
@@ -49,7 +49,7 @@ def app(simulated_services: Services) -> App:
 
 @pytest.fixture
 async def alice(simulated_services: Services, app: App) -> WeChatIdentity:
-    """Who has just logged in."""
+    """A person who has just logged in."""
     return await simulated_services[WeChat].exchange(app, "alice")
 
 
@@ -325,7 +325,7 @@ TOKEN = "token-of-wechat-" + "0123456789" * 50
 
 
 async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) -> Any:
-    """What is made of this answer."""
+    """The result of this answer."""
 
     def handle(request: httpx.Request) -> httpx.Response:
         if request.extensions["target"] == b"/cgi-bin/stable_token":

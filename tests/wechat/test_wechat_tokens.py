@@ -97,7 +97,7 @@ async def openid(simulated_client: httpx.AsyncClient) -> str:
 
 @pytest.fixture
 def ask_rank(openid: str) -> AskRank:
-    """A call that wants an access token."""
+    """A call that requires an access token."""
 
     async def ask(services: Services) -> int:
         app = services[Apps].find(FIRST)
@@ -315,7 +315,7 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
     await services.aclose()
 
 
-# Of siblings, who cannot tell us that WeChat refuses what they were given.
+# Siblings cannot report that WeChat refuses a token.
 
 
 @pytest.fixture
@@ -459,7 +459,7 @@ async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_b
     assert (await get_own()).expires_in == LIFETIME
 
 
-# When WeChat says no.
+# Refusals of WeChat.
 
 
 @pytest.mark.parametrize(
