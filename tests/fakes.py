@@ -27,8 +27,8 @@ _SHORTEST_PHONE = 8
 
 def service_env(database_url: str, *, apps: Sequence[Mapping[str, str]] = APPS, **settings: object) -> dict[str, str]:
     """The environment of a service's process: all required settings, and others by name."""
-    told = {"database_url": database_url, "apps": json.dumps(apps), "secret_key": SECRET_KEY, **settings}
-    return {f"WXAUTH_{name.upper()}": str(value) for name, value in told.items()}
+    values = {"database_url": database_url, "apps": json.dumps(apps), "secret_key": SECRET_KEY, **settings}
+    return {f"WXAUTH_{name.upper()}": str(value) for name, value in values.items()}
 
 
 _code_numbers = count(1)
@@ -48,7 +48,7 @@ class Secrets:
             self.add(secret)
 
     def add(self, secret: str) -> str:
-        assert len(secret) >= _START, "too short to be told from other text"
+        assert len(secret) >= _START, "too short to be distinguished from other text"
         self._starts |= {secret[:_START], quote(secret, safe="")[:_START]}
         return secret
 

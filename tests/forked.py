@@ -170,10 +170,10 @@ def serve(requests: socket.socket) -> bool:
                     command, cwd, env, is_short = json.loads(request)
                     become(command, cwd, env, descriptors)
                     return bool(is_short)
-                *streams, told = descriptors
+                *streams, status_fd = descriptors
                 for descriptor in streams:
                     os.close(descriptor)
-                teller, pidfd = socket.socket(fileno=told), os.pidfd_open(pid)
+                teller, pidfd = socket.socket(fileno=status_fd), os.pidfd_open(pid)
                 with suppress(OSError):
                     socket.send_fds(teller, [b"%d" % pid], [pidfd])
                 children[pidfd] = pid, teller
@@ -194,8 +194,8 @@ def import_everything() -> None:
 def become(command: list[str], cwd: str, env: dict[str, str], descriptors: Sequence[int]) -> None:
     """Give this process the arguments, folder, environment and streams of the command."""
     os.setsid()  # `Running` kills the whole session
-    *streams, told = descriptors
-    os.close(told)
+    *streams, status_fd = descriptors
+    os.close(status_fd)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)

@@ -191,7 +191,7 @@ def until(condition: Callable[[], object]) -> None:
     """Wait until the condition is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"still false after {PATIENCE:.0f} seconds"
         time.sleep(0.02)
 
 

@@ -81,7 +81,7 @@ async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.own_database  # where no vacuum has told PostgreSQL that a table is empty, so that it would read it whole
+@pytest.mark.own_database  # a vacuum in the shared one may record the table as empty, to be read whole
 async def test_an_exact_search_reads_no_other_user(rows: asyncpg.Connection) -> None:
     await rows.execute(f"""
         DISCARD PLANS; -- foreign keys keep plans for a table of a few users: half a minute of walks through this one

@@ -147,8 +147,8 @@ async def test_a_login_with_a_name_beyond_the_limit_keeps_the_former_name(
         assert (await service.log_in(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
     assert (await service.log_in(nickname="Alice"))["user"]["nickname"] == f"Alice {MAX_ATTEMPTS - 1}"
     assert len(service.asked(TEXT)) == MAX_ATTEMPTS
-    told = [line["reason"] for line in log_lines() if line["event"] == "login_without_nickname"]
-    assert told == ["rate_limited"]
+    lines = [line["reason"] for line in log_lines() if line["event"] == "login_without_nickname"]
+    assert lines == ["rate_limited"]
 
 
 async def test_unchecked_nicknames_are_not_limited(service: Service) -> None:

@@ -77,9 +77,9 @@ class App:
                     body += message["body"]
                     if not message["more_body"]:
                         break
-                told = path.encode() + b" " + body
-                await start(content_length=str(len(told)))
-                await end(told)
+                text = path.encode() + b" " + body
+                await start(content_length=str(len(text)))
+                await end(text)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_requests_with_bodies_are_answered_in_their_order(connect: Connect) -> N
     ]
     answer = exchange(connect, b"".join(sent) + LAST)
     wanted = [b"/%d %b" % (number, body) for number, body in enumerate(bodies * 10)]
-    positions = [answer.find(told) for told in wanted]
+    positions = [answer.find(text) for text in wanted]
     assert -1 not in positions
     assert positions == sorted(positions)
     assert answer.endswith(b"/last ")

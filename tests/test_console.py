@@ -181,8 +181,8 @@ async def test_a_link_and_its_session_are_in_the_trail(
     services: Services, client: httpx.AsyncClient, root: Admin
 ) -> None:
     await opened(services, client, root)
-    told = [(event["type"], event["actor"], event["user_id"]) for event in await root.events()]
-    assert told == [("console.opened", root.id, root.id), ("console.link_made", "operator", root.id)]
+    events = [(event["type"], event["actor"], event["user_id"]) for event in await root.events()]
+    assert events == [("console.opened", root.id, root.id), ("console.link_made", "operator", root.id)]
 
 
 # The session.
@@ -224,7 +224,7 @@ async def test_signing_out_ends_a_console_session_for_good(
     problem_of(await client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
     client.cookies.set(COOKIE, kept, domain="auth.test", path="/admin/")
     problem_of(await extend_session(client), "session_revoked", 400)
-    assert (await extend_session(client)).status_code == 204  # the browser has been told to forget it
+    assert (await extend_session(client)).status_code == 204  # the browser has deleted the cookie
 
 
 async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(

@@ -503,8 +503,8 @@ async def test_simultaneous_changes_are_each_recorded_as_they_happened(root: Adm
     user_id = (await login("alice"))["user"]["id"]
     # Not taking the role of an administrator, which would make them wait for each other anyway.
     await asyncio.gather(*(root.change(user_id, roles=["admin", f"r{n}"]) for n in range(8)))
-    told = [event["data"] for event in reversed(await root.events())]
-    assert [change["before"] for change in told] == [[], *[change["after"] for change in told[:-1]]]
+    events = [event["data"] for event in reversed(await root.events())]
+    assert [change["before"] for change in events] == [[], *[change["after"] for change in events[:-1]]]
 
 
 async def test_events_are_found_by_whom_and_by_type(root: Admin, login: LogIn) -> None:

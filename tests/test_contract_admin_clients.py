@@ -134,9 +134,9 @@ async def test_the_trail_names_the_administrator(root: Admin, secrets: Secrets) 
     await add(root, secrets)
     for method, path, body in ROUTES[2:]:
         await root.ask(method, path, json=body)
-    told = [(event["type"], event["actor"], event["data"].get("name")) for event in await root.events()]
-    assert all((actor, name) == (root.id, "billing") for _, actor, name in told)
-    assert {kind for kind, _, _ in told} >= {"client.added", "client.changed", "client.removed"}
+    events = [(event["type"], event["actor"], event["data"].get("name")) for event in await root.events()]
+    assert all((actor, name) == (root.id, "billing") for _, actor, name in events)
+    assert {kind for kind, _, _ in events} >= {"client.added", "client.changed", "client.removed"}
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
@@ -205,12 +205,12 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(root: Admin
     after = (await root.ask("PATCH", "/clients/shop", json=cleared)).json()
     assert after == {**answer.json(), **cleared, "user_code": False}
     assert (await root.ask("PATCH", "/clients/shop", json=cleared)).json() == after  # nothing is changed, nor told
-    told = [event["data"] for event in await root.events() if event["type"] == "client.changed"]
-    assert [sorted(data["fields"]) for data in told] == [
+    events = [event["data"] for event in await root.events() if event["type"] == "client.changed"]
+    assert [sorted(data["fields"]) for data in events] == [
         ["app_id", "device", "email_domain", "logout_uris", "user_code"],
         ["near", "redirect_uris", "scopes", "title"],
     ]
-    assert told[0]["scopes"] == ["phone"]
+    assert events[0]["scopes"] == ["phone"]
 
 
 async def test_of_two_changes_at_once_neither_is_lost(root: Admin, secrets: Secrets) -> None:

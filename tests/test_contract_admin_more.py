@@ -262,9 +262,9 @@ async def checked(
 async def test_the_checks_are_available_over_http(checked: Admin) -> None:
     added = {"app_id": LATER, "app_secret": LATER_APP["app_secret"], "check": False}
     await checked.ask("POST", "/apps", json=added)
-    told = await checked.read("/check")
-    results = {it["name"]: it for it in told["items"]}
-    assert told["next_cursor"] is None
+    page = await checked.read("/check")
+    results = {it["name"]: it for it in page["items"]}
+    assert page["next_cursor"] is None
     assert all(it.keys() == {"name", "ok", "level", "message"} for it in results.values())
     assert {"database", "schema", "signing_keys", "sealed_data", "issuer", f"wechat {LATER}"} <= results.keys()
     assert results[f"wechat {LATER} access_token"]["ok"]

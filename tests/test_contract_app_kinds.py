@@ -227,8 +227,8 @@ async def test_a_mobile_app_without_unionids_makes_no_second_user(
     simulator.account(MOBILE).has_unionids = False
     problem_of(await log_in(client, MOBILE), "wechat_misconfigured", 502)
     assert await people(rows) == before
-    told = [line for line in log_lines() if line["event"] == "wechat_misconfigured"]
-    assert "Open Platform" in told[0]["what_to_change"]
+    lines = [line for line in log_lines() if line["event"] == "wechat_misconfigured"]
+    assert "Open Platform" in lines[0]["what_to_change"]
 
 
 async def test_a_known_person_logs_in_even_without_a_unionid(client: httpx.AsyncClient, simulator: Simulator) -> None:

@@ -338,8 +338,8 @@ async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None
     await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店", "app_secret": LATER_APP["app_secret"]})
     await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店"})  # which it is already
     await root.ask("DELETE", f"/apps/{LATER}")
-    told = [event for event in await root.events() if event["type"].startswith("app.")]
-    assert [(event["type"], event["actor"], event["app_id"], event["data"]) for event in reversed(told)] == [
+    events = [event for event in await root.events() if event["type"].startswith("app.")]
+    assert [(event["type"], event["actor"], event["app_id"], event["data"]) for event in reversed(events)] == [
         ("app.added", root.id, LATER, {}),
         ("app.changed", root.id, LATER, {"fields": ["title"]}),
         ("app.removed", root.id, LATER, {}),
@@ -499,8 +499,8 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
         [LATER, "database", "disabled"],
     ]
     assert (await apps("remove", LATER)).stdout == f"removed {LATER}\n"
-    told = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
-    assert [tuple(event) for event in told] == [
+    events = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
+    assert [tuple(event) for event in events] == [
         (kind, "operator", LATER) for kind in ("app.added", "app.changed", "app.removed")
     ]
 

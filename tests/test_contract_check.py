@@ -218,8 +218,8 @@ def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(
 async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
     assert "sign-up" not in await doctor()
     assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
-    told = (await doctor(sign_up="closed"))["sign-up"]
-    assert (told.level, "wxauth users import" in told.message) == ("note", True)
+    reported = (await doctor(sign_up="closed"))["sign-up"]
+    assert (reported.level, "wxauth users import" in reported.message) == ("note", True)
     assert "sign-up" not in await doctor(sign_up="closed", apps=[{**APPS[0], "sign_up": "open"}, APPS[1]])
     await rows.execute("INSERT INTO users (id, created_at) VALUES (gen_random_uuid(), now())")
     assert "sign-up" not in await doctor(sign_up="closed")
@@ -227,8 +227,8 @@ async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows
 
 async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
     assert "console" not in await doctor()
-    told = (await doctor(admin_page=True))["console"]
-    assert (told.level, "wxauth users grant" in told.message) == ("note", True)
+    reported = (await doctor(admin_page=True))["console"]
+    assert (reported.level, "wxauth users grant" in reported.message) == ("note", True)
     await rows.execute("INSERT INTO users (id, created_at, roles) VALUES (gen_random_uuid(), now(), '{admin}')")
     assert "console" not in await doctor(admin_page=True)
 
@@ -737,8 +737,10 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(
 def test_the_command_speaks_the_language_of_the_terminal(
     settings: dict[str, str], tmp_path: Path, locale: dict[str, str], words: str
 ) -> None:
-    assert f"{of_app()}  " in (told := run("check", cwd=tmp_path, env=settings | {"LC_MESSAGES": "", **locale}).stdout)
-    assert words in told
+    assert f"{of_app()}  " in (
+        reported := run("check", cwd=tmp_path, env=settings | {"LC_MESSAGES": "", **locale}).stdout
+    )
+    assert words in reported
 
 
 async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine) -> None:
@@ -813,9 +815,9 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wec
     secrets.add(PASSWORD)
     secrets.add(CREDENTIALS)
     nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
-    told = await doctor(wechat_proxy=nobody)
+    reported = await doctor(wechat_proxy=nobody)
     assert_reported(
-        told, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url
+        reported, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url
     )
     async with ForwardProxy() as proxy:
         assert_reported(await doctor(wechat_proxy=proxy.url), of_app(), OK)
@@ -1038,6 +1040,6 @@ async def test_with_sites_the_kind_of_code_is_shown(
 
     link = {"scan_code": "link", "issuer": "https://auth.invalid"}
     assert_reported(await doctor(**link), of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE")
-    told = await doctor(**link, link_check_file="a.txt:b")
-    assert_reported(told, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
+    reported = await doctor(**link, link_check_file="a.txt:b")
+    assert_reported(reported, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
     assert_reported(await doctor(scan_code="link"), of_app("codes"), NOTE, "WXAUTH_ISSUER")

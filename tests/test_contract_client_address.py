@@ -116,8 +116,8 @@ async def test_more_proxies_than_anybody_has_are_none(client_seen: Seen) -> None
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
 async def test_only_a_trusted_proxy_names_the_client(client_seen: Seen, trusted: tuple[str, ...]) -> None:
-    told = await client_seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
-    assert told == {"client": PEER, "scheme": "http"}
+    reported = await client_seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
+    assert reported == {"client": PEER, "scheme": "http"}
 
 
 @pytest.mark.parametrize(("said", "scheme"), [("https", "https"), ("http", "http"), ("javascript", "http")])
@@ -154,15 +154,15 @@ async def test_a_session_and_its_limit_are_the_clients_own(
     assert [answer.status_code for answer in again] == [429] * 3
 
 
-@pytest.mark.parametrize(("peer", "told"), [("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1")])
+@pytest.mark.parametrize(("peer", "shown"), [("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1")])
 async def test_an_address_without_a_proxy_has_the_same_form(
-    make_services: MakeServices, wechat: WeChatByRespx, peer: str, told: str
+    make_services: MakeServices, wechat: WeChatByRespx, peer: str, shown: str
 ) -> None:
     transport = httpx.ASGITransport(create_app(await make_services()), client=(peer, 50000))
     async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as client:
         tokens = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
         listed = (await client.get("/v1/me/sessions", headers=bearer(tokens))).json()
-    assert [item["ip"] for item in listed["items"]] == [told]
+    assert [item["ip"] for item in listed["items"]] == [shown]
 
 
 @pytest.mark.slow

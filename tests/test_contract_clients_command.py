@@ -122,8 +122,8 @@ async def test_the_former_secret_still_works_unless_the_new_secret_replaces_it_n
     renewed = json.loads((await clients("secret", "billing", *options, "--json")).stdout)
     assert (renewed["client_id"], renewed["scopes"]) == ("billing", ["introspect"])
     statuses = []
-    for told in (renewed, former):
-        auth = httpx.BasicAuth("billing", secrets.add(told["client_secret"]))
+    for credentials in (renewed, former):
+        auth = httpx.BasicAuth("billing", secrets.add(credentials["client_secret"]))
         statuses.append((await client.post("/v1/introspect", data={"token": "none"}, auth=auth)).status_code)
     assert statuses == [200, 200 if former_works else 401]
 

@@ -82,8 +82,8 @@ async def test_a_clock_is_corrected_in_the_background_and_the_difference_is_logg
     await until(lambda: abs(clock.ahead - timedelta(hours=1)) < timedelta(seconds=5))
     await asyncio.sleep(0.05)
     keeping.cancel()
-    [told] = [line for line in log_lines() if line["event"] == "clocks_differ"]
-    assert round(float(str(told["ahead_of_database"]))) == 3600
+    [logged] = [line for line in log_lines() if line["event"] == "clocks_differ"]
+    assert round(float(str(logged["ahead_of_database"]))) == 3600
 
 
 @pytest.mark.slow
@@ -92,5 +92,5 @@ async def test_the_metrics_say_how_far_a_machines_clock_is_ahead(
 ) -> None:
     for ahead in (timedelta(), timedelta(minutes=3), timedelta(minutes=-3)):
         text = (await make_client(await make_replica(ahead)).get("/metrics")).text
-        [told] = re.findall(r"^wxauth_clock_ahead_seconds (\S+)$", text, re.MULTILINE)
-        assert abs(float(told) - ahead.total_seconds()) < 1
+        [reported] = re.findall(r"^wxauth_clock_ahead_seconds (\S+)$", text, re.MULTILINE)
+        assert abs(float(reported) - ahead.total_seconds()) < 1

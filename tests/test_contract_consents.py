@@ -47,8 +47,8 @@ async def phone(make_services: MakeServices, make_client: MakeClient, wechat: We
 
 
 async def events(rows: asyncpg.Connection) -> list[tuple[str, Any, str]]:
-    told = await rows.fetch("SELECT type, data, actor FROM events WHERE type LIKE 'consent.%' ORDER BY id")
-    return [(event["type"], json.loads(event["data"]), event["actor"]) for event in told]
+    recorded = await rows.fetch("SELECT type, data, actor FROM events WHERE type LIKE 'consent.%' ORDER BY id")
+    return [(event["type"], json.loads(event["data"]), event["actor"]) for event in recorded]
 
 
 async def test_a_document_in_force_is_due_until_the_person_agrees(phone: AgreeingPhone) -> None:

@@ -194,8 +194,8 @@ async def test_a_fault_is_logged_and_hidden_from_the_caller(
     )
     problem = problem_of(answer, "internal_error", 500)
     assert answer.headers["content-language"] == language
-    for told in ("shoe_size", "asyncpg", "Traceback", ".py", "INSERT"):
-        assert told not in answer.text
+    for word in ("shoe_size", "asyncpg", "Traceback", ".py", "INSERT"):
+        assert word not in answer.text
     (line,) = (line for line in log_lines() if line["level"] == "error")
     assert line["event"] == "request_failed"
     assert line["error"] == "asyncpg.exceptions.NotNullViolationError"

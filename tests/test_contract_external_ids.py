@@ -96,8 +96,8 @@ async def test_a_user_who_verifies_a_number_takes_it_from_one_who_has_not(
     for other in (bob, carol):
         shown = await me(client, other)
         assert (shown["phone"], shown["phone_verified"]) == (None, None)
-    told = await rows.fetch("SELECT user_id::text, actor FROM events WHERE type = 'user.phone_removed'")
-    assert {tuple(event) for event in told} == {(other["user"]["id"], "system") for other in (bob, carol)}
+    events = await rows.fetch("SELECT user_id::text, actor FROM events WHERE type = 'user.phone_removed'")
+    assert {tuple(event) for event in events} == {(other["user"]["id"], "system") for other in (bob, carol)}
 
     refused = await client.post("/v1/me/phone", json={"code": phone_code("bob")}, headers=bearer(bob))
     assert refused.json()["code"] == "phone_taken", "which Alice has verified"

@@ -95,7 +95,7 @@ async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
     alice = await login("alice", nickname="A")
     cursor = (await read())["next_cursor"]
 
-    async def told() -> list[tuple[str, list[str]]]:
+    async def new_changes() -> list[tuple[str, list[str]]]:
         nonlocal cursor
         page = await read(after=cursor)
         cursor = page["next_cursor"]
@@ -107,24 +107,24 @@ async def test_a_profile_change_is_sent_at_once_and_further_ones_once_a_minute(
 
     for name in ("Al", "Ali"):
         await rename(client, alice, nickname=name)
-    assert await told() == [("2026-11-20T08:00:00Z", ["nickname"])]
+    assert await new_changes() == [("2026-11-20T08:00:00Z", ["nickname"])]
     clock.advance(seconds=30)
     await rename(client, alice, nickname="Alic")
-    assert await told() == []
+    assert await new_changes() == []
     clock.advance(seconds=29)
     await login("alice", avatar_url="https://example.com/a.png")
-    assert await told() == []
+    assert await new_changes() == []
     clock.advance(seconds=1)
-    assert await told() == [("2026-11-20T08:01:00Z", ["nickname", "avatar_url"])]
+    assert await new_changes() == [("2026-11-20T08:01:00Z", ["nickname", "avatar_url"])]
     clock.advance(seconds=59)
     await rename(client, alice, nickname="Alice")
-    assert await told() == [], "the second event begins another minute"
+    assert await new_changes() == [], "the second event begins another minute"
     clock.advance(seconds=1)
-    assert await told() == [("2026-11-20T08:02:00Z", ["nickname"])]
+    assert await new_changes() == [("2026-11-20T08:02:00Z", ["nickname"])]
     clock.advance(minutes=1)
-    assert await told() == []
+    assert await new_changes() == []
     await rename(client, alice, nickname="A")
-    assert await told() == [("2026-11-20T08:03:00Z", ["nickname"])]
+    assert await new_changes() == [("2026-11-20T08:03:00Z", ["nickname"])]
 
 
 async def test_changes_are_folded_per_person(client: httpx.AsyncClient, login: LogIn, read: Read) -> None:
@@ -132,8 +132,8 @@ async def test_changes_are_folded_per_person(client: httpx.AsyncClient, login: L
     for name in ("a", "b", "c"):
         for person in people:
             await rename(client, person, nickname=name)
-    told = (await read(type="user.profile_changed"))["items"]
-    assert [event["user_id"] for event in told] == [person["user"]["id"] for person in people]
+    events = (await read(type="user.profile_changed"))["items"]
+    assert [event["user_id"] for event in events] == [person["user"]["id"] for person in people]
 
 
 async def test_of_many_changes_at_once_replicas_send_the_first_and_the_rest_after_a_minute(
@@ -188,12 +188,12 @@ async def test_a_folded_change_is_about_the_user_who_remains_after_a_merge(
     cursor = (await read())["next_cursor"]
     assert (await login("alice", unionid="union-alice"))["user"]["id"] == holder_id
     clock.advance(minutes=1)
-    told = (await read(after=cursor))["items"]
-    assert [(event["type"], event["user_id"]) for event in told if event["type"] != "identity.added"] == [
+    events = (await read(after=cursor))["items"]
+    assert [(event["type"], event["user_id"]) for event in events if event["type"] != "identity.added"] == [
         ("user.merged", holder_id),
         ("user.profile_changed", holder_id),
     ]
-    assert told[-1]["actor"] == holder_id
+    assert events[-1]["actor"] == holder_id
 
 
 async def test_no_profile_change_is_sent_after_the_persons_erasure(
@@ -205,8 +205,8 @@ async def test_no_profile_change_is_sent_after_the_persons_erasure(
     await read()
     await client.delete("/v1/me", headers=bearer(alice))
     clock.advance(minutes=1)
-    told = [event["type"] for event in (await read())["items"]]
-    assert told == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
+    events = [event["type"] for event in (await read())["items"]]
+    assert events == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
 
 
 async def test_a_change_recorded_after_the_erasure_that_waited_for_it_is_not_sent(

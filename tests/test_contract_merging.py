@@ -70,11 +70,11 @@ async def users(rows: asyncpg.Connection) -> set[str]:
 
 
 async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
-    told = await rows.fetch("""
+    events = await rows.fetch("""
         SELECT user_id::text, data ->> 'former_id', COALESCE(data ->> 'by', 'unionid') FROM events
          WHERE type = 'user.merged' ORDER BY id
     """)
-    return [tuple(event) for event in told]
+    return [tuple(event) for event in events]
 
 
 # By number.
@@ -364,10 +364,10 @@ async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_
             at,
         )
     await merge(*ids)
-    told = await rows.fetchrow(
+    kept = await rows.fetchrow(
         "SELECT phone, to_char(phone_verified_at, 'YYYY-MM-DD') FROM users WHERE id::text = $1", ids[1]
     )
-    assert tuple(told) == (remaining[0] or formers[0], verified_at)
+    assert tuple(kept) == (remaining[0] or formers[0], verified_at)
 
 
 @pytest.mark.own_database
@@ -535,10 +535,10 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
     assert await rows.fetchval("SELECT count(*) FROM unionids") == 0
     await leave_wechat(phone, there, clock)
     assert await users(rows) == set()
-    told = await rows.fetch(
+    events = await rows.fetch(
         "SELECT type, data -> 'session_ids' ->> 0 FROM events WHERE actor = 'wechat' ORDER BY at, id"
     )
-    assert [tuple(event) for event in told] == [
+    assert [tuple(event) for event in events] == [
         ("session.ended", alice["session_id"]),
         ("session.ended", there["session_id"]),
         ("user.erased", None),

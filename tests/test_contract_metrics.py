@@ -108,8 +108,8 @@ async def test_every_refused_request_is_counted_by_its_code(client: httpx.AsyncC
         await client.get(path)
     await client.post("/v1/login", content=b"{")
     scraped = await scrape()
-    told = {s.labels["code"]: s.value for s in scraped.samples if s.name == "wxauth_requests_refused_total"}
-    refused = {code: number for code, number in told.items() if number}
+    reported = {s.labels["code"]: s.value for s in scraped.samples if s.name == "wxauth_requests_refused_total"}
+    refused = {code: number for code, number in reported.items() if number}
     assert refused == {"missing_token": 1, "not_found": 2, "invalid_request": 1}
 
 
@@ -123,12 +123,12 @@ async def test_requests_are_counted_by_method_route_and_status(
     await client.get("/v1/login")
     await client.head("/livez")
     scraped = await scrape()
-    told = {
+    reported = {
         (s.labels["method"], s.labels["route"], s.labels["status"]): s.value
         for s in scraped.samples
         if s.name == "wxauth_requests_total" and s.value
     }
-    assert told == {
+    assert reported == {
         ("POST", "/v1/login", "200"): 1,
         ("DELETE", "/v1/me/sessions/{session_id}", "204"): 1,
         ("DELETE", "/v1/me/sessions/{session_id}", "401"): 1,  # the session was the first one's own
@@ -206,9 +206,9 @@ async def test_many_sessions_are_estimated(login: LogIn, scrape: Scrape, rows: a
         INSERT INTO sessions (id, user_id, app_id, openid, user_agent, created_at, last_used_at, expires_at)
         SELECT gen_random_uuid(), user_id, app_id, openid, repeat('x', 500), created_at, last_used_at, expires_at
           FROM sessions, generate_series(1, 100000)""")
-    told = (await scrape())("wxauth_sessions")
-    assert told != 100_001
-    assert told == pytest.approx(100_001, rel=0.1)
+    reported = (await scrape())("wxauth_sessions")
+    assert reported != 100_001
+    assert reported == pytest.approx(100_001, rel=0.1)
 
 
 @pytest.mark.no_signing_key
@@ -328,9 +328,9 @@ def test_every_worker_reports_the_usage_of_each_worker(service: TwoWorkers) -> N
     for _ in range(6):
         scraped = service.scrape()
         for used in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
-            told = {s.labels["worker"]: s.value for s in scraped.samples if s.name == used}
-            assert told.keys() == names
-            assert all(value > 0 for value in told.values())
+            reported = {s.labels["worker"]: s.value for s in scraped.samples if s.name == used}
+            assert reported.keys() == names
+            assert all(value > 0 for value in reported.values())
         started = {s.value for s in scraped.samples if s.name == "process_start_time_seconds"}
         assert max(started) <= time.time() + 1
         assert min(started) > time.time() - 600
@@ -347,8 +347,8 @@ def test_a_worker_that_dies_is_logged_and_its_successor_counts_usage_from_zero(s
     before = start_times()
     os.kill(dead, signal.SIGSEGV)
     until(lambda: service.has_started == 3)
-    (told,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
-    assert (told["level"], told["pid"], told["status"]) == ("warning", dead, -signal.SIGSEGV)
+    (ended,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
+    assert (ended["level"], ended["pid"], ended["status"]) == ("warning", dead, -signal.SIGSEGV)
     assert other in service.workers()
     assert len(start_times() - before) == 1
 

@@ -422,7 +422,7 @@ async def test_an_imported_person_is_joined_with_their_stored_user(
                 {**ALICE, "external_id": "8", "user_id": OTHER_ID, "roles": ["admin"]},
             ],
             [(3, "roles"), (3, "external_id"), (3, "user_id")],
-            id="all that contradicts is told at once",
+            id="all contradictions are reported at once",
         ),
         pytest.param(
             [{**ALICE, "external_id": "7"}, {**ALICE, "external_id": "8"}],
@@ -1093,7 +1093,7 @@ async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
 @pytest.mark.no_database
 def test_all_queries_of_the_guide_return_the_same_people() -> None:
     shop = Shop("wxtest")
-    told = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
+    people = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
     of_mongodb, of_the_cloud = ("--eval '", "' > users.jsonl"), ("node -e '", "' < users.json")
     for around in (of_mongodb, of_the_cloud):
         assert query_in(GUIDE, *around) == query_in(GUIDE.with_name("moving-in.zh-CN.md"), *around)
@@ -1104,8 +1104,8 @@ def test_all_queries_of_the_guide_return_the_same_people() -> None:
             name: value or None for name, value in {**line, "created_at": time and datetime.fromisoformat(time)}.items()
         }
 
-    assert [*map(plain, shop.by_mongosh(query_in(GUIDE, *of_mongodb)))] == [*map(plain, told)]
-    assert [*map(plain, shop.of_the_cloud(query_in(GUIDE, *of_the_cloud)))] == [*map(plain, told)]
+    assert [*map(plain, shop.by_mongosh(query_in(GUIDE, *of_mongodb)))] == [*map(plain, people)]
+    assert [*map(plain, shop.of_the_cloud(query_in(GUIDE, *of_the_cloud)))] == [*map(plain, people)]
 
 
 # The commands.
@@ -1124,18 +1124,18 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
 
     file = tmp_path / "users.jsonl"
     file.write_text(json.dumps(FULL) + "\n" + json.dumps({**BOB, "phone": "1"}) + "\n" + json.dumps(BOB))
-    status, said, told = await command("import", str(file), "--dry-run", "--json")
+    status, said, errors = await command("import", str(file), "--dry-run", "--json")
     expected = {"lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
     assert (status, json.loads(said)) == (1, expected)
     wanted = "phone: must be in E.164 form, like +8613800138000"
-    assert told == f"line 2: {wanted}\n1 line: {wanted}\n"
+    assert errors == f"line 2: {wanted}\n1 line: {wanted}\n"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
     status, said, _ = await command("import", str(file))
     assert (status, said) == (1, "lines: 3, created: 2, updated: 0, unchanged: 0, refused: 1\n")
     out = tmp_path / "out.jsonl"
-    status, said, told = await command("export", str(out))
-    assert (status, said, told) == (0, "", "2 identities\n")
+    status, said, errors = await command("export", str(out))
+    assert (status, said, errors) == (0, "", "2 identities\n")
     assert stat.S_IMODE(os.stat(out).st_mode) == 0o600
     assert (await command("export"))[1] == out.read_text()
     status, said, _ = await command("import", str(out), "--json")
@@ -1182,9 +1182,9 @@ async def test_the_command_reports_what_csv_has_cost(
         )
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
     file.write_text("openid\no\n")
-    status, said, told = imported(str(file), language="C.UTF-8")
+    status, said, errors = imported(str(file), language="C.UTF-8")
     assert (status, said) == (1, "")
-    assert told == ["line 1: line: must be a header: names of fields, each once, app_id and openid among them"]
+    assert errors == ["line 1: line: must be a header: names of fields, each once, app_id and openid among them"]
 
 
 @pytest.mark.process

@@ -84,8 +84,8 @@ async def test_the_export_of_all_stored_data_is_one_document(
         logins[1]["session_id"]: (None, "127.0.0.1"),
     }
     assert [(item["document"], item["ip"]) for item in document["consents"]] == [("privacy", "127.0.0.1")]
-    told = [event["type"] for event in document["events"]]
-    assert sorted(told) == ["consent.given", "identity.added", "session.ended", "user.created"]
+    events = [event["type"] for event in document["events"]]
+    assert sorted(events) == ["consent.given", "identity.added", "session.ended", "user.created"]
     assert document["avatar"] is None
     assert "session_key" not in answer.text
 
@@ -116,9 +116,9 @@ async def test_the_document_of_own_data_contains_events_and_names_nobody_else(
     ):
         await rows.execute(insert, kind, actor, user_id)
     answer = await export(client, alice)
-    told = {event["type"]: (event["actor"], event["ip"]) for event in answer.json()["events"]}
-    del told["user.created"]
-    assert told == {
+    events = {event["type"]: (event["actor"], event["ip"]) for event in answer.json()["events"]}
+    del events["user.created"]
+    assert events == {
         "user.banned": ("administrator", None),
         "user.unbanned": ("operator", "203.0.113.7"),
         "user.phone_bound": (alice["user"]["id"], "203.0.113.7"),
@@ -136,8 +136,8 @@ async def test_the_export_includes_data_under_a_former_id(
     await login(app=OTHER_APP, unionid="union-alice")
     document = await document_of(client, await login(unionid="union-alice"))
     assert document["user"]["former_ids"] == [former["user"]["id"]]
-    told = [event["type"] for event in document["events"]]
-    assert sorted(told) == ["consent.given", "identity.added", "user.created", "user.created", "user.merged"]
+    events = [event["type"] for event in document["events"]]
+    assert sorted(events) == ["consent.given", "identity.added", "user.created", "user.created", "user.merged"]
 
 
 async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
@@ -159,11 +159,11 @@ async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
     await document_of(client, bob)
     clock.advance(seconds=1)
     await document_of(replica, alice)
-    told = await rows.fetch(
+    events = await rows.fetch(
         "SELECT actor, user_id::text, host(ip) AS ip FROM events WHERE type = 'user.exported' ORDER BY at"
     )
     ids = [answer["user"]["id"] for answer in (alice, bob, alice)]
-    assert [tuple(event) for event in told] == [(user_id, user_id, "127.0.0.1") for user_id in ids]
+    assert [tuple(event) for event in events] == [(user_id, user_id, "127.0.0.1") for user_id in ids]
 
 
 ADD_EVENTS = """
@@ -273,8 +273,8 @@ async def test_an_operator_has_the_same_by_a_command(
     mine = await document_of(client, alice)
     theirs = json.loads(shown.stdout)
     assert (theirs["user"], theirs["sessions"]) == (mine["user"], mine["sessions"])
-    told = await rows.fetch("SELECT actor FROM events WHERE type = 'user.exported'")
-    assert {event["actor"] for event in told} == {"operator", alice["user"]["id"]}
+    events = await rows.fetch("SELECT actor FROM events WHERE type = 'user.exported'")
+    assert {event["actor"] for event in events} == {"operator", alice["user"]["id"]}
     unknown = await asyncio.to_thread(run, "users", "show", ROOT_ID, "--export", cwd=tmp_path, env=env)
     assert unknown.returncode == 1
     assert "there is no user" in unknown.stderr

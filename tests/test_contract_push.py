@@ -369,10 +369,10 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     assert await kept(rows) == {name: None if name in erased else value for name, value in PROFILE.items()}
     assert await rows.fetchval("SELECT phone_verified_at IS NULL FROM users") == ("phone" in erased)
     fields = [name for name in PROFILE if name in erased]
-    told = [("user.authorization_revoked", {"fields": fields})]
+    expected = [("user.authorization_revoked", {"fields": fields})]
     if "phone" in erased:
-        told.append(("user.phone_removed", {}))
-    assert await events(rows) == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in told]
+        expected.append(("user.phone_removed", {}))
+    assert await events(rows) == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in expected]
 
 
 async def test_several_revocations_in_one_xml_message_are_accepted(
@@ -802,8 +802,8 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
     pushes = [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))]
     for push in pushes * 3:
         problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
-    told = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "promise_put_off")]
-    assert told == [(openids[0], "all"), (openids[1], ["phone"])]
+    lines = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "promise_put_off")]
+    assert lines == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
     await until(lambda: rows.fetchval(f"SELECT count(*) >= 4 FROM events WHERE {BESIDE_LOGINS}"))
     assert await kept(rows) == {**PROFILE, "phone": None}

@@ -36,11 +36,11 @@ async def test_a_webhook_is_added_tried_changed_and_removed(
 ) -> None:
     added = await webhooks("add", "orders", receiver.url, "--type", "user.erased", "--json")
     assert (added.returncode, added.stderr) == (0, "")
-    told = json.loads(added.stdout)
-    assert told.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
-    assert told["secret"].startswith("whsec_")
+    printed = json.loads(added.stdout)
+    assert printed.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
+    assert printed["secret"].startswith("whsec_")
     listed = json.loads((await webhooks("list", "--json")).stdout)
-    assert listed == [{name: value for name, value in told.items() if name != "secret"}]
+    assert listed == [{name: value for name, value in printed.items() if name != "secret"}]
     tried = await webhooks("test", "orders", "--json")
     assert (tried.returncode, json.loads(tried.stdout)["status"]) == (0, 204)
     receiver.usual = 500
@@ -50,7 +50,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(
     assert changed.stdout == f"orders is disabled, {receiver.url}, types: all\n"
     renewed = await webhooks("secret", "orders")
     assert "not shown again" in renewed.stderr
-    assert told["secret"] not in renewed.stdout
+    assert printed["secret"] not in renewed.stdout
     assert (await webhooks("remove", "orders")).stdout == "removed orders\n"
     kinds = await rows.fetch("SELECT type, actor FROM events ORDER BY id")
     assert [tuple(kind) for kind in kinds] == [

@@ -144,9 +144,9 @@ async def test_serve_before_migrate_names_the_command_and_serves_once_it_has_run
         await asyncio.sleep(3)  # in which each worker looks three times
         assert not is_ready()
         lines = [json.loads(line) for line in served.output.splitlines()]
-        told = [line for line in lines if line["level"] != "info" and line["event"] != "request_refused"]
-        assert [line["event"] for line in told] == ["schema_missing"]
-        assert "wxauth migrate" in told[0]["what_to_do"]
+        logged = [line for line in lines if line["level"] != "info" and line["event"] != "request_refused"]
+        assert [line["event"] for line in logged] == ["schema_missing"]
+        assert "wxauth migrate" in logged[0]["what_to_do"]
         assert (await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)).returncode == 0
         await asyncio.to_thread(until, is_ready)
         assert served.end(signal.SIGTERM) == 0

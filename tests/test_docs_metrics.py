@@ -20,9 +20,9 @@ async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_othe
     rows = table(DOCS / f"monitoring{language}.md", "metric|指标")
     shown = {name: set(re.findall(r"`(\w+)`", labels)) for names, labels, _ in rows for name in names.split("`")[1::2]}
     text = (await client.get("/metrics")).text
-    told = {name: set[str]() for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)}
-    assert shown.keys() == told.keys()
+    reported = {name: set[str]() for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)}
+    assert shown.keys() == reported.keys()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:  # rare metrics have no samples yet
-            name = next(name for name in (family.name, f"{family.name}_total") if name in told)
+            name = next(name for name in (family.name, f"{family.name}_total") if name in reported)
             assert shown[name] == sample.labels.keys() - BY_PROMETHEUS, name

@@ -148,8 +148,8 @@ async def test_a_login_after_the_erasure_keeps_its_new_consent(
     await client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(again))
     await sweep(services, pause=0)
     assert await rows.fetchval(CONSENTS) == 1
-    told = await rows.fetch("SELECT host(ip) FROM events WHERE user_id = $1::text::uuid", again["user"]["id"])
-    assert {row["host"] for row in told} == {"127.0.0.1"}
+    events = await rows.fetch("SELECT host(ip) FROM events WHERE user_id = $1::text::uuid", again["user"]["id"])
+    assert {row["host"] for row in events} == {"127.0.0.1"}
 
 
 @pytest.mark.slow

@@ -159,8 +159,8 @@ async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_
     async def overdue() -> float:
         clock.now += STATISTICS_MAX_AGE
         text = (await client.get("/metrics")).text
-        [told] = re.findall(r"^wxauth_sweep_overdue_seconds (\S+)$", text, re.MULTILINE)
-        return float(told)
+        [reported] = re.findall(r"^wxauth_sweep_overdue_seconds (\S+)$", text, re.MULTILINE)
+        return float(reported)
 
     await sweep_now()
     assert await overdue() == 0

@@ -30,8 +30,8 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             await until(lambda: receive.__self__.unread > MAX_UNREAD)  # type: ignore[attr-defined]
             await Response(status_code=413)(scope, receive, send)
             return
-        told = f"{request.method} {request.url.path} ".encode() + await request.body()
-        await Response(told + f" {scope['headers']}".encode())(scope, receive, send)
+        text = f"{request.method} {request.url.path} ".encode() + await request.body()
+        await Response(text + f" {scope['headers']}".encode())(scope, receive, send)
 
 
 @pytest.fixture(scope="module")

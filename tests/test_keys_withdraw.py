@@ -106,8 +106,8 @@ async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(
     await services[KeyRing].refresh()
     problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
     assert services[KeyRing].jwks == other[KeyRing].jwks
-    told = [line for line in log_lines() if line["event"] == "signing_key_withdrawn"]
-    assert [(line["kid"], line["level"]) for line in told] == [(kid_of(alice), "warning")] * 2
+    lines = [line for line in log_lines() if line["event"] == "signing_key_withdrawn"]
+    assert [(line["kid"], line["level"]) for line in lines] == [(kid_of(alice), "warning")] * 2
 
 
 async def test_a_guard_refuses_a_withdrawn_keys_tokens_after_reading_the_keys_again(
@@ -268,10 +268,10 @@ async def test_a_wrong_clock_here_takes_no_key_from_those_that_are_right(
 
 async def test_check_reports_a_key_made_by_a_clock_ahead(services: Services, clock: Clock) -> None:
     early = await made_by_a_clock_ahead(services, clock, days=400)
-    [told] = [result for result in await examine(services.settings, clock=clock) if result.name == "signing_keys"]
-    assert told.level == "note"
-    assert early in told.message
-    assert "wxauth keys rotate" in told.message
+    [reported] = [result for result in await examine(services.settings, clock=clock) if result.name == "signing_keys"]
+    assert reported.level == "note"
+    assert early in reported.message
+    assert "wxauth keys rotate" in reported.message
 
 
 # The command.

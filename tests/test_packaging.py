@@ -396,8 +396,8 @@ def test_a_script_of_a_fresh_clone_explains_itself_without_an_install(tmp_path: 
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for file in (*LOCKS, ROOT / "pyproject.toml"):
         shutil.copy(file, tmp_path)
-    told = subprocess.check_output([tmp_path / "scripts" / script, "--help"], text=True)
-    assert told.startswith((ROOT / "scripts" / script).read_text().splitlines()[1].removeprefix("# "))
+    printed = subprocess.check_output([tmp_path / "scripts" / script, "--help"], text=True)
+    assert printed.startswith((ROOT / "scripts" / script).read_text().splitlines()[1].removeprefix("# "))
     assert not (tmp_path / ".venv").exists()
 
 

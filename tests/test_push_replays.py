@@ -226,8 +226,8 @@ async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(
     await proxy.accept()
     await cut_off.promises.drain()
     assert await attacked.users() == 1
-    told = [line["openid"] for line in log_lines() if line["event"] == "push_refused"]
-    assert told == [alice]
+    lines = [line["openid"] for line in log_lines() if line["event"] == "push_refused"]
+    assert lines == [alice]
 
 
 async def test_a_handshake_waits_for_the_database_to_come_back(

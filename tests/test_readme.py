@@ -147,8 +147,8 @@ def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
     for api in (CODE2SESSION, PHONE_NUMBER, CHECK_SESSION_KEY, MINI_PROGRAM_CODE):
         for errcode in KNOWN_ERRCODES:
             code = error_for(errcode, api=api).code
-            told = [row for row in rows if re.search(rf"(?<!\d){errcode}(?!\d)", row[0])]
-            assert code == WeChatBadResponse.code or any(code in "".join(row[1:3]) for row in told), (errcode, code)
+            reported = [row for row in rows if re.search(rf"(?<!\d){errcode}(?!\d)", row[0])]
+            assert code == WeChatBadResponse.code or any(code in "".join(row[1:3]) for row in reported), (errcode, code)
 
 
 @both_languages
@@ -215,7 +215,7 @@ def members(value: Any) -> Any:
 def test_the_readme_shows_what_dev_prints(language: str) -> None:
     readme = ROOT / f"README{language}.md"
     settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
-    told = welcome(
+    reported = welcome(
         settings,
         simulated_url="http://127.0.0.1:8001",
         site_url="http://127.0.0.1:8004",
@@ -223,7 +223,7 @@ def test_the_readme_shows_what_dev_prints(language: str) -> None:
         home=HOME,
         language="zh" if "zh" in language else "en",
     )
-    printed = re.sub(r"(?m)^  ", "", told)
+    printed = re.sub(r"(?m)^  ", "", reported)
     assert code_blocks(readme, "sh")[0] in printed
     assert code_blocks(DOCS / f"http{language}.md", "sh")[0] in printed
     [phone] = re.findall(r"<(http://127\.0\.0\.1:8001/.*?)>", readme.read_text())

@@ -141,7 +141,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(
     assert await check(settings) is CheckLevel.OK
     assert [await admits(patient) for _ in range(3)] == [True, True, False]
     await until_counting(limiter, clock, log_lines)
-    told = len(log_lines())
+    before = len(log_lines())
     until(lambda: sentinels.sentinel_master("wxauth")["num-slaves"] == 1)
     until(replica.dbsize)
     primary.kill()
@@ -152,7 +152,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(
     for each in (patient, limiter):
         await each.aclose()
     lines = log_lines()
-    assert [line["event"] for line in lines[told:] if line["event"] != "rate_limited"] == [
+    assert [line["event"] for line in lines[before:] if line["event"] != "rate_limited"] == [
         "redis_failed",
         "redis_answers_again",
     ]
@@ -188,7 +188,7 @@ async def test_a_cluster_counts_as_one_redis_does_and_holds_nobody_up_while_it_i
         assert admitted == [True] * 5 + [False] * 2
     limiter = RateLimiter("5/hour", what="login", redis_url=url, clock=clock)
     await until_counting(limiter, clock, log_lines)
-    told = len(log_lines())
+    before = len(log_lines())
     os.kill(nodes[2].pid, signal.SIGSTOP)  # says nothing, and closes no connection
     async with asyncio.timeout(15 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times
         assert all(await asyncio.gather(*(admits(limiter, f"198.51.{n % 2}.{n // 2}") for n in range(500))))
@@ -199,6 +199,6 @@ async def test_a_cluster_counts_as_one_redis_does_and_holds_nobody_up_while_it_i
         await each.aclose()
     gc.collect()
     # redis-py loses a connection whose use was cut off while it was being opened, and says so when its node is dropped.
-    events = [line["event"] for line in log_lines()[told:]]
+    events = [line["event"] for line in log_lines()[before:]]
     events = [event for event in events if not event.startswith(("Unclosed ClusterNode object", "rate_limited"))]
     assert events == ["redis_failed", "redis_answers_again"]

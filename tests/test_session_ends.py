@@ -81,8 +81,8 @@ async def test_wxauths_routes_refuse_a_token_of_an_ended_session(
         return [answer.status_code for answer in answers]
 
     async def is_active() -> bool:
-        told = await client.post("/v1/introspect", data={"token": answer["access_token"]}, auth=sibling)
-        return told.json()["active"]
+        reported = await client.post("/v1/introspect", data={"token": answer["access_token"]}, auth=sibling)
+        return reported.json()["active"]
 
     clock.advance(seconds=9)
     assert (await asked())[:2] == [200, 200]
@@ -106,7 +106,7 @@ async def test_a_session_signed_out_during_an_erasure_ends_once(
         erasing = create_task(client.delete("/v1/me", headers=bearer(first)))
         await until_locked(rows, 2)
     assert [(await answer).status_code for answer in (signing_out, erasing)] == [204, 204]
-    told = await rows.fetch(
+    events = await rows.fetch(
         "SELECT jsonb_array_elements_text(data -> 'session_ids') AS id FROM events WHERE type = 'session.ended'"
     )
-    assert sorted(row["id"] for row in told) == sorted([first["session_id"], second["session_id"]])
+    assert sorted(row["id"] for row in events) == sorted([first["session_id"], second["session_id"]])

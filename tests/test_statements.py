@@ -50,13 +50,13 @@ def test_values_come_in_the_order_of_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reason"),
     [
         ({"a": 1}, r"missing: \['b'\], unknown: \[\]"),
         ({"a": 1, "b": 2, "c": 3}, r"missing: \[\], unknown: \['c'\]"),
         ({"a": 1, "c": 3}, r"missing: \['b'\], unknown: \['c'\]"),
     ],
 )
-def test_a_call_says_which_names_are_missing_or_unknown(given: dict[str, int], told: str) -> None:
-    with pytest.raises(TypeError, match=told):
+def test_a_call_says_which_names_are_missing_or_unknown(given: dict[str, int], reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
         Statement[int]("SELECT :a + :b").arguments(given)

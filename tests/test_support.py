@@ -60,8 +60,8 @@ async def test_support_may_only_read_ban_and_sign_out(sue: Admin) -> None:
         for method in sorted(route.methods):
             path = route.path.replace("{user_id}", NOBODY).replace("{session_id}", NOBODY)
             answer = await sue.client.request(method, path, headers=bearer(sue.answer), json={"status": "disabled"})
-            told = (method, path, answer.text)
-            assert (answer.status_code == 403) == ((method.replace("HEAD", "GET"), route.path) not in MAY), told
+            case = (method, path, answer.text)
+            assert (answer.status_code == 403) == ((method.replace("HEAD", "GET"), route.path) not in MAY), case
             asked += 1
     assert asked > 40
 

@@ -189,8 +189,8 @@ async def test_no_span_has_a_secret_a_path_or_a_query(
     await traced_client.get("/nothing/of/ours?token=abc")
     wechat.answers(ZeroDivisionError("what was said"))
     await traced_client.post("/v1/login", json={"code": code})
-    told = everything_in(exporter.get_finished_spans())
-    secrets.check_log(told)
+    exported = everything_in(exporter.get_finished_spans())
+    secrets.check_log(exported)
     for text in (
         "/nothing",
         "debug=yes",
@@ -200,8 +200,8 @@ async def test_no_span_has_a_secret_a_path_or_a_query(
         "SELECT",
         "小明",
     ):
-        assert text not in told
-    assert "DELETE /v1/me/sessions/{session_id}" in told
+        assert text not in exported
+    assert "DELETE /v1/me/sessions/{session_id}" in exported
 
 
 # The service as it runs

@@ -259,8 +259,8 @@ async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, servic
             assert (await phone.decide(scan_id)).status_code == 204
             tokens = (await exchanged(site, sent(await tab.go_on())["code"])).json()
             assert (await site.refresh(tokens)).status_code == 200
-            told = await client.get("/v1/userinfo", headers=bearer(tokens))
-            assert told.json()["sub"] == phone.user_id
+            answer = await client.get("/v1/userinfo", headers=bearer(tokens))
+            assert answer.json()["sub"] == phone.user_id
         for _ in REPLICAS:
             started = await site.start()
             assert (await site.poll(started)).json()["error"] == "authorization_pending"

@@ -70,8 +70,8 @@ def test_each_alert_has_a_severity_and_a_description() -> None:
 
 @pytest.mark.parametrize("guide", ["monitoring.md", "monitoring.zh-CN.md"])
 def test_the_guide_has_a_response_to_each_alert(guide: str) -> None:
-    told = re.findall(r"^\| `(Wxauth\w+)` \| \S", (DEPLOY.parent / "docs" / guide).read_text(), re.MULTILINE)
-    assert told == [rule["alert"] for rule in ALERTS]
+    documented = re.findall(r"^\| `(Wxauth\w+)` \| \S", (DEPLOY.parent / "docs" / guide).read_text(), re.MULTILINE)
+    assert documented == [rule["alert"] for rule in ALERTS]
 
 
 def test_the_panels_do_not_overlap() -> None:
@@ -150,9 +150,9 @@ def test_every_panel_has_something_to_show_and_no_alert_fires(prometheus: str) -
             if not ask(prometheus, query) and not any(name in query for name in SELDOM):
                 without.append(title)
     assert without == []
-    told = {name["__name__"] for name in (entry["metric"] for entry in ask(prometheus, '{job="wxauth"}'))}
+    names = {name["__name__"] for name in (entry["metric"] for entry in ask(prometheus, '{job="wxauth"}'))}
     for rule in ALERTS:
-        assert named_in(rule["expr"]) <= told | {*SELDOM}, rule["alert"]
+        assert named_in(rule["expr"]) <= names | {*SELDOM}, rule["alert"]
         assert ask(prometheus, rule["expr"]) == [] or HOW_QUICK.search(rule["expr"]), rule["alert"]
 
 

@@ -131,6 +131,6 @@ def test_a_command_run_by_root_has_the_services_settings(tmp_path: Path) -> None
         "WXAUTH_PROGRAM": str(shows),
     }
     done = subprocess.run([FOLDER / "wxauth", "users", "list"], env=environment, capture_output=True, text=True)
-    told = ["users list", "2", "privacy:$HOME", "https://a b", *CREDENTIALS.values()]
-    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (3, told, "")
+    printed = ["users list", "2", "privacy:$HOME", "https://a b", *CREDENTIALS.values()]
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (3, printed, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secrets", "settings.env", "wxauth"]

@@ -171,15 +171,15 @@ async def test_the_wires_show_requests_without_their_secrets() -> None:
         session = (await wechat.get("/sns/jscode2session", params=login)).json()
         stable = {**right, "grant_type": "client_credential"}
         token = (await wechat.post("/cgi-bin/stable_token", json=stable)).json()["access_token"]
-        told = await wechat.get("/desk/wires/0")
-        first, second = told.json()["calls"]
+        answer = await wechat.get("/desk/wires/0")
+        first, second = answer.json()["calls"]
         assert (first["method"], first["path"], first["status"]) == ("GET", "/sns/jscode2session", 200)
         assert first["query"] == {**login, "secret": "•••"}
         assert first["answer"] == {**session, "session_key": "•••"}
         assert second["body"] == {**stable, "secret": "•••"}
         for secret in (APPS[0]["app_secret"], session["session_key"], token):
-            assert secret not in told.text
-        assert (await wechat.get(f"/desk/wires/{told.json()['revision']}")).json()["calls"] == []
+            assert secret not in answer.text
+        assert (await wechat.get(f"/desk/wires/{answer.json()['revision']}")).json()["calls"] == []
 
 
 @pytest.mark.parametrize("code", ["drop", "hang"])

@@ -114,7 +114,7 @@ def test_the_server_starts_again_after_everything_was_killed(own: Own, data: Pat
     server = server_of(data)
     everything = (parent_of(server), server, owner.process.pid)
     for pid in everything:
-        os.kill(pid, signal.SIGSTOP)  # so that none is told of another's end
+        os.kill(pid, signal.SIGSTOP)  # so that no process notices the end of another
     for pid in everything:
         os.kill(pid, signal.SIGKILL)
     until(lambda: not users_of(data.parent))
@@ -152,9 +152,9 @@ def test_an_incomplete_cluster_of_a_killed_run_is_created_again(own: Own, data: 
 def test_a_second_owner_is_refused_with_a_message_about_the_first(own: Own, data: Path) -> None:
     own()
     second = EmbeddedPostgres(data, lock_patience=0.1)
-    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as told, second:
+    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as refusal, second:
         pass
-    assert str(data) in str(told.value)
+    assert str(data) in str(refusal.value)
 
 
 async def test_the_data_stays_from_one_run_to_the_next(data: Path) -> None:

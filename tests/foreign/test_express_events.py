@@ -70,9 +70,9 @@ async def test_orders_follow_webhooks_once_and_in_any_order(shop: Shop, tmp_path
     secret, port = new_webhook_secret(), free_port()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as wxauth:
 
-        async def send(told: Body, key: bytes = secret) -> int:
-            body = to_json({"type": told["type"], "timestamp": "2026-11-20T08:00:00Z", "data": told})
-            headers = {**signed_headers(told["id"], body, [key], now=utc_now()), "content-type": "application/json"}
+        async def send(event: Body, key: bytes = secret) -> int:
+            body = to_json({"type": event["type"], "timestamp": "2026-11-20T08:00:00Z", "data": event})
+            headers = {**signed_headers(event["id"], body, [key], now=utc_now()), "content-type": "application/json"}
             return (await wxauth.post("/webhooks/wxauth", content=body, headers=headers)).status_code
 
         env = {"WEBHOOK_SECRET": shown_secret(secret), "PORT": str(port)}
@@ -85,7 +85,7 @@ async def test_orders_follow_webhooks_once_and_in_any_order(shop: Shop, tmp_path
             assert await shop.of("alice") == ["oolong"], "which a stranger cannot erase"
 
             assert await send(erased) == 204
-            assert (await shop.of("alice"), await shop.of("al")) == ([], []), "before the merge was told, too"
+            assert (await shop.of("alice"), await shop.of("al")) == ([], []), "before the event of the merge, too"
             await shop.add("alice", "pu'er")
             assert await send(erased) == 204
             assert await shop.of("alice") == ["pu'er"], "an event that comes twice changes nothing twice"

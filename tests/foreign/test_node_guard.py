@@ -68,8 +68,8 @@ def test_the_package_passes_its_own_tests(node: str, file: str) -> None:
 @pytest.fixture(scope="module")
 def outcomes(node: str, issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, Any]:
     """The verdict of the Node guard on each token."""
-    told = {"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW, "tokens": [*tokens.values()]}
-    decided = subprocess.check_output([node, PACKAGE / "test/decide.js"], input=json.dumps(told), text=True)
+    given = {"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW, "tokens": [*tokens.values()]}
+    decided = subprocess.check_output([node, PACKAGE / "test/decide.js"], input=json.dumps(given), text=True)
     return dict(zip(tokens, json.loads(decided), strict=True))
 
 
@@ -118,19 +118,19 @@ def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
             const refusal = new AuthError(code, 'so')
             return { title: refusal.title, ...problem(refusal, request) }
         })"""
-    for kind, told in zip(kinds, result_of_script(node, script, codes=[kind.code for kind in kinds]), strict=True):
+    for kind, answer in zip(kinds, result_of_script(node, script, codes=[kind.code for kind in kinds]), strict=True):
         refusal = kind("so")
-        assert told["title"] == refusal.title._asdict()
-        assert told["status"] == refusal.status
-        assert json.loads(told["body"]) == problem_document(refusal, language="en", request_id="7")
-        assert refusal.headers().items() <= told["headers"].items()
+        assert answer["title"] == refusal.title._asdict()
+        assert answer["status"] == refusal.status
+        assert json.loads(answer["body"]) == problem_document(refusal, language="en", request_id="7")
+        assert refusal.headers().items() <= answer["headers"].items()
 
 
 @pytest.fixture(scope="module")
 def urls(node: str, issuer: TestIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Of the services that the package's README shows, by framework; the issuer's tokens are good for them."""
-    told = json.dumps({"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW})
-    command = (node, str(PACKAGE / "test/serve.js"), told)
+    given = json.dumps({"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW})
+    command = (node, str(PACKAGE / "test/serve.js"), given)
     with Running(*command, cwd=tmp_path_factory.mktemp("node-guard")) as process:
         yield json.loads(process.wait_for("listening on ").partition("listening on ")[2])
 
@@ -234,11 +234,11 @@ def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str) -> None:
             const tokens = ids.map((userId) => issuer.token({ userId, appId: '小店', roles: ['clerk'] }))
             return { tokens, user: USER_ID, metadata: issuer.metadata, jwk: issuer.jwks.keys[0] }
         }"""
-    told = result_of_script(node, script, ids=ids, now=NOW)
+    answer = result_of_script(node, script, ids=ids, now=NOW)
     ours = TestIssuer(clock=lambda: NOW)
-    assert (told["user"], told["metadata"]) == (str(USER_ID), ours.metadata)
-    assert {**told["jwk"], "x": "", "y": "", "kid": ""} == {**ours.jwks["keys"][0], "x": "", "y": "", "kid": ""}
-    for user_id, token in zip(ids, told["tokens"], strict=True):
+    assert (answer["user"], answer["metadata"]) == (str(USER_ID), ours.metadata)
+    assert {**answer["jwk"], "x": "", "y": "", "kid": ""} == {**ours.jwks["keys"][0], "x": "", "y": "", "kid": ""}
+    for user_id, token in zip(ids, answer["tokens"], strict=True):
         expected = Forger(ours.token(user_id=UUID(user_id), app_id="小店", roles=["clerk"]), key_of(ours))
         theirs = Forger(token, key_of(ours))
         assert theirs.claims == expected.claims | {"jti": theirs.claims["jti"]}

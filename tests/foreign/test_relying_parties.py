@@ -137,8 +137,8 @@ async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret
         state=state,
         code_verifier=VERIFIER,
     )
-    told = (await site.get(metadata["userinfo_endpoint"])).json()
-    assert told["sub"] == login["user"]["id"]
+    body = (await site.get(metadata["userinfo_endpoint"])).json()
+    assert body["sub"] == login["user"]["id"]
     again = await site.refresh_token(metadata["token_endpoint"], refresh_token=token["refresh_token"])
     assert again["refresh_token"] != token["refresh_token"]
     await site.revoke_token(metadata["revocation_endpoint"], token=again["refresh_token"])

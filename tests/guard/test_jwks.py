@@ -544,8 +544,8 @@ async def test_another_issuer_is_named_without_its_password(
 ) -> None:
     issuer.document["issuer"] = "https://operator:p@ss?word@auth.example.com/\n" + "x" * 10_000
     with caplog.at_level(logging.WARNING, "wxauth"):
-        told = [await refused(keys), caplog.text]
-    for text in told:
+        reported = [await refused(keys), caplog.text]
+    for text in reported:
         assert "the metadata names another issuer, 'auth.example.com/\\nx" in text
         assert len(text) < 1000
         assert not any(secret in text for secret in ("operator", "p@ss", "word"))
@@ -647,9 +647,9 @@ async def test_an_internal_url_is_read_without_a_proxy(monkeypatch: pytest.Monke
 
 
 async def test_a_host_without_an_address_is_named_as_the_cause(caplog: pytest.LogCaptureFixture) -> None:
-    told = await refused(keys_inside("http://wxauth.invalid:8000"))
-    assert "the host's name could not be resolved: " in told
-    assert "wxauth.invalid" not in told
+    reported = await refused(keys_inside("http://wxauth.invalid:8000"))
+    assert "the host's name could not be resolved: " in reported
+    assert "wxauth.invalid" not in reported
     assert f"The keys of {ISSUER} could not be read at http://wxauth.invalid:8000: the host's name" in caplog.text
 
 
@@ -667,8 +667,8 @@ async def test_a_refused_connection_is_named_as_the_cause() -> None:
 async def test_an_invalid_certificate_is_named_as_the_cause(tmp_path: Path, host: str, days: int, reason: str) -> None:
     authority = Authority(tmp_path)
     async with Upstream(hang, tls=authority.server(host, days=days)) as server:
-        told = await refused(RemoteKeys(server.url, ssl_context=authority.trusted()))
-    assert told == f"the issuer's keys cannot be read: TLS failed: {reason}"
+        reported = await refused(RemoteKeys(server.url, ssl_context=authority.trusted()))
+    assert reported == f"the issuer's keys cannot be read: TLS failed: {reason}"
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def ask(
         environ[key] = f"{environ[key]},{value}" if key in environ else value
     head: list[Any] = []
     app = validator(BearerWSGIMiddleware(validator(who), guard, **options))
-    answered = app(environ, lambda *told: head.extend(told) or bytes)  # type: ignore[func-returns-value]
+    answered = app(environ, lambda *arguments: head.extend(arguments) or bytes)  # type: ignore[func-returns-value]
     body = b"".join(answered)
     answered.close()  # type: ignore[attr-defined]
     return httpx.Response(int(head[0].split(" ")[0]), headers=head[1], content=body)

@@ -115,9 +115,9 @@ def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
     url = answer.headers["location"]
     assert url.startswith(to), url
     assert not urlsplit(url).fragment
-    told = parse_qs(urlsplit(url).query, keep_blank_values=True)
-    assert all(len(values) == 1 for values in told.values())
-    return {name: values[0] for name, values in told.items()}
+    reported = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    assert all(len(values) == 1 for values in reported.values())
+    return {name: values[0] for name, values in reported.items()}
 
 
 Exchange = Callable[..., Awaitable[httpx.Response]]
@@ -140,8 +140,8 @@ async def exchanged(site: Site, code: str, **form: str) -> httpx.Response:
 
 
 async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: str | None) -> dict[str, Any]:
-    told = await (await browser.show(**parameters)).approved_by(phone)
-    answer = await exchanged(site, told["code"])
+    reported = await (await browser.show(**parameters)).approved_by(phone)
+    answer = await exchanged(site, reported["code"])
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -160,13 +160,13 @@ async def id_claims(
 async def test_the_whole_way(shop: Site, browser: Browser, phone: Phone, clock: Clock) -> None:
     tab = await browser.show()
     assert await tab.state() == "waiting"
-    told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    assert told["client"] == {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"}
-    assert told["browser"] == {"device": None, "ip": "127.0.0.1"}
-    assert told["same_network"] is True
+    body = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
+    assert body["client"] == {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"}
+    assert body["browser"] == {"device": None, "ip": "127.0.0.1"}
+    assert body["same_network"] is True
     assert await tab.state() == "claimed"
     clock.advance(seconds=5)
-    assert (await phone.decide(told["id"])).status_code == 204
+    assert (await phone.decide(body["id"])).status_code == 204
     assert await tab.state() == "approved"
     back = sent(await tab.go_on())
     assert back == {"code": back["code"], "state": "s-1", "iss": "https://auth.test"}
@@ -231,9 +231,9 @@ async def test_scopes_grant_their_claims_and_omit_missing_values(
     site = await add_site(scopes=everything, email_domain="example.com")
     bare = await tokens_of(site, browser, phone, scope=None)
     assert bare["scope"] == " ".join(everything)
-    told = (await browser.client.get("/v1/userinfo", headers=bearer(bare))).json()
+    body = (await browser.client.get("/v1/userinfo", headers=bearer(bare))).json()
     email = {"email": f"{phone.user_id}@example.com", "email_verified": False}
-    assert told == {"sub": phone.user_id, "updated_at": told["updated_at"], **email}
+    assert body == {"sub": phone.user_id, "updated_at": body["updated_at"], **email}
     await rows.execute(
         "UPDATE users SET nickname = '小明', avatar_url = 'https://a.test/1.png', phone = '+8613800138000',"
         " phone_verified_at = now(), roles = '{editor}'"
@@ -299,9 +299,9 @@ async def test_a_wrong_request_goes_back_with_the_error(
         await browser.client.get(f"/v1/authorize?{query}"),
         await browser.client.post("/v1/authorize", content=query, headers=form),
     ):
-        told = sent(answer)
-        assert told.pop("error_description")
-        assert told == {"error": error, "state": "s-1", "iss": "https://auth.test"}
+        reported = sent(answer)
+        assert reported.pop("error_description")
+        assert reported == {"error": error, "state": "s-1", "iss": "https://auth.test"}
 
 
 @pytest.mark.parametrize("parameters", [{"prompt": "login"}, {"max_age": "0"}, {"max_age": "9999999"}, {"scope": None}])
@@ -310,8 +310,8 @@ async def test_the_phone_is_always_asked(shop: Site, browser: Browser, parameter
 
 
 async def test_a_state_that_is_absent_is_not_made_up(shop: Site, browser: Browser, phone: Phone) -> None:
-    told = await (await browser.show(state=None)).approved_by(phone)
-    assert told.keys() == {"code", "iss"}
+    reported = await (await browser.show(state=None)).approved_by(phone)
+    assert reported.keys() == {"code", "iss"}
     assert sent(await browser.open(state=None, prompt="none")).keys() == {"error", "error_description", "iss"}
     twice = await browser.client.get(f"/v1/authorize?{urlencode(ASKED)}&state=s-2")
     assert "state" not in sent(twice)
@@ -360,10 +360,10 @@ async def test_a_redirect_uri_that_is_not_registered_is_shown_and_is_one_warning
     shown = "https://…@shop.example.com/<b>/callback?…"
     assert f"{site}Example Shop, https://shop.example.com<" in answer.text
     assert f"{came}{escape(shown)}<" in answer.text
-    [told] = [line for line in log_lines() if line["level"] == "warning"]
-    assert told["event"] == "redirect_uri_not_registered"
-    assert (told["client_id"], told["received"], told["registered"]) == ("shop", shown, [CALLBACK])
-    assert "wxauth clients set" in str(told["what_to_change"])
+    [logged] = [line for line in log_lines() if line["level"] == "warning"]
+    assert logged["event"] == "redirect_uri_not_registered"
+    assert (logged["client_id"], logged["received"], logged["registered"]) == ("shop", shown, [CALLBACK])
+    assert "wxauth clients set" in str(logged["what_to_change"])
     for text in (answer.text, repr(log_lines())):
         assert not {"pass-of-somebody", "a-secret-code", "a-secret-fragment"} & set(re.findall(r"[\w-]+", text))
 
@@ -371,8 +371,8 @@ async def test_a_redirect_uri_that_is_not_registered_is_shown_and_is_one_warning
 async def test_a_client_id_that_is_nobodys_is_one_warning(browser: Browser, shop: Site, log_lines: LogLines) -> None:
     for client_id in ("shopp", "a secret, put there by mistake"):
         assert (await browser.open(client_id=client_id)).status_code == 400
-    told = [line for line in log_lines() if line["level"] == "warning"]
-    assert [(line["event"], line["client_id"]) for line in told] == [
+    lines = [line for line in log_lines() if line["level"] == "warning"]
+    assert [(line["event"], line["client_id"]) for line in lines] == [
         ("client_unknown", "shopp"),
         ("client_unknown", None),
     ]
@@ -390,8 +390,8 @@ async def test_a_wrong_secret_is_one_warning_that_says_what_is_registered_and_ne
         form = {"grant_type": "refresh_token", "refresh_token": "x"}
         answer = await shop.client.post("/v1/token", data=form, auth=(name, secret))
         refused(answer, "invalid_client", 401)
-    told = [line for line in log_lines() if line["level"] == "warning"]
-    assert [(line["event"], line["client_id"], line["received"], line["registered"]) for line in told] == [
+    lines = [line for line in log_lines() if line["level"] == "warning"]
+    assert [(line["event"], line["client_id"], line["received"], line["registered"]) for line in lines] == [
         ("client_refused", "shop", "a secret of 8 characters", "another secret, of 43 characters"),
         ("client_refused", "shop", "a secret of 43 characters", "a newer secret; this one has ended"),
         ("client_refused", "shopp", "a secret of 8 characters", "no client of this name"),
@@ -412,9 +412,9 @@ async def test_an_unreachable_database_is_logged_with_its_address(
     answer = await client.post("/v1/token", data={"grant_type": "refresh_token"}, auth=("shop", "x"))
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
     await away.aclose()
-    told = [line for line in log_lines() if line["level"] == "warning"]
-    assert [(line["event"], line["code"]) for line in told] == [("request_refused", "storage_unavailable")] * 2
-    assert all(place in str(line["cause"]) for line in told)
+    lines = [line for line in log_lines() if line["level"] == "warning"]
+    assert [(line["event"], line["code"]) for line in lines] == [("request_refused", "storage_unavailable")] * 2
+    assert all(place in str(line["cause"]) for line in lines)
     assert "password-of-it" not in repr(log_lines())
 
 
@@ -441,8 +441,8 @@ async def test_a_loopback_redirect_may_have_any_port(add_site: AddSite, browser:
 
 
 async def test_a_refusal_goes_back_as_access_denied(shop: Site, browser: Browser, phone: Phone) -> None:
-    told = await (await browser.show()).approved_by(phone, "deny")
-    assert (told["error"], told["state"], told["iss"]) == ("access_denied", "s-1", "https://auth.test")
+    reported = await (await browser.show()).approved_by(phone, "deny")
+    assert (reported["error"], reported["state"], reported["iss"]) == ("access_denied", "s-1", "https://auth.test")
 
 
 async def test_another_browser_finds_nothing(
@@ -548,9 +548,9 @@ async def test_a_sites_title_is_shown_as_plain_text(add_site: AddSite, browser: 
 
 async def test_the_code_on_the_page_can_be_typed(shop: Site, browser: Browser, phone: Phone) -> None:
     tab = await browser.show()
-    told = (await phone.claim(user_code=tab.found(r">([B-Z]{4}-[B-Z]{4})<"))).json()
-    assert told["typed"] is True
-    await phone.decide(told["id"])
+    body = (await phone.claim(user_code=tab.found(r">([B-Z]{4}-[B-Z]{4})<"))).json()
+    assert body["typed"] is True
+    await phone.decide(body["id"])
     tokens = (await exchanged(shop, sent(await tab.go_on())["code"])).json()
     assert (await id_claims(browser.client, tokens["id_token"]))["amr"] == ["wechat_code"]
 
@@ -563,14 +563,14 @@ async def test_a_code_that_is_over_is_renewed_at_a_click(
     assert await tab.state() == "over"
     assert (await tab.go_on()).status_code == 404
     link = tab.found(r'class="button renew" href="([^"]+)"').replace("&amp;", "&")
-    told = await Tab(browser, (await browser.client.get(link)).text).approved_by(phone)
-    assert (told["state"], "code" in told) == ("s-1", True)
+    answer = await Tab(browser, (await browser.client.get(link)).text).approved_by(phone)
+    assert (answer["state"], "code" in answer) == ("s-1", True)
 
 
 async def test_a_code_lives_a_minute_and_works_once(shop: Site, browser: Browser, phone: Phone, clock: Clock) -> None:
-    told = await (await browser.show()).approved_by(phone)
+    reported = await (await browser.show()).approved_by(phone)
     clock.advance(seconds=60)
-    refused(await exchanged(shop, told["code"]), "invalid_grant")
+    refused(await exchanged(shop, reported["code"]), "invalid_grant")
     tab = await browser.show()
     first = await tab.approved_by(phone)
     second = sent(await tab.go_on())  # the way there was lost: the browser asks again
@@ -639,9 +639,9 @@ async def test_a_user_who_may_no_longer_log_in_gets_no_code_and_no_tokens(
     await alice.decide(claimed["id"])
     await rows.execute(ban, UUID(alice.user_id))
     assert sent(await tab.go_on())["error"] == "access_denied"
-    told = await (await browser.show()).approved_by(bob)
+    reported = await (await browser.show()).approved_by(bob)
     await rows.execute(ban, UUID(bob.user_id))
-    refused(await exchanged(shop, told["code"]), "invalid_grant")
+    refused(await exchanged(shop, reported["code"]), "invalid_grant")
 
 
 async def test_a_token_of_its_own_is_revoked_by_its_client(
@@ -734,20 +734,20 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
 
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"])
 async def test_the_metadata_names_the_supported_features(browser: Browser, shop: Site, path: str) -> None:
-    told = (await browser.client.get(path)).json()
-    assert told["issuer"] == "https://auth.test"
-    assert (told["response_types_supported"], told["response_modes_supported"]) == (["code"], ["query"])
-    assert told["code_challenge_methods_supported"] == ["S256"]
-    assert told["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
-    assert told["authorization_response_iss_parameter_supported"] is True
-    assert set(told["scopes_supported"]) == {"openid", "profile", "phone", "email", "roles", "offline_access"}
+    body = (await browser.client.get(path)).json()
+    assert body["issuer"] == "https://auth.test"
+    assert (body["response_types_supported"], body["response_modes_supported"]) == (["code"], ["query"])
+    assert body["code_challenge_methods_supported"] == ["S256"]
+    assert body["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
+    assert body["authorization_response_iss_parameter_supported"] is True
+    assert set(body["scopes_supported"]) == {"openid", "profile", "phone", "email", "roles", "offline_access"}
     paths = (await browser.client.get("/openapi.json")).json()["paths"]
     endpoints = {
-        name: url.removeprefix("https://auth.test") for name, url in told.items() if name.endswith("_endpoint")
+        name: url.removeprefix("https://auth.test") for name, url in body.items() if name.endswith("_endpoint")
     }
     assert set(endpoints.values()) <= paths.keys()
     assert len(endpoints) == 7
-    for grant in told["grant_types_supported"]:
+    for grant in body["grant_types_supported"]:
         answer = await shop.post("/v1/token", grant_type=grant)
         assert answer.json()["error"] != "unsupported_grant_type"
 
@@ -875,8 +875,8 @@ async def test_an_origin_is_in_the_form_that_browsers_send(add_site: AddSite, br
         answer = await browser.client.get("/.well-known/openid-configuration", headers={"Origin": origin})
         assert answer.headers.get("access-control-allow-origin") == origin
     tab = await browser.show(client_id=site.name, redirect_uri=uris[0])
-    told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    assert told["client"]["origin"] == "https://page.example"
+    body = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
+    assert body["client"]["origin"] == "https://page.example"
 
 
 async def test_no_log_line_contains_the_secret_of_a_code(
@@ -924,18 +924,18 @@ async def test_a_long_state_or_nonce_is_refused_at_the_site_and_not_stored(
         await browser.client.get(f"/v1/authorize?{query}"),
         await browser.client.post("/v1/authorize", content=query, headers=form),
     ):
-        told = sent(answer)
-        assert told.pop("error_description") == f"{name} must have at most 512 characters"
+        reported = sent(answer)
+        assert reported.pop("error_description") == f"{name} must have at most 512 characters"
         echoed = {"state": "s-1"} if name == "nonce" else {}
-        assert told == {"error": "invalid_request", "iss": "https://auth.test", **echoed}
+        assert reported == {"error": "invalid_request", "iss": "https://auth.test", **echoed}
     assert await rows.fetchval("SELECT count(*) FROM scans") == 0
 
 
 async def test_a_state_and_a_nonce_of_512_characters_come_back(shop: Site, browser: Browser, phone: Phone) -> None:
     state, nonce = "状" * 512, "n" * 512
-    told = await (await browser.show(state=state, nonce=nonce)).approved_by(phone)
-    assert told["state"] == state
-    tokens = (await exchanged(shop, told["code"])).json()
+    reported = await (await browser.show(state=state, nonce=nonce)).approved_by(phone)
+    assert reported["state"] == state
+    tokens = (await exchanged(shop, reported["code"])).json()
     assert (await id_claims(browser.client, tokens["id_token"]))["nonce"] == nonce
 
 
@@ -974,8 +974,8 @@ async def test_the_page_is_limited_by_the_browsers_address(
 async def test_edge_on_windows_is_named_edge_on_windows(shop: Site, browser: Browser, phone: Phone) -> None:
     browser.client.headers["User-Agent"] = EDGE
     tab = await browser.show()
-    told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
-    assert told["browser"]["device"] == "Windows, Edge 141"
+    body = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
+    assert body["browser"]["device"] == "Windows, Edge 141"
 
 
 async def test_a_cookie_is_found_among_others_and_not_in_a_header_over_4_kib(shop: Site, browser: Browser) -> None:

@@ -83,8 +83,8 @@ async def test_an_administrators_scan_opens_the_console(browser: Browser, phone:
     assert (await browser.client.get("/v1/admin/users", headers=bearer(answer.json()))).status_code == 200
     assert (await extend_session(browser.client)).status_code == 200
     assert await sessions_of(phone) == ["wxauth-admin", None]
-    told = [(event["type"], event["data"].get("by")) for event in await root.events(user_id=root.id)]
-    assert told == [("console.opened", "scan"), ("scan.approved", None)]
+    events = [(event["type"], event["data"].get("by")) for event in await root.events(user_id=root.id)]
+    assert events == [("console.opened", "scan"), ("scan.approved", None)]
 
 
 async def test_an_old_login_opens_no_console_although_its_token_is_good(
@@ -259,8 +259,8 @@ async def test_logins_to_websites_and_to_the_console_are_counted(
 
 async def test_the_phone_shows_which_site_it_is(browser: Browser, phone: Phone, root: Admin) -> None:
     tab = await browser.show(**ASKED)
-    told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()["client"]
-    assert told == {"id": "wxauth-admin", "title": "管理后台 Console", "origin": "https://auth.test"}
+    body = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()["client"]
+    assert body == {"id": "wxauth-admin", "title": "管理后台 Console", "origin": "https://auth.test"}
 
 
 async def test_without_the_setting_there_is_no_such_site(make_services: MakeServices, make_client: MakeClient) -> None:

@@ -92,9 +92,9 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(site: Site, pho
     started = await site.start(browser_ip=OFFICE, browser_user_agent=EDGE)
     answer = await phone.scan(started)
     assert answer.headers["cache-control"] == "no-store"
-    told = answer.json()
-    assert UUID(told.pop("id")).version == 7
-    assert told == {
+    body = answer.json()
+    assert UUID(body.pop("id")).version == 7
+    assert body == {
         "client": {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"},
         "browser": {"device": "Windows, Edge 141", "ip": OFFICE},
         "same_network": False,
@@ -106,14 +106,14 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(site: Site, pho
 
 async def test_a_browser_may_call_itself_anything(site: Site, phone: Phone) -> None:
     name = f"{EDGE} {'荣耀'.encode().decode('latin-1')}\0" + "x" * 5000  # as servers read a header that is UTF-8
-    told = (await phone.scan(await site.start(browser_ip=OFFICE, browser_user_agent=name))).json()
-    assert told["browser"] == {"device": "Windows, Edge 141", "ip": OFFICE}
+    body = (await phone.scan(await site.start(browser_ip=OFFICE, browser_user_agent=name))).json()
+    assert body["browser"] == {"device": "Windows, Edge 141", "ip": OFFICE}
 
 
 async def test_unknown_values_are_null(add_site: AddSite, phone: Phone) -> None:
     site = await add_site(device=True, redirect_uris=[])
-    told = (await phone.scan(await site.start(browser_user_agent=EDGE))).json()
-    assert (told["client"]["origin"], told["browser"], told["same_network"]) == (None, None, None)
+    body = (await phone.scan(await site.start(browser_user_agent=EDGE))).json()
+    assert (body["client"]["origin"], body["browser"], body["same_network"]) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -280,9 +280,9 @@ async def test_a_typed_code_is_for_sites_that_were_added_for_it(add_site: AddSit
     problem_of(await phone.claim(user_code=(await site.start())["user_code"]), "scan_forwarded", 403)
     typing = await add_site("terminal", device=True, user_code=True)
     started = await typing.start()
-    told = (await phone.claim(user_code=started["user_code"].lower().replace("-", " "))).json()
-    assert told["typed"] is True
-    assert (await phone.decide(told["id"])).status_code == 204
+    body = (await phone.claim(user_code=started["user_code"].lower().replace("-", " "))).json()
+    assert body["typed"] is True
+    assert (await phone.decide(body["id"])).status_code == 204
     assert (await typing.poll(started)).status_code == 200
 
 

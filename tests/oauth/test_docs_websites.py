@@ -27,10 +27,10 @@ def test_each_attack_has_a_test(page: str) -> None:
 
 
 def test_the_options_are_those_of_the_command() -> None:
-    told = {option.strip("`") for option, _ in table(GUIDE, "option")}
+    documented = {option.strip("`") for option, _ in table(GUIDE, "option")}
     add = clients.commands["add"]
     options = {name for parameter in add.params for name in parameter.opts if name.startswith("--")}
-    assert told == options - {"--json"}
+    assert documented == options - {"--json"}
 
 
 @pytest.mark.slow

@@ -84,5 +84,5 @@ async def test_an_es256_sites_id_token_logs_out_and_an_access_token_does_not(
 
 async def test_the_metadata_names_both_algorithms_also_where_there_is_no_site(client: httpx.AsyncClient) -> None:
     for name in ("openid-configuration", "oauth-authorization-server"):
-        told = (await client.get(f"/.well-known/{name}")).json()
-        assert told["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
+        body = (await client.get(f"/.well-known/{name}")).json()
+        assert body["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]

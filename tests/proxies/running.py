@@ -132,7 +132,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         digest.update(message.get("body", b""))
         size += len(message.get("body", b""))
         more_body = message.get("more_body", False)
-    told = {
+    received = {
         "method": scope["method"],
         "target": scope["raw_path"].decode() + (f"?{query}" if (query := scope["query_string"].decode()) else ""),
         "headers": headers_of(scope),
@@ -141,7 +141,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     }
     [status] = parse_qs(query).get("status", ["200"])
     headers = {"X-Request-ID": "the-service's-own", "X-Told-By": "the service"}
-    await Response(json.dumps(told), int(status), headers, "application/json")(scope, receive, send)
+    await Response(json.dumps(received), int(status), headers, "application/json")(scope, receive, send)
 
 
 async def _echo_websocket(socket: WebSocket) -> None:

@@ -63,9 +63,9 @@ def test_the_configuration_shown_guards_a_service(page: Path, wxauth_url: str, t
     ):
         answer = client.get("/orders/7?a=b", headers={**alice, "X-Auth-Roles": "clerk", "X-Auth-User-Id": "a"})
         assert answer.status_code == 200
-        told = json.loads(answer.text)
-        headers = dict(told["headers"])
-        assert told["target"] == "/orders/7?a=b"
+        received = json.loads(answer.text)
+        headers = dict(received["headers"])
+        assert received["target"] == "/orders/7?a=b"
         assert headers["x-auth-user-id"] == login["user"]["id"]
         assert headers["x-auth-openid"] == login["user"]["openid"]
         assert "x-auth-roles" not in headers

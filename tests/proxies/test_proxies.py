@@ -680,7 +680,7 @@ async def test_trailers_of_a_body_are_not_passed_on_as_headers(
                     [scope] = service.arrived.scopes
                     headers = headers_of(scope)
                     assert identity_in(headers)["x-auth-roles"] == ""
-                    assert [told for told, value in headers].count("x-request-id") == 1
+                    assert [name for name, _ in headers].count("x-request-id") == 1
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
@@ -713,10 +713,10 @@ async def test_a_body_arrives_whole_and_stays_off_wxauth(
                     )
                     assert answer.status_code == 200, answer.text
                     sent = body if not isinstance(content, bytes) else content
-                    told = answer.json()
-                    assert (told["method"], told["size"]) == (method, len(sent))
-                    assert told["sha256"] == sha256(sent).hexdigest()
-                    assert dict(told["headers"])["content-type"] == "application/json"
+                    received = answer.json()
+                    assert (received["method"], received["size"]) == (method, len(sent))
+                    assert received["sha256"] == sha256(sent).hexdigest()
+                    assert dict(received["headers"])["content-type"] == "application/json"
     for scope in wxauth.asked:
         assert scope["method"] == "GET"
         assert not {"content-length", "transfer-encoding", "content-type"} & dict(headers_of(scope)).keys()
@@ -787,7 +787,7 @@ async def test_the_request_id_is_the_same_in_all_logs_and_answers(
                     if given in ("a.b_C-1", "x" * 128):
                         assert request_id == given
                     arrived = [dict(headers_of(scope)) for scope in (*wxauth.asked, *service.arrived.scopes)]
-                    assert [told["x-request-id"] for told in arrived] == [request_id] * len(arrived)
+                    assert [received["x-request-id"] for received in arrived] == [request_id] * len(arrived)
 
 
 async def test_of_two_request_ids_no_malformed_one_gets_through(
@@ -795,9 +795,9 @@ async def test_of_two_request_ids_no_malformed_one_gets_through(
 ) -> None:
     for given in (["a", 'b"'], ['b"', "a"], ["a", "b"]):
         answer = await client.get("/orders", headers=[*alice.items(), *(("X-Request-ID", value) for value in given)])
-        told = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
-        assert told == [answer.headers["x-request-id"]]
-        assert re.fullmatch("[A-Za-z0-9._-]{1,128}", told[0])
+        ids = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
+        assert ids == [answer.headers["x-request-id"]]
+        assert re.fullmatch("[A-Za-z0-9._-]{1,128}", ids[0])
 
 
 async def test_wxauth_gets_only_the_headers_that_it_needs(
@@ -806,20 +806,20 @@ async def test_wxauth_gets_only_the_headers_that_it_needs(
     sent = {"Accept-Language": "zh-CN", "Cookie": "a=b", "X-Auth-Roles": "admin", "X-Forwarded-For": "9.9.9.9"}
     assert (await client.put("/orders", content=b"x", headers=alice | sent)).status_code == 200
     [scope] = wxauth.asked
-    told = dict(headers_of(scope))
-    assert told["authorization"] == alice["Authorization"]
-    assert told["accept-language"] == "zh-CN"
-    assert told["x-forwarded-for"] == "127.0.0.1"
-    assert not {"cookie", "upgrade", "content-length"} & told.keys()
-    assert not [name for name in told if name.startswith("x-auth")]
+    received = dict(headers_of(scope))
+    assert received["authorization"] == alice["Authorization"]
+    assert received["accept-language"] == "zh-CN"
+    assert received["x-forwarded-for"] == "127.0.0.1"
+    assert not {"cookie", "upgrade", "content-length"} & received.keys()
+    assert not [name for name in received if name.startswith("x-auth")]
 
 
 async def test_the_service_gets_the_clients_address(client: httpx.AsyncClient, alice: dict[str, str]) -> None:
     answer = await client.get("/orders", headers=alice | {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"})
     headers = answer.json()["headers"]
     assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.1"]
-    told = dict(headers)
-    assert told["x-forwarded-proto"] == "http"
+    received = dict(headers)
+    assert received["x-forwarded-proto"] == "http"
 
 
 async def test_connections_to_wxauth_and_to_the_service_are_kept(

@@ -201,14 +201,14 @@ async def test_a_database_without_limits_for_a_statement_is_reported_with_the_re
     async with opened(database_url) as database:
         assert await database.unlimited() == []
     async with opened(f"{database_url}&pgbouncer=true") as database:
-        told = await database.unlimited()
-        assert told == [
+        reported = await database.unlimited()
+        assert reported == [
             "ALTER ROLE postgres SET statement_timeout = '4000ms'",
             "ALTER ROLE postgres SET lock_timeout = '2000ms'",
             "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '8000ms'",
         ]
     role = "pooled_" + await rows.fetchval("SELECT current_database()")
-    await rows.execute(f"CREATE ROLE {role} LOGIN; " + "; ".join(told).replace("postgres", role))
+    await rows.execute(f"CREATE ROLE {role} LOGIN; " + "; ".join(reported).replace("postgres", role))
     try:
         url = database_url.replace("postgres@", f"{role}@")
         async with opened(f"{url}&pgbouncer=true") as database:

@@ -334,8 +334,8 @@ async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
     assert [answer["user"]["unionid"] for answer in answers] == [None] * 3
     assert user_ids([await login("alice", unionid=UNION, app=OTHER_APP)]) == user_ids([alice])
     assert (await people(rows))[:2] == (2, 3)
-    told = [line for line in log_lines() if line["event"] == "unionid_ignored"]
-    assert [(line["level"], line["app_id"]) for line in told] == [("error", APP_ID)] * 2
+    lines = [line for line in log_lines() if line["event"] == "unionid_ignored"]
+    assert [(line["level"], line["app_id"]) for line in lines] == [("error", APP_ID)] * 2
 
 
 async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(

@@ -106,10 +106,10 @@ async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements(
     make_settings: Callable[..., Settings], database_url: str
 ) -> None:
     with pgbouncer(database_url, pool_size=3) as url:
-        told = (await checked(make_settings(database_url=f"{url}?pgbouncer=prepared")))["database pooler"]
-    assert told.level is CheckLevel.BAD
-    assert "?pgbouncer=true" in told.message
-    assert "?pgbouncer=prepared" in told.message
+        reported = (await checked(make_settings(database_url=f"{url}?pgbouncer=prepared")))["database pooler"]
+    assert reported.level is CheckLevel.BAD
+    assert "?pgbouncer=true" in reported.message
+    assert "?pgbouncer=prepared" in reported.message
 
 
 async def test_without_prepared_statements_pgbouncer_loses_none(

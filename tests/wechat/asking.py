@@ -48,9 +48,9 @@ async def ask_and_fail(
     assert type(caught.value) is expected
     assert caught.value.__context__ is None  # error trackers show the context, too
     assert caught.value.__cause__ is None
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
-    assert SECRET not in told
-    assert "js_code" not in told
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
+    assert SECRET not in shown
+    assert "js_code" not in shown
     return caught.value
 
 

@@ -588,9 +588,9 @@ async def test_a_token_that_is_refused_and_yet_handed_out_again_is_logged_for_th
     assert await ask_rank(simulated_services) == 2
     assert asks(simulator) == [False, False]
     assert len(simulator.calls_of("getuserriskrank")) == 2
-    [told] = [line for line in log_lines() if line["level"] == "error"]
-    assert (told["event"], told["app_id"]) == ("access_token_refused_for_good", FIRST)
-    assert "wxauth apps force-token" in told["what_to_change"]
+    [logged] = [line for line in log_lines() if line["level"] == "error"]
+    assert (logged["event"], logged["app_id"]) == ("access_token_refused_for_good", FIRST)
+    assert "wxauth apps force-token" in logged["what_to_change"]
 
 
 @pytest.mark.parametrize(
