@@ -319,8 +319,12 @@ async def test_a_button_works_only_for_its_own_browser_and_site(
 ) -> None:
     browser = get_browser()
     button = await browser.open()
-    for other in (get_browser(), get_browser("website")):
-        assert (await other.get(button)).status_code == 404
+    for other, title in (
+        (get_browser(), "登录不是从这里发起的"),
+        (get_browser("website"), "This login was not started here"),
+    ):
+        page = await other.get(button)
+        assert (page.status_code, title in page.text) == (404, True)
     assert (await browser.get(button.replace("authorize/", "authorize/x"))).status_code == 404
     await add_site("plain")
     computer = get_browser("website")

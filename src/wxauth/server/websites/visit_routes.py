@@ -43,7 +43,7 @@ async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDe
     try:
         return redirect_to(await visits.url_after_press(services, request_id, cookie, device=device))
     except NotFound:
-        return message_page(request, "gone", language_of(request), status=404)
+        return message_page(request, "visit_gone", language_of(request), status=404)
     except visits.PressesUsedUp as exc:
         request.scope[PROBLEM_KEY] = exc
         return message_page(request, "used_up", language_of(request), status=exc.status)
