@@ -136,10 +136,8 @@ def _reserved() -> Sequence[str]:
 def _check_apps(values: Mapping[str, Any]) -> None:
     """Refuse fields that name an app of another kind. Raises: WrongClient, Failed."""
     if refers_to_apps(values):
-        settings, stored = (
-            read_settings(ClientCommandSettings),
-            with_database(lambda database, _: stored_apps(database)),
-        )
+        settings = read_settings(ClientCommandSettings)
+        stored = with_database(lambda database, _: stored_apps(database))
         kinds = {row["app_id"]: row["fields"].get("kind", "mini_program") for row in stored}
         refuse_wrong_apps(values, kinds | {app.app_id: app.kind for app in settings.apps})
 

@@ -7,7 +7,7 @@ would replace them if it resolved the dependencies of a route once, and not for 
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from types import NoneType
@@ -230,7 +230,17 @@ class Shortcut:
 
 def direct_routes(routes: Sequence[BaseRoute]) -> Mapping[tuple[str, str], DirectRoute]:
     """The direct routes without path parameters, by method and path, except those that an earlier route hides."""
-    return dict(_direct_ones(routes))
+    found = {}
+    for place, route in enumerate(routes):
+        if not isinstance(route, DirectRoute) or route.param_convertors:
+            continue
+        # The pattern first, because `matches` is slow.
+        rivals = [r for r in routes[:place] if not isinstance(r, Route) or r.path_regex.match(route.path)]
+        for method in route.methods or ():
+            scope = {"type": "http", "method": method, "path": route.path}
+            if not any(rival.matches(scope)[0] is Match.FULL for rival in rivals):
+                found[method, route.path] = route
+    return found
 
 
 def operation_id(route: APIRoute) -> str:
@@ -243,18 +253,6 @@ def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
     shown = islice(errors, _MAX_ERRORS)
     found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error)) for error in shown]
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
-
-
-def _direct_ones(routes: Sequence[BaseRoute]) -> Iterator[tuple[tuple[str, str], DirectRoute]]:
-    for place, route in enumerate(routes):
-        if not isinstance(route, DirectRoute) or route.param_convertors:
-            continue
-        # The pattern first, because `matches` is slow.
-        rivals = [r for r in routes[:place] if not isinstance(r, Route) or r.path_regex.match(route.path)]
-        for method in route.methods or ():
-            scope = {"type": "http", "method": method, "path": route.path}
-            if not any(rival.matches(scope)[0] is Match.FULL for rival in rivals):
-                yield (method, route.path), route
 
 
 async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
