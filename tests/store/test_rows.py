@@ -1,5 +1,6 @@
 """Each statement and its row type fit the migrated schema; the columns of a user that are read."""
 
+import json
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 from uuid import UUID
 
 import asyncpg
+import pytest
 from pydantic import BaseModel
 
 import wxauth
@@ -97,6 +99,33 @@ async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says
         (row,) = get_args(statement.__orig_class__)  # type: ignore[attr-defined]  # what it was made with
         failures += [f"{name}: {each}" for each in what_differs(answered, row)]
     assert failures == []
+
+
+@pytest.mark.own_database
+async def test_no_plan_locks_the_rows_of_a_page_more_than_once(rows: asyncpg.Connection) -> None:
+    # If a sub-select with SKIP LOCKED were repeated for each row of the other side of a join, each time it would lock
+    # further rows, and so delete more than its LIMIT allows. PostgreSQL plans so while it takes a table for empty.
+    await rows.execute("VACUUM ANALYZE")
+    await rows.execute("SET plan_cache_mode = force_generic_plan")
+    repeated = []
+    for name, statement in STATEMENTS.items():
+        if "SKIP LOCKED" in statement.text:
+            await rows.execute(f"PREPARE one AS {statement.text}")
+            nulls = ", ".join("NULL" for _ in statement.names)
+            (plan,) = json.loads(await rows.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE one ({nulls})"))
+            repeated += [name for part in repeated_parts(plan["Plan"]) if part["Node Type"] == "LockRows"]
+            await rows.execute("DEALLOCATE one")
+    assert repeated == []
+
+
+def repeated_parts(plan: Mapping[str, Any], *, is_repeated: bool = False) -> Iterator[Mapping[str, Any]]:
+    """The parts of a plan that are executed for each row of another part. An InitPlan is executed once."""
+    if is_repeated:
+        yield plan
+    for part in plan.get("Plans", ()):
+        if (relationship := part["Parent Relationship"]) != "InitPlan":
+            is_inner = plan["Node Type"] == "Nested Loop" and relationship == "Inner"
+            yield from repeated_parts(part, is_repeated=is_repeated or is_inner)
 
 
 def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[str]:

@@ -81,7 +81,7 @@ SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_chang
 _PLACE: Final = Statement[_PlacedRow](f"""
 WITH taken AS (
     DELETE FROM events_unplaced
-     WHERE event_id IN (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT :limit)
+     WHERE event_id = ANY (ARRAY(SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT :limit))
     RETURNING event_id
 ), new AS (
     SELECT id, type, at, user_id, data FROM taken JOIN events ON events.id = taken.event_id
@@ -108,8 +108,8 @@ SELECT id, type FROM new WHERE id NOT IN (SELECT id FROM changes WHERE is_folded
 RETURNING event_id, type
 """)  # noqa: S608 - put together from constants
 _TAKE_CHANGES: Final = Statement[_FoldedChanges]("""
-DELETE FROM profile_changes
- WHERE user_id IN (SELECT user_id FROM profile_changes WHERE sent_at <= :sent_before ORDER BY sent_at LIMIT :limit)
+DELETE FROM profile_changes WHERE user_id = ANY (ARRAY(
+    SELECT user_id FROM profile_changes WHERE sent_at <= :sent_before ORDER BY sent_at LIMIT :limit))
 RETURNING event_id, fields
 """)
 # Actor and app are those of the newest change. If the person has been merged since, the event is about the remaining

@@ -205,8 +205,7 @@ WITH RECURSIVE known (webhook_id) AS (
      UNION ALL
     SELECT (SELECT d.webhook_id FROM deliveries d WHERE d.webhook_id > known.webhook_id ORDER BY d.webhook_id LIMIT 1)
       FROM known WHERE known.webhook_id IS NOT NULL
-)
-DELETE FROM deliveries USING (
+), swept AS MATERIALIZED (
     SELECT old.webhook_id, old.event_id
       FROM known CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS settled
            CROSS JOIN LATERAL (
@@ -216,7 +215,8 @@ DELETE FROM deliveries USING (
      WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = known.webhook_id)
         OR (settled <> 'pending' AND old.at < :before)
      LIMIT :size
-) swept
+)
+DELETE FROM deliveries USING swept
  WHERE deliveries.webhook_id = swept.webhook_id AND deliveries.event_id = swept.event_id
 """)
 _SEALED_OTHERWISE: Final = Statement[SealedWebhook]("""

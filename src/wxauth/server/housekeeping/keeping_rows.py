@@ -48,9 +48,10 @@ UPDATE events SET ip = {_TRUNCATED}
 # Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions SET ip = {_TRUNCATED}
- WHERE id IN (SELECT id FROM sessions
-               WHERE id > :after AND id <= :until AND last_used_at < :older_than AND {_IS_NOT_TRUNCATED}
-                 FOR UPDATE SKIP LOCKED)
+ WHERE id = ANY (ARRAY(
+     SELECT id FROM sessions
+      WHERE id > :after AND id <= :until AND last_used_at < :older_than AND {_IS_NOT_TRUNCATED}
+        FOR UPDATE SKIP LOCKED))
 """)  # noqa: S608 - put together from constants
 _TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""
 UPDATE consents SET ip = {_TRUNCATED}

@@ -39,10 +39,10 @@ ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_a
 """)
 # Locked rows are skipped, so that this statement waits for nobody and cannot deadlock.
 _DELETE: Final = Statement[Nothing]("""
-DELETE FROM sessions WHERE id IN (
+DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
      WHERE id > :after AND id <= :until AND (expires_at < :ended_before OR revoked_at < :ended_before)
-       FOR UPDATE SKIP LOCKED)
+       FOR UPDATE SKIP LOCKED))
 """)
 
 

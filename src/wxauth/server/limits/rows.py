@@ -38,8 +38,8 @@ SELECT EXISTS (SELECT FROM granted) AS is_granted, (SELECT since FROM attempts W
 """)  # noqa: S608 - put together from constants
 _GIVE_BACK: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
 _SWEEP: Final = Statement[Nothing]("""
-DELETE FROM attempts WHERE key IN (
-    SELECT key FROM attempts WHERE since < :began_before ORDER BY since LIMIT :size FOR UPDATE SKIP LOCKED)
+DELETE FROM attempts WHERE key = ANY (ARRAY(
+    SELECT key FROM attempts WHERE since < :began_before ORDER BY since LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
 
 

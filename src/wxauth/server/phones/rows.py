@@ -137,9 +137,9 @@ _DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
 _SWEEP: Final = Statement[Nothing]("""
-DELETE FROM phone_answers WHERE code_hash IN (
+DELETE FROM phone_answers WHERE code_hash = ANY (ARRAY(
     SELECT code_hash FROM phone_answers WHERE asked_at < :asked_before
-     ORDER BY asked_at LIMIT :size FOR UPDATE SKIP LOCKED)
+     ORDER BY asked_at LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
 
 

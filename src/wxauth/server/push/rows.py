@@ -21,14 +21,14 @@ ON CONFLICT (digest) DO NOTHING
 RETURNING digest
 """)
 _SWEEP_NONCES: Final = Statement[Nothing]("""
-DELETE FROM push_nonces WHERE digest IN (
+DELETE FROM push_nonces WHERE digest = ANY (ARRAY(
     SELECT digest FROM push_nonces WHERE received_at < :received_before ORDER BY received_at
-        LIMIT :size FOR UPDATE SKIP LOCKED)
+     LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
 _SWEEP_MESSAGES: Final = Statement[Nothing]("""
-DELETE FROM push_messages WHERE digest IN (
+DELETE FROM push_messages WHERE digest = ANY (ARRAY(
     SELECT digest FROM push_messages WHERE received_at < :received_before ORDER BY received_at
-        LIMIT :size FOR UPDATE SKIP LOCKED)
+     LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
 
 

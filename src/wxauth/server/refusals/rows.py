@@ -74,8 +74,8 @@ _BY_USER: Final = _finding("user_id")
 _BY_CODE: Final = _finding("code")
 _OF_ALL: Final = _finding(None)
 _SWEEP: Final = Statement[Nothing]("""
-DELETE FROM refusals
- WHERE id IN (SELECT id FROM refusals WHERE id < :before ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED)
+DELETE FROM refusals WHERE id = ANY (ARRAY(
+    SELECT id FROM refusals WHERE id < :before ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
 _LAST_ID: Final = UUID(int=2**128 - 1)
 

@@ -150,19 +150,18 @@ def _beyond_part(which: str, newest: str) -> str:
 
 
 _REPLACE: Final = Statement[EndedSession](f"""
-WITH beyond AS MATERIALIZED ({_beyond_part("IS NULL", "AND s.revoked_at IS NULL")}
-)
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-  FROM beyond
- WHERE sessions.id = beyond.id AND sessions.revoked_at IS NULL
-RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
+ WHERE id = ANY (ARRAY({_beyond_part("IS NULL", "AND s.revoked_at IS NULL")}))
+   AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > :now AS was_open
 """)  # noqa: S608 - put together from constants
 # Locked rows are skipped, as in the sweep of expired sessions.
 _DELETE_BEYOND: Final = Statement[Nothing](f"""
-WITH beyond AS MATERIALIZED ({_beyond_part("IS NOT NULL", "")}
-)
-DELETE FROM sessions WHERE id IN (
-    SELECT id FROM sessions WHERE id IN (SELECT id FROM beyond) AND revoked_at IS NOT NULL FOR UPDATE SKIP LOCKED)
+DELETE FROM sessions WHERE id = ANY (ARRAY(
+    SELECT id FROM sessions
+     WHERE id = ANY (ARRAY({_beyond_part("IS NOT NULL", "")}))
+       AND revoked_at IS NOT NULL
+       FOR UPDATE SKIP LOCKED))
 """)  # noqa: S608 - put together from constants
 _END_OF_CLIENT: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason

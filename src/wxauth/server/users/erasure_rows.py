@@ -64,10 +64,12 @@ WITH page AS MATERIALIZED (
 SELECT id FROM page ORDER BY id
 """)
 _ERASE_CONSENTS: Final = Statement[Nothing]("""
-DELETE FROM consents WHERE id IN (SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size)
+DELETE FROM consents WHERE id = ANY (ARRAY(
+    SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size))
 """)
 _ERASE_REFUSALS: Final = Statement[Nothing]("""
-DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE user_id = :user_id ORDER BY id LIMIT :size)
+DELETE FROM refusals WHERE id = ANY (ARRAY(
+    SELECT id FROM refusals WHERE user_id = :user_id ORDER BY id LIMIT :size))
 """)
 _GO_ON: Final = Statement[Nothing](
     "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"

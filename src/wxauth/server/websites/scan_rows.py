@@ -326,19 +326,20 @@ UPDATE wrong_user_codes SET number = number - 1 WHERE user_id = :user_id
 """)
 _SWEPT_PART: Final = "RETURNING verdict IS NULL AND num_nonnulls(scene_hash, device_code_hash) > 0"
 _SWEEP: Final = Statement[bool](f"""
-DELETE FROM scans WHERE id IN (SELECT id FROM scans WHERE expires_at < :before LIMIT :size FOR UPDATE SKIP LOCKED)
+DELETE FROM scans WHERE id = ANY (ARRAY(
+    SELECT id FROM scans WHERE expires_at < :before LIMIT :size FOR UPDATE SKIP LOCKED))
 {_SWEPT_PART}
 """)  # noqa: S608 - put together from constants
 _SWEEP_PAGES: Final = Statement[bool](f"""
-DELETE FROM scans WHERE id IN (
+DELETE FROM scans WHERE id = ANY (ARRAY(
     SELECT id FROM scans WHERE expires_at < :now AND browser_hash IS NOT NULL AND claimed_at IS NULL
        AND (pressed_until IS NULL OR pressed_until < :now)
-     LIMIT :size FOR UPDATE SKIP LOCKED)
+     LIMIT :size FOR UPDATE SKIP LOCKED))
 {_SWEPT_PART}
 """)  # noqa: S608 - put together from constants
 _SWEEP_TRIES: Final = Statement[UUID]("""
-DELETE FROM wrong_user_codes WHERE user_id IN (
-    SELECT user_id FROM wrong_user_codes WHERE since < :before LIMIT :size FOR UPDATE SKIP LOCKED)
+DELETE FROM wrong_user_codes WHERE user_id = ANY (ARRAY(
+    SELECT user_id FROM wrong_user_codes WHERE since < :before LIMIT :size FOR UPDATE SKIP LOCKED))
 RETURNING user_id
 """)
 
