@@ -38,7 +38,7 @@ from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.phones.phones import (
-    PAUSES_FOR_OTHERS,
+    PAUSE_FOR_OTHERS_SECONDS,
     UNDER_WAY,
     UNDER_WAY_OF_ONE,
     UNTOUCHED_FOR,
@@ -47,7 +47,7 @@ from wxauth.server.phones.phones import (
 )
 from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import BUSY_PAUSES
+from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"
@@ -56,9 +56,9 @@ A_SECOND = timedelta(seconds=1)
 HASTE = 10
 HURRIED = Waits(
     promises=RETRY_PAUSE_SECONDS / HASTE,
-    phones_of_others=[pause / HASTE for pause in PAUSES_FOR_OTHERS],
+    phones_of_others=[pause / HASTE for pause in PAUSE_FOR_OTHERS_SECONDS],
     phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
-    wechat_busy=[pause / HASTE for pause in BUSY_PAUSES],
+    wechat_busy=[pause / HASTE for pause in BUSY_PAUSE_SECONDS],
 )
 """The waits of production, divided by `HASTE`."""
 

@@ -108,7 +108,7 @@ async def test_a_connect_without_an_end_leaves_the_caller_time(black_hole: tuple
 async def test_a_connect_ends_when_too_little_time_is_left_to_be_answered(
     black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wxauth.server.wechat.transport.SHORTEST", 10)
+    monkeypatch.setattr("wxauth.server.wechat.transport.SHORTEST_SECONDS", 10)
     host, port = black_hole
     loop = asyncio.get_running_loop()
     async with transport() as way:

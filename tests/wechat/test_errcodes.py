@@ -11,7 +11,7 @@ from tests.sweeps import swept
 from tests.world import LogLines, MakeClient, with_part
 from wxauth.server.core.services import Services
 from wxauth.server.web.answers import failures_of
-from wxauth.server.wechat.client import BUSY_PAUSES, WeChat
+from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS, WeChat
 from wxauth.server.wechat.errcode_texts import MEANINGS
 from wxauth.server.wechat.errcodes import (
     ABOUT_THE_ACCOUNT,
@@ -184,7 +184,7 @@ async def test_a_busy_wechat_is_asked_three_times_at_most(
     assert int(answer.headers["retry-after"]) > 0
     assert len(wechat.calls) == 3
     assert len({call["js_code"] for call in wechat.calls}) == 1
-    assert pauses == list(BUSY_PAUSES)
+    assert pauses == list(BUSY_PAUSE_SECONDS)
 
 
 @pytest.mark.parametrize("busy_answers", [1, 2])
@@ -218,7 +218,9 @@ async def test_a_lost_connection_after_a_busy_answer_is_not_tried_again(
 async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(
     services: Services, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
-    client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=BUSY_PAUSES[0] / 2)
+    client = WeChat(
+        wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=BUSY_PAUSE_SECONDS[0] / 2
+    )
     wechat.answers_errcode(-1)
     answer = await make_client(with_part(services, WeChat, client)).post(
         "/v1/login", json={"code": wechat.code_for("alice")}

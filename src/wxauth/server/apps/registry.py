@@ -17,7 +17,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App
 
-REFRESH_PAUSE: Final = 5.0
+REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored apps."""
 
 _APP_ID: Final = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -58,7 +58,7 @@ class Apps:
         of_settings: Sequence[App],
         *,
         observe: Callable[[Sequence[str], str | None], None] = lambda _ids, _default: None,
-        refresh_pause: float = REFRESH_PAUSE,
+        refresh_pause: float = REFRESH_PAUSE_SECONDS,
         hint: str = "",
     ) -> None:
         self._database = database

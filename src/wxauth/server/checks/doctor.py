@@ -12,7 +12,7 @@ from wxauth.server.checks.database import check_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.interpreter import judge_python
 from wxauth.server.checks.issuer import check_issuer
-from wxauth.server.checks.redis import REDIS_PATIENCE, check_redis
+from wxauth.server.checks.redis import REDIS_PATIENCE_SECONDS, check_redis
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.checks.rows import some_users
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
@@ -22,7 +22,7 @@ from wxauth.server.core.logs import message_of
 from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
 
-LONGEST: Final = 25.0
+LONGEST_CHECK_SECONDS: Final = 25.0
 """Seconds for one check as a whole. Each of its requests has a shorter limit."""
 
 _LONGEST_REASON: Final = 300
@@ -44,7 +44,7 @@ async def examine(
     *,
     clock: Clock = utc_now,
     deadlines: Deadlines = DEADLINES,
-    redis_patience: float = REDIS_PATIENCE,
+    redis_patience: float = REDIS_PATIENCE_SECONDS,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
     """Check the database first, because the other checks need values stored there; then everything else at once.
@@ -118,12 +118,12 @@ async def _results_of(name: str, check: AsyncGenerator[CheckResult, None]) -> li
     """The results of a check. A failure of the check itself is a result, too, and the other checks continue."""
     results: list[CheckResult] = []
     try:
-        async with asyncio.timeout(LONGEST), aclosing(check):
+        async with asyncio.timeout(LONGEST_CHECK_SECONDS), aclosing(check):
             async for result in check:
                 results.append(result)  # noqa: PERF401 - the results before a failure are kept
     except TimeoutError:
-        message = f"not checked to the end in {LONGEST:g} s"
-        results.append(bad(name, message, f"{LONGEST:g} 秒内未检查完"))
+        message = f"not checked to the end in {LONGEST_CHECK_SECONDS:g} s"
+        results.append(bad(name, message, f"{LONGEST_CHECK_SECONDS:g} 秒内未检查完"))
     except Exception as exc:
         reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
         message = f"not checked to the end, by a fault of wxauth's own: {reason}"

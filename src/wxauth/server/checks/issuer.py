@@ -21,7 +21,7 @@ from wxauth.tokens.keys import verification_keys
 from wxauth.urls import is_loopback, is_secure
 
 _NAME: Final = "issuer"
-_CONNECT_TIMEOUT: Final = 3.0
+_CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
 # Statuses with which a proxy answers if the service behind it is down.
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
@@ -61,8 +61,8 @@ async def _judge_issuer(
     issuer: str, keys: Sequence[StoredSigningKey] | None, *, now: datetime, patience: float
 ) -> CheckResult:
     try:
-        async with asyncio.timeout(patience + _CONNECT_TIMEOUT):
-            kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT))
+        async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
+            kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
     except _NotThere as exc:
         return note(_NAME, f"{exc}: {_IS_IT_RUNNING.en}", f"{exc.chinese}：{_IS_IT_RUNNING.zh}")
     except _Wrong as exc:

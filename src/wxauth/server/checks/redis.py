@@ -9,11 +9,13 @@ from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.redis import redis_reason, redis_storage
 
-REDIS_PATIENCE: Final = 3.0
+REDIS_PATIENCE_SECONDS: Final = 3.0
 """Seconds to wait for an answer."""
 
 
-async def check_redis(settings: Settings, *, patience: float = REDIS_PATIENCE) -> AsyncGenerator[CheckResult, None]:
+async def check_redis(
+    settings: Settings, *, patience: float = REDIS_PATIENCE_SECONDS
+) -> AsyncGenerator[CheckResult, None]:
     """If Redis is configured, check whether it counts a login within `patience` seconds."""
     if settings.redis_url is None:
         return

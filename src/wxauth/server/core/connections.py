@@ -12,11 +12,9 @@ from typing import Final
 
 import asyncpg
 
-MAX_IDLE: Final = 240.0
-"""Seconds. Firewalls and proxies forget a silent connection, often after five minutes."""
-
-CLOSE_TIMEOUT: Final = 3.0
-"""Seconds."""
+MAX_IDLE_SECONDS: Final = 240.0
+"""Firewalls and proxies forget a silent connection, often after five minutes."""
+CLOSE_TIMEOUT_SECONDS: Final = 3.0
 
 
 class Connections:
@@ -59,13 +57,13 @@ class Connections:
         """Close the idle connections now, and drop lent ones when they are released."""
         self._generation += 1
         idle, self._idle = self._idle, []
-        closing = (connection.close(timeout=CLOSE_TIMEOUT) for connection, _ in idle)
+        closing = (connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for connection, _ in idle)
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _take_idle(self) -> asyncpg.Connection | None:
         while self._idle:
             connection, since = self._idle.pop()
-            if not connection.is_closed() and _now() - since < MAX_IDLE:
+            if not connection.is_closed() and _now() - since < MAX_IDLE_SECONDS:
                 return connection
             connection.terminate()
         return None

@@ -32,8 +32,8 @@ _LONGEST_TEMPORARY_FOLDER: Final = 70
 """Characters. With our folder and the socket's name added, the path stays below a socket's limit of 104."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
 """Seconds. If the former owner was just killed, its server takes a moment to stop."""
-_START_TIMEOUT: Final = 30.0
-_STOP_TIMEOUT: Final = 20.0
+_START_TIMEOUT_SECONDS: Final = 30.0
+_STOP_TIMEOUT_SECONDS: Final = 20.0
 
 # The server inherits the lock's descriptor, so the lock is free only once no process uses the data any more.
 _SUPERVISOR: Final = """
@@ -238,7 +238,7 @@ class EmbeddedPostgres:
 
     def _wait_until_ready(self) -> None:
         assert self._supervisor is not None
-        deadline = time.monotonic() + _START_TIMEOUT
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._is_ready():
             if self._supervisor.poll() is not None:
                 log_tail = self._log.read_text(errors="replace").strip()[-800:]
@@ -246,7 +246,9 @@ class EmbeddedPostgres:
                     f"PostgreSQL did not start; removing {self._data} would begin anew. It said:\n{log_tail}"
                 )
             if time.monotonic() > deadline:
-                raise PostgresUnavailable(f"PostgreSQL did not start in {_START_TIMEOUT:.0f} s; see {self._log}")
+                raise PostgresUnavailable(
+                    f"PostgreSQL did not start in {_START_TIMEOUT_SECONDS:.0f} s; see {self._log}"
+                )
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
@@ -260,7 +262,7 @@ class EmbeddedPostgres:
     def _stop(self) -> None:
         if self._supervisor is not None and self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
-            self._supervisor.wait(_STOP_TIMEOUT)
+            self._supervisor.wait(_STOP_TIMEOUT_SECONDS)
         if self._run_folder is not None:
             shutil.rmtree(self._run_folder, ignore_errors=True)  # in case no supervisor was started
         while self._descriptors:

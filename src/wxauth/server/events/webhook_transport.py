@@ -16,8 +16,8 @@ MAX_ANSWER: Final = 4096
 BODY_TIMEOUT_SECONDS: Final = 1.0
 """Seconds for reading the body. Only the status matters."""
 CONNECT_TIMEOUT_SECONDS: Final = 8.0
-KEEPALIVE: Final = 4.0
-"""Seconds. Many servers close an idle connection after five, and a request on a closed one would count as failed."""
+KEEPALIVE_SECONDS: Final = 4.0
+"""Many servers close an idle connection after five, and a request on a closed one would count as failed."""
 MAX_IDLE: Final = 64
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
@@ -79,7 +79,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
                 ssl_context=self._https() if scheme == "https" else None,
                 max_connections=None,  # Deliveries limits how many messages are sent at once
                 max_keepalive_connections=MAX_IDLE,
-                keepalive_expiry=KEEPALIVE,
+                keepalive_expiry=KEEPALIVE_SECONDS,
                 network_backend=_Checked(scheme, self._resolve),
             )
         return self._pools[scheme]

@@ -30,9 +30,9 @@ from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing_key_of, without_key
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
-REFRESH_PAUSE: Final = 5.0
+REFRESH_PAUSE_SECONDS: Final = 5.0
 """Seconds between two reads of the stored keys."""
-RETRY_PAUSE: Final = 1.0
+RETRY_PAUSE_SECONDS: Final = 1.0
 """Seconds between two reads while there is no key."""
 
 log = get_logger()
@@ -68,7 +68,7 @@ class Ring(ABC, Generic[Key]):
         clock: Clock,
         *,
         max_age: timedelta,
-        refresh_pause: float = REFRESH_PAUSE,
+        refresh_pause: float = REFRESH_PAUSE_SECONDS,
     ) -> None:
         self._database = database
         self._sealer = sealer
@@ -150,7 +150,7 @@ class Ring(ABC, Generic[Key]):
     async def keep_fresh(self) -> None:
         """Refresh forever, despite outages."""
         while True:
-            await asyncio.sleep(self._refresh_pause if self.is_ready else RETRY_PAUSE)
+            await asyncio.sleep(self._refresh_pause if self.is_ready else RETRY_PAUSE_SECONDS)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:

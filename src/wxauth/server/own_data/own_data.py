@@ -95,7 +95,7 @@ IN_MEMORY: Final = 2**20
 """Bytes up to which a document is read completely before it is sent."""
 PIECE_TIMEOUT_SECONDS: Final = 30.0
 """Seconds that the reader of a large document may take for one piece, and the database for one statement."""
-LARGE_WITHIN: Final = 300.0
+LARGE_WITHIN_SECONDS: Final = 300.0
 """Seconds within which a large document must be downloaded."""
 MAX_LARGE_DOCUMENTS: Final = 2
 """How many large documents a process sends at once. Each holds a connection, and the pool must keep some free."""
@@ -130,7 +130,7 @@ async def export_mine(services: Services, caller: Caller, *, ip: str | None) -> 
 
 
 async def export_person(
-    database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN
+    database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN_SECONDS
 ) -> Export:
     """Export everything stored about a person, and record it in the audit trail. A merged id finds the remaining user.
 

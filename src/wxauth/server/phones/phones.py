@@ -67,7 +67,7 @@ UNDER_WAY_OF_ONE: Final = 20
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """Seconds to wait for WeChat's answers at shutdown. The requests have been drained before."""
 
-PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
+PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 """Seconds between checks for the answer of another process that has just spent the same code."""
 _ANSWER: Final = "phone_answer"
 _NOT_OF_THE_CODE: Final = (WeChatMisconfigured, WeChatRateLimited, WeChatUnavailable)
@@ -121,7 +121,7 @@ class Phones:
         roles_of_anybody: Callable[[], AbstractSet[str]] = frozenset,
         check_openid: bool,
         kept_in_memory: float = KEPT_IN_MEMORY_SECONDS,
-        pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS,
+        pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS,
         farewell: float = WECHAT_SHUTDOWN_SECONDS,
     ) -> None:
         self._database = database

@@ -82,7 +82,7 @@ WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Aut
 Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
 """
 
-_CHECK_PAUSE: Final = 1.0
+_CHECK_PAUSE_SECONDS: Final = 1.0
 """Seconds between two checks whether the database is there."""
 
 _ROUTERS: Final = (
@@ -230,7 +230,7 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
     """Run the background tasks forever. They would fail without the database and its schema, so they wait for both."""
     if not is_read:
         while not await _is_migrated(services):  # noqa: ASYNC110 - another process migrates
-            await asyncio.sleep(_CHECK_PAUSE)
+            await asyncio.sleep(_CHECK_PAUSE_SECONDS)
         await _read_what_is_stored(services)
     tasks = [
         services[KeyRing].keep_fresh(),

@@ -24,7 +24,7 @@ from wxauth.server.session_keys.rows import clear_session_keys, session_keys_sea
 from wxauth.server.sessions.rows import END, START
 
 PAGE_SIZE: Final = 1000
-RETRY_PAUSE: Final = 0.2
+RETRY_PAUSE_SECONDS: Final = 0.2
 """Seconds to wait for a session that another transaction is changing."""
 
 
@@ -63,7 +63,7 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: SealedC
         cleared = await clear_session_keys(database, lost) if lost else 0
         done.session_keys += cleared
         if cleared < len(lost):
-            await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)  # some rows were locked or have changed: read the page again
             continue
         if until == END:
             return

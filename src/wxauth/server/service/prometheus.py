@@ -55,7 +55,7 @@ if sys.platform != "win32":
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
 """How long values read from the database are served again, so that scrapes add few queries."""
-STATISTICS_PATIENCE: Final = 2.0
+STATISTICS_PATIENCE_SECONDS: Final = 2.0
 """Seconds that the database gets for these values. After that, a scrape omits them."""
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
@@ -340,7 +340,7 @@ class PrometheusMetrics(Collector):
             return
         self._statistics_at = now  # set before the query, so that only one of several scrapes runs it
         try:
-            async with asyncio.timeout(STATISTICS_PATIENCE):
+            async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):
                 self._statistics = await statistics(self._database, sweeps=self._sweeps, now=now)
         except (StorageUnavailable, TimeoutError):
             self._statistics = None

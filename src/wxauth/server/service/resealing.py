@@ -23,7 +23,7 @@ from wxauth.server.session_keys.rows import replace_session_keys, session_keys_s
 from wxauth.server.sessions.rows import END, START
 
 PAGE_SIZE: Final = 1000
-RETRY_PAUSE: Final = 0.2
+RETRY_PAUSE_SECONDS: Final = 0.2
 """Seconds to wait for a session that another transaction is changing."""
 
 
@@ -61,7 +61,7 @@ async def _reseal_session_keys(database: Database, sealer: Sealer, done: Reseale
         replaced = await replace_session_keys(database, list(anew), secrets) if anew else 0
         done.session_keys += replaced
         if replaced < len(anew):
-            await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)  # some rows were locked or have changed: read the page again
             continue
         done.not_opened += len(stale) - len(anew)
         if until == END:

@@ -21,18 +21,18 @@ class Waits:
     """Seconds. The defaults are those of the parts. A test of such a wait shortens it."""
 
     database: Deadlines = DEADLINES
-    apps_refresh: float = registry.REFRESH_PAUSE
+    apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
     background_farewell: float = background.FINISH_SECONDS
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
-    keys_refresh: float = keyring.REFRESH_PAUSE
+    keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS
     numbers_store: float = numbers.STORE_PAUSE_SECONDS
     opinions: float = opinions.OPINION_TIMEOUT_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
-    phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
+    phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = promises.RETRY_PAUSE_SECONDS
     refusals_store: float = refusals.STORE_PAUSE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
-    wechat_busy: Sequence[float] = client.BUSY_PAUSES
+    wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
     withdrawals: float = withdrawals.WITHDRAWAL_TIMEOUT_SECONDS
 
 

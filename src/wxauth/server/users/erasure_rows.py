@@ -17,7 +17,7 @@ from wxauth.server.sessions.rows import START
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
 """How many rows are erased in the transaction that deletes the user."""
-_WAIT_FOR_ANOTHER: Final = 0.1
+_WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
 """Seconds to wait while another worker erases a page."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
 """For how many of a person's ids rows are erased in the transaction that deletes the user."""
@@ -116,7 +116,7 @@ async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None)
     """Erase all that waits, only of these ids if any are given. Raises: StorageUnavailable."""
     while await are_waiting(database, user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
-            await asyncio.sleep(_WAIT_FOR_ANOTHER)
+            await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
 
 
 async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | None = None) -> bool:

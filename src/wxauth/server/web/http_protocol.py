@@ -45,7 +45,7 @@ take seconds."""
 MAX_QUEUED: Final = 16
 """Pipelined requests that wait for earlier answers. Further ones are not read yet."""
 
-LINGER: Final = 2.0
+LINGER_SECONDS: Final = 2.0
 """Seconds after our last answer during which the client's bytes are read and dropped. Closing at once might lose the
 answer."""
 
@@ -431,7 +431,7 @@ class HttpProtocol(asyncio.Protocol):
             self._is_lingering = True
             self._transport.write_eof()
             self.resume_or_pause_reading()
-            self._late_at = self._loop.time() + LINGER
+            self._late_at = self._loop.time() + LINGER_SECONDS
         else:
             self._transport.close()
             self._late_at = self._loop.time() + self._patience.request

@@ -15,7 +15,7 @@ from wxauth.server.web.http_protocol import HttpProtocol, ServerConnections
 
 _TICKS_BETWEEN_LOOKS: Final = 5
 """Ticks of uvicorn, of which there are ten a second, between two checks of time limits."""
-_TICK: Final = 0.05
+_TICK_SECONDS: Final = 0.05
 """Seconds between two checks while the server stops."""
 _CANCELLED_ANSWERS_SECONDS: Final = 1.0
 """How long the answers to cancelled requests may take."""
@@ -70,10 +70,10 @@ class Server(uvicorn.Server):
         log.info("leaving", connections=len(self._connections()), requests=len(self.server_state.tasks))
         while not self.force_exit and loop.time() < learnt_at:
             self._check_deadlines(loop.time())
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(_TICK_SECONDS)
         await self._stop_listening(sockets or [])
         while not self.force_exit and (now := loop.time()) < ends_at:
-            await asyncio.sleep(_TICK)  # first, because a connection just accepted is not in the set yet
+            await asyncio.sleep(_TICK_SECONDS)  # first, because a connection just accepted is not in the set yet
             if not self.server_state.connections and not self.server_state.tasks:
                 break
             self._check_deadlines(now)
@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
         while connections := self._connections():
             for connection in connections:
                 connection.abort()
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(_TICK_SECONDS)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Stop listening. Connections that wait in the backlog are still served: the kernel would reset them."""

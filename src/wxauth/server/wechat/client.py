@@ -36,7 +36,7 @@ from wxauth.server.wechat.errcodes import (
 )
 from wxauth.server.wechat.wechat_ids import can_name_a_person, is_id, is_placeholder
 
-BUSY_PAUSES: Final = (0.1, 0.3)
+BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
 
 _MADE_UP_CODE: Final = "000000000000"
@@ -121,7 +121,7 @@ class WeChat:
         base_url: str,
         fallback_url: str | None,
         timeout: float,
-        busy_pauses: Sequence[float] = BUSY_PAUSES,
+        busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
         hints: Mapping[int, str] = MappingProxyType({}),

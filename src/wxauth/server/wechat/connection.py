@@ -11,7 +11,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 MAX_OVERHEAD: Final = 64 * 1024
 """Bytes of an answer besides its body: head, earlier 1xx answers, chunk sizes and extensions, trailers."""
 
-_SURELY_OPEN: Final = 1.0
+_SURELY_OPEN_SECONDS: Final = 1.0
 """Seconds of idle time after which the kernel is asked whether the peer has closed, which takes some µs."""
 
 
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         if self.transport.is_closing() or now >= self.stale_at:
             return False
-        if now < self._kept_at + _SURELY_OPEN:
+        if now < self._kept_at + _SURELY_OPEN_SECONDS:
             return True
         with selectors.DefaultSelector() as selector:  # readable means an end of file that the loop has not seen yet
             selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)

@@ -18,7 +18,7 @@ import httpx
 
 from wxauth.server.wechat.connection import Connection
 
-HEAD_START: Final = 0.25
+HEAD_START_SECONDS: Final = 0.25
 """Seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
 NAME_SECONDS: Final = 10.0
 """How long a resolved name is kept, so that connections opened at the same time resolve it only once."""
@@ -178,7 +178,7 @@ async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
         while untried or attempts:
             if untried:
                 attempts.add(asyncio.create_task(_connected(untried.popleft())))
-            patience = HEAD_START if untried else None
+            patience = HEAD_START_SECONDS if untried else None
             done, _ = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 attempts.discard(attempt)

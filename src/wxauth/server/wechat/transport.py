@@ -30,8 +30,8 @@ MAX_IDLE: Final = 128
 IDLE_SECONDS: Final = 30.0
 CONNECT_SHARE: Final = 0.4
 """The share of an exchange's time that one connect may take, so that there is time left for the fallback host."""
-SHORTEST: Final = 0.05
-"""Seconds. If less time is left, a request is not sent, because WeChat's answer would be too late."""
+SHORTEST_SECONDS: Final = 0.05
+"""If less time is left, a request is not sent, because WeChat's answer would be too late."""
 
 _WEIGHT_OF_LATEST: Final = 1 / 8
 _TARGET: Final = re.compile(rb"[!-~]+")
@@ -97,7 +97,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await self._wait_for_place(deadline)
         try:
             connection = self._idle_connection(origin) or await self._connect(origin, deadline)
-            if _now() > deadline - SHORTEST:
+            if _now() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
             answer = await self._exchange(connection, message, max_body, has_body=request.method != "HEAD")
@@ -123,7 +123,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             await self._places.acquire()
             return
         try:
-            async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST):
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST_SECONDS):
                 await self._places.acquire()
         except TimeoutError:
             pass
@@ -144,7 +144,9 @@ class HttpTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
-        return await self._connector.connect(origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST))
+        return await self._connector.connect(
+            origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
+        )
 
     async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, has_body: bool) -> HttpAnswer:
         asked_at = _now()

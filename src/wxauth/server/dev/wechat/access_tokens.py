@@ -10,7 +10,7 @@ ACCESS_TOKEN_LIFETIME: Final = 7200.0
 """Seconds."""
 OVERLAP: Final = 300.0
 """Seconds before a token's end at which the next one is issued. Both are valid then."""
-FORCED_PAUSE: Final = 30.0
+FORCED_PAUSE_SECONDS: Final = 30.0
 FORCED_A_DAY: Final = 20
 
 _DAY: Final = 86400
@@ -61,7 +61,7 @@ class AccessTokens:
         return token in self._ends
 
     def _note_forced(self, now: float) -> None:
-        if self._forced_at and now - self._forced_at[-1] < FORCED_PAUSE:
+        if self._forced_at and now - self._forced_at[-1] < FORCED_PAUSE_SECONDS:
             raise CallRefused(45011)
         today = [at for at in self._forced_at if day_of(at) == day_of(now)]
         if len(today) >= FORCED_A_DAY:

@@ -11,8 +11,8 @@ _TAKEN: Final = ("authorization", "content-type", "x-request-id")
 _LEFT_OUT: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
-_TIMEOUT: Final = 60
-"""Seconds, as in `wx.request`."""
+_TIMEOUT_SECONDS: Final = 60
+"""As in `wx.request`."""
 
 
 def phone_network(service_url: str) -> Callable[[Request], Awaitable[Response]]:
@@ -29,7 +29,7 @@ def phone_network(service_url: str) -> Callable[[Request], Awaitable[Response]]:
         headers = {name: request.headers[name] for name in _TAKEN if name in request.headers}
         headers["user-agent"] = request.headers.get("x-phone-user-agent", "")
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_SECONDS) as client:
                 answer = await client.request(request.method, url, headers=headers, content=await request.body())
         except httpx.HTTPError as exc:
             return PlainTextResponse(type(exc).__name__, status_code=502, headers={"X-Phone-Error": "1"})

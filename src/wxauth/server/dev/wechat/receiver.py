@@ -20,7 +20,7 @@ TOLERANCE: Final = 300
 """Seconds by which a message's timestamp may be off (Standard Webhooks 1.0.0)."""
 
 _MAX_BODY: Final = 64 * 1024
-_HANG: Final = 3600
+_HANG_SECONDS: Final = 3600
 _PREFIX: Final = "whsec_"
 
 
@@ -59,7 +59,7 @@ class Receiver:
             }
         )
         if answer == "hang":
-            await asyncio.sleep(_HANG)
+            await asyncio.sleep(_HANG_SECONDS)
         return Response(status_code=204 if answer == "hang" else answer)
 
     async def _list_messages(self, _: Request) -> Response:

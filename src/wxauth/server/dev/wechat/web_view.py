@@ -19,8 +19,7 @@ MOST_BROWSERS: Final = 50
 MOST_REDIRECTS: Final = 10
 
 _HERE: Final = frozenset({"127.0.0.1", "localhost"})
-_TIMEOUT: Final = 10
-"""Seconds."""
+_TIMEOUT_SECONDS: Final = 10
 _ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
 
 
@@ -60,7 +59,7 @@ class WebViews:
             cookies=self._cookies.pop(key, None),
             event_hooks={"request": [_ensure_local]},
             headers=headers,
-            timeout=_TIMEOUT,
+            timeout=_TIMEOUT_SECONDS,
             trust_env=False,
         ) as browser:
             try:
