@@ -40,8 +40,8 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: Service
     """Bind the number behind a code of the phone button.
 
     WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
-    again. After `invalid_code` and `code_used`, let the person tap again. After 20 of these in an hour, the next is
-    `rate_limited`.
+    again. After `invalid_code` and `code_used`, let the person tap again. After 20 codes in an hour, valid or not, the
+    next is `rate_limited`.
     """
     app_id, openid = caller.user["app_id"], caller.user["openid"]
     user = await services[Phones].bind(services[Apps].find(app_id), openid=openid, code=body.code)
