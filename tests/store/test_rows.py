@@ -7,12 +7,13 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from importlib import import_module
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 import asyncpg
 import pytest
 from pydantic import BaseModel
+from typing_extensions import get_type_hints, is_typeddict
 
 import wxauth
 from wxauth.server.core.statements import Columns, Statement

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 from starlette.requests import Request
-from typing_extensions import TypedDict  # required by pydantic before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.problems import preferred_language

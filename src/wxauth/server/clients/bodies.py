@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.server.clients.client_model import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 from wxauth.server.clients.clients import SITE_SCOPES, Credentials, check_name

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field, RootModel
-from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.server.consents.rows import ConsentRow
 from wxauth.server.web.bodies import ShownAppId, ShownIp

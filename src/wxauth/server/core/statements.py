@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Any, Final, Generic, TypedDict, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from typing_extensions import TypedDict
 
 T_co = TypeVar("T_co", covariant=True)
 

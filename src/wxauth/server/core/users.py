@@ -2,8 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal
 from uuid import UUID
+
+from typing_extensions import TypedDict
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
 from pydantic_core import PydanticUseDefault
-from typing_extensions import TypedDict  # required by pydantic before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.server.events.feed import FeedPage, cursor_of, place_in

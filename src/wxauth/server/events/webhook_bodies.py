@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from typing_extensions import TypedDict  # required by pydantic before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.server.clients.client_model import CLIENT_NAME
 from wxauth.server.events.feed_bodies import KnownType

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.errors import NotFound, Title
 from wxauth.server.core.logs import get_logger

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import Query
 from pydantic import BaseModel, Field
-from typing_extensions import TypedDict  # required by pydantic before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.server.numbers.numbers import Numbers

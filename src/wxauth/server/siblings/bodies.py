@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # required by pydantic before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownOpenid, ShownSessionId, ShownUserId
 

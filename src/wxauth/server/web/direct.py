@@ -17,7 +17,6 @@ from typing import (
     Final,
     NamedTuple,
     Required,
-    TypedDict,
     TypeVar,
     Unpack,
     get_args,
@@ -33,6 +32,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge, Title, WxAuthError
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import TypedDict  # required by pydantic before Python 3.12
+from typing_extensions import TypedDict
 
 from wxauth.server.clients.uris import origin_of
 from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode
