@@ -14,7 +14,7 @@ from starlette.types import Message
 from tests.fakes import APP, SECRET_KEY, Clock, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
 from wxauth.errors import WxAuthError
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -138,7 +138,7 @@ async def test_an_expired_token_is_distinguished_from_an_invalid_token(
 ) -> None:
     token = (await login("alice"))["access_token"]
     clock.advance(seconds=900 + 30)
-    answer = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    answer = await client.get("/v1/me", headers=bearer(token))
     problem_of(answer, "token_expired", 401)
     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
@@ -149,7 +149,7 @@ async def test_a_token_of_a_banned_or_erased_user_is_refused_at_once(
 ) -> None:
     token = (await login("alice"))["access_token"]
     await rows.execute(change)
-    answer = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    answer = await client.get("/v1/me", headers=bearer(token))
     problem_of(answer, "invalid_token", 401)
 
 
@@ -159,7 +159,7 @@ async def test_before_the_keys_are_read_nothing_can_be_checked(
     token = (await login("alice"))["access_token"]
     services = build_services(make_settings(), clock=clock)
     for path in ("/v1/me", "/.well-known/jwks.json"):
-        answer = await make_client(services).get(path, headers={"Authorization": f"Bearer {token}"})
+        answer = await make_client(services).get(path, headers=bearer(token))
         problem_of(answer, "keys_unavailable", 503)
         assert int(answer.headers["retry-after"]) > 0
 

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from tests.fakes import Clock, WeChatByRespx
 from tests.store.proxy import Proxy
-from tests.world import LogIn, LogLines, MakeClient, MakeServices
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -70,7 +70,7 @@ async def test_twenty_replicas_that_start_at_once_agree_on_one_key(
 async def test_a_restart_keeps_the_key(make_services: MakeServices, make_client: MakeClient, login: LogIn) -> None:
     token = (await login("alice"))["access_token"]
     restarted = make_client(await make_services())
-    assert (await restarted.get("/v1/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
+    assert (await restarted.get("/v1/me", headers=bearer(token))).status_code == 200
 
 
 async def test_an_unrelated_secret_key_decrypts_nothing_and_creates_no_key(
@@ -98,7 +98,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
 
     refused = {
         "jwks": await client.get(JWKS),
-        "me": await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"}),
+        "me": await client.get("/v1/me", headers=bearer(token)),
         "login": await client.post("/v1/login", json={"code": wechat.code_for("alice")}),
     }
     assert {name: (answer.status_code, answer.json()["code"]) for name, answer in refused.items()} == {
@@ -111,7 +111,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(
     assert (await client.get("/readyz")).json()["checks"]["signing_key"] != "ok"
 
     await unread[KeyRing].refresh()
-    assert (await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
+    assert (await client.get("/v1/me", headers=bearer(token))).status_code == 200
     await unread.aclose()
 
 
@@ -149,7 +149,7 @@ async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refus
     clock.advance(days=60)
     await services[KeyRing].refresh()
     assert await published_kids(client) == [added]
-    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    me = await client.get("/v1/me", headers=bearer(token))
     assert (me.status_code, me.json()["code"]) == (401, "invalid_token")
 
 

@@ -18,7 +18,7 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until
 from wxauth.server.core.sealing import CannotOpen, session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.login.bodies import TokenAnswer
@@ -68,7 +68,7 @@ async def test_a_returning_user_is_the_same_user(login: LogIn) -> None:
 
 async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: LogIn) -> None:
     answer = await login("alice")
-    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+    me = await client.get("/v1/me", headers=bearer(answer))
     assert me.status_code == 200
     assert me.json() == answer["user"]
     assert me.headers["cache-control"] == "no-store"
@@ -306,7 +306,7 @@ async def test_a_unionid_that_another_app_gave_makes_both_identities_one_user(
     assert first["openid"] != second["openid"]
     assert await rows.fetchval("SELECT count(*) FROM identities WHERE user_id = $1", UUID(first["id"])) == 2
     for answer in answers:
-        me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+        me = await client.get("/v1/me", headers=bearer(answer))
         assert me.json()["openid"] == answer["user"]["openid"]
 
 

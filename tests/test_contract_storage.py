@@ -444,8 +444,7 @@ async def test_a_phone_number_has_one_holder_under_any_isolation_level(
 
     async def bind(person: str, token: str) -> int:
         code = secrets.add(simulator.make_phone_code(PhoneCodeRequest(person=person, phone="+8613800138000")))
-        headers = {"Authorization": f"Bearer {token}"}
-        return (await client.post("/v1/me/phone", json={"code": code}, headers=headers)).status_code
+        return (await client.post("/v1/me/phone", json={"code": code}, headers=bearer(token))).status_code
 
     statuses = await asyncio.gather(*(bind(person, token) for person, token in tokens.items()))
     assert sorted(statuses) == [200, 409, 409, 409, 409, 409]

@@ -170,7 +170,7 @@ async def test_an_access_token_expires_with_30_seconds_of_skew(
     client: httpx.AsyncClient, token: str, clock: Clock, seconds: int, code: str | None
 ) -> None:
     clock.advance(seconds=seconds)
-    answer = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    answer = await client.get("/v1/me", headers=bearer(token))
     assert answer.json().get("code") == code
 
 
@@ -213,5 +213,5 @@ async def test_an_access_token_is_good_for_no_other_audience(
     make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient], token: str
 ) -> None:
     other = make_client(await make_services(audience="other"))
-    answer = await other.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    answer = await other.get("/v1/me", headers=bearer(token))
     assert answer.json()["code"] == "invalid_token"

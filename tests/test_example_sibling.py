@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from examples.sibling.app import app, guard
 from tests.processes import PATIENCE, dev_with_sibling, serving
 from tests.programs import needs
+from tests.world import bearer
 from wxauth.testing import TestIssuer
 
 pytestmark = pytest.mark.process
@@ -42,7 +43,7 @@ def login(urls: tuple[str, str]) -> dict[str, Any]:
 
 
 def orders(urls: tuple[str, str], token: str) -> httpx.Response:
-    return httpx.get(f"{urls[1]}/orders", headers={"Authorization": f"Bearer {token}"}, trust_env=False, verify=False)
+    return httpx.get(f"{urls[1]}/orders", headers=bearer(token), trust_env=False, verify=False)
 
 
 def test_the_sibling_accepts_a_token_of_wxauths(urls: tuple[str, str], login: dict[str, Any]) -> None:

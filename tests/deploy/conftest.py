@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, serving, until
+from tests.world import bearer
 from wxauth.server.dev.wechat import create_simulator
 
 PEOPLE = 6
@@ -67,7 +68,7 @@ def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> C
                 try:
                     login = ask("POST", "/v1/login", json={"code": f"person-{person}"})
                     again = ask("POST", "/v1/refresh", json={"refresh_token": login["refresh_token"]})
-                    ask("GET", "/v1/me", headers={"Authorization": f"Bearer {again['access_token']}"})
+                    ask("GET", "/v1/me", headers=bearer(again))
                 except httpx.HTTPStatusError:
                     pass  # counted by its status
                 except httpx.HTTPError as exc:

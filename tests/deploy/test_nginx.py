@@ -15,6 +15,7 @@ from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.processes import free_port, until
 from tests.proxies.running import answers, nginx_with
 from tests.test_readme import code_blocks
+from tests.world import bearer
 
 pytestmark = pytest.mark.proxy
 
@@ -64,12 +65,10 @@ def test_an_answer_and_the_logs_of_both_have_one_request_id(nginx: Front, replic
         answer = client.post("/v1/login", json={"code": "alice"}, headers={"X-Forwarded-For": "203.0.113.9"})
         refused = client.get("/v1/scans/a-scene-that-nobody-may-read/code", params={"code": "nor-this"})
         hidden = [client.get(path) for path in ("/metrics", "/readyz", "/auth/metrics", "//readyz", "/%6Detrics")]
-        [session] = client.get(
-            "/v1/me/sessions", headers={"Authorization": f"Bearer {answer.json()['access_token']}"}
-        ).json()["items"]
+        [session] = client.get("/v1/me/sessions", headers=bearer(answer.json())).json()["items"]
     assert session["ip"] == "127.0.0.1", "what the client says of itself does not count"
     with nginx.client() as client:
-        too_long = client.get("/v1/me", headers={"Authorization": f"Bearer {'a' * 8192}"})
+        too_long = client.get("/v1/me", headers=bearer("a" * 8192))
     assert too_long.json()["code"] == "invalid_token", "wxauth itself says what is wrong with the longest token"
     request_id = answer.headers["X-Request-ID"]
     assert re.fullmatch("[0-9a-f]{32}", request_id)

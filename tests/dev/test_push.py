@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.world import bearer
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
@@ -63,10 +64,10 @@ async def test_the_service_accepts_the_simulators_messages(
     login = (await simulated_client.post("/v1/login", json=body)).json()
     pushed = (await push("alice", app_id=app_id, format=format)).json()
     assert pushed == {"is_taken": True, "attempts": [{"status": 200, "answer": "success"}]}
-    bearer = {"Authorization": f"Bearer {login['access_token']}"}
-    assert (await simulated_client.get("/v1/me", headers=bearer)).json()["nickname"] is None
+    alice = bearer(login)
+    assert (await simulated_client.get("/v1/me", headers=alice)).json()["nickname"] is None
     assert (await push("alice", app_id=app_id, event="user_authorization_cancellation")).json()["is_taken"]
-    assert (await simulated_client.get("/v1/me", headers=bearer)).status_code == 401
+    assert (await simulated_client.get("/v1/me", headers=alice)).status_code == 401
 
 
 @pytest.mark.no_database

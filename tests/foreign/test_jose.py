@@ -13,6 +13,7 @@ from tests.processes import Running, until
 from tests.programs import needs_node
 from tests.sweeps import swept
 from tests.tokens.hostile import Forgery
+from tests.world import bearer
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 
@@ -29,7 +30,7 @@ def verifier(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def status_of(verifier: httpx.Client, token: str) -> int:
-    return verifier.get("/", headers={"Authorization": f"Bearer {token}"}).status_code
+    return verifier.get("/", headers=bearer(token)).status_code
 
 
 @swept("forgery", ACCEPTED.values(), ids=ACCEPTED)

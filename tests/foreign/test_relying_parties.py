@@ -17,6 +17,7 @@ import pytest
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_TESTS, run_node_tests
 from tests.test_readme import DOCS, code_blocks
+from tests.world import bearer
 from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 
 with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
@@ -119,7 +120,7 @@ async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret
     """Alice logs in to the site this way, and is known there, until the site gives her tokens back."""
     metadata: dict[str, Any] = (await browser.get("/.well-known/openid-configuration")).json()
     login = (await browser.post("/v1/login", json={"code": "alice"})).json()
-    phone = {"Authorization": f"Bearer {login['access_token']}"}
+    phone = bearer(login)
     site = AsyncOAuth2Client(
         client_id=name,
         client_secret=secret,

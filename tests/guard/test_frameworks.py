@@ -19,6 +19,7 @@ import tornado.netutil
 from aiohttp import web
 from sanic import Sanic
 
+from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.tokens.hostile import HOSTILE, Forger
@@ -197,7 +198,7 @@ async def test_the_example_guards_its_routes(page: Path, framework: str, issuer:
     async with FRAMEWORKS[framework](page) as (shown, client):
         with issuer.trusted_by(shown["guard"]), Sweep() as sweep:
             with sweep.case("a good token"):
-                answer = await client.get("/orders", headers={"Authorization": f"Bearer {token}"})
+                answer = await client.get("/orders", headers=bearer(token))
                 assert answer.json()["openid"] == "o1", answer.text
             with sweep.case("no token"):
                 answer = await client.get("/orders", headers={"Accept-Language": "zh-CN", "X-Request-ID": "order-7"})
@@ -214,11 +215,11 @@ async def test_the_example_guards_its_routes(page: Path, framework: str, issuer:
                 problem_of(await client.get("/orders", headers=two), "invalid_request", 400)
             for name in SOME_HOSTILE:
                 with sweep.case(name):
-                    hostile = {"Authorization": f"Bearer {HOSTILE[name](Forger(token, issuer._key))}"}
+                    hostile = bearer(HOSTILE[name](Forger(token, issuer._key)))
                     problem_of(await client.get("/orders", headers=hostile), "invalid_token", 401)
             if framework in WITH_ROLES:
                 with sweep.case("no role"):
-                    answer = await client.delete("/orders/7", headers={"Authorization": f"Bearer {token}"})
+                    answer = await client.delete("/orders/7", headers=bearer(token))
                     problem_of(answer, "insufficient_role", 403)
                 with sweep.case("the role"):
                     answer = await client.delete("/orders/7", headers=issuer.headers(roles=["clerk"]))

@@ -58,7 +58,7 @@ async def test_the_other_sites_have_rs256(
 
 async def test_an_es256_sites_id_token_is_no_access_token(shop: Site, browser: Browser, phone: Phone) -> None:
     tokens = await tokens_of(shop, browser, phone)
-    as_bearer = {"Authorization": f"Bearer {tokens['id_token']}"}
+    as_bearer = bearer(tokens["id_token"])
     for path in ("/v1/me", "/v1/userinfo", "/v1/verify", "/v1/admin/users"):
         problem_of(await browser.client.get(path, headers=as_bearer), "invalid_token", 401)
     assert (await shop.post("/v1/revoke", token=tokens["id_token"])).status_code == 200

@@ -14,6 +14,7 @@ from tests.fakes import Clock
 from tests.processes import free_port, serving, until
 from tests.proxies.running import Recorder, answers, echo, nginx_with
 from tests.test_readme import ROOT, code_blocks
+from tests.world import bearer
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, create_simulator
 from wxauth.server.service.app import create_app
@@ -56,7 +57,7 @@ def wxauth_url(make_settings: Callable[..., Settings], clock: Clock) -> Iterator
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_configuration_shown_guards_a_service(page: Path, wxauth_url: str, tmp_path: Path) -> None:
     login = httpx.post(f"{wxauth_url}/v1/login", json={"code": "alice"}, trust_env=False, verify=False).json()
-    alice = {"Authorization": f"Bearer {login['access_token']}"}
+    alice = bearer(login)
     with (
         serving(Recorder(echo), proxy_headers=False) as service,
         site(shown(page), tmp_path, wxauth=urlsplit(wxauth_url).netloc, service=urlsplit(service).netloc) as client,

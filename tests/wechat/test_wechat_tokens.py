@@ -16,7 +16,7 @@ import pytest
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
-from tests.world import LogLines, MakeServices, add_client, until
+from tests.world import LogLines, MakeServices, add_client, bearer, until
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.client_model import Scope
@@ -134,8 +134,7 @@ async def test_only_a_client_with_the_scope_gets_the_token(
 
 async def test_a_user_does_not_get_wechats_access_token(simulated_client: httpx.AsyncClient) -> None:
     tokens = (await simulated_client.post("/v1/login", json={"code": "alice"})).json()
-    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
-    problem_of(await simulated_client.get(path(), headers=headers), "invalid_client", 401)
+    problem_of(await simulated_client.get(path(), headers=bearer(tokens)), "invalid_client", 401)
 
 
 async def test_an_app_that_is_not_configured_is_unknown(read: Read, simulator: Simulator) -> None:
