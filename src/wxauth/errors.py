@@ -180,7 +180,7 @@ class UnknownApp(RequestRefused):
 
     code = "unknown_app"
     status = 400
-    title = Title("This app is not known here.", "未知的小程序。")
+    title = Title("This app is not known here.", "未知的应用。")
 
 
 class WrongAppKind(RequestRefused):
@@ -552,7 +552,7 @@ class AppTaken(WxAuthError):
 
     code = "app_taken"
     status = 409
-    title = Title("This app is there already.", "该小程序已存在。")
+    title = Title("This app is there already.", "该应用已存在。")
 
 
 class AppInSettings(WxAuthError):
@@ -560,7 +560,7 @@ class AppInSettings(WxAuthError):
 
     code = "app_in_settings"
     status = 409
-    title = Title("This app is in the settings and is changed there.", "该小程序由配置文件指定，请在配置中修改。")
+    title = Title("This app is in the settings and is changed there.", "该应用由配置文件指定，请在配置中修改。")
 
 
 class PhoneTaken(WxAuthError):

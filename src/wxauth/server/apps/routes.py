@@ -37,14 +37,14 @@ _REFUSED: Final = AppRefused(
 _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatBadResponse)
 
 
-@router.get("/v1/admin/apps", summary=Title("List the apps", "列出小程序"))
+@router.get("/v1/admin/apps", summary=Title("List the apps", "列出应用"))
 async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
     """The apps in the settings, then the added ones, the oldest first. Without secrets."""
     await services[Apps].refresh()
     return {"items": [app_answer(services, known) for known in services[Apps].all()], "next_cursor": None}
 
 
-@router.post("/v1/admin/apps", summary=Title("Add an app", "添加小程序"), failures=[*_ASKING_WECHAT, AppTaken])
+@router.post("/v1/admin/apps", summary=Title("Add an app", "添加应用"), failures=[*_ASKING_WECHAT, AppTaken])
 async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
     """Add an app.
 
@@ -57,7 +57,7 @@ async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, b
     return app_answer(services, known)
 
 
-@router.get("/v1/admin/apps/{app_id}", summary=Title("Read an app", "查看小程序"), failures=[NO_SUCH_APP])
+@router.get("/v1/admin/apps/{app_id}", summary=Title("Read an app", "查看应用"), failures=[NO_SUCH_APP])
 async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> AppAnswer:
     """An app, without its secrets."""
     return app_answer(services, await managing.read_app(services, app_id))
@@ -65,7 +65,7 @@ async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) ->
 
 @router.patch(
     "/v1/admin/apps/{app_id}",
-    summary=Title("Change an app", "修改小程序"),
+    summary=Title("Change an app", "修改应用"),
     failures=[*_ASKING_WECHAT, NO_SUCH_APP, AppInSettings],
 )
 async def change_app(
@@ -82,7 +82,7 @@ async def change_app(
 
 
 @router.delete(
-    "/v1/admin/apps/{app_id}", summary=Title("Remove an app", "移除小程序"), failures=[NO_SUCH_APP, AppInSettings]
+    "/v1/admin/apps/{app_id}", summary=Title("Remove an app", "移除应用"), failures=[NO_SUCH_APP, AppInSettings]
 )
 async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
     """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions remain."""

@@ -54,7 +54,7 @@ async def check_everything(_: AdministratorDep, services: ServicesDep, request: 
 
 @router.post(
     "/v1/admin/apps/{app_id}/check",
-    summary=Title("Check one app's configuration", "检查小程序的配置"),
+    summary=Title("Check one app's configuration", "检查应用的配置"),
     failures=[NO_SUCH_APP],
 )
 async def check_one_app(

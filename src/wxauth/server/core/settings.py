@@ -311,7 +311,7 @@ class Settings(DatabaseSettings):
             "第一个小程序为默认。接收消息推送时另填 `push_token`（Token）；只收加密消息时再填 "
             '`push_aes_key`（EncodingAESKey），均与微信后台一致。`"sign_up": "closed"` 只允许已有的用户登录。'
             "小程序以外的应用另填 `kind`，见 [doors.md](doors.zh-CN.md)。"
-            "也可在运行时添加小程序，见 [apps.md](apps.zh-CN.md)。",
+            "也可在运行时添加应用，见 [apps.md](apps.zh-CN.md)。",
         ),
     ] = Field((), validate_default=True)
 
@@ -677,7 +677,7 @@ class Settings(DatabaseSettings):
         Setting(
             "How recent an administrator's login must be for changes with lasting effect (apps, keys, clients, "
             "webhooks, making somebody an administrator); `0` for any.",
-            "管理员进行长期生效的修改（小程序、密钥、客户端、Webhook、让他人成为管理员）所要求的登录时限；`0` 为不限。",
+            "管理员进行长期生效的修改（应用、密钥、客户端、Webhook、让他人成为管理员）所要求的登录时限；`0` 为不限。",
         ),
     ] = 3600
 

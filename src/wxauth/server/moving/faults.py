@@ -67,14 +67,14 @@ SECOND_OPENID: Final = Fault(
     "unionid",
     Title(
         "must be of one openid in this app: WeChat gives each person one, and another one has it",
-        "在同一小程序中必须只对应一个 openid：微信中每人只有一个，而它已属于另一个 openid",
+        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而它已属于另一个 openid",
     ),
 )
 SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
     "external_id",
     Title(
         "must be of one openid in this app: WeChat gives each person one, and the user has another one",
-        "在同一小程序中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个",
+        "在同一应用中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个",
     ),
 )
 ANOTHER_UNIONID: Final = Fault(

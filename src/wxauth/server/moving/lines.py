@@ -131,7 +131,7 @@ class Line(_Strict):
     app_id: Annotated[
         str,
         AfterValidator(_known_app),
-        Title("must be the app_id of a configured app", "必须是已配置的小程序的 AppID"),
+        Title("must be the app_id of a configured app", "必须是已配置的应用的 AppID"),
     ]
     openid: Annotated[
         Openid,

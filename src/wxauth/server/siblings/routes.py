@@ -153,7 +153,7 @@ async def introspect(_: IntrospectingClientDep, request: Request, services: Serv
 
 @router.get(
     "/v1/apps/{app_id}/access-token",
-    summary=Title("Read an app's WeChat access token", "小程序的微信 access_token"),
+    summary=Title("Read an app's WeChat access token", "应用的微信 access_token"),
     operation_id="read_access_token",
     response_model=WeChatTokenAnswer,
     failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],

@@ -326,7 +326,7 @@ const TEXTS = {
   check: ['Check', '检查'],
   sureRemoveApp: [
     'Nobody can log in to this app any more, and its secrets are forgotten. Sessions go on.',
-    '将无人能登录该小程序，其密钥也会删除。已有会话不受影响。',
+    '将无人能登录该应用，其密钥也会删除。已有会话不受影响。',
   ],
   inSettings: ['In the settings: changed there.', '由配置文件指定，请在配置中修改。'],
 

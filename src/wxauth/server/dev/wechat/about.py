@@ -35,7 +35,7 @@ are 45011:
     and "busy": 2 (so many times -1 first), "busy_burns": true (that spends the code),
     "has_unionid": false, "watermark_app_id": "wx..." (phone codes),
     "snapshot": "shown" (made up, and told), "hidden" (made up, and not told) or "false_alarm" (not of a mini-program)
-Sealed data, with the session_key of the person's last login:
+Encrypted data, with the session_key of the person's last login:
   POST /encrypted-data {"person": "alice", "app_id": "wxdev00000000000a1", "data": {"any": "thing"}}
 
 Message push, as WeChat sends it, to the service:
@@ -71,7 +71,7 @@ A receiver of webhooks: '.wxauth/wxauth webhooks add desk {here}/webhook' sends 
 这是 wxauth dev 启动的模拟微信，仅供开发，响应方式与 api.weixin.qq.com 一致，接口见上。
 /desk/ 是网页版模拟手机：在网页中登录，查看每个请求。
 
-名字：任意名字（alice、张三）都可作为登录 code，同名即同一用户，各小程序共用一个 unionid。
+名字：任意名字（alice、张三）都可作为登录 code，同名即同一用户，各应用共用一个 unionid。
 phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+85291234567。
 名为 risky-0 至 risky-4 的用户风险等级即该数字，其余为 0。
 小程序码是内容为 wxa:<appid>?page=<page>&scene=<scene>&env=<env> 的普通二维码。
@@ -93,9 +93,9 @@ POST /push 向服务推送消息：“event”为事件，“revoke_info”为�
 “mode”为 plain 或 aes（第二个小程序只收 aes），“format”为 json 或 xml，“url”为接收地址。
 POST /faults 让某个接口出错：“errcode”、“slow”、“status”、“hang”、“drop”、“garbage”、“html”、“cut_off”（截断）、
 “json_type”（图片却标为 JSON）任选其一；
-“app_id”只影响该小程序，“times”为次数（null 为一直出错），“work_is_done”表示微信已处理、只是响应丢失。
+“app_id”只影响该应用，“times”为次数（null 为一直出错），“work_is_done”表示微信已处理、只是响应丢失。
 DELETE /faults 恢复正常。
-POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
+POST /accounts 设置应用的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
 手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面、回调域名；未写的项保持不变。
 /connect/oauth2/authorize 与 /connect/qrconnect 是微信的登录页，询问是谁，出错时显示微信的错误编号。
 POST /visitors 设置某人与服务号、网站应用的关系：“is_bound”有无 unionid，“follows”是否已关注，“snapshot”快照页
