@@ -168,7 +168,7 @@ def test_a_request_that_does_not_come_whole_is_given_up(connect: Connect, sent: 
     assert problem_in(exchange(connect, sent)) == (408, "invalid_request")
 
 
-def test_a_little_now_and_then_is_not_enough(connect: Connect) -> None:
+def test_a_request_that_trickles_in_is_given_up(connect: Connect) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n"
     assert problem_in(answer_to_a_little_now_and_then(connect, head, b"x")) == (408, "invalid_request")
 

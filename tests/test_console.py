@@ -58,7 +58,7 @@ async def extend_session(client: httpx.AsyncClient) -> httpx.Response:
 
 
 @pytest.mark.parametrize("path", ["/admin", "/admin/", "/admin/main.js", "/admin/session"])
-async def test_without_the_setting_there_is_nothing(
+async def test_without_admin_page_the_console_has_no_paths(
     make_services: MakeServices, make_client: MakeClient, path: str
 ) -> None:
     client = make_client(await make_services())

@@ -58,7 +58,7 @@ def test_a_service_that_does_not_answer_is_not_alive(tmp_path: Path) -> None:
     assert "nothing answers at 127.0.0.1" in done.stderr
 
 
-def test_an_answer_that_is_a_failure_is_no_life(tmp_path: Path) -> None:
+def test_a_service_that_answers_with_a_failure_is_not_alive(tmp_path: Path) -> None:
     with serving(answering(500), lifespan="off") as url:
         done = run("alive", cwd=tmp_path, env={"WXAUTH_PORT": url.rpartition(":")[2]})
     assert done.returncode == 1

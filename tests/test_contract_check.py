@@ -791,7 +791,7 @@ async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: 
     assert_reported(results, of_app(app_id="wx0"), BAD, "WXAUTH_APP_ID", "(errcode 40013)")
 
 
-async def test_a_wechat_that_takes_any_code_is_none(doctor: Examine) -> None:
+async def test_a_server_that_accepts_any_code_is_not_taken_for_wechat(doctor: Examine) -> None:
     async def answer_login(_: Request) -> JSONResponse:
         return JSONResponse({"openid": "o1", "session_key": "a2V5", "access_token": "t", "expires_in": 7200})
 

@@ -161,7 +161,7 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, cli
     assert await mover.events() == [("user.created", "operator")]
 
 
-async def test_app_and_openid_are_enough(mover: Mover, login: LogIn, clock: Clock) -> None:
+async def test_a_line_needs_only_app_id_and_openid(mover: Mover, login: LogIn, clock: Clock) -> None:
     assert await mover.import_lines(ALICE) == (1, 0, 0, 0)
     user = await mover.user()
     assert (user["created_at"], user["last_login_at"], user["status"], user["roles"]) == (clock(), None, "active", [])
@@ -267,7 +267,7 @@ async def test_placeholders_for_a_missing_id_join_no_users(mover: Mover, name: s
     ("name", "longest"),
     [("openid", "o" * 128), ("unionid", "u" * 36), ("external_id", "x" * 128), ("external_id", "小" * 128)],
 )
-async def test_an_id_may_be_as_long_as_it_may_be(mover: Mover, name: str, longest: str) -> None:
+async def test_an_id_of_the_greatest_length_is_imported(mover: Mover, name: str, longest: str) -> None:
     assert await mover.import_lines({**ALICE, name: longest}, {**BOB, name: longest + longest[0]}) == (1, 0, 0, 1)
     assert mover.refusals == [(2, name)]
 
@@ -313,7 +313,7 @@ async def test_a_fault_is_reported_without_the_value(mover: Mover) -> None:
         assert secret not in mover.messages[0]
 
 
-async def test_a_line_may_be_as_long_as_it_may_be(mover: Mover) -> None:
+async def test_a_line_of_the_greatest_length_is_imported(mover: Mover) -> None:
     line = {**ALICE, "padding": ""}
     line["padding"] = "x" * (MAX_LINE - len(json.dumps(line)))
     text = json.dumps(line).encode()

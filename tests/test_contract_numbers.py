@@ -60,7 +60,7 @@ async def test_days_begin_where_the_reader_is(
         assert problem["errors"][0]["field"] == "utc_offset"
 
 
-async def test_a_login_that_is_refused_because_of_a_ban_is_none(
+async def test_a_login_refused_because_of_a_ban_is_not_counted(
     root: Admin, login: LogIn, wechat: WeChatByRespx
 ) -> None:
     alice = await login("alice")

@@ -84,7 +84,7 @@ async def test_two_known_users_are_merged_although_sign_up_is_closed(
     ("service", "app", "comes_in"),
     [("closed", "open", True), ("open", "closed", False), ("closed", None, False), ("open", "", True)],
 )
-async def test_the_apps_own_word_counts(
+async def test_the_sign_up_of_an_app_overrides_that_of_the_service(
     login: LogIn, make_services: MakeServices, make_client: MakeClient, service: str, app: str | None, comes_in: bool
 ) -> None:
     apps: list[dict[str, Any]] = [{**APP, "sign_up": app}]

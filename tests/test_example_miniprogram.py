@@ -75,7 +75,7 @@ def test_a_page_has_all_its_files(page: str) -> None:
         assert (DEMO / f"{page}.{suffix}").is_file()
 
 
-def test_every_page_there_is_known() -> None:
+def test_every_page_of_the_demo_is_listed_in_app_json() -> None:
     assert sorted(APP["pages"]) == sorted(f"pages/{file.parent.name}/{file.stem}" for file in DEMO.rglob("*.wxml"))
     assert {tab["pagePath"] for tab in APP["tabBar"]["list"]} <= set(APP["pages"])
 

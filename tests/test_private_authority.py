@@ -71,7 +71,7 @@ async def test_a_collector_is_sent_traces(upstream: Upstream) -> None:
     assert len(upstream.requests) == 1
 
 
-async def test_redis_counts(authority: Authority) -> None:
+async def test_a_redis_of_a_private_authority_counts(authority: Authority) -> None:
     async def count(reader: StreamReader, writer: StreamWriter) -> None:
         while line := await reader.readline():
             if line.startswith(b"*"):

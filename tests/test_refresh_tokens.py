@@ -21,7 +21,7 @@ def test_a_token_says_which_session_and_generation() -> None:
 
 
 @pytest.mark.parametrize("generation", [0, 1, 2**31 - 1, 2**32 - 1])
-def test_any_generation(generation: int) -> None:
+def test_a_token_can_hold_any_generation(generation: int) -> None:
     parsed = TOKENS.parse(TOKENS.issue(SESSION, generation))
     assert parsed is not None
     assert parsed.generation == generation
@@ -79,5 +79,5 @@ def test_the_mac_of_another_token_does_not_fit() -> None:
     assert TOKENS.parse("wxr_" + urlsafe_b64encode(other[:20] + raw[20:]).rstrip(b"=").decode()) is None
 
 
-def test_no_key_shows() -> None:
+def test_the_repr_of_the_tokens_hides_the_key() -> None:
     assert repr(KEY)[2:-1] not in repr(TOKENS)

@@ -169,7 +169,7 @@ async def test_the_new_user_has_only_the_data_from_wechat(town: Town, rows: asyn
     assert [answer["user"][name] for name in names] == ["Bob", "https://a.test/1.png", NUMBER, ["editor"], []]
 
 
-async def test_consents_stay(make_town: MakeTown) -> None:
+async def test_a_split_leaves_the_consents_with_the_remaining_user(make_town: MakeTown) -> None:
     town = await make_town(consents="privacy:1")
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(bob))

@@ -97,7 +97,7 @@ async def test_a_token_is_the_users_that_was_asked_for(issuer: TestIssuer) -> No
     assert (user.app_id, user.openid, user.roles) == ("wxother", "o-1", frozenset({"clerk"}))
 
 
-async def test_without_a_word_a_token_is_the_same_users_each_time(issuer: TestIssuer) -> None:
+async def test_a_token_without_arguments_is_the_same_users_each_time(issuer: TestIssuer) -> None:
     first, second = await principal(issuer), await principal(issuer)
     assert (first.id, first.app_id, first.roles) == (USER_ID, "wxtest", frozenset())
     assert (first.openid, first.session_id) == (second.openid, second.session_id)

@@ -131,7 +131,7 @@ async def test_a_request_goes_on_with_its_callers_trace(
     assert f"{span.parent.span_id:016x}" == PARENT
 
 
-async def test_a_caller_may_have_a_request_left_out(
+async def test_a_request_that_its_caller_does_not_sample_is_not_traced(
     traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter, wechat: WeChatByRespx
 ) -> None:
     unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}

@@ -170,7 +170,7 @@ def test_at_a_terminal_the_secret_is_asked_for_unseen_and_kept(
 
 
 @pytest.mark.parametrize("given", OWN)
-def test_half_an_app_is_not_enough(given: str, tmp_path: Path) -> None:
+def test_an_app_id_and_its_secret_are_required_together(given: str, tmp_path: Path) -> None:
     failed = run("dev", cwd=tmp_path, env={given: OWN[given]})
     assert failed.returncode == 1
     assert failed.stderr == "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS\n"

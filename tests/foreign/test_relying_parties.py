@@ -57,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.node
-def test_openid_client(world: dict[str, str]) -> None:
+def test_openid_client_completes_each_flow(world: dict[str, str]) -> None:
     run_node_tests("oauth/relying_party.test.js", world)
 
 
@@ -149,6 +149,6 @@ async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret
 
 @pytest.mark.parametrize("way", [by_scan, in_web_view, in_wechat, on_a_computer])
 @pytest.mark.parametrize("name", ["shop", "page"])
-async def test_authlib(world: dict[str, str], name: str, way: Way) -> None:
+async def test_authlib_logs_in_and_out(world: dict[str, str], name: str, way: Way) -> None:
     async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
         await come_and_go_with_authlib(browser, name, world["SHOP_SECRET"] if name == "shop" else None, way)

@@ -242,7 +242,7 @@ async def test_an_error_raised_by_the_app_is_left_to_the_app(guard: BearerGuard,
         ("admin", list("admin"), 403),
     ],
 )
-async def test_every_role_is_demanded(
+async def test_a_token_must_have_every_required_role(
     guarded: Guarded, issuer: FakeIssuer, demanded: Any, held: list[str], status: int
 ) -> None:
     app = guarded(roles=demanded)

@@ -121,7 +121,9 @@ def test_no_key_and_no_issuer_is_503(guard: BearerGuard, issuer: FakeIssuer) -> 
 
 
 @pytest.mark.parametrize(("held", "status"), [([], 403), (["clerk"], 403), (["clerk", "auditor"], 200)])
-def test_every_role_is_demanded(guard: BearerGuard, issuer: FakeIssuer, held: list[str], status: int) -> None:
+def test_a_token_must_have_every_required_role(
+    guard: BearerGuard, issuer: FakeIssuer, held: list[str], status: int
+) -> None:
     headers = bearer(issuer.token(*held)).items()
     assert ask(guard, headers=headers, roles=["auditor", "clerk"]).status_code == status
 

@@ -157,7 +157,7 @@ async def id_claims(
     return jwt.decode(token, key, **demands, options=options)
 
 
-async def test_the_whole_way(shop: Site, browser: Browser, phone: Phone, clock: Clock) -> None:
+async def test_a_user_logs_in_to_a_site_by_scanning(shop: Site, browser: Browser, phone: Phone, clock: Clock) -> None:
     tab = await browser.show()
     assert await tab.state() == "waiting"
     body = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()

@@ -206,7 +206,9 @@ BAD_URIS = [
 
 
 @swept("options", REFUSED.values(), ids=REFUSED)
-async def test_a_site_is_not_added_with(clients: Command, rows: asyncpg.Connection, options: list[str]) -> None:
+async def test_a_site_with_wrong_options_is_not_added(
+    clients: Command, rows: asyncpg.Connection, options: list[str]
+) -> None:
     refused = await clients("add", "shop", *options)
     assert refused.returncode == 2, refused.stdout
     assert await rows.fetchval("SELECT count(*) FROM clients") == 0

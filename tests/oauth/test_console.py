@@ -263,7 +263,7 @@ async def test_the_phone_shows_which_site_it_is(browser: Browser, phone: Phone, 
     assert body == {"id": "wxauth-admin", "title": "管理后台 Console", "origin": "https://auth.test"}
 
 
-async def test_without_the_setting_there_is_no_such_site(make_services: MakeServices, make_client: MakeClient) -> None:
+async def test_without_admin_page_the_console_is_no_site(make_services: MakeServices, make_client: MakeClient) -> None:
     services = await make_services()
     await add_console_as_site(services)
     assert (await Browser(make_client(services)).open(**ASKED)).status_code == 400

@@ -51,7 +51,7 @@ async def test_a_row_that_violates_a_constraint_is_refused(
     assert refusal.value.constraint_name == constraint
 
 
-async def test_with_a_client_all_that_is_its_own_goes(rows: asyncpg.Connection) -> None:
+async def test_deleting_a_client_deletes_its_scans_and_their_pictures(rows: asyncpg.Connection) -> None:
     for statement in (SITE, SCAN, "INSERT INTO scan_pictures SELECT id, 'image/png', 'x' FROM scans"):
         await rows.execute(statement)
     await rows.execute("DELETE FROM clients")

@@ -634,7 +634,7 @@ async def test_a_client_must_authenticate(site: Site, add_site: AddSite, service
         ({"scope": ["openid", "profile"]}, "invalid_request"),
     ],
 )
-async def test_a_wrong_request_for_a_scan(site: Site, form: dict[str, Any], error: str) -> None:
+async def test_a_wrong_request_for_a_scan_is_refused(site: Site, form: dict[str, Any], error: str) -> None:
     refused(await site.post("/v1/device_authorization", **form), error)
 
 
@@ -651,7 +651,7 @@ async def test_a_wrong_request_for_a_scan(site: Site, form: dict[str, Any], erro
         ({"grant_type": "refresh_token", "refresh_token": "wxr_x"}, "invalid_grant"),
     ],
 )
-async def test_a_wrong_request_for_tokens(site: Site, form: dict[str, Any], error: str) -> None:
+async def test_a_wrong_request_for_tokens_is_refused(site: Site, form: dict[str, Any], error: str) -> None:
     refused(await site.post("/v1/token", **form), error)
 
 

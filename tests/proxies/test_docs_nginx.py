@@ -95,7 +95,7 @@ def test_without_this_piece_nginx_does_not_start(piece: str, tmp_path: Path) -> 
         assert "[emerg]" in nginx.output
 
 
-def test_without_the_piece_of_the_server_everything_is_500(tmp_path: Path) -> None:
+def test_without_server_conf_every_path_is_500(tmp_path: Path) -> None:
     text = without(r"include wxauth/server.conf; .*?\n")
     with site(text, tmp_path, wxauth="127.0.0.1:1", service="127.0.0.1:1") as client:
         assert [client.get(path).status_code for path in ("/", "/orders", "/admin")] == [500] * 3

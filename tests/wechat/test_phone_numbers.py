@@ -27,7 +27,7 @@ NUMBER = "+8613800138000"
         ({"phoneNumber": "+85291234567", "purePhoneNumber": ""}, "+85291234567"),
     ],
 )
-def test_a_number_is_understood(info: dict[str, Any], phone: str) -> None:
+def test_a_phone_number_is_converted_to_e164(info: dict[str, Any], phone: str) -> None:
     assert e164_of({**info, **WATERMARK}, app_id=APP_ID) == phone
 
 

@@ -202,7 +202,9 @@ async def test_no_token_is_handed_out_unless_the_trail_records_it(read: Read, ro
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 1
 
 
-async def test_a_failure_is_no_reading(read: Read, rows: asyncpg.Connection, simulator: Simulator) -> None:
+async def test_a_failed_read_of_a_token_is_not_recorded(
+    read: Read, rows: asyncpg.Connection, simulator: Simulator
+) -> None:
     simulator.fail("stable_token", errcode=40164)
     await read()
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 0
