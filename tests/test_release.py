@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,48 @@ PACKAGE_FILES = ("package.json", "package-lock.json")
 ON_MAIN = "git merge-base --is-ancestor HEAD origin/main"
 DATED = f"## [{wxauth.__version__}] - 2026-12-01"
 
-Release = Callable[..., subprocess.CompletedProcess[str]]
+
+class Project:
+    """A copy of the project, without what git ignores."""
+
+    def __init__(self, folder: Path) -> None:
+        left_out = (".git", ".venv*", "node_modules", ".wxauth", "dist", "__pycache__", ".*_cache")
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left_out))
+        (folder / "scripts/setup").write_text(f'cd "{folder}"\n')
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        self.folder = folder
+
+    def release(self, tag: str, *, heading: str = DATED) -> subprocess.CompletedProcess[str]:
+        """Run the script with this heading in the changelog."""
+        changelog = self.folder / "CHANGELOG.md"
+        changelog.write_text(re.sub(r"^## \[.*", heading, changelog.read_text(), count=1, flags=re.MULTILINE))
+        env = {**os.environ, "GITHUB_SERVER_URL": "https://git.example.com", "GITHUB_REPOSITORY": "wxauth/wxauth"}
+        script = self.folder / "scripts/release"
+        return subprocess.run([script, tag], env=env, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
-def release(tmp_path: Path) -> Release:
-    """Runs the script in a copy of the project, with this environment, and this heading in its changelog."""
-    left_out = shutil.ignore_patterns(".git", ".venv", "node_modules", ".wxauth", "dist", "__pycache__", ".*_cache")
-    copy = tmp_path / "project"
-    shutil.copytree(ROOT, copy, ignore=left_out)
-    (copy / "scripts/setup").write_text(f'cd "{copy}"\n')
-    (copy / ".venv").symlink_to(ROOT / ".venv")
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project")
 
-    def run(*arguments: str, heading: str = DATED) -> subprocess.CompletedProcess[str]:
-        changelog = copy / "CHANGELOG.md"
-        changelog.write_text(re.sub(r"^## \[.*", heading, changelog.read_text(), count=1, flags=re.MULTILINE))
-        env = {**os.environ, "GITHUB_SERVER_URL": "https://git.example.com", "GITHUB_REPOSITORY": "wxauth/wxauth"}
-        script = copy / "scripts/release"
-        return subprocess.run([script, *arguments], env=env, capture_output=True, text=True, timeout=120)
 
-    return run
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a release, and what the script printed."""
+    project = Project(tmp_path_factory.mktemp("released") / "project")
+    done = project.release(f"v{wxauth.__version__}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project.folder, done.stdout
 
 
 @pytest.mark.wheel
-def test_wheel_and_source_distribution_pass_the_checks(release: Release, tmp_path: Path) -> None:
-    done = release(f"v{wxauth.__version__}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("PASSED") == 2
-    assert f"wxauth-{wxauth.__version__}-py3-none-any.whl: OK" in done.stdout
-    made = {path.name for path in (tmp_path / "project/dist").iterdir()}
+def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str]) -> None:
+    folder, printed = released
+    assert printed.count("PASSED") == 2
+    assert f"wxauth-{wxauth.__version__}-py3-none-any.whl: OK" in printed
+    made = {path.name for path in (folder / "dist").iterdir()}
     assert made == {f"wxauth-{wxauth.__version__}-py3-none-any.whl", f"wxauth-{wxauth.__version__}.tar.gz"}
-    [wheel] = (tmp_path / "project/dist").glob("*.whl")
+    [wheel] = (folder / "dist").glob("*.whl")
     shown = metadata(wheel).get_payload()
     links = set(re.findall(r"\]\((?!https:)([^)]*)\)", shown))
     assert not links, "on a package index these lead nowhere"
@@ -65,16 +75,15 @@ def test_wheel_and_source_distribution_pass_the_checks(release: Release, tmp_pat
     assert urls["Repository"] == "https://git.example.com/wxauth/wxauth"
     assert urls["Changelog"] == f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/CHANGELOG.md"
     for changed in ("README.md", "pyproject.toml", "clients/node/README.md", "clients/node/package.json"):
-        assert (tmp_path / "project" / changed).read_bytes() == (ROOT / changed).read_bytes()
+        assert (folder / changed).read_bytes() == (ROOT / changed).read_bytes()
 
 
 @pytest.mark.wheel
 @pytest.mark.node
-def test_the_guard_for_node_is_packed_with_absolute_links(release: Release, tmp_path: Path) -> None:
+def test_the_guard_for_node_is_packed_with_absolute_links(released: tuple[Path, str]) -> None:
     needs("npm")
-    done = release(f"v{wxauth.__version__}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    with tarfile.open(tmp_path / f"project/build/wxauth-guard-{wxauth.__version__}.tgz") as package:
+    folder, _ = released
+    with tarfile.open(folder / f"build/wxauth-guard-{wxauth.__version__}.tgz") as package:
         shown, described = (package.extractfile(f"package/{name}") for name in ("README.md", "package.json"))
         assert shown is not None
         assert described is not None
@@ -87,15 +96,15 @@ def test_the_guard_for_node_is_packed_with_absolute_links(release: Release, tmp_
 
 
 @pytest.mark.wheel
-def test_a_tag_of_another_version_is_refused(release: Release) -> None:
-    done = release("v99.0.0")
+def test_a_tag_of_another_version_is_refused(project: Project) -> None:
+    done = project.release("v99.0.0")
     assert done.returncode == 1
     assert "v99.0.0" in done.stderr
 
 
 @pytest.mark.wheel
-def test_a_version_without_a_date_is_refused(release: Release) -> None:
-    done = release(f"v{wxauth.__version__}", heading=f"## [{wxauth.__version__}] - unreleased")
+def test_a_version_without_a_date_is_refused(project: Project) -> None:
+    done = project.release(f"v{wxauth.__version__}", heading=f"## [{wxauth.__version__}] - unreleased")
     assert done.returncode == 1
     assert "has no date" in done.stderr
 
