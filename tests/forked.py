@@ -2,18 +2,22 @@
 
 Imports take a second of CPU time, and most commands then a hundredth of that. `scripts/test` runs some 550 commands and
 needs seven minutes of CPU time: started as installed, they would more than double it. Everything else is as in any
-process: signals, environment, folder, descriptors, end.
+process: signals, environment, folder, descriptors, end. All processes of a test run share the one that forks.
 """
 
 import atexit
+import errno
 import gc
 import importlib
 import json
 import os
 import pkgutil
+import secrets
 import selectors
+import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,9 +31,11 @@ LONGEST_REQUEST = 128 * 1024
 """Maximum bytes of an environment and some arguments."""
 USED_LATER = ("uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "sqlalchemy.dialects.postgresql.asyncpg")
 """Modules that libraries import on first use."""
+ADDRESS = os.environ.setdefault("TESTS_FORKED_AT", f"wxauth-tests-{secrets.token_hex(8)}")
+"""Where the process listens that forks, in Linux's own name space for sockets. Processes of pytest-xdist inherit it."""
 
 is_possible = sys.platform == "linux"
-"""Other systems lack pidfds, and packets on socket pairs."""
+"""Other systems lack pidfds, packets on sockets, and that name space."""
 
 
 class Forked:
@@ -71,7 +77,7 @@ class Forked:
         self._told, teller = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with teller:
             request = json.dumps([[*command], str(cwd), {**env}, is_short]).encode()
-            socket.send_fds(_parent().requests, [request], [given, output, errors, teller.fileno()])
+            socket.send_fds(_requests(), [request], [given, output, errors, teller.fileno()])
         for descriptor in to_close:
             os.close(descriptor)
         pid, [self._pidfd], *_ = socket.recv_fds(self._told, 32, 1)
@@ -115,56 +121,98 @@ class Forked:
         self.wait()
 
 
-class _Parent:
-    """The process that forks. It ends with this process."""
-
-    def __init__(self) -> None:
-        self.requests, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            command = [sys.executable, "-m", "tests.forked", str(its.fileno())]
-            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()])
-        atexit.register(self._end)
-
-    def _end(self) -> None:
-        self.requests.close()
-        self._process.wait()
-
-
-_parents: list[_Parent] = []
+_connections: list[socket.socket] = []
 _making_one = Lock()
 
 
-def _parent() -> _Parent:
+def _requests() -> socket.socket:
+    """A connection to the process that forks. When it is closed, those that were forked for it are killed."""
     with _making_one:
-        if not _parents:
-            _parents.append(_Parent())
-        return _parents[0]
+        if not _connections:
+            _connections.append(_connect())
+            atexit.register(_connections[0].close)
+        return _connections[0]
 
 
-def serve(requests: socket.socket) -> bool:
+def _connect() -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    while True:
+        try:
+            connection.connect(f"\0{ADDRESS}")
+        except ConnectionRefusedError:  # nobody listens yet
+            try:
+                _start()
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE:  # another process has just begun to listen
+                    raise
+        else:
+            return connection
+
+
+def _start() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0{ADDRESS}")
+        listener.listen()
+        command = [sys.executable, "-m", "tests.forked", str(listener.fileno())]
+        started = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[listener.fileno()])
+        started.returncode = 0  # nobody waits for it: it ends after the last connection
+
+
+def stand_in(folder: Path) -> Path:
+    """A program, in this folder, that does what `wxauth` does, but forked. For shells and programs in Node."""
+    if not is_possible:
+        return Path(sys.executable).with_name("wxauth")
+    _requests()  # otherwise each use would start the process that forks
+    forking = f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forked import Forked as F"
+    streams = "stdin=0, stdout=1, stderr=2, is_short=True"
+    code = f"{forking}; sys.exit(F(['wxauth', *sys.argv[1:]], cwd=os.getcwd(), env=os.environ, {streams}).wait())"
+    program = folder / "wxauth"
+    program.write_text(f'#!/bin/sh\nTESTS_FORKED_AT={ADDRESS} exec {shlex.join([sys.executable, "-Sc", code])} "$@"\n')
+    program.chmod(0o700)
+    return program
+
+
+def serve(listener: socket.socket) -> bool:
     """Fork for each request. Returns only in a child, with whether it is short."""
     import_everything()
-    children: dict[int, tuple[int, socket.socket]] = {}
+    connections: dict[int, socket.socket] = {}
+    children: dict[int, tuple[int, socket.socket, int]] = {}
     with selectors.DefaultSelector() as selector:
-        selector.register(requests, selectors.EVENT_READ)
+        selector.register(listener, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.fileobj is not requests:
+                if key.fileobj is listener:
+                    connection, _ = listener.accept()
+                    if user_of(connection) != os.geteuid():  # the name space is everybody's
+                        connection.close()
+                        continue
+                    connections[connection.fileno()] = connection
+                    selector.register(connection.fileno(), selectors.EVENT_READ)
+                    continue
+                if key.fd in children:
                     selector.unregister(key.fd)
-                    pid, teller = children.pop(key.fd)
+                    pid, teller, _ = children.pop(key.fd)
                     os.close(key.fd)
                     _, status = os.waitpid(pid, 0)
                     with teller, suppress(OSError):
                         teller.send(b"%d" % os.waitstatus_to_exitcode(status))
                     continue
-                request, descriptors, *_ = socket.recv_fds(requests, LONGEST_REQUEST, 4)
+                request, descriptors, *_ = socket.recv_fds(connections[key.fd], LONGEST_REQUEST, 4)
                 if not request:
-                    for pid, _ in children.values():
-                        os.kill(pid, signal.SIGKILL)
-                    os._exit(0)
+                    for pid, _, connected in children.values():
+                        if connected == key.fd:
+                            os.kill(pid, signal.SIGKILL)
+                    selector.unregister(key.fd)
+                    connections.pop(key.fd).close()
+                    if not connections:
+                        os._exit(0)
+                    continue
                 pid = os.fork()
                 if pid == 0:
-                    for descriptor, (_, teller) in children.items():
+                    listener.close()
+                    for connection in connections.values():
+                        connection.close()
+                    for descriptor, (_, teller, _) in children.items():
                         os.close(descriptor)
                         teller.close()
                     command, cwd, env, is_short = json.loads(request)
@@ -176,8 +224,14 @@ def serve(requests: socket.socket) -> bool:
                 teller, pidfd = socket.socket(fileno=status_fd), os.pidfd_open(pid)
                 with suppress(OSError):
                     socket.send_fds(teller, [b"%d" % pid], [pidfd])
-                children[pidfd] = pid, teller
+                children[pidfd] = pid, teller, key.fd
                 selector.register(pidfd, selectors.EVENT_READ)
+
+
+def user_of(connection: socket.socket) -> int:
+    """The user of the process at the other end."""
+    fields = struct.Struct("3i")
+    return int(fields.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, fields.size))[1])
 
 
 def import_everything() -> None:
@@ -207,8 +261,8 @@ def become(command: list[str], cwd: str, env: dict[str, str], descriptors: Seque
 
 
 def main() -> None:
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        is_short = serve(requests)
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        is_short = serve(listener)
     from wxauth.__main__ import main
 
     sys.modules["__main__"] = sys.modules[main.__module__]

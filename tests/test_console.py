@@ -15,8 +15,9 @@ from jose.jwt import get_unverified_claims
 
 from tests.dev.running import running_dev
 from tests.fakes import Clock
+from tests.forked import stand_in
 from tests.problems import problem_of
-from tests.processes import WXAUTH, run
+from tests.processes import run
 from tests.programs import needs, run_node_tests
 from tests.test_readme import DOCS
 from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
@@ -376,7 +377,7 @@ def test_the_page_in_a_browser(tmp_path: Path, database_url: str, part: str) -> 
             "CHROMIUM": chromium,
             "SERVICE_URL": dev.url,
             "DESK_URL": f"{dev.wechat_url}/desk/",
-            "WXAUTH": WXAUTH,
+            "WXAUTH": str(stand_in(tmp_path)),
             "WXAUTH_DATABASE_URL": database_url,
             "WXAUTH_ISSUER": dev.url,
             "WXAUTH_ADMIN_PAGE": "true",

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.fakes import WeChatByRespx
+from tests.forked import stand_in
 from tests.problems import problem_of
-from tests.processes import WXAUTH
 from tests.programs import demand_mark
 from tests.test_readme import DOCS, both_languages, code_blocks
 from tests.world import LogIn, MakeClient, MakeServices, bearer
@@ -143,8 +143,10 @@ async def test_the_backup_and_restore_commands_shown_work_with_a_poolers_url_in_
         assert (dump + drill).count(here) == 1
         dump, drill = dump.replace(here, there), drill.replace(here, there)
     server = parse_qs(urlsplit(database_url).query)
+    programs = tmp_path / "programs"
+    programs.mkdir()
     environment = {
-        "PATH": f"{Path(program('psql')).parent}:{Path(WXAUTH).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(program('psql')).parent}:{stand_in(programs).parent}:{os.environ['PATH']}",
         "PGHOST": server["host"][0],
         "PGPORT": server["port"][0],
         "PGUSER": "postgres",
