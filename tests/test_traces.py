@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -242,12 +241,3 @@ def test_without_the_packages_for_it_the_setting_is_refused(
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(InvalidSettings, match=r'WXAUTH_OTLP_URL: .* pip install "wxauth\[otel\]"'):
         build_services(make_settings(otlp_url="http://127.0.0.1:4318"))
-
-
-@pytest.mark.process
-def test_tracing_is_not_loaded_unless_enabled() -> None:
-    loading = (
-        "import sys, wxauth.server.service.server; print([n for n in sys.modules if n.startswith('opentelemetry.sdk')])"
-    )
-    done = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
