@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     # Imported and collected objects live to the end. Traversing them again and again takes a fifth of the tests' time.
-    gc.collect()
+    # What is garbage among them stays, too: traversing all once to find it takes 0.4 s in each process.
     gc.freeze()
     gc.enable()
 
