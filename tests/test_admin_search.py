@@ -13,6 +13,8 @@ from wxauth.server.users.bodies import users_answer
 from wxauth.server.users.user_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch
 from wxauth.server.web.paging import id_in_cursor
 
+pytestmark = pytest.mark.oldest_postgres
+
 NICKNAME_INDEX = """
 CREATE EXTENSION pg_trgm;
 CREATE INDEX users_nickname_trgm_idx ON users USING gin (lower(nickname) gin_trgm_ops);

@@ -130,6 +130,7 @@ async def test_a_taken_or_impossible_name_is_refused_and_one_that_is_not_there_n
         problem_of(refused, "not_found", 404)
 
 
+@pytest.mark.oldest_postgres
 async def test_the_trail_names_the_administrator(root: Admin, secrets: Secrets) -> None:
     await add(root, secrets)
     for method, path, body in ROUTES[2:]:

@@ -297,6 +297,7 @@ async def test_the_checks_report_that_there_is_no_app(
 # A person's data.
 
 
+@pytest.mark.oldest_postgres
 async def test_a_persons_data_is_exported_and_the_trail_names_the_actor(
     root: Admin, client: httpx.AsyncClient, login: LogIn
 ) -> None:

@@ -275,6 +275,7 @@ async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(client: httpx
     problem_of(await client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
 
 
+@pytest.mark.oldest_postgres
 async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(
     client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection
 ) -> None:
@@ -316,6 +317,7 @@ async def test_a_users_session_keys_are_those_of_mini_programs(
     problem_of(await root.ask("POST", f"{keys}/reset", json={"app_id": MOBILE}), "wrong_app_kind", 422)
 
 
+@pytest.mark.oldest_postgres
 async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(
     make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator
 ) -> None:
@@ -330,6 +332,7 @@ async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mi
 # WeChat tokens and pushed messages.
 
 
+@pytest.mark.oldest_postgres
 async def test_a_mobile_app_and_a_website_have_no_wechat_token(
     client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:

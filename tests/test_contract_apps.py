@@ -333,6 +333,7 @@ async def test_an_app_that_the_settings_name_later_is_the_settings_own(
     assert [(app["source"], app["is_enabled"]) for app in listed if app["app_id"] == LATER] == [("settings", True)]
 
 
+@pytest.mark.oldest_postgres
 async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None:
     await add(root)
     await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店", "app_secret": LATER_APP["app_secret"]})
@@ -432,6 +433,7 @@ async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(
     assert (await log_in(client, FIRST)).status_code == 200
 
 
+@pytest.mark.oldest_postgres
 async def test_a_reseal_covers_the_apps(
     root: Admin,
     make_simulated_services: MakeServices,

@@ -304,6 +304,7 @@ async def test_of_several_frames_the_first_is_kept(shown: Shown, kind: str) -> N
     assert is_close(image.getpixel((30, 20)), RED)
 
 
+@pytest.mark.oldest_postgres
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
     assert (await shown(encoded(plain(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))).size == (60, 40)

@@ -109,6 +109,7 @@ async def test_a_ban_is_lifted_by_itself_within_a_minute_and_not_before(
     assert (await bans_in(root, user_id))[0] == ("user.unbanned", "system", {})
 
 
+@pytest.mark.oldest_postgres
 async def test_a_later_ban_replaces_reason_and_end(
     root: Admin, alice: dict[str, Any], services: Services, clock: Clock
 ) -> None:

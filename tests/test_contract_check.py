@@ -215,6 +215,7 @@ def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(
     assert all(line[column - 2 : column].isspace() and not line[column].isspace() for line in lines)
 
 
+@pytest.mark.oldest_postgres
 async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
     assert "sign-up" not in await doctor()
     assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
@@ -225,6 +226,7 @@ async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows
     assert "sign-up" not in await doctor(sign_up="closed")
 
 
+@pytest.mark.oldest_postgres
 async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
     assert "console" not in await doctor()
     reported = (await doctor(admin_page=True))["console"]

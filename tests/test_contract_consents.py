@@ -118,6 +118,7 @@ async def test_ten_simultaneous_identical_consents_are_stored_once(
     assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
 
 
+@pytest.mark.oldest_postgres
 async def test_a_withdrawn_consent_stays_on_record_and_is_due_again(
     phone: AgreeingPhone, rows: asyncpg.Connection, clock: Clock
 ) -> None:

@@ -157,6 +157,7 @@ async def test_of_many_changes_at_once_replicas_send_the_first_and_the_rest_afte
     assert len((await read(type="user.profile_changed"))["items"]) == 2
 
 
+@pytest.mark.oldest_postgres
 async def test_a_folded_change_outlives_the_process_that_was_recording_it(
     client: httpx.AsyncClient, login: LogIn, services: Services, read: Read, clock: Clock
 ) -> None:
@@ -364,6 +365,7 @@ async def test_events_are_read_by_their_types(rows: asyncpg.Connection, read: Re
     assert (page["items"], numbers(await read(after=page["next_cursor"]))) == ([], []), "the others have been passed"
 
 
+@pytest.mark.oldest_postgres
 async def test_after_now_returns_only_future_events(rows: asyncpg.Connection, read: Read) -> None:
     empty = await read(after="now")
     await insert(rows, 1)

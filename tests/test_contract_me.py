@@ -231,6 +231,7 @@ async def test_a_change_that_comes_after_an_erasure_is_refused(
     problem_of(await waiting, "invalid_token", 401)
 
 
+@pytest.mark.oldest_postgres
 async def test_my_identities_are_listed_with_the_kind_of_their_app(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, clock: Clock
 ) -> None:

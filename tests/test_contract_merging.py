@@ -174,6 +174,7 @@ async def test_two_users_of_one_app_are_not_merged_by_number(phone: MiniPrograms
     problem_of(await phone.verify(bob, "bob"), "phone_taken", 409)
 
 
+@pytest.mark.oldest_postgres
 async def test_an_imported_number_does_not_merge_users(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     await rows.execute("UPDATE users SET phone_verified_at = NULL")
@@ -523,6 +524,7 @@ async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: asy
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 1}
 
 
+@pytest.mark.oldest_postgres
 async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
     phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
 ) -> None:

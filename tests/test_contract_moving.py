@@ -524,6 +524,7 @@ async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
 # Again, and over what is there.
 
 
+@pytest.mark.oldest_postgres
 async def test_the_same_file_again_changes_nothing(mover: Mover, rows: asyncpg.Connection) -> None:
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}
     lines = [{**FULL, "consents": [consent], "former_ids": [OTHER_ID]}, BOB]
@@ -586,6 +587,7 @@ async def test_roles_and_status_of_stored_users_change_only_with_the_option(
     assert len(by_operator) == len(("roles", "ban", "sessions"))
 
 
+@pytest.mark.oldest_postgres
 async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connection) -> None:
     admins = [{**person, "roles": ["admin"]} for person in (ALICE, BOB)]
     assert await mover.import_lines(*admins, allow_admin=True) == (2, 0, 0, 0)
@@ -627,6 +629,7 @@ async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypa
     assert said == await mover.import_lines(*lines) == (1, 1, 1, 1)
 
 
+@pytest.mark.oldest_postgres
 async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
     mover: Mover, client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
 ) -> None:

@@ -297,6 +297,7 @@ async def add_events(rows: asyncpg.Connection, *kinds: str, days_ago: int, clock
         )
 
 
+@pytest.mark.oldest_postgres
 async def test_the_trail_is_kept_for_its_days_and_erasures_for_good(
     make_services: MakeServices, rows: asyncpg.Connection, clock: Clock
 ) -> None:
@@ -315,6 +316,7 @@ async def test_without_a_limit_all_is_kept(make_services: MakeServices, rows: as
     assert await rows.fetchval("SELECT host(ip) FROM events") == "203.0.113.7"
 
 
+@pytest.mark.oldest_postgres
 async def test_addresses_become_networks(
     make_services: MakeServices,
     make_client: MakeClient,

@@ -135,6 +135,7 @@ async def test_a_new_number_replaces_the_former_number(service: Service) -> None
     assert (await service.log_in())["user"]["phone"] == OTHER_NUMBER
 
 
+@pytest.mark.oldest_postgres
 async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> None:
     app_id = APPS[1]["app_id"]
     alice = await service.log_in(app_id=app_id)
@@ -460,6 +461,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_no_number(
 # Changes by the person since they gave the number.
 
 
+@pytest.mark.oldest_postgres
 async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
     service: Service, clock: Clock, rows: asyncpg.Connection
 ) -> None:

@@ -40,6 +40,7 @@ async def dropped(client: httpx.AsyncClient, outcome: str) -> float:
     return float(line.split()[-1])
 
 
+@pytest.mark.oldest_postgres
 async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
     client: httpx.AsyncClient, root: Admin, clock: Clock
 ) -> None:
@@ -58,6 +59,7 @@ async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
     ]
 
 
+@pytest.mark.oldest_postgres
 async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(
     client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
 ) -> None:
@@ -111,6 +113,7 @@ async def test_an_ipv6_address_becomes_its_48(client: httpx.AsyncClient, root: A
     assert [each["network"] for each in await listed(root)] == ["2001:db8:1::/48"]
 
 
+@pytest.mark.oldest_postgres
 async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first(
     client: httpx.AsyncClient, root: Admin, clock: Clock
 ) -> None:

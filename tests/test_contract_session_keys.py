@@ -156,6 +156,7 @@ async def test_an_app_that_is_no_longer_configured_is_reported(
 # Reset.
 
 
+@pytest.mark.oldest_postgres
 async def test_a_reset_replaces_the_stored_key_and_is_recorded(keys: KeyKeeper, clock: Clock) -> None:
     alice = await keys.log_in()
     before = keys.tap()

@@ -107,6 +107,7 @@ async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_ow
     assert await rows.fetchval("SELECT revoked_at IS NULL FROM sessions WHERE id::text = $1", newest["session_id"])
 
 
+@pytest.mark.oldest_postgres
 async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_ended_sessions(
     services: Services, login: LogIn, rows: asyncpg.Connection, open_more: Open
 ) -> None:

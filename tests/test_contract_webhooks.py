@@ -551,6 +551,7 @@ async def test_a_person_who_changes_their_name_all_the_time_causes_one_delivery_
         assert len(receiver.got) == 2
 
 
+@pytest.mark.oldest_postgres
 async def test_410_disables_a_webhook_whose_deliveries_wait(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
@@ -582,6 +583,7 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
     ]
 
 
+@pytest.mark.oldest_postgres
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
     root: WebhookAdmin, services: Services, receiver: Receiver, login: LogIn
 ) -> None:
@@ -820,6 +822,7 @@ async def test_events_are_sent_again_with_the_ids_they_had(
         problem_of(await root("POST", "/orders/replay", body), "invalid_request", 422)
 
 
+@pytest.mark.oldest_postgres
 async def test_replaying_since_a_time_finds_events_committed_late(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
@@ -857,6 +860,7 @@ async def test_only_administrators_manage_webhooks(
 # Retention.
 
 
+@pytest.mark.oldest_postgres
 async def test_a_secret_is_stored_sealed_and_can_be_resealed(
     root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
@@ -901,6 +905,7 @@ async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_long
     assert await admin_deliveries(rows) == ["pending"]
 
 
+@pytest.mark.oldest_postgres
 async def test_pending_deliveries_are_deleted_with_their_webhook(
     root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
 ) -> None:

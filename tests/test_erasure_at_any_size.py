@@ -133,6 +133,7 @@ async def test_an_interrupted_erasure_is_continued_by_another_worker(
     keeping.cancel()
 
 
+@pytest.mark.oldest_postgres
 async def test_a_login_after_the_erasure_keeps_its_new_consent(
     services: Services,
     make_services: MakeServices,

@@ -19,6 +19,8 @@ from wxauth.server.keys.succession import RETIRES_AFTER
 from wxauth.server.service.app import create_api
 from wxauth.server.service.prometheus import STATISTICS_MAX_AGE
 
+pytestmark = pytest.mark.oldest_postgres
+
 A_SECOND = timedelta(seconds=1)
 KEPT_AFTER_THE_END = timedelta(days=30)
 

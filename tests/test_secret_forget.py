@@ -153,6 +153,7 @@ async def test_page_by_page_nothing_is_passed_over(
         assert await forget(database, sealer, now=clock.now, page_size=page_size) == expected
 
 
+@pytest.mark.oldest_postgres
 async def test_a_session_that_is_being_changed_is_waited_for(
     login: LogIn, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
 ) -> None:

@@ -13,6 +13,8 @@ from tests.problems import problem_of
 from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, until_locked
 from wxauth.server.core.services import Services
 
+pytestmark = pytest.mark.oldest_postgres
+
 TTL = 900
 MAX_AGE = 3600
 

@@ -278,6 +278,7 @@ async def test_a_split_user_may_be_merged_and_split_again(town: Town) -> None:
 # External ids.
 
 
+@pytest.mark.oldest_postgres
 async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: asyncpg.Connection) -> None:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", id_of(bob))

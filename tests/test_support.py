@@ -66,6 +66,7 @@ async def test_support_may_only_read_ban_and_sign_out(sue: Admin) -> None:
     assert asked > 40
 
 
+@pytest.mark.oldest_postgres
 async def test_support_reads_users_their_sessions_events_and_numbers(sue: Admin, login: LogIn) -> None:
     alice = await login("alice", nickname="Alice")
     assert await sue.names(q="Alice") == ["Alice"]
@@ -222,6 +223,7 @@ async def opened(services: Services, client: httpx.AsyncClient, user_id: str) ->
     return await client.post("/admin/session", json={"secret": link.secret}, headers={"X-Wxauth-Console": "1"})
 
 
+@pytest.mark.oldest_postgres
 async def test_a_link_opens_the_console_for_support(
     services: Services, client: httpx.AsyncClient, root: Admin, sue: Admin
 ) -> None:

@@ -546,6 +546,7 @@ async def test_a_sites_title_is_shown_as_plain_text(add_site: AddSite, browser: 
     assert "&lt;script&gt;alert" in page.text
 
 
+@pytest.mark.oldest_postgres
 async def test_the_code_on_the_page_can_be_typed(shop: Site, browser: Browser, phone: Phone) -> None:
     tab = await browser.show()
     body = (await phone.claim(user_code=tab.found(r">([B-Z]{4}-[B-Z]{4})<"))).json()
@@ -579,6 +580,7 @@ async def test_a_code_lives_a_minute_and_works_once(shop: Site, browser: Browser
     assert (await exchanged(shop, second["code"])).status_code == 200
 
 
+@pytest.mark.oldest_postgres
 async def test_a_code_that_is_used_again_ends_the_session_that_it_made(
     shop: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection
 ) -> None:
@@ -709,6 +711,7 @@ async def test_logging_out_at_the_site_ends_its_session_and_goes_where_it_may(
     assert not await is_in(tokens)
 
 
+@pytest.mark.oldest_postgres
 async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_became_of_its_key(
     shop: Site, browser: Browser, get_phone: GetPhone, services: Services, clock: Clock
 ) -> None:
@@ -863,6 +866,7 @@ async def test_only_pages_of_public_clients_may_read_the_answers(
         assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.oldest_postgres
 async def test_an_origin_is_in_the_form_that_browsers_send(add_site: AddSite, browser: Browser, phone: Phone) -> None:
     uris = [
         "https://Page.Example:443/callback",

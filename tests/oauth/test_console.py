@@ -175,6 +175,7 @@ async def test_a_code_works_only_for_the_site_that_it_was_made_for(
     refused(await exchanged(shop, of_console, redirect_uri=CONSOLE), "invalid_grant")
 
 
+@pytest.mark.oldest_postgres
 async def test_the_token_endpoint_gives_nothing_in_the_consoles_name(
     browser: Browser, phone: Phone, root: Admin
 ) -> None:

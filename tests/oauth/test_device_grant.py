@@ -154,6 +154,7 @@ async def test_a_poll_is_answered_with_pending_slow_down_or_expired(site: Site, 
     problem_of(await phone.scan(started), "scan_over", 404)
 
 
+@pytest.mark.oldest_postgres
 async def test_a_pending_poll_is_not_logged_as_a_failure(site: Site, log_lines: LogLines) -> None:
     started = await site.start()
     await site.poll(started)
@@ -396,6 +397,7 @@ async def test_a_person_who_is_merged_before_the_tokens_is_followed_and_after_th
     assert (await client.get("/v1/verify", headers=bearer(before))).status_code == 401
 
 
+@pytest.mark.oldest_postgres
 async def test_a_websites_session_is_one_like_any_other(
     site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:

@@ -109,6 +109,7 @@ async def test_an_issuer_may_have_a_path(
     problem_of(await login.claim(scene=tab.scene, entry_scene=CAMERA), "invalid_token", 401)
 
 
+@pytest.mark.oldest_postgres
 async def test_reseal_covers_the_keys_of_id_tokens(
     services: Services, add_site: AddSite, client: httpx.AsyncClient, clock: Clock, rows: asyncpg.Connection
 ) -> None:
@@ -122,6 +123,7 @@ async def test_reseal_covers_the_keys_of_id_tokens(
     assert (await rows.fetchval("SELECT private_key FROM id_token_keys")).startswith(prefix)
 
 
+@pytest.mark.oldest_postgres
 async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens(
     root: Admin, add_site: AddSite, client: httpx.AsyncClient
 ) -> None:

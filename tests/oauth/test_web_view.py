@@ -214,6 +214,7 @@ async def test_the_console_is_no_site_in_a_web_view(
     assert re.search(r"[B-Z]{4}-[B-Z]{4}", page.text)
 
 
+@pytest.mark.oldest_postgres
 async def test_a_near_site_requires_no_common_network_in_a_web_view(add_site: AddSite, phone: Phone) -> None:
     near = await add_site(near=True)
     assert (await exchanged(near, await code_of(phone))).status_code == 200

@@ -674,6 +674,7 @@ async def test_a_website_app_is_closed_to_near_sites_because_its_qr_code_can_be_
     await tokens_for(site, await get_browser("account").log_in(client_id="near"))
 
 
+@pytest.mark.oldest_postgres
 async def test_a_relayed_qr_code_of_a_website_app_is_closed_to_administrators(
     shop: Site,
     get_browser: GetBrowser,

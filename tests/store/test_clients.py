@@ -3,6 +3,8 @@
 import asyncpg
 import pytest
 
+pytestmark = pytest.mark.oldest_postgres
+
 SERVICE = "INSERT INTO clients (name, secret_hash, created_at) VALUES ('ledger', sha256('a'), now())"
 SITE = (
     "INSERT INTO clients (name, title, scopes, redirect_uris, logout_uris, id_token_alg, created_at, secret_hash)"

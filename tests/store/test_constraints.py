@@ -5,6 +5,8 @@ import pytest
 
 from tests.sweeps import swept
 
+pytestmark = pytest.mark.oldest_postgres
+
 ALICE, BOB, NOBODY = (f"01933c5e-8f1a-7c3e-9b1d-00000000000{n}" for n in range(3))
 SESSION, OTHER = (f"01933c5e-8f1b-7c3e-9b1d-00000000000{n}" for n in range(2))
 

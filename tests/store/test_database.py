@@ -19,7 +19,7 @@ from wxauth.server.core.migrations import begin_migration
 from wxauth.server.core.statements import Statement
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
-pytestmark = pytest.mark.own_database
+pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
 ONE = Statement[int]("SELECT 1 AS one")

@@ -17,6 +17,8 @@ from wxauth.server.login import login_rows
 from wxauth.server.login.login_rows import EnteredUser
 from wxauth.server.service.waits import Waits
 
+pytestmark = pytest.mark.oldest_postgres
+
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 

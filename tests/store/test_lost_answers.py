@@ -13,6 +13,8 @@ from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.world import MakeClient, MakeServices, bearer
 
+pytestmark = pytest.mark.oldest_postgres
+
 
 @pytest.fixture
 async def client(proxy: Proxy, make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:

@@ -11,6 +11,8 @@ import pytest
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, until_locked
 
+pytestmark = pytest.mark.oldest_postgres
+
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 

@@ -18,7 +18,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
 from wxauth.server.core.schema import KNOWN_REVISIONS, SCRIPTS, is_schema_usable
 
-pytestmark = pytest.mark.own_database
+pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
 

@@ -21,6 +21,8 @@ from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.bodies import ProfileAndStanding
 from wxauth.server.users.tables import User
 
+pytestmark = pytest.mark.oldest_postgres
+
 PYTHON = {
     "bool": bool,
     "bytea": bytes,

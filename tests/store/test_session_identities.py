@@ -9,6 +9,8 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.world import LogIn, until_locked
 
+pytestmark = pytest.mark.oldest_postgres
+
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 
