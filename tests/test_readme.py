@@ -15,7 +15,7 @@ from scripts.write_settings import pages
 from tests.conftest import NOWHERE, SETTINGS
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
-from wxauth.errors import WeChatBadResponse, WxAuthError
+from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
 from wxauth.guard import BearerGuard, Principal
 from wxauth.server.cli import main
 from wxauth.server.core.settings import PREFIX, Settings, settings_from
@@ -144,11 +144,14 @@ def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
 @both_languages
 def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
     rows = table(DOCS / f"wechat{language}.md", "errcode")
+    assert {int(errcode) for row in rows for errcode in re.findall(r"-?\b\d+\b", row[0])} <= KNOWN_ERRCODES
     for api in (CODE2SESSION, PHONE_NUMBER, CHECK_SESSION_KEY, MINI_PROGRAM_CODE):
         for errcode in KNOWN_ERRCODES:
-            code = error_for(errcode, api=api).code
+            code, wait = error_for(errcode, api=api).code, error_for(errcode, api=api).retry_after
             reported = [row for row in rows if re.search(rf"(?<!\d){errcode}(?!\d)", row[0])]
             assert code == WeChatBadResponse.code or any(code in "".join(row[1:3]) for row in reported), (errcode, code)
+            if code == WeChatRateLimited.code:
+                assert any(str(wait) in row[1] for row in reported), (errcode, wait)
 
 
 @both_languages
