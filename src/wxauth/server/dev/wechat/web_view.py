@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wxauth.server.dev.wechat.connect import COMES_TWICE, PERSON
 from wxauth.server.dev.wechat.controls import PersonName
+from wxauth.server.dev.wechat.phone import trusted_certificates
 
 MOST_BROWSERS: Final = 50
 """How many browsers' cookies are kept; the oldest are dropped first."""
@@ -60,6 +61,7 @@ class WebViews:
             event_hooks={"request": [_ensure_local]},
             headers=headers,
             timeout=_TIMEOUT_SECONDS,
+            verify=trusted_certificates(),
             trust_env=False,
         ) as browser:
             try:
