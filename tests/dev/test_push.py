@@ -39,10 +39,8 @@ async def push(
         return answers.pop(0)
 
     service = httpx.AsyncClient(
-        mounts={
-            "all://": httpx.ASGITransport(create_app(simulated_services)),
-            "all://other.test": httpx.MockTransport(answer),
-        }
+        transport=httpx.ASGITransport(create_app(simulated_services)),
+        mounts={"all://other.test": httpx.MockTransport(answer)},
     )
     transport = httpx.MockTransport(service.send)
     app = create_simulator(simulator, push_transport=transport)
