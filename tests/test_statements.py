@@ -1,6 +1,9 @@
 """Statements with named parameters: the text sent to PostgreSQL, and the order of the values."""
 
+from dataclasses import dataclass
+
 import pytest
+from sqlmodel import SQLModel
 
 from wxauth.server.core.statements import Nothing, Statement
 
@@ -60,3 +63,23 @@ def test_values_come_in_the_order_of_their_numbers() -> None:
 def test_a_call_says_which_names_are_missing_or_unknown(given: dict[str, int], reason: str) -> None:
     with pytest.raises(TypeError, match=reason):
         Statement[int]("SELECT :a + :b").arguments(given)
+
+
+class Shop(SQLModel):
+    id: int
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    street: str
+
+
+def test_a_row_is_read_into_the_model_of_its_statement() -> None:
+    (shop,) = Statement[Shop]("SELECT id, title FROM shops").read([{"id": 1, "title": None}])
+    assert shop == Shop(id=1)
+    assert shop.model_copy(update={"title": "小店"}).model_dump() == {"id": 1, "title": "小店"}
+
+
+def test_a_row_is_read_into_the_dataclass_of_its_statement() -> None:
+    assert Statement[Address]("SELECT street FROM addresses").read([{"street": "x"}]) == [Address("x")]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from typing_extensions import get_type_hints, is_typeddict
 
 import wxauth
-from wxauth.server.core.statements import Columns, Statement
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.bodies import ProfileAndStanding
 from wxauth.server.users.tables import User
@@ -154,13 +154,12 @@ def columns_of(row: Any) -> Mapping[str, Any] | None:
     """The columns that a type of rows names, each with its type; None if it is the type of one column."""
     if is_typeddict(row):
         return get_type_hints(row)
-    if get_origin(row) is not Columns:
-        return None
-    (made,) = get_args(row)
-    if issubclass(made, BaseModel):
-        return {name: field.annotation for name, field in made.model_fields.items()}
-    hints = get_type_hints(made)
-    return {field.name: hints[field.name] for field in fields(made)}
+    if isinstance(row, type) and issubclass(row, BaseModel):
+        return {name: field.annotation for name, field in row.model_fields.items()}
+    if isinstance(row, type) and is_dataclass(row):
+        hints = get_type_hints(row)
+        return {field.name: hints[field.name] for field in fields(row)}
+    return None
 
 
 def fits(column: asyncpg.Attribute, expected: Any) -> bool:

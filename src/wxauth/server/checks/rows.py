@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, TypedDict
 
 from wxauth.server.core.database import Database
-from wxauth.server.core.statements import Columns, Statement
+from wxauth.server.core.statements import Statement
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
 from wxauth.server.session_keys.rows import SealedSessionKey
 
@@ -105,13 +105,13 @@ class WebhookState:
     """Whether a delivery waits, and nothing has been delivered for `STUCK_AFTER`."""
 
 
-_SERVER: Final = Statement[Columns[PostgresServer]]("""
+_SERVER: Final = Statement[PostgresServer]("""
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
        current_setting('transaction_isolation') AS isolation
 """)
 # Only a table's owner may alter it, or a role that is a member of the owner.
-_RIGHTS: Final = Statement[Columns[RoleRights]]("""
+_RIGHTS: Final = Statement[RoleRights]("""
 WITH here AS (
     SELECT c.oid, c.relowner FROM pg_class c
      WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r'
@@ -127,7 +127,7 @@ SELECT quote_ident(current_user) AS role,
        (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
          WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner
 """)
-_SESSION_KEYS: Final = Statement[Columns[SealedSessionKey]]("""
+_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)
         UNION
@@ -139,14 +139,14 @@ _HAS_ADMINISTRATORS: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active') AS has_administrators
 """)
 # Reads identities in the order of their primary key. Openids are random, so that is a sample of old and new users.
-_USERS: Final = Statement[Columns[UserSample]]("""
+_USERS: Final = Statement[UserSample]("""
 SELECT count(*) AS users, count(unionid) AS with_unionid,
        EXISTS (SELECT FROM phone_answers WHERE app_id = :app_id) AS give_phones
   FROM (SELECT user_id FROM identities WHERE app_id = :app_id ORDER BY openid LIMIT :size) sample
   JOIN users ON users.id = user_id
 """)
 # A webhook is stuck if it has accepted nothing, and a delivery has waited, since before this time.
-_WEBHOOKS: Final = Statement[Columns[WebhookState]]("""
+_WEBHOOKS: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((
            SELECT d.at < :stuck_since FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending'
@@ -158,14 +158,14 @@ SELECT w.name, w.is_enabled,
 
 async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequence[WebhookState]:
     """The state of each webhook, by name. Raises: StorageUnavailable."""
-    return [WebhookState(**row) for row in await database.rows(_WEBHOOKS, stuck_since=stuck_since)]
+    return await database.rows(_WEBHOOKS, stuck_since=stuck_since)
 
 
 async def read_server(database: Database) -> PostgresServer:
     """The server behind the connection. Raises: StorageUnavailable."""
     row = await database.row(_SERVER)
     assert row is not None
-    return PostgresServer(**row)
+    return row
 
 
 async def read_wal(database: Database) -> WalStatistics:
@@ -181,12 +181,12 @@ async def read_rights(database: Database) -> RoleRights:
 
     row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
     assert row is not None
-    return RoleRights(**row)
+    return row
 
 
 async def some_session_keys(database: Database) -> Sequence[SealedSessionKey]:
     """The session_keys of the oldest and of the newest sessions. Raises: StorageUnavailable."""
-    return [SealedSessionKey(**row) for row in await database.rows(_SESSION_KEYS, size=SAMPLE)]
+    return await database.rows(_SESSION_KEYS, size=SAMPLE)
 
 
 async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:
@@ -208,4 +208,4 @@ async def some_users(database: Database, app_id: str) -> UserSample:
     """Statistics of a sample of an app's users. Raises: StorageUnavailable."""
     row = await database.row(_USERS, app_id=app_id, size=SAMPLE)
     assert row is not None
-    return UserSample(**row)
+    return row

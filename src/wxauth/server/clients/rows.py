@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth.server.clients.client_model import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Columns, Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement, row_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_sessions_of_client
 
@@ -36,19 +36,13 @@ def _select(*columns: str) -> str:
 
 
 _SECRETS: Final = tuple(each.name for each in fields(Secrets))
-_FIND_SECRETS: Final = Statement[Columns[Secrets]](f"{_select(*_SECRETS)} WHERE name = :name")
-_FIND_WITH_SECRETS: Final = Statement[Columns[_WithSecrets]](
-    f"{_select(*_WithSecrets.model_fields)} WHERE name = :name"
-)
-_FIND_SITE: Final = Statement[Columns[Client]](
-    f"{_select(*Client.model_fields)} WHERE name = :name AND title IS NOT NULL"
-)
-_ALL: Final = Statement[Columns[AddedClient]](f"{_select(*AddedClient.model_fields)} ORDER BY name")
+_FIND_SECRETS: Final = Statement[Secrets](f"{_select(*_SECRETS)} WHERE name = :name")
+_FIND_WITH_SECRETS: Final = Statement[_WithSecrets](f"{_select(*_WithSecrets.model_fields)} WHERE name = :name")
+_FIND_SITE: Final = Statement[Client](f"{_select(*Client.model_fields)} WHERE name = :name AND title IS NOT NULL")
+_ALL: Final = Statement[AddedClient](f"{_select(*AddedClient.model_fields)} ORDER BY name")
 # Decides the race of two changes of a client: the second waits here, and sees what the first has stored. NO KEY: logins
 # that open sessions meanwhile do not wait.
-_LOCK: Final = Statement[Columns[AddedClient]](
-    f"{_select(*AddedClient.model_fields)} WHERE name = :name FOR NO KEY UPDATE"
-)
+_LOCK: Final = Statement[AddedClient](f"{_select(*AddedClient.model_fields)} WHERE name = :name FOR NO KEY UPDATE")
 _SITES_NAMED: Final = Statement[str](
     f"{_select('name')} WHERE name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
 )
@@ -87,8 +81,7 @@ RETURNING scopes
 
 async def find_secrets(database: Database, name: str) -> Secrets | None:
     """The hashes and scopes of a client, or None. Raises: StorageUnavailable."""
-    row = await database.row(_FIND_SECRETS, name=name)
-    return None if row is None else Secrets(**row)
+    return await database.row(_FIND_SECRETS, name=name)
 
 
 async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secrets] | None:
@@ -96,18 +89,19 @@ async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secr
     row = await database.row(_FIND_WITH_SECRETS, name=name)
     if row is None:
         return None
-    return Client(**row), Secrets(**{column: row[column] for column in _SECRETS})
+    columns = vars(row)
+    secrets = Secrets(**{column: columns[column] for column in _SECRETS})
+    return row_of(Client, {column: columns[column] for column in Client.model_fields}), secrets
 
 
 async def find_site(database: Database, name: str) -> Client | None:
     """The site of this name, or None. Raises: StorageUnavailable."""
-    row = await database.row(_FIND_SITE, name=name)
-    return None if row is None else Client(**row)
+    return await database.row(_FIND_SITE, name=name)
 
 
 async def all_clients(database: Database) -> Sequence[AddedClient]:
     """Every client, by name. Raises: StorageUnavailable."""
-    return [AddedClient(**row) for row in await database.rows(_ALL)]
+    return await database.rows(_ALL)
 
 
 async def sites_named(database: Database, names: Sequence[str]) -> Sequence[str]:
@@ -140,8 +134,7 @@ async def ensure_public_client(database: Database, client: Client, *, now: datet
 
 async def lock_client(transaction: Transaction, name: str) -> AddedClient | None:
     """Lock and read a client until the transaction ends; None if there is none of this name."""
-    row = await transaction.row(_LOCK, name=name)
-    return None if row is None else AddedClient(**row)
+    return await transaction.row(_LOCK, name=name)
 
 
 async def store_change(transaction: Transaction, client: Client) -> None:

@@ -14,16 +14,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
+from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.connections import Connections
 from wxauth.server.core.logs import LogInterval, get_logger, message_of
 from wxauth.server.core.statements import Statement, T_co
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
@@ -121,7 +125,7 @@ log = get_logger()
 troubles: Final = LogInterval(10.0)
 """Limits log lines that would otherwise repeat with each use of a database that is away or has no schema."""
 
-Row = TypeVar("Row", bound=Mapping[str, object])
+Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance")
 
 
 class NotConnected(OSError):
@@ -158,13 +162,12 @@ class Transaction:
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
         """All rows."""
-        rows: Sequence[Row] = await self._connection.fetch(statement.text, *statement.arguments(values))
-        return rows
+        return statement.read(await self._connection.fetch(statement.text, *statement.arguments(values)))
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """The first row, or None."""
-        row: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(values))
-        return row
+        record = await self._connection.fetchrow(statement.text, *statement.arguments(values))
+        return None if record is None else statement.read([record])[0]
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
         """The first value of the first row, or None."""
@@ -193,8 +196,8 @@ class Snapshot(Transaction):
     ) -> AsyncGenerator[Sequence[Row]]:
         """All rows, `page_size` at a time. The rest stays in the server."""
         cursor = await self._connection.cursor(statement.text, *statement.arguments(values))
-        while rows := await cursor.fetch(page_size):
-            yield rows
+        while records := await cursor.fetch(page_size):
+            yield statement.read(records)
 
 
 class Database:
@@ -223,12 +226,12 @@ class Database:
         Raises: StorageUnavailable; as ChangesClashed, if it conflicted twice. The caller must handle
             asyncpg.IntegrityConstraintViolationError.
         """
-        rows = await self._answer(statement.text, statement.arguments(values))
-        return rows[0] if rows else None
+        records = await self._answer(statement.text, statement.arguments(values))
+        return statement.read(records)[0] if records else None
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
         """All rows of one statement. Otherwise as `row`."""
-        return await self._answer(statement.text, statement.arguments(values))
+        return statement.read(await self._answer(statement.text, statement.arguments(values)))
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
         """The first value of the first row. Otherwise as `row`."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Columns, Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.keys.stored import StoredSigningKey
 
 # Decides the race of replicas that start or rotate at once: the second waits, and then sees the first one's key.
@@ -23,7 +23,7 @@ SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL) OR EXISTS (SELECT FR
 class KeyTable:
     """The statements for the table of one kind of keys. Both tables have the same columns."""
 
-    read: Statement[Columns[StoredSigningKey]]
+    read: Statement[StoredSigningKey]
     add: Statement[Nothing]
     date: Statement[Nothing]
     delete: Statement[Nothing]
@@ -34,7 +34,7 @@ class KeyTable:
 def _key_table(table: str) -> KeyTable:
     columns = [field.name for field in fields(StoredSigningKey)]
     return KeyTable(
-        read=Statement[Columns[StoredSigningKey]](f"""
+        read=Statement[StoredSigningKey](f"""
 SELECT {", ".join(columns)} FROM {table} WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
 """),  # noqa: S608 - constants
         add=Statement[Nothing](f"""
@@ -65,12 +65,12 @@ async def id_token_keys_are_needed(database: Database) -> bool:
 
 async def published_keys(
     database: Database, *, now: datetime, table: KeyTable = SIGNING_KEY_TABLE
-) -> list[StoredSigningKey]:
+) -> Sequence[StoredSigningKey]:
     """The published keys, the oldest first. Raises: StorageUnavailable."""
     return await _published(database, table, now=now)
 
 
-async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
+async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime) -> Sequence[StoredSigningKey]:
     """Lock the keys until the transaction ends. Returns the published keys, the oldest first."""
     await transaction.value(_LOCK)
     return await _published(transaction, table, now=now)
@@ -120,5 +120,5 @@ async def delete_retired_keys(database: Database, *, now: datetime, longest_sess
     return [*deleted, *await database.values(ID_TOKEN_KEYS.delete_retired, now=now - longest_session)]
 
 
-async def _published(asked: Database | Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
-    return [StoredSigningKey(**row) for row in await asked.rows(table.read, now=now)]
+async def _published(asked: Database | Transaction, table: KeyTable, *, now: datetime) -> Sequence[StoredSigningKey]:
+    return await asked.rows(table.read, now=now)

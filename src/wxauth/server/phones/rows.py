@@ -11,7 +11,7 @@ import asyncpg
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Columns, Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.merging import Merged, link_by_phone
@@ -75,7 +75,7 @@ INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
 VALUES (:code_hash, :app_id, :openid, :sealed, :asked_at)
 ON CONFLICT (code_hash) DO NOTHING
 """)
-_PENDING: Final = Statement[Columns[StoredAnswer]]("""
+_PENDING: Final = Statement[StoredAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
@@ -125,7 +125,7 @@ _DELETE_OF_USER: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
-_SEALED_OTHERWISE: Final = Statement[Columns[StoredAnswer]]("""
+_SEALED_OTHERWISE: Final = Statement[StoredAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
@@ -171,7 +171,7 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
 
 async def pending_answers(database: Database, *, asked_before: datetime, size: int) -> Sequence[StoredAnswer]:
     """The oldest answers whose number is neither bound nor refused. Raises: StorageUnavailable."""
-    return [StoredAnswer(**row) for row in await database.rows(_PENDING, asked_before=asked_before, size=size)]
+    return await database.rows(_PENDING, asked_before=asked_before, size=size)
 
 
 async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) -> None:
@@ -275,9 +275,7 @@ async def answers_sealed_otherwise(
     database: Database, *, prefix: bytes, after: bytes, size: int
 ) -> Sequence[StoredAnswer]:
     """The next answers whose sealed value does not begin with the prefix. Raises: StorageUnavailable."""
-    return [
-        StoredAnswer(**row) for row in await database.rows(_SEALED_OTHERWISE, after=after, prefix=prefix, size=size)
-    ]
+    return await database.rows(_SEALED_OTHERWISE, after=after, prefix=prefix, size=size)
 
 
 async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Columns, Nothing, Statement
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.sessions.rows import last_of_page
 
 
@@ -47,7 +47,7 @@ class SealedSessionKey:
 
 
 # Checks what `user_in_session` checks: the user may have been banned, erased or merged, and the session may have ended.
-_IN_SESSION: Final = Statement[Columns[KeysInSession]]("""
+_IN_SESSION: Final = Statement[KeysInSession]("""
 SELECT s.app_id, s.openid,
        (SELECT newest.session_key FROM sessions newest
          WHERE newest.user_id = s.user_id AND newest.app_id = s.app_id AND newest.openid = s.openid
@@ -58,7 +58,7 @@ SELECT s.app_id, s.openid,
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)
-_OF_USER: Final = Statement[Columns[CurrentKey]]("""
+_OF_USER: Final = Statement[CurrentKey]("""
 SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
   FROM identities i
   LEFT JOIN LATERAL (
@@ -79,7 +79,7 @@ _KEEP: Final = Statement[Nothing](
     "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND revoked_at IS NULL"
 )
 # The prefix is the beginning of values that are sealed with the current secret key.
-_SEALED_OTHERWISE: Final = Statement[Columns[SealedSessionKey]]("""
+_SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
  WHERE id > :after AND id <= :until
    AND session_key IS NOT NULL AND substring(session_key FOR octet_length(:prefix::bytea)) <> :prefix
@@ -111,8 +111,7 @@ async def keys_in_session(
 
     Raises: StorageUnavailable.
     """
-    row = await database.row(_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
-    return None if row is None else KeysInSession(**row)
+    return await database.row(_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
 
 
 async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:
@@ -120,7 +119,7 @@ async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey
 
     Raises: StorageUnavailable.
     """
-    return [CurrentKey(**row) for row in await database.rows(_OF_USER, user_id=user_id)]
+    return await database.rows(_OF_USER, user_id=user_id)
 
 
 async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> UUID | None:
@@ -135,7 +134,7 @@ async def keep_key(database: Database, session_id: UUID, sealed: bytes) -> None:
 
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
-) -> tuple[list[SealedSessionKey], UUID]:
+) -> tuple[Sequence[SealedSessionKey], UUID]:
     """The keys in a page of sessions that do not begin with the prefix, and the last session id of the page.
 
     After the last page, that id is `END`.
@@ -144,8 +143,7 @@ async def session_keys_sealed_otherwise(
     """
     async with database.begin() as transaction:
         until, _ = await last_of_page(transaction, after=after, size=size)
-        rows = await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix)
-        return [SealedSessionKey(**row) for row in rows], until
+        return await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix), until
 
 
 async def replace_session_keys(database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes]) -> int:
