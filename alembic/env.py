@@ -1,7 +1,7 @@
 """Runs Alembic on the connection that `wxauth.server.core.migrations` provides."""
 
 from alembic import context
-from wxauth.server.core.tables import all_tables
+from wxauth.server.core.models import all_tables
 
 connection = context.config.attributes.get("connection")
 if connection is None:

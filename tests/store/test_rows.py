@@ -19,7 +19,7 @@ import wxauth
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.bodies import ProfileAndStanding
-from wxauth.server.users.tables import User
+from wxauth.server.users.models import User
 
 pytestmark = pytest.mark.oldest_postgres
 

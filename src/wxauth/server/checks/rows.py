@@ -177,7 +177,7 @@ async def read_wal(database: Database) -> WalStatistics:
 
 async def read_rights(database: Database) -> RoleRights:
     """The privileges of our role. Raises: StorageUnavailable."""
-    from wxauth.server.core.tables import all_tables  # imported here: it loads SQLAlchemy, which serving does not need
+    from wxauth.server.core.models import all_tables  # imported here: it loads SQLAlchemy, which serving does not need
 
     row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
     assert row is not None

@@ -99,7 +99,7 @@ SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
 """The types of events that other services receive, with the fields of the data that they get. These fields are not
 personal, and remain when a user is erased.
 
-A trigger in `events/tables.py` has the same list."""
+A trigger in `events/models.py` has the same list."""
 
 _LASTING: Final = [kind.value for kind, names in SENT_TO_SIBLINGS.items() if names]
 

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.clients.client_model import CLIENT_NAME
-from wxauth.server.core.tables import TIME, Event, after_create
+from wxauth.server.core.models import TIME, Event, after_create
 
 
 class UnplacedEvent(SQLModel, table=True):

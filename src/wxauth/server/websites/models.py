@@ -14,7 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA, INET
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME, after_create
+from wxauth.server.core.models import TIME, after_create
 from wxauth.server.websites.doors import Door
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME, after_create
+from wxauth.server.core.models import TIME, after_create
 
 
 class StoredAvatar(SQLModel, table=True):

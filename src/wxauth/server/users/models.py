@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME, after_create
+from wxauth.server.core.models import TIME, after_create
 
 
 class User(SQLModel, table=True):

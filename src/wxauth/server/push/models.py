@@ -10,7 +10,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME
+from wxauth.server.core.models import TIME
 
 
 class PushMessage(SQLModel, table=True):

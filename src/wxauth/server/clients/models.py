@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.clients.client_model import CLIENT_NAME, Scope
-from wxauth.server.core.tables import TIME
+from wxauth.server.core.models import TIME
 
 _EMPTY: Final = text("'{}'")
 _FALSE: Final = text("false")

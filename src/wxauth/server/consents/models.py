@@ -12,7 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INET
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME
+from wxauth.server.core.models import TIME
 
 
 class Consent(SQLModel, table=True):

@@ -8,7 +8,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME
+from wxauth.server.core.models import TIME
 
 
 class Sweep(SQLModel, table=True):

@@ -40,8 +40,8 @@ def after_create(table: type[SQLModel], *statements: str) -> None:
 
 def all_tables() -> MetaData:
     """The tables of all rooms, for migrations and checks. Serving does not import SQLAlchemy, which saves 19 MB."""
-    for path in Path(__file__).parents[1].glob("*/tables.py"):
-        import_module(f"wxauth.server.{path.parent.name}.tables")
+    for path in Path(__file__).parents[1].glob("*/models.py"):
+        import_module(f"wxauth.server.{path.parent.name}.models")
     return SQLModel.metadata
 
 

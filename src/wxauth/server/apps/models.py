@@ -11,7 +11,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME
+from wxauth.server.core.models import TIME
 
 
 class StoredApp(SQLModel, table=True):

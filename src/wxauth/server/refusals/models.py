@@ -7,7 +7,7 @@ from sqlalchemy import Index, Text, text
 from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.core.tables import TIME
+from wxauth.server.core.models import TIME
 
 
 class RefusedLogin(SQLModel, table=True):
