@@ -18,7 +18,8 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import LogIn, MakeClient, MakeServices, bearer
+from tests.store.proxy import Proxy
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -199,6 +200,7 @@ class SlowReader:
         self.has_begun = asyncio.Event()
         self.goes_on = asyncio.Event()
         self.received = 0
+        self.is_whole = False
         self.status = 0
         headers = [(b"authorization", f"Bearer {login['access_token']}".encode())]
         scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/v1/me/export", "query_string": b""}
@@ -216,6 +218,7 @@ class SlowReader:
             self.has_begun.set()
             return
         self.received += len(message.get("body", b""))
+        self.is_whole = not message.get("more_body", False)
         await self.goes_on.wait()
 
 
@@ -256,6 +259,39 @@ async def test_a_reader_who_goes_away_leaves_nothing_behind(
         reader.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader.task
+
+
+@pytest.mark.parametrize("lost_with", [b"ended_reason", b"wechat_errcode", b"content_type", b"COMMIT"])
+async def test_an_export_whose_database_is_lost_says_so(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    login: LogIn,
+    proxy: Proxy,
+    rows: asyncpg.Connection,
+    lost_with: bytes,
+) -> None:
+    alice = await login("alice")
+    client = make_client(await make_services(database_url=proxy.url))
+    proxy.lose_next_answer(containing=lost_with)
+    problem_of(await export(client, alice), "storage_unavailable", 503)
+    await rows.execute("DELETE FROM attempts")
+    assert (await document_of(client, alice))["identities"]
+
+
+async def test_a_large_export_whose_database_is_lost_breaks_off_without_an_end(
+    make_services: MakeServices, login: LogIn, proxy: Proxy, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    reader = SlowReader(await make_services(database_url=proxy.url), alice)
+    await reader.has_begun.wait()
+    proxy.drop()
+    reader.goes_on.set()
+    await reader.task
+    assert reader.status == 200
+    assert not reader.is_whole
+    logged = [line for line in log_lines() if line["level"] != "info"]
+    assert [line["event"] for line in logged] == ["export_broken_off"]
 
 
 async def test_the_export_requires_a_token(client: httpx.AsyncClient) -> None:

@@ -1,8 +1,8 @@
 """Databases that `WXAUTH_DATABASE_URL` may name."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import text
 
 from tests.store.proxy import Proxy
+from tests.world import until
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
-from wxauth.server.core.migrations import begin_migration
+from wxauth.server.core.migrations import begin_migration, migrate
 from wxauth.server.core.statements import Statement
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
@@ -224,3 +225,104 @@ async def test_a_wrong_statement_of_ours_is_not_reported_as_an_outage(database_u
         with pytest.raises(asyncpg.DataError):
             await database.value(Statement[int]("SELECT :number::integer"), number="one")
         assert await database.value(ONE) == 1
+
+
+# Blocks whose connection is lost.
+
+
+class Numbered(TypedDict):
+    number: int
+
+
+MANY = Statement[Numbered]("SELECT generate_series(1, 10) AS number")
+Lose = Callable[[], Awaitable[None]]
+
+
+async def in_a_transaction(database: Database, lose: Lose) -> None:
+    async with database.begin() as transaction:
+        await lose()
+        await transaction.value(ONE)
+
+
+async def at_a_commit(database: Database, lose: Lose) -> None:
+    async with database.begin() as transaction:
+        await transaction.value(ONE)
+        await lose()
+
+
+async def in_a_snapshot(database: Database, lose: Lose) -> None:
+    async with database.snapshot() as state:
+        await lose()
+        await state.value(ONE)
+
+
+async def between_pages(database: Database, lose: Lose) -> None:
+    async with database.snapshot() as state:
+        async for _ in state.pages(MANY, 2):
+            await lose()
+
+
+async def in_a_migration(database: Database, lose: Lose) -> None:
+    async with begin_migration(database) as migration:
+        await lose()
+        await migration.execute(text(ONE.text))
+
+
+async def at_a_migrations_commit(database: Database, lose: Lose) -> None:
+    async with begin_migration(database):
+        await lose()
+
+
+BLOCKS = (in_a_transaction, at_a_commit, in_a_snapshot, between_pages, in_a_migration, at_a_migrations_commit)
+
+
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "unnoticed"])
+@pytest.mark.parametrize("block", BLOCKS)
+async def test_whatever_the_driver_raises_on_a_lost_connection_is_an_outage(
+    proxy: Proxy, block: Callable[[Database, Lose], Awaitable[None]], is_noticed: bool
+) -> None:
+    async def lose() -> None:
+        if not is_noticed:
+            proxy.lose_next_answer()
+            return
+        proxy.drop()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+
+    async with opened(proxy.url) as database:
+        with pytest.raises(StorageUnavailable):
+            await block(database, lose)
+        assert await database.value(ONE) == 1
+
+
+async def test_a_block_that_decides_against_its_change_says_so_though_its_connection_is_lost(proxy: Proxy) -> None:
+    async with opened(proxy.url) as database:
+        for begin in (database.begin, database.snapshot):
+
+            async def decide(begin: Callable[[], AbstractAsyncContextManager[object]] = begin) -> None:
+                async with begin():
+                    proxy.drop()
+                    await asyncio.sleep(0.01)
+                    raise LookupError
+
+            with pytest.raises(LookupError):
+                await decide()
+
+
+async def test_a_snapshot_that_has_been_read_is_whole_though_its_connection_is_lost(proxy: Proxy) -> None:
+    async with opened(proxy.url) as database, database.snapshot() as state:
+        assert await state.value(ONE) == 1
+        proxy.drop()
+        await asyncio.sleep(0.01)
+
+
+async def test_a_migration_that_waits_for_another_one_learns_that_the_database_is_away(
+    proxy: Proxy, rows: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    async with opened(proxy.url) as database, rows.transaction():
+        await rows.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")
+        waiting = asyncio.create_task(migrate(database))
+        await until(lambda: admin.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'ROLLBACK')"))
+        proxy.drop()
+        with pytest.raises(StorageUnavailable):
+            await waiting

@@ -77,6 +77,7 @@ ISOLATION: Final = "READ COMMITTED"
 """Always set, because the database's default may differ: a statement that has waited for a lock must see what the
 lock's holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
+_BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 _UNLIMITED: Final = Statement[str]("""
 SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
@@ -288,6 +289,7 @@ class Database:
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
                         await connection.execute("ROLLBACK")
+                raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
             finally:
                 if not connection.is_closed() and connection.is_in_transaction():
@@ -308,13 +310,17 @@ class Database:
                 connection = await self.connect(command_timeout=patience)
             stack.callback(connection.terminate)
             try:
-                async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    milliseconds = round(patience * 1000) if patience is not None else 0
-                    await connection.execute("; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _PATIENT))
-                    yield Snapshot(connection)
+                milliseconds = round(patience * 1000) if patience is not None else 0
+                limits = "; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _PATIENT)
+                await connection.execute(f"{_BEGIN_SNAPSHOT}; {limits}", timeout=self._deadlines.silence)
+                yield Snapshot(connection)
             except Exception as exc:
-                raise_if_unavailable(exc)
+                raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
+            finally:
+                if not connection.is_closed():
+                    with suppress(Exception):  # nothing was written; a pooler may lend its connection to the next one
+                        await connection.execute("ROLLBACK", timeout=self._deadlines.silence)
 
     async def connect(self, **options: object) -> asyncpg.Connection:
         """Open a connection outside of the pool. `options` are asyncpg's.
@@ -456,11 +462,15 @@ class _Answering:
             raise_if_unavailable(exc)
 
 
-def raise_if_unavailable(exc: BaseException) -> None:
+def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
     """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
+
+    `is_closed`: whether the connection is. asyncpg then raises the same type as for a wrong use of it.
 
     Raises: StorageUnavailable.
     """
+    if is_closed and isinstance(exc, asyncpg.InterfaceError):
+        raise StorageUnavailable("the database does not answer") from exc
     if isinstance(exc, (*_AWAY, _ConnectionLost)):
         raise StorageUnavailable("the database does not answer") from exc
     if isinstance(exc, _CLASHED):

@@ -133,13 +133,15 @@ async def begin_migration(
             await connection.execute(_DEADLINES, deadlines)
             yield connection
     except Exception as exc:
-        cause = exc.driver_exception if isinstance(exc, DBAPIError) else exc
+        cause, is_lost = exc, False
+        if isinstance(exc, DBAPIError):
+            cause, is_lost = exc.driver_exception, exc.connection_invalidated
         if isinstance(cause, _NOT_ALLOWED):
             raise MigrationForbidden(message_of(cause)) from exc
         if not isinstance(
             cause, asyncpg.LockNotAvailableError
         ):  # here it means that others use the table, not that the database is away
-            raise_if_unavailable(cause)
+            raise_if_unavailable(cause, is_closed=is_lost)
         raise
     finally:
         await engine.dispose()
@@ -191,7 +193,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
 
     The advisory lock belongs to a transaction, because a pooler does not keep a session's locks.
 
-    Raises: StorageUnavailable, if there is no connection.
+    Raises: StorageUnavailable.
     """
     try:
         connection = await database.connect()
@@ -207,6 +209,9 @@ async def _turn(database: Database) -> AsyncIterator[None]:
         # Releases the last query's snapshot, for which CREATE INDEX CONCURRENTLY would wait.
         await connection.execute("SELECT")
         yield
+    except Exception as exc:
+        raise_if_unavailable(exc, is_closed=connection.is_closed())
+        raise
     finally:
         connection.terminate()
 

@@ -8,7 +8,9 @@ from uuid import UUID
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from wxauth.errors import RateLimited, Title
+from wxauth.errors import RateLimited, StorageUnavailable, Title
+from wxauth.server.core.database import reason_of
+from wxauth.server.core.logs import get_logger
 from wxauth.server.own_data.own_data import EXAMPLE_OWN_DATA, Export, export_mine, export_person
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep, CallerDep, DeviceDep
@@ -16,6 +18,7 @@ from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")
+log = get_logger()
 
 _CHUNK_BYTES: Final = 64 * 1024
 """Bytes per chunk. A slow reader must take each chunk within half a minute."""
@@ -70,7 +73,11 @@ class _Download(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._rest):
-            await super().__call__(scope, receive, send)
+            try:
+                await super().__call__(scope, receive, send)
+            except StorageUnavailable as exc:
+                # The status has been sent. The server closes the connection, so the client notices.
+                log.warning("export_broken_off", reason=reason_of(exc))
 
 
 def _answer(export: Export) -> Response:
