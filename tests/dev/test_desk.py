@@ -11,7 +11,7 @@ import pytest
 
 from tests.dev.running import Dev, running_dev
 from tests.fakes import Clock
-from tests.processes import serving, until
+from tests.processes import run, serving, until
 from tests.world import MakeClient, MakeServices, bearer
 from wxauth.server.dev.wechat import ACCOUNT, APPS, Api, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.desk import known_faults
@@ -75,19 +75,48 @@ def test_another_web_page_cannot_drive_the_simulator(dev: Dev, headers: dict[str
     assert httpx.get(f"{dev.wechat_url}/desk/wires/0", headers=headers, verify=False).status_code == 403
 
 
+def status_by_name(url: str, path: str, name: str) -> int:
+    port = url.rpartition(":")[2]
+    return httpx.get(url + path, headers={"Host": f"{name}:{port}"}, verify=False).status_code
+
+
 @pytest.mark.process
-def test_a_page_of_a_rebound_name_cannot_log_in(dev: Dev) -> None:
-    port = dev.url.rpartition(":")[2]
-    for name, status in [("evil.test", 403), ("127.0.0.1.evil.test", 403), ("localhost", 200), ("192.168.1.7", 200)]:
-        page = {"Host": f"{name}:{port}", "Origin": f"http://{name}:{port}"}
-        answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=page, verify=False)
-        assert answer.status_code == status
-    without_a_referrer = {"Host": f"evil.test:{port}", "Origin": "null"}  # a form in such a page
-    answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=without_a_referrer, verify=False)
-    assert answer.status_code == 403
-    program = {"Host": f"wxauth:{port}"}
-    answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=program, verify=False)
-    assert answer.status_code == 200
+def test_a_page_of_a_rebound_name_is_answered_by_no_server(dev: Dev) -> None:
+    servers = ((dev.url, "/livez"), (dev.wechat_url, "/desk/setup"), (dev.site_url, "/"))
+    for url, path in servers:
+        for name in ("127.0.0.1", "[::1]", "localhost", "LOCALHOST", "wxauth.localhost"):
+            assert status_by_name(url, path, name) == 200, (url, name)
+        strangers = (
+            "evil.test",
+            "127.0.0.1.evil.test",
+            "localhost.evil.test",
+            "evillocalhost",
+            "192.168.1.7",
+            "",
+            "[::1",
+        )
+        for name in strangers:
+            assert status_by_name(url, path, name) == 403, (url, name)
+    page = {"Host": "evil.test:8000", "Origin": "http://evil.test:8000"}
+    answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=page, verify=False)
+    assert (answer.status_code, "--allow-host evil.test" in answer.text) == (403, True)
+
+
+@pytest.mark.no_signing_key
+@pytest.mark.process
+def test_the_servers_answer_to_the_names_they_were_told(tmp_path: Path, database_url: str) -> None:
+    env = {"WXAUTH_ISSUER": "https://laptop.test", "WXAUTH_HOST": "0.0.0.0", "WXAUTH_DATABASE_URL": database_url}
+    with running_dev(tmp_path, "--allow-host", "WXAUTH:8000", **env) as dev:
+        for url, path in ((dev.url, "/livez"), (dev.wechat_url, "/desk/setup"), (dev.site_url, "/")):
+            for name in ("wxauth", "laptop.test", "192.168.1.7"):  # the last, because it listens on every address
+                assert status_by_name(url, path, name) == 200, (url, name)
+            assert status_by_name(url, path, "evil.test") == 403
+
+
+@pytest.mark.process
+def test_a_host_that_can_be_no_name_is_refused_at_the_start(tmp_path: Path) -> None:
+    done = run("dev", "--allow-host", "http://laptop.test/", cwd=tmp_path)
+    assert (done.returncode, "--allow-host must be a name" in done.stderr) == (2, True)
 
 
 @pytest.mark.process

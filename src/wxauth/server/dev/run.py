@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,8 @@ from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev import own_app, site
 from wxauth.server.dev.banner import service_url, welcome
 from wxauth.server.dev.beside import command_for_this_dev
-from wxauth.server.dev.front_page import FrontPage, OwnNamesOnly
+from wxauth.server.dev.front_page import FrontPage
+from wxauth.server.dev.own_names import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.server.dev.wechat import (
     ACCOUNT,
@@ -55,7 +56,14 @@ class DevFailed(Exception):
     """The development service cannot start. The message tells the developer what to do."""
 
 
-def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
+def run(
+    *,
+    port: int | None,
+    wechat_port: int,
+    site_port: int | None = None,
+    allowed_hosts: Iterable[str] = (),
+    language: Language = "en",
+) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, exit_when_drained)
     simulated_url = None if own_app.NAMES & _variables_set() else f"http://127.0.0.1:{wechat_port}"
@@ -64,6 +72,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
         configure_logging(level=settings.log_level, log_format=settings.log_format)
         for line in unknown_names(env_file=None):
             click.echo(line, err=True)
+        names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
         with ExitStack() as stack:
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
             if simulated_url is not None:  # first: a port in use is reported at once
@@ -73,12 +82,13 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
                 simulator = create_simulator(service_url=service_url(settings), site_url=site_url)
-                stack.enter_context(_in_thread(OwnPagesOnly(simulator), wechat_listener, name="simulated WeChat"))
+                simulated = OwnNamesOnly(OwnPagesOnly(simulator), names)
+                stack.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
             asyncio.run(_prepare(settings))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
             stack.enter_context(command_for_this_dev(HOME, own | where))
             website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
-            stack.enter_context(_in_thread(website, site_listener, name="example site"))
+            stack.enter_context(_in_thread(OwnNamesOnly(website, names), site_listener, name="example site"))
             banner_text = welcome(
                 settings,
                 simulated_url=simulated_url,
@@ -87,7 +97,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
                 home=HOME,
                 language=language,
             )
-            _serve(_app(settings, simulated_url), listener, banner_text)
+            _serve(OwnNamesOnly(_app(settings, simulated_url), names), listener, banner_text)
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
@@ -225,11 +235,9 @@ def _app_id_if_configured(settings: Settings, app_id: str) -> str | None:
 
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
     if simulated_url is None:
-        app = FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
-    else:
-        services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
-        app = FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK_PATH}"))
-    return OwnNamesOnly(app, [URL(settings.issuer).hostname])
+        return FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
+    services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
+    return FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK_PATH}"))
 
 
 class _Server(Server):

@@ -27,7 +27,6 @@ _SHARED: Final = ("base.css", "dom.js", "icon.svg")
 _CLIENTS: Final = ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")
 _IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[5] / "clients" / "miniprogram"
-_OUR_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _UNKNOWN: Final = 99999
 
 _ERRCODES: Final = {
@@ -127,8 +126,7 @@ class OwnPagesOnly:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host = headers.get("host", "")
-            is_rebound = host.rpartition(":")[0] not in _OUR_NAMES and host not in _OUR_NAMES
-            if is_rebound or headers.get("origin") not in (None, f"http://{host}"):
+            if headers.get("origin") not in (None, f"http://{host}"):
                 app = PlainTextResponse("This is for programs and pages of this machine alone.\n", status_code=403)
         await app(scope, receive, send)
 

@@ -1,0 +1,59 @@
+"""Middleware of `wxauth dev`: answers only requests to names of this machine.
+
+A web page whose own name is made to lead here (DNS rebinding) has the service's origin, and could log in as anybody in
+the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no `Origin` with a
+GET.
+"""
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
+_EVERYWHERE: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
+_REFUSAL: Final = (
+    "wxauth dev does not answer to this name: start it with --allow-host {name}\n"
+    "wxauth dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
+)
+
+
+def name_in(host: str) -> str | None:
+    """The name or address in a `Host`, without its port and brackets; None if it is malformed."""
+    match = _HOST.fullmatch(host.lower())
+    return None if match is None else match["v6"] or match["name"]
+
+
+class OwnNamesOnly:
+    """Refuses requests to a name that is neither loopback nor allowed.
+
+    Args:
+        app: The app that answers the others.
+        names: The allowed names and addresses. `0.0.0.0` or `::` among them allows every address, which no page can
+            have as its name unless it comes from there.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self._app = app
+        self._names = frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        app = self._app
+        if scope["type"] == "http":
+            name = name_in(Headers(scope=scope).get("host", ""))
+            if name is None or not self._is_own(name):
+                app = PlainTextResponse(_REFUSAL.format(name=name or "NAME"), status_code=403)
+        await app(scope, receive, send)
+
+    def _is_own(self, name: str) -> bool:
+        if name in self._names or name == "localhost" or name.endswith(".localhost"):
+            return True
+        try:
+            return ip_address(name).is_loopback or not self._names.isdisjoint(_EVERYWHERE)
+        except ValueError:
+            return False
