@@ -40,8 +40,8 @@ from tests.world import (
     make_admin,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.services import Services

@@ -14,8 +14,8 @@ from tests.processes import Command, make_command
 from tests.sweeps import swept
 from tests.world import LogIn
 from wxauth.server.cli.clients import add_command
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import NAME_RULE, SITE_SCOPES
+from wxauth.server.clients.models import Scope
 
 pytestmark = pytest.mark.process
 

@@ -13,8 +13,8 @@ from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, until
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS
 from wxauth.server.events.feed import cursor_of

@@ -17,8 +17,8 @@ from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import SIGNING_KEY_TABLE, store_keys
-from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey
 

@@ -28,7 +28,7 @@ from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, until
-from wxauth.server.clients.client_model import Scope
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.people import openid_of, unionid_of

@@ -7,8 +7,8 @@ import pytest
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.world import AddSibling
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials, change_client, renew_secret
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 
 READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"

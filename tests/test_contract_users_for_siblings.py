@@ -11,8 +11,8 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import AddSibling, LogIn, bearer
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials
+from wxauth.server.clients.models import Scope
 
 LOOKUP = "/v1/users/lookup"
 TOLD = {

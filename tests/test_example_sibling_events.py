@@ -16,7 +16,7 @@ from examples.sibling.orders import Orders
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.serving import serving
 from tests.world import Body, LogIn, add_client, bearer
-from wxauth.server.clients.client_model import Scope
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.placing import place_events

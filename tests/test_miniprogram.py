@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.fakes import Clock
 from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
-from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import add_client
+from wxauth.server.clients.models import Client
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR

@@ -27,7 +27,7 @@ from tests.world import (
     make_admin,
     until_locked,
 )
-from wxauth.server.clients.client_model import Scope
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.events.placing import place_events

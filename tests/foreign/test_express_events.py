@@ -16,7 +16,7 @@ from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
 from tests.programs import needs, needs_node
 from tests.world import Body, add_client, bearer, until
-from wxauth.server.clients.client_model import Scope
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
 from wxauth.server.dev.postgres import EmbeddedPostgres

@@ -31,8 +31,8 @@ from tests.world import (
     scene_of,
     until_locked,
 )
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import change_client
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing

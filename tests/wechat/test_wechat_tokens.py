@@ -19,8 +19,8 @@ from tests.processes import PATIENCE, serving
 from tests.world import LogLines, MakeServices, add_client, bearer, until
 from wxauth.errors import WeChatError
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator

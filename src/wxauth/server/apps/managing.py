@@ -18,8 +18,9 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
+from wxauth.server.apps.models import SealedApp
 from wxauth.server.apps.registry import Apps, KnownApp, sealed_app, unsealed_app
-from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app
+from wxauth.server.apps.rows import change_app, delete_app, is_name_of_site, lock_app, store_app
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
@@ -83,7 +84,7 @@ async def change_stored_app(
         after = _app_after(before, changes)
         changed = [name for name, value in changes.items() if value != _value(before, name)]
         if changed:
-            await change_app(transaction, sealed_app(after, services.sealer, created_at=row["created_at"]))
+            await change_app(transaction, sealed_app(after, services.sealer, created_at=row.created_at))
             data = {"fields": changed}
             await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
     if changed:

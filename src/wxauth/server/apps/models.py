@@ -1,4 +1,4 @@
-"""The table of apps that were added at run time."""
+"""The model of an app that was added at run time, and its table."""
 
 from datetime import datetime
 from typing import Any
@@ -14,15 +14,8 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.models import TIME
 
 
-class StoredApp(SQLModel, table=True):
-    """An app that was added at run time. The settings may contain others."""
-
-    __tablename__ = "apps"
-    __table_args__ = (
-        CheckConstraint("app_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="app_id"),
-        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
-        CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
-    )
+class SealedApp(SQLModel):
+    """An app that was added at run time, with its secrets sealed. The settings may contain others."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     title: str | None = Field(sa_type=Text)
@@ -31,5 +24,16 @@ class StoredApp(SQLModel, table=True):
     created_at: datetime = Field(sa_type=TIME)
     fields: dict[str, Any] = Field(sa_type=JSONB)
     """The fields of `App` without id and secrets, by name."""
-    secrets: bytes = Field(sa_type=BYTEA)
+    secrets: bytes = Field(sa_type=BYTEA, repr=False)
     """The secrets by name, as one sealed JSON object."""
+
+
+class StoredApp(SealedApp, table=True):
+    """An app that was added at run time."""
+
+    __tablename__ = "apps"
+    __table_args__ = (
+        CheckConstraint("app_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="app_id"),
+        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
+        CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
+    )

@@ -10,7 +10,8 @@ from typing import Final, Literal
 from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable, UnknownApp
-from wxauth.server.apps.rows import SealedApp, stored_apps
+from wxauth.server.apps.models import SealedApp
+from wxauth.server.apps.rows import stored_apps
 from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
@@ -156,14 +157,14 @@ class Apps:
         opened: dict[str, tuple[SealedApp, KnownApp]] = {}
         unopened: list[str] = []
         for row in stored:
-            former = self._stored.get(row["app_id"])
+            former = self._stored.get(row.app_id)
             if former is not None and former[0] == row:
-                opened[row["app_id"]] = former  # unchanged, so its secrets need not be decrypted again
+                opened[row.app_id] = former  # unchanged, so its secrets need not be decrypted again
                 continue
             try:
-                opened[row["app_id"]] = row, unsealed_app(row, self._sealer)
+                opened[row.app_id] = row, unsealed_app(row, self._sealer)
             except CannotOpen:
-                unopened.append(row["app_id"])
+                unopened.append(row.app_id)
         if unopened and unopened != self.unopened:
             log.error("apps_not_opened", app_ids=unopened, what_to_change=WRONG_SECRET_KEY.en)
         self.unopened = unopened
@@ -188,20 +189,20 @@ def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
 
     Raises: CannotOpen.
     """
-    secrets = from_json(sealer.open(row["secrets"], context=app_context(row["app_id"])))
-    values = {"app_id": row["app_id"], **row["fields"], **secrets}
+    secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
+    values = {"app_id": row.app_id, **row.fields, **secrets}
     app = App.model_validate({name: value for name, value in values.items() if name in App.model_fields})
-    return KnownApp(app, "database", row["title"], row["is_enabled"], row["created_at"])
+    return KnownApp(app, "database", row.title, row.is_enabled, row.created_at)
 
 
 def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
     """The row of an app, with its secrets sealed."""
     app = known.app
-    return {
-        "app_id": app.app_id,
-        "title": known.title,
-        "is_enabled": known.is_enabled,
-        "created_at": created_at,
-        "fields": app.plain_fields,
-        "secrets": sealer.seal(to_json(app.secrets), context=app_context(app.app_id)),
-    }
+    return SealedApp(
+        app_id=app.app_id,
+        title=known.title,
+        is_enabled=known.is_enabled,
+        created_at=created_at,
+        fields=app.plain_fields,
+        secrets=sealer.seal(to_json(app.secrets), context=app_context(app.app_id)),
+    )

@@ -1,29 +1,18 @@
 """The stored apps, which were added at run time."""
 
-from datetime import datetime
-from typing import Any, Final, TypedDict
+from collections.abc import Sequence
+from typing import Final
 
+from wxauth.server.apps.models import SealedApp
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 
-
-class SealedApp(TypedDict):
-    """A stored app, with its secrets sealed."""
-
-    app_id: str
-    title: str | None
-    is_enabled: bool
-    created_at: datetime
-    fields: dict[str, Any]
-    secrets: bytes
-
-
-_COLUMNS: Final = "app_id, title, is_enabled, created_at, fields, secrets"
+_COLUMNS: Final = ", ".join(SealedApp.model_fields)
 _APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")  # noqa: S608 - constants
 _LOCK: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")  # noqa: S608 - constants
 # Of several concurrent requests for one id, one wins.
 _ADD: Final = Statement[str](f"""
-INSERT INTO apps ({_COLUMNS}) VALUES (:app_id, :title, :is_enabled, :created_at, :fields, :secrets)
+INSERT INTO apps ({_COLUMNS}) VALUES ({", ".join(f":{name}" for name in SealedApp.model_fields)})
 ON CONFLICT DO NOTHING
 RETURNING app_id
 """)  # noqa: S608 - constants
@@ -38,9 +27,9 @@ UPDATE apps SET secrets = :anew WHERE app_id = :app_id AND secrets = :former RET
 _IS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 
 
-async def stored_apps(database: Database) -> list[SealedApp]:
+async def stored_apps(database: Database) -> Sequence[SealedApp]:
     """Every stored app, in the order in which they were added. Raises: StorageUnavailable."""
-    return list(await database.rows(_APPS))
+    return await database.rows(_APPS)
 
 
 async def lock_app(transaction: Transaction, app_id: str) -> SealedApp | None:
@@ -50,7 +39,7 @@ async def lock_app(transaction: Transaction, app_id: str) -> SealedApp | None:
 
 async def store_app(transaction: Transaction, app: SealedApp) -> bool:
     """Store a new app. Returns False if its id is taken."""
-    return await transaction.value(_ADD, **app) is not None
+    return await transaction.value(_ADD, **app.model_dump()) is not None
 
 
 async def is_name_of_site(database: Database, name: str) -> bool:
@@ -60,8 +49,7 @@ async def is_name_of_site(database: Database, name: str) -> bool:
 
 async def change_app(transaction: Transaction, app: SealedApp) -> None:
     """Store the changes of a locked app."""
-    values = {name: value for name, value in app.items() if name != "created_at"}
-    await transaction.run(_CHANGE, **values)
+    await transaction.run(_CHANGE, **app.model_dump(exclude={"created_at"}))
 
 
 async def delete_app(transaction: Transaction, app_id: str) -> bool:
@@ -74,4 +62,4 @@ async def replace_app_secrets(database: Database, app: SealedApp, anew: bytes) -
 
     Raises: StorageUnavailable.
     """
-    return await database.value(_RESEAL, app_id=app["app_id"], former=app["secrets"], anew=anew) is not None
+    return await database.value(_RESEAL, app_id=app.app_id, former=app.secrets, anew=anew) is not None

@@ -29,8 +29,8 @@ from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlin
 from wxauth.server.core.schema import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
+from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import published_keys
-from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import has_next, signing_key_of
 
 STUCK_AFTER: Final = timedelta(hours=1)

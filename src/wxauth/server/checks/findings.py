@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from wxauth.server.checks.clocks import ClockReading
 from wxauth.server.checks.rows import UserSample
-from wxauth.server.clients.client_model import Client
+from wxauth.server.clients.models import Client
 from wxauth.server.core.settings import App
-from wxauth.server.keys.stored import StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey
 
 
 @dataclass(slots=True)

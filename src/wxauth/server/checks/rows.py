@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, TypedDict
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.models import all_tables
 from wxauth.server.core.statements import Statement
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
 from wxauth.server.session_keys.rows import SealedSessionKey
@@ -177,8 +178,6 @@ async def read_wal(database: Database) -> WalStatistics:
 
 async def read_rights(database: Database) -> RoleRights:
     """The privileges of our role. Raises: StorageUnavailable."""
-    from wxauth.server.core.models import all_tables  # imported here: it loads SQLAlchemy, which serving does not need
-
     row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
     assert row is not None
     return row

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from wxauth.server.apps.rows import SealedApp, stored_apps
+from wxauth.server.apps.models import SealedApp
+from wxauth.server.apps.rows import stored_apps
 from wxauth.server.checks.rows import some_phone_answers, some_session_keys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (
@@ -18,7 +19,7 @@ from wxauth.server.core.sealing import (
     webhook_secret_context,
 )
 from wxauth.server.events.webhook_rows import SealedWebhook, all_webhooks
-from wxauth.server.keys.stored import StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 
@@ -67,9 +68,7 @@ SEALED_WEBHOOKS: Final[SealedKind[SealedWebhook]] = SealedKind(
         for sealed in (webhook["secret"], webhook["former_secret"])
     ]
 )
-SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(
-    lambda app: [SealedValue(app["secrets"], app_context(app["app_id"]))]
-)
+SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [SealedValue(app.secrets, app_context(app.app_id))])
 SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
     lambda key: [SealedValue(key.private_key, signing_key_context(key.kid))]
 )

@@ -6,8 +6,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, SITE_SCOPES, WrongClient
+from wxauth.server.clients.models import Scope
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

@@ -11,7 +11,6 @@ from wxauth.server.apps.rows import stored_apps
 from wxauth.server.cli.client_options import changes_in, client_options, refused_as_wrong_call
 from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.cli.resources import read_settings, with_database
-from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import (
     Credentials,
     add_client,
@@ -25,6 +24,7 @@ from wxauth.server.clients.clients import (
     renew_secret,
     reserved_names,
 )
+from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import ClientCommandSettings
@@ -138,7 +138,7 @@ def _check_apps(values: Mapping[str, Any]) -> None:
     if refers_to_apps(values):
         settings = read_settings(ClientCommandSettings)
         stored = with_database(lambda database, _: stored_apps(database))
-        kinds = {row["app_id"]: row["fields"].get("kind", "mini_program") for row in stored}
+        kinds = {row.app_id: row.fields.get("kind", "mini_program") for row in stored}
         refuse_wrong_apps(values, kinds | {app.app_id: app.kind for app in settings.apps})
 
 

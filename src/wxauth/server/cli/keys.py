@@ -12,7 +12,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_from_either_ring
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
-from wxauth.server.keys.stored import StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.succession import NoSuchKey
 from wxauth.server.service.build import make_key_rings
 

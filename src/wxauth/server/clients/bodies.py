@@ -6,8 +6,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.clients.client_model import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 from wxauth.server.clients.clients import SITE_SCOPES, Credentials, check_name
+from wxauth.server.clients.models import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPES]})]
@@ -85,7 +85,7 @@ class ClientChangeRequest(_ClientOptions):
 class ClientAnswer(AddedClient):
     """A client, without its secret. For a service that is not a site, the fields of sites are null, false or empty."""
 
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults)
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults)  # type: ignore[assignment]  # SQLModel adds keys
 
 
 class ClientsAnswer(TypedDict):

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, get_args
 from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, NameTaken, NotFound
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
-from wxauth.server.clients.client_model import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
+from wxauth.server.clients.models import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -285,7 +285,7 @@ async def reserved_names(database: Database, audience: str, apps: Sequence[App] 
 
     Raises: StorageUnavailable.
     """
-    return [audience, *(app.app_id for app in apps), *(app["app_id"] for app in await stored_apps(database))]
+    return [audience, *(app.app_id for app in apps), *(app.app_id for app in await stored_apps(database))]
 
 
 def refuse_reserved(client: Client, reserved: Collection[str]) -> None:

@@ -1,7 +1,8 @@
-"""The table of clients: services and sites of the operator's own."""
+"""The model of a client, a service or a site of the operator's own, and its table."""
 
 from datetime import datetime
-from typing import Final
+from enum import StrEnum
+from typing import Final, Literal
 
 from sqlalchemy import (
     CheckConstraint,
@@ -11,15 +12,102 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.clients.client_model import CLIENT_NAME, Scope
 from wxauth.server.core.models import TIME
 
-_EMPTY: Final = text("'{}'")
+CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
+
+
+class Scope(StrEnum):
+    """What a service may do."""
+
+    INTROSPECT = "introspect"
+    """Check whether an access token is valid."""
+    WECHAT_TOKEN = "access_token"  # noqa: S105 - the name of a scope
+    """Get an app's WeChat token."""
+    USERS = "users"
+    """Look users up."""
+    PHONES = "phones"
+    """See their phone numbers, too."""
+    EVENTS = "events"
+    """Read the feed of events."""
+
+
+IdTokenAlg = Literal["RS256", "ES256"]
+"""The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
+
+_NONE: Final = text("'{}'")
 _FALSE: Final = text("false")
 
 
-class StoredClient(SQLModel, table=True):
-    """A client (`client.py`), with the hashes of its secrets."""
+class Client(SQLModel):
+    """A service or a site of the operator's own, as administrators describe it. A site logs people in.
+
+    Only a site has a title. A service has null, false or an empty list in all columns that describe a site.
+    """
+
+    name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
+    title: str | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["小店"]})
+    """The name that the phone shows."""
+    scopes: list[str] = Field(
+        sa_type=ARRAY(Text),
+        sa_column_kwargs={"server_default": text("'{introspect,access_token}'")},
+        schema_extra={"examples": [["openid", "profile"]]},
+    )
+    """Its scopes as a service, then those that it may request as a site."""
+    is_public: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
+    """Whether it is a page or a program that cannot keep a secret."""
+    device: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
+    """Whether it may use the device grant."""
+    redirect_uris: list[str] = Field(
+        default=[],
+        sa_type=ARRAY(Text),
+        sa_column_kwargs={"server_default": _NONE},
+        schema_extra={"examples": [["https://shop.example.com/callback"]]},
+    )
+    logout_uris: list[str] = Field(
+        default=[],
+        sa_type=ARRAY(Text),
+        sa_column_kwargs={"server_default": _NONE},
+        schema_extra={"examples": [["https://shop.example.com/"]]},
+    )
+    app_id: str | None = Field(default=None, sa_type=Text)
+    """The app whose mini-program code is shown; null: the default app."""
+    account_app_id: str | None = Field(default=None, sa_type=Text)
+    """The service account with which people log in on its pages in WeChat's browser; null: with a scanned code."""
+    website_app_id: str | None = Field(default=None, sa_type=Text)
+    """The website app with which people may log in on a computer that has WeChat, besides the code; null: none."""
+    near: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
+    """Whether phone and browser must be in the same network."""
+    user_code: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
+    """Whether the user codes of its devices may be typed."""
+    email_domain: str | None = Field(default=None, sa_type=Text)
+    id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
+
+    @property
+    def is_site(self) -> bool:
+        """Whether it may log people in."""
+        return self.title is not None
+
+    @property
+    def site_scopes(self) -> list[str]:
+        """The scopes that its sessions may have."""
+        return [scope for scope in self.scopes if scope not in _SERVICE_SCOPES]
+
+
+_SERVICE_SCOPES: Final = frozenset(map(str, Scope))
+
+
+class AddedClient(Client):
+    """A stored client, without its secrets."""
+
+    created_at: datetime = Field(sa_type=TIME)
+    former_secret_until: datetime | None = Field(
+        default=None, sa_type=TIME, description="Until when the former secret works."
+    )
+
+
+class StoredClient(AddedClient, table=True):
+    """A client, with the hashes of its secrets."""
 
     __tablename__ = "clients"
     __table_args__ = (
@@ -48,24 +136,6 @@ class StoredClient(SQLModel, table=True):
         ),
     )
 
-    name: str = Field(sa_type=Text, primary_key=True)
-    title: str | None = Field(sa_type=Text)
-    scopes: list[str] = Field(
-        sa_type=ARRAY(Text), sa_column_kwargs={"server_default": text("'{introspect,access_token}'")}
-    )
-    is_public: bool = Field(sa_column_kwargs={"server_default": _FALSE})
-    device: bool = Field(sa_column_kwargs={"server_default": _FALSE})
-    redirect_uris: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": _EMPTY})
-    logout_uris: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": _EMPTY})
-    app_id: str | None = Field(sa_type=Text)
-    account_app_id: str | None = Field(sa_type=Text)
-    website_app_id: str | None = Field(sa_type=Text)
-    near: bool = Field(sa_column_kwargs={"server_default": _FALSE})
-    user_code: bool = Field(sa_column_kwargs={"server_default": _FALSE})
-    email_domain: str | None = Field(sa_type=Text)
-    id_token_alg: str | None = Field(sa_type=Text)
-    created_at: datetime = Field(sa_type=TIME)
-    former_secret_until: datetime | None = Field(sa_type=TIME)
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
     """SHA-256 of the secret, which itself is not stored; null if the client is public."""
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)

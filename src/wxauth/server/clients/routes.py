@@ -17,7 +17,7 @@ from wxauth.server.clients.bodies import (
     client_answer,
     new_client_answer,
 )
-from wxauth.server.clients.client_model import AddedClient
+from wxauth.server.clients.models import AddedClient
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.uris import URI_RULE
 from wxauth.server.core.services import Services

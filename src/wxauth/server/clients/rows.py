@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final
 
-from wxauth.server.clients.client_model import AddedClient, Client
+from wxauth.server.clients.models import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, row_of
 from wxauth.server.core.trail import Actor, EventType, record_event

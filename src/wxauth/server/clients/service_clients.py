@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
-from wxauth.server.clients.client_model import Scope
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.web.answers import Entails
 

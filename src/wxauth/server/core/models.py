@@ -39,7 +39,7 @@ def after_create(table: type[SQLModel], *statements: str) -> None:
 
 
 def all_tables() -> MetaData:
-    """The tables of all rooms, for migrations and checks. Serving does not import SQLAlchemy, which saves 19 MB."""
+    """The tables of all rooms, for migrations and checks."""
     for path in Path(__file__).parents[1].glob("*/models.py"):
         import_module(f"wxauth.server.{path.parent.name}.models")
     return SQLModel.metadata

@@ -17,7 +17,7 @@ from sqlalchemy import Identity as IdentityColumn
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.server.clients.client_model import CLIENT_NAME
+from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.models import TIME, Event, after_create
 
 

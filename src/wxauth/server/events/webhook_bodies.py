@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.clients.client_model import CLIENT_NAME
+from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.events.feed_bodies import KnownType
 from wxauth.server.events.webhook_deliveries import SendOutcome
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow

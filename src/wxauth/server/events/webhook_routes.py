@@ -7,7 +7,7 @@ from fastapi import Query
 from pydantic import AfterValidator
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
-from wxauth.server.clients.client_model import CLIENT_NAME
+from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.events import webhooks
 from wxauth.server.events.webhook_bodies import (
     DeliveriesAnswer,

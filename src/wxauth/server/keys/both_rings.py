@@ -9,8 +9,8 @@ from typing_extensions import TypedDict
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import Actor
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import KEY_TABLES, published_keys
-from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, key_state, signing_key_of
 
 

@@ -15,6 +15,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import (
     ID_TOKEN_KEYS,
     SIGNING_KEY_TABLE,
@@ -26,7 +27,6 @@ from wxauth.server.keys.rows import (
     store_keys,
 )
 from wxauth.server.keys.rsa_keys import RsaKey, verifier_of
-from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing_key_of, without_key
 from wxauth.tokens.keys import SigningKey, VerificationKey
 

@@ -1,4 +1,4 @@
-"""The tables of signing keys (`stored.py`)."""
+"""The models of signing keys, and their tables."""
 
 from datetime import datetime
 from typing import Any
@@ -15,17 +15,22 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.models import TIME
 
 
-class _Key(SQLModel):
+class StoredSigningKey(SQLModel):
+    """A key that signs access tokens, or id_tokens for websites. Its private key is sealed."""
+
     id: UUID = Field(primary_key=True)
     kid: str = Field(sa_type=Text)
     public_jwk: dict[str, Any] = Field(sa_type=JSONB)
-    private_key: bytes = Field(sa_type=BYTEA)
+    private_key: bytes = Field(sa_type=BYTEA, repr=False)
+    """PKCS#8, sealed."""
     created_at: datetime = Field(sa_type=TIME)
     activates_at: datetime = Field(sa_type=TIME)
+    """When the key begins to sign. It is published earlier."""
     retires_at: datetime | None = Field(sa_type=TIME)
+    """When the key is no longer published."""
 
 
-class AccessTokenKey(_Key, table=True):
+class AccessTokenKey(StoredSigningKey, table=True):
     """A key that signs access tokens."""
 
     __tablename__ = "signing_keys"
@@ -35,7 +40,7 @@ class AccessTokenKey(_Key, table=True):
     )
 
 
-class IdTokenKey(_Key, table=True):
+class IdTokenKey(StoredSigningKey, table=True):
     """A key that signs id_tokens for websites. The first one is made for the first site."""
 
     __tablename__ = "id_token_keys"

@@ -1,14 +1,14 @@
 """The stored signing keys, of access tokens and of id_tokens."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.keys.stored import StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey
 
 # Decides the race of replicas that start or rotate at once: the second waits, and then sees the first one's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
@@ -32,7 +32,7 @@ class KeyTable:
 
 
 def _key_table(table: str) -> KeyTable:
-    columns = [field.name for field in fields(StoredSigningKey)]
+    columns = StoredSigningKey.model_fields
     return KeyTable(
         read=Statement[StoredSigningKey](f"""
 SELECT {", ".join(columns)} FROM {table} WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
@@ -84,7 +84,7 @@ async def store_keys(
     for key in after:
         former = known.pop(key.id, None)
         if former is None:
-            await transaction.run(table.add, **asdict(key))
+            await transaction.run(table.add, **key.model_dump())
         elif former is not key:
             dates = {"created_at": key.created_at, "activates_at": key.activates_at, "retires_at": key.retires_at}
             await transaction.run(table.date, id=key.id, **dates)

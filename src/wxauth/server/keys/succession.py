@@ -1,12 +1,11 @@
 """The life cycle of keys: which one signs, which is next, and when a former one retires."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from wxauth.server.keys.stored import StoredSigningKey
+from wxauth.server.keys.models import StoredSigningKey
 
 JWKS_MAX_AGE: Final = 300
 """Seconds for which other services and caches may keep the published keys."""
@@ -110,10 +109,11 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: Stor
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
         goes_earlier = key.retires_at is not None and key.retires_at <= retires_at
         is_last_to_sign = until_then is not None and key.kid == until_then.kid
-        return key if goes_earlier and not is_last_to_sign else replace(key, retires_at=retires_at)
+        return key if goes_earlier and not is_last_to_sign else key.model_copy(update={"retires_at": retires_at})
 
     return [*map(retiring, keys), successor]
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
-    return replace(key, created_at=min(key.created_at, activates_at), activates_at=activates_at, retires_at=None)
+    dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
+    return key.model_copy(update=dates)

@@ -85,8 +85,8 @@ async def _forget_apps(database: Database, sealer: Sealer, done: SealedCounts, *
         if SEALED_APPS.opens(sealer, app):
             continue
         async with database.begin() as transaction:
-            if await delete_app(transaction, app["app_id"]):
-                await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app["app_id"])
+            if await delete_app(transaction, app.app_id):
+                await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
                 done.apps += 1
 
 

@@ -83,7 +83,7 @@ async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Reseale
 
 async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> None:
     for app in await stored_apps(database):
-        if app["secrets"].startswith(sealer.prefix):
+        if app.secrets.startswith(sealer.prefix):
             continue
         match SEALED_APPS.sealed_anew(sealer, app):
             case [bytes() as anew]:

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.clients.client_model import Scope
+from wxauth.server.clients.models import Scope
 from wxauth.server.core.users import phone_verified
 from wxauth.server.siblings.rows import UserForSiblings
 from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer

@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, WxAuthError
-from wxauth.server.clients.client_model import Client
+from wxauth.server.clients.models import Client
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services

@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.errors import NotFound
-from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import is_client_name
+from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered, loggable_uri
 from wxauth.server.core.logs import get_logger

@@ -7,8 +7,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import InvalidToken
-from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import ID_TOKEN_ALG
+from wxauth.server.clients.models import Client
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import ID_TOKEN_ALG
+from wxauth.server.clients.models import Client
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession, phone_verified
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing

@@ -6,8 +6,8 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from wxauth.server.clients.client_model import Client
 from wxauth.server.clients.clients import Credentials, authenticate_and_read, is_client_name
+from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import basic_credentials
 from wxauth.server.core.services import Services

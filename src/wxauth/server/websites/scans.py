@@ -19,7 +19,7 @@ from wxauth.errors import (
     StorageUnavailable,
     WxAuthError,
 )
-from wxauth.server.clients.client_model import Client
+from wxauth.server.clients.models import Client
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger

@@ -27,7 +27,7 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.apps.registry import Apps
-from wxauth.server.clients.client_model import Client
+from wxauth.server.clients.models import Client
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
