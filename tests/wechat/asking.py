@@ -36,7 +36,9 @@ async def transport(*, connect_timeout: float = 5, **arguments: Any) -> AsyncIte
 async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: object) -> httpx.Response:
     """Send a request that can be recognised by its name."""
     target = f"/sns?secret={SECRET}&js_code={name}".encode()
-    return await way.handle_async_request(httpx.Request("GET", url, extensions={"target": target, **extensions}))
+    response = await way.handle_async_request(httpx.Request("GET", url, extensions={"target": target, **extensions}))
+    await response.aread()
+    return response
 
 
 async def ask_and_fail(

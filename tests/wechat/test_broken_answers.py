@@ -99,7 +99,7 @@ class Client:
                 response = await asking
             except (httpx.ReadError, httpx.RemoteProtocolError, httpx.DecodingError):
                 return False
-        return response.status_code == 200 and response.content == b'{"openid": "openid-of-%b"}' % number
+        return response.status_code == 200 and await response.aread() == b'{"openid": "openid-of-%b"}' % number
 
 
 @pytest.mark.slow

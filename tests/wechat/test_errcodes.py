@@ -21,6 +21,7 @@ from wxauth.server.wechat.errcodes import (
     meaning_of,
     what_to_change,
 )
+from wxauth.server.wechat.http_client import WeChatHttp
 
 CLASS_C = {
     40013: "WXAUTH_APP_ID",
@@ -171,7 +172,9 @@ def patient_client(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=5, sleep=sleep)
+    client = WeChat(
+        WeChatHttp(wechat.transport), base_url="https://wechat.test", fallback_url=None, timeout=5, sleep=sleep
+    )
     return make_client(with_part(services, WeChat, client))
 
 
@@ -219,7 +222,10 @@ async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(
     services: Services, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
     client = WeChat(
-        wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=BUSY_PAUSE_SECONDS[0] / 2
+        WeChatHttp(wechat.transport),
+        base_url="https://wechat.test",
+        fallback_url=None,
+        timeout=BUSY_PAUSE_SECONDS[0] / 2,
     )
     wechat.answers_errcode(-1)
     answer = await make_client(with_part(services, WeChat, client)).post(

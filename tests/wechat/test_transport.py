@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import os
 import socket
 import ssl
@@ -15,9 +16,10 @@ from tests.listening import Listening
 from tests.loops import let_pass, on_both_loops
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
-from tests.wechat.asking import ask, ask_and_fail, deadline_in, transport
+from tests.wechat.asking import IDENTITY, ask, ask_and_fail, deadline_in, transport
 from tests.world import until
 from wxauth.server.wechat.connection import MAX_OVERHEAD
+from wxauth.server.wechat.http_client import WeChatHttp, body_of
 from wxauth.server.wechat.transport import MAX_ANSWER, MAX_IDLE
 
 BODY = b'{"openid": "openid-alice"}'
@@ -158,7 +160,7 @@ async def test_head_and_body_are_sent_at_once() -> None:
         headers = {"User-Agent": "wxauth"}
         target = {"target": b"/cgi-bin/stable_token?x=%20"}
         request = httpx.Request("POST", f"http://{host}", headers=headers, content=b'{"a":1}', extensions=target)
-        assert (await way.handle_async_request(request)).content == BODY
+        assert await (await way.handle_async_request(request)).aread() == BODY
     assert packets == [
         b"POST /cgi-bin/stable_token?x=%20 HTTP/1.1\r\n"
         b"Host: " + host.encode() + b"\r\nUser-Agent: wxauth\r\nContent-Length: 7\r\n\r\n"
@@ -171,7 +173,7 @@ async def test_to_head_an_answer_has_no_body() -> None:
     async with Upstream(in_pieces(head("Content-Length: 26"), then=hang)) as upstream, transport() as way:
         for _ in range(2):
             response = await way.handle_async_request(httpx.Request("HEAD", upstream.url))
-            assert (response.status_code, response.content) == (200, b"")
+            assert (response.status_code, await response.aread()) == (200, b"")
 
 
 async def _pieces() -> AsyncIterator[bytes]:
@@ -582,3 +584,20 @@ async def test_of_many_at_once_each_is_answered_and_no_more_connections_are_open
         assert {response.content for response in answers} == {BODY}
         assert sorted(upstream.codes) == sorted(names)
         assert most <= 16
+
+
+# What httpx's client does by itself.
+
+
+async def test_a_cookie_of_wechats_goes_along_with_no_other_request() -> None:
+    cookies: list[str | None] = []
+
+    def answer_with_cookie(request: httpx.Request) -> httpx.Response:
+        cookies.append(request.headers.get("cookie"))
+        return httpx.Response(200, json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
+
+    async with WeChatHttp(httpx.MockTransport(answer_with_cookie)) as http:
+        for _ in range(2):
+            request = httpx.Request("GET", "https://wechat.test")
+            assert json.loads(await body_of(await http.send(request, stream=True))) == IDENTITY
+    assert cookies == [None, None]

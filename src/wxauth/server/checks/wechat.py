@@ -49,6 +49,7 @@ from wxauth.server.wechat.errcodes import (
     SYSTEM_BUSY,
     what_to_change,
 )
+from wxauth.server.wechat.http_client import WeChatHttp
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.urls import is_loopback
 
@@ -125,7 +126,7 @@ async def check_app(
     """Check whether WeChat accepts the app and this server, which APIs it may call, and the settings at WeChat."""
     observed = Observed(found.wechat_readings)
     wechat = WeChat(
-        _Witness(transport, clock, observed),
+        WeChatHttp(_Witness(transport, clock, observed)),
         base_url=settings.wechat_base_url,
         fallback_url=settings.wechat_fallback_url,
         timeout=min(settings.wechat_timeout, CHECK_TIMEOUT_SECONDS),

@@ -43,6 +43,7 @@ from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.http_client import WeChatHttp
 from wxauth.server.wechat.opinions import Opinions
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
@@ -107,7 +108,7 @@ def build_services(
             connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
         )
         return tracing.wechat(
-            transport,
+            WeChatHttp(transport),
             base_url=settings.wechat_base_url,
             fallback_url=settings.wechat_fallback_url,
             timeout=settings.wechat_timeout,

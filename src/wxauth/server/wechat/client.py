@@ -34,6 +34,7 @@ from wxauth.server.wechat.errcodes import (
     is_for_the_operator,
     what_to_change,
 )
+from wxauth.server.wechat.http_client import body_of
 from wxauth.server.wechat.wechat_ids import can_name_a_person, is_id, is_placeholder
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
@@ -66,33 +67,6 @@ class WeChatIdentity:
     """Whether the page was shown in WeChat's snapshot mode, in which this identity is made up."""
 
 
-class _Copy(httpx.Request):
-    """A copy of a request without a body. `copy.copy` is slower, because it uses the pickle protocol."""
-
-    def __init__(self, request: httpx.Request) -> None:
-        self.__dict__.update(vars(request))
-
-
-class _Host:
-    """A host of WeChat. Its GET requests differ only in their target, so they are copies of one template."""
-
-    def __init__(self, url: str) -> None:
-        self._template = httpx.Request("GET", url, headers=_HEADERS)
-        self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
-        self.name = self._template.url.host
-
-    def request(self, asked: "_Call") -> httpx.Request:
-        if asked.body is None:
-            request: httpx.Request = _Copy(self._template)
-        else:
-            headers = {**_HEADERS, "Content-Type": "application/json"}
-            request = httpx.Request("POST", self._template.url, headers=headers, content=asked.body)
-        request.extensions = {"target": self._path + asked.target, "deadline": asked.deadline}
-        if asked.is_for_picture:
-            request.extensions["max_body"] = MAX_PICTURE
-        return request
-
-
 class _Call(NamedTuple):
     """A request, without the host to which it is sent."""
 
@@ -101,12 +75,23 @@ class _Call(NamedTuple):
     deadline: float
     is_for_picture: bool
 
+    def to(self, base: httpx.URL) -> httpx.Request:
+        """The request to a host, parsed before. Its secrets are in the extension `target`, not in the URL."""
+        path = base.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
+        extensions = {"target": path + self.target, "deadline": self.deadline}
+        if self.is_for_picture:
+            extensions["max_body"] = MAX_PICTURE
+        if self.body is None:
+            return httpx.Request("GET", base, headers=_HEADERS, extensions=extensions)
+        headers = {**_HEADERS, "Content-Type": "application/json"}
+        return httpx.Request("POST", base, headers=headers, content=self.body, extensions=extensions)
+
 
 class WeChat:
     """The client for WeChat's server API, one per process.
 
     Args:
-        transport: Sends requests. Tests replace it.
+        http: Sends requests. Tests give it a transport of their own.
         fallback_url: The URL to use if no connection to `base_url` can be made.
         timeout: Seconds for a whole exchange, retries included.
         busy_pauses: Seconds before each retry while WeChat is busy.
@@ -116,7 +101,7 @@ class WeChat:
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
+        http: httpx.AsyncClient,
         *,
         base_url: str,
         fallback_url: str | None,
@@ -126,9 +111,9 @@ class WeChat:
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
         hints: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
-        self._transport = transport
-        self._base = _Host(base_url)
-        self._fallback = _Host(fallback_url or base_url)
+        self._http = http
+        self._base = httpx.URL(base_url)
+        self._fallback = httpx.URL(fallback_url or base_url)
         self._timeout = timeout
         self._busy_pauses = busy_pauses
         self._sleep = sleep
@@ -221,7 +206,7 @@ class WeChat:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._transport.aclose()
+        await self._http.aclose()
 
     async def _answer_to(self, api: str, asked: _Call) -> dict[str, Any]:
         try:
@@ -243,6 +228,7 @@ class WeChat:
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
+            body = await body_of(response)
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout("WeChat gave no answer in time") from exc
         except httpx.DecodingError as exc:
@@ -255,10 +241,10 @@ class WeChat:
             raise WeChatUnavailable(f"WeChat answered with status {response.status_code}")
         if response.status_code != httpx.codes.OK:
             raise WeChatBadResponse(f"WeChat answered with status {response.status_code}")
-        if asked.is_for_picture and response.content.lstrip()[:1] != b"{":
-            return {PICTURE: response.content}
+        if asked.is_for_picture and body.lstrip()[:1] != b"{":
+            return {PICTURE: body}
         try:
-            answer = from_json(response.content)  # whatever its Content-Type says
+            answer = from_json(body)  # whatever its Content-Type says
         except ValueError as exc:
             raise WeChatBadResponse("WeChat's answer is not JSON") from exc
         if not isinstance(answer, dict):
@@ -267,12 +253,12 @@ class WeChat:
 
     async def _send(self, asked: _Call) -> httpx.Response:
         try:
-            return await self._transport.handle_async_request(self._base.request(asked))
+            return await self._http.send(asked.to(self._base), stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
-            hosts = {"host": self._base.name, "next_host": self._fallback.name}
+            hosts = {"host": self._base.host, "next_host": self._fallback.host}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
-        return await self._transport.handle_async_request(self._fallback.request(asked))
+        return await self._http.send(asked.to(self._fallback), stream=True)
 
 
 def exchange_api(app: App) -> str:

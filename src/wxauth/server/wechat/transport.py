@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from wxauth.server.wechat.connection import Connection, HttpAnswer
 from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed
+from wxauth.server.wechat.http_client import BODY
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer's body, unless the request has the extension `max_body`."""
@@ -50,8 +51,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     The caller limits the time for the answer: cancelling a request ends its connection.
 
-    An answer has its status, its body without decoding, and WeChat's time as the extension `date`. Other header fields
-    are left out: httpx would decompress an unrequested Content-Encoding, to any size.
+    An answer has its status, and as extensions its body without decoding, and WeChat's time as `date`.
 
     Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
     that, httpx.ReadError, httpx.RemoteProtocolError or, if the answer is not HTTP or too large, httpx.DecodingError.
@@ -106,7 +106,9 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._places.release()
         if by_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyFailed("no way through the proxy: it answers with status 407")
-        return _Response(answer)
+        # Header fields are left out: httpx would decompress an unrequested Content-Encoding, to any size.
+        stream = httpx.ByteStream(answer.body)
+        return httpx.Response(answer.status, stream=stream, extensions={"date": answer.date, BODY: answer.body})
 
     async def aclose(self) -> None:
         """Close every idle connection. A connection in use is closed when its request has ended."""
@@ -178,20 +180,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._next_check = None
         if times := [connection.stale_at for connection in chain.from_iterable(self._idle.values())]:
             self._next_check = asyncio.get_running_loop().call_at(min(times), self._close_stale)
-
-
-class _Response(httpx.Response):
-    """A response whose body has been read. Reading it with httpx would take as long as the whole exchange."""
-
-    def __init__(self, answer: HttpAnswer) -> None:
-        stream = httpx.ByteStream(answer.body)
-        super().__init__(answer.status, stream=stream, extensions={"date": answer.date})
-        self._body = answer.body
-
-    @property
-    def content(self) -> bytes:
-        """The body, without decoding."""
-        return self._body
 
 
 def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
