@@ -12,7 +12,6 @@ from tests.world import NUMBER, LogIn, bearer, log_in
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.testing import TestIssuer
-from wxauth.tokens.claims import Principal
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ async def test_an_external_id_is_in_the_user_and_in_the_access_token(
         assert user["external_id"] == "10023"
     for answer in (alice, refreshed):
         assert get_unverified_claims(answer["access_token"])["external_id"] == "10023"
-        principal: Principal = await services.guard.verify(answer["access_token"])
+        principal = await services.verifier.verify(answer["access_token"], now=services.clock().timestamp())
         assert principal.external_id == "10023"
 
 
@@ -40,7 +39,8 @@ async def test_a_token_without_an_external_id_has_no_such_claim(login: LogIn, se
     bob = await login("bob")
     assert bob["user"]["external_id"] is None
     assert "external_id" not in get_unverified_claims(bob["access_token"])
-    assert (await services.guard.verify(bob["access_token"])).external_id is None
+    principal = await services.verifier.verify(bob["access_token"], now=services.clock().timestamp())
+    assert principal.external_id is None
 
 
 async def test_a_token_whose_external_id_is_no_text_is_refused() -> None:

@@ -1,13 +1,13 @@
 """Direct routes refuse declarations that they cannot serve; a shortcut finds their path."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
 import pytest
 from fastapi import Depends, FastAPI, Query
 from httpx import ASGITransport, AsyncClient
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -15,7 +15,8 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
 from wxauth.server.web.answers import Entails
-from wxauth.server.web.direct import DirectRoute, Router, Shortcut, direct_routes
+from wxauth.server.web.dependencies import provide
+from wxauth.server.web.direct import DirectRoute, Router, Shortcut, ValidatedWith, direct_routes
 
 
 async def anything(request: Request) -> None: ...
@@ -139,6 +140,16 @@ async def broken() -> None:
     raise WxAuthError("broken")
 
 
+class Recording(FastAPI):
+    """An app that records the paths it is asked for."""
+
+    asked: list[str]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked.append(scope["path"])
+        await super().__call__(scope, receive, send)
+
+
 @pytest.mark.parametrize(
     ("path", "answer", "by_shortcut"),
     [
@@ -150,20 +161,134 @@ async def broken() -> None:
     ],
 )
 async def test_a_shortcut_answers_as_the_app_does(path: str, answer: str, by_shortcut: bool) -> None:
-    api = FastAPI()
+    api = Recording()
     endpoints: dict[str, Callable[..., Any]] = {"/fixed": fixed, "/taken/{word}": wild, "/taken/fixed": fixed}
     for route, endpoint in {**endpoints, "/broken": broken}.items():
         api.router.routes.append(DirectRoute(route, endpoint, include_in_schema=False))
     api.add_exception_handler(WxAuthError, lambda _request, _error: PlainTextResponse("told by the app"))
-    asked = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        asked.append(scope["path"])
-        await api(scope, receive, send)
-
-    for served in (api, Shortcut(app, direct_routes(api.routes))):
+    for served in (api, Shortcut(api, direct_routes(api.routes))):
+        api.asked = []
         root_path = "/under" if path.startswith("/under") else ""
         transport = ASGITransport(served, root_path=root_path)
         async with AsyncClient(transport=transport, base_url="http://test") as client:
             assert (await client.get(path)).text == answer
-    assert asked == ([] if by_shortcut else [path])
+    assert api.asked == ([] if by_shortcut else [path])
+
+
+calls: list[str] = []
+
+
+async def unit_of(request: Request) -> str:
+    calls.append("unit")
+    return request.query_params.get("unit", "m")
+
+
+UnitDep = Annotated[str, Depends(unit_of), Entails(failures=[NotFound])]
+
+
+async def height_of(unit: UnitDep) -> str:
+    calls.append("height")
+    return f"2 {unit}"
+
+
+def width_of(unit: UnitDep) -> str:
+    calls.append("width")
+    return f"1 {unit}"
+
+
+async def opened() -> AsyncIterator[str]:
+    calls.append("open")
+    yield "open"
+    calls.append("close")
+
+
+def opened_in_a_thread() -> Iterator[str]:
+    calls.append("open in a thread")
+    yield "open"
+    calls.append("close in a thread")
+
+
+class Scale(BaseModel):
+    """A body."""
+
+    factor: int
+
+
+async def measure(
+    height: Annotated[str, Depends(height_of), Entails(failures=[AccountDisabled])],
+    scale: Scale,
+    width: Annotated[str, Depends(width_of)],
+    again: Annotated[str, Depends(unit_of, use_cache=False)],
+) -> str:
+    calls.append("endpoint")
+    return f"{scale.factor} times {height} by {width}, {again}"
+
+
+async def read_opened(one: Annotated[str, Depends(opened)], other: Annotated[str, Depends(opened_in_a_thread)]) -> str:
+    calls.append("endpoint")
+    return one + other
+
+
+async def answer_of(served: Any, path: str, body: Any = None) -> Any:
+    calls.clear()
+    async with AsyncClient(transport=ASGITransport(served), base_url="http://test") as client:
+        return (await client.post(path, json=body)).json()
+
+
+def api_with(path: str, endpoint: Callable[..., Any]) -> FastAPI:
+    api = FastAPI()
+    api.router.routes.append(DirectRoute(path, endpoint, methods=["POST"], include_in_schema=False))
+    return api
+
+
+async def test_each_parameter_is_found_after_those_before_it_and_a_shared_dependency_once() -> None:
+    api = api_with("/measure", measure)
+    for served in (api, Shortcut(api, direct_routes(api.routes))):
+        assert await answer_of(served, "/measure?unit=ft", {"factor": 3}) == "3 times 2 ft by 1 ft, ft"
+        assert calls == ["unit", "height", "width", "unit", "endpoint"]
+
+
+async def test_what_a_dependency_yields_is_closed_after_the_answer() -> None:
+    api = api_with("/opened", read_opened)
+    for served in (api, Shortcut(api, direct_routes(api.routes))):
+        assert await answer_of(served, "/opened") == "openopen"
+        assert calls == ["open", "open in a thread", "endpoint", "close in a thread", "close"]
+
+
+async def test_a_dependency_is_replaced_wherever_it_is_taken() -> None:
+    api = api_with("/measure", measure)
+
+    async def unit_of_shop() -> AsyncIterator[str]:
+        yield "yd"
+        calls.append("closed")
+
+    for served in (api, Shortcut(api, direct_routes(api.routes))):
+        api.dependency_overrides = {unit_of: unit_of_shop, width_of: lambda: "nothing"}
+        assert await answer_of(served, "/measure", {"factor": 3}) == "3 times 2 yd by nothing, yd"
+        assert calls == ["height", "endpoint", "closed", "closed"]
+        api.dependency_overrides = {}
+        assert await answer_of(served, "/measure", {"factor": 3}) == "3 times 2 m by 1 m, m"
+
+
+def test_an_operation_documents_what_the_dependencies_of_its_dependencies_entail() -> None:
+    router = Router("measures")
+    router.post("/", summary=Title("Measure", "测量"), response_model=Word)(measure)
+    [route] = router.routes
+    assert problems_in(route.responses[403]).keys() == {"account_disabled"}
+    assert problems_in(route.responses[404]).keys() == {"not_found"}
+
+
+class Amount(BaseModel):
+    """A body whose validator asks a part."""
+
+    amount: Annotated[int, AfterValidator(lambda value, info: value * info.context[Scale].factor)]
+
+
+async def weigh(body: Annotated[Amount, ValidatedWith(Scale)]) -> int:
+    return body.amount
+
+
+async def test_a_bodys_validators_find_a_part_as_their_context() -> None:
+    api = api_with("/weigh", weigh)
+    api.dependency_overrides[provide(Scale)] = lambda: Scale(factor=7)
+    assert await answer_of(api, "/weigh", {"amount": 6}) == 42

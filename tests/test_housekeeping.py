@@ -233,7 +233,6 @@ async def test_the_running_service_sweeps_regularly(
 ) -> None:
     await login("alice")
     clock.advance(days=365)
-    app = create_api()
-    app.state.services = services
+    app = create_api(services)
     async with app.router.lifespan_context(app):
         await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM sessions"))

@@ -12,8 +12,10 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, Stora
 from wxauth.guard.bearer import single_authorization
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.services import Services
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.web.answers import Entails
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
@@ -36,15 +38,9 @@ FOR_CLIENT: Final = Entails(
 """The documentation of a parameter with the calling service client."""
 
 
-async def client_with(request: Request, scope: Scope) -> ProvedClient:
-    """The calling service client. Raises: InvalidRequest, InvalidClient, ClientLacksScope, StorageUnavailable."""
-    services: Services = request.app.state.services
-    return await authenticate(services.database, basic_credentials(request), scope, now=services.clock())
-
-
-def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[ProvedClient]]:
-    async def client(request: Request) -> ProvedClient:
-        return await client_with(request, scope)
+def _asking_for(scope: Scope) -> Callable[[Request, Database, Clock], Awaitable[ProvedClient]]:
+    async def client(request: Request, database: DatabaseDep, clock: ClockDep) -> ProvedClient:
+        return await authenticate(database, basic_credentials(request), scope, now=clock())
 
     return client
 

@@ -6,7 +6,7 @@
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock
@@ -16,9 +16,7 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.tokens.issuer import TokenIssuer
-
-if TYPE_CHECKING:
-    from wxauth.guard.bearer import BearerGuard  # imports FastAPI, which most commands do not need
+from wxauth.tokens.verifier import Verifier
 
 Part = TypeVar("Part")
 
@@ -42,7 +40,7 @@ class Services:
     promises: Promises
     metrics: Metrics
     issuer: TokenIssuer
-    guard: "BearerGuard"
+    verifier: Verifier
     parts: Mapping[type, Any]
     """The parts of the rooms above core, by their type."""
     closing: Sequence[Collection[Closable]]

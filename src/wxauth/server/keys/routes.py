@@ -7,10 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import KeysUnavailable, Title
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.dependencies import IdTokenKeysDep, KeyRingDep
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.web.caching import cacheable_response
-from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("keys")
@@ -37,12 +36,12 @@ router = Router("keys")
     },
     failures=[KeysUnavailable],
 )
-async def jwks(request: Request, services: ServicesDep) -> Response:
+async def jwks(request: Request, keys: KeyRingDep, id_token_keys: IdTokenKeysDep) -> Response:
     """The keys that verify access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
-    if not services[KeyRing].is_ready:
+    if not keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
-    await services[IdTokenKeys].refresh_if_empty()  # another replica may have issued the first id_token
-    jwks = to_json({"keys": [*services[KeyRing].public_jwks, *services[IdTokenKeys].public_jwks]})
+    await id_token_keys.refresh_if_empty()  # another replica may have issued the first id_token
+    jwks = to_json({"keys": [*keys.public_jwks, *id_token_keys.public_jwks]})
     etag = f'"{sha256(jwks).hexdigest()[:32]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
     return cacheable_response(request, jwks, etag=etag, headers=headers, media_type="application/json")

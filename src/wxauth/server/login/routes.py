@@ -1,6 +1,6 @@
 """`POST /v1/login`, `/v1/refresh`, `/v1/logout` and `/v1/me/decrypt`."""
 
-from typing import Final
+from typing import Annotated, Final
 
 from starlette.requests import Request
 
@@ -33,12 +33,13 @@ from wxauth.server.login.bodies import (
     TokenAnswer,
     token_answer,
 )
+from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.session_keys import session_keys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
-from wxauth.server.users.callers import DeviceDep, PrincipalDep
+from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
-from wxauth.server.web.dependencies import ServicesDep
-from wxauth.server.web.direct import Router
+from wxauth.server.web.dependencies import ClockDep, ServicesDep, VerifierDep
+from wxauth.server.web.direct import Router, ValidatedWith
 
 router = Router("login")
 
@@ -67,7 +68,9 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
         StorageUnavailable,
     ],
 )
-async def log_in(request: Request, body: LoginRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
+async def log_in(
+    request: Request, body: Annotated[LoginRequest, ValidatedWith(Avatars)], services: ServicesDep, device: DeviceDep
+) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
 
     The first login creates the user. A code works once: after any failure, call `wx.login` again. A mobile app sends
@@ -118,14 +121,18 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     failures=GUARDED,
     openapi_extra={"security": [*BEARER, {}]},
 )
-async def log_out(request: Request, services: ServicesDep, body: LogoutRequest | None = None) -> None:
+async def log_out(
+    request: Request, verifier: VerifierDep, clock: ClockDep, services: ServicesDep, body: LogoutRequest | None = None
+) -> None:
     """End the session of the refresh token in the body or, without one, of the access token.
 
     Idempotent: 204 whether or not the session was still open. The refresh token is void at once; siblings accept the
     access token until it expires.
     """
     if body is None or body.refresh_token is None:
-        principal = await services.guard(request)  # checks only the token: the session may have ended already
+        principal = await verified(
+            request, verifier, clock
+        )  # checks only the token: the session may have ended already
         await login.log_out(services, session_id=principal.session_id)
     elif (token := services[RefreshTokens].parse(body.refresh_token)) is not None:
         await login.log_out(services, session_id=token.session_id)

@@ -75,7 +75,7 @@ async def import_users(
         refusals: list[ImportRefusal] = []
         readable: list[tuple[int, Line]] = []
         for number, text in batch:
-            line = [text] if isinstance(text, Fault) else Line.read(text, services)
+            line = [text] if isinstance(text, Fault) else Line.read(text, services.parts)
             if isinstance(line, Line):
                 readable.append((number, line))
             else:

@@ -1,6 +1,6 @@
 """The format of imports and exports: each line is a JSON object with one identity and its user."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from ipaddress import ip_interface
 from itertools import chain
@@ -20,7 +20,6 @@ from pydantic import (
 
 from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.services import Services
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
@@ -40,9 +39,10 @@ _SHORT: Final = Title("must be 1 to 64 printable characters", "必须是 1 至 6
 
 
 def _known_app(value: str, info: ValidationInfo) -> str:
-    services: Any = info.context
+    parts: Mapping[type, Any] = info.context or {}
+    apps: Apps = parts[Apps]
     try:
-        services[Apps].entry(value)
+        apps.entry(value)
     except UnknownApp:
         raise ValueError("unknown") from None
     return value
@@ -218,10 +218,10 @@ class Line(_Strict):
     ] = []
 
     @classmethod
-    def read(cls, text: bytes, services: Services) -> Self | list[Fault]:
-        """The line, or all its faults."""
+    def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
+        """The line, or all its faults. `parts` has `Apps` and `Avatars`."""
         try:
-            return cls.__pydantic_validator__.validate_json(text, context=services)  # type: ignore[no-any-return]
+            return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
         except ValidationError as exc:
             errors = exc.errors(include_url=False, include_context=False, include_input=False)
         if not errors[0]["loc"]:

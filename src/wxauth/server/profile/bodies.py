@@ -5,7 +5,6 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo
 
-from wxauth.server.core.services import Services
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.web.bodies import TEXT
 
@@ -20,8 +19,8 @@ _HTTPS_URL: Final = re.compile(
 
 
 def _picture_url(value: str, info: ValidationInfo) -> str:
-    services: Services | None = info.context
-    if (services is not None and services[Avatars].serves(value)) or _HTTPS_URL.fullmatch(value):
+    avatars: Avatars | None = info.context and info.context[Avatars]
+    if (avatars is not None and avatars.serves(value)) or _HTTPS_URL.fullmatch(value):
         return value
     raise ValueError("Must be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
 

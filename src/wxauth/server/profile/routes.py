@@ -1,12 +1,15 @@
 """`PATCH /v1/me`: a person's name and picture URL."""
 
+from typing import Annotated
+
 from wxauth.errors import RateLimited, Title
+from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile import changes
 from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.dependencies import ServicesDep
-from wxauth.server.web.direct import Router
+from wxauth.server.web.direct import Router, ValidatedWith
 
 router = Router("me")
 
@@ -18,7 +21,9 @@ router = Router("me")
     failures=[RateLimited],
 )
 @router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
-async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
+async def change_me(
+    caller: CallerDep, body: Annotated[ProfileChange, ValidatedWith(Avatars)], services: ServicesDep
+) -> UserAnswer:
     """Set the given fields, clear those that are null or empty; others are unchanged.
 
     `wx.request` has no PATCH, so POST does the same. If nicknames are checked, one that violates WeChat's rules is

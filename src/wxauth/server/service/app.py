@@ -143,11 +143,12 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
         services: The parts.
         example_code: A code with which the documented example of a login succeeds; None if there is none.
     """
+    return surround(create_api(services, example_code=example_code), services)
+
+
+def surround(api: FastAPI, services: Services) -> ASGIApp:
+    """Put the middleware around the routes. A test may set `api.dependency_overrides` before or after."""
     settings = services.settings
-    root_path = urlsplit(settings.issuer).path
-    api = create_api(root_path=root_path, example_code=example_code)
-    api.router.routes.extend(_check_domain_file(value) for value in settings.check_files)
-    api.state.services = services
     app: ASGIApp = Shortcut(api, _DIRECT_ROUTES)
     if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
         app = CORSMiddleware(
@@ -166,7 +167,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
         answered=services[PrometheusMetrics].answered,
     )
     app = services[Tracing].app(app)
-    if root_path:
+    if root_path := urlsplit(settings.issuer).path:
         app = UnderPath(app, root_path)
     return BehindProxies(app, settings.trusted_proxies)
 
@@ -181,8 +182,14 @@ def _check_domain_file(value: str) -> Route:
     return Route(f"/{name}", read)
 
 
-def create_api(*, root_path: str = "", example_code: str | None = None) -> FastAPI:
-    """The routes and their documentation, without services."""
+def create_api(services: Services | None = None, *, example_code: str | None = None) -> FastAPI:
+    """The routes and their documentation. Without services, it can only be read.
+
+    Args:
+        services: The parts, which dependencies give to the routes.
+        example_code: As in `create_app`.
+    """
+    root_path = "" if services is None else urlsplit(services.settings.issuer).path
     api = FastAPI(
         title="wxauth",
         version=__version__,
@@ -204,6 +211,9 @@ def create_api(*, root_path: str = "", example_code: str | None = None) -> FastA
     api.router.routes.extend(_ROUTES)  # not `include_router`: each request would be matched against one more router
     add_docs(api)
     add_console(api)
+    if services is not None:
+        api.state.services = services
+        api.router.routes.extend(_check_domain_file(value) for value in services.settings.check_files)
     api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 

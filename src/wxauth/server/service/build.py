@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import httpx
 
-from wxauth.guard.bearer import BearerGuard
 from wxauth.server.apps.registry import Apps
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core.background import Background
@@ -48,6 +47,7 @@ from wxauth.server.wechat.opinions import Opinions
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 from wxauth.tokens.issuer import TokenIssuer
+from wxauth.tokens.verifier import Verifier
 
 Limiter = TypeVar("Limiter", bound=RateLimiter)
 
@@ -168,7 +168,7 @@ def build_services(
         promises=promises,
         metrics=metrics,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
-        guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
+        verifier=Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys),
         parts={
             KeyRing: keys,
             IdTokenKeys: id_token_keys,

@@ -27,7 +27,7 @@ from wxauth.server.siblings.bodies import (
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SESSION_ID, EXAMPLE_USER_ID
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, ServicesDep, VerifierDep
 from wxauth.server.web.direct import Router
 
 # Printable ASCII without the space, and without the percent sign, which marks an encoded character.
@@ -141,13 +141,15 @@ async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
     },
     failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
 )
-async def introspect(_: IntrospectingClientDep, request: Request, services: ServicesDep) -> dict[str, Any]:
+async def introspect(
+    _: IntrospectingClientDep, request: Request, verifier: VerifierDep, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
     """The claims of an access token, for a client with the scope `introspect`.
 
     The answer is only `{"active": false}` for anything else: an expired or forged token, one of a revoked session or a
     banned user, or a refresh token. The roles are the user's current ones.
     """
-    claims = await introspection.introspect(services, _token_in(await request.body()))
+    claims = await introspection.introspect(verifier, database, _token_in(await request.body()), now=clock())
     return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
 
 

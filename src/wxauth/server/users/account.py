@@ -35,15 +35,13 @@ class Caller:
     user: UserInSession
 
 
-async def caller(services: Services, principal: Principal) -> Caller:
+async def caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
     """Read the user of a verified access token.
 
     Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
         StorageUnavailable.
     """
-    user = await user_in_session(
-        services.database, session_id=principal.session_id, user_id=principal.id, now=services.clock()
-    )
+    user = await user_in_session(database, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
         raise InvalidToken("the session has ended")
     return Caller(principal.session_id, user)

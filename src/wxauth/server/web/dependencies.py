@@ -1,17 +1,72 @@
-"""The parameter of routes with the parts of the service."""
+"""The parts of the service as FastAPI's dependencies.
 
-from typing import Annotated
+Those of core have a dependency here, those of other rooms one made by `provide`. A test may replace any of them:
+`app.dependency_overrides[database] = ...`, `app.dependency_overrides[provide(KeyRing)] = ...`.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Annotated, TypeVar
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.tokens.verifier import Verifier
+
+Part = TypeVar("Part")
 
 
 async def services_of(connection: HTTPConnection) -> Services:
-    """The services of the app that received the request."""
+    """The services of the app that received the request. Nothing else looks into the app's state."""
     services: Services = connection.app.state.services
     return services
 
 
 ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+@cache
+def provide(kind: type[Part]) -> Callable[[Services], Awaitable[Part]]:
+    """The dependency on the part of this type: always the same function for the same type."""
+
+    async def part(services: ServicesDep) -> Part:
+        return services[kind]
+
+    return part
+
+
+async def settings(services: ServicesDep) -> Settings:
+    """The settings."""
+    return services.settings
+
+
+async def clock(services: ServicesDep) -> Clock:
+    """The clock."""
+    return services.clock
+
+
+async def database(services: ServicesDep) -> Database:
+    """The database."""
+    return services.database
+
+
+async def verifier(services: ServicesDep) -> Verifier:
+    """The verifier of access tokens."""
+    return services.verifier
+
+
+async def metrics(services: ServicesDep) -> Metrics:
+    """The metrics that rooms record."""
+    return services.metrics
+
+
+SettingsDep = Annotated[Settings, Depends(settings)]
+ClockDep = Annotated[Clock, Depends(clock)]
+DatabaseDep = Annotated[Database, Depends(database)]
+VerifierDep = Annotated[Verifier, Depends(verifier)]
+MetricsDep = Annotated[Metrics, Depends(metrics)]

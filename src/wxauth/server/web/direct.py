@@ -5,17 +5,16 @@ routes, but without `Shortcut`, 1.19 and 1.22 times (medians of five rounds in t
 would replace them if it resolved the dependencies of a route once, and not for each request.
 """
 
-import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from types import NoneType
 from typing import (
-    Annotated,
     Any,
     Final,
-    NamedTuple,
     Required,
     TypeVar,
     Unpack,
@@ -24,18 +23,21 @@ from typing import (
     get_type_hints,
 )
 
-from fastapi.params import Depends, Query
+from fastapi import FastAPI
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge, Title, WxAuthError
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
+from wxauth.server.web.dependencies import provide
+from wxauth.server.web.injection import Argument, Plan, entailed_by, metadata_of
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")
@@ -49,29 +51,26 @@ _LONGEST_FIELD: Final = 64
 """Characters of a field's name that are reported."""
 _FAILURE_KEY: Final = "wxauth.failure"
 
-Argument = Callable[[Request], Awaitable[Any]]
 
+@dataclass(frozen=True, slots=True)
+class ValidatedWith:
+    """The part that a body's validators find in their context, by its type. Put it into the body's `Annotated`."""
 
-class _Parameter(NamedTuple):
-    """How a parameter gets its value, and what it adds to the documentation."""
-
-    argument: Argument
-    entails: Entails
+    part: type
 
 
 class DirectRoute(APIRoute):
     """Serves an endpoint whose parameters are a body model, a query model, path parameters, the request, dependencies.
 
-    FastAPI resolves the dependencies anew for each request, which costs several times as much as everything else that
-    it does. Here they are called one after the other, in the order of the parameters. A dependency takes only the
-    request.
+    The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`. They and
+    the other parameters get their values in the order of their declaration; a `Plan` is made of them once.
 
-    The body is validated from its bytes whatever its Content-Type is, with the services as context. An empty body is
-    None, if the parameter may be None. A Response that the endpoint returns is sent as it is. Any other value is sent
-    as JSON; a test compares it with its model.
+    The body is validated from its bytes whatever its Content-Type is. An empty body is None, if the parameter may be
+    None. A Response that the endpoint returns is sent as it is. Any other value is sent as JSON; a test compares it
+    with its model.
 
-    The documentation is combined from the declarations: the failures of the operation and of its parameters, the
-    examples of the answer's fields, and the credentials that a dependency requires.
+    The documentation is combined from the declarations: the failures of the operation, of its parameters, and of the
+    dependencies that these take; the examples of the answer's fields; the credentials that a dependency requires.
     """
 
     def __init__(
@@ -93,22 +92,23 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, summary=None if summary is None else summary.en, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
             raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
-        parameters = [
-            (name, _path_parameter(name, hint) if self._is_in_path(name, hint) else _parameter(hint))
+        dependencies = {each.name for each in self.dependant.dependencies}
+        self._arguments = {
+            name: _path_argument(name, hint) if name in self.param_convertors else _argument(hint)
             for name, hint in hints.items()
-        ]
-        arguments = [(name, parameter.argument) for name, parameter in parameters]
+            if name not in dependencies
+        }
+        self.plan = Plan(self.dependant, self._arguments)
         if self.include_in_schema:
-            self._document([parameter.entails for _, parameter in parameters], failures)
-
-        async def answer_to(scope: Scope, receive: Receive) -> Response | bytes | None:
-            request = Request(scope, receive)
-            values = {name: await argument(request) for name, argument in arguments}
-            answer = await endpoint(**values)
-            return answer if answer is None or isinstance(answer, Response) else to_json(answer)
-
-        self.answer_to = answer_to
+            self._document(list(entailed_by(self.dependant, self._arguments)), failures)
         self.app = self._serve
+
+    async def answer_to(
+        self, request: Request, plan: Plan, stack: AsyncExitStack | None = None
+    ) -> Response | bytes | None:
+        """A response, JSON, or nothing. `stack` is for what a plan does after the answer, if it yields."""
+        answer = await plan.run(request, stack)
+        return answer if answer is None or isinstance(answer, Response) else to_json(answer)
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
         """Add the documentation of parameters and answer to that of the operation itself."""
@@ -123,11 +123,14 @@ class DirectRoute(APIRoute):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
-        await _send(await self.answer_to(scope, receive), scope, receive, send)
-
-    def _is_in_path(self, name: str, hint: Any) -> bool:
-        # A dependency may have the name of a path parameter. It then reads the parameter itself.
-        return name in self.param_convertors and _dependency(hint) is None
+        request, plan, overrides = Request(scope, receive), self.plan, scope["app"].dependency_overrides
+        if overrides:
+            plan = Plan(self.dependant, self._arguments, overrides)
+        if not plan.yields:
+            await _send(await self.answer_to(request, plan), scope, receive, send)
+            return
+        async with AsyncExitStack() as stack:
+            await _send(await self.answer_to(request, plan, stack), scope, receive, send)
 
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -200,26 +203,26 @@ class Router:
 class Shortcut:
     """Calls direct routes past FastAPI, whose nine layers cost as much as making a token.
 
-    A failure is raised again inside FastAPI, whose handlers answer it. FastAPI also serves all other requests, and all
-    requests under an issuer's path.
+    A failure is raised again inside FastAPI, whose handlers answer it. FastAPI also serves all other requests, all
+    requests under an issuer's path, and in a test everything while there are `dependency_overrides`.
 
     Args:
         routes: The routes by method and path, as `direct_routes` returns them.
     """
 
-    def __init__(self, app: ASGIApp, routes: Mapping[tuple[str, str], DirectRoute]) -> None:
+    def __init__(self, app: FastAPI, routes: Mapping[tuple[str, str], DirectRoute]) -> None:
         self._app = app
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         route = None
-        if scope["type"] == "http" and not scope.get("root_path"):
+        if scope["type"] == "http" and not scope.get("root_path") and not self._app.dependency_overrides:
             route = self._routes.get((scope["method"], scope["path"]))
         if route is not None:
             scope["app"], scope["route"] = self._app, route
             try:
-                answer = await route.answer_to(scope, receive)
+                answer = await route.answer_to(Request(scope, receive), route.plan)
             except Exception as exc:
                 scope[_FAILURE_KEY] = exc
             else:
@@ -229,10 +232,14 @@ class Shortcut:
 
 
 def direct_routes(routes: Sequence[BaseRoute]) -> Mapping[tuple[str, str], DirectRoute]:
-    """The direct routes without path parameters, by method and path, except those that an earlier route hides."""
+    """The direct routes for a shortcut, by method and path.
+
+    Not among them are routes with path parameters, those that do something after the answer, and those that an earlier
+    route hides.
+    """
     found = {}
     for place, route in enumerate(routes):
-        if not isinstance(route, DirectRoute) or route.param_convertors:
+        if not isinstance(route, DirectRoute) or route.param_convertors or route.plan.yields:
             continue
         # The pattern first, because `matches` is slow.
         rivals = [r for r in routes[:place] if not isinstance(r, Route) or r.path_regex.match(route.path)]
@@ -269,30 +276,19 @@ async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive,
     await send({"type": "http.response.body", "body": answer})
 
 
-def _metadata(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-
-
-def _dependency(hint: Any) -> Argument | None:
-    return next((meta.dependency for meta in _metadata(hint) if isinstance(meta, Depends)), None)
-
-
-def _parameter(hint: Any) -> _Parameter:
-    dependency = _dependency(hint)
-    if dependency is not None and len(inspect.signature(dependency).parameters) == 1:
-        entailed = next((meta for meta in _metadata(hint) if isinstance(meta, Entails)), Entails())
-        return _Parameter(dependency, entailed)
+def _argument(hint: Any) -> Argument:
     if hint is Request:
-        return _Parameter(_itself, Entails())
-    kinds = get_args(hint) or (hint,)
+        return Argument(_itself, Entails())
+    kinds, metadata = get_args(hint) or (hint,), metadata_of(hint)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
-        if any(isinstance(meta, Query) for meta in _metadata(hint)):
+        if any(isinstance(meta, Query) for meta in metadata):
             return _query(kinds[0])
-        return _body(kinds[0], may_be_empty=NoneType in kinds)
+        part = next((meta.part for meta in metadata if isinstance(meta, ValidatedWith)), None)
+        return _body(kinds[0], may_be_empty=NoneType in kinds, part=part)
     raise TypeError(f"a direct route cannot take {hint}")
 
 
-def _path_parameter(name: str, hint: Any) -> _Parameter:
+def _path_argument(name: str, hint: Any) -> Argument:
     validate = TypeAdapter(hint).validate_strings
 
     def validated(text: str) -> Any:
@@ -301,13 +297,13 @@ def _path_parameter(name: str, hint: Any) -> _Parameter:
         except ValidationError as exc:
             raise invalid_request([{**error, "loc": ("path", name)} for error in _errors_of(exc)]) from None
 
-    async def argument(request: Request) -> Any:
+    async def read(request: Request) -> Any:
         return validated(request.path_params[name])
 
-    return _Parameter(argument, Entails(failures=_refusals([lambda: validated("?")])))
+    return Argument(read, Entails(failures=_refusals([lambda: validated("?")])))
 
 
-def _query(model: type[BaseModel]) -> _Parameter:
+def _query(model: type[BaseModel]) -> Argument:
     validate = model.__pydantic_validator__.validate_python
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
@@ -318,13 +314,13 @@ def _query(model: type[BaseModel]) -> _Parameter:
         except ValidationError as exc:
             raise invalid_request(_errors_of(exc)) from None
 
-    async def argument(request: Request) -> BaseModel:
+    async def read(request: Request) -> BaseModel:
         given = request.query_params
         names = model.model_fields.keys() & given.keys()
         return validated({name: given.getlist(name) if name in lists else given[name] for name in names})
 
     wrong = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
-    return _Parameter(argument, Entails(failures=_refusals(partial(validated, values) for values in wrong)))
+    return Argument(read, Entails(failures=_refusals(partial(validated, values) for values in wrong)))
 
 
 def _refusals(tries: Iterable[Callable[[], Any]]) -> Sequence[Failure]:
@@ -341,15 +337,15 @@ async def _itself(request: Request) -> Request:
     return request
 
 
-def _body(model: type[BaseModel], *, may_be_empty: bool) -> _Parameter:
+def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> Argument:
     validate = model.__pydantic_validator__.validate_json
 
-    async def validated(request: Request) -> BaseModel | None:
+    async def read(request: Request, found: Any = None) -> BaseModel | None:
         body = await _read(request)
         if may_be_empty and not body:
             return None
         try:
-            checked: BaseModel = validate(body, context=request.app.state.services)
+            checked: BaseModel = validate(body, context=None if part is None else {part: found})
             return checked
         except ValidationError as exc:
             errors = _errors_of(exc)
@@ -357,7 +353,9 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> _Parameter:
                 raise InvalidRequest.of("body", _NO_FORM) from None
             raise invalid_request(errors) from None
 
-    return _Parameter(validated, Entails(failures=(_refusal_of(model), PayloadTooLarge)))
+    return Argument(
+        read, Entails(failures=(_refusal_of(model), PayloadTooLarge)), None if part is None else provide(part)
+    )
 
 
 def _refusal_of(model: type[BaseModel]) -> InvalidRequest:

@@ -303,7 +303,7 @@ async def revoke_token(services: Services, client: Client, token: str) -> None:
         session_id = refresh_token.session_id
     else:
         try:
-            session_id = (await services.guard.verify(token)).session_id
+            session_id = (await services.verifier.verify(token, now=services.clock().timestamp())).session_id
         except InvalidToken:
             return
     await end_web_session(services, client.name, session_id)

@@ -9,7 +9,7 @@ from wxauth.errors import InsufficientScope, InvalidToken, Title
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.users import account
-from wxauth.server.users.callers import AnyPrincipalDep, DeviceDep
+from wxauth.server.users.callers import DeviceDep, VerifiedDep
 from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import grants, scans
@@ -157,11 +157,11 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
     response_model=UserinfoAnswer,
     failures=[InsufficientScope],
 )
-async def read_userinfo(principal: AnyPrincipalDep, services: ServicesDep) -> dict[str, Any]:
+async def read_userinfo(principal: VerifiedDep, services: ServicesDep) -> dict[str, Any]:
     """The current claims about the user, as the scopes of a website's access token allow."""
     if grants.OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")
-    caller = await account.caller(services, principal)
+    caller = await account.caller(services.database, principal, now=services.clock())
     client = await find_site(services.database, principal.claims["client_id"])
     if client is None:
         raise InvalidToken("the client has been removed")

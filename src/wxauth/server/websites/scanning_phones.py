@@ -3,27 +3,24 @@
 from typing import Annotated
 
 from fastapi import Depends
-from starlette.requests import HTTPConnection
 
 from wxauth.errors import InsufficientScope
-from wxauth.server.apps.registry import Apps
-from wxauth.server.core.services import Services
+from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
-from wxauth.server.users.callers import FOR_PEOPLE, principal_of
+from wxauth.server.users.callers import PrincipalDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 
 
-async def scanning_phone_of(connection: HTTPConnection) -> Caller:
+async def scanning_phone_of(principal: PrincipalDep, apps: AppsDep, database: DatabaseDep, clock: ClockDep) -> Caller:
     """The user behind the request's access token, in a session of a mini-program: only that one is a phone that scans.
 
     Raises: InsufficientScope, also in a session of a mobile app.
     """
-    services: Services = connection.app.state.services
-    principal = await principal_of(connection)
-    if services[Apps].kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
+    if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
         raise InsufficientScope("this is for a login in the mini-program: an app's session does not open it")
-    return await account.caller(services, principal)
+    return await account.caller(database, principal, now=clock())
 
 
-PhoneDep = Annotated[Caller, Depends(scanning_phone_of), FOR_PEOPLE]
+PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
 """The user behind the request's access token, who is in the mini-program."""

@@ -195,7 +195,8 @@ async def claim_scan(services: Services, caller: Caller, opening: ScanOpening, *
         door=door,
         by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
         must_be_near=is_staff and not settings.scan_admin_anywhere,
-        is_stale_staff=is_staff and not await is_fresh(services, caller.session_id),
+        is_stale_staff=is_staff
+        and not await is_fresh(services.database, caller.session_id, longest=settings.admin_fresh_login, now=now),
     )
     if door is Door.TYPED:
         await _count_try(services, caller, now=now)

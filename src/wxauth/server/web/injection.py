@@ -1,0 +1,176 @@
+"""FastAPI's dependency graph of an endpoint, flattened once into the calls that each request makes.
+
+FastAPI walks the graph anew for each request, and with `dependency_overrides` builds it anew. Walking took several
+times as long as all calls of `GET /v1/me` together. If FastAPI does it once, this file can go.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
+
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from starlette.requests import Request
+
+from wxauth.server.web.answers import Entails
+
+Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
+"""An app's `dependency_overrides`."""
+
+_REQUEST: Final = 0
+_STACK: Final = 1
+_IGNORED: Final = (
+    "path_params",
+    "query_params",
+    "header_params",
+    "cookie_params",
+    "body_params",
+    "websocket_param_name",
+    "response_param_name",
+    "background_tasks_param_name",
+    "security_scopes_param_name",
+)
+"""What FastAPI would give a dependency, and a plan does not: `Dependant`'s names."""
+
+
+class Argument(NamedTuple):
+    """A parameter of an endpoint that is no dependency: how it gets its value, and what it adds to the documentation.
+
+    Attributes:
+        read: Takes the request and, if there is one, the value of the context.
+        entails: What it adds to the documentation.
+        context: A dependency whose value `read` also takes.
+    """
+
+    read: Callable[..., Awaitable[Any]]
+    entails: Entails
+    context: Callable[..., Any] | None = None
+
+
+class _Call(NamedTuple):
+    """One call of a plan, which takes values of earlier ones by their places."""
+
+    call: Callable[..., Awaitable[Any]]
+    by_place: tuple[int, ...]
+    by_name: tuple[tuple[str, int], ...]
+
+
+class Plan:
+    """The calls of an endpoint in their order: its parameters from left to right, each after those that it takes.
+
+    A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
+    other dependencies. As in FastAPI, one that is no coroutine runs in a thread, and what follows a `yield` runs after
+    the answer has been sent.
+
+    Args:
+        dependant: FastAPI's graph of the endpoint.
+        arguments: The endpoint's other parameters.
+        overrides: Dependencies to call in place of others.
+
+    Raises: TypeError, for a dependency that takes anything else.
+    """
+
+    def __init__(
+        self, dependant: Dependant, arguments: Mapping[str, Argument], overrides: Overrides | None = None
+    ) -> None:
+        assert dependant.call is not None
+        self.yields = False
+        """Whether anything follows the answer. Then `run` needs a stack, and its caller closes that."""
+        self._path = dependant.path or ""
+        self._overrides = overrides or {}
+        self._calls: list[_Call] = []
+        self._places: dict[Callable[..., Any], int] = {}
+        dependencies = {each.name: each for each in dependant.dependencies}
+        takes = []
+        for name in inspect.signature(dependant.call).parameters:
+            if name in arguments:
+                takes.append((name, self._add_argument(arguments[name])))
+            else:
+                takes.append((name, self._add_dependency(dependencies[name])))
+        self._add(dependant.call, (), takes)
+        self._plan = tuple(self._calls)
+
+    async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
+        """Call everything, and return what the endpoint returns."""
+        values: list[Any] = [request, stack]
+        for call, by_place, by_name in self._plan:
+            values.append(
+                await call(*[values[place] for place in by_place], **{name: values[place] for name, place in by_name})
+            )
+        return values[-1]
+
+    def _add_argument(self, argument: Argument) -> int:
+        if argument.context is None:
+            return self._add(argument.read, (_REQUEST,), ())
+        context = self._add_dependency(get_dependant(path=self._path, call=argument.context))
+        return self._add(argument.read, (_REQUEST, context), ())
+
+    def _add_dependency(self, dependant: Dependant) -> int:
+        assert dependant.call is not None
+        if dependant.use_cache and dependant.call in self._places:
+            return self._places[dependant.call]
+        used = dependant
+        if dependant.call in self._overrides:
+            used = get_dependant(path=self._path, call=self._overrides[dependant.call])
+        assert used.call is not None
+        for what in _IGNORED:
+            if getattr(used, what):
+                raise TypeError(f"{used.call} takes {what}: on a direct route it takes the request and dependencies")
+        takes = [(each.name or "", self._add_dependency(each)) for each in used.dependencies]
+        requests = (used.request_param_name, used.http_connection_param_name)
+        takes += [(name, _REQUEST) for name in requests if name is not None]
+        place = self._add_called(used.call, takes)
+        self._places.setdefault(dependant.call, place)
+        return place
+
+    def _add_called(self, call: Callable[..., Any], takes: list[tuple[str, int]]) -> int:
+        function = _function_of(call)
+        if inspect.isasyncgenfunction(function):
+            return self._add_yielding(asynccontextmanager(call), takes)
+        if inspect.isgeneratorfunction(function):
+            open_it = contextmanager(call)
+            return self._add_yielding(lambda **values: contextmanager_in_threadpool(open_it(**values)), takes)
+        if inspect.iscoroutinefunction(function):
+            return self._add(call, (), takes)
+        return self._add(partial(run_in_threadpool, call), (), takes)
+
+    def _add_yielding(self, make: Callable[..., Any], takes: list[tuple[str, int]]) -> int:
+        async def enter(stack: AsyncExitStack, /, **values: Any) -> Any:
+            return await stack.enter_async_context(make(**values))
+
+        self.yields = True
+        return self._add(enter, (_STACK,), takes)
+
+    def _add(self, call: Callable[..., Awaitable[Any]], by_place: tuple[int, ...], by_name: Any) -> int:
+        self._calls.append(_Call(call, by_place, tuple(by_name)))
+        return _STACK + len(self._calls)
+
+
+def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
+    """What the parameters of an endpoint add to its documentation, each before the dependencies that it takes."""
+    assert dependant.call is not None
+    hints = get_type_hints(_function_of(dependant.call), include_extras=True)
+    dependencies = {each.name: each for each in dependant.dependencies}
+    for name in inspect.signature(dependant.call).parameters:
+        if name in arguments:
+            yield arguments[name].entails
+        elif name in dependencies:
+            yield from (each for each in metadata_of(hints.get(name)) if isinstance(each, Entails))
+            yield from entailed_by(dependencies[name], {})
+
+
+def metadata_of(hint: Any) -> tuple[Any, ...]:
+    """What stands in `Annotated` after the type."""
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
+def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that is called: that of a class is `__init__`, that of an object with `__call__` is that."""
+    while isinstance(call, partial):
+        call = call.func
+    if inspect.isclass(call):
+        return call.__init__
+    return call if inspect.isroutine(call) else type(call).__call__

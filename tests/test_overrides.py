@@ -1,0 +1,82 @@
+"""A test that replaces parts of the service by FastAPI's `dependency_overrides`, as its users know it."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.problems import problem_of
+from tests.world import LogIn, bearer
+from wxauth.errors import TokenExpired
+from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.service.app import create_api, surround
+from wxauth.server.users.callers import verified
+from wxauth.server.web.dependencies import provide, verifier
+from wxauth.tokens.claims import Principal
+
+
+@pytest.fixture
+def api(services: Services) -> FastAPI:
+    return create_api(services)
+
+
+@pytest.fixture(params=["the routes alone", "the whole service"])
+async def front(request: pytest.FixtureRequest, api: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the routes alone, or with the shortcut and all else around them."""
+    app = api if request.param == "the routes alone" else surround(api, services)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://auth.test") as client:
+        yield client
+
+
+class BelievesEverybody:
+    """A verifier that takes each token for one of this user."""
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+
+    async def verify(self, token: str, *, now: float) -> Principal:
+        if token == "expired":
+            raise TokenExpired("the token has expired")
+        return self.principal
+
+
+async def principal_in(answer: dict[str, str], services: Services) -> Principal:
+    return await services.verifier.verify(answer["access_token"], now=services.clock().timestamp())
+
+
+async def test_a_route_takes_the_user_that_stands_in_for_the_verified_one(
+    api: FastAPI, front: httpx.AsyncClient, login: LogIn, services: Services
+) -> None:
+    alice = await login("alice")
+    principal = await principal_in(alice, services)
+    problem_of(await front.get("/v1/me"), "missing_token", 401)
+    api.dependency_overrides[verified] = lambda: principal
+    assert (await front.get("/v1/me")).json() == alice["user"]
+    assert (await front.get("/v1/me/sessions")).status_code == 200
+    api.dependency_overrides.clear()
+    problem_of(await front.get("/v1/me"), "missing_token", 401)
+
+
+async def test_a_route_asks_the_verifier_that_stands_in_for_the_real_one(
+    api: FastAPI, front: httpx.AsyncClient, login: LogIn, services: Services
+) -> None:
+    alice = await login("alice")
+    stand_in = BelievesEverybody(await principal_in(alice, services))
+    api.dependency_overrides[verifier] = lambda: stand_in
+    assert (await front.get("/v1/me", headers={"Authorization": "Bearer anything"})).json() == alice["user"]
+    problem_of(await front.get("/v1/me", headers={"Authorization": "Bearer expired"}), "token_expired", 401)
+    assert (await front.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
+
+
+class NoKeys:
+    """A key ring that has read nothing yet."""
+
+    is_ready = False
+
+
+async def test_a_route_takes_the_part_that_stands_in_for_another(api: FastAPI, front: httpx.AsyncClient) -> None:
+    assert (await front.get("/.well-known/jwks.json")).status_code == 200
+    api.dependency_overrides[provide(KeyRing)] = NoKeys
+    problem_of(await front.get("/.well-known/jwks.json"), "keys_unavailable", 503)
