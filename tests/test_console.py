@@ -29,7 +29,7 @@ from wxauth.server.service.app import create_api
 
 SESSION = "/admin/session"
 ASKED_BY_THE_PAGE = {"X-Wxauth-Console": "1"}
-COOKIE = "__Secure-wxauth-console"
+COOKIE = "__Host-wxauth-console"
 
 
 @pytest.fixture
@@ -93,6 +93,12 @@ async def test_the_console_below_a_path_stays_below_the_path(
     answer = await client.post(
         "/auth/admin/session", json={"secret": await secret_for(services, root)}, headers=ASKED_BY_THE_PAGE
     )
+    assert "Path=/;" in answer.headers["set-cookie"]  # which the prefix requires
+    services = await make_services(admin_page=True, issuer="http://127.0.0.1:8000/auth")
+    answer = await make_client(services).post(
+        "/auth/admin/session", json={"secret": await secret_for(services, root)}, headers=ASKED_BY_THE_PAGE
+    )
+    assert answer.headers["set-cookie"].startswith("wxauth-console=wxc_")
     assert "Path=/auth/admin/" in answer.headers["set-cookie"]
 
 
@@ -106,8 +112,9 @@ async def test_a_link_opens_a_session_once(services: Services, client: httpx.Asy
     assert answer.headers["cache-control"] == "no-store"
     cookie = answer.headers["set-cookie"]
     assert cookie.startswith(f"{COOKIE}=wxc_")
-    for attribute in ("HttpOnly", "Secure", "SameSite=strict", "Path=/admin/", "Max-Age=3600"):
-        assert attribute.lower() in cookie.lower()
+    for attribute in ("HttpOnly", "Secure", "SameSite=strict", "Path=/", "Max-Age=3600"):
+        assert attribute.lower() in cookie.lower().split("; ")
+    assert "domain" not in cookie.lower()
     body = answer.json()
     assert body["user"] == {"id": root.id, "nickname": "Root", "avatar_url": None}
     assert "wxc_" not in answer.text
@@ -223,9 +230,24 @@ async def test_signing_out_ends_a_console_session_for_good(
     assert ended.status_code == 204
     assert COOKIE not in client.cookies
     problem_of(await client.get("/v1/admin/users", headers=bearer(body)), "invalid_token", 401)
-    client.cookies.set(COOKIE, kept, domain="auth.test", path="/admin/")
+    client.cookies.set(COOKIE, kept, domain="auth.test", path="/")
     problem_of(await extend_session(client), "session_revoked", 400)
     assert (await extend_session(client)).status_code == 204  # the browser has deleted the cookie
+
+
+async def test_a_neighbours_cookie_does_not_replace_the_consoles(
+    services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    await opened(services, client, await make_admin(client, rows, await login("thief")))
+    thiefs = client.cookies[COOKIE]
+    client.cookies.clear()
+    await opened(services, client, root)
+    for both in (f"{COOKIE}={client.cookies[COOKIE]}; {COOKIE}={thiefs}", f"{COOKIE}={thiefs}; {COOKIE}="):
+        for method in ("PUT", "DELETE"):
+            answer = await client.request(method, SESSION, headers={**ASKED_BY_THE_PAGE, "Cookie": both})
+            problem_of(answer, "invalid_request", 400)
+            assert "set-cookie" not in answer.headers
+    assert (await extend_session(client)).json()["user"]["id"] == root.id
 
 
 async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
@@ -271,7 +293,7 @@ async def test_console_tokens_and_phone_tokens_do_not_replace_each_other(
         problem_of(await client.post("/v1/refresh", json={"refresh_token": token}), "invalid_refresh_token", 400)
     phones = root.answer["refresh_token"]
     for token in (phones, phones.replace("wxr_", "wxc_")):
-        client.cookies.set(COOKIE, token, domain="auth.test", path="/admin/")
+        client.cookies.set(COOKIE, token, domain="auth.test", path="/")
         problem_of(await extend_session(client), "session_revoked", 400)
     assert (await client.post("/v1/refresh", json={"refresh_token": phones})).status_code == 200
 

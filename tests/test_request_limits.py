@@ -110,7 +110,7 @@ async def test_no_cookie_reaches_the_parser_of_the_standard_library(
     with Sweep() as sweep:
         for path in PATHS:
             for cookie in (BACKSLASHES, BACKSLASHES[:2000] + '"'):
-                for name in ("a", "__Host-wxauth-browser", "__Secure-wxauth-console"):
+                for name in ("a", "__Host-wxauth-browser", "__Host-wxauth-console"):
                     with sweep.case(path, len(cookie), name):
                         answer = await client.get(path, headers={**headers, "Cookie": f"{name}={cookie}"})
                         assert answer.status_code < 500

@@ -1002,3 +1002,15 @@ async def test_a_cookie_is_found_among_others_and_not_in_a_header_over_4_kib(sho
         assert answer.status_code == 200
         assert ("set-cookie" not in answer.headers) is known, header[:80]
         browser.client.cookies.clear()
+
+
+async def test_a_neighbours_cookie_does_not_replace_the_browsers(shop: Site, browser: Browser) -> None:
+    ours = (await browser.open()).headers["set-cookie"].partition(";")[0]
+    name, _, value = ours.partition("=")
+    browser.client.cookies.clear()
+    page, request, callback = f"/v1/authorize?{urlencode(ASKED)}", f"/v1/authorize/{'r' * 22}", "/v1/authorize/wechat"
+    for both in (f"{ours}; {name}={'n' * len(value)}", f"{name}={'n' * len(value)};{ours}", f"{ours}; {ours}"):
+        for path in (page, f"{request}/state", f"{request}/next", f"{request}/wechat", f"{callback}?state=s&code=c"):
+            answer = await browser.client.get(path, headers={"Cookie": both})
+            problem_of(answer, "invalid_request", 400)
+            assert "set-cookie" not in answer.headers

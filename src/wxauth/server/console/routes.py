@@ -167,12 +167,14 @@ def _without_cookie(response: Response, services: Services) -> Response:
 
 
 def _cookie_name(services: Services) -> str:
-    return "__Secure-wxauth-console" if _is_secure(services) else "wxauth-console"
+    # With this prefix, no neighbour under the same domain can set the cookie (RFC 6265bis, 4.1.3.2).
+    return "__Host-wxauth-console" if _is_secure(services) else "wxauth-console"
 
 
 def _cookie_options(services: Services) -> dict[str, Any]:
-    path = urlsplit(services.settings.issuer).path + CONSOLE_PATH
-    return {"path": path, "secure": _is_secure(services), "httponly": True, "samesite": "strict"}
+    is_secure = _is_secure(services)
+    path = "/" if is_secure else urlsplit(services.settings.issuer).path + CONSOLE_PATH  # the prefix requires "/"
+    return {"path": path, "secure": is_secure, "httponly": True, "samesite": "strict"}
 
 
 def _is_secure(services: Services) -> bool:

@@ -8,6 +8,8 @@ from typing import Final
 
 from starlette.requests import Request
 
+from wxauth.errors import InvalidRequest
+
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the edge moves the `Cookie` header, so that FastAPI does not see it."""
 MAX_COOKIES: Final = 4096
@@ -15,9 +17,16 @@ MAX_COOKIES: Final = 4096
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """The value of a cookie as it was sent: ours need no unquoting. If there are several of this name, the last one."""
+    """The value of a cookie as it was sent: ours need no unquoting.
+
+    Raises: InvalidRequest, if there are several of this name. One of them may have been set by a neighbour under the
+        same domain, and nothing shows which.
+    """
     header: bytes = request.scope.get(COOKIES_KEY, b"")
     if len(header) > MAX_COOKIES:
         return None
     pairs = (pair.partition("=") for pair in header.decode("latin-1").split(";"))
-    return {key.strip(): value.strip() for key, _, value in pairs}.get(name)
+    values = [value.strip() for key, _, value in pairs if key.strip() == name]
+    if len(values) > 1:
+        raise InvalidRequest(f"Cookie must have one {name}", status=400)
+    return values[0] if values else None
