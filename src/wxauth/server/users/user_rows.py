@@ -252,7 +252,7 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
     fits = "".join(f" AND {_CONDITIONS[name]}" for name in sorted(conditions))
     if is_admin:
         fits += " AND 'admin' = ANY (users.roles)"  # a literal, so that the partial index is used
-    return Statement(
+    return Statement[ListedUser](
         f"{_WITH_IDENTITIES} WHERE users.id < :before AND users.id >= :floor{fits} ORDER BY users.id DESC LIMIT :limit"
     )
 
