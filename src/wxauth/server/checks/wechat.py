@@ -38,7 +38,6 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.connector import ProxyFailed
 from wxauth.server.wechat.errcodes import (
-    ABOUT_THE_ACCOUNT,
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     DAILY_QUOTA,
@@ -47,6 +46,7 @@ from wxauth.server.wechat.errcodes import (
     RISK_RANK,
     STABLE_TOKEN,
     SYSTEM_BUSY,
+    is_for_the_operator,
     what_to_change,
 )
 from wxauth.server.wechat.http_client import WeChatHttp
@@ -277,7 +277,7 @@ def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Setti
             "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode 47001)",
             "该账号不能传 openid：请设置 WXAUTH_PHONE_CHECK_OPENID=false（错误码 47001）",
         )
-    elif _is_permitted(failure):
+    elif _is_permitted(use.api, failure):
         return good(name, "permitted", "有权限")
     else:
         assert failure is not None
@@ -288,11 +288,12 @@ def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Setti
     return note(name, f"{result.message}; not needed now, for {why.en}", f"{result.chinese}；目前用不到，因为{why.zh}")
 
 
-def _is_permitted(failure: WeChatError | None) -> bool:
+def _is_permitted(api: str, failure: WeChatError | None) -> bool:
     """Whether WeChat allowed the app to call the API: if so, it has refused only the made-up request."""
+    if failure is None:
+        return True
     is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
-    errcode = failure and failure.errcode
-    return failure is None or not (is_about_the_app or errcode is None or errcode in ABOUT_THE_ACCOUNT)
+    return not (is_about_the_app or failure.errcode is None or is_for_the_operator(failure.errcode, api=api))
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: Observed) -> CheckResult:

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from wxauth.server.checks import CheckResult
-from wxauth.server.wechat.errcode_texts import SECRET_NOT_TAKEN
+from wxauth.server.wechat.errcodes import SECRET_NOT_TAKEN
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """If one of these is set, `wxauth dev` uses the real WeChat, which does not know the simulated apps."""
