@@ -63,21 +63,28 @@ async def test_a_change_that_leaves_lasting_power_requires_a_fresh_login(
     assert (await again.ask(method, path, **options)).status_code in (200, 204, 404, 409)
 
 
-async def test_an_old_login_makes_no_other_user_an_administrator(root: Admin, login: LogIn, clock: Clock) -> None:
+async def test_an_old_login_gives_nobody_a_role_and_takes_nobodys_account(
+    root: Admin, login: LogIn, clock: Clock
+) -> None:
     alice, bob, banned = [(await login(name))["user"]["id"] for name in ("alice", "bob", "banned")]
+    thief, victim = (await login("thief"))["user"]["id"], (await login("victim"))["user"]["id"]
     await root.change(banned, roles=["admin"], status="disabled")
     stale = await later(root, clock)
     acts: list[tuple[str, str, dict[str, Any]]] = [
         ("PATCH", f"/users/{alice}", {"roles": ["admin"]}),
         ("PATCH", f"/users/{banned}", {"status": "active"}),
+        ("PATCH", f"/users/{alice}", {"roles": ["admin", "editor"]}),
         ("POST", f"/users/{bob}/merge", {"into": root.id}),
+        ("POST", f"/users/{victim}/merge", {"into": thief}),
     ]
-    for method, path, body in acts:
+    for method, path, body in (*acts, ("PATCH", f"/users/{bob}", {"roles": ["editor"]})):
         problem_of(await stale.ask(method, path, json=body), "login_too_old", 403)
+    problem_of(await stale.ask("DELETE", f"/users/{victim}"), "login_too_old", 403)
     assert await stale.names(role="admin", status="active") == ["Root"]
     again = Admin(root.client, await login("root"))
     for method, path, body in acts:
         assert (await again.ask(method, path, json=body)).status_code == 200
+    assert (await again.ask("DELETE", f"/users/{thief}")).status_code == 204
 
 
 async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
@@ -119,12 +126,14 @@ async def test_an_old_login_takes_the_role_of_who_is_banned(root: Admin, login: 
     await stale.change(banned, status="active")
 
 
-async def test_an_old_login_changes_what_makes_nobody_an_administrator(root: Admin, login: LogIn, clock: Clock) -> None:
-    alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
+async def test_an_old_login_bans_unbans_signs_out_and_removes_roles(root: Admin, login: LogIn, clock: Clock) -> None:
+    alice = (await login("alice"))["user"]["id"]
+    await root.change(alice, roles=["editor", "writer"])
     stale = await later(root, clock)
-    await stale.change(alice, roles=["editor"], status="disabled")
-    await stale.change(root.id, roles=["admin", "editor"])
-    assert (await stale.ask("POST", f"/users/{alice}/merge", json={"into": bob})).status_code == 200
+    assert (await stale.change(alice, roles=["editor"], status="disabled"))["roles"] == ["editor"]
+    assert (await stale.change(alice, roles=["editor"], status="active"))["status"] == "active"
+    assert (await stale.ask("DELETE", f"/users/{alice}/sessions")).status_code == 204
+    await stale.change(alice, roles=[])
 
 
 async def later(root: Admin, clock: Clock) -> Admin:

@@ -676,8 +676,9 @@ class Settings(DatabaseSettings):
         AnySeconds,
         Setting(
             "How recent an administrator's login must be for changes with lasting effect (apps, keys, clients, "
-            "webhooks, making somebody an administrator); `0` for any.",
-            "管理员进行长期生效的修改（应用、密钥、客户端、Webhook、让他人成为管理员）所要求的登录时限；`0` 为不限。",
+            "webhooks) and for merging, splitting and erasing users and adding roles; `0` for any.",
+            "管理员进行长期生效的修改（应用、密钥、客户端、Webhook），以及合并、拆分、删除用户或添加角色时，"
+            "所要求的登录时限；`0` 为不限。",
         ),
     ] = 3600
 

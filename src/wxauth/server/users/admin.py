@@ -128,13 +128,13 @@ async def change_user(
     *,
     by: Actor,
     spares_staff: bool = False,
-    may_promote: bool = True,
+    may_add_roles: bool = True,
     now: datetime,
 ) -> None:
     """Ban or unban a user, or set their roles. A ban ends all sessions. A former id means the user that remains.
 
-    Without `may_promote`, nobody can become an administrator or other staff. With `spares_staff`, users who are staff
-    cannot be changed.
+    Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed. With `spares_staff`, users who
+    are staff cannot be changed.
 
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
     """
@@ -146,7 +146,7 @@ async def change_user(
         if spares_staff:
             _check_no_staff(before)
         after = change.applied_to(before)
-        if after.adds_staff_to(before) and not may_promote:
+        if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
         return await change_standing(transaction, user_id, before=before, after=after, by=by, now=now)
 
@@ -167,17 +167,14 @@ async def merge_users(
     *,
     into: UUID,
     by: Actor,
-    may_promote: bool = True,
     now: datetime,
     observe: ObserveMerge = lambda _source: None,
 ) -> UserDetail:
     """Merge two users, as `merge_by_operator` does. Returns the user that remains.
 
-    Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
+    Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable.
     """
-    user_id = await merge_by_operator(
-        database, former_id, into=into, by=by, may_promote=may_promote, now=now, observe=observe
-    )
+    user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now, observe=observe)
     return await read_user(database, user_id, now=now)
 
 

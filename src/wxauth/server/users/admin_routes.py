@@ -30,7 +30,7 @@ from wxauth.server.users.bodies import (
     user_detail_answer,
     users_answer,
 )
-from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep, FreshLoginDep, StaffDep
+from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
 from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
 from wxauth.server.web.dependencies import ServicesDep
@@ -77,9 +77,9 @@ async def change_user(
     """Set the given fields; others are unchanged, but a ban replaces the reason and the end of an earlier ban.
 
     A ban ends every session and is lifted automatically within a minute after `until`. Roles take effect at once in
-    wxauth, and with the next access token in siblings. To give the role `admin` or `support`, or to change a banned
-    user who keeps it, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot set
-    roles, nor change users with one of these roles.
+    wxauth, and with the next access token in siblings. To add a role, or to change a banned user who keeps the role
+    `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot
+    set roles, nor change users with one of these roles.
     """
     now = services.clock()
     change = UserChange(status=body.status, reason=body.reason, until=body.until, roles=body.roles)
@@ -91,7 +91,7 @@ async def change_user(
         change,
         by=staff.actor,
         spares_staff=not staff.is_administrator,
-        may_promote=is_fresh,
+        may_add_roles=is_fresh,
         now=now,
     )
     return user_detail_answer(await admin.read_user(services.database, user_id, now=now))
@@ -103,23 +103,17 @@ async def change_user(
     failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are one user already")],
 )
 async def merge_users(
-    administrator: AdministratorDep,
-    is_fresh: FreshLoginDep,
-    services: ServicesDep,
-    user_id: UUID,
-    body: MergeRequest,
+    administrator: FreshAdministratorDep, services: ServicesDep, user_id: UUID, body: MergeRequest
 ) -> UserDetailAnswer:
     """Merge a user into another one; the answer is the user that remains.
 
-    It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it. If one of
-    them has the role `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`.
+    It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it.
     """
     remaining = await admin.merge_users(
         services.database,
         user_id,
         into=body.into,
         by=administrator,
-        may_promote=is_fresh,
         now=services.clock(),
         observe=services.metrics.merged,
     )
@@ -154,7 +148,7 @@ async def split_user(
 @router.delete(
     "/v1/admin/users/{user_id}", summary=Title("Erase a user", "删除用户"), failures=[NO_SUCH_USER, LastAdmin]
 )
-async def erase_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
+async def erase_user(administrator: FreshAdministratorDep, services: ServicesDep, user_id: UUID) -> None:
     """Erase a user, the identities, the sessions, and their data in the audit trail.
 
     The next login creates a new user: this is not a ban.

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.errors import LastAdmin, LoginTooOld, MergeRefused, NotFound, StorageUnavailable
+from wxauth.errors import LastAdmin, MergeRefused, NotFound, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
@@ -235,16 +235,14 @@ async def merge_by_operator(
     *,
     into: UUID,
     by: Actor,
-    may_promote: bool,
     now: datetime,
     observe: ObserveMerge = lambda _source: None,
 ) -> UUID:
     """Merge a user into another one by an operator's decision. Returns the id of the user that remains.
 
-    A former id means the user that remained after its merge. Without `may_promote`, users with a role of staff, banned
-    or not, cannot be merged: the identities of the other user would get this role.
+    A former id means the user that remained after its merge.
 
-    Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
+    Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable.
     """
     for _ in range(_ATTEMPTS_OF_OPERATORS):
         user_id, remaining_id = await current_user(database, former_id), await current_user(database, into)
@@ -256,8 +254,6 @@ async def merge_by_operator(
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None:
                 continue
-            if (pair.former.is_staff or pair.remaining.is_staff) and not may_promote:
-                raise LoginTooOld
             if await have_both_external_ids(transaction, user_id, remaining_id):
                 raise MergeRefused("both have an external_id, of which one would be lost")
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):

@@ -66,13 +66,13 @@ class Standing:
         """Whether the user has a role of staff, banned or not."""
         return not STAFF_ROLES.isdisjoint(self.roles)
 
-    def adds_staff_to(self, before: Self) -> bool:
-        """Whether the user becomes staff: gets a role of staff, or keeps one when a ban is lifted.
+    def adds_roles_to(self, before: Self) -> bool:
+        """Whether the user gets a role: one that is new, or one of staff that is kept when a ban is changed or lifted.
 
         A role counts even if the user is banned, because the ban may be lifted later.
         """
-        held = frozenset() if before.is_banned else STAFF_ROLES.intersection(before.roles)
-        return not STAFF_ROLES.intersection(self.roles) <= held
+        held = STAFF_ROLES if before.is_banned else frozenset[str]()
+        return not frozenset(self.roles) <= frozenset(before.roles) - held
 
 
 @dataclass(frozen=True, slots=True)
