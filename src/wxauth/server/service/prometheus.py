@@ -29,26 +29,42 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from wxauth import __version__
-from wxauth.errors import (
-    InternalError,
-    StorageUnavailable,
-    WeChatBadResponse,
-    WeChatError,
-    WeChatTimeout,
-    WeChatUnavailable,
-    WxAuthError,
-)
+from wxauth.errors import StorageUnavailable, WeChatBadResponse, WeChatError, WxAuthError
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.metrics import CountedBlock, Stopwatch
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.refusals.refusals import Dropped
+from wxauth.server.service.metric_table import (
+    BUILD,
+    CLOCK_AHEAD,
+    COUNTERS,
+    DATABASE_SECONDS,
+    DOORS,
+    HISTOGRAMS,
+    LOGINS,
+    MERGES,
+    OUR_FAULTS,
+    OUTCOMES_OF_A_LOGIN,
+    POLICY_CHECKS,
+    PUT_OFF,
+    REFRESHES,
+    REFUSALS,
+    REFUSALS_DROPPED,
+    REQUEST_SECONDS,
+    REQUESTS,
+    SCANS,
+    SIGNING_KEY_AGE,
+    STORED,
+    WEBHOOK_DELIVERIES,
+    WECHAT_CALLS,
+    WECHAT_SECONDS,
+    WECHAT_TOKEN_READS,
+    CounterRow,
+)
 from wxauth.server.service.processes import Processes
 from wxauth.server.service.statistics_rows import statistics
-from wxauth.server.users.merging import MergeSource
-from wxauth.server.websites.doors import Door, DoorOutcome
-from wxauth.server.websites.scan_rows import ScanOutcome
-from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN_ERRCODES
+from wxauth.server.wechat.errcodes import KNOWN_ERRCODES
 
 if sys.platform != "win32":
     import fcntl
@@ -61,20 +77,9 @@ STATISTICS_PATIENCE_SECONDS: Final = 2.0
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 _UNKNOWN_APP: Final = "unknown"
-_WECHAT_BOUNDS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
-_DATABASE_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-_REQUEST_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER_METHOD: Final = "other"
 _NO_ROUTE: Final = "none"
-_OUR_FAULTS: Final = (InternalError, StorageUnavailable)
-_FAULTS_OF_A_LOGIN: Final = (*_OUR_FAULTS, WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
-"""The failures for which there are alerts.
-
-Their series exist from the start: otherwise the first is not an increase.
-"""
-
 # Disabled, because each metric would get a second series, `_created`, which several workers cannot have.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -98,118 +103,30 @@ class PrometheusMetrics(Collector):
         own = CollectorRegistry()
         self._counted = _registry_of_all_workers() if _FOLDER in os.environ else own
         self._processes = Processes(_processes)
-        self._all_children: list[_Children[Any]] = []
-
-        def children(metric: Child) -> _Children[Child]:
-            self._all_children.append(made := _Children(metric))
-            return made
-
-        def counter(name: str, documentation: str, *labels: str) -> _Children[Counter]:
-            return children(Counter(name, documentation, labels, registry=own))
-
-        self._requests = counter(
-            "wxauth_requests",
-            "Requests by method, route (its template; none where there is no such route) and status of the answer.",
-            *("method", "route", "status"),
-        )
-        self._request_seconds = children(
-            Histogram(
-                "wxauth_request_seconds",
-                "Requests by method and route, from their head to the end of their answer.",
-                ["method", "route"],
-                buckets=_REQUEST_BOUNDS,
-                registry=own,
-            )
-        )
+        self._counters: dict[CounterRow, _Children[Counter]] = {}
+        for row in COUNTERS:
+            self._counters[row] = children = _Children(Counter(row.name, row.help, row.labels, registry=own))
+            children.expect(row.expected)
+        self._histograms = {
+            row: Histogram(row.name, row.help, row.labels, buckets=row.bounds, registry=own) for row in HISTOGRAMS
+        }
+        self._request_seconds = _Children(self._histograms[REQUEST_SECONDS])
+        self._put_off = Gauge(*PUT_OFF, registry=own, multiprocess_mode="livesum")
         self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._logins = counter(
-            "wxauth_logins",
-            "Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.",
-            *("app_id", "outcome", "errcode"),
-        )
-        self._refreshes = counter(
-            "wxauth_refreshes", "Refreshes by outcome: ok, or the code of the problem.", "outcome"
-        )
-        self._refusals = counter("wxauth_requests_refused", "Requests answered by a problem, by its code.", "code")
-        self._refusals_dropped = counter(
-            "wxauth_refusals_dropped",
-            "Refused logins that are only counted, and not listed for support staff, by why.",
-            "outcome",
-        )
-        self._wechat_calls = counter(
-            "wxauth_wechat_calls",
-            "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
-            *("api", "outcome", "errcode"),
-        )
-        self._wechat_token_reads = counter(
-            "wxauth_access_token_reads",
-            "WeChat access tokens that service clients asked for, by outcome: ok, or the code of the problem.",
-            *("app_id", "outcome"),
-        )
-        self._policy_checks = counter(
-            "wxauth_policy_checks",
-            "What WeChat was asked about by RISK_POLICY and NICKNAME_CHECK, by outcome: pass, flagged, blocked, or why "
-            "nobody knows; errcode is WeChat's.",
-            *("policy", "app_id", "outcome", "errcode"),
-        )
-        self._merges = counter("wxauth_merges", "Users who became one with another, by what said so.", "by")
-        self._scans = counter(
-            "wxauth_scans",
-            "Logins to websites by scan, by how far they came; expired is told an hour later.",
-            "outcome",
-        )
-        self._doors = counter(
-            "wxauth_doors",
-            "Logins to websites by the way in which the person came, and by how they ended.",
-            *("door", "outcome"),
-        )
-        self._webhook_deliveries = counter(
-            "wxauth_webhook_deliveries",
-            "Tries to deliver an event, by webhook and outcome: delivered, retried (it is tried again later), failed.",
-            *("webhook", "outcome"),
-        )
-        self._put_off = Gauge(
-            "wxauth_put_off",
-            "What the database did not take and is done again, by what it is.",
-            ["what"],
-            registry=own,
-            multiprocess_mode="livesum",
-        )
-        self._wechat_seconds = Histogram(
-            "wxauth_wechat_seconds", "Exchanges of a code, retries included.", buckets=_WECHAT_BOUNDS, registry=own
-        )
-        self._database_seconds = Histogram(
-            "wxauth_database_seconds", "Storing of a login.", buckets=_DATABASE_BOUNDS, registry=own
-        )
         self._app_labels: dict[str | None, str] = {}
-        # These series exist from the start, at 0, so that the first count is seen as an increase.
-        self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
-        self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
-        self._refusals_dropped.expect(Dropped)
-        self._merges.expect(MergeSource)
-        self._scans.expect(ScanOutcome)
-        self._doors.expect((door, outcome) for door in Door for outcome in DoorOutcome)
-        self._wechat_calls.expect(
-            (CODE2SESSION, outcome, "")
-            for outcome in ("ok", WeChatUnavailable.code, WeChatTimeout.code, WeChatBadResponse.code)
-        )
 
     def count_apps(self, app_ids: Sequence[str], default: str | None) -> None:
         """Count for these apps from now on, each separately. A login that names no app counts for the default one."""
         labels: dict[str | None, str] = {app_id: app_id for app_id in app_ids}
         self._app_labels = labels if default is None else {None: default, **labels}
-        self._logins.expect(
-            (app_id, outcome, "")
-            for app_id in app_ids
-            for outcome in ("ok", "new", *(fault.code for fault in _FAULTS_OF_A_LOGIN))
-        )
+        self._counters[LOGINS].expect((app_id, outcome, "") for app_id in app_ids for outcome in OUTCOMES_OF_A_LOGIN)
 
     def expect(self, routes: Iterable[Route]) -> None:
         """Create the series of these routes at the start, for the successful answer and for faults of ours."""
         for route in routes:
             for method in sorted(route.methods or ()):
-                statuses = {getattr(route, "status_code", None) or 200, *(fault.status for fault in _OUR_FAULTS)}
-                self._requests.expect((method, route.path, str(status)) for status in sorted(statuses))
+                statuses = {getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS)}
+                self._counters[REQUESTS].expect((method, route.path, str(status)) for status in sorted(statuses))
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         """Count and time an answered request."""
@@ -225,47 +142,47 @@ class PrometheusMetrics(Collector):
     def login(self, app_id: str | None) -> CountedBlock:
         """Count the login in the block."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
-        return CountedBlock(lambda outcome, error: self._logins[label, outcome, _errcode_of(error)].inc())
+        return CountedBlock(lambda outcome, error: self._counters[LOGINS][label, outcome, _errcode_of(error)].inc())
 
     def refresh(self) -> CountedBlock:
         """Count the refresh in the block."""
-        return CountedBlock(lambda outcome, _: self._refreshes[outcome].inc())
+        return CountedBlock(lambda outcome, _: self._counters[REFRESHES][outcome].inc())
 
     def exchange(self) -> Stopwatch:
         """Time the exchange of a code in the block."""
-        return Stopwatch(self._wechat_seconds.observe)
+        return Stopwatch(self._histograms[WECHAT_SECONDS].observe)
 
     def wechat_call(self, api: str, error: WeChatError | None) -> None:
         """Count a call to WeChat."""
         if error is None:
-            self._wechat_calls[api, "ok", ""].inc()
+            self._counters[WECHAT_CALLS][api, "ok", ""].inc()
             return
-        self._wechat_calls[api, error.code, _label_of(error.errcode)].inc()
+        self._counters[WECHAT_CALLS][api, error.code, _label_of(error.errcode)].inc()
 
     def policy_check(self, policy: str, app_id: str, outcome: str, errcode: int | None = None) -> None:
         """Count a check at WeChat that a policy requires."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
-        self._policy_checks[policy, label, outcome, _label_of(errcode)].inc()
+        self._counters[POLICY_CHECKS][policy, label, outcome, _label_of(errcode)].inc()
 
     def wechat_token_read(self, app_id: str) -> CountedBlock:
         """Count the handing out of a WeChat token in the block."""
-        return CountedBlock(lambda outcome, _: self._wechat_token_reads[app_id, outcome].inc())
+        return CountedBlock(lambda outcome, _: self._counters[WECHAT_TOKEN_READS][app_id, outcome].inc())
 
     def merged(self, source: str) -> None:
         """Count a merge of two users."""
-        self._merges[source].inc()
+        self._counters[MERGES][source].inc()
 
     def scan(self, outcome: str, number: int = 1) -> None:
         """Count scans that have reached this stage."""
-        self._scans[outcome].inc(number)
+        self._counters[SCANS][outcome].inc(number)
 
     def door(self, door: str, outcome: str) -> None:
         """Count a finished login to a site."""
-        self._doors[door, outcome].inc()
+        self._counters[DOORS][door, outcome].inc()
 
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
         """Count an attempt to deliver an event."""
-        self._webhook_deliveries[webhook, outcome].inc()
+        self._counters[WEBHOOK_DELIVERIES][webhook, outcome].inc()
 
     def put_off(self, what: str, number: int) -> None:
         """Set the number of promises of a kind that wait to be retried."""
@@ -273,15 +190,15 @@ class PrometheusMetrics(Collector):
 
     def storing(self) -> Stopwatch:
         """Time the storing of a login in the block."""
-        return Stopwatch(self._database_seconds.observe)
+        return Stopwatch(self._histograms[DATABASE_SECONDS].observe)
 
     def refused(self, error: WxAuthError) -> None:
         """Count a request answered with a problem."""
-        self._refusals[error.code].inc()
+        self._counters[REFUSALS][error.code].inc()
 
     def refusals_dropped(self, why: Dropped, number: int) -> None:
         """Count refused logins that are not stored."""
-        self._refusals_dropped[why].inc(number)
+        self._counters[REFUSALS_DROPPED][why].inc(number)
 
     async def scrape(self) -> bytes:
         """All metrics, in Prometheus's text format."""
@@ -290,46 +207,25 @@ class PrometheusMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The counts, and the current values of gauges."""
-        for children in self._all_children:
+        for children in self._counters.values():
             children.make_expected()
         yield from self._counted.collect()
         yield from self._processes.collect()
-        yield InfoMetricFamily("wxauth_build", "What is running.", {"version": __version__})
+        yield InfoMetricFamily(*BUILD, {"version": __version__})
         ahead = self._clock.ahead if isinstance(self._clock, DatabaseClock) else timedelta()
-        yield GaugeMetricFamily(
-            "wxauth_clock_ahead_seconds",
-            "How far this machine's clock is ahead of the database's, whose time counts.",
-            ahead.total_seconds(),
-        )
+        yield GaugeMetricFamily(*CLOCK_AHEAD, ahead.total_seconds())
         if self._statistics is None:
             return
-        sessions, signs_since = self._statistics["open_sessions"], self._statistics["key_signs_since"]
-        yield GaugeMetricFamily("wxauth_sessions", "Open sessions; an estimate where there are many.", sessions)
-        yield GaugeMetricFamily(
-            "wxauth_webhook_oldest_pending_seconds",
-            "For how long the oldest event waits that an enabled webhook has not got; 0 where none waits.",
-            self._seconds_since(self._statistics["webhooks_wait_since"]),
-        )
-        yield GaugeMetricFamily(
-            "wxauth_erasures_waiting",
-            "Ids of erased persons of whom something is left to be forgotten.",
-            self._statistics["erasures"],
-        )
-        yield GaugeMetricFamily(
-            "wxauth_sweep_overdue_seconds",
-            "For how long a daily sweep has been due that is not done yet; 0 where none is.",
-            self._seconds_since(self._statistics["sweep_due_at"]),
-        )
-        if signs_since is not None:
-            age = (self._clock() - signs_since).total_seconds()
-            yield GaugeMetricFamily("wxauth_signing_key_age_seconds", "How long the signing key has been in use.", age)
-
-    def _seconds_since(self, time: datetime | None) -> float:
-        return 0.0 if time is None else max(0.0, (self._clock() - time).total_seconds())
+        has_key = self._statistics[SIGNING_KEY_AGE.column] is not None
+        for row in (*STORED, SIGNING_KEY_AGE) if has_key else STORED:
+            yield GaugeMetricFamily(row.name, row.help, row.value(self._statistics, self._clock()))
 
     def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
         known_method = method if method in _METHODS else _OTHER_METHOD  # callers may send any text as a method
-        children = self._requests[known_method, route, str(status)], self._request_seconds[known_method, route]
+        children = (
+            self._counters[REQUESTS][known_method, route, str(status)],
+            self._request_seconds[known_method, route],
+        )
         if known_method == method:
             self._answers[route, method, status] = children
         return children
@@ -427,12 +323,6 @@ def _processes() -> dict[str, int]:
         return {"0": os.getpid()}
     numbered = {path.stem: path.read_text() for path in Path(os.environ[_FOLDER]).glob("*.lock")}
     return {"supervisor": os.getppid(), **{number: int(pid) for number, pid in sorted(numbered.items()) if pid}}
-
-
-def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
-    for kind in failure.__subclasses__():
-        yield kind
-        yield from _kinds_of(kind)
 
 
 def _label_of(errcode: int | None) -> str:
