@@ -25,7 +25,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.build import build_services
-from wxauth.server.siblings.shared_wechat_tokens import force_wechat_token
+from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.wechat_tokens import (
@@ -324,7 +324,7 @@ def kill(simulator: Simulator, make_simulated_services: MakeServices) -> dict[st
     """The ways in which a token dies before its time."""
 
     async def operator() -> None:
-        await force_wechat_token(await make_simulated_services(), FIRST)
+        await (await make_simulated_services())[SharedWeChatTokens].force(FIRST)
         assert asks(simulator)[-1] is True
 
     async def somebody_else() -> None:
@@ -650,7 +650,7 @@ async def test_a_token_replaced_by_an_operator_is_recorded_in_the_trail(
     simulated_services: Services, simulator: Simulator, get_own: GetOwn, rows: asyncpg.Connection
 ) -> None:
     former = await get_own()
-    await force_wechat_token(simulated_services, FIRST)
+    await simulated_services[SharedWeChatTokens].force(FIRST)
     simulator.access_tokens[FIRST].check((await get_own()).value.get_secret_value())
     assert (await get_own()).value != former.value
     assert asks(simulator) == [False, True]
@@ -732,7 +732,7 @@ async def test_ten_replicas_share_the_token_that_an_operator_forced(
     replicas: list[Services], simulator: Simulator, ask_rank: AskRank
 ) -> None:
     await tokens_of(replicas)
-    await force_wechat_token(replicas[0], FIRST)
+    await replicas[0][SharedWeChatTokens].force(FIRST)
     assert await asyncio.gather(*(ask_rank(it) for it in replicas)) == [2] * 10
     assert asks(simulator).count(True) == 1
     (token,) = await tokens_of(replicas)

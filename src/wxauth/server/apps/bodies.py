@@ -7,9 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from wxauth.server.apps.registry import Apps, AppSource, KnownApp
-from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import AppKind, EmptyIsNone, SignUp, UnionidPolicy
-from wxauth.server.core.settings import App, AppFields
+from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
@@ -117,23 +116,23 @@ class AppsAnswer(TypedDict):
     next_cursor: None
 
 
-def app_answer(services: Services, known: KnownApp) -> AppAnswer:
+def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
     """The answer about an app."""
-    app, state = known.app, services[WeChatTokens].state_of(known.app)
+    app, state = known.app, wechat_tokens.state_of(known.app)
     return {
         "app_id": app.app_id,
         "kind": app.kind,
         "unionid": app.unionid_in_force,
         "title": known.title,
         "source": known.source,
-        "is_default": known == services[Apps].default,
+        "is_default": known == apps.default,
         "is_enabled": known.is_enabled,
         "sign_up": app.sign_up,
         "sign_up_roles": None if app.sign_up_roles is None else list(app.sign_up_roles),
         "has_app_secret": True,
         "has_push_token": app.push_token is not None,
         "has_push_aes_key": app.push_aes_key is not None,
-        "push_url": f"{services.settings.issuer}/v1/wechat/push/{app.app_id}",
+        "push_url": f"{settings.issuer}/v1/wechat/push/{app.app_id}",
         "wechat_token": {"expires_at": state.ends_at, "error": state.failure},
         "created_at": known.created_at,
     }

@@ -26,6 +26,7 @@ from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 router = Router("admin")
 
@@ -41,7 +42,13 @@ _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatB
 async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
     """The apps in the settings, then the added ones, the oldest first. Without secrets."""
     await services[Apps].refresh()
-    return {"items": [app_answer(services, known) for known in services[Apps].all()], "next_cursor": None}
+    return {
+        "items": [
+            app_answer(services.settings, services[Apps], services[WeChatTokens], known)
+            for known in services[Apps].all()
+        ],
+        "next_cursor": None,
+    }
 
 
 @router.post("/v1/admin/apps", summary=Title("Add an app", "添加应用"), failures=[*_ASKING_WECHAT, AppTaken])
@@ -54,13 +61,15 @@ async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, b
     known = await managing.add_app(
         services, body.app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
     )
-    return app_answer(services, known)
+    return app_answer(services.settings, services[Apps], services[WeChatTokens], known)
 
 
 @router.get("/v1/admin/apps/{app_id}", summary=Title("Read an app", "查看应用"), failures=[NO_SUCH_APP])
 async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> AppAnswer:
     """An app, without its secrets."""
-    return app_answer(services, await managing.read_app(services, app_id))
+    return app_answer(
+        services.settings, services[Apps], services[WeChatTokens], await managing.read_app(services, app_id)
+    )
 
 
 @router.patch(
@@ -78,7 +87,7 @@ async def change_app(
     message push is still accepted.
     """
     known = await managing.change_stored_app(services, app_id, body.changes, is_checked=body.check_, by=administrator)
-    return app_answer(services, known)
+    return app_answer(services.settings, services[Apps], services[WeChatTokens], known)
 
 
 @router.delete(

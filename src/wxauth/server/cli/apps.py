@@ -14,7 +14,8 @@ from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.cli.resources import with_services
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.siblings.shared_wechat_tokens import force_wechat_token
+from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 Command = TypeVar("Command", bound=Callable[..., object])
 Body = TypeVar("Body", bound=BaseModel)
@@ -80,7 +81,10 @@ def list_command(as_json: bool) -> None:
     """Print every app, without its secrets."""
 
     async def ask(services: Services) -> list[AppAnswer]:
-        return [app_answer(services, known) for known in services[Apps].all()]
+        return [
+            app_answer(services.settings, services[Apps], services[WeChatTokens], known)
+            for known in services[Apps].all()
+        ]
 
     found = with_services(ask)
     rows = [
@@ -168,7 +172,7 @@ def force_token_command(app_id: str) -> None:
     the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at least 30 s
     apart.
     """
-    with_services(lambda services: force_wechat_token(services, app_id))
+    with_services(lambda services: services[SharedWeChatTokens].force(app_id))
     click.echo(f"{app_id} has a new token")
 
 
@@ -201,6 +205,6 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
 
 def _show_app(ask: Callable[[Services], Awaitable[KnownApp]], text: str, *, as_json: bool) -> None:
     async def answered(services: Services) -> AppAnswer:
-        return app_answer(services, await ask(services))
+        return app_answer(services.settings, services[Apps], services[WeChatTokens], await ask(services))
 
     show(with_services(answered), text, as_json=as_json)

@@ -37,6 +37,7 @@ from wxauth.server.service.readiness import Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.secrets import UserCodes
@@ -177,6 +178,7 @@ def build_services(
             ConsoleTokens: ConsoleTokens(settings.secret_keys),
             WeChat: wechat,
             WeChatTokens: wechat_tokens,
+            SharedWeChatTokens: SharedWeChatTokens(apps, wechat_tokens, database, clock, metrics=metrics),
             WeChatApi: wechat_api,
             LoginLimiter: login_limiter,
             Phones: phones,

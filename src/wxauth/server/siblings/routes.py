@@ -19,21 +19,24 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.clients.service_clients import IntrospectingClientDep, WeChatTokenClientDep
-from wxauth.server.siblings import introspection, shared_wechat_tokens
+from wxauth.server.siblings import introspection
 from wxauth.server.siblings.bodies import (
     IntrospectionAnswer,
     WeChatTokenAnswer,
 )
+from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SESSION_ID, EXAMPLE_USER_ID
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, ServicesDep, VerifierDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
 
 # Printable ASCII without the space, and without the percent sign, which marks an encoded character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 
 router = Router("siblings")
+
+SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 
 
 _ROLE: Final = "role"
@@ -161,7 +164,10 @@ async def introspect(
     failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
 )
 async def read_wechat_token(
-    client: WeChatTokenClientDep, app_id: str, services: ServicesDep, device: DeviceDep
+    client: WeChatTokenClientDep,
+    app_id: str,
+    shared: SharedWeChatTokensDep,
+    device: DeviceDep,
 ) -> dict[str, Any]:
     """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
 
@@ -169,7 +175,7 @@ async def read_wechat_token(
     one still works. Request it before each batch of work: it comes from memory and is checked at WeChat once a minute.
     If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
-    token = await shared_wechat_tokens.read_wechat_token(services, client.name, app_id, ip=device.ip)
+    token = await shared.read(client.name, app_id, ip=device.ip)
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
 
 

@@ -5,8 +5,10 @@ from typing import Final
 
 from wxauth.errors import WrongAppKind
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
+from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.siblings.rows import record_reading
@@ -18,36 +20,45 @@ LOOKED_WITHIN: Final = timedelta(minutes=1)
 log = get_logger()
 
 
-async def read_wechat_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
-    """The app's WeChat token, for a service client. The audit trail records this once a day per client.
+class SharedWeChatTokens:
+    """Hands out the apps' WeChat tokens, and replaces them."""
 
-    Raises: UnknownApp, WrongAppKind, WeChatError, StorageUnavailable.
-    """
-    app = _app_with_token(services, app_id)
-    with services.metrics.wechat_token_read(app.app_id):
-        token = await services[WeChatTokens].get(app, looked_within=LOOKED_WITHIN)
-    await record_reading(services.database, Actor(client_id, ip), app_id=app.app_id, now=services.clock())
-    return token
+    def __init__(
+        self, apps: Apps, wechat_tokens: WeChatTokens, database: Database, clock: Clock, *, metrics: Metrics
+    ) -> None:
+        self._apps = apps
+        self._wechat_tokens = wechat_tokens
+        self._database = database
+        self._clock = clock
+        self._metrics = metrics
 
+    async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
+        """The app's WeChat token, for a service client. The audit trail records this once a day per client.
 
-async def force_wechat_token(services: Services, app_id: str) -> None:
-    """Make WeChat replace an app's token: the way out if WeChat refuses the token that it hands out.
+        Raises: UnknownApp, WrongAppKind, WeChatError, StorageUnavailable.
+        """
+        app = self._app_with_token(app_id)
+        with self._metrics.wechat_token_read(app.app_id):
+            token = await self._wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
+        await record_reading(self._database, Actor(client_id, ip), app_id=app.app_id, now=self._clock())
+        return token
 
-    The former token stops working for everybody.
+    async def force(self, app_id: str) -> None:
+        """Make WeChat replace an app's token: the way out if WeChat refuses the token that it hands out.
 
-    Raises: UnknownApp, WrongAppKind, WeChatError, StorageUnavailable.
-    """
-    app = _app_with_token(services, app_id)
-    async with services.database.begin() as transaction:
-        await record_event(
-            transaction, EventType.WECHAT_TOKEN_FORCED, by=OPERATOR, at=services.clock(), app_id=app.app_id
-        )
-    await services[WeChatTokens].force(app)
-    log.info("access_token_forced", app_id=app.app_id)
+        The former token stops working for everybody.
 
+        Raises: UnknownApp, WrongAppKind, WeChatError, StorageUnavailable.
+        """
+        app = self._app_with_token(app_id)
+        forced, now = EventType.WECHAT_TOKEN_FORCED, self._clock()
+        async with self._database.begin() as transaction:
+            await record_event(transaction, forced, by=OPERATOR, at=now, app_id=app.app_id)
+        await self._wechat_tokens.force(app)
+        log.info("access_token_forced", app_id=app.app_id)
 
-def _app_with_token(services: Services, app_id: str) -> App:
-    app = services[Apps].find(app_id)
-    if not app.has_wechat_token:
-        raise WrongAppKind(f"WeChat gives a {app.kind} no access token of its own")
-    return app
+    def _app_with_token(self, app_id: str) -> App:
+        app = self._apps.find(app_id)
+        if not app.has_wechat_token:
+            raise WrongAppKind(f"WeChat gives a {app.kind} no access token of its own")
+        return app

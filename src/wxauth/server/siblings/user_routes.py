@@ -14,31 +14,31 @@ from wxauth.server.siblings.user_bodies import (
 )
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.user_rows import IdentityRow
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import DatabaseDep
 from wxauth.server.web.direct import Router
 
 router = Router("siblings")
 
 
 @router.get("/v1/users/{user_id}", summary=Title("Look up a user", "查询用户"), failures=[NO_SUCH_USER])
-async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: UUID) -> UserForSiblingsAnswer:
+async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: UUID) -> UserForSiblingsAnswer:
     """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
 
     For an id that was merged away the answer is the user that remains: its `id` differs, and its `former_ids` hold the
     id asked for. An erased user is not found.
     """
-    for user in await look_up(services.database, ids=[user_id]):
+    for user in await look_up(database, ids=[user_id]):
         return user_for_siblings(user, client.scopes)
     raise NotFound("there is no such user")
 
 
 @router.post("/v1/users/lookup", summary=Title("Look up many users", "批量查询用户"))
-async def look_users_up(client: UsersClientDep, services: ServicesDep, body: LookupRequest) -> LookupAnswer:
+async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: LookupRequest) -> LookupAnswer:
     """Up to 200 users by id, by openid or by external id, for a service client with the scope `users`.
 
     Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
     ids. Unknown ones are left out.
     """
     openids: list[IdentityRow] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
-    users = await look_up(services.database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
+    users = await look_up(database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
     return lookup_answer(users, client.scopes)
