@@ -15,7 +15,7 @@ from wxauth.server.checks.doctor import examine, examine_app
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ServicesDep, SettingsDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")
@@ -44,12 +44,12 @@ class CheckReportAnswer(TypedDict):
 
 
 @router.get("/v1/admin/check", summary=Title("Run the health checks", "检查整个服务的配置"))
-async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> CheckReportAnswer:
+async def check_everything(_: AdministratorDep, settings: SettingsDep, request: Request) -> CheckReportAnswer:
     """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat.
 
     Changes nothing. Takes half a minute at most.
     """
-    return _report(await examine(services.settings), request)
+    return _report(await examine(settings), request)
 
 
 @router.post(

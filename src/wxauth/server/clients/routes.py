@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
+from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients import clients
 from wxauth.server.clients.bodies import (
@@ -20,9 +21,8 @@ from wxauth.server.clients.bodies import (
 from wxauth.server.clients.models import AddedClient
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.uris import URI_RULE
-from wxauth.server.core.services import Services
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")
@@ -33,26 +33,31 @@ _PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
 @router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
-async def list_clients(_: AdministratorDep, services: ServicesDep) -> ClientsAnswer:
+async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> ClientsAnswer:
     """Every client (services and sites), without its secret."""
-    found, now = await all_clients(services.database), services.clock()
+    found, now = await all_clients(database), clock()
     return {"items": [client_answer(client, now=now) for client in found], "next_cursor": None}
 
 
 @router.post("/v1/admin/clients", summary=Title("Add a client", "添加客户端"), failures=[_WRONG_URI, NameTaken])
 async def add_client(
-    administrator: FreshAdministratorDep, services: ServicesDep, body: ClientRequest
+    administrator: FreshAdministratorDep,
+    settings: SettingsDep,
+    apps: AppsDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    body: ClientRequest,
 ) -> NewClientAnswer:
     """A service authenticates with HTTP Basic.
 
     With `redirect_uris` or `device`, the client is a site that logs users in. The secret is only in this answer: its
     hash is stored. A public client has no secret.
     """
-    now, settings = services.clock(), services.settings
+    now = clock()
     client = clients.build_client(body.name, body.model_dump(exclude={"name"}))
-    await _check_apps(services, client.model_dump())
-    clients.refuse_reserved(client, await clients.reserved_names(services.database, settings.audience, settings.apps))
-    credentials = await clients.add_client(services.database, client, by=administrator, now=now)
+    await _check_apps(apps, client.model_dump())
+    clients.refuse_reserved(client, await clients.reserved_names(database, settings.audience, settings.apps))
+    credentials = await clients.add_client(database, client, by=administrator, now=now)
     added = AddedClient(**client.model_dump(), created_at=now)
     return new_client_answer(added, credentials, now=now)
 
@@ -63,20 +68,26 @@ async def add_client(
     failures=[_WRONG_URI, _NO_SUCH_CLIENT],
 )
 async def change_client(
-    administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName, body: ClientChangeRequest
+    administrator: FreshAdministratorDep,
+    settings: SettingsDep,
+    apps: AppsDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    name: ClientName,
+    body: ClientChangeRequest,
 ) -> ClientAnswer:
     """Set the given fields; others are unchanged.
 
     A given list replaces the former list. `redirect_uris` or `device` turn a service into a site; a site remains a
     site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
     """
-    now, settings, changes = services.clock(), services.settings, body.model_dump(exclude_unset=True)
-    await _check_apps(services, changes)
+    now, changes = clock(), body.model_dump(exclude_unset=True)
+    await _check_apps(apps, changes)
     changed = await clients.change_client(
-        services.database,
+        database,
         name,
         changes,
-        reserved=await clients.reserved_names(services.database, settings.audience, settings.apps),
+        reserved=await clients.reserved_names(database, settings.audience, settings.apps),
         by=administrator,
         now=now,
     )
@@ -84,9 +95,11 @@ async def change_client(
 
 
 @router.delete("/v1/admin/clients/{name}", summary=Title("Remove a client", "移除客户端"), failures=[_NO_SUCH_CLIENT])
-async def remove_client(administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName) -> None:
+async def remove_client(
+    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, name: ClientName
+) -> None:
     """The client is refused from now on. A site's sessions and open scans end."""
-    await clients.remove_client(services.database, name, by=administrator, now=services.clock())
+    await clients.remove_client(database, name, by=administrator, now=clock())
 
 
 @router.post(
@@ -95,10 +108,10 @@ async def remove_client(administrator: FreshAdministratorDep, services: Services
     failures=[_PUBLIC, _NO_SUCH_CLIENT],
 )
 async def renew_client_secret(
-    administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName
+    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, name: ClientName
 ) -> ClientSecretAnswer:
     """The new secret is only in this answer. The former one works for another 24 hours."""
-    credentials, scopes = await clients.renew_secret(services.database, name, by=administrator, now=services.clock())
+    credentials, scopes = await clients.renew_secret(database, name, by=administrator, now=clock())
     return {
         "name": name,
         "client_id": credentials.client_id,
@@ -107,8 +120,8 @@ async def renew_client_secret(
     }
 
 
-async def _check_apps(services: Services, values: Mapping[str, Any]) -> None:
+async def _check_apps(apps: Apps, values: Mapping[str, Any]) -> None:
     """Check the kinds of the apps in these fields. Raises: WrongClient, StorageUnavailable."""
     if clients.refers_to_apps(values):
-        await services[Apps].refresh()  # another replica may just have added the app
-        clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in services[Apps].all()})
+        await apps.refresh()  # another replica may just have added the app
+        clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in apps.all()})

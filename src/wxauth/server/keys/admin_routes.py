@@ -9,10 +9,10 @@ from typing_extensions import TypedDict
 from wxauth.errors import NotFound, Title
 from wxauth.server.core.logs import get_logger
 from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_from_either_ring
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.dependencies import IdTokenKeysDep, KeyRingDep
 from wxauth.server.keys.succession import NoSuchKey
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")
@@ -52,19 +52,21 @@ class WithdrawnKeyAnswer(TypedDict):
 
 
 @router.get("/v1/admin/keys", summary=Title("List the signing keys", "列出签名密钥"))
-async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
+async def list_keys(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> KeysAnswer:
     """Every published key: former keys, the signing key, the next key."""
-    of_access_tokens, of_id_tokens = await list_published(services.database, now=services.clock())
+    of_access_tokens, of_id_tokens = await list_published(database, now=clock())
     return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
 
 
 @router.post("/v1/admin/keys/rotate", summary=Title("Rotate the signing key", "发布新的签名密钥"))
-async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedKeysAnswer:
+async def rotate_key(
+    administrator: FreshAdministratorDep, keys: KeyRingDep, id_token_keys: IdTokenKeysDep
+) -> RotatedKeysAnswer:
     """Publish a new key, which signs six minutes later.
 
     Siblings pick it up automatically. If there is a next key already, it is kept.
     """
-    key = await rotate_both(services[KeyRing], services[IdTokenKeys], by=administrator)
+    key = await rotate_both(keys, id_token_keys, by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
 
 
@@ -73,16 +75,16 @@ async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep
     summary=Title("Withdraw a signing key", "立即撤回签名密钥"),
     failures=[_NO_SUCH_KEY],
 )
-async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnKeyAnswer:
+async def withdraw_key(
+    administrator: FreshAdministratorDep, keys: KeyRingDep, id_token_keys: IdTokenKeysDep, clock: ClockDep, kid: Kid
+) -> WithdrawnKeyAnswer:
     """For a stolen key: its tokens are refused from now on.
 
     If it was signing, its successor (made if necessary) signs at once. If it was next in line, a replacement is made.
     Sessions continue: their next refresh gives a token of another key.
     """
     try:
-        signs = await withdraw_from_either_ring(
-            services[KeyRing], services[IdTokenKeys], kid, by=administrator, now=services.clock()
-        )
+        signs = await withdraw_from_either_ring(keys, id_token_keys, kid, by=administrator, now=clock())
     except NoSuchKey:
         raise NotFound(_NO_SUCH_KEY.detail) from None
     log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)

@@ -3,17 +3,19 @@
 from datetime import date, timedelta
 from typing import Annotated, Final
 
-from fastapi import Query
+from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.users.callers import StaffDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
 router = Router("admin")
+
+NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]
 
 MOST_DAYS: Final = 366
 
@@ -45,12 +47,12 @@ class NumbersAnswer(TypedDict):
 
 
 @router.get("/v1/admin/numbers", summary=Title("Read daily statistics", "查看每日统计"))
-async def read_numbers(_: StaffDep, services: ServicesDep, query: Annotated[NumbersQuery, Query()]) -> NumbersAnswer:
+async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> NumbersAnswer:
     """The totals, and the counts of each day.
 
     Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
     """
-    found = await services[Numbers].overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
+    found = await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
     return {
         "users": found.users,
         "sessions": found.sessions,

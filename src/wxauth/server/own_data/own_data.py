@@ -18,9 +18,9 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import phone_verified
 from wxauth.server.limits.rows import take_attempt
@@ -115,16 +115,16 @@ class Export:
     """The remaining pieces of a large document; None for others. It must be closed, because it holds a connection."""
 
 
-async def export_mine(services: Services, caller: Caller, *, ip: str | None) -> Export:
+async def export_mine(database: Database, clock: Clock, caller: Caller, *, ip: str | None) -> Export:
     """Export everything stored about the caller. Raises: RateLimited, InvalidToken, StorageUnavailable."""
-    user_id, now = caller.user["id"], services.clock()
+    user_id, now = caller.user["id"], clock()
     key = sha256(b"export\0" + user_id.bytes).digest()
-    since = await take_attempt(services.database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
+    since = await take_attempt(database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
     if since is not None:
         retry_after = max(1, ceil((since + EXPORT_EVERY - now).total_seconds()))
         raise RateLimited("one's own data may be had once a minute", retry_after=retry_after)
     try:
-        return await export_person(services.database, user_id, by=Actor(str(user_id), ip), now=now)
+        return await export_person(database, user_id, by=Actor(str(user_id), ip), now=now)
     except NotFound:
         raise InvalidToken("the user has just been erased") from None
 

@@ -14,7 +14,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.own_data.own_data import EXAMPLE_OWN_DATA, Export, export_mine, export_person
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep, CallerDep, DeviceDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")
@@ -38,12 +38,12 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     responses=_DOCUMENT,
     failures=[RateLimited],
 )
-async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep) -> Response:
+async def export_me(caller: CallerDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
     """All data stored about the caller, as one document: user, identities, sessions, consents, events, picture.
 
     It contains no secrets and no other person's data: administrators appear as `administrator`. Once a minute.
     """
-    return _answer(await export_mine(services, caller, ip=device.ip))
+    return _answer(await export_mine(database, clock, caller, ip=device.ip))
 
 
 @router.get(
@@ -53,9 +53,11 @@ async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep)
     responses=_DOCUMENT,
     failures=[NO_SUCH_USER, RateLimited],
 )
-async def export_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> Response:
+async def export_user(
+    administrator: AdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
+) -> Response:
     """All data stored about a user, as in the user's own export. The audit trail records who exported it."""
-    return _answer(await export_person(services.database, user_id, by=administrator, now=services.clock()))
+    return _answer(await export_person(database, user_id, by=administrator, now=clock()))
 
 
 class _Download(StreamingResponse):

@@ -1,5 +1,9 @@
 """`/v1/me/phone`: a person's phone number."""
 
+from typing import Annotated
+
+from fastapi import Depends
+
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -10,16 +14,18 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.phones.phones import Phones
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import SettingsDep, provide
 from wxauth.server.web.direct import Router
 
 router = Router("me")
+
+PhonesDep = Annotated[Phones, Depends(provide(Phones))]
 
 
 @router.post(
@@ -36,7 +42,9 @@ router = Router("me")
         *WECHAT_FAILURES,
     ],
 )
-async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
+async def bind_my_phone(
+    caller: CallerDep, body: PhoneRequest, settings: SettingsDep, apps: AppsDep, phones: PhonesDep
+) -> UserAnswer:
     """Bind the number behind a code of the phone button.
 
     WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
@@ -44,5 +52,5 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: Service
     next is `rate_limited`.
     """
     app_id, openid = caller.user["app_id"], caller.user["openid"]
-    user = await services[Phones].bind(services[Apps].find(app_id), openid=openid, code=body.code)
-    return user_answer({**user, "app_id": app_id, "openid": openid}, services.settings.consents)
+    user = await phones.bind(apps.find(app_id), openid=openid, code=body.code)
+    return user_answer({**user, "app_id": app_id, "openid": openid}, settings.consents)

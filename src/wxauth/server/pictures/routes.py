@@ -6,11 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.server.pictures.avatars import AVATARS_PATH, MAX_FILE, Avatars
+from wxauth.server.pictures.avatars import AVATARS_PATH, MAX_FILE
+from wxauth.server.pictures.dependencies import AvatarsDep
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
 from wxauth.server.web.caching import cacheable_response
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import MAX_BODY
 from wxauth.server.web.uploads import uploaded_file
@@ -48,16 +49,18 @@ _HEADERS: Final = {
     },
     failures=[_WRONG_FILE, PayloadTooLarge, RateLimited],
 )
-async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
+async def change_my_avatar(
+    caller: CallerDep, request: Request, settings: SettingsDep, avatars: AvatarsDep
+) -> UserAnswer:
     """Store the picture from `chooseAvatar`. `avatar_url` is set to it, and the former picture is deleted.
 
     The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels (WebP: 4), as `wx.uploadFile` sends it with
     `name: 'file'`. It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at
     most 512 pixels. After 20 pictures in an hour, the next is `rate_limited`.
     """
-    with services[Avatars].upload(caller.user["id"]):
+    with avatars.upload(caller.user["id"]):
         file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
-        return user_answer(await services[Avatars].replace(caller.user, file), services.settings.consents)
+        return user_answer(await avatars.replace(caller.user, file), settings.consents)
 
 
 @router.get(
@@ -77,9 +80,9 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
     },
     failures=[NotFound, StorageUnavailable],
 )
-async def read_avatar(file_name: str, request: Request, services: ServicesDep) -> Response:
+async def read_avatar(file_name: str, request: Request, avatars: AvatarsDep) -> Response:
     """The picture of an `avatar_url` of this service. A URL's picture never changes."""
-    avatar = await services[Avatars].read(file_name)
+    avatar = await avatars.read(file_name)
     return cacheable_response(
         request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type
     )

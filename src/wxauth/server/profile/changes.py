@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from wxauth.errors import InvalidToken
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile.nicknames import Nicknames
@@ -16,21 +17,28 @@ from wxauth.server.users.person import Person
 log = get_logger()
 
 
-async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> UserInSession:
+async def change_profile(
+    nicknames: Nicknames,
+    avatars: Avatars,
+    database: Database,
+    clock: Clock,
+    caller: Caller,
+    changes: Mapping[str, str | None],
+) -> UserInSession:
     """Set those of `nickname` and `avatar_url` that are given, clear those that are None, and return the changed user.
 
     Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has
         changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased;
         StorageUnavailable.
     """
-    if services[Avatars].serves(changes.get("avatar_url")):  # a form also sends our own URL back
+    if avatars.serves(changes.get("avatar_url")):  # a form also sends our own URL back
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}
     person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
-    user = await services[Nicknames].set(
+    user = await nicknames.set(
         person,
         changes.get("nickname"),
         before=caller.user["nickname"],
-        store=partial(store_profile, services.database, caller.user, changes, now=services.clock()),
+        store=partial(store_profile, database, caller.user, changes, now=clock()),
     )
     if user is None:
         raise InvalidToken("the session has ended")

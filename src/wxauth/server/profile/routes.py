@@ -2,16 +2,22 @@
 
 from typing import Annotated
 
+from fastapi import Depends
+
 from wxauth.errors import RateLimited, Title
 from wxauth.server.pictures.avatars import Avatars
+from wxauth.server.pictures.dependencies import AvatarsDep
 from wxauth.server.profile import changes
 from wxauth.server.profile.bodies import ProfileChange
+from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router, ValidatedWith
 
 router = Router("me")
+
+NicknamesDep = Annotated[Nicknames, Depends(provide(Nicknames))]
 
 
 @router.post(
@@ -22,7 +28,13 @@ router = Router("me")
 )
 @router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
 async def change_me(
-    caller: CallerDep, body: Annotated[ProfileChange, ValidatedWith(Avatars)], services: ServicesDep
+    caller: CallerDep,
+    body: Annotated[ProfileChange, ValidatedWith(Avatars)],
+    settings: SettingsDep,
+    nicknames: NicknamesDep,
+    avatars: AvatarsDep,
+    database: DatabaseDep,
+    clock: ClockDep,
 ) -> UserAnswer:
     """Set the given fields, clear those that are null or empty; others are unchanged.
 
@@ -30,4 +42,7 @@ async def change_me(
     `invalid_request`; after 20 new nicknames in an hour, the next one is `rate_limited`. After 60 changes in an hour,
     any further one is `rate_limited`.
     """
-    return user_answer(await changes.change_profile(services, caller, body.changes()), services.settings.consents)
+    return user_answer(
+        await changes.change_profile(nicknames, avatars, database, clock, caller, body.changes()),
+        settings.consents,
+    )

@@ -1,7 +1,8 @@
 """`/v1/wechat/push/{app_id}`: messages that WeChat pushes to us."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
@@ -15,10 +16,12 @@ from wxauth.errors import (
     UnknownApp,
 )
 from wxauth.server.push.withdrawals import Withdrawals
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
 router = Router("wechat")
+
+WithdrawalsDep = Annotated[Withdrawals, Depends(provide(Withdrawals))]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
@@ -56,9 +59,9 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     failures=[_WRONG_ECHOSTR, *_NOT_TAKEN],
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
-async def verify_push_url(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
+async def verify_push_url(app_id: str, request: Request, withdrawals: WithdrawalsDep) -> PlainTextResponse:
     """Answer `echostr` if `signature` was made with the app's `push_token`, at most five minutes ago."""
-    text = await services[Withdrawals].echo(app_id, request.query_params)
+    text = await withdrawals.echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
 
@@ -80,7 +83,7 @@ async def verify_push_url(app_id: str, request: Request, services: ServicesDep) 
         },
     },
 )
-async def receive_push(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
+async def receive_push(app_id: str, request: Request, withdrawals: WithdrawalsDep) -> PlainTextResponse:
     """Process a message, and answer `success`. After any other answer, WeChat sends the message again.
 
     `user_authorization_revoke` erases the fields that `RevokeInfo` names (6: nickname and picture, 8: phone number, 19:
@@ -90,5 +93,5 @@ async def receive_push(app_id: str, request: Request, services: ServicesDep) -> 
     `push_aes_key` the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted
     messages.
     """
-    await services[Withdrawals].receive(app_id, request.query_params, await request.body())
+    await withdrawals.receive(app_id, request.query_params, await request.body())
     return PlainTextResponse("success", headers=_NO_STORE)

@@ -6,9 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, NotFound
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.rows import (
@@ -47,10 +47,10 @@ async def caller(database: Database, principal: Principal, *, now: datetime) -> 
     return Caller(principal.session_id, user)
 
 
-async def erase_me(services: Services, caller: Caller) -> None:
+async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
     """Erase the caller. The next login makes a new user. Raises: LastAdmin, StorageUnavailable."""
     user_id = caller.user["id"]
-    await erase(services.database, user_id, by=Actor(str(user_id)), now=services.clock())
+    await erase(database, user_id, by=Actor(str(user_id)), now=clock())
     log.info("user_erased", user_id=user_id)
 
 
@@ -64,33 +64,33 @@ async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) 
 
 
 async def list_sessions(
-    services: Services, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
+    database: Database, clock: Clock, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[OpenSession]:
     """The caller's open sessions, the last used first: up to `limit + 1`. Raises: StorageUnavailable."""
-    return await open_sessions(services.database, caller.user["id"], now=services.clock(), limit=limit + 1, after=after)
+    return await open_sessions(database, caller.user["id"], now=clock(), limit=limit + 1, after=after)
 
 
-async def end_other_sessions(services: Services, caller: Caller) -> None:
+async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -> None:
     """Sign the caller out everywhere else. Raises: StorageUnavailable."""
     user_id = caller.user["id"]
-    async with services.database.begin() as transaction:
+    async with database.begin() as transaction:
         await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
         await end_sessions(
             transaction,
             user_id,
             reason=EndReason.SIGNED_OUT_ELSEWHERE,
             by=Actor(str(user_id)),
-            now=services.clock(),
+            now=clock(),
             kept=caller.session_id,
         )
 
 
-async def end_my_session(services: Services, caller: Caller, session_id: UUID) -> None:
+async def end_my_session(database: Database, clock: Clock, caller: Caller, session_id: UUID) -> None:
     """End one of the caller's sessions. Idempotent. Raises: NotFound, StorageUnavailable."""
     user_id = caller.user["id"]
-    if not await session_belongs_to(services.database, session_id=session_id, user_id=user_id):
+    if not await session_belongs_to(database, session_id=session_id, user_id=user_id):
         raise NotFound("there is no such session of yours")
     is_this_one = session_id == caller.session_id
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
-    await end_session(services.database, session_id=session_id, reason=reason, now=services.clock())
+    await end_session(database, session_id=session_id, reason=reason, now=clock())
     log.info("logged_out", user_id=user_id, session_id=session_id)

@@ -15,7 +15,7 @@ from wxauth.server.users.bodies import (
     user_answer,
 )
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import timed_cursor
 
@@ -23,26 +23,26 @@ router = Router("me")
 
 
 @router.get("/v1/me", summary=Title("Read my profile", "查看我的资料"))
-async def read_me(caller: CallerDep, services: ServicesDep) -> UserAnswer:
+async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
-    return user_answer(caller.user, services.settings.consents)
+    return user_answer(caller.user, settings.consents)
 
 
 @router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=[LastAdmin])
-async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
+async def erase_me(caller: CallerDep, database: DatabaseDep, clock: ClockDep) -> None:
     """Erase the user, the identities, the sessions, and their data in the audit trail.
 
     The next login creates a new user.
     """
-    await account.erase_me(services, caller)
+    await account.erase_me(database, clock, caller)
 
 
 @router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))
 async def list_my_sessions(
-    caller: CallerDep, services: ServicesDep, query: Annotated[SessionsQuery, Query()]
+    caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> SessionsAnswer:
     """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
-    found = await account.list_sessions(services, caller, after=query.after, limit=query.limit)
+    found = await account.list_sessions(database, clock, caller, after=query.after, limit=query.limit)
     sessions = found[: query.limit]
     last = sessions[-1] if len(found) > len(sessions) else None
     return {
@@ -54,14 +54,14 @@ async def list_my_sessions(
 
 
 @router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
-async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> None:
+async def end_my_other_sessions(caller: CallerDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's."""
-    await account.end_other_sessions(services, caller)
+    await account.end_other_sessions(database, clock, caller)
 
 
 @router.delete(
     "/v1/me/sessions/{session_id}", summary=Title("End one of my sessions", "下线某台设备"), failures=[NotFound]
 )
-async def end_my_session(caller: CallerDep, session_id: UUID, services: ServicesDep) -> None:
+async def end_my_session(caller: CallerDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
-    await account.end_my_session(services, caller, session_id)
+    await account.end_my_session(database, clock, caller, session_id)

@@ -14,7 +14,7 @@ from wxauth.server.consents.bodies import (
 )
 from wxauth.server.consents.rows import holding_consents, newest_consents
 from wxauth.server.users.callers import CallerDep, DeviceDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import timed_cursor
 
@@ -25,10 +25,10 @@ router = Router("me")
 
 @router.get("/v1/me/consents", summary=Title("List my consents", "查看我同意过的协议"))
 async def list_my_consents(
-    caller: CallerDep, services: ServicesDep, query: Annotated[ConsentsQuery, Query()]
+    caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
 ) -> ConsentsAnswer:
     """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
-    found = await newest_consents(services.database, caller.user["id"], limit=query.limit + 1, after=query.after)
+    found = await newest_consents(database, caller.user["id"], limit=query.limit + 1, after=query.after)
     consents = found[: query.limit]
     last = consents[-1] if len(found) > len(consents) else None
     return {
@@ -39,17 +39,22 @@ async def list_my_consents(
 
 @router.post("/v1/me/consents", summary=Title("Give consent", "同意协议"), failures=[_NOT_IN_FORCE, RateLimited])
 async def give_my_consents(
-    caller: CallerDep, body: ConsentsRequest, services: ServicesDep, device: DeviceDep
+    caller: CallerDep,
+    body: ConsentsRequest,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
 ) -> ConsentsAnswer:
     """Record the caller's consent to these documents, in the versions in force.
 
     Idempotent. The answer lists the caller's consents to documents in force. After 20 consents in an hour, the next one
     is `rate_limited`.
     """
-    in_force = services.settings.consents
+    in_force = settings.consents
     consents.check_in_force(body.root, in_force)
-    await consents.give_consents(services.database, caller.user, body.root, ip=device.ip, now=services.clock())
-    holding = await holding_consents(services.database, caller.user["id"], in_force)
+    await consents.give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
+    holding = await holding_consents(database, caller.user["id"], in_force)
     return {"items": consent_answers(holding), "next_cursor": None}
 
 
@@ -58,9 +63,9 @@ async def give_my_consents(
     summary=Title("Withdraw consent", "撤回同意"),
     failures=[NotFound("this document has not been agreed to")],
 )
-async def withdraw_my_consent(caller: CallerDep, document: str, services: ServicesDep, device: DeviceDep) -> None:
+async def withdraw_my_consent(
+    caller: CallerDep, document: str, database: DatabaseDep, clock: ClockDep, device: DeviceDep
+) -> None:
     """Withdraw the caller's consent to a document. It stays in the list, with the time of withdrawal."""
     user = caller.user
-    await consents.withdraw(
-        services.database, user["id"], document, app_id=user["app_id"], ip=device.ip, now=services.clock()
-    )
+    await consents.withdraw(database, user["id"], document, app_id=user["app_id"], ip=device.ip, now=clock())
