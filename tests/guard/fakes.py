@@ -1,6 +1,8 @@
 """The guard's counterparts: an issuer by respx, and callers."""
 
+import asyncio
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -12,7 +14,7 @@ from starlette.types import ASGIApp, Message, Scope
 from tests.headers import bearer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard
-from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
+from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import SigningKey
 
@@ -20,6 +22,7 @@ BELIEVES_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For servers that are faked or speak no TLS, because reading the system's certificates takes 20 ms."""
 ISSUER = "https://auth.test"
 NOW = 1795161600
+PATIENCE = 60
 USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
 SESSION_ID = UUID("0192f0c1-2b3c-7d4e-8f50-cba987654321")
 
@@ -32,6 +35,23 @@ class Timer:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+class Gate:
+    """Holds an answer back until it is opened."""
+
+    def __init__(self, answer: Callable[[], httpx.Response]) -> None:
+        self._answer = answer
+        self._reached = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, _: httpx.Request) -> httpx.Response:
+        self._reached.set()
+        assert self.opened.wait(PATIENCE)
+        return self._answer()
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
 
 
 class FakeIssuer:
@@ -58,8 +78,9 @@ class FakeIssuer:
         """How often metadata and keys were requested."""
         return self.metadata.call_count, self.jwks.call_count
 
-    def guard(self, timer: Callable[[], float]) -> BearerGuard:
-        return BearerGuard(ISSUER, keys=RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY), clock=lambda: NOW)
+    def guard(self, timer: Callable[[], float], timeout: float = FETCH_TIMEOUT) -> BearerGuard:
+        keys = RemoteKeys(ISSUER, timer=timer, timeout=timeout, ssl_context=BELIEVES_NOBODY)
+        return BearerGuard(ISSUER, keys=keys, clock=lambda: NOW)
 
     def token(self, *roles: str, key: SigningKey | None = None) -> str:
         return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(

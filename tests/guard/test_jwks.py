@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,14 +19,13 @@ import pytest
 import respx
 
 from tests.certificates import Authority
-from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Timer
+from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, PATIENCE, FakeIssuer, Gate, Timer
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, raw
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey
 
 DAY = 86400
-PATIENCE = 60
 
 
 @pytest.fixture
@@ -43,23 +42,6 @@ def timer() -> Timer:
 @pytest.fixture
 def keys(issuer: FakeIssuer, timer: Timer) -> RemoteKeys:
     return RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY)
-
-
-class Gate:
-    """Holds an answer back until it is opened."""
-
-    def __init__(self, answer: Callable[[], httpx.Response]) -> None:
-        self._answer = answer
-        self._reached = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self, _: httpx.Request) -> httpx.Response:
-        self._reached.set()
-        assert self.opened.wait(PATIENCE)
-        return self._answer()
-
-    async def reached(self) -> None:
-        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
 
 
 @pytest.fixture
@@ -220,13 +202,78 @@ async def test_a_thread_with_a_running_event_loop_can_look_up_keys(keys: RemoteK
     assert keys.find_sync(issuer.key.kid)
 
 
-def test_threads_find_a_new_key_by_one_fetch(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+def test_threads_that_want_a_new_key_while_it_is_read_are_not_told_that_it_is_unknown(
+    keys: RemoteKeys, issuer: FakeIssuer
+) -> None:
     keys.find_sync(issuer.key.kid)
     new = SigningKey.generate()
     issuer.keys.append(new.public_jwk)
+
+    def ask(_: int) -> bool:
+        try:
+            return keys.find_sync(new.kid) is not None
+        except KeysUnavailable:
+            return True
+
     with ThreadPoolExecutor(32) as threads:
-        assert all(threads.map(keys.find_sync, [new.kid] * 1000))
+        assert all(threads.map(ask, range(1000)))
+    assert keys.find_sync(new.kid)
     assert issuer.fetches == (2, 2)
+
+
+async def test_of_threads_with_unknown_keys_only_the_first_waits_for_an_issuer_that_hangs(
+    issuer: FakeIssuer, timer: Timer
+) -> None:
+    keys = RemoteKeys(ISSUER, timer=timer, timeout=1, ssl_context=BELIEVES_NOBODY)
+    keys.find_sync(issuer.key.kid)
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    first = asyncio.create_task(asyncio.to_thread(keys.find_sync, "unknown"))
+    await gate.reached()
+    for number in range(20):  # in this very thread, which opens the gate: waiting for the fetch would never end
+        with pytest.raises(KeysUnavailable, match="are being read"):
+            keys.find_sync(f"unknown-{number}")
+    timer.seconds += 3600  # no longer fresh, and kept
+    assert keys.find_sync(issuer.key.kid)
+    with pytest.raises(KeysUnavailable, match="are being read"):
+        await first  # a fifth of the timeout, and not to the end
+    gate.opened.set()
+    await settled()
+
+
+async def test_threads_wait_again_for_a_fetch_that_the_server_has_not_run(issuer: FakeIssuer, timer: Timer) -> None:
+    keys = RemoteKeys(ISSUER, timer=timer, timeout=20, ssl_context=BELIEVES_NOBODY)
+    keys.find_sync(issuer.key.kid)
+    new = SigningKey.generate()
+    issuer.keys.append(new.public_jwk)
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    waiting = [asyncio.create_task(asyncio.to_thread(keys.find_sync, new.kid))]
+    await gate.reached()
+    timer.seconds += 20.1
+    waiting.append(asyncio.create_task(asyncio.to_thread(keys.find_sync, new.kid)))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    assert all(await asyncio.gather(*waiting))
+    assert issuer.fetches == (2, 2)
+
+
+async def test_threads_without_any_key_wait_together_for_the_first_fetch_alone(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    issuer.fails()
+    with pytest.raises(KeysUnavailable, match="no connection"):
+        keys.find_sync(issuer.key.kid)
+    timer.seconds += 1
+    issuer.works()
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    first = asyncio.create_task(asyncio.to_thread(keys.find_sync, issuer.key.kid))
+    await gate.reached()
+    with pytest.raises(KeysUnavailable):
+        keys.find_sync(issuer.key.kid)
+    gate.opened.set()
+    assert await first
 
 
 async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(
@@ -293,21 +340,31 @@ async def test_keys_are_kept_through_an_outage_of_a_day(keys: RemoteKeys, issuer
     with pytest.raises(KeysUnavailable):
         await keys.find(issuer.key.kid)
     issuer.works()
-    timer.seconds += 1
+    timer.seconds += 5
     assert await keys.find(issuer.key.kid)
 
 
-async def test_in_an_outage_the_issuer_is_asked_every_ten_seconds(
+async def test_in_an_outage_the_issuer_is_asked_after_ten_seconds_and_then_ever_more_rarely(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
 ) -> None:
     await keys.find(issuer.key.kid)
     issuer.fails()
     timer.seconds += 300
-    for _ in range(100):
+    asked_at = []
+    for second in range(200):
+        count = issuer.metadata.call_count
         await keys.find(issuer.key.kid)
         await settled()
+        assert await keys.find("unknown") is None
+        if issuer.metadata.call_count > count:
+            asked_at.append(second)
         timer.seconds += 1
-    assert issuer.metadata.call_count == 1 + 10
+    assert asked_at == [0, 10, 30, 70, 130, 190]
+    issuer.works()
+    timer.seconds += 60
+    new = SigningKey.generate()
+    issuer.keys.append(new.public_jwk)
+    assert await keys.find(new.kid)
 
 
 async def test_in_an_outage_a_pause_delays_only_the_first_request(
@@ -323,18 +380,23 @@ async def test_in_an_outage_a_pause_delays_only_the_first_request(
     assert issuer.metadata.call_count == 2
 
 
-async def test_without_any_key_the_issuer_is_asked_every_second(
+async def test_without_any_key_the_issuer_is_asked_after_a_second_and_then_more_rarely(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
 ) -> None:
     issuer.fails()
-    for _ in range(4):
+    asked_at = []
+    for second in range(20):
+        count = issuer.metadata.call_count
         for _ in range(50):
             with pytest.raises(KeysUnavailable) as failure:
                 await keys.find(issuer.key.kid)
-            assert failure.value.headers()["Retry-After"]
+            assert failure.value.headers()["Retry-After"] == "5"
+        if issuer.metadata.call_count > count:
+            asked_at.append(second)
         timer.seconds += 1
-    assert issuer.metadata.call_count == 4
+    assert asked_at == [0, 1, 3, 7, 12, 17]
     issuer.works()
+    timer.seconds += 5
     assert await keys.find(issuer.key.kid)
 
 
@@ -382,6 +444,20 @@ async def test_an_unknown_key_does_not_delay_a_known_key(keys: RemoteKeys, issue
     assert await asking is None
 
 
+async def test_an_unknown_key_does_not_delay_a_known_key_after_a_pause(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    timer.seconds += 3600
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    asking = asyncio.create_task(keys.find("unknown"))
+    await gate.reached()
+    assert await keys.find(issuer.key.kid)
+    gate.opened.set()
+    assert await asking is None
+
+
 async def test_an_unknown_key_in_an_outage_leaves_the_known_key_usable(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     await keys.find(issuer.key.kid)
     issuer.fails()
@@ -400,7 +476,7 @@ async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(
     assert await keys.find(issuer.key.kid) is None
 
 
-async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_more(
+async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_the_new_set_is_read(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
 ) -> None:
     await keys.find(issuer.key.kid)
@@ -409,10 +485,10 @@ async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_more(
     timer.seconds += 300 + 300
     gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
     issuer.jwks.mock(side_effect=gate)
-    waiting = asyncio.gather(*(keys.find(issuer.key.kid) for _ in range(200)))
+    first = asyncio.create_task(keys.find(issuer.key.kid))
     await gate.reached()
     gate.opened.set()
-    assert await waiting == [None] * 200
+    assert await first is None
     assert await keys.find(new.kid)
     assert issuer.fetches == (2, 2)
 

@@ -1,6 +1,7 @@
 """The guard as WSGI middleware, which answers as the ASGI one does."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote_to_bytes
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -12,12 +13,13 @@ import pytest
 import respx
 from starlette.types import Receive, Scope, Send
 
-from tests.guard.fakes import CODES, FakeIssuer, Timer, answer_of, client_of
+from tests.guard.fakes import CODES, PATIENCE, FakeIssuer, Gate, Timer, answer_of, client_of
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
+from wxauth.tokens.keys import SigningKey
 
 
 @pytest.fixture
@@ -163,3 +165,18 @@ def test_a_refused_head_request_has_no_body(guard: BearerGuard) -> None:
     answer = ask(guard, method="HEAD")
     assert (answer.status_code, answer.content) == (401, b"")
     assert int(answer.headers["content-length"]) > 0
+
+
+def test_tokens_with_unknown_keys_leave_a_service_its_threads_while_wxauth_hangs(issuer: FakeIssuer) -> None:
+    guard = issuer.guard(Timer(), timeout=1)
+    stranger = SigningKey.generate()
+    good, bad = [("Authorization", f"Bearer {issuer.token(key=key)}") for key in (None, stranger)]
+    assert ask(guard, headers=[good]).text == "openid-alice"
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    with ThreadPoolExecutor(4) as threads:
+        refused = [threads.submit(ask, guard, headers=[bad]) for _ in range(8)]
+        served = [threads.submit(ask, guard, headers=[good]) for _ in range(8)]
+        assert {answer.result(PATIENCE / 2).text for answer in served} == {"openid-alice"}
+        assert {answer.result(PATIENCE / 2).json()["code"] for answer in refused} == {"keys_unavailable"}
+        gate.opened.set()

@@ -5,7 +5,9 @@ import { AuthError } from './refusals.js'
 const METADATA_PATH = '/.well-known/oauth-authorization-server'
 const SECOND = 1000
 const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two reads because of an unknown kid
+const MAX_PAUSE = 60 * SECOND // up to which that pause doubles with each read that fails
 const RETRY_PAUSE = SECOND // between two attempts while there is no key at all
+const MAX_RETRY_PAUSE = 5 * SECOND // up to which that pause doubles, which is the answer's Retry-After
 const KEPT_FOR = 86400 * SECOND // how long keys are used while the issuer cannot be read
 const KEPT_UNASKED = 300 * SECOND // beyond their max-age; older unused keys are read again before they are used
 const FETCH_TIMEOUT = 5 * SECOND
@@ -44,6 +46,7 @@ export class RemoteKeys {
   #reading = null
   #nextRefresh = 0
   #nextForUnknown = 0
+  #failures = 0
   #failedAt = -Infinity
   #failure = ''
 
@@ -67,22 +70,28 @@ export class RemoteKeys {
   }
 
   /**
-   * The issuer's key of this id, or null. Waits for the issuer only at first, after a long pause, and for an unknown
-   * id. Rejects with `keys_unavailable` if there are no keys, or only keys a day old. */
+   * The issuer's key of this id, or null. Waits for the issuer at first and for an unknown id. For a known id waits only
+   * the call that begins to read, and only after a long pause. Rejects with `keys_unavailable` if there are no keys, or
+   * only keys a day old. */
   async find(kid) {
     const now = this.#timer()
     const keys = this.#usableKeys(now)
-    if (keys.size === 0 || now >= this.#nextRefresh + KEPT_UNASKED) return (await this.#awaitedKeys(now)).get(kid) ?? null
-    if (keys.has(kid)) {
-      if (now >= this.#nextRefresh) this.#read()
-      return keys.get(kid)
+    if (keys.size === 0) {
+      if (now - this.#failedAt >= this.#pause(RETRY_PAUSE, MAX_RETRY_PAUSE)) await this.#read()
+    } else if (keys.has(kid)) {
+      if (now < this.#nextRefresh || this.#reading !== null) return keys.get(kid)
+      const isLate = now >= this.#nextRefresh + KEPT_UNASKED
+      const reading = this.#read()
+      if (!isLate) return keys.get(kid)
+      await reading
+    } else {
+      if (this.#reading === null) {
+        if (now < Math.min(this.#nextForUnknown, this.#nextRefresh)) return null
+        this.#nextForUnknown = now + UNKNOWN_KEY_PAUSE
+      }
+      await this.#read()
     }
-    if (this.#reading === null) {
-      if (now < this.#nextForUnknown) return null
-      this.#nextForUnknown = now + UNKNOWN_KEY_PAUSE
-    }
-    await this.#read()
-    return this.#usableKeys(now).get(kid) ?? null
+    return this.#keysAtHand().get(kid) ?? null
   }
 
   #usableKeys(now) {
@@ -90,13 +99,16 @@ export class RemoteKeys {
     return isUsable ? this.#keySet.keys : new Map()
   }
 
-  async #awaitedKeys(now) {
-    if (now - this.#failedAt >= RETRY_PAUSE) await this.#read()
+  #keysAtHand() {
     const keys = this.#usableKeys(this.#timer())
     if (keys.size === 0) {
       throw new AuthError('keys_unavailable', `the issuer's keys cannot be read: ${this.#failure}`)
     }
     return keys
+  }
+
+  #pause(first, most) {
+    return Math.min(first * 2 ** Math.max(this.#failures - 1, 0), most)
   }
 
   /** One read for all callers that wait. Never rejects: the current keys are kept. */
@@ -110,6 +122,7 @@ export class RemoteKeys {
   async #readOnce() {
     try {
       this.#keySet = await this.#fetchKeySet(AbortSignal.timeout(this.#timeout))
+      this.#failures = 0
       this.#nextRefresh = this.#keySet.readAt + this.#keySet.maxAge
       if (this.#keySet.keys.size === 0) this.#noteFailure('the JWK set has no usable key')
     } catch (error) {
@@ -124,7 +137,9 @@ export class RemoteKeys {
     this.#warn(`The keys of ${this.#issuer} could not be read${place}: ${reason}`)
     this.#failure = reason
     this.#failedAt = this.#timer()
-    this.#nextRefresh = this.#failedAt + UNKNOWN_KEY_PAUSE
+    this.#failures += 1
+    this.#nextRefresh = this.#failedAt + this.#pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
+    this.#nextForUnknown = Math.max(this.#nextForUnknown, this.#nextRefresh)
   }
 
   async #fetchKeySet(signal) {

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,8 +24,12 @@ from wxauth.urls import is_loopback, is_secure
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 UNKNOWN_KEY_PAUSE: Final = 10.0
 """Seconds between two fetches because of an unknown `kid`."""
+MAX_PAUSE: Final = 60.0
+"""Seconds up to which that pause doubles with each fetch that fails."""
 RETRY_PAUSE: Final = 1.0
 """Seconds between two tries while there is no key at all."""
+MAX_RETRY_PAUSE: Final = 5.0
+"""Seconds up to which that pause doubles, which is the answer's `Retry-After`."""
 KEPT_FOR: Final = 86400.0
 """Seconds for which keys are used while the issuer is unavailable."""
 KEPT_UNASKED: Final = 300.0
@@ -33,6 +37,8 @@ KEPT_UNASKED: Final = 300.0
 FETCH_TIMEOUT: Final = 5.0
 CONNECT_PART: Final = 0.8
 """The part of the timeout that connecting may take, so that its timeout differs from that of a missing answer."""
+PATIENCE_PART: Final = 0.2
+"""The part of the timeout for which the thread that starts a fetch waits for it."""
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
 
@@ -94,8 +100,10 @@ class RemoteKeys:
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
         self._reading: Future[None] = Future()
+        self._begun_at = 0.0
         self._next_refresh = 0.0
         self._next_for_unknown = 0.0
+        self._failures = 0
         self._failed_at = float("-inf")
         self._failure = ""
         self._ssl = ssl_context
@@ -103,8 +111,8 @@ class RemoteKeys:
     async def find(self, kid: str) -> VerificationKey | None:
         """The issuer's key with this id, or None.
 
-        It waits for the issuer only if no usable keys are in memory, their max-age passed five minutes ago, or the id
-        is unknown.
+        It waits for the issuer if no usable keys are in memory, or the id is unknown. A known key is waited for only
+        by the call that starts the fetch, and only if the keys' max-age passed five minutes ago.
 
         Raises: KeysUnavailable, if there are no keys, or they are more than a day old.
         """
@@ -116,17 +124,32 @@ class RemoteKeys:
         return self._key_at_hand(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """As `find`, for threads. The thread that starts a fetch also waits for it; others use the keys in memory.
+        """As `find`, for threads. Only the thread that starts a fetch waits for it, and not to its end.
 
-        Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. There, a
-        fetch for which no request waits would never end.
+        Otherwise a few tokens with unknown ids would block all threads of a service while the issuer hangs. Other
+        threads use the keys in memory, and wait only for the very first ones.
+
+        Raises: KeysUnavailable, also if the id is unknown while keys are being fetched.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
+        is_first = self._key_set is None and self._failures == 0
         reading, must_wait, is_begun = self._needed_reading(kid)
-        if must_wait or is_begun:
+        if is_first:
             reading.result()
-        return self._key_at_hand(kid)
+        elif is_begun or self._is_starved(reading):
+            wait([reading], self._timeout * PATIENCE_PART)
+        key = self._key_at_hand(kid)
+        if key is None and must_wait and not reading.done():
+            raise KeysUnavailable("the issuer's keys are being read")
+        return key
+
+    def _is_starved(self, reading: Future[None]) -> bool:
+        """Whether a fetch has not even reached its timeout.
+
+        Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits.
+        """
+        return not reading.done() and self._timer() - self._begun_at > self._timeout
 
     def _fresh_key(self, kid: str) -> VerificationKey | None:
         now = self._timer()
@@ -135,7 +158,7 @@ class RemoteKeys:
     def _key_at_hand(self, kid: str) -> VerificationKey | None:
         keys = self._usable_keys(self._timer())
         if not keys:
-            raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure}")
+            raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure or 'not yet'}")
         return keys.get(kid)
 
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
@@ -150,18 +173,24 @@ class RemoteKeys:
             keys = self._usable_keys(now)
             # After a fork the reading thread is gone.
             is_under_way = self._reader is not None and self._reader.is_alive() and not self._reading.done()
-            if not keys or now >= self._next_refresh + KEPT_UNASKED:
-                must_wait = is_due = now - self._failed_at >= RETRY_PAUSE
+            if not keys:
+                is_due = now - self._failed_at >= self._pause(RETRY_PAUSE, MAX_RETRY_PAUSE)
             elif kid in keys:
-                must_wait, is_due = False, now >= self._next_refresh
+                is_due = now >= self._next_refresh
             else:
-                must_wait = is_due = is_under_way or now >= self._next_for_unknown
-                if is_due and not is_under_way:
-                    self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
+                is_due = now >= min(self._next_for_unknown, self._next_refresh)
             is_begun = is_due and not is_under_way
+            is_late = now >= self._next_refresh + KEPT_UNASKED
+            must_wait = is_begun and is_late if kid in keys else is_due or is_under_way
             if is_begun:
+                if keys and kid not in keys:
+                    self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
+                self._begun_at = now
                 self._start_reading()
             return self._reading, must_wait, is_begun
+
+    def _pause(self, first: float, most: float) -> float:
+        return min(first * 2.0 ** min(max(self._failures - 1, 0), 10), most)
 
     def _start_reading(self) -> None:
         # In a thread and an event loop of its own: any thread or loop can wait for it, none can end it, and the timeout
@@ -189,6 +218,7 @@ class RemoteKeys:
             self._note_failure(self._cause(exc))
         else:
             self._key_set = key_set
+            self._failures = 0
             self._next_refresh = key_set.read_at + key_set.max_age
             if not key_set.keys:
                 self._note_failure("the JWK set has no usable key")
@@ -226,7 +256,9 @@ class RemoteKeys:
         )
         self._failure = reason
         self._failed_at = self._timer()
-        self._next_refresh = self._failed_at + UNKNOWN_KEY_PAUSE
+        self._failures += 1
+        self._next_refresh = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
+        self._next_for_unknown = max(self._next_for_unknown, self._next_refresh)
 
     async def _fetch(self) -> _KeySet:
         if self._ssl is None:
