@@ -22,6 +22,7 @@ pytestmark = pytest.mark.process
 DEBIANS = Path("/usr/share/gocode")
 LIBRARY = "github.com/golang-jwt/jwt"
 ENV = {**os.environ, "GO111MODULE": "off", "GOPATH": str(DEBIANS), "GOFLAGS": ""}
+ATTACK = Path(__file__).with_name("keys_attacked_test.go")
 ALL_REFUSED = {name: forgery for name, forgery in REFUSED.items() if name != "exp a string"}
 """golang-jwt accepts a number in quotes, which only the issuer could sign."""
 
@@ -32,8 +33,8 @@ def program(issuer: Issuer, address: str, tmp_path_factory: pytest.TempPathFacto
     if not (DEBIANS / "src" / LIBRARY).exists():
         lacks(f"needs {LIBRARY}: apt-get install golang-github-golang-jwt-jwt-dev 请先安装该软件包")
     folder = tmp_path_factory.mktemp("go")
-    names = ("guard.go", "keys.go", "main.go", "guard_test.go")
-    for name, shown in zip(names, code_blocks(ROOT / "docs/languages.md", "go"), strict=True):
+    names = ("guard.go", "keys.go", "main.go", "guard_test.go", ATTACK.name)
+    for name, shown in zip(names, [*code_blocks(ROOT / "docs/languages.md", "go"), ATTACK.read_text()], strict=True):
         for here, there in (
             (f"{LIBRARY}/v5", LIBRARY),
             ("127.0.0.1:8000", issuer.url[7:]),
@@ -59,7 +60,7 @@ def orders(program: Path, address: str) -> Iterator[httpx.Client]:
             yield client
 
 
-def test_the_go_test_shown_passes(program: Path) -> None:
+def test_the_go_test_shown_passes_and_so_does_the_attack_by_unknown_keys(program: Path) -> None:
     subprocess.run([needs("go"), "test", "."], cwd=program.parent, env=ENV, check=True, timeout=300)
 
 

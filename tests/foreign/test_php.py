@@ -1,7 +1,11 @@
-"""The PHP of docs/languages.md that asks wxauth about each token."""
+"""The PHP of docs/languages.md: that which asks wxauth about each token, and the keys of that which does not."""
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -19,15 +23,18 @@ from tests.world import bearer
 
 pytestmark = pytest.mark.process
 
+PATIENCE = 60
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two files that are shown."""
+    """The files that are shown."""
     folder = tmp_path_factory.mktemp("php")
-    guard, index, fake, _ = code_blocks(ROOT / "docs/languages.md", "php")
+    guard, index, fake, keys, _ = code_blocks(ROOT / "docs/languages.md", "php")
     (folder / "fake_wxauth.php").write_text(fake)
     (folder / "guard.php").write_text(guard)
     (folder / "index.php").write_text(index)
+    (folder / "wxauth_keys.php").write_text(keys)
     return folder
 
 
@@ -118,3 +125,114 @@ def test_php_is_tested_without_wxauth(site: Path) -> None:
             assert code_of(orders.delete("/orders/7", headers=bearer("alice"))) == (403, "insufficient_role")
             assert orders.delete("/orders/7", headers=bearer("carol")).status_code == 200
             assert code_of(orders.get("/orders", headers=bearer("mallory"))) == (401, "invalid_token")
+
+
+# The keys of the recipe that verifies tokens itself.
+
+
+class Publisher(ThreadingHTTPServer):
+    """Publishes the key "known", or hangs."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), PublishedKeys)
+        self.kid = "known"
+        self.readings = 0
+        self.answers = threading.Event()
+        self.answers.set()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class PublishedKeys(BaseHTTPRequestHandler):
+    server: Publisher
+
+    def do_GET(self) -> None:
+        self.server.readings += 1
+        self.server.answers.wait(PATIENCE)
+        keys = [{"kty": "EC", "kid": self.server.kid}, {"kty": "RSA", "kid": "id-token"}]
+        with suppress(OSError):  # the reader may have gone
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": keys}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    server = Publisher()
+    yield server
+    server.answers.set()
+    server.shutdown()
+    server.server_close()
+
+
+SERVICE = """<?php
+require 'wxauth_keys.php';
+$token = rtrim(strtr(base64_encode(json_encode(['kid' => $_GET['kid']])), '+/', '-_'), '=') . '.e30.AA';
+$keys = wxauth_keys(getenv('WXAUTH_ISSUER'), $token, getenv('KEYS'));
+$isKnown = in_array($_GET['kid'], array_column($keys['keys'] ?? [], 'kid'), true);
+http_response_code($keys === null ? 503 : ($isKnown ? 200 : 401));
+"""
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+def service(site: Path, publisher: Publisher, kept: Path) -> Iterator[Callable[[str], int]]:
+    """Status of the answer to a token with this key; the service has four processes."""
+    (site / "service.php").write_text(SERVICE)
+    address = f"127.0.0.1:{free_port()}"
+    env = {
+        "WXAUTH_ISSUER": f"http://127.0.0.1:{publisher.server_port}",
+        "KEYS": str(kept),
+        "PHP_CLI_SERVER_WORKERS": "4",
+    }
+    with Running(needs("php"), "-S", address, "service.php", cwd=site, env=env) as process:
+        process.wait_for("started")
+        limits = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=f"http://{address}", trust_env=False, limits=limits, timeout=PATIENCE) as client:
+            yield lambda kid: client.get("/", params={"kid": kid}).status_code
+
+
+def made_older(kept: Path, seconds: int) -> None:
+    state = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**state, "read_at": state["read_at"] - seconds}))
+    kept.with_name(f"{kept.name}.lock").unlink()
+
+
+def test_tokens_with_unknown_keys_lock_no_user_of_php_out(service: Callable[[str], int], publisher: Publisher) -> None:
+    assert service("known") == 200
+    assert [service(f"unknown-{number}") for number in range(30)] == [401] * 30
+    assert service("id-token") == 401
+    assert service("known") == 200
+    assert publisher.readings == 1
+
+
+def test_php_serves_known_keys_while_wxauth_hangs(
+    service: Callable[[str], int], publisher: Publisher, kept: Path
+) -> None:
+    assert service("known") == 200
+    made_older(kept, 3600)
+    publisher.answers.clear()
+    with ThreadPoolExecutor(16) as strangers:
+        refused = [strangers.submit(service, f"unknown-{number}") for number in range(8)]
+        assert [service("known") for _ in range(50)] == [200] * 50
+        assert {answer.result() for answer in refused} == {401}
+    assert publisher.readings == 2
+    made_older(kept, 86400)
+    assert service("known") == 503
+
+
+def test_php_finds_a_new_key_and_forgets_a_withdrawn_one(
+    service: Callable[[str], int], publisher: Publisher, kept: Path
+) -> None:
+    assert service("known") == 200
+    publisher.kid = "new"
+    made_older(kept, 0)
+    assert [service("new"), service("known")] == [200, 401]
