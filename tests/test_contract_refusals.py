@@ -18,7 +18,7 @@ from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
-from wxauth.server.refusals.refusals import MAX_STORED, Refusals
+from wxauth.server.refusals.refusals import MAX_NEW_ROWS, MAX_OWN_ROWS, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
@@ -55,6 +55,7 @@ async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
             "user_id": None,
             "network": "203.0.113.0/24",
             "request_id": request_id,
+            "count": 1,
         }
     ]
 
@@ -134,18 +135,96 @@ async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first
     assert ([each["request_id"] for each in rest["items"]], rest["next_cursor"]) == ([ids[0]], None)
 
 
-async def test_a_flood_is_only_counted_beyond_a_hundred_a_second(
-    client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection, clock: Clock
+# A flood.
+
+
+async def junk(client: httpx.AsyncClient, ip: str = "198.51.100.1") -> None:
+    """A login that is wrong whoever sends it."""
+    answer = await client.post("/v1/login", json={}, headers={"X-Forwarded-For": ip})
+    assert answer.status_code == 422
+
+
+async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    for _ in range(MAX_STORED + 5):
-        await client.post("/v1/login", json={})
-    await listed(root)
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_STORED
-    assert await dropped(client, "too_many") == 5
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    for number in range(200):
+        await junk(client, f"198.51.100.{number}")
+    of_another = await refused(client, "nonsense")
+    of_a_user = await refused(client, wechat.code_for("alice"), **{"X-Forwarded-For": "198.51.100.1"})
+    of_the_network = await refused(client, "nonsense", **{"X-Forwarded-For": "198.51.100.1"})
+    for request_id in (of_another, of_a_user, of_the_network):
+        assert [each["count"] for each in await listed(root, request_id=request_id)] == [1]
+    counts = [each["count"] for each in await listed(root, code="invalid_request")]
+    assert counts == [200 - MAX_OWN_ROWS] + MAX_OWN_ROWS * [1]
+    assert await dropped(client, "too_many") == 200 - MAX_OWN_ROWS - 1
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_OWN_ROWS + 1 + 3
+    clock.advance(minutes=1)
+    await junk(client)
+    assert [each["count"] for each in await listed(root, code="invalid_request")] == [1, *counts]
+
+
+async def test_a_count_grows_after_it_was_stored(client: httpx.AsyncClient, root: Admin) -> None:
+    for expected in (1, 2, 3):
+        for _ in range(MAX_OWN_ROWS + 1 if expected == 1 else 1):
+            await junk(client)
+        assert (await listed(root))[0]["count"] == expected
+    assert len(await listed(root)) == MAX_OWN_ROWS + 1
+
+
+async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice, bob = [await login(name) for name in ("alice", "bob")]
+    for each in (alice, bob):
+        await root.change(each["user"]["id"], status="disabled")
+    for tokens, times in ((alice, 120), (bob, 1)):
+        for _ in range(times):
+            await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}, headers=ADDRESS)
+    assert len(await listed(root, user_id=bob["user"]["id"])) == 1
+    assert sum(each["count"] for each in await listed(root, user_id=alice["user"]["id"])) == 120
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_OWN_ROWS + 1 + 1
+
+
+async def test_a_flood_of_many_networks_is_counted_without_a_network_and_hides_no_users(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, clock: Clock
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    for number in range(MAX_NEW_ROWS + 5):
+        await junk(client, f"10.0.{number}.1")
+    await refused(client, wechat.code_for("alice"))
+    newest, *others = await listed(root, code="invalid_request")
+    assert (newest["network"], newest["count"], len(others)) == (None, 5, MAX_NEW_ROWS)
+    assert len(await listed(root, user_id=user_id)) == 1
     clock.advance(seconds=1)
-    await client.post("/v1/login", json={})
-    await listed(root)
-    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_STORED + 1
+    await junk(client, "10.1.0.1")
+    assert (await listed(root))[0]["network"] == "10.1.0.0/24"
+
+
+async def test_64_characters_of_a_request_id_are_stored_and_the_whole_id_finds_it(
+    client: httpx.AsyncClient, root: Admin
+) -> None:
+    shown = await refused(client, "nonsense", **{"X-Request-ID": "r" * 64 + "s" * 64})
+    assert len(shown) == 128
+    for request_id in (shown, shown[:64]):
+        assert [each["request_id"] for each in await listed(root, request_id=request_id)] == ["r" * 64]
+    assert await listed(root, request_id=shown[:63]) == []
+
+
+async def test_wrong_bodies_count_towards_the_limit_of_the_address(
+    make_services: MakeServices, make_client: MakeClient
+) -> None:
+    client = make_client(await make_services(login_rate_limit="2/minute"))
+    bodies = (b"{}", b"nonsense", b"{}")
+    answers = [await client.post("/v1/login", content=body, headers=ADDRESS) for body in bodies]
+    assert [answer.json()["code"] for answer in answers] == ["invalid_request", "invalid_request", "rate_limited"]
+    metrics = (await client.get("/metrics")).text
+    assert 'wxauth_logins_total{app_id="unknown",errcode="",outcome="rate_limited"} 1.0' in metrics
+
+
+# Storage.
 
 
 async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(

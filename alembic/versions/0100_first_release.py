@@ -323,6 +323,7 @@ def upgrade() -> None:
             user_id UUID,
             network CIDR,
             request_id TEXT NOT NULL,
+            count INTEGER DEFAULT 1 NOT NULL,
             CONSTRAINT refusals_pkey PRIMARY KEY (id)
         )
     """)

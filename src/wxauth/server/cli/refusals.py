@@ -33,7 +33,7 @@ def refusals(
 ) -> None:
     """Print refused logins, the newest first.
 
-    They are kept for 14 days. JSON is that of GET /v1/admin/refusals.
+    They are kept for 14 days. COUNT is how many a line stands for. JSON is that of GET /v1/admin/refusals.
     """
     search = RefusalSearch(request_id=request_id or None, user_id=user_id, code=code or None, since=since, until=until)
     page = with_database(lambda database, _: list_refusals(database, search, before=cursor, limit=limit))
@@ -45,8 +45,9 @@ def refusals(
             str(refusal["user_id"] or "-"),
             refusal["network"] or "-",
             refusal["request_id"],
+            str(refusal["count"]),
         )
         for refusal in page.items
     ]
-    header = ("AT", "CODE", "APP_ID", "USER_ID", "NETWORK", "REQUEST_ID")
+    header = ("AT", "CODE", "APP_ID", "USER_ID", "NETWORK", "REQUEST_ID", "COUNT")
     show(refusals_answer(page), [header, *rows], *more(page.next_cursor), as_json=as_json)

@@ -73,10 +73,9 @@ async def log_in(
     If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is not
     in force or cannot be recorded: the person is asked for it again.
 
-    Raises: RateLimited, UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled,
+    Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled,
         StorageUnavailable.
     """
-    await services[LoginLimiter].admit_address(device.ip)
     app = services[Apps].for_login(app_id)
     if app.kind not in _WITH_CODES_OF_THE_CLIENT:
         raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")

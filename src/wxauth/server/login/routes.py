@@ -2,6 +2,7 @@
 
 from typing import Annotated, Final
 
+from fastapi import Depends
 from starlette.requests import Request
 
 from wxauth.errors import (
@@ -33,6 +34,7 @@ from wxauth.server.login.bodies import (
     TokenAnswer,
     token_answer,
 )
+from wxauth.server.login.login import LoginLimiter
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.session_keys import session_keys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
@@ -48,7 +50,18 @@ REFRESH: Final = "/v1/refresh"
 APP_KEY: Final = "wxauth.app_id"
 """The key in the ASGI scope of the app that a login names, for the list of refused logins."""
 
+_UNREAD: Final = ""
+"""In place of the app id of a login whose body was not read."""
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
+
+
+async def admit_login(device: DeviceDep, services: ServicesDep) -> None:
+    """Count a login of the client's address, before its body is read: wrong bodies count too. Raises: RateLimited."""
+    try:
+        await services[LoginLimiter].admit_address(device.ip)
+    except RateLimited:
+        with services.metrics.login(_UNREAD):
+            raise
 
 
 @router.post(
@@ -69,7 +82,11 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
     ],
 )
 async def log_in(
-    request: Request, body: Annotated[LoginRequest, ValidatedWith(Avatars)], services: ServicesDep, device: DeviceDep
+    request: Request,
+    _: Annotated[None, Depends(admit_login)],
+    body: Annotated[LoginRequest, ValidatedWith(Avatars)],
+    services: ServicesDep,
+    device: DeviceDep,
 ) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
 

@@ -58,7 +58,7 @@ SELECT id, type, at, app_id,
  ORDER BY id
 """)
 _REFUSALS: Final = Statement[Told]("""
-SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id
+SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id, count
   FROM refusals WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY id
 """)
 _AVATAR: Final = Statement[_Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")

@@ -11,7 +11,7 @@ from wxauth.server.core.models import TIME
 
 
 class RefusedLogin(SQLModel, table=True):
-    """A login that was refused."""
+    """A login that was refused, or several of one minute, of which the first is described."""
 
     __tablename__ = "refusals"
     __table_args__ = (
@@ -30,3 +30,5 @@ class RefusedLogin(SQLModel, table=True):
     network: str | None = Field(sa_type=CIDR)
     """The client address, truncated to its /24 or /48 network."""
     request_id: str = Field(sa_type=Text)
+    """At most 64 characters of it."""
+    count: int = Field(sa_column_kwargs={"server_default": text("1")})

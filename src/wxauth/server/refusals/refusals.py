@@ -1,12 +1,15 @@
 """Refused logins: collected in memory, and stored once a second in one statement.
 
-No request waits for the database because of them. A flood of refusals stores at most a hundred rows a second per
-process. A process that is killed loses its last second.
+No request waits for the database because of them. What is stored of a flood is bounded: in a minute, the first ten of a
+network have a row each; after that, one row for each code counts the others. So do those of a user, whom no network can
+crowd out. A process that is killed loses its last second.
 """
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -22,10 +25,16 @@ from wxauth.server.web.paging import Page
 
 STORE_PAUSE_SECONDS: Final = 1.0
 """Seconds between two stores."""
-MAX_STORED: Final = 100
-"""How many are stored per second. The rest are only counted."""
+MAX_OWN_ROWS: Final = 10
+"""How many refusals of one network, or of one user, have a row of their own in a minute. The others are counted."""
+MAX_NEW_ROWS: Final = 30
+"""How many rows are begun per second for refusals that name nobody. Beyond that, one row for each code counts them."""
+MAX_NEW_ROWS_OF_USERS: Final = 100
+"""How many rows are begun per second for refusals of users."""
 MAX_IN_MEMORY: Final = 1000
-"""How many may wait in memory while the database is slow. The rest are only counted."""
+"""How many rows may wait in memory while the database is slow. Refusals beyond that are dropped."""
+MAX_REQUEST_ID: Final = 64
+"""Characters of a request id that are stored and compared. The client may choose up to 128; ours have 32."""
 
 _FAILED: Final = "refusals_not_stored"
 _APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -34,11 +43,16 @@ _MAX_ERRCODE: Final = 2**31 - 1
 
 
 class Dropped(StrEnum):
-    """Why a refused login was only counted, not stored."""
+    """Why a refused login has no row of its own."""
 
     TOO_MANY = "too_many"
+    """It is in the count of another row."""
     STORAGE = "storage"
     """The database is down or too slow."""
+
+
+Group = tuple[UUID | str | None, str]
+"""What one row counts in a minute: a user, a network, or neither, and a code."""
 
 
 class Refusals:
@@ -47,7 +61,7 @@ class Refusals:
     Args:
         database: Where they are stored.
         clock: The time.
-        observe_dropped: Called with the reason and the number of refusals that were only counted.
+        observe_dropped: Called with the reason and the number of refusals without a row of their own.
         store_pause: Seconds between two stores.
     """
 
@@ -63,48 +77,77 @@ class Refusals:
         self._clock = clock
         self._observe_dropped = observe_dropped
         self._store_pause = store_pause
-        self._noted: list[RefusalRow] = []
-        self._second = 0
-        self._in_second = 0
         self._storing = asyncio.Lock()
+        self._waiting: dict[UUID, RefusalRow] = {}
+        """The rows to store: new ones, and those whose count has grown since."""
+        self._minute = self._second = 0
+        self._own_rows = Counter[UUID | str]()
+        self._counting: dict[Group, RefusalRow] = {}
+        """The rows of this minute that count."""
+        self._begun = Counter[bool]()
+        """How many rows were begun in this second, by whether they name a user."""
 
     def note(self, error: WxAuthError, *, app_id: str | None, ip: str | None, request_id: str) -> None:
-        """Note a login refused with this error, unless there are too many. The app_id may be any text."""
+        """Note a login refused with this error. The app_id may be any text."""
         now = self._clock()
-        second = int(now.timestamp())
-        if second != self._second:
-            self._second, self._in_second = second, 0
-        self._in_second += 1
-        if self._in_second > MAX_STORED:
+        self._turn(int(now.timestamp()))
+        network, user_id = _truncated(ip), error.user_id
+        who = user_id or network
+        if (who, error.code) not in self._counting and not self._has_place(is_of_user=user_id is not None):
+            who = network = user_id = None
+        row = self._counting.get((who, error.code))
+        if row is not None:
+            row["count"] += 1
             self._observe_dropped(Dropped.TOO_MANY, 1)
-            return
-        if len(self._noted) >= MAX_IN_MEMORY:
-            self._observe_dropped(Dropped.STORAGE, 1)
-            return
-        errcode: int | None = getattr(error, "errcode", None)
-        self._noted.append(
-            {
+        else:
+            errcode: int | None = getattr(error, "errcode", None)
+            row = {
                 "id": new_id(now),
                 "at": now,
                 "code": error.code,
                 "wechat_errcode": None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
                 "app_id": app_id if app_id is not None and _APP_ID.fullmatch(app_id) else None,
-                "user_id": error.user_id,
-                "network": _truncated(ip),
-                "request_id": request_id,
+                "user_id": user_id,
+                "network": network,
+                "request_id": request_id[:MAX_REQUEST_ID],
+                "count": 1,
             }
-        )
+            if who is not None and self._own_rows[who] < MAX_OWN_ROWS:
+                self._own_rows[who] += 1
+            else:
+                self._counting[who, error.code] = row
+        if row["id"] in self._waiting or len(self._waiting) < MAX_IN_MEMORY:
+            self._waiting[row["id"]] = row
+        else:
+            self._observe_dropped(Dropped.STORAGE, 1)
+
+    def _turn(self, second: int) -> None:
+        """Begin a new second, and a new minute."""
+        if second != self._second:
+            self._second = second
+            self._begun.clear()
+        if second // 60 != self._minute:
+            self._minute = second // 60
+            self._own_rows.clear()
+            self._counting.clear()
+
+    def _has_place(self, *, is_of_user: bool) -> bool:
+        """Whether another row may begin in this second; if so, its place is taken."""
+        if self._begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
+            return False
+        self._begun[is_of_user] += 1
+        return True
 
     async def store(self) -> None:
         """Store the refusals noted since the last store. On failure they are dropped. Raises: StorageUnavailable."""
         async with self._storing:
-            noted, self._noted = self._noted, []
-            if not noted:
+            waiting, self._waiting = self._waiting, {}
+            if not waiting:
                 return
             try:
-                await store_refusals(self._database, noted)
+                await store_refusals(self._database, list(waiting.values()))
             except BaseException:
-                self._observe_dropped(Dropped.STORAGE, len(noted))
+                self._observe_dropped(Dropped.STORAGE, len(waiting))
                 raise
 
     async def keep_storing(self) -> None:
@@ -123,6 +166,8 @@ async def list_refusals(
 
     Raises: StorageUnavailable.
     """
+    if search.request_id is not None:
+        search = replace(search, request_id=search.request_id[:MAX_REQUEST_ID])
     return Page.of(await find_refusals(database, search, before=before, limit=limit + 1), limit)
 
 

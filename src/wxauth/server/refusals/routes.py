@@ -36,7 +36,7 @@ class RefusalsQuery(PageQuery):
 
 
 class RefusalAnswer(TypedDict):
-    """A login that was refused."""
+    """A login that was refused, or several that are counted together."""
 
     at: Annotated[datetime, Field(examples=["2026-11-20T10:02:00Z"])]
     code: Annotated[str, Field(examples=["account_disabled"])]
@@ -44,7 +44,17 @@ class RefusalAnswer(TypedDict):
     app_id: ShownAppId | None
     user_id: Annotated[ShownUserId | None, Field(description="Null if unknown.")]
     network: Annotated[str | None, Field(description="The /24 or /48 of the address.", examples=["203.0.113.0/24"])]
-    request_id: Annotated[str, Field(examples=["0f8fad5bd9cb469fa16570867728950e"])]
+    request_id: Annotated[
+        str, Field(description="At most 64 characters of it.", examples=["0f8fad5bd9cb469fa16570867728950e"])
+    ]
+    count: Annotated[
+        int,
+        Field(
+            description="How many this entry stands for: those of this user or network with this `code`, from `at` to "
+            "the end of its minute. The other fields are those of the first.",
+            examples=[1],
+        ),
+    ]
 
 
 class RefusalsAnswer(TypedDict):
@@ -58,8 +68,9 @@ class RefusalsAnswer(TypedDict):
 async def list_refusals(_: StaffDep, services: ServicesDep, query: Annotated[RefusalsQuery, Query()]) -> RefusalsAnswer:
     """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
 
-    Refused logins, and refreshes refused because the user is banned. Each process stores at most 100 a second; any more
-    are only counted (`wxauth_refusals_dropped_total`).
+    Refused logins, and refreshes refused because the user is banned. In each minute, the first ten of a network have an
+    entry each, and so do the first ten of a user; one entry for each `code` has the `count` of the others. If too many
+    networks send them at once, one entry without a network counts them.
     """
     await services[Refusals].store()
     search = RefusalSearch(
@@ -80,6 +91,7 @@ def refusals_answer(page: Page[RefusalRow]) -> RefusalsAnswer:
             "user_id": refusal["user_id"],
             "network": refusal["network"],
             "request_id": refusal["request_id"],
+            "count": refusal["count"],
         }
         for refusal in page.items
     ]

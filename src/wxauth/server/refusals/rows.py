@@ -12,7 +12,7 @@ from wxauth.server.core.statements import Nothing, Statement
 
 
 class RefusalRow(TypedDict):
-    """A refused login."""
+    """A refused login, or several, of which the first is described."""
 
     id: UUID
     at: datetime
@@ -22,6 +22,7 @@ class RefusalRow(TypedDict):
     user_id: UUID | None
     network: str | None
     request_id: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +37,20 @@ class RefusalSearch:
 
 
 # Stores nothing about a user who has just been erased: an erasure under way holds a lock on the user, and this
-# statement waits for it. Users are locked in the order of their ids, against deadlocks. A batch that is sent twice is
-# stored once.
+# statement waits for it. Users are locked in the order of their ids, against deadlocks. A row is stored again when its
+# count has grown: the count is the whole one, so that a batch that is sent twice is counted once.
 _STORE: Final = Statement[Nothing]("""
 WITH there AS (
     SELECT id FROM users WHERE id = ANY (:user_ids::uuid[]) ORDER BY id FOR KEY SHARE
 )
-INSERT INTO refusals (id, at, code, wechat_errcode, app_id, user_id, network, request_id)
-SELECT noted.id, at, code, wechat_errcode, app_id, noted.user_id, network::cidr, request_id
+INSERT INTO refusals (id, at, code, wechat_errcode, app_id, user_id, network, request_id, count)
+SELECT noted.id, at, code, wechat_errcode, app_id, noted.user_id, network::cidr, request_id, count
   FROM unnest(:ids::uuid[], :times::timestamptz[], :codes::text[], :errcodes::integer[], :app_ids::text[],
-              :user_ids::uuid[], :networks::text[], :request_ids::text[])
-       AS noted (id, at, code, wechat_errcode, app_id, user_id, network, request_id)
+              :user_ids::uuid[], :networks::text[], :request_ids::text[], :counts::integer[])
+       AS noted (id, at, code, wechat_errcode, app_id, user_id, network, request_id, count)
   LEFT JOIN there ON there.id = noted.user_id
  WHERE noted.user_id IS NULL OR there.id IS NOT NULL
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
 _TYPES: Final = {"request_id": "text", "user_id": "uuid", "code": "text"}
 
@@ -61,7 +62,7 @@ def _finding(by: str | None) -> Statement[RefusalRow]:
         for name, kind in _TYPES.items()
     )
     return Statement[RefusalRow](f"""
-SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id
+SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
  WHERE {fits} AND id >= :first AND id < :before
    AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
@@ -92,6 +93,7 @@ async def store_refusals(database: Database, refusals: Sequence[RefusalRow]) -> 
         user_ids=[each["user_id"] for each in refusals],
         networks=[each["network"] for each in refusals],
         request_ids=[each["request_id"] for each in refusals],
+        counts=[each["count"] for each in refusals],
     )
 
 

@@ -28,11 +28,12 @@ const cells = (refusal) => [
   h('code', { class: 'request' }, refusal.request_id),
 ]
 
-const whyOf = ({ code: refusal, wechat_errcode: errcode }) =>
+const whyOf = ({ code: refusal, wechat_errcode: errcode, count }) =>
   [
     isText(`refused_${refusal}`) ? h('div', {}, text(`refused_${refusal}`)) : null,
     code(refusal),
     errcode === null ? null : h('small', {}, `errcode ${errcode}`),
+    count > 1 ? h('div', {}, text('refusedTimes', { n: number(count) })) : null,
   ].filter(Boolean)
 
 export function showSignIns(main, { query }) {

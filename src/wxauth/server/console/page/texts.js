@@ -230,6 +230,7 @@ const TEXTS = {
   why: ['Why', '原因'],
   network: ['Network', '网段'],
   refusedLogins: ['Refused logins', '被拒绝的登录'],
+  refusedTimes: ['{n} times in this minute', '一分钟内共 {n} 次'],
   refusedLead: ['Logins that were refused in the last 14 days.', '近 14 天被拒绝的登录。'],
   unknownPerson: ['not known', '未知'],
 
