@@ -169,12 +169,27 @@ _SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](
         "FROM holder",
     )
 )
+
+
+def _is_of_another_account(identity: str, holder: str) -> str:
+    """Whether an identity belongs to another WeChat account of a person than :unionid, whose row is `holder`.
+
+    Both are of one user. WeChat has one openid for each account and app, so this identity must have another unionid.
+    And :unionid must not be an earlier one of the same account: it came from another user by a merge, or the user has
+    it in another app.
+    """
+    return f"""({identity}.unionid <> :unionid
+                AND ({identity}.came_from IS DISTINCT FROM {holder}.came_from
+                     OR EXISTS (SELECT FROM identities it
+                                 WHERE it.user_id = {identity}.user_id AND it.unionid = :unionid)))"""
+
+
 # For a known identity, or a known unionid. The row of the unionid decides to which user the unionid belongs: the second
 # of two logins waits for the first one's row. An unknown identity is added to the unionid's user. A known identity gets
 # the unionid, and is locked, so that it still belongs to that user after a wait. Nothing is changed, and no row is
 # returned, if the unionid of a known identity belongs to another user, or if the unionid of an unknown identity belongs
-# to a user who already has another identity in this app. The user is locked before the unionid, as in a merge and an
-# erasure, to avoid deadlocks.
+# to a user who already has another identity in this app, unless that is of another account of the same person, whose
+# users were merged. The user is locked before the unionid, as in a merge and an erasure, to avoid deadlocks.
 _ENTER: Final = Statement[EnteredUser](f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
@@ -190,7 +205,9 @@ WITH known AS (
 ), fit AS (
     SELECT id FROM before
      WHERE CASE WHEN EXISTS (SELECT FROM known) THEN EXISTS (SELECT FROM kept)
-                ELSE NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = :app_id) END
+                ELSE NOT EXISTS (SELECT FROM identities i, unionids
+                                  WHERE i.user_id = before.id AND i.app_id = :app_id AND unionids.unionid = :unionid
+                                    AND {_is_of_another_account("i", "unionids")} IS NOT TRUE) END
 ), holder AS (
     INSERT INTO unionids (unionid, user_id)
     SELECT :unionid::text, id FROM fit WHERE :unionid::text IS NOT NULL
@@ -221,16 +238,22 @@ WITH known AS (
 SELECT * FROM joined
 """)  # noqa: S608 - put together from constants
 # Whether another openid of the app has the unionid, which a unique index forbids; or whether the unionid belongs to
-# another user who has another openid of the app.
-_IS_ANOTHERS: Final = Statement[int]("""
+# another user who has another openid of the app, which is not of another account.
+_IS_ANOTHERS: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
 SELECT 1 FROM unionids JOIN identities other USING (user_id)
  WHERE unionids.unionid = :unionid AND other.app_id = :app_id AND other.openid <> :openid
+   AND {_is_of_another_account("other", "unionids")} IS NOT TRUE
    AND NOT EXISTS (SELECT FROM identities own
                     WHERE own.app_id = :app_id AND own.openid = :openid AND own.user_id = other.user_id)
  LIMIT 1
-""")
+""")  # noqa: S608 - put together from constants
+_BANNED_HOLDER: Final = Statement[EnteredUser](f"""
+SELECT {USER}, users.unjudged_since, users.banned_until
+  FROM unionids JOIN users ON users.id = unionids.user_id
+ WHERE unionids.unionid = :unionid AND users.status = 'disabled'
+""")  # noqa: S608 - put together from constants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,9 +308,10 @@ async def record_login(
     again, and find the user of the first. If the unionid belongs to another user, the two users are merged first.
     Nothing is stored about an unknown person who may not sign up.
 
-    WeChat has one openid for each person and app. So the unionid is ignored if it would join somebody to a user who
-    has another openid of this app: they are different people. If one of the two may be made up, nothing is stored. The
-    unionid is also ignored if its user was split from this one.
+    WeChat has one openid for each account and app. So the unionid is ignored if it would join somebody to a user who
+    has another openid of this app: they are different people. If one of the two may be made up, nothing is stored. Two
+    accounts of one person, whose users were merged, may have an openid each. The unionid is also ignored if its user
+    was split from this one. But if its user is banned, the login is that user's, and refused.
 
     Raises: SignUpClosed, SnapshotUser, StorageUnavailable.
     """
@@ -302,6 +326,8 @@ async def record_login(
             if (user := await _entering(database, login, ids, now=now)) is not None:
                 return _logged_in(user, login, ids)
             if (unionid_conflict := await _unionid_conflict(database, login)) is not None:
+                if (user := await _banned_holder(database, login)) is not None:
+                    return _logged_in(user, login, ids)
                 login = _without_unionid(login, unionid_conflict)
                 continue
             if not login.may_sign_up and not await _is_known(database, login):
@@ -312,6 +338,8 @@ async def record_login(
         except CONFLICTS as exc:
             conflict = exc
             if (unionid_conflict := await _unionid_conflict(database, login)) is not None:
+                if (user := await _banned_holder(database, login)) is not None:
+                    return _logged_in(user, login, ids)
                 login = _without_unionid(login, unionid_conflict)
     raise StorageUnavailable("too many changes to this user at once") from conflict
 
@@ -341,6 +369,11 @@ async def _unionid_conflict(database: Database, login: Login) -> _UnionidConflic
     if user_id is None or holder_id is None or user_id == holder_id:
         return None
     return _UnionidConflict.SPLIT if await are_split(database, user_id, holder_id) else None
+
+
+async def _banned_holder(database: Database, login: Login) -> EnteredUser | None:
+    """The unionid's user, also of an earlier unionid, if banned: a unionid that is ignored must not evade the ban."""
+    return await database.row(_BANNED_HOLDER, unionid=login.unionid)
 
 
 def _without_unionid(login: Login, conflict: _UnionidConflict) -> Login:

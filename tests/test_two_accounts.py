@@ -1,0 +1,119 @@
+"""One person with two WeChat accounts, whose users an operator has merged, is one user at every door."""
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+import pytest
+
+from tests.fakes import APP, OTHER_APP
+from tests.problems import problem_of
+from tests.world import Admin, Body, LogIn, MakeService, log_in, make_admin
+from wxauth.server.dev.wechat import APPS, MOBILE_APP
+
+WORK, HOME = "union-work", "union-home"
+
+
+def ids(answers: Sequence[Body]) -> set[str]:
+    return {answer["user"]["id"] for answer in answers}
+
+
+async def identities(rows: asyncpg.Connection, app: dict[str, str] = APP) -> list[tuple[str, str | None]]:
+    found = await rows.fetch(
+        "SELECT openid, identities.unionid FROM identities JOIN users ON users.id = identities.user_id"
+        " WHERE app_id = $1 AND roles = '{}' ORDER BY openid",
+        app["app_id"],
+    )
+    return [tuple(row) for row in found]
+
+
+async def join(root: Admin, login: LogIn) -> Body:
+    """Merge the user of the account at home, known in the other app, into that of the account at work."""
+    work = await login("work", unionid=WORK)
+    home = await login("home", unionid=HOME, app=OTHER_APP)
+    await root.merge(home["user"]["id"], into=work["user"]["id"])
+    return work
+
+
+async def test_the_second_account_enters_an_app_where_the_first_has_an_identity(
+    root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    work = await join(root, login)
+    answers = [await login("home", unionid=HOME) for _ in range(2)]
+    assert [answer["is_new_user"] for answer in answers] == [False, False]
+    answers += [await login("work", unionid=WORK), await login("work", unionid=WORK, app=OTHER_APP)]
+    assert ids(answers) == ids([work])
+    assert await identities(rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]
+    assert await identities(rows, OTHER_APP) == [("openid-b2-home", HOME), ("openid-b2-work", WORK)]
+
+
+async def test_the_account_that_remained_enters_the_app_of_the_other_one(root: Admin, login: LogIn) -> None:
+    home = await login("home", unionid=HOME, app=OTHER_APP)
+    work = await login("work", unionid=WORK)
+    await root.merge(work["user"]["id"], into=home["user"]["id"])
+    assert ids([await login("home", unionid=HOME), await login("work", unionid=WORK)]) == ids([home])
+
+
+async def test_a_second_user_of_the_account_is_merged_at_its_next_login(
+    root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    second = await login("home")
+    work = await join(root, login)
+    assert ids([second]) != ids([work])
+    assert ids([await login("home", unionid=HOME)]) == ids([work])
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{}'") == 1
+
+
+async def test_a_third_openid_with_either_unionid_is_another_person(
+    root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    work = await join(root, login)
+    await login("home", unionid=HOME)
+    strangers = [await login(f"stranger-{unionid}", unionid=unionid) for unionid in (WORK, HOME)]
+    assert [answer["is_new_user"] for answer in strangers] == [True, True]
+    assert len(ids([*strangers, work])) == 3
+
+
+async def test_first_logins_of_both_accounts_at_once_make_no_second_user(
+    root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    work = await login("work", unionid=WORK, app=OTHER_APP)
+    home = await login("home", unionid=HOME, app=OTHER_APP)
+    await root.merge(home["user"]["id"], into=work["user"]["id"])
+    both = [login(name, unionid=unionid) for name, unionid in (("work", WORK), ("home", HOME)) for _ in range(5)]
+    assert ids(await asyncio.gather(*both)) == ids([work])
+    assert await identities(rows) == [("openid-a1-home", HOME), ("openid-a1-work", WORK)]
+
+
+async def test_a_ban_is_of_both_accounts_in_every_app(root: Admin, login: LogIn, rows: asyncpg.Connection) -> None:
+    work = await join(root, login)
+    await root.change(work["user"]["id"], status="disabled")
+    users = await rows.fetchval("SELECT count(*) FROM users")
+    for app in (APP, OTHER_APP):
+        for name, unionid in (("work", WORK), ("home", HOME)):
+            problem_of(await login.ask(name, unionid=unionid, app=app), "account_disabled", 403)
+    assert await rows.fetchval("SELECT count(*) FROM users") == users
+
+
+@pytest.mark.parametrize("unionid", ["union-before", "union-now"])
+async def test_a_ban_holds_for_another_openid_with_a_unionid_of_the_user(
+    root: Admin, login: LogIn, rows: asyncpg.Connection, unionid: str
+) -> None:
+    alice = await login("alice", unionid="union-before")
+    await login("alice", unionid="union-now")
+    await root.change(alice["user"]["id"], status="disabled")
+    users = await rows.fetchval("SELECT count(*) FROM users")
+    problem_of(await login.ask("another", unionid=unionid), "account_disabled", 403)
+    assert await rows.fetchval("SELECT count(*) FROM users") == users
+
+
+async def test_at_a_door_that_knows_snapshots_the_second_account_is_none(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    client = (await make_service(apps=[*APPS, MOBILE_APP], login_rate_limit="")).client
+    root = await make_admin(client, rows, await log_in(client, "root"))
+    work, home = await log_in(client, "work", app=MOBILE_APP), await log_in(client, "home")
+    await root.merge(home["user"]["id"], into=work["user"]["id"])
+    assert ids([await log_in(client, "home", app=MOBILE_APP)]) == ids([work])
+    await root.change(work["user"]["id"], status="disabled")
+    problem_of(await LogIn(client).ask("home", app=MOBILE_APP), "account_disabled", 403)
