@@ -143,13 +143,14 @@ async def export_person(
 
     Raises: NotFound, RateLimited, StorageUnavailable.
     """
-    try:
-        return await _begun(_pieces(database, user_id, by=by, now=now, whole_within=whole_within))
-    except NotFound:
-        remaining_id = await remaining_user(database, user_id)
-        if remaining_id is None:
-            raise
-    return await _begun(_pieces(database, remaining_id, by=by, now=now, whole_within=whole_within))
+    while True:
+        try:
+            return await _begun(_pieces(database, user_id, by=by, now=now, whole_within=whole_within))
+        except NotFound:  # or just merged again
+            remaining_id = await remaining_user(database, user_id)
+            if remaining_id is None:
+                raise
+            user_id = remaining_id
 
 
 async def _begun(pieces: AsyncGenerator[bytes]) -> Export:

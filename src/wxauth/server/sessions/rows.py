@@ -80,7 +80,10 @@ SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_
    AND (:after_used_at::timestamptz IS NULL OR (last_used_at, id) < (:after_used_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-_BELONGS_TO: Final = Statement[int]("SELECT 1 FROM sessions WHERE id = :session_id AND user_id = :user_id")
+_ARE_OF_ONE_USER: Final = Statement[bool]("""
+SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
+                WHERE one.id = :one_id AND other.id = :other_id)
+""")
 _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
@@ -188,13 +191,13 @@ _LAST_OF_PAGE: Final = Statement[_LastSession](
 
 
 async def user_in_session(
-    database: Database, *, session_id: UUID, user_id: UUID, now: datetime
+    asked: Database | Transaction, *, session_id: UUID, user_id: UUID, now: datetime
 ) -> UserInSession | None:
     """The user, with the identity of this session; None if the session has ended, or the user is banned or gone.
 
-    Raises: StorageUnavailable.
+    Raises: StorageUnavailable, without a transaction.
     """
-    return await database.row(_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
+    return await asked.row(_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
 
 
 async def open_sessions(
@@ -212,9 +215,9 @@ async def open_sessions(
     )
 
 
-async def session_belongs_to(database: Database, *, session_id: UUID, user_id: UUID) -> bool:
-    """Whether this session, open or ended, is this user's. Raises: StorageUnavailable."""
-    return await database.value(_BELONGS_TO, session_id=session_id, user_id=user_id) is not None
+async def are_of_one_user(database: Database, one_id: UUID, other_id: UUID) -> bool:
+    """Whether these sessions, open or ended, are the same user's, whoever that is now. Raises: StorageUnavailable."""
+    return bool(await database.value(_ARE_OF_ONE_USER, one_id=one_id, other_id=other_id))
 
 
 async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:

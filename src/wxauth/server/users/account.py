@@ -14,10 +14,10 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.rows import (
     EndReason,
     OpenSession,
+    are_of_one_user,
     end_session,
     end_sessions,
     open_sessions,
-    session_belongs_to,
     user_in_session,
 )
 from wxauth.server.users import user_rows
@@ -48,19 +48,16 @@ async def caller(database: Database, principal: Principal, *, now: datetime) -> 
 
 
 async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
-    """Erase the caller. The next login makes a new user. Raises: LastAdmin, StorageUnavailable."""
-    user_id = caller.user["id"]
-    await erase(database, user_id, by=Actor(str(user_id)), now=clock())
-    log.info("user_erased", user_id=user_id)
-
-
-async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a user. Returns False if there is none with this id. Raises: LastAdmin, StorageUnavailable."""
+    """Erase the caller. The next login makes a new user. Raises: LastAdmin, InvalidToken, StorageUnavailable."""
+    user_id, now = caller.user["id"], clock()
 
     async def decide(transaction: Transaction, _: Standing) -> bool:
-        return await user_rows.erase_user(transaction, user_id, by=by, now=now)
+        await _check_session(transaction, caller, now=now)
+        return await user_rows.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
 
-    return bool(await decide_with_standing(database, user_id, decide))
+    if not await decide_with_standing(database, user_id, decide):
+        raise InvalidToken("the user has just been merged or erased")
+    log.info("user_erased", user_id=user_id)
 
 
 async def list_sessions(
@@ -71,26 +68,35 @@ async def list_sessions(
 
 
 async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -> None:
-    """Sign the caller out everywhere else. Raises: StorageUnavailable."""
-    user_id = caller.user["id"]
+    """Sign the caller out everywhere else. Raises: InvalidToken, StorageUnavailable."""
+    user_id, now = caller.user["id"], clock()
     async with database.begin() as transaction:
         await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
+        await _check_session(transaction, caller, now=now)
         await end_sessions(
             transaction,
             user_id,
             reason=EndReason.SIGNED_OUT_ELSEWHERE,
             by=Actor(str(user_id)),
-            now=clock(),
+            now=now,
             kept=caller.session_id,
         )
 
 
 async def end_my_session(database: Database, clock: Clock, caller: Caller, session_id: UUID) -> None:
     """End one of the caller's sessions. Idempotent. Raises: NotFound, StorageUnavailable."""
-    user_id = caller.user["id"]
-    if not await session_belongs_to(database, session_id=session_id, user_id=user_id):
+    if not await are_of_one_user(database, session_id, caller.session_id):
         raise NotFound("there is no such session of yours")
     is_this_one = session_id == caller.session_id
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
     await end_session(database, session_id=session_id, reason=reason, now=clock())
-    log.info("logged_out", user_id=user_id, session_id=session_id)
+    log.info("logged_out", user_id=caller.user["id"], session_id=session_id)
+
+
+async def _check_session(transaction: Transaction, caller: Caller, *, now: datetime) -> None:
+    """Check that the caller's session is still open, and the locked user's. Raises: InvalidToken.
+
+    Since the request began, the user may have been merged or banned, or this identity split off.
+    """
+    if await user_in_session(transaction, session_id=caller.session_id, user_id=caller.user["id"], now=now) is None:
+        raise InvalidToken("the session has ended")

@@ -1,19 +1,19 @@
 """What administrators, and operators with commands, do with users."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
-from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound
+from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound, StorageUnavailable
 from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventRow, EventSearch, find_events
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import EndReason, OpenSession, end_session_of, end_sessions, open_sessions
-from wxauth.server.users import account, user_rows
+from wxauth.server.users import user_rows
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.splitting import split
@@ -23,7 +23,6 @@ from wxauth.server.users.standing import (
     StandingChange,
     change_standing,
     decide_with_standing,
-    lock_standing,
 )
 from wxauth.server.users.user_rows import SEARCH_SECONDS, ListedUser, UserSearch
 from wxauth.server.web.paging import Page, cursor_at
@@ -32,7 +31,12 @@ LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and how many consents, the newest first. Sessions that
 are not listed can be ended, too."""
 
+_ATTEMPTS: Final = 50
+"""Tries: of fifty concurrent merges and splits of one user, only one succeeds in each round."""
+
 log = get_logger()
+
+T = TypeVar("T")
 
 
 class TooManyRoles(Exception):
@@ -107,10 +111,8 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     Raises: NotFound, StorageUnavailable.
     """
     user = await user_rows.read_user(database, user_id)
-    if user is None:
+    while user is None:  # again, if the user that remains has just been merged, too
         user = await user_rows.read_user(database, await _remaining(database, user_id))
-    if user is None:
-        raise _no_such_user()
     sessions = await open_sessions(database, user["id"], now=now, limit=LISTED)
     return {
         **user,
@@ -140,24 +142,17 @@ async def change_user(
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", "Must be in the future")
-    user_id = await _remaining(database, user_id)
 
-    async def decide(transaction: Transaction, before: Standing) -> StandingChange:
+    async def decide(transaction: Transaction, remaining_id: UUID, before: Standing) -> StandingChange:
         if spares_staff:
             _check_no_staff(before)
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        return await change_standing(transaction, user_id, before=before, after=after, by=by, now=now)
+        return await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
 
-    if change.may_end_an_administrator and not spares_staff:
-        settled = await decide_with_standing(database, user_id, decide)
-    else:
-        async with database.begin() as transaction:
-            before = await lock_standing(transaction, user_id)
-            settled = None if before is None else await decide(transaction, before)
-    if settled is None:
-        raise _no_such_user()
+    may_end_an_administrator = change.may_end_an_administrator and not spares_staff
+    settled = await _decide(database, user_id, decide, may_end_an_administrator=may_end_an_administrator)
     settled.report()
 
 
@@ -199,10 +194,13 @@ async def split_user(
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin, StorageUnavailable."""
-    user_id = await _remaining(database, user_id)
-    if not await account.erase(database, user_id, by=by, now=now):
-        raise _no_such_user()
-    log.info("user_erased", user_id=user_id, actor=by.name)
+
+    async def erase(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
+        await user_rows.erase_user(transaction, remaining_id, by=by, now=now)
+        return remaining_id
+
+    erased_id = await _decide(database, user_id, erase, may_end_an_administrator=True)
+    log.info("user_erased", user_id=erased_id, actor=by.name)
 
 
 async def end_all_sessions(
@@ -214,15 +212,15 @@ async def end_all_sessions(
 
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
-    user_id = await _remaining(database, user_id)
-    async with database.begin() as transaction:
-        standing = await lock_standing(transaction, user_id)
-        if standing is None:
-            raise _no_such_user()
+
+    async def end(transaction: Transaction, remaining_id: UUID, standing: Standing) -> UUID:
         if spares_staff:
             _check_no_staff(standing)
-        await end_sessions(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
-    log.info("sessions_ended", user_id=user_id, actor=by.name)
+        await end_sessions(transaction, remaining_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+        return remaining_id
+
+    remaining_id = await _decide(database, user_id, end)
+    log.info("sessions_ended", user_id=remaining_id, actor=by.name)
 
 
 async def end_one_session(
@@ -234,21 +232,54 @@ async def end_one_session(
 
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
-    user_id = await _remaining(database, user_id)
-    async with database.begin() as transaction:
-        if spares_staff and (standing := await lock_standing(transaction, user_id)) is not None:
+
+    async def end(transaction: Transaction, remaining_id: UUID, standing: Standing) -> UUID:
+        if spares_staff:
             _check_no_staff(standing)
-        is_theirs = await end_session_of(
-            transaction, user_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
-        )
-    if not is_theirs:
-        raise NotFound("this user has no such session")
-    log.info("session_ended", user_id=user_id, session_id=session_id, actor=by.name)
+        if not await end_session_of(
+            transaction, remaining_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
+        ):
+            raise NotFound("this user has no such session")
+        return remaining_id
+
+    remaining_id = await _decide(database, user_id, end)
+    log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
 
 
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
     """A page of the events that match, the newest first, before the id `before`. Raises: StorageUnavailable."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
+
+
+async def _decide(
+    database: Database,
+    user_id: UUID,
+    decide: Callable[[Transaction, UUID, Standing], Awaitable[T]],
+    *,
+    may_end_an_administrator: bool = False,
+) -> T:
+    """Call `decide` with the user of a present or former id, locked, as `decide_with_standing` does.
+
+    If the id has just come to mean another user, by a merge or a split, that one is locked instead.
+
+    Raises: NotFound, LastAdmin, StorageUnavailable; what `decide` raises.
+    """
+    for _ in range(_ATTEMPTS):
+        remaining_id = await _remaining(database, user_id)
+
+        async def decide_if_current(
+            transaction: Transaction, standing: Standing, remaining_id: UUID = remaining_id
+        ) -> T | None:
+            if await current_user(transaction, user_id) != remaining_id:
+                return None
+            return await decide(transaction, remaining_id, standing)
+
+        decided = await decide_with_standing(
+            database, remaining_id, decide_if_current, may_end_an_administrator=may_end_an_administrator
+        )
+        if decided is not None:
+            return decided
+    raise StorageUnavailable("too many changes to this user at once")
 
 
 async def _remaining(database: Database, user_id: UUID) -> UUID:

@@ -194,9 +194,9 @@ async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, 
     return Moved(app_ids, fields or [])
 
 
-async def current_user(database: Database, user_id: UUID) -> UUID | None:
-    """The user of a present or former id; None if there is none. Raises: StorageUnavailable."""
-    return await database.value(_CURRENT, user_id=user_id)
+async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID | None:
+    """The user of a present or former id; None if there is none. Raises: StorageUnavailable, without a transaction."""
+    return await asked.value(_CURRENT, user_id=user_id)
 
 
 async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_id: UUID) -> bool:

@@ -111,26 +111,31 @@ def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
 
 
 async def decide_with_standing(
-    database: Database, user_id: UUID, decide: Callable[[Transaction, Standing], Awaitable[T]]
+    database: Database,
+    user_id: UUID,
+    decide: Callable[[Transaction, Standing], Awaitable[T]],
+    *,
+    may_end_an_administrator: bool = True,
 ) -> T | None:
     """Call `decide` with a user's locked standing, in a transaction, unless the user is the only administrator.
 
     Returns what `decide` returns, or None if there is no such user. All administrators are locked only if the user is
-    one, so that other decisions do not wait for each other.
+    one, and `decide` may end that, so that other decisions do not wait for each other.
 
     Raises: LastAdmin, if the user is the only administrator; StorageUnavailable; what `decide` raises.
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
             # One statement locks all of them in the order of ids, as everybody does.
-            is_one = await some_are_administrators(transaction, [user_id])
+            is_one = may_end_an_administrator and await some_are_administrators(transaction, [user_id])
             standings = await lock_standings(transaction, [user_id], with_administrators=is_one)
             if is_one and administrators_among(standings) == {user_id}:
                 raise LastAdmin("this is the only administrator: make another one first")
             standing = standings.get(user_id)
             if standing is None:
                 return None
-            if is_one or not standing.is_administrator:  # otherwise the user has just become one: lock again
+            # Otherwise the user has just become one: lock again.
+            if is_one or not may_end_an_administrator or not standing.is_administrator:
                 return await decide(transaction, standing)
     raise StorageUnavailable("too many changes to this user at once")
 
