@@ -611,78 +611,74 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
     op.execute("""
-        CREATE TABLE scans (
+        CREATE TABLE site_requests (
             id UUID NOT NULL,
             client_id TEXT NOT NULL,
             scope TEXT NOT NULL,
-            scene_hash BYTEA,
-            user_code_hash BYTEA,
-            device_code_hash BYTEA,
-            request_hash BYTEA,
-            browser_hash BYTEA,
-            presses INTEGER DEFAULT 0 NOT NULL,
-            pressed_until TIMESTAMP WITH TIME ZONE,
-            page_id UUID,
-            wechat_state_hash BYTEA,
-            wechat_code_hash BYTEA,
-            app_id TEXT,
-            openid TEXT,
-            outcome TEXT,
-            redirect_uri TEXT,
-            state TEXT,
-            nonce TEXT,
-            code_challenge TEXT,
             browser_ip INET,
             browser_user_agent TEXT,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            kept_until TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT site_requests_pkey PRIMARY KEY (id),
+            CONSTRAINT site_requests_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE
+                CASCADE,
+            CONSTRAINT site_requests_expires_at_check CHECK (expires_at > created_at),
+            CONSTRAINT site_requests_kept_until_check CHECK (kept_until >= expires_at)
+        )
+    """)
+    op.execute("CREATE INDEX site_requests_client_id_idx ON site_requests (client_id)")
+    op.execute("CREATE INDEX site_requests_kept_until_idx ON site_requests (kept_until)")
+    op.execute("""
+        CREATE TABLE login_pages (
+            request_id UUID NOT NULL,
+            page_hash BYTEA NOT NULL,
+            browser_hash BYTEA NOT NULL,
+            redirect_uri TEXT NOT NULL,
+            state TEXT,
+            nonce TEXT,
+            code_challenge TEXT NOT NULL,
+            presses INTEGER DEFAULT 0 NOT NULL,
+            CONSTRAINT login_pages_pkey PRIMARY KEY (request_id),
+            CONSTRAINT login_pages_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
+                CASCADE,
+            CONSTRAINT login_pages_page_hash_key UNIQUE (page_hash)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE device_codes (
+            request_id UUID NOT NULL,
+            code_hash BYTEA NOT NULL,
             poll_interval INTEGER DEFAULT 2 NOT NULL,
             polled_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT device_codes_pkey PRIMARY KEY (request_id),
+            CONSTRAINT device_codes_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
+                CASCADE,
+            CONSTRAINT device_codes_code_hash_key UNIQUE (code_hash)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE scans (
+            id UUID NOT NULL,
+            request_id UUID NOT NULL,
+            scene_hash BYTEA NOT NULL,
+            user_code_hash BYTEA NOT NULL,
             claimed_session_id UUID,
             claimed_at TIMESTAMP WITH TIME ZONE,
             door TEXT,
             verdict TEXT,
-            decided_at TIMESTAMP WITH TIME ZONE,
-            code_hash BYTEA,
-            code_expires_at TIMESTAMP WITH TIME ZONE,
-            session_id UUID,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
             CONSTRAINT scans_pkey PRIMARY KEY (id),
+            CONSTRAINT scans_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
+                CASCADE,
+            CONSTRAINT scans_request_id_key UNIQUE (request_id),
             CONSTRAINT scans_scene_hash_key UNIQUE (scene_hash),
             CONSTRAINT scans_user_code_hash_key UNIQUE (user_code_hash),
-            CONSTRAINT scans_device_code_hash_key UNIQUE (device_code_hash),
-            CONSTRAINT scans_request_hash_key UNIQUE (request_hash),
-            CONSTRAINT scans_wechat_state_hash_key UNIQUE (wechat_state_hash),
-            CONSTRAINT scans_code_hash_key UNIQUE (code_hash),
-            CONSTRAINT scans_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
-            CONSTRAINT scans_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities (app_id,
-                openid) ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT scans_kind_check CHECK (num_nonnulls(device_code_hash, request_hash, wechat_state_hash) =
-                CASE door WHEN 'mini_program' THEN 0 ELSE 1 END),
-            CONSTRAINT scans_user_code_hash_check CHECK ((scene_hash IS NULL) = (user_code_hash IS NULL)),
-            CONSTRAINT scans_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website')),
-            CONSTRAINT scans_door_claimed_check CHECK (door IS NULL OR num_nonnulls(claimed_at,
-                wechat_state_hash) > 0),
-            CONSTRAINT scans_browser_hash_check CHECK ((num_nonnulls(request_hash, wechat_state_hash) = 0) =
-                (browser_hash IS NULL)),
-            CONSTRAINT scans_claimed_at_check CHECK (num_nonnulls(claimed_session_id, openid) = CASE WHEN
-                claimed_at IS NULL THEN 0 ELSE 1 END),
-            CONSTRAINT scans_wechat_state_hash_check CHECK (num_nulls(wechat_state_hash, page_id, app_id) IN (0,
-                3) AND (wechat_state_hash IS NULL OR door IN ('account', 'website')) AND (wechat_state_hash IS
-                NOT NULL OR num_nonnulls(openid, wechat_code_hash, outcome) = 0)),
-            CONSTRAINT scans_outcome_check CHECK ((outcome = 'logged_in') = (openid IS NOT NULL)),
+            CONSTRAINT scans_claim_check CHECK (num_nulls(claimed_session_id, claimed_at, door) IN (0, 3)),
+            CONSTRAINT scans_door_check CHECK (door IN ('scan', 'typed')),
             CONSTRAINT scans_verdict_check CHECK (verdict IS NULL OR (verdict IN ('approved', 'denied') AND
-                claimed_at IS NOT NULL)),
-            CONSTRAINT scans_decided_at_check CHECK ((verdict IS NULL) = (decided_at IS NULL)),
-            CONSTRAINT scans_code_expires_at_check CHECK ((code_hash IS NULL) = (code_expires_at IS NULL)),
-            CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
+                claimed_at IS NOT NULL))
         )
-    """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
-    op.execute("CREATE INDEX scans_openid_idx ON scans (openid, app_id) WHERE openid IS NOT NULL")
-    op.execute("""
-        CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE browser_hash IS NOT NULL AND claimed_at
-            IS NULL
     """)
     op.execute("""
         CREATE TABLE scan_pictures (
@@ -696,13 +692,80 @@ def upgrade() -> None:
         )
     """)
     op.execute("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")
+    op.execute("""
+        CREATE TABLE visits (
+            id UUID NOT NULL,
+            request_id UUID NOT NULL,
+            door TEXT NOT NULL,
+            app_id TEXT NOT NULL,
+            state_hash BYTEA NOT NULL,
+            wechat_code_hash BYTEA,
+            outcome TEXT,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT visits_pkey PRIMARY KEY (id),
+            CONSTRAINT visits_request_id_fkey FOREIGN KEY(request_id) REFERENCES login_pages (request_id) ON DELETE
+                CASCADE,
+            CONSTRAINT visits_state_hash_key UNIQUE (state_hash),
+            CONSTRAINT visits_door_check CHECK (door IN ('account', 'website')),
+            CONSTRAINT visits_outcome_check CHECK (outcome IS NULL OR wechat_code_hash IS NOT NULL),
+            CONSTRAINT visits_expires_at_check CHECK (expires_at > created_at)
+        )
+    """)
+    op.execute("CREATE INDEX visits_request_id_idx ON visits (request_id)")
+    op.execute("""
+        CREATE TABLE grants (
+            id UUID NOT NULL,
+            client_id TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            door TEXT NOT NULL,
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            approving_session_id UUID,
+            authenticated_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            browser_ip INET,
+            browser_user_agent TEXT,
+            session_id UUID,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT grants_pkey PRIMARY KEY (id),
+            CONSTRAINT grants_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
+            CONSTRAINT grants_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities (app_id, openid)
+                ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT grants_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website')),
+            CONSTRAINT grants_approving_session_id_check CHECK ((door IN ('account', 'website')) =
+                (approving_session_id IS NULL))
+        )
+    """)
+    op.execute("CREATE INDEX grants_app_id_openid_idx ON grants (app_id, openid)")
+    op.execute("CREATE INDEX grants_client_id_idx ON grants (client_id)")
+    op.execute("CREATE INDEX grants_expires_at_idx ON grants (expires_at)")
+    op.execute("""
+        CREATE TABLE authorization_codes (
+            grant_id UUID NOT NULL,
+            code_hash BYTEA NOT NULL,
+            redirect_uri TEXT NOT NULL,
+            code_challenge TEXT NOT NULL,
+            nonce TEXT,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT authorization_codes_pkey PRIMARY KEY (grant_id),
+            CONSTRAINT authorization_codes_grant_id_fkey FOREIGN KEY(grant_id) REFERENCES grants (id) ON DELETE
+                CASCADE,
+            CONSTRAINT authorization_codes_code_hash_key UNIQUE (code_hash)
+        )
+    """)
 
 
 def downgrade() -> None:
     """Remove them."""
+    op.execute("DROP TABLE authorization_codes")
+    op.execute("DROP TABLE grants")
+    op.execute("DROP TABLE visits")
     op.execute("DROP TABLE scan_pictures")
-    op.execute("DROP TABLE website_sessions")
     op.execute("DROP TABLE scans")
+    op.execute("DROP TABLE device_codes")
+    op.execute("DROP TABLE login_pages")
+    op.execute("DROP TABLE site_requests")
+    op.execute("DROP TABLE website_sessions")
     op.execute("DROP TABLE phone_answers")
     op.execute("DROP TABLE wrong_user_codes")
     op.execute("DROP TABLE unionids")

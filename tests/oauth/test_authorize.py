@@ -932,7 +932,7 @@ async def test_a_long_state_or_nonce_is_refused_at_the_site_and_not_stored(
         assert reported.pop("error_description") == f"{name} must have at most 512 characters"
         echoed = {"state": "s-1"} if name == "nonce" else {}
         assert reported == {"error": "invalid_request", "iss": "https://auth.test", **echoed}
-    assert await rows.fetchval("SELECT count(*) FROM scans") == 0
+    assert await rows.fetchval("SELECT count(*) FROM site_requests") == 0
 
 
 async def test_a_state_and_a_nonce_of_512_characters_come_back(shop: Site, browser: Browser, phone: Phone) -> None:
@@ -964,7 +964,7 @@ async def test_a_page_that_nobody_scanned_is_swept_when_it_expires(
     assert (await unscanned.ask()).status_code == 404  # the page takes that for its end
     assert await scanned.state() == "over"
     refused(await device.poll(started), "expired_token")
-    assert await rows.fetchval("SELECT count(*) FROM scans") == 2
+    assert await rows.fetchval("SELECT count(*) FROM site_requests") == 2
 
 
 async def test_the_page_is_limited_by_the_browsers_address(

@@ -25,7 +25,9 @@ from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
 from wxauth.server.users.standing import lift_bans
-from wxauth.server.websites.scan_rows import sweep_scans
+from wxauth.server.websites.grant_rows import sweep_grants
+from wxauth.server.websites.scan_rows import sweep_tries
+from wxauth.server.websites.site_request_rows import sweep_site_requests
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""
@@ -57,8 +59,8 @@ BANS_CHECK_PAUSE_SECONDS: Final = 20.0
 """Seconds between two checks for bans that have ended: each must be lifted within a minute."""
 BANS_PER_TRANSACTION: Final = 100
 """How many bans one transaction lifts."""
-SCANS_CHECK_PAUSE_SECONDS: Final = 30.0
-"""Seconds between two checks for finished scans. Anybody who opens an authorize page stores one."""
+SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
+"""Seconds between two checks for sites' requests that are over. Anybody who opens an authorize page stores one."""
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
 """Seconds between two pages, so that others can use the database."""
@@ -258,14 +260,18 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
             await asyncio.sleep(pause)
 
 
-async def sweep_ended_scans(services: Services, *, page_size: int, pause: float) -> None:
-    """Delete finished scans. Raises: StorageUnavailable."""
+async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: float) -> None:
+    """Delete sites' requests, scans, visits and grants that are over. Raises: StorageUnavailable."""
     if not _clocks_agree(services):
         return
-    now = services.clock()
-    sweep_page = partial(sweep_scans, services.database, size=page_size, now=now, observe=services.metrics.scan)
-    while await sweep_page() >= page_size:  # noqa: ASYNC110
-        await asyncio.sleep(pause)
+    now, database = services.clock(), services.database
+    for delete_page in (
+        partial(sweep_site_requests, database, now=now, observe=services.metrics.scan),
+        partial(sweep_grants, database, now=now),
+        partial(sweep_tries, database, now=now),
+    ):
+        while await delete_page(size=page_size) >= page_size:  # noqa: ASYNC110
+            await asyncio.sleep(pause)
 
 
 async def lift_ended_bans(services: Services, *, page_size: int, pause: float) -> None:
@@ -283,7 +289,7 @@ def _clocks_agree(services: Services) -> bool:
 
 _CHORES: Final = (
     (sweep_other_rows, CHECK_PAUSE_SECONDS),
-    (sweep_ended_scans, SCANS_CHECK_PAUSE_SECONDS),
+    (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS),
     (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
     (sweep_sessions, CHECK_PAUSE_SECONDS),
 )

@@ -84,6 +84,7 @@ _ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
 """)
+_USER_OF: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
 _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
@@ -220,6 +221,11 @@ async def are_of_one_user(database: Database, one_id: UUID, other_id: UUID) -> b
     return bool(await database.value(_ARE_OF_ONE_USER, one_id=one_id, other_id=other_id))
 
 
+async def user_of_session(transaction: Transaction, session_id: UUID) -> UUID | None:
+    """The user of a session, open or not; None if it is gone."""
+    return await transaction.value(_USER_OF, session_id=session_id)
+
+
 async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:
     """When a session was opened; None if there is none. Raises: StorageUnavailable, without a transaction."""
     return await asked.value(_OPENED_AT, session_id=session_id)
@@ -318,11 +324,9 @@ async def end_sessions_of_identities(
     transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]], *, by: Actor, now: datetime
 ) -> None:
     """End a user's sessions of these identities (app_id, openid), which are about to be split from the user."""
-    app_ids, openids = [app_id for app_id, _ in identities], [openid for _, openid in identities]
+    keys = {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
     reason = EndReason.ADMINISTRATOR
-    ended = await transaction.rows(
-        _END_OF_IDENTITIES, user_id=user_id, app_ids=app_ids, openids=openids, now=now, reason=reason
-    )
+    ended = await transaction.rows(_END_OF_IDENTITIES, user_id=user_id, **keys, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 

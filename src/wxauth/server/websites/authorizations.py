@@ -15,12 +15,26 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.websites import scan_rows
-from wxauth.server.websites.authorize import Mistake, SentBack, SiteRequest, Unanswerable, check_request, sent_back
+from wxauth.server.websites.authorize import (
+    Mistake,
+    SentBack,
+    Unanswerable,
+    check_request,
+    sent_back,
+)
 from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
+from wxauth.server.websites.grant_rows import (
+    NewCode,
+    NewGrant,
+    add_grant,
+    lock_person,
+    put_code,
+    record_authorized,
+)
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.scan_rows import NewAnswer
 from wxauth.server.websites.secrets import hash_of, new_secret
+from wxauth.server.websites.site_requests import SiteRequest
 
 NEW_FOR: Final = timedelta(seconds=30)
 """How long a login counts as new, even if the site requires a newer one."""
@@ -74,26 +88,33 @@ async def _make_code(
 ) -> str:
     """An authorization code for the user who has the phone's session at this moment."""
     now, code, name = services.clock(), new_secret(), asked.client.name
-    stored = NewAnswer(
-        id=new_id(now),
-        client_id=name,
-        scope=asked.scope,
-        redirect_uri=asked.redirect_uri,
-        nonce=asked.nonce,
-        code_challenge=asked.code_challenge,
-        code_hash=hash_of(code),
-        session_id=caller.session_id,
-        authenticated_at=logged_in_at,
-        ip=device.ip,
-        user_agent=device.user_agent,
-    )
     async with services.database.begin() as transaction:
-        person = await scan_rows.lock_person(transaction, caller.session_id, now=now)
+        person = await lock_person(transaction, caller.session_id, now=now)
         if person is None:
             raise InvalidToken("the session has ended")
         await SITES.count_user(transaction, person, now=now)
-        if not await scan_rows.add_redeemable_answer(transaction, stored, now=now):
+        grant = NewGrant(
+            id=new_id(now),
+            client_id=name,
+            scope=asked.scope,
+            door=Door.MINI_PROGRAM,
+            app_id=person["app_id"],
+            openid=person["openid"],
+            approving_session_id=caller.session_id,
+            authenticated_at=logged_in_at,
+            browser_ip=device.ip,
+            browser_user_agent=device.user_agent,
+            expires_at=now + AUTHORIZATION_CODE_LASTS,
+        )
+        bound = NewCode(
+            code_hash=hash_of(code),
+            redirect_uri=asked.redirect_uri,
+            code_challenge=asked.code_challenge,
+            nonce=asked.nonce,
+        )
+        if not await add_grant(transaction, grant):
             raise Unanswerable(Mistake.CLIENT)
-        await scan_rows.record_authorized(transaction, person, client_id=name, ip=device.ip, now=now)
+        await put_code(transaction, grant.id, bound, now=now)
+        await record_authorized(transaction, person, client_id=name, ip=device.ip, now=now)
     log.info("site_authorized", client_id=name, user_id=person["id"], app_id=person["app_id"])
     return code

@@ -2,7 +2,6 @@
 
 import re
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -15,13 +14,14 @@ from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered, loggable_uri
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import scan_rows
+from wxauth.server.websites.grant_rows import NewCode, lock_grant, put_code
 from wxauth.server.websites.oauth_errors import OAuthError
+from wxauth.server.websites.redeeming import entitled_person
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.scan_rows import Verdict
-from wxauth.server.websites.scans import PageRequest, StartedScan, granted_scope, start_for_page
 from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
+from wxauth.server.websites.site_request_rows import ShownPage, shown_page
+from wxauth.server.websites.site_requests import SiteRequest, granted_scope
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
@@ -85,25 +85,35 @@ class PageState(StrEnum):
     OVER = "over"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteRequest:
-    """A site's checked request to log a person in."""
-
-    client: Client
-    scope: str
-    """The scopes to grant, separated by spaces."""
-    redirect_uri: str
-    state: str | None
-    nonce: str | None
-    code_challenge: str
-    requires_new_login: bool
-    max_age: int | None
-    """Seconds."""
-
-
 async def check_request(services: Services, parameters: Parameters) -> SiteRequest:
     """Check a site's request. Raises: Unanswerable, SentBack, StorageUnavailable."""
-    client, redirect_uri = await _requesting_site(services, parameters)
+    client, redirect_uri = await requesting_site(services, parameters)
+    return checked_request(services, client, redirect_uri, parameters)
+
+
+async def requesting_site(services: Services, parameters: Parameters) -> tuple[Client, str]:
+    """The client and redirect URI of a request. Raises: Unanswerable, StorageUnavailable."""
+    name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
+    client = await find_site(services.database, name) if is_client_name(name) else None
+    if client is None or "client_id" in parameters.repeated:
+        known_form = name if is_client_name(name) else None
+        log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
+        raise Unanswerable(Mistake.CLIENT)
+    if "redirect_uri" in parameters.repeated or not is_registered(redirect_uri, client.redirect_uris):
+        received = loggable_uri(redirect_uri)
+        log.warning(
+            "redirect_uri_not_registered",
+            client_id=client.name,
+            received=received,
+            registered=client.redirect_uris,
+            what_to_change="the site's own setting, or 'wxauth clients set NAME --redirect-uri URI'",
+        )
+        raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
+    return client, redirect_uri
+
+
+def checked_request(services: Services, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
+    """Check the rest of a request, of which a mistake may be reported to the site. Raises: SentBack."""
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
         state = None
@@ -124,40 +134,6 @@ async def check_request(services: Services, parameters: Parameters) -> SiteReque
         requires_new_login="login" in parameters.get("prompt", "").split(),
         max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
     )
-
-
-async def start(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> StartedScan:
-    """Start a scan for a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    request = PageRequest(
-        browser_hash=hash_of(cookie),
-        redirect_uri=asked.redirect_uri,
-        state=asked.state,
-        nonce=asked.nonce,
-        code_challenge=asked.code_challenge,
-    )
-    return await start_for_page(
-        services, asked.client, scope=asked.scope, browser=browser, request=request, cookie=cookie
-    )
-
-
-async def _requesting_site(services: Services, parameters: Parameters) -> tuple[Client, str]:
-    name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
-    client = await find_site(services.database, name) if is_client_name(name) else None
-    if client is None or "client_id" in parameters.repeated:
-        known_form = name if is_client_name(name) else None
-        log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
-        raise Unanswerable(Mistake.CLIENT)
-    if "redirect_uri" in parameters.repeated or not is_registered(redirect_uri, client.redirect_uris):
-        received = loggable_uri(redirect_uri)
-        log.warning(
-            "redirect_uri_not_registered",
-            client_id=client.name,
-            received=received,
-            registered=client.redirect_uris,
-            what_to_change="the site's own setting, or 'wxauth clients set NAME --redirect-uri URI'",
-        )
-        raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
-    return client, redirect_uri
 
 
 def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
@@ -203,56 +179,64 @@ def cookie_for(given: str | None) -> str:
     return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
 
 
-async def scan_state(services: Services, request: str, cookie: str | None) -> PageState:
+async def scan_state(services: Services, page_id: str, cookie: str | None) -> PageState:
     """The state of the scan that this browser shows. Raises: NotFound, StorageUnavailable."""
-    return _state(await _page(services, request, cookie), services)
+    return _state(await _page(services, page_id, cookie), services)
 
 
-async def url_after_decision(services: Services, request: str, cookie: str | None) -> str:
+async def url_after_decision(services: Services, page_id: str, cookie: str | None) -> str:
     """The URL that takes the browser back to the site after the person's decision, with a code or an error.
 
     Raises: NotFound, before a decision and once the scan is over; StorageUnavailable.
     """
-    page = await _page(services, request, cookie)
-    assert cookie is not None
+    page = await _page(services, page_id, cookie)
     match _state(page, services):
         case PageState.DENIED:
             error = {"error": "access_denied", "error_description": "the person has refused"}
-            return sent_back(services, page["redirect_uri"], page["state"], **error)
+            return sent_back(services, page.redirect_uri, page.state, **error)
         case PageState.APPROVED:
             code = new_secret()
-            is_made = await scan_rows.make_code(
-                services.database,
-                request_hash=hash_of(request),
-                browser_hash=hash_of(cookie),
-                code_hash=hash_of(code),
-                now=services.clock(),
-            )
-            if is_made:
-                return sent_back(services, page["redirect_uri"], page["state"], code=code)
+            if await _has_put(services, page, code):
+                return sent_back(services, page.redirect_uri, page.state, code=code)
             error = {"error": "access_denied", "error_description": "the person may not log in any more"}
-            return sent_back(services, page["redirect_uri"], page["state"], **error)
+            return sent_back(services, page.redirect_uri, page.state, **error)
     raise NotFound("there is no decision to go on with")
 
 
-async def _page(services: Services, request: str, cookie: str | None) -> scan_rows.PageScan:
+async def _has_put(services: Services, page: ShownPage, code: str) -> bool:
+    """Store a code for the page's grant, if it can still be redeemed. Raises: StorageUnavailable."""
+    now = services.clock()
+    async with services.database.begin() as transaction:
+        grant = await lock_grant(transaction, page.scan_id, now=now)
+        if grant is None or await entitled_person(transaction, grant, now=now) is None:
+            return False
+        bound = NewCode(
+            code_hash=hash_of(code),
+            redirect_uri=page.redirect_uri,
+            code_challenge=page.code_challenge,
+            nonce=page.nonce,
+        )
+        await put_code(transaction, grant.id, bound, now=now)
+        return True
+
+
+async def _page(services: Services, page_id: str, cookie: str | None) -> ShownPage:
     page = None
-    if cookie is not None and SCENE.fullmatch(request):
-        hashes = {"request_hash": hash_of(request), "browser_hash": hash_of(cookie)}
-        page = await scan_rows.page_of(services.database, **hashes)
+    if cookie is not None and SCENE.fullmatch(page_id):
+        page = await shown_page(services.database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
     if page is None:
         raise NotFound("this browser shows no such code")
     return page
 
 
-def _state(page: scan_rows.PageScan, services: Services) -> PageState:
-    if page["verdict"] == Verdict.DENIED:
+def _state(page: ShownPage, services: Services) -> PageState:
+    if page.verdict == Verdict.DENIED:
         return PageState.DENIED
-    if page["is_spent"] or page["expires_at"] <= services.clock():
+    if page.is_redeemed or page.expires_at <= services.clock():
         return PageState.OVER
-    if page["verdict"] == Verdict.APPROVED:
+    if page.verdict == Verdict.APPROVED:
         return PageState.APPROVED
-    return PageState.CLAIMED if page["is_claimed"] else PageState.WAITING
+    return PageState.CLAIMED if page.is_claimed else PageState.WAITING
 
 
 def challenge_of(verifier: str) -> str | None:

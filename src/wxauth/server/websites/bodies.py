@@ -199,15 +199,15 @@ def claimed_answer(claimed: Claimed) -> ClaimedAnswer:
     """The answer for the phone that has claimed a scan."""
     scan = claimed.scan
     browser: BrowserAnswer | None = None
-    if scan["is_page"] or scan["browser_ip"] is not None:
-        browser = {"device": describe_device(scan["browser_user_agent"]), "ip": scan["browser_ip"]}
-    uris = scan["redirect_uris"]
+    if scan.is_page or scan.browser_ip is not None:
+        browser = {"device": describe_device(scan.browser_user_agent), "ip": scan.browser_ip}
+    uris = scan.redirect_uris
     return {
-        "id": scan["id"],
-        "client": {"id": scan["client_id"], "title": scan["title"], "origin": origin_of(uris[0]) if uris else None},
+        "id": scan.id,
+        "client": {"id": scan.client_id, "title": scan.title, "origin": origin_of(uris[0]) if uris else None},
         "browser": browser,
-        "same_network": scan["same_network"],
+        "same_network": scan.same_network,
         "typed": claimed.door is Door.TYPED,
-        "created_at": scan["created_at"],
-        "expires_at": scan["expires_at"],
+        "created_at": scan.created_at,
+        "expires_at": scan.expires_at,
     }

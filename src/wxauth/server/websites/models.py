@@ -1,5 +1,14 @@
-"""The tables of logins to sites: requests and their pictures."""
+"""The tables of logins to sites: what a site asks for, how the person is found, and what the site is granted.
 
+A site's request is shown on a page of ours (`login_pages`) or by a device (`device_codes`). A phone scans its code
+(`scans`), or the page's browser goes to WeChat's page (`visits`); a mini-program that shows the site answers without
+either. Whichever door the person takes, it makes a grant (`grants`), which the site exchanges for a session: by its
+device code, or by an authorization code (`authorization_codes`).
+
+All secrets are stored as hashes.
+"""
+
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -15,122 +24,107 @@ from sqlalchemy.dialects.postgresql import BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
-from wxauth.server.websites.doors import Door
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, Door
 
 
-class Scan(SQLModel, table=True):
-    """A site's request to log a person in, usually by a code to scan. All its secrets are stored as hashes.
+def _one_of(column: str, doors: Iterable[Door]) -> str:
+    return f"{column} IN ({', '.join(repr(door.value) for door in doors)})"
 
-    If the mini-program itself answers a request, nothing is shown, and the row is stored as claimed and approved. Each
-    visit of a browser to WeChat's page is a row of its own, with a copy of the site's request.
 
-    A claim names a session instead of a user: after a merge, the session belongs to the remaining user.
-    """
+class StoredSiteRequest(SQLModel, table=True):
+    """A site's request to log a person in, which a page or a device shows."""
 
-    __tablename__ = "scans"
+    __tablename__ = "site_requests"
     __table_args__ = (
-        UniqueConstraint("scene_hash"),
-        UniqueConstraint("user_code_hash"),
-        UniqueConstraint("device_code_hash"),
-        UniqueConstraint("request_hash"),
-        UniqueConstraint("wechat_state_hash"),
-        UniqueConstraint("code_hash"),
         ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
-        # An erased user leaves no openid behind.
-        ForeignKeyConstraint(
-            ["app_id", "openid"],
-            ["identities.app_id", "identities.openid"],
-            ondelete="CASCADE",
-            onupdate="CASCADE",
-        ),
-        # The secret of a device, of a browser on our own page, or of a browser on WeChat's page. A mini-program, which
-        # shows nothing, has none.
-        CheckConstraint(
-            "num_nonnulls(device_code_hash, request_hash, wechat_state_hash)"
-            " = CASE door WHEN 'mini_program' THEN 0 ELSE 1 END",
-            name="kind",
-        ),
-        CheckConstraint("(scene_hash IS NULL) = (user_code_hash IS NULL)", name="user_code_hash"),
-        CheckConstraint(f"door IN {tuple(door.value for door in Door)}", name="door"),
-        CheckConstraint("door IS NULL OR num_nonnulls(claimed_at, wechat_state_hash) > 0", name="door_claimed"),
-        CheckConstraint(
-            "(num_nonnulls(request_hash, wechat_state_hash) = 0) = (browser_hash IS NULL)", name="browser_hash"
-        ),
-        CheckConstraint(
-            "num_nonnulls(claimed_session_id, openid) = CASE WHEN claimed_at IS NULL THEN 0 ELSE 1 END",
-            name="claimed_at",
-        ),
-        CheckConstraint(
-            "num_nulls(wechat_state_hash, page_id, app_id) IN (0, 3)"
-            " AND (wechat_state_hash IS NULL OR door IN ('account', 'website'))"
-            " AND (wechat_state_hash IS NOT NULL OR num_nonnulls(openid, wechat_code_hash, outcome) = 0)",
-            name="wechat_state_hash",
-        ),
-        CheckConstraint("(outcome = 'logged_in') = (openid IS NOT NULL)", name="outcome"),
-        CheckConstraint(
-            "verdict IS NULL OR (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL)", name="verdict"
-        ),
-        CheckConstraint("(verdict IS NULL) = (decided_at IS NULL)", name="decided_at"),
-        CheckConstraint("(code_hash IS NULL) = (code_expires_at IS NULL)", name="code_expires_at"),
         CheckConstraint("expires_at > created_at", name="expires_at"),
+        CheckConstraint("kept_until >= expires_at", name="kept_until"),
         Index(None, "client_id"),
-        Index(None, "expires_at"),
-        Index("scans_openid_idx", "openid", "app_id", postgresql_where=text("openid IS NOT NULL")),
-        Index(
-            "scans_unclaimed_pages_idx",
-            "expires_at",
-            postgresql_where=text("browser_hash IS NOT NULL AND claimed_at IS NULL"),
-        ),
+        Index(None, "kept_until"),
     )
 
     id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
     scope: str = Field(sa_type=Text)
     """The scopes to grant, separated by spaces."""
-    scene_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the scene, which the picture contains."""
-    user_code_hash: bytes | None = Field(sa_type=BYTEA)
-    device_code_hash: bytes | None = Field(sa_type=BYTEA)
-    request_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the id with which the page polls its state, together with the cookie of its browser."""
-    browser_hash: bytes | None = Field(sa_type=BYTEA)
-    presses: int = Field(sa_column_kwargs={"server_default": text("0")})
-    """How often the browser has gone to WeChat's page for this request."""
-    pressed_until: datetime | None = Field(sa_type=TIME)
-    """Until when it may go there again; set by each visit."""
-    page_id: UUID | None
-    """In a visit to WeChat's page: the request that the visit is for."""
-    wechat_state_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the `state` with which WeChat's page redirects the browser back."""
-    wechat_code_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the WeChat code of the first callback."""
-    app_id: str | None = Field(sa_type=Text)
-    """The app whose WeChat page is visited."""
-    openid: str | None = Field(sa_type=Text)
-    """The person that WeChat's page identified."""
-    outcome: str | None = Field(sa_type=Text)
-    """The outcome of the visit: a `VisitOutcome`."""
-    redirect_uri: str | None = Field(sa_type=Text)
-    state: str | None = Field(sa_type=Text)
-    nonce: str | None = Field(sa_type=Text)
-    code_challenge: str | None = Field(sa_type=Text)
     browser_ip: str | None = Field(sa_type=INET)
     browser_user_agent: str | None = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+    kept_until: datetime = Field(sa_type=TIME)
+    """When it is deleted, with all that belongs to it."""
+
+
+class LoginPage(SQLModel, table=True):
+    """The page on which a browser shows a request, and what the browser takes back to the site."""
+
+    __tablename__ = "login_pages"
+    __table_args__ = (
+        ForeignKeyConstraint(["request_id"], ["site_requests.id"], ondelete="CASCADE"),
+        UniqueConstraint("page_hash"),
+    )
+
+    request_id: UUID = Field(primary_key=True)
+    page_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of the id in the page's URLs, which work together with the cookie of its browser."""
+    browser_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of that cookie."""
+    redirect_uri: str = Field(sa_type=Text)
+    state: str | None = Field(sa_type=Text)
+    nonce: str | None = Field(sa_type=Text)
+    code_challenge: str = Field(sa_type=Text)
+    presses: int = Field(sa_column_kwargs={"server_default": text("0")})
+    """How often the browser has gone to WeChat's page."""
+
+
+class DeviceCode(SQLModel, table=True):
+    """The code with which a device polls for the outcome of its request (RFC 8628)."""
+
+    __tablename__ = "device_codes"
+    __table_args__ = (
+        ForeignKeyConstraint(["request_id"], ["site_requests.id"], ondelete="CASCADE"),
+        UniqueConstraint("code_hash"),
+    )
+
+    request_id: UUID = Field(primary_key=True)
+    code_hash: bytes = Field(sa_type=BYTEA)
     poll_interval: int = Field(sa_column_kwargs={"server_default": text("2")})
-    """Seconds between two polls of the device."""
+    """Seconds between two polls."""
     polled_at: datetime | None = Field(sa_type=TIME)
+    """Null before the first poll."""
+
+
+class Scan(SQLModel, table=True):
+    """The code of a request, for a phone to scan or a person to type.
+
+    A claim names a session instead of a user: after a merge, the session belongs to the remaining user.
+    """
+
+    __tablename__ = "scans"
+    __table_args__ = (
+        ForeignKeyConstraint(["request_id"], ["site_requests.id"], ondelete="CASCADE"),
+        UniqueConstraint("request_id"),
+        UniqueConstraint("scene_hash"),
+        UniqueConstraint("user_code_hash"),
+        CheckConstraint("num_nulls(claimed_session_id, claimed_at, door) IN (0, 3)", name="claim"),
+        CheckConstraint(_one_of("door", (Door.SCAN, Door.TYPED)), name="door"),
+        CheckConstraint(
+            "verdict IS NULL OR (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL)", name="verdict"
+        ),
+    )
+
+    id: UUID = Field(primary_key=True)
+    request_id: UUID
+    scene_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of the scene, which the picture contains."""
+    user_code_hash: bytes = Field(sa_type=BYTEA)
     claimed_session_id: UUID | None
+    """The phone's session that has claimed the scan; null until one has."""
     claimed_at: datetime | None = Field(sa_type=TIME)
     door: str | None = Field(sa_type=Text)
-    """How the person logs in: a `Door`. Null until the scan is claimed."""
+    """Whether the claim scanned or typed the code: a `Door`."""
     verdict: str | None = Field(sa_type=Text)
-    decided_at: datetime | None = Field(sa_type=TIME)
-    code_hash: bytes | None = Field(sa_type=BYTEA)
-    """The hash of the authorization code."""
-    code_expires_at: datetime | None = Field(sa_type=TIME)
-    session_id: UUID | None
-    """The session that was opened for the scan."""
-    created_at: datetime = Field(sa_type=TIME)
+    """The person's decision; null until there is one."""
     expires_at: datetime = Field(sa_type=TIME)
 
 
@@ -161,3 +155,91 @@ class ScanPicture(SQLModel, table=True):
 
 
 after_create(ScanPicture, "ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")  # already compressed
+
+
+class StoredVisit(SQLModel, table=True):
+    """A visit of a page's browser to WeChat's own page."""
+
+    __tablename__ = "visits"
+    __table_args__ = (
+        ForeignKeyConstraint(["request_id"], ["login_pages.request_id"], ondelete="CASCADE"),
+        UniqueConstraint("state_hash"),
+        CheckConstraint(_one_of("door", sorted(BY_WECHATS_PAGE)), name="door"),
+        CheckConstraint("outcome IS NULL OR wechat_code_hash IS NOT NULL", name="outcome"),
+        CheckConstraint("expires_at > created_at", name="expires_at"),
+        Index(None, "request_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    request_id: UUID
+    door: str = Field(sa_type=Text)
+    app_id: str = Field(sa_type=Text)
+    """The app whose page is visited."""
+    state_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of the `state` with which WeChat's page redirects the browser back."""
+    wechat_code_hash: bytes | None = Field(sa_type=BYTEA)
+    """The hash of the WeChat code of the first callback; null before it."""
+    outcome: str | None = Field(sa_type=Text)
+    """A `VisitOutcome`; null until WeChat has answered."""
+    created_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class Grant(SQLModel, table=True):
+    """What a person has granted a site, by any door: a session, once.
+
+    It belongs to the user of its identity, so a merge is followed, and an erased user leaves none behind.
+    """
+
+    __tablename__ = "grants"
+    __table_args__ = (
+        ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
+        ForeignKeyConstraint(
+            ["app_id", "openid"],
+            ["identities.app_id", "identities.openid"],
+            ondelete="CASCADE",
+            onupdate="CASCADE",
+        ),
+        CheckConstraint(_one_of("door", Door), name="door"),
+        # By every other door, a session of the phone approves, and the grant ends with it.
+        CheckConstraint(
+            f"({_one_of('door', sorted(BY_WECHATS_PAGE))}) = (approving_session_id IS NULL)",
+            name="approving_session_id",
+        ),
+        Index(None, "client_id"),
+        Index(None, "app_id", "openid"),
+        Index(None, "expires_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    """The id of the scan or visit that made it."""
+    client_id: str = Field(sa_type=Text)
+    scope: str = Field(sa_type=Text)
+    door: str = Field(sa_type=Text)
+    app_id: str = Field(sa_type=Text)
+    openid: str = Field(sa_type=Text)
+    approving_session_id: UUID | None
+    """The phone's session that approved; null if WeChat's page has identified the person."""
+    authenticated_at: datetime = Field(sa_type=TIME)
+    browser_ip: str | None = Field(sa_type=INET)
+    browser_user_agent: str | None = Field(sa_type=Text)
+    session_id: UUID | None
+    """The session that was opened for the site; null until then."""
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class AuthorizationCode(SQLModel, table=True):
+    """The code by which a site redeems a grant, and what the code is bound to (RFC 6749, RFC 7636)."""
+
+    __tablename__ = "authorization_codes"
+    __table_args__ = (
+        ForeignKeyConstraint(["grant_id"], ["grants.id"], ondelete="CASCADE"),
+        UniqueConstraint("code_hash"),
+    )
+
+    grant_id: UUID = Field(primary_key=True)
+    code_hash: bytes = Field(sa_type=BYTEA)
+    redirect_uri: str = Field(sa_type=Text)
+    code_challenge: str = Field(sa_type=Text)
+    nonce: str | None = Field(sa_type=Text)
+    expires_at: datetime = Field(sa_type=TIME)

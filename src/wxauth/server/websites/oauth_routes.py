@@ -12,16 +12,16 @@ from wxauth.server.users import account
 from wxauth.server.users.callers import DeviceDep, VerifiedDep
 from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites import grants, scans
+from wxauth.server.websites import grants, site_requests
 from wxauth.server.websites.bodies import (
     DeviceAuthorizationAnswer,
     UserinfoAnswer,
     WebTokensAnswer,
 )
+from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.id_tokens import claims_of
 from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_oauth_request
 from wxauth.server.websites.requests import BROWSER, client_of, form_of
-from wxauth.server.websites.scan_rows import SCAN_LASTS
 
 MAX_USER_AGENT: Final = 512
 
@@ -73,10 +73,10 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
     client = await client_of(request, services, form)
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
-    started = await scans.start_for_device(
+    started = await site_requests.start_for_device(
         services,
         client,
-        scope=scans.granted_scope(client, form.get("scope")),
+        scope=site_requests.granted_scope(client, form.get("scope")),
         ip=_address(form.get("browser_ip")),
         user_agent=_printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None,
     )
@@ -87,7 +87,7 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
         "verification_uri": f"{issuer}/d",
         "verification_uri_complete": f"{issuer}/d/{started.scene}",
         "expires_in": int(SCAN_LASTS.total_seconds()),
-        "interval": scans.INTERVAL,
+        "interval": site_requests.INTERVAL,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",
     }
 

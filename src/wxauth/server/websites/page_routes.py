@@ -50,7 +50,7 @@ from wxauth.server.websites.pages import (
 )
 from wxauth.server.websites.requests import Parameters, parse_parameters
 from wxauth.server.websites.scan_pictures import ScanPictures
-from wxauth.server.websites.visits import start_page
+from wxauth.server.websites.site_requests import start_for_page, start_page_with_button
 
 _LONGEST_REDIRECT: Final = 8192
 """Characters of a form that is redirected as a query. Longer URLs do not pass most proxies."""
@@ -122,10 +122,10 @@ async def _show_code(request: Request, services: Services, device: Device, text:
         if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return web_view_page(request, asked, parameters, language, page=services.settings.site_page)
         if is_in_wechat(request) and asked.client.account_app_id is not None:
-            request_id = await start_page(services, asked, browser=device, cookie=cookie)
-            page = account_page(request, asked, request_id, language)
+            page_id = await start_page_with_button(services, asked, browser=device, cookie=cookie)
+            page = account_page(request, asked, page_id, language)
         else:
-            started = await authorize.start(services, asked, browser=device, cookie=cookie)
+            started = await start_for_page(services, asked, browser=device, cookie=cookie)
             page = code_page(request, asked, started, parameters, language)
     except OAuthError as exc:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST

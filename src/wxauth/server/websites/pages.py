@@ -15,11 +15,11 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, SiteRequest, Unanswerable
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
 from wxauth.server.websites.doors import Door
+from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.requests import Parameters
-from wxauth.server.websites.scan_rows import SCAN_LASTS
-from wxauth.server.websites.scans import StartedScan
+from wxauth.server.websites.site_requests import SiteRequest, StartedScan
 from wxauth.server.websites.texts import TEXTS, Texts
 from wxauth.server.websites.visits import is_open_on_computers
 

@@ -1,7 +1,7 @@
-"""Exchanges an approval for a session, by a device code or an authorization code."""
+"""Redeems a grant for a session, by a device code or an authorization code."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -9,16 +9,15 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
-from wxauth.server.sessions.rows import EndReason, end_session_of, session_opened_at
-from wxauth.server.websites import scan_rows
+from wxauth.server.sessions.rows import EndReason, end_session_of, session_opened_at, user_of_session
+from wxauth.server.websites import grant_rows
 from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door
-from wxauth.server.websites.scan_rows import RedeemedScan, Verdict
-from wxauth.server.websites.visit_rows import lock_visitor
+from wxauth.server.websites.durations import REPEATED_WITHIN
+from wxauth.server.websites.grant_rows import LockedGrant
+from wxauth.server.websites.site_request_rows import poll_is_too_early, polled_device
 
 TOO_FAST: Final = 5
 """Seconds added to the interval by a poll that comes too early."""
-REPEATED_WITHIN: Final = timedelta(seconds=15)
-"""How long after its use a code from WeChat's browser may come again without ending the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +52,20 @@ async def redeem_device_code(
     now: datetime,
 ) -> Granted | NotGranted:
     """Open the session that a device polls for, if it has been approved."""
-    scan = await scan_rows.lock_by_device_code(transaction, code_hash, client_id=client_id)
-    if scan is None:
+    device = await polled_device(transaction, code_hash, client_id=client_id)
+    if device is None:
         return NotGranted.UNKNOWN
-    if scan["session_id"] is not None:
-        return NotGranted.SPENT
-    is_over = scan["expires_at"] <= now
-    if scan["verdict"] is None:
-        return NotGranted.OVER if is_over else await _store_poll(transaction, scan, now=now)
-    if is_over:
+    if device.is_granted:
+        grant = await grant_rows.lock_grant(transaction, device.scan_id, now=now)
+        if grant is not None and grant.session_id is not None:
+            return NotGranted.SPENT
+        return await _open_session(transaction, grant, session_id=session_id, expires_at=expires_at, now=now)
+    if device.verdict is not None:
         return NotGranted.DENIED
-    return await _open_session(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
-
-
-async def _store_poll(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> NotGranted:
-    interval, before = scan["poll_interval"], scan["polled_at"]
-    is_too_fast = before is not None and now < before + timedelta(seconds=interval)
-    if is_too_fast:
-        interval += TOO_FAST
-    await scan_rows.store_poll(transaction, scan["id"], poll_interval=interval, now=now)
-    return NotGranted.TOO_FAST if is_too_fast else NotGranted.PENDING
+    if device.expires_at <= now:
+        return NotGranted.OVER
+    is_too_early = await poll_is_too_early(transaction, device.request_id, more=TOO_FAST, now=now)
+    return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
 
 
 async def redeem_code(
@@ -90,59 +83,52 @@ async def redeem_code(
 
     If the code has been used before, that session ends, because somebody else has the code and the verifier.
     """
-    scan = await scan_rows.lock_by_code(
-        transaction, code_hash, client_id=client_id, redirect_uri=redirect_uri, code_challenge=code_challenge
+    grant = await grant_rows.lock_grant_of_code(
+        transaction, code_hash, client_id=client_id, redirect_uri=redirect_uri, code_challenge=code_challenge, now=now
     )
-    if scan is None:
+    if grant is None:
         return NotGranted.UNKNOWN
-    if scan["session_id"] is not None:
-        if not await _may_be_repeated(transaction, scan, now=now):
-            await _end_reused(transaction, scan["session_id"], now=now)
-            return NotGranted.SPENT
+    if grant.session_id is None:
+        return await _open_session(transaction, grant, session_id=session_id, expires_at=expires_at, now=now)
+    if await _may_be_repeated(transaction, grant, grant.session_id, now=now):
         return NotGranted.UNKNOWN
-    if scan["code_expires_at"] is None or scan["code_expires_at"] <= now:
-        return NotGranted.DENIED
-    return await _open_session(transaction, scan, session_id=session_id, expires_at=expires_at, now=now)
+    await _end_reused(transaction, grant.session_id, now=now)
+    return NotGranted.SPENT
 
 
-async def _may_be_repeated(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> bool:
+async def _may_be_repeated(transaction: Transaction, grant: LockedGrant, session_id: UUID, *, now: datetime) -> bool:
     """Whether WeChat may have delivered this code twice: its browsers repeat some callbacks."""
-    if scan["door"] not in BY_WECHATS_PAGE or scan["session_id"] is None:
+    if grant.door not in BY_WECHATS_PAGE:
         return False
-    opened_at = await session_opened_at(transaction, scan["session_id"])
+    opened_at = await session_opened_at(transaction, session_id)
     return opened_at is not None and now < opened_at + REPEATED_WITHIN
 
 
 async def _end_reused(transaction: Transaction, session_id: UUID, *, now: datetime) -> None:
-    user_id = await scan_rows.user_of_session(transaction, session_id)
+    user_id = await user_of_session(transaction, session_id)
     if user_id is not None:
         await end_session_of(transaction, user_id, session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
 
 
 async def _open_session(
-    transaction: Transaction, scan: RedeemedScan, *, session_id: UUID, expires_at: datetime, now: datetime
+    transaction: Transaction, grant: LockedGrant | None, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
-    """Open the session, if the person approved, and neither the person nor the approving session has ended since."""
-    decided_at, door = scan["decided_at"], scan["door"]
-    person = await _person_of(transaction, scan, now=now) if scan["verdict"] == Verdict.APPROVED else None
-    if person is None or decided_at is None or door is None:
+    """Open the session, if the person is still entitled to it."""
+    person = None if grant is None else await entitled_person(transaction, grant, now=now)
+    if grant is None or person is None:
         return NotGranted.DENIED
-    await scan_rows.open_session(
-        transaction,
-        scan["id"],
-        person,
-        session_id=session_id,
-        authenticated_by=AMR[Door(door)],
-        expires_at=expires_at,
-        now=now,
+    door = Door(grant.door)
+    is_open = await grant_rows.open_session(
+        transaction, grant, session_id=session_id, authenticated_by=AMR[door], expires_at=expires_at, now=now
     )
-    return Granted(person, scan["scope"], scan["nonce"], decided_at, Door(door))
+    return Granted(person, grant.scope, grant.nonce, grant.authenticated_at, door) if is_open else NotGranted.UNKNOWN
 
 
-async def _person_of(transaction: Transaction, scan: RedeemedScan, *, now: datetime) -> UserInSession | None:
-    """Lock the user who approved: that of the phone's session, or of the identity that WeChat's page returned."""
-    if scan["claimed_session_id"] is not None:
-        return await scan_rows.lock_person(transaction, scan["claimed_session_id"], now=now)
-    if scan["app_id"] is not None and scan["openid"] is not None:
-        return await lock_visitor(transaction, app_id=scan["app_id"], openid=scan["openid"])
-    return None
+async def entitled_person(transaction: Transaction, grant: LockedGrant, *, now: datetime) -> UserInSession | None:
+    """The user for whom a grant that is not redeemed may open a session now; None if it may not.
+
+    The grant must not be over, the session that approved it still be open, and the user not be banned.
+    """
+    if grant.session_id is not None or grant.expires_at <= now or not grant.is_upheld:
+        return None
+    return await grant_rows.person_of(transaction, grant)

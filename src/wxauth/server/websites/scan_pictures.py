@@ -65,30 +65,30 @@ class ScanPictures:
             raise NotFound("there is no open scan of this scene")
         if self._settings.scan_code == "link":
             return await self._link(scene)
-        if scan["content"] is not None and scan["content_type"] is not None:
-            return CodePicture(scan["content"], scan["content_type"])
-        making = self._being_made.get(scan["id"])
+        if scan.content is not None and scan.content_type is not None:
+            return CodePicture(scan.content, scan.content_type)
+        making = self._being_made.get(scan.id)
         if making is None:
-            making = self._being_made[scan["id"]] = asyncio.create_task(self._make(scan, scene))
-            making.add_done_callback(lambda _: self._being_made.pop(scan["id"], None))
+            making = self._being_made[scan.id] = asyncio.create_task(self._make(scan, scene))
+            making.add_done_callback(lambda _: self._being_made.pop(scan.id, None))
         return await asyncio.shield(making)  # others may wait for it after this request is cancelled
 
     async def _make(self, scan: ShownScan, scene: str) -> CodePicture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
-        return await scan_rows.keep_picture(self._database, scan["id"], picture)
+        return await scan_rows.keep_picture(self._database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownScan, scene: str) -> CodePicture | None:
         """WeChat's mini-program code; None if WeChat makes none. The reason is logged."""
         settings = self._settings
         try:
-            app = self._find_app(scan["app_id"])
+            app = self._find_app(scan.app_id)
             if not app.is_mini_program:
                 raise UnknownApp("only a mini-program has codes")
             await self._limits.pictures.admit(app.app_id)
             return await self._wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
         except UnknownApp:
             change = "the site was added with an --app that is no configured mini-program"
-            log.error("mini_program_code_not_made", app_id=scan["app_id"], what_to_change=change)
+            log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
         except RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
         except WeChatMisconfigured as exc:

@@ -1,8 +1,8 @@
-"""The scan: a site shows a code, a phone claims it, and the person approves or denies the login."""
+"""The scan: a phone claims the code that a site shows, and the person approves or denies the login."""
 
 import re
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 from typing import Final
 from uuid import UUID
@@ -16,61 +16,32 @@ from wxauth.errors import (
     ScanOver,
     ScanTaken,
     ScanTooFar,
-    StorageUnavailable,
     WxAuthError,
 )
-from wxauth.server.clients.models import Client
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.proof import prove_person
-from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.websites import scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
-from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
-from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_rows import SCAN_LASTS, NewScan, OpenScan, ScanOutcome, Verdict
-from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of, new_scene, new_secret, request_id_of
+from wxauth.server.websites.durations import CLAIM_LASTS, SCAN_LASTS
+from wxauth.server.websites.grant_rows import NewGrant, add_grant, lock_person
+from wxauth.server.websites.scan_rows import ClaimedScan, OpenScan, ScanOutcome, Verdict
+from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of
 
-INTERVAL: Final = 2
-"""Seconds between two polls."""
-CLAIM_LASTS: Final = timedelta(seconds=60)
-"""After this time without a decision, another user may take over the claim."""
 WRONG_USER_CODES: Final = 5
 """How many wrong codes one user may type per minute."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
 
-_ATTEMPTS: Final = 5
 _NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class StartedScan:
-    """A new scan and its secrets."""
-
-    id: UUID
-    scene: str = field(repr=False)
-    user_code: str = field(repr=False)
-    secret: str = field(repr=False)
-    """The device code; for a page, the id with which the page polls its state."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageRequest:
-    """The parameters of a browser's request for the page."""
-
-    browser_hash: bytes
-    redirect_uri: str
-    state: str | None
-    nonce: str | None
-    code_challenge: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,74 +78,6 @@ class Claimed:
     door: Door
 
 
-def granted_scope(client: Client, asked_for: str | None) -> str:
-    """The requested scopes that the client may have; all its scopes without a request. Raises: OAuthError."""
-    allowed = client.site_scopes
-    requested = allowed if asked_for is None else asked_for.split()
-    scope = [name for name in allowed if name in requested]
-    if not scope:
-        raise OAuthError("invalid_scope", "the client was added with none of these scopes")
-    return " ".join(scope)
-
-
-async def start_for_device(
-    services: Services, client: Client, *, scope: str, ip: str | None, user_agent: str | None
-) -> StartedScan:
-    """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
-
-    Raises: OAuthError, RateLimited, StorageUnavailable.
-    """
-    if ip is None and client.near:
-        raise invalid_oauth_request("this client was added with --near: browser_ip is required")
-    # Checked first, so that a single browser cannot use up the client's limit.
-    await services[ScanLimits].browsers.admit_address(ip)
-    await services[ScanLimits].clients.admit(client.name)
-    return await _start(services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent))
-
-
-async def start_for_page(
-    services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest, cookie: str
-) -> StartedScan:
-    """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    await services[ScanLimits].browsers.admit_address(browser.ip)
-    return await _start(services, client, scope=scope, browser=browser, request=request, cookie=cookie)
-
-
-async def _start(
-    services: Services,
-    client: Client,
-    *,
-    scope: str,
-    browser: Device,
-    request: PageRequest | None = None,
-    cookie: str | None = None,
-) -> StartedScan:
-    for _ in range(_ATTEMPTS):
-        now, scene = services.clock(), new_scene()
-        user_code, user_code_hash = services[UserCodes].new()
-        scan = NewScan(
-            id=new_id(now),
-            client_id=client.name,
-            scope=scope,
-            scene_hash=hash_of(scene),
-            user_code_hash=user_code_hash,
-            browser_ip=browser.ip,
-            browser_user_agent=browser.user_agent,
-        )
-        secret = new_secret() if cookie is None else request_id_of(cookie, scan.id)
-        if request is None:
-            scan = replace(scan, device_code_hash=hash_of(secret))
-        else:
-            scan = replace(scan, request_hash=hash_of(secret), **asdict(request))
-        match await scan_rows.add_scan(services.database, scan, now=now):
-            case True:
-                services.metrics.scan(ScanOutcome.STARTED)
-                return StartedScan(scan.id, scene, user_code, secret)
-            case None:
-                raise invalid_client("the client has just been removed")
-    raise StorageUnavailable("no user code is free")
-
-
 async def claim_scan(services: Services, caller: Caller, opening: ScanOpening, *, ip: str | None) -> Claimed:
     """Claim a scan for this session, which may then decide.
 
@@ -206,35 +109,33 @@ async def claim_scan(services: Services, caller: Caller, opening: ScanOpening, *
         )
         refusal = None if scan is None else await _refusal(transaction, scan, asked, now=now)
         if scan is not None and refusal is None:
-            await scan_rows.store_claim(transaction, scan["id"], session_id=asked.session_id, door=door, now=now)
+            await scan_rows.store_claim(transaction, scan, session_id=asked.session_id, door=door, now=now)
     if scan is None:
         raise ScanOver("there is no such scan that could be decided upon")
     if door is Door.TYPED:
         await scan_rows.give_try_back(services.database, asked.user_id)
-    fields = {"scan_id": scan["id"], "client_id": scan["client_id"], "user_id": asked.user_id}
+    fields = {"scan_id": scan.id, "client_id": scan.client_id, "user_id": asked.user_id}
     if refusal is not None:
         log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
         raise refusal
     services.metrics.scan(ScanOutcome.CLAIMED)
-    log.info("scan_claimed", same_network=scan["same_network"], door=door, **fields)
+    log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
     return Claimed(scan, door)
 
 
-async def _refusal(transaction: Transaction, scan: OpenScan, claim_scan: Claim, *, now: datetime) -> WxAuthError | None:
+async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
     """Why this session may not claim the scan; None if it may."""
-    may_be_forwarded = (
-        not (scan["user_code"] or scan["is_page"]) if claim_scan.door is Door.TYPED else not claim_scan.by_camera
-    )
+    may_be_forwarded = not (scan.user_code or scan.is_page) if claim.door is Door.TYPED else not claim.by_camera
     if may_be_forwarded:
         return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
-    if (scan["near"] or claim_scan.must_be_near) and not scan["same_network"]:
+    if (scan.near or claim.must_be_near) and not scan.same_network:
         return ScanTooFar("phone and browser are not known to be in one network")
-    if claim_scan.is_stale_staff and ADMIN_SCOPE in scan["scopes"]:
+    if claim.is_stale_staff and ADMIN_SCOPE in scan.scopes:
         return LoginTooOld()
-    holder_id, since = scan["claimed_session_id"], scan["claimed_at"]
+    holder_id, since = scan.claimed_session_id, scan.claimed_at
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
-        holder = await scan_rows.user_of_session(transaction, holder_id)
-        if holder not in (None, claim_scan.user_id):
+        holder = await user_of_session(transaction, holder_id)
+        if holder not in (None, claim.user_id):
             return ScanTaken("another user has claimed it")
     return None
 
@@ -268,10 +169,10 @@ async def approve(services: Services, caller: Caller, scan_id: UUID, login_code:
 
 async def _is_approved(services: Services, caller: Caller, scan_id: UUID) -> bool:
     """Whether this session has approved the scan. Raises: ScanOver, if it no longer can; StorageUnavailable."""
-    scan = await scan_rows.claimed_scan(services.database, scan_id, session_id=caller.session_id, now=services.clock())
-    if scan is None or scan["verdict"] == Verdict.DENIED:
+    claim = await scan_rows.held_claim(services.database, scan_id, session_id=caller.session_id, now=services.clock())
+    if claim is None or claim.verdict == Verdict.DENIED:
         raise ScanOver(_NOT_HELD)
-    return scan["verdict"] == Verdict.APPROVED
+    return claim.verdict == Verdict.APPROVED
 
 
 async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
@@ -279,24 +180,58 @@ async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Ver
 
     Raises: ScanOver, StorageUnavailable.
     """
-    now = services.clock()
-    decided = await scan_rows.decide_scan(
-        services.database,
-        scan_id,
-        verdict,
-        session_id=caller.session_id,
-        ip=ip,
-        event_id=new_id(now),
-        now=now,
-    )
-    if decided is None:
+    now, session_id = services.clock(), caller.session_id
+    async with services.database.begin() as transaction:
+        person = await lock_person(transaction, session_id, now=now)
+        scan = await scan_rows.lock_claimed_scan(transaction, scan_id, session_id=session_id, now=now)
+        if person is not None and scan is not None and scan.verdict is None:
+            await scan_rows.store_verdict(transaction, scan_id, verdict)
+            if verdict is Verdict.APPROVED:
+                await _grant(transaction, person, scan, session_id=session_id, ip=ip, now=now)
+    if person is None or scan is None or scan.verdict not in (None, verdict):
         raise ScanOver(_NOT_HELD)
-    if decided["client_id"] is not None:
-        services.metrics.scan(ScanOutcome(verdict))
-        if verdict is Verdict.DENIED:
-            services.metrics.door(Door(decided["door"]), DoorOutcome.REFUSED)
-        fields = {"scan_id": scan_id, "client_id": decided["client_id"], "user_id": decided["user_id"]}
-        log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
+    if scan.verdict is not None:  # the same one was stored before
+        return
+    services.metrics.scan(ScanOutcome(verdict))
+    if verdict is Verdict.DENIED:
+        services.metrics.door(Door(scan.door), DoorOutcome.REFUSED)
+    fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person["id"]}
+    log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
+
+
+async def _grant(
+    transaction: Transaction,
+    person: UserInSession,
+    scan: ClaimedScan,
+    *,
+    session_id: UUID,
+    ip: str | None,
+    now: datetime,
+) -> None:
+    """Store what the person has granted, and record the approval."""
+    grant = NewGrant(
+        id=scan.id,
+        client_id=scan.client_id,
+        scope=scan.scope,
+        door=Door(scan.door),
+        app_id=person["app_id"],
+        openid=person["openid"],
+        approving_session_id=session_id,
+        authenticated_at=now,
+        browser_ip=scan.browser_ip,
+        browser_user_agent=scan.browser_user_agent,
+        expires_at=scan.expires_at,
+    )
+    await add_grant(transaction, grant)
+    await record_event(
+        transaction,
+        EventType.SCAN_APPROVED,
+        by=Actor(str(person["id"]), ip),
+        at=now,
+        user_id=person["id"],
+        app_id=person["app_id"],
+        data={"scan_id": scan.id, "client_id": scan.client_id, "browser_ip": scan.browser_ip},
+    )
 
 
 def scene_in(url: str, *, issuer: str) -> str | None:

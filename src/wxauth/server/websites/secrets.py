@@ -16,7 +16,7 @@ from uuid import UUID
 from wxauth.server.core.sealing import derive_key
 
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
-"""The form of a scene, and of the id of a page's request."""
+"""The form of a scene, and of the id in a page's URLs."""
 
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear (RFC 8628, section 6.1)
 _USER_CODE_LENGTH: Final = 8
@@ -40,9 +40,9 @@ def hash_of(secret: str) -> bytes:
     return sha256(secret.encode()).digest()
 
 
-def request_id_of(cookie: str, scan_id: UUID) -> str:
-    """The id of a page's request. It can be derived only from the cookie of the page's browser."""
-    return _derived(cookie, "request", str(scan_id))[:_SCENE_LENGTH]
+def page_id_of(cookie: str, request_id: UUID) -> str:
+    """The id in the URLs of a request's page. It can be derived only from the cookie of the page's browser."""
+    return _derived(cookie, "request", str(request_id))[:_SCENE_LENGTH]
 
 
 def code_of(cookie: str, state: str) -> str:

@@ -1,22 +1,20 @@
-"""The statements for visits to WeChat's own page. Each visit is a row of `scans`, with a copy of the site's request.
+"""The statements for visits to WeChat's own page.
 
 The first callback takes the visit, by one statement. Later callbacks read its outcome.
 """
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.scan_rows import AUTHORIZATION_CODE_LASTS, Verdict, lock_found
+from wxauth.server.websites.durations import OUTCOME_KEPT, VISIT_LASTS
 
-VISIT_LASTS: Final = timedelta(seconds=600)
-"""How long a visit may take, and how long its request can be used for another one."""
 MAX_VISITS_PER_REQUEST: Final = 10
 """How often a browser may go to WeChat's page for one request."""
 
@@ -35,7 +33,8 @@ class VisitOutcome(StrEnum):
     """WeChat refused the code; the person may try again."""
 
 
-class PressedPage(TypedDict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PressedPage:
     """A login page in a browser, with its client's app ids."""
 
     has_scene: bool
@@ -47,11 +46,12 @@ class PressedPage(TypedDict):
     state: str | None
 
 
-class Visit(TypedDict):
-    """A visit to WeChat's page, and its client."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """A visit to WeChat's page, with its request and client."""
 
     id: UUID
-    page_id: UUID
+    request_id: UUID
     door: str
     app_id: str
     client_id: str
@@ -61,62 +61,87 @@ class Visit(TypedDict):
     wechat_code_hash: bytes | None
     outcome: str | None
     code_expires_at: datetime | None
+    """None if the visitor has no grant, or no longer."""
     is_redeemed: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedVisit:
+    """A visit without an outcome, with what its site requests. Its row is locked."""
+
+    id: UUID
+    client_id: str
+    scope: str
+    redirect_uri: str
+    nonce: str | None
+    code_challenge: str
+    created_at: datetime
+    expires_at: datetime
+
+
 _PAGE: Final = Statement[PressedPage]("""
-SELECT s.scene_hash IS NOT NULL AS has_scene, s.client_id, c.near, c.account_app_id, c.website_app_id, s.redirect_uri,
-       s.state
-  FROM scans s JOIN clients c ON c.name = s.client_id
- WHERE s.request_hash = :request_hash AND s.browser_hash = :browser_hash
-   AND (s.expires_at > :now OR s.pressed_until > :now)
+SELECT EXISTS (SELECT FROM scans s WHERE s.request_id = r.id) AS has_scene, r.client_id, c.near, c.account_app_id,
+       c.website_app_id, p.redirect_uri, p.state
+  FROM login_pages p JOIN site_requests r ON r.id = p.request_id JOIN clients c ON c.name = r.client_id
+ WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash AND r.expires_at > :now
 """)
 # Counts and stores the visit in one statement, so that of many simultaneous presses only ten pass.
 _ADD: Final = Statement[UUID]("""
-WITH page AS (
-    UPDATE scans SET presses = presses + 1, pressed_until = :expires_at
-     WHERE request_hash = :request_hash AND browser_hash = :browser_hash AND presses < :at_most
-       AND (expires_at > :now OR pressed_until > :now)
-    RETURNING *
+WITH request AS (
+    UPDATE site_requests
+       SET expires_at = GREATEST(expires_at, :expires_at), kept_until = GREATEST(kept_until, :expires_at)
+      FROM login_pages
+     WHERE id = request_id AND page_hash = :page_hash AND browser_hash = :browser_hash AND presses < :at_most
+       AND expires_at > :now
+    RETURNING id
+), page AS (
+    UPDATE login_pages SET presses = presses + 1 FROM request WHERE request_id = request.id AND presses < :at_most
+    RETURNING request_id
 )
-INSERT INTO scans (id, page_id, client_id, scope, browser_hash, redirect_uri, state, nonce, code_challenge, browser_ip,
-                   browser_user_agent, door, app_id, wechat_state_hash, created_at, expires_at)
-SELECT :id, id, client_id, scope, browser_hash, redirect_uri, state, nonce, code_challenge, :ip::text::inet,
-       :user_agent, :door, :app_id, :state_hash, :now, :expires_at
-  FROM page
+INSERT INTO visits (id, request_id, door, app_id, state_hash, created_at, expires_at)
+SELECT :id, request_id, :door, :app_id, :state_hash, :now, :expires_at FROM page
 RETURNING id
 """)
 
 
 def _visit_part(whose: str) -> str:
     return f"""
-SELECT v.id, v.page_id, v.door, v.app_id, v.client_id, c.near, v.redirect_uri, v.state, v.wechat_code_hash, v.outcome,
-       v.code_expires_at, v.session_id IS NOT NULL AS is_redeemed
-  FROM {whose} v JOIN clients c ON c.name = v.client_id"""  # noqa: S608 - put together from constants
+SELECT v.id, v.request_id, v.door, v.app_id, r.client_id, c.near, p.redirect_uri, p.state, v.wechat_code_hash,
+       v.outcome, a.expires_at AS code_expires_at, g.session_id IS NOT NULL AS is_redeemed
+  FROM {whose} v JOIN login_pages p ON p.request_id = v.request_id JOIN site_requests r ON r.id = v.request_id
+  JOIN clients c ON c.name = r.client_id
+  LEFT JOIN grants g ON g.id = v.id LEFT JOIN authorization_codes a ON a.grant_id = g.id"""  # noqa: S608 - put together from constants
 
 
 # Settles the race of two callbacks with one state: the second waits here, and then sees that the visit is taken.
 _TAKE: Final = Statement[Visit](f"""
 WITH taken AS (
-    UPDATE scans SET wechat_code_hash = :code_hash
-     WHERE wechat_state_hash = :state_hash AND browser_hash = :browser_hash AND wechat_code_hash IS NULL
-       AND expires_at > :now
-    RETURNING *
+    UPDATE visits SET wechat_code_hash = :code_hash
+      FROM login_pages
+     WHERE visits.request_id = login_pages.request_id AND state_hash = :state_hash AND browser_hash = :browser_hash
+       AND wechat_code_hash IS NULL AND expires_at > :now
+    RETURNING visits.*
 ){_visit_part("taken")}
 """)  # noqa: S608 - put together from constants
-_FIND: Final = Statement[Visit](f"""{_visit_part("scans")}
- WHERE v.wechat_state_hash = :state_hash AND v.browser_hash = :browser_hash
+_FIND: Final = Statement[Visit](f"""{_visit_part("visits")}
+ WHERE v.state_hash = :state_hash AND p.browser_hash = :browser_hash
+""")
+_LOCK: Final = Statement[LockedVisit]("""
+SELECT v.id, r.client_id, r.scope, p.redirect_uri, p.nonce, p.code_challenge, v.created_at, v.expires_at
+  FROM visits v JOIN login_pages p ON p.request_id = v.request_id JOIN site_requests r ON r.id = v.request_id
+  JOIN clients c ON c.name = r.client_id
+ WHERE v.id = :id AND v.outcome IS NULL
+   FOR KEY SHARE OF c FOR NO KEY UPDATE OF r FOR UPDATE OF v
 """)
 _SETTLE: Final = Statement[UUID]("""
-UPDATE scans SET outcome = :outcome WHERE id = :id AND outcome IS NULL RETURNING id
+UPDATE visits SET outcome = :outcome WHERE id = :id AND outcome IS NULL RETURNING id
 """)
-# Pressing the button counts as the approval.
-_APPROVE: Final = Statement[UUID](f"""
-UPDATE scans
-   SET outcome = '{VisitOutcome.LOGGED_IN}', openid = :openid, claimed_at = :now, verdict = '{Verdict.APPROVED}',
-       decided_at = created_at, code_hash = :code_hash, code_expires_at = :code_expires_at
- WHERE id = :id AND outcome IS NULL
-RETURNING id
+# From now on the request is kept for longer than if nobody had answered it.
+_APPROVE: Final = Statement[Nothing](f"""
+WITH approved AS (
+    UPDATE visits SET outcome = '{VisitOutcome.LOGGED_IN}' WHERE id = :id RETURNING request_id
+)
+UPDATE site_requests SET kept_until = GREATEST(kept_until, :kept_until) FROM approved WHERE id = approved.request_id
 """)  # noqa: S608 - put together from constants
 _HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
@@ -125,36 +150,24 @@ SELECT EXISTS (
        AND id IN (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
                    UNION ALL SELECT user_id FROM unionids WHERE unionid = :unionid))
 """)
-# From here on, bans, merges and erasures of the user wait.
-_LOCK_USER: Final = Statement[UUID]("""
-SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
-   FOR NO KEY UPDATE OF users
-""")
-_VISITOR: Final = Statement[UserInSession](f"""
-SELECT {USER}, i.app_id, i.openid
-  FROM identities i JOIN users ON users.id = i.user_id
- WHERE i.app_id = :app_id AND i.openid = :openid AND users.status = 'active'
-""")  # noqa: S608 - put together from constants
 
 
 async def page_to_press(
-    database: Database, *, request_hash: bytes, browser_hash: bytes, now: datetime
+    database: Database, *, page_hash: bytes, browser_hash: bytes, now: datetime
 ) -> PressedPage | None:
     """The page that a browser shows; None if it is another browser's, or over. Raises: StorageUnavailable."""
-    return await database.row(_PAGE, request_hash=request_hash, browser_hash=browser_hash, now=now)
+    return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash, now=now)
 
 
 async def add_visit(
     database: Database,
     visit_id: UUID,
     *,
-    request_hash: bytes,
+    page_hash: bytes,
     browser_hash: bytes,
     state_hash: bytes,
     door: Door,
     app_id: str,
-    ip: str | None,
-    user_agent: str | None,
     now: datetime,
 ) -> bool:
     """Store a visit that begins now. False if its page has used up its visits, or is over.
@@ -164,13 +177,11 @@ async def add_visit(
     added = await database.value(
         _ADD,
         id=visit_id,
-        request_hash=request_hash,
+        page_hash=page_hash,
         browser_hash=browser_hash,
         state_hash=state_hash,
         door=door,
         app_id=app_id,
-        ip=ip,
-        user_agent=user_agent,
         at_most=MAX_VISITS_PER_REQUEST,
         now=now,
         expires_at=now + VISIT_LASTS,
@@ -195,22 +206,14 @@ async def settle_visit(database: Database, visit_id: UUID, outcome: VisitOutcome
     await database.value(_SETTLE, id=visit_id, outcome=outcome)
 
 
-async def approve_visit(
-    transaction: Transaction, visit_id: UUID, *, openid: str, code_hash: bytes, now: datetime
-) -> bool:
-    """Store the visitor's identity, and the site's code, valid from now on.
+async def lock_visit(transaction: Transaction, visit_id: UUID) -> LockedVisit | None:
+    """Lock a visit; None if it has an outcome already, or was deleted with its client."""
+    return await transaction.row(_LOCK, id=visit_id)
 
-    False if the visit has an outcome already, or was deleted with its client.
-    """
-    approved = await transaction.value(
-        _APPROVE,
-        id=visit_id,
-        openid=openid,
-        code_hash=code_hash,
-        code_expires_at=now + AUTHORIZATION_CODE_LASTS,
-        now=now,
-    )
-    return approved is not None
+
+async def approve_visit(transaction: Transaction, visit: LockedVisit) -> None:
+    """Store that WeChat has identified the visitor of a locked visit."""
+    await transaction.run(_APPROVE, id=visit.id, kept_until=visit.expires_at + OUTCOME_KEPT)
 
 
 async def has_any_role(
@@ -222,8 +225,3 @@ async def has_any_role(
     """
     ids = {"app_id": app_id, "openid": openid, "unionid": unionid}
     return bool(await database.value(_HAS_ANY_ROLE, roles=sorted(roles), **ids))
-
-
-async def lock_visitor(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:
-    """Lock the user of an identity, even during a merge; None if the user cannot log in."""
-    return await lock_found(transaction, _LOCK_USER, _VISITOR, {"app_id": app_id, "openid": openid})

@@ -7,6 +7,7 @@ callback exchanges that code; WeChat's browsers send some callbacks twice.
 import asyncio
 import re
 import secrets
+from datetime import datetime
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -28,22 +29,29 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.models import Client
+from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
-from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.entering import LacksUnionid, exchange_code, record_identity
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites import scan_rows, visit_rows
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, SiteRequest, sent_back
+from wxauth.server.websites import visit_rows
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, sent_back
 from wxauth.server.websites.doors import Door, DoorOutcome
-from wxauth.server.websites.oauth_errors import invalid_client
+from wxauth.server.websites.grant_rows import (
+    NewCode,
+    NewGrant,
+    add_grant,
+    lock_visitor,
+    put_code,
+    record_authorized,
+)
 from wxauth.server.websites.scan_limits import ScanLimits
-from wxauth.server.websites.scan_rows import NewScan
-from wxauth.server.websites.secrets import SCENE, code_of, hash_of, request_id_of
-from wxauth.server.websites.visit_rows import VISIT_LASTS, Visit, VisitOutcome
+from wxauth.server.websites.secrets import SCENE, code_of, hash_of, page_id_of
+from wxauth.server.websites.visit_rows import LockedVisit, Visit, VisitOutcome
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0
@@ -80,7 +88,7 @@ class WeChatCallback(NamedTuple):
     """Empty if the person has declined."""
 
     def __repr__(self) -> str:
-        return "Callback()"
+        return "WeChatCallback()"
 
 
 class PressesUsedUp(RateLimited):
@@ -100,66 +108,40 @@ def is_open_on_computers(client: Client) -> bool:
     return client.website_app_id is not None and not client.near
 
 
-async def start_page(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
-    """Store a request whose page has a button. Returns its id. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    await services[ScanLimits].pages.admit_address(browser.ip)
-    now = services.clock()
-    page_id = new_id(now)
-    request_id = request_id_of(cookie, page_id)
-    page = NewScan(
-        id=page_id,
-        client_id=asked.client.name,
-        scope=asked.scope,
-        request_hash=hash_of(request_id),
-        browser_hash=hash_of(cookie),
-        redirect_uri=asked.redirect_uri,
-        state=asked.state,
-        nonce=asked.nonce,
-        code_challenge=asked.code_challenge,
-        browser_ip=browser.ip,
-        browser_user_agent=browser.user_agent,
-    )
-    if await scan_rows.add_scan(services.database, page, lasts=VISIT_LASTS, now=now) is None:
-        raise invalid_client("the client has just been removed")
-    return request_id
-
-
-async def url_after_press(services: Services, request_id: str, cookie: str | None, *, device: Device) -> str:
+async def url_after_press(services: Services, page_id: str, cookie: str | None, *, device: Device) -> str:
     """The URL to which a press of the button leads: WeChat's page, or the site with an error.
 
     Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
     """
-    if cookie is None or not SCENE.fullmatch(request_id):
+    if cookie is None or not SCENE.fullmatch(page_id):
         raise NotFound("this browser shows no such page")
     page = await visit_rows.page_to_press(
-        services.database, request_hash=hash_of(request_id), browser_hash=hash_of(cookie), now=services.clock()
+        services.database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie), now=services.clock()
     )
     if page is None:
         raise NotFound("this browser shows no such page")
-    door = Door.WEBSITE if page["has_scene"] else Door.ACCOUNT
-    app_id = page["website_app_id"] if door is Door.WEBSITE else page["account_app_id"]
+    door = Door.WEBSITE if page.has_scene else Door.ACCOUNT
+    app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
     if app_id is None:
         raise NotFound("this site has no such app")
     await services[ScanLimits].browsers.admit_address(device.ip)
     try:
-        if door is Door.WEBSITE and page["near"]:
+        if door is Door.WEBSITE and page.near:
             raise VisitRefused("this site was added with --near")
         app = services[Apps].for_login(app_id)
     except (VisitRefused, WxAuthError) as exc:
-        outcome = _outcome_of(exc, door, client_id=page["client_id"], app_id=app_id)
+        outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
         services.metrics.door(door, _OUTCOMES[outcome])
-        return _with_error(services, page["redirect_uri"], page["state"], outcome)
+        return _with_error(services, page.redirect_uri, page.state, outcome)
     now, state = services.clock(), secrets.token_hex(_STATE_BYTES)
     if not await visit_rows.add_visit(
         services.database,
         new_id(now),
-        request_hash=hash_of(request_id),
+        page_hash=hash_of(page_id),
         browser_hash=hash_of(cookie),
         state_hash=hash_of(state),
         door=door,
         app_id=app_id,
-        ip=device.ip,
-        user_agent=device.user_agent,
         now=now,
     ):
         raise PressesUsedUp("the button of one page was pressed too often")
@@ -200,9 +182,9 @@ async def finish_visit(services: Services, callback: WeChatCallback, *, device: 
         if outcome is not VisitOutcome.LOGGED_IN:
             return _destination(services, visit, outcome, callback)
     visit = await _wait_for_outcome(services, hashes)
-    if visit["wechat_code_hash"] != code_hash:  # another code, or too late
+    if visit.wechat_code_hash != code_hash:  # another code, or too late
         return _page(services, visit, callback, "over")
-    outcome = VisitOutcome(visit["outcome"] or VisitOutcome.TEMPORARILY_UNAVAILABLE)
+    outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
     return _destination(services, visit, outcome, callback)
 
 
@@ -217,18 +199,18 @@ async def _wait_for_outcome(services: Services, hashes: dict[str, bytes]) -> Vis
         visit = await visit_rows.find_visit(services.database, **hashes)
         if visit is None:
             raise NotFound("this browser has no such visit")
-        if visit["wechat_code_hash"] is None or visit["outcome"] is not None or loop.time() >= deadline:
+        if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:
             return visit
         await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
 
 async def _settle(services: Services, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
     """Identify the visitor, and store the outcome for callbacks that wait for it."""
-    door, fields = Door(visit["door"]), {"client_id": visit["client_id"], "app_id": visit["app_id"]}
+    door, fields = Door(visit.door), {"client_id": visit.client_id, "app_id": visit.app_id}
     try:
         if not callback.code:
             raise VisitRefused("the person has refused")
-        if door is Door.WEBSITE and visit["near"]:
+        if door is Door.WEBSITE and visit.near:
             raise VisitRefused("this site was added with --near")
         if not await _enter(services, visit, callback, door, device=device):
             raise VisitRefused("the person may not log in any more, or the site has been removed")
@@ -240,7 +222,7 @@ async def _settle(services: Services, visit: Visit, callback: WeChatCallback, *,
         outcome = VisitOutcome.SERVER_ERROR
     services.metrics.door(door, _OUTCOMES[outcome])
     try:
-        await visit_rows.settle_visit(services.database, visit["id"], outcome)
+        await visit_rows.settle_visit(services.database, visit.id, outcome)
     except StorageUnavailable:
         log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
     return outcome
@@ -251,7 +233,7 @@ async def _enter(services: Services, visit: Visit, callback: WeChatCallback, doo
 
     Returns False if the user may not log in, or the client has been removed.
     """
-    app = services[Apps].for_login(visit["app_id"])
+    app = services[Apps].for_login(visit.app_id)
     identity, wechat_ms = await exchange_code(services, app, callback.code)
     ids = {"app_id": app.app_id, "openid": identity.openid}
     is_closed_to_staff = door is Door.WEBSITE and not services.settings.scan_admin_anywhere
@@ -262,18 +244,53 @@ async def _enter(services: Services, visit: Visit, callback: WeChatCallback, doo
     now = services.clock()
     login, database_ms = await record_identity(services, app, identity, expires_in=None, device=device, now=now)
     services[Numbers].count_login(is_new=login.is_new, at=now)
-    code_hash = hash_of(code_of(callback.cookie, callback.state))
     async with services.database.begin() as transaction:
-        person = await visit_rows.lock_visitor(transaction, **ids)
-        is_approved = person is not None and await visit_rows.approve_visit(
-            transaction, visit["id"], openid=identity.openid, code_hash=code_hash, now=now
-        )
-        if person is not None and is_approved:
-            await scan_rows.record_authorized(transaction, person, client_id=visit["client_id"], ip=device.ip, now=now)
-    if is_approved:
-        fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
-        log.info("site_authorized", client_id=visit["client_id"], user_id=login.user["id"], app_id=app.app_id, **fields)
-    return is_approved
+        person = await lock_visitor(transaction, **ids)
+        pending = None if person is None else await visit_rows.lock_visit(transaction, visit.id)
+        if person is not None and pending is not None:
+            code = code_of(callback.cookie, callback.state)
+            await _grant(transaction, person, pending, code, door=door, device=device, now=now)
+    if pending is None:
+        return False
+    fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
+    log.info("site_authorized", client_id=visit.client_id, user_id=login.user["id"], app_id=app.app_id, **fields)
+    return True
+
+
+async def _grant(
+    transaction: Transaction,
+    person: UserInSession,
+    visit: LockedVisit,
+    code: str,
+    *,
+    door: Door,
+    device: Device,
+    now: datetime,
+) -> None:
+    """Store what the person has granted, by pressing the button, and the site's code."""
+    grant = NewGrant(
+        id=visit.id,
+        client_id=visit.client_id,
+        scope=visit.scope,
+        door=door,
+        app_id=person["app_id"],
+        openid=person["openid"],
+        approving_session_id=None,
+        authenticated_at=visit.created_at,
+        browser_ip=device.ip,
+        browser_user_agent=device.user_agent,
+        expires_at=visit.expires_at,
+    )
+    bound = NewCode(
+        code_hash=hash_of(code),
+        redirect_uri=visit.redirect_uri,
+        code_challenge=visit.code_challenge,
+        nonce=visit.nonce,
+    )
+    await visit_rows.approve_visit(transaction, visit)
+    await add_grant(transaction, grant)
+    await put_code(transaction, grant.id, bound, now=now)
+    await record_authorized(transaction, person, client_id=visit.client_id, ip=device.ip, now=now)
 
 
 def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str, app_id: str) -> VisitOutcome:
@@ -299,21 +316,19 @@ def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str
 def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callback: WeChatCallback) -> str:
     """Where the browser continues: a URL without WeChat's code and state."""
     if outcome is VisitOutcome.LOGGED_IN:
-        if visit["is_redeemed"]:
+        if visit.is_redeemed:
             return _page(services, visit, callback, "done")
-        if visit["code_expires_at"] is None or visit["code_expires_at"] <= services.clock():
+        if visit.code_expires_at is None or visit.code_expires_at <= services.clock():
             return _page(services, visit, callback, "over")
         code = code_of(callback.cookie, callback.state)
-        return sent_back(services, visit["redirect_uri"], visit["state"], code=code)
+        return sent_back(services, visit.redirect_uri, visit.state, code=code)
     if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
         return _page(services, visit, callback, outcome)
-    return _with_error(services, visit["redirect_uri"], visit["state"], outcome)
+    return _with_error(services, visit.redirect_uri, visit.state, outcome)
 
 
 def _page(services: Services, visit: Visit, callback: WeChatCallback, name: str) -> str:
-    return (
-        f"{services.settings.issuer}{AUTHORIZE_PATH}/{request_id_of(callback.cookie, visit['page_id'])}/wechat/{name}"
-    )
+    return f"{services.settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.request_id)}/wechat/{name}"
 
 
 def _with_error(services: Services, redirect_uri: str, state: str | None, outcome: VisitOutcome) -> str:

@@ -1,0 +1,19 @@
+"""How long each part of a login to a site lasts."""
+
+from datetime import timedelta
+from typing import Final
+
+SCAN_LASTS: Final = timedelta(seconds=180)
+"""How long a scan can be used."""
+CLAIM_LASTS: Final = timedelta(seconds=60)
+"""After this time without a decision, another user may take over the claim."""
+VISIT_LASTS: Final = timedelta(seconds=600)
+"""How long a visit to WeChat's page may take, and how long its request can be used for another one."""
+AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
+"""How long an authorization code is valid."""
+REPEATED_WITHIN: Final = timedelta(seconds=15)
+"""How long after its use a code from WeChat's browser may come again without ending the session."""
+OUTCOME_KEPT: Final = timedelta(hours=1)
+"""How long requests and grants are kept after their end. Until then a late poll gets `expired_token`, and reuse of a
+code is detected. A request on our own page that nobody answers is deleted when it expires, because anybody can open any
+number."""

@@ -1,0 +1,204 @@
+"""The statements for sites' requests, and for the pages and devices that show them."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Statement
+from wxauth.server.websites.durations import OUTCOME_KEPT, SCAN_LASTS
+from wxauth.server.websites.scan_rows import ScanOutcome
+
+
+class Adding(StrEnum):
+    """Whether a request has been stored, and why not."""
+
+    ADDED = "added"
+    CODE_TAKEN = "code_taken"
+    """Another scan has its user code."""
+    CLIENT_REMOVED = "client_removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSiteRequest:
+    """A request to be stored."""
+
+    id: UUID
+    client_id: str
+    scope: str
+    browser_ip: str | None
+    browser_user_agent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewLoginPage:
+    """The page of a request to be stored."""
+
+    page_hash: bytes
+    browser_hash: bytes
+    redirect_uri: str
+    state: str | None
+    nonce: str | None
+    code_challenge: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewScan:
+    """The scan of a request to be stored."""
+
+    scan_id: UUID
+    scene_hash: bytes
+    user_code_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownPage:
+    """A request with a scan, as visible to the browser that shows it."""
+
+    scan_id: UUID
+    verdict: str | None
+    is_claimed: bool
+    is_redeemed: bool
+    expires_at: datetime
+    redirect_uri: str
+    state: str | None
+    nonce: str | None
+    code_challenge: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolledDevice:
+    """A request for whose outcome a device polls."""
+
+    request_id: UUID
+    scan_id: UUID
+    verdict: str | None
+    is_granted: bool
+    """Whether there is a grant. An erasure deletes it."""
+    expires_at: datetime
+
+
+def _added_part(values: str) -> str:
+    return f"""request AS (
+    INSERT INTO site_requests (id, client_id, scope, browser_ip, browser_user_agent, created_at, expires_at, kept_until)
+    {values}
+    RETURNING id
+)"""
+
+
+_REQUEST_PART: Final = (
+    ":client_id, :scope, :browser_ip::text::inet, :browser_user_agent, :now, :expires_at, :kept_until"
+)
+_PAGE_PART: Final = """
+INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, nonce, code_challenge)
+SELECT id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge FROM request
+RETURNING request_id
+"""
+# The scan first: if its user code is taken, nothing is stored. Foreign keys are checked after the whole statement.
+_SCANNED_PART: Final = f"""
+WITH scan AS (
+    INSERT INTO scans (id, request_id, scene_hash, user_code_hash, expires_at)
+    VALUES (:scan_id, :id, :scene_hash, :user_code_hash, :expires_at)
+    ON CONFLICT DO NOTHING
+    RETURNING request_id
+), {_added_part(f"SELECT request_id, {_REQUEST_PART} FROM scan")}"""  # noqa: S608 - put together from constants
+_ADD_PAGE: Final = Statement[UUID](f"{_SCANNED_PART}{_PAGE_PART}")
+_ADD_PAGE_WITHOUT_SCAN: Final = Statement[UUID](
+    f"WITH {_added_part(f'VALUES (:id, {_REQUEST_PART}) ON CONFLICT DO NOTHING')}{_PAGE_PART}"
+)
+_ADD_DEVICE: Final = Statement[UUID](f"""{_SCANNED_PART}
+INSERT INTO device_codes (request_id, code_hash) SELECT id, :device_code_hash FROM request RETURNING request_id
+""")  # noqa: S608 - put together from constants
+_PAGE: Final = Statement[ShownPage]("""
+SELECT s.id AS scan_id, s.verdict, s.claimed_at IS NOT NULL AS is_claimed, g.session_id IS NOT NULL AS is_redeemed,
+       s.expires_at, p.redirect_uri, p.state, p.nonce, p.code_challenge
+  FROM login_pages p JOIN scans s ON s.request_id = p.request_id LEFT JOIN grants g ON g.id = s.id
+ WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash
+""")
+_DEVICE: Final = Statement[PolledDevice]("""
+SELECT d.request_id, s.id AS scan_id, s.verdict, g.id IS NOT NULL AS is_granted, s.expires_at
+  FROM device_codes d JOIN site_requests r ON r.id = d.request_id JOIN scans s ON s.request_id = r.id
+  LEFT JOIN grants g ON g.id = s.id
+ WHERE d.code_hash = :code_hash AND r.client_id = :client_id
+""")
+# Settles the race of two polls: the second waits here, and then sees when the first one came.
+_POLL: Final = Statement[bool]("""
+WITH before AS (
+    SELECT request_id, polled_at + make_interval(secs => poll_interval) > :now AS is_too_early
+      FROM device_codes WHERE request_id = :request_id FOR UPDATE
+)
+UPDATE device_codes
+   SET polled_at = :now, poll_interval = poll_interval + CASE WHEN before.is_too_early THEN :more ELSE 0 END
+  FROM before WHERE device_codes.request_id = before.request_id
+RETURNING COALESCE(before.is_too_early, false)
+""")
+_SWEEP: Final = Statement[bool]("""
+DELETE FROM site_requests WHERE id = ANY (ARRAY(
+    SELECT id FROM site_requests WHERE kept_until < :now LIMIT :size FOR UPDATE SKIP LOCKED))
+RETURNING EXISTS (SELECT FROM scans WHERE scans.request_id = site_requests.id AND verdict IS NULL) AS has_expired
+""")
+
+
+async def add_page(
+    database: Database, request: NewSiteRequest, page: NewLoginPage, scan: NewScan, *, now: datetime
+) -> Adding:
+    """Store the request of a page that shows a code. Raises: StorageUnavailable."""
+    expires_at = now + SCAN_LASTS
+    times = {"now": now, "expires_at": expires_at, "kept_until": expires_at}
+    return await _add(database, _ADD_PAGE, **asdict(request), **asdict(page), **asdict(scan), **times)
+
+
+async def add_page_without_scan(
+    database: Database, request: NewSiteRequest, page: NewLoginPage, *, lasts: timedelta, now: datetime
+) -> Adding:
+    """Store the request of a page that shows no code. Raises: StorageUnavailable."""
+    times = {"now": now, "expires_at": now + lasts, "kept_until": now + lasts}
+    return await _add(database, _ADD_PAGE_WITHOUT_SCAN, **asdict(request), **asdict(page), **times)
+
+
+async def add_device(
+    database: Database, request: NewSiteRequest, scan: NewScan, *, device_code_hash: bytes, now: datetime
+) -> Adding:
+    """Store the request of a device that shows a code. Raises: StorageUnavailable."""
+    expires_at = now + SCAN_LASTS
+    times = {"now": now, "expires_at": expires_at, "kept_until": expires_at + OUTCOME_KEPT}
+    return await _add(
+        database, _ADD_DEVICE, **asdict(request), **asdict(scan), **times, device_code_hash=device_code_hash
+    )
+
+
+async def _add(database: Database, statement: Statement[UUID], **values: object) -> Adding:
+    try:
+        added = await database.value(statement, **values)
+    except asyncpg.ForeignKeyViolationError:
+        return Adding.CLIENT_REMOVED
+    return Adding.CODE_TAKEN if added is None else Adding.ADDED
+
+
+async def shown_page(database: Database, *, page_hash: bytes, browser_hash: bytes) -> ShownPage | None:
+    """The request that a browser shows with a scan; None if it is not this browser's. Raises: StorageUnavailable."""
+    return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash)
+
+
+async def polled_device(transaction: Transaction, code_hash: bytes, *, client_id: str) -> PolledDevice | None:
+    """The request of a device code; None if this client has none."""
+    return await transaction.row(_DEVICE, code_hash=code_hash, client_id=client_id)
+
+
+async def poll_is_too_early(transaction: Transaction, request_id: UUID, *, more: int, now: datetime) -> bool:
+    """Store the time of a device's poll. If it comes too early, the interval is `more` seconds longer from now on."""
+    return bool(await transaction.value(_POLL, request_id=request_id, more=more, now=now))
+
+
+async def sweep_site_requests(
+    database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
+) -> int:
+    """Delete requests whose time is over, at most `size`. Returns how many. Raises: StorageUnavailable."""
+    swept = await database.values(_SWEEP, now=now, size=size)
+    observe(ScanOutcome.EXPIRED, sum(swept))
+    return len(swept)

@@ -1,0 +1,157 @@
+"""A site's request to log a person in: a page or a device shows it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.clients.models import Client
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.services import Services
+from wxauth.server.sessions.devices import Device
+from wxauth.server.websites import site_request_rows
+from wxauth.server.websites.durations import VISIT_LASTS
+from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
+from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_rows import ScanOutcome
+from wxauth.server.websites.secrets import UserCodes, hash_of, new_scene, new_secret, page_id_of
+from wxauth.server.websites.site_request_rows import Adding, NewLoginPage, NewScan, NewSiteRequest
+
+INTERVAL: Final = 2
+"""Seconds between two polls."""
+
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRequest:
+    """A site's checked request to log a person in."""
+
+    client: Client
+    scope: str
+    """The scopes to grant, separated by spaces."""
+    redirect_uri: str
+    state: str | None
+    nonce: str | None
+    code_challenge: str
+    requires_new_login: bool
+    max_age: int | None
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedScan:
+    """A new scan and its secrets."""
+
+    id: UUID
+    scene: str = field(repr=False)
+    user_code: str = field(repr=False)
+    secret: str = field(repr=False)
+    """The device code; for a page, the id in its URLs."""
+
+
+def granted_scope(client: Client, asked_for: str | None) -> str:
+    """The requested scopes that the client may have; all its scopes without a request. Raises: OAuthError."""
+    allowed = client.site_scopes
+    requested = allowed if asked_for is None else asked_for.split()
+    scope = [name for name in allowed if name in requested]
+    if not scope:
+        raise OAuthError("invalid_scope", "the client was added with none of these scopes")
+    return " ".join(scope)
+
+
+async def start_for_device(
+    services: Services, client: Client, *, scope: str, ip: str | None, user_agent: str | None
+) -> StartedScan:
+    """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
+
+    Raises: OAuthError, RateLimited, StorageUnavailable.
+    """
+    if ip is None and client.near:
+        raise invalid_oauth_request("this client was added with --near: browser_ip is required")
+    # Checked first, so that a single browser cannot use up the client's limit.
+    await services[ScanLimits].browsers.admit_address(ip)
+    await services[ScanLimits].clients.admit(client.name)
+    browser = Device(ip, None if ip is None else user_agent)
+    for _ in range(_ATTEMPTS):
+        now, device_code = services.clock(), new_secret()
+        request = _request(client, scope, browser, now=now)
+        started, scan = _scan(services, device_code, now=now)
+        added = await site_request_rows.add_device(
+            services.database, request, scan, device_code_hash=hash_of(device_code), now=now
+        )
+        if _is_added(services, added):
+            return started
+    raise StorageUnavailable("no user code is free")
+
+
+async def start_for_page(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> StartedScan:
+    """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    await services[ScanLimits].browsers.admit_address(browser.ip)
+    for _ in range(_ATTEMPTS):
+        now = services.clock()
+        request = _request(asked.client, asked.scope, browser, now=now)
+        page_id = page_id_of(cookie, request.id)
+        started, scan = _scan(services, page_id, now=now)
+        added = await site_request_rows.add_page(
+            services.database, request, _page(asked, page_id, cookie), scan, now=now
+        )
+        if _is_added(services, added):
+            return started
+    raise StorageUnavailable("no user code is free")
+
+
+async def start_page_with_button(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
+    """Store a request whose page has a button to WeChat's page. Returns the id in the page's URLs.
+
+    Raises: RateLimited, OAuthError, StorageUnavailable.
+    """
+    await services[ScanLimits].pages.admit_address(browser.ip)
+    now = services.clock()
+    request = _request(asked.client, asked.scope, browser, now=now)
+    page_id = page_id_of(cookie, request.id)
+    added = await site_request_rows.add_page_without_scan(
+        services.database, request, _page(asked, page_id, cookie), lasts=VISIT_LASTS, now=now
+    )
+    if added is Adding.CLIENT_REMOVED:
+        raise invalid_client("the client has just been removed")
+    return page_id
+
+
+def _request(client: Client, scope: str, browser: Device, *, now: datetime) -> NewSiteRequest:
+    return NewSiteRequest(
+        id=new_id(now),
+        client_id=client.name,
+        scope=scope,
+        browser_ip=browser.ip,
+        browser_user_agent=browser.user_agent,
+    )
+
+
+def _page(asked: SiteRequest, page_id: str, cookie: str) -> NewLoginPage:
+    return NewLoginPage(
+        page_hash=hash_of(page_id),
+        browser_hash=hash_of(cookie),
+        redirect_uri=asked.redirect_uri,
+        state=asked.state,
+        nonce=asked.nonce,
+        code_challenge=asked.code_challenge,
+    )
+
+
+def _scan(services: Services, secret: str, *, now: datetime) -> tuple[StartedScan, NewScan]:
+    """A new scan with its secrets, and as it is stored."""
+    scan_id, scene = new_id(now), new_scene()
+    user_code, user_code_hash = services[UserCodes].new()
+    stored = NewScan(scan_id=scan_id, scene_hash=hash_of(scene), user_code_hash=user_code_hash)
+    return StartedScan(scan_id, scene, user_code, secret), stored
+
+
+def _is_added(services: Services, added: Adding) -> bool:
+    """Whether a scan was stored; false if its user code is taken. Raises: OAuthError, if its client was removed."""
+    if added is Adding.CLIENT_REMOVED:
+        raise invalid_client("the client has just been removed")
+    if added is Adding.ADDED:
+        services.metrics.scan(ScanOutcome.STARTED)
+    return added is Adding.ADDED
