@@ -209,7 +209,8 @@ async def test_the_console_is_no_site_in_a_web_view(
     await add_console_as_site(services)
     in_service = replace(phone, client=make_client(services))
     asked = {**ASKED, "client_id": "wxauth-admin", "redirect_uri": "https://auth.test/admin/", "scope": "wxauth:admin"}
-    problem_of(await answer(in_service, **asked), "invalid_request", 422)
+    for mistake in ({}, {"prompt": "none"}, {"code_challenge_method": "plain"}, {"scope": "nonsense"}):
+        problem_of(await answer(in_service, **{**asked, **mistake}), "invalid_request", 422)
     page = await in_service.client.get(f"/v1/authorize?{urlencode(asked)}", headers=IN_WEB_VIEW)
     assert re.search(r"[B-Z]{4}-[B-Z]{4}", page.text)
 

@@ -19,7 +19,8 @@ from wxauth.server.websites.authorize import (
     Mistake,
     SentBack,
     Unanswerable,
-    check_request,
+    checked_request,
+    requesting_site,
     sent_back,
 )
 from wxauth.server.websites.doors import Door, DoorOutcome
@@ -53,9 +54,10 @@ async def answer(services: Services, caller: Caller, login_code: str, parameters
     Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
     """
     try:
-        asked = await check_request(services, parameters)
-        if not may_answer(asked.client):
+        client, redirect_uri = await requesting_site(services, parameters)
+        if not may_answer(client):
             raise Unanswerable(Mistake.CLIENT)
+        asked = checked_request(services, client, redirect_uri, parameters)
         logged_in_at = await _login_for(services, asked, caller.session_id)
     except SentBack as exc:
         await SITES.count_user(services.database, caller.user, now=services.clock())
