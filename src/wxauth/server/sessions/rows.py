@@ -186,6 +186,15 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
  WHERE user_id = :user_id AND client_id IS NOT NULL AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
+# The sessions that sites could still open for this user. The user is locked, as whenever a grant is made or redeemed.
+_END_GRANTS: Final = Statement[Nothing]("""
+DELETE FROM grants USING identities i
+ WHERE i.user_id = :user_id AND grants.app_id = i.app_id AND grants.openid = i.openid AND grants.session_id IS NULL
+""")
+_END_GRANTS_OF_IDENTITIES: Final = Statement[Nothing]("""
+DELETE FROM grants USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
+ WHERE grants.app_id = i.app_id AND grants.openid = i.openid AND grants.session_id IS NULL
+""")
 _LAST_OF_PAGE: Final = Statement[_LastSession](
     "SELECT id, created_at FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
@@ -260,7 +269,11 @@ async def end_sessions(
     now: datetime,
     kept: UUID | None = None,
 ) -> None:
-    """End all sessions of a user except `kept`, and record those that were open."""
+    """End all sessions of a locked user except `kept`, and record those that were open.
+
+    What the user has granted to sites ends, too, unless a session has been opened for it, whichever session approved.
+    """
+    await transaction.run(_END_GRANTS, user_id=user_id)
     ended = await transaction.rows(_END_OTHERS, user_id=user_id, now=now, reason=reason, kept_id=kept)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
@@ -323,9 +336,10 @@ async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, b
 async def end_sessions_of_identities(
     transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]], *, by: Actor, now: datetime
 ) -> None:
-    """End a user's sessions of these identities (app_id, openid), which are about to be split from the user."""
+    """End a locked user's sessions and grants of these identities (app_id, openid), which are about to be split off."""
     keys = {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
     reason = EndReason.ADMINISTRATOR
+    await transaction.run(_END_GRANTS_OF_IDENTITIES, **keys)
     ended = await transaction.rows(_END_OF_IDENTITIES, user_id=user_id, **keys, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 

@@ -188,7 +188,8 @@ class StoredVisit(SQLModel, table=True):
 class Grant(SQLModel, table=True):
     """What a person has granted a site, by any door: a session, once.
 
-    It belongs to the user of its identity, so a merge is followed, and an erased user leaves none behind.
+    It belongs to the user of its identity, so a merge is followed, and an erased user leaves none behind. What ends all
+    sessions of a user also deletes the user's grants that no session has been opened for.
     """
 
     __tablename__ = "grants"

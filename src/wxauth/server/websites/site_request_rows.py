@@ -79,7 +79,7 @@ class PolledDevice:
     scan_id: UUID
     verdict: str | None
     is_granted: bool
-    """Whether there is a grant. An erasure deletes it."""
+    """Whether there is a grant. What ends the user's sessions deletes it."""
     expires_at: datetime
 
 
