@@ -8,12 +8,12 @@ FROM python AS builder
 ARG PIP_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-COPY requirements-build.lock requirements.lock ./
+COPY requirements/build.lock requirements/server.lock requirements/
 RUN python -m venv tools \
-    && tools/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements-build.lock
+    && tools/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.lock
 RUN python -m venv --without-pip /opt/wxauth \
     && tools/bin/pip --python /opt/wxauth/bin/python install \
-        --require-hashes --no-deps --only-binary :all: -r requirements.lock
+        --require-hashes --no-deps --only-binary :all: -r requirements/server.lock
 COPY LICENSE README.md pyproject.toml ./
 COPY alembic alembic
 COPY clients clients

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_the_guard_is_tested_with_the_versions_named(page: Path) -> None:
     packages = table(page, "package|软件包")
     assert [name for name, _, _ in packages] == [Requirement(line).name for line in PROJECT["dependencies"]]
-    lowest, newest = (pins(ROOT / f"requirements-guard-{end}.lock") for end in ("lowest", "newest"))
+    lowest, newest = (pins(ROOT / f"requirements/guard-{end}.lock") for end in ("lowest", "newest"))
     for name, oldest, latest in packages + table(page, "framework|框架"):
         [least], [most] = (re.findall(r"^[\d.]+", number) for number in (oldest, latest))
         assert f"{lowest[name]}.".startswith(f"{least}."), f"{name}: the oldest is {lowest[name]}"

@@ -25,9 +25,9 @@ import wxauth
 from tests.programs import demand_mark, lacks
 
 ROOT = Path(__file__).parents[1]
-LOCKS = sorted(ROOT.glob("requirements*.lock"))
-DEV_LOCK = ROOT / "requirements-dev.lock"
-LOWEST_LOCK = ROOT / "requirements-guard-lowest.lock"
+LOCKS = sorted(ROOT.glob("requirements/*.lock"))
+DEV_LOCK = ROOT / "requirements/dev.lock"
+LOWEST_LOCK = ROOT / "requirements/guard-lowest.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SIBLING = """
 from typing import Annotated
@@ -106,7 +106,7 @@ def test_without_containers_exactly_the_lock_is_installed_and_nothing_over_a_ver
         canonicalize_name(line.split("==")[0]): line.split("==")[1]
         for line in run(folder / "bin/python", "-c", listed, cwd=tmp_path).split()
     }
-    locked = set(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    locked = set(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements/server.lock").read_text(), re.MULTILINE))
     assert found.items() - locked == {("wxauth", wxauth.__version__)}
     before = (folder / "pyvenv.cfg").stat().st_mtime_ns
     again = subprocess.run([install, folder], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -184,7 +184,7 @@ def test_pip_installs_the_guard_and_nothing_of_the_service(slim: Path, tmp_path:
     brought = {canonicalize_name(name) for name in run(slim, "-c", listing, cwd=tmp_path).split()}
     guard = closure(*PROJECT["dependencies"])
     assert brought == guard | {"wxauth"}
-    service = set(pins(ROOT / "requirements.lock")) - guard
+    service = set(pins(ROOT / "requirements/server.lock")) - guard
     assert {"sqlalchemy", "sqlmodel", "asyncpg", "alembic", "greenlet", "httptools", "uvicorn"} <= service
 
 
@@ -385,7 +385,7 @@ def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
 
 def test_the_locks_agree_on_every_version_but_the_oldest() -> None:
     assert len(LOCKS) == 6
-    everything = pins(ROOT / "requirements-dev.lock")
+    everything = pins(ROOT / "requirements/dev.lock")
     for lock in LOCKS:
         if lock != LOWEST_LOCK:
             assert pins(lock).items() <= everything.items()
@@ -395,8 +395,8 @@ def test_the_locks_agree_on_every_version_but_the_oldest() -> None:
 @pytest.mark.parametrize("script", ["dev", "test", "check"])
 def test_a_script_of_a_fresh_clone_explains_itself_without_an_install(tmp_path: Path, script: str) -> None:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
-    for file in (*LOCKS, ROOT / "pyproject.toml"):
-        shutil.copy(file, tmp_path)
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     printed = subprocess.check_output([tmp_path / "scripts" / script, "--help"], text=True)
     assert printed.startswith((ROOT / "scripts" / script).read_text().splitlines()[1].removeprefix("# "))
     assert not (tmp_path / ".venv").exists()
@@ -413,12 +413,12 @@ def test_the_guard_is_tested_with_the_oldest_versions_that_it_takes() -> None:
 def test_the_locks_have_what_the_project_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     named = {
-        "requirements.lock": [
+        "requirements/server.lock": [
             *project["project"]["dependencies"],
             *project["project"]["optional-dependencies"]["server"],
         ],
-        "requirements-build.lock": project["build-system"]["requires"],
-        "requirements-run.lock": [
+        "requirements/build.lock": project["build-system"]["requires"],
+        "requirements/run.lock": [
             *project["project"]["optional-dependencies"]["dev"],
             *project["project"]["optional-dependencies"]["server"],
             *project["dependency-groups"]["run"],
