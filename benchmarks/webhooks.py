@@ -37,7 +37,7 @@ from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.placing import keep_placing
 from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries
-from wxauth.server.events.webhooks import add_webhook
+from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.service.build import build_services
 
@@ -216,7 +216,7 @@ async def measure(url: str, postmaster: int) -> None:
         workers = [first.pid, second.pid]
         await run("no webhook", database, postmaster, workers, port)
         for name in (*GOOD, HANGING):
-            await add_webhook(services, name, url=f"http://127.0.0.1:{port}/{name}", types=(), by=OPERATOR)
+            await services[Webhooks].add(name, url=f"http://127.0.0.1:{port}/{name}", types=(), by=OPERATOR)
         await run("three webhooks, one hangs", database, postmaster, workers, port)
         await connection.execute(_UNDELIVERED, UNDELIVERED, timeout=300)
         await connection.execute("VACUUM ANALYZE deliveries", timeout=300)
@@ -251,8 +251,8 @@ async def suffer(
     with process("receive", str(port)), process("work", postgres.url) as first, process("work", postgres.url) as second:
         await asyncio.sleep(5)  # until all have started
         for webhook in GOOD:
-            await add_webhook(
-                services, webhook, url=f"http://127.0.0.1:{port}/{webhook}?takes={TAKES}", types=(), by=OPERATOR
+            await services[Webhooks].add(
+                webhook, url=f"http://127.0.0.1:{port}/{webhook}?takes={TAKES}", types=(), by=OPERATOR
             )
         loading = asyncio.create_task(load(log_in_or_fail, SECONDS))
         await asyncio.sleep(SECONDS / 3)

@@ -25,7 +25,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.events.placing import place_events
 from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
-from wxauth.server.events.webhooks import replay_events
+from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_other_rows
 from wxauth.server.service.resealing import reseal
 from wxauth.server.service.waits import Waits
@@ -832,9 +832,9 @@ async def test_replaying_since_a_time_finds_events_committed_late(
         await place_events(services)
     await root.add("orders", receiver.url)
     since = datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(days=10)
-    assert await replay_events(services, "orders", since=since, page_size=2) == 1
-    assert await replay_events(services, "orders", since=since - timedelta(seconds=1), page_size=2) == 2
-    assert await replay_events(services, "orders", since=since - timedelta(days=5), page_size=2) == 7
+    assert await services[Webhooks].replay("orders", since=since, page_size=2) == 1
+    assert await services[Webhooks].replay("orders", since=since - timedelta(seconds=1), page_size=2) == 2
+    assert await services[Webhooks].replay("orders", since=since - timedelta(days=5), page_size=2) == 7
 
 
 async def test_only_administrators_manage_webhooks(

@@ -21,7 +21,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.placing import place_events
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhooks import add_webhook
+from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.service.app import create_app
 
 
@@ -108,7 +108,7 @@ async def test_the_receiver_forgets_an_erased_users_orders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
-    added = await add_webhook(services, "orders", url=receiver, types=(), by=OPERATOR)
+    added = await services[Webhooks].add("orders", url=receiver, types=(), by=OPERATOR)
     monkeypatch.setenv("WEBHOOK_SECRET", secrets.add(added.secret))
     alice = await login("alice")
     orders.add(alice["user"]["id"], "oolong")

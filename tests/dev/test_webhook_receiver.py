@@ -14,7 +14,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.wechat import create_simulator
 from wxauth.server.events.signatures import new_webhook_secret, shown_secret, signed_headers
-from wxauth.server.events.webhooks import add_webhook, try_webhook
+from wxauth.server.events.webhooks import Webhooks
 
 
 class Desk:
@@ -85,5 +85,5 @@ async def test_the_receiver_accepts_the_services_messages(
     services: Services, secrets: Secrets, rows: asyncpg.Connection
 ) -> None:
     with serving(create_simulator()) as url:
-        await add_webhook(services, "desk", url=f"{url}/webhook", types=(), by=OPERATOR)
-        assert (await try_webhook(services, "desk", by=OPERATOR)).status == 204
+        await services[Webhooks].add("desk", url=f"{url}/webhook", types=(), by=OPERATOR)
+        assert (await services[Webhooks].send_test("desk", by=OPERATOR)).status == 204

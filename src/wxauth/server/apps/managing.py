@@ -21,10 +21,11 @@ from wxauth.errors import (
 from wxauth.server.apps.models import SealedApp
 from wxauth.server.apps.registry import Apps, KnownApp, sealed_app, unsealed_app
 from wxauth.server.apps.rows import change_app, delete_app, is_name_of_site, lock_app, store_app
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import CannotOpen
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App, AppFields
+from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.settings import App, AppFields, Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.web.direct import invalid_request
 from wxauth.server.wechat.client import WeChat, exchange_api
@@ -37,113 +38,116 @@ _OF_THE_ID: Final = frozenset({40013, 41002})
 log = get_logger()
 
 
-async def add_app(
-    services: Services, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor
-) -> KnownApp:
-    """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
+class ManagedApps:
+    """Adds, changes and removes apps."""
 
-    Raises: AppTaken, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
-    """
-    await services[Apps].refresh()
-    if any(known.app.app_id == app.app_id for known in services[Apps].all()):
-        raise AppTaken("there is an app of this id already")
-    if app.app_id == services.settings.audience or await is_name_of_site(services.database, app.app_id):
-        raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
-    if is_checked:
-        await _ensure_wechat_accepts(services, app)
-    now = services.clock()
-    row = sealed_app(KnownApp(app, "database", title, is_enabled), services.sealer, created_at=now)
-    async with services.database.begin() as transaction:
-        is_added = await store_app(transaction, row)
-        if is_added:
-            await record_event(transaction, EventType.APP_ADDED, by=by, at=now, app_id=app.app_id)
-    if not is_added:
-        raise AppTaken("there is an app of this id already")
-    log.info("app_added", app_id=app.app_id, actor=by.name)
-    await services[Apps].refresh()
-    return services[Apps].entry(app.app_id)
+    def __init__(
+        self, *, clock: Clock, sealer: Sealer, apps: Apps, settings: Settings, database: Database, wechat: WeChat
+    ) -> None:
+        self._clock = clock
+        self._sealer = sealer
+        self._apps = apps
+        self._settings = settings
+        self._database = database
+        self._wechat = wechat
 
+    async def add(self, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
+        """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
 
-async def change_stored_app(
-    services: Services, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor
-) -> KnownApp:
-    """Change the given fields of an app, by name. Secrets are SecretStr. None clears an optional field.
+        Raises: AppTaken, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
+        """
+        await self._apps.refresh()
+        if any(known.app.app_id == app.app_id for known in self._apps.all()):
+            raise AppTaken("there is an app of this id already")
+        if app.app_id == self._settings.audience or await is_name_of_site(self._database, app.app_id):
+            raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
+        if is_checked:
+            await self._ensure_wechat_accepts(app)
+        now = self._clock()
+        row = sealed_app(KnownApp(app, "database", title, is_enabled), self._sealer, created_at=now)
+        async with self._database.begin() as transaction:
+            is_added = await store_app(transaction, row)
+            if is_added:
+                await record_event(transaction, EventType.APP_ADDED, by=by, at=now, app_id=app.app_id)
+        if not is_added:
+            raise AppTaken("there is an app of this id already")
+        log.info("app_added", app_id=app.app_id, actor=by.name)
+        await self._apps.refresh()
+        return self._apps.entry(app.app_id)
 
-    Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
-    """
-    await _ensure_stored(services, app_id)
-    if is_checked and "app_secret" in changes:
-        known = await read_app(services, app_id)
-        await _ensure_wechat_accepts(services, _app_after(known, {"app_secret": changes["app_secret"]}).app)
-    now = services.clock()
-    async with services.database.begin() as transaction:
-        row = await lock_app(transaction, app_id)
-        if row is None:
-            raise NotFound(NO_SUCH_APP)
-        before = _unsealed(services, row)
-        after = _app_after(before, changes)
-        changed = [name for name, value in changes.items() if value != _value(before, name)]
+    async def change(self, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor) -> KnownApp:
+        """Change the given fields of an app, by name. Secrets are SecretStr. None clears an optional field.
+
+        Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
+        """
+        await self._ensure_stored(app_id)
+        if is_checked and "app_secret" in changes:
+            known = await self.read(app_id)
+            await self._ensure_wechat_accepts(_app_after(known, {"app_secret": changes["app_secret"]}).app)
+        now = self._clock()
+        async with self._database.begin() as transaction:
+            row = await lock_app(transaction, app_id)
+            if row is None:
+                raise NotFound(NO_SUCH_APP)
+            before = self._unsealed(row)
+            after = _app_after(before, changes)
+            changed = [name for name, value in changes.items() if value != _value(before, name)]
+            if changed:
+                await change_app(transaction, sealed_app(after, self._sealer, created_at=row.created_at))
+                data = {"fields": changed}
+                await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
         if changed:
-            await change_app(transaction, sealed_app(after, services.sealer, created_at=row.created_at))
-            data = {"fields": changed}
-            await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
-    if changed:
-        log.info("app_changed", app_id=app_id, actor=by.name, fields=changed)
-    await services[Apps].refresh()
-    return services[Apps].entry(app_id)
+            log.info("app_changed", app_id=app_id, actor=by.name, fields=changed)
+        await self._apps.refresh()
+        return self._apps.entry(app_id)
 
+    async def remove(self, app_id: str, *, by: Actor) -> None:
+        """Remove an app and its secrets. Nobody can log in to it any more. Open sessions continue.
 
-async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:
-    """Remove an app and its secrets. Nobody can log in to it any more. Open sessions continue.
+        Raises: NotFound, AppInSettings, StorageUnavailable.
+        """
+        await self._ensure_stored(app_id)
+        async with self._database.begin() as transaction:
+            is_removed = await delete_app(transaction, app_id)
+            if is_removed:
+                await record_event(transaction, EventType.APP_REMOVED, by=by, at=self._clock(), app_id=app_id)
+        if not is_removed:
+            raise NotFound(NO_SUCH_APP)
+        log.info("app_removed", app_id=app_id, actor=by.name)
+        await self._apps.refresh()
 
-    Raises: NotFound, AppInSettings, StorageUnavailable.
-    """
-    await _ensure_stored(services, app_id)
-    async with services.database.begin() as transaction:
-        is_removed = await delete_app(transaction, app_id)
-        if is_removed:
-            await record_event(transaction, EventType.APP_REMOVED, by=by, at=services.clock(), app_id=app_id)
-    if not is_removed:
-        raise NotFound(NO_SUCH_APP)
-    log.info("app_removed", app_id=app_id, actor=by.name)
-    await services[Apps].refresh()
+    async def read(self, app_id: str) -> KnownApp:
+        """Read an app, after refreshing the registry. Raises: NotFound, StorageUnavailable."""
+        await self._apps.refresh()
+        found = next((known for known in self._apps.all() if known.app.app_id == app_id), None)
+        if found is None:
+            raise NotFound(NO_SUCH_APP)
+        return found
 
+    async def _ensure_stored(self, app_id: str) -> None:
+        """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
+        if any(app.app_id == app_id for app in self._settings.apps):
+            raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
-async def read_app(services: Services, app_id: str) -> KnownApp:
-    """Read an app, after refreshing the registry. Raises: NotFound, StorageUnavailable."""
-    await services[Apps].refresh()
-    found = next((known for known in services[Apps].all() if known.app.app_id == app_id), None)
-    if found is None:
-        raise NotFound(NO_SUCH_APP)
-    return found
+    async def _ensure_wechat_accepts(self, app: App) -> None:
+        """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
+        try:
+            await self._wechat.check_secret(app)
+        except WeChatMisconfigured as exc:
+            if exc.errcode is None:
+                raise
+            field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
+            problem = FieldError(field, "WeChat does not take it")
+            detail = f"WeChat: {what_to_change(exc.errcode, api=exchange_api(app))}"
+            raise AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
+        except WeChatTimeout as exc:
+            raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
 
-
-async def _ensure_stored(services: Services, app_id: str) -> None:
-    """Raises: AppInSettings. If the app does not exist at all, the statement that changes it finds no row."""
-    if any(app.app_id == app_id for app in services.settings.apps):
-        raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
-
-
-async def _ensure_wechat_accepts(services: Services, app: App) -> None:
-    """Raises: AppRefused, if WeChat rejects id or secret; WeChatUnavailable and other WeChatError."""
-    try:
-        await services[WeChat].check_secret(app)
-    except WeChatMisconfigured as exc:
-        if exc.errcode is None:
-            raise
-        field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
-        problem = FieldError(field, "WeChat does not take it")
-        detail = f"WeChat: {what_to_change(exc.errcode, api=exchange_api(app))}"
-        raise AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
-    except WeChatTimeout as exc:
-        raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
-
-
-def _unsealed(services: Services, row: SealedApp) -> KnownApp:
-    try:
-        return unsealed_app(row, services.sealer)
-    except CannotOpen as exc:
-        raise StorageUnavailable("this app's secrets cannot be decrypted: see 'wxauth check'") from exc
+    def _unsealed(self, row: SealedApp) -> KnownApp:
+        try:
+            return unsealed_app(row, self._sealer)
+        except CannotOpen as exc:
+            raise StorageUnavailable("this app's secrets cannot be decrypted: see 'wxauth check'") from exc
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:

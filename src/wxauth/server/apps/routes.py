@@ -1,6 +1,10 @@
 """`/v1/admin/apps`: administrators list, add, change and remove apps."""
 
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Final
+
+from fastapi import Depends
 
 from wxauth.errors import (
     AppInSettings,
@@ -21,16 +25,26 @@ from wxauth.server.apps.bodies import (
     AppsAnswer,
     app_answer,
 )
-from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.dependencies import AppsDep, ManagedAppsDep
+from wxauth.server.apps.registry import KnownApp
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.server.wechat.dependencies import WeChatTokensDep
 
 router = Router("admin")
 
 NO_SUCH_APP: Final = NotFound(managing.NO_SUCH_APP)
+
+
+async def _answer_about(
+    settings: SettingsDep, apps: AppsDep, wechat_tokens: WeChatTokensDep
+) -> Callable[[KnownApp], AppAnswer]:
+    return partial(app_answer, settings, apps, wechat_tokens)
+
+
+AnswerAboutDep = Annotated[Callable[[KnownApp], AppAnswer], Depends(_answer_about)]
 
 _REFUSED: Final = AppRefused(
     "WeChat: the app secret is wrong", errcode=40125, errors=[FieldError("app_secret", "WeChat does not take it")]
@@ -39,37 +53,33 @@ _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatB
 
 
 @router.get("/v1/admin/apps", summary=Title("List the apps", "列出应用"))
-async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
+async def list_apps(_: AdministratorDep, apps: AppsDep, answer_about: AnswerAboutDep) -> AppsAnswer:
     """The apps in the settings, then the added ones, the oldest first. Without secrets."""
-    await services[Apps].refresh()
-    return {
-        "items": [
-            app_answer(services.settings, services[Apps], services[WeChatTokens], known)
-            for known in services[Apps].all()
-        ],
-        "next_cursor": None,
-    }
+    await apps.refresh()
+    return {"items": [answer_about(known) for known in apps.all()], "next_cursor": None}
 
 
 @router.post("/v1/admin/apps", summary=Title("Add an app", "添加应用"), failures=[*_ASKING_WECHAT, AppTaken])
-async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
+async def add_app(
+    administrator: FreshAdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, body: AppRequest
+) -> AppAnswer:
     """Add an app.
 
     Users can log in to it at once in this process, and within seconds in every other one. Id and secret are checked at
     WeChat first (`check`). If WeChat rejects them or does not answer, nothing is stored.
     """
-    known = await managing.add_app(
-        services, body.app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
+    known = await managed.add(
+        body.app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
     )
-    return app_answer(services.settings, services[Apps], services[WeChatTokens], known)
+    return answer_about(known)
 
 
 @router.get("/v1/admin/apps/{app_id}", summary=Title("Read an app", "查看应用"), failures=[NO_SUCH_APP])
-async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> AppAnswer:
+async def read_app(
+    _: AdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, app_id: AppId
+) -> AppAnswer:
     """An app, without its secrets."""
-    return app_answer(
-        services.settings, services[Apps], services[WeChatTokens], await managing.read_app(services, app_id)
-    )
+    return answer_about(await managed.read(app_id))
 
 
 @router.patch(
@@ -78,7 +88,11 @@ async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) ->
     failures=[*_ASKING_WECHAT, NO_SUCH_APP, AppInSettings],
 )
 async def change_app(
-    administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
+    administrator: FreshAdministratorDep,
+    managed: ManagedAppsDep,
+    answer_about: AnswerAboutDep,
+    app_id: AppId,
+    body: AppChangeRequest,
 ) -> AppAnswer:
     """Set the given fields; others are unchanged.
 
@@ -86,13 +100,13 @@ async def change_app(
     WeChat first, as when an app is added. Nobody can log in to a disabled app; its open sessions continue, and WeChat's
     message push is still accepted.
     """
-    known = await managing.change_stored_app(services, app_id, body.changes, is_checked=body.check_, by=administrator)
-    return app_answer(services.settings, services[Apps], services[WeChatTokens], known)
+    known = await managed.change(app_id, body.changes, is_checked=body.check_, by=administrator)
+    return answer_about(known)
 
 
 @router.delete(
     "/v1/admin/apps/{app_id}", summary=Title("Remove an app", "移除应用"), failures=[NO_SUCH_APP, AppInSettings]
 )
-async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
+async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsDep, app_id: AppId) -> None:
     """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions remain."""
-    await managing.remove_app(services, app_id, by=administrator)
+    await managed.remove(app_id, by=administrator)

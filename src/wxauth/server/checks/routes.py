@@ -8,14 +8,13 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.problems import preferred_language
-from wxauth.server.apps import managing
-from wxauth.server.apps.registry import Apps
+from wxauth.server.apps.dependencies import AppsDep, ManagedAppsDep
 from wxauth.server.apps.routes import NO_SUCH_APP
 from wxauth.server.checks.doctor import examine, examine_app
 from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
-from wxauth.server.web.dependencies import ServicesDep, SettingsDep
+from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")
@@ -58,15 +57,14 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
     failures=[NO_SUCH_APP],
 )
 async def check_one_app(
-    _: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request
+    _: AdministratorDep, settings: SettingsDep, apps: AppsDep, managed: ManagedAppsDep, app_id: AppId, request: Request
 ) -> CheckReportAnswer:
     """Run `wxauth check` for one app.
 
     Checks whether WeChat accepts its secret and this server's IP address, and which APIs it may call.
     """
-    known = await managing.read_app(services, app_id)
-    apps = [it.app for it in services[Apps].all()]
-    return _report(await examine_app(services.settings, known.app, apps=apps), request)
+    known = await managed.read(app_id)
+    return _report(await examine_app(settings, known.app, apps=[it.app for it in apps.all()]), request)
 
 
 def _report(results: list[CheckResult], request: Request) -> CheckReportAnswer:

@@ -8,7 +8,7 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.server.apps.managing import add_app, change_stored_app, remove_app
+from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps, KnownApp
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.cli.resources import with_services
@@ -119,8 +119,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
     given = {"app_id": app_id, "is_enabled": not disabled, **_given({**fields, "app_secret": True})}
     request = _valid(AppRequest, given)
     _show_app(
-        lambda services: add_app(
-            services,
+        lambda services: services[ManagedApps].add(
             request.app,
             title=request.title,
             is_enabled=request.is_enabled,
@@ -149,7 +148,7 @@ def set_command(app_id: str, no_push: bool, no_check: bool, as_json: bool, **fie
         raise click.UsageError("at least one option must be given. 请至少指定一个选项。")
     changes = _valid(AppChangeRequest, given).changes
     _show_app(
-        lambda services: change_stored_app(services, app_id, changes, is_checked=not no_check, by=OPERATOR),
+        lambda services: services[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
         f"changed {app_id}",
         as_json=as_json,
     )
@@ -159,7 +158,7 @@ def set_command(app_id: str, no_push: bool, no_check: bool, as_json: bool, **fie
 @click.argument("app_id")
 def remove_command(app_id: str) -> None:
     """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
-    with_services(lambda services: remove_app(services, app_id, by=OPERATOR))
+    with_services(lambda services: services[ManagedApps].remove(app_id, by=OPERATOR))
     click.echo(f"removed {app_id}")
 
 

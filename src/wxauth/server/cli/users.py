@@ -21,7 +21,7 @@ from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
 from wxauth.server.login.bodies import session_keys_answer
 from wxauth.server.own_data.own_data import export_person
-from wxauth.server.session_keys.session_keys import SessionKeyState, check_keys
+from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
 from wxauth.server.users.admin import (
     TooManyRoles,
     UserChange,
@@ -129,7 +129,7 @@ def show_command(user_id: UUID, check: bool, export: bool, as_json: bool) -> Non
         _export(user_id)
         return
     user = user_detail_answer(_read_user(user_id))
-    states = with_services(lambda services: check_keys(services, user_id)) if check else ()
+    states = with_services(lambda services: services[SessionKeys].check(user_id)) if check else ()
     keys = {"session_keys": session_keys_answer(states)["items"]} if check else {}
     show({**user, **keys}, _table(user, states), as_json=as_json)
     unchecked = sum(state.error not in (None, "session_key_expired") for state in states)

@@ -15,15 +15,8 @@ from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
 from wxauth.server.events.webhook_bodies import deliveries_answer, new_webhook_answer, trial_answer, webhook_answer
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import (
+    Webhooks,
     WithSecret,
-    add_webhook,
-    change_webhook,
-    list_deliveries,
-    list_webhooks,
-    remove_webhook,
-    renew_secret,
-    replay_events,
-    try_webhook,
 )
 
 
@@ -64,7 +57,7 @@ def webhooks() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """Print every webhook, without its secret."""
-    found = [webhook_answer(webhook) for webhook in with_services(list_webhooks)]
+    found = [webhook_answer(webhook) for webhook in with_services(lambda services: services[Webhooks].all())]
     rows = [
         (
             webhook["name"],
@@ -84,7 +77,7 @@ def list_command(as_json: bool) -> None:
 @json_option
 def add_command(webhook_name: str, url: str, types: tuple[EventType, ...], as_json: bool) -> None:
     """Add a webhook that sends events to URL, and print its secret, this once."""
-    new = with_services(lambda services: add_webhook(services, webhook_name, url=url, types=types, by=OPERATOR))
+    new = with_services(lambda services: services[Webhooks].add(webhook_name, url=url, types=types, by=OPERATOR))
     _show_secret(new, as_json=as_json)
 
 
@@ -109,8 +102,8 @@ def set_command(
         raise click.UsageError("--url, --type, --all-types, --enable or --disable must be given.")
     chosen = () if all_types else types or None
     changed = with_services(
-        lambda services: change_webhook(
-            services, webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR
+        lambda services: services[Webhooks].change(
+            webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR
         )
     )
     state = "enabled" if changed["is_enabled"] else "disabled"
@@ -121,7 +114,7 @@ def set_command(
 @_name_argument
 def remove_command(webhook_name: str) -> None:
     """Remove a webhook; events that wait for it are dropped."""
-    with_services(lambda services: remove_webhook(services, webhook_name, by=OPERATOR))
+    with_services(lambda services: services[Webhooks].remove(webhook_name, by=OPERATOR))
     click.echo(f"removed {webhook_name}")
 
 
@@ -130,7 +123,7 @@ def remove_command(webhook_name: str) -> None:
 @json_option
 def test_command(webhook_name: str, as_json: bool) -> None:
     """Send one test message now and print the result. Exit status 1 unless the receiver has accepted it."""
-    answer = with_services(lambda services: try_webhook(services, webhook_name, by=OPERATOR))
+    answer = with_services(lambda services: services[Webhooks].send_test(webhook_name, by=OPERATOR))
     if as_json or answer.status is not None:
         show(trial_answer(answer), f"{answer.status} in {answer.milliseconds} ms", as_json=as_json)
     if not answer.is_accepted:
@@ -143,7 +136,9 @@ def test_command(webhook_name: str, as_json: bool) -> None:
 @json_option
 def secret_command(webhook_name: str, as_json: bool) -> None:
     """Renew a webhook's secret, and print it, this once. For 24 hours the former one signs too."""
-    _show_secret(with_services(lambda services: renew_secret(services, webhook_name, by=OPERATOR)), as_json=as_json)
+    _show_secret(
+        with_services(lambda services: services[Webhooks].renew_secret(webhook_name, by=OPERATOR)), as_json=as_json
+    )
 
 
 @webhooks.command()
@@ -155,7 +150,7 @@ def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor:
     """Print the deliveries of a webhook, sent and pending, the newest first."""
     chosen = None if state is None else DeliveryState(state)
     page = deliveries_answer(
-        with_services(lambda services: list_deliveries(services, webhook_name, chosen, before=cursor, limit=limit))
+        with_services(lambda services: services[Webhooks].deliveries(webhook_name, chosen, before=cursor, limit=limit))
     )
     rows = [
         (
@@ -181,7 +176,7 @@ def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | N
     """Send an event again, or all events since a time, of the webhook's types only."""
     if (event_id is None) == (since is None):
         raise click.UsageError("either --event or --since must be given.")
-    replayed = with_services(lambda services: replay_events(services, webhook_name, event_id=event_id, since=since))
+    replayed = with_services(lambda services: services[Webhooks].replay(webhook_name, event_id=event_id, since=since))
     show({"replayed": replayed}, f"{replayed} to be sent again", as_json=as_json)
 
 

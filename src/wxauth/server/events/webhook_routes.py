@@ -3,12 +3,11 @@
 import re
 from typing import Annotated, Final
 
-from fastapi import Query
+from fastapi import Depends, Query
 from pydantic import AfterValidator
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients.models import CLIENT_NAME
-from wxauth.server.events import webhooks
 from wxauth.server.events.webhook_bodies import (
     DeliveriesAnswer,
     DeliveriesQuery,
@@ -25,8 +24,9 @@ from wxauth.server.events.webhook_bodies import (
     webhook_answer,
     webhooks_answer,
 )
+from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
 NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")
@@ -44,26 +44,28 @@ WebhookName = Annotated[str, AfterValidator(_possible_name)]
 
 router = Router("admin")
 
+WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
+
 
 @router.get("/v1/admin/webhooks", summary=Title("List webhooks", "查看 Webhook"))
-async def list_webhooks(_: AdministratorDep, services: ServicesDep) -> WebhooksAnswer:
+async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> WebhooksAnswer:
     """Every webhook, by name, without its secret."""
-    return webhooks_answer(await webhooks.list_webhooks(services))
+    return webhooks_answer(await webhooks.all())
 
 
 @router.post("/v1/admin/webhooks", summary=Title("Add a webhook", "添加 Webhook"), failures=[_WRONG_URL, NameTaken])
-async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDep, body: NewWebhook) -> WebhookAnswer:
+async def add_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, body: NewWebhook) -> WebhookAnswer:
     """Send events to a URL from now on, signed as Standard Webhooks specifies. Only this answer has the `secret`."""
-    new = await webhooks.add_webhook(services, body.name, url=body.url, types=body.types or (), by=administrator)
+    new = await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
     return new_webhook_answer(new)
 
 
 @router.get(
     "/v1/admin/webhooks/{name}", summary=Title("Read a webhook", "查看某个 Webhook"), failures=[NO_SUCH_WEBHOOK]
 )
-async def read_webhook(_: AdministratorDep, services: ServicesDep, name: WebhookName) -> WebhookAnswer:
+async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: WebhookName) -> WebhookAnswer:
     """A webhook, without its secret."""
-    return webhook_answer(await webhooks.read_webhook(services, name))
+    return webhook_answer(await webhooks.read(name))
 
 
 @router.patch(
@@ -72,29 +74,27 @@ async def read_webhook(_: AdministratorDep, services: ServicesDep, name: Webhook
     failures=[_WRONG_URL, NO_SUCH_WEBHOOK],
 )
 async def change_webhook(
-    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName, body: WebhookChange
+    administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName, body: WebhookChange
 ) -> WebhookAnswer:
     """Set the given fields; others are unchanged. Events held while a webhook is disabled are sent later."""
-    changed = await webhooks.change_webhook(
-        services, name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator
-    )
+    changed = await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
     return webhook_answer(changed)
 
 
 @router.delete(
     "/v1/admin/webhooks/{name}", summary=Title("Remove a webhook", "删除 Webhook"), failures=[NO_SUCH_WEBHOOK]
 )
-async def remove_webhook(administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName) -> None:
+async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName) -> None:
     """Send nothing more to this webhook. Its pending deliveries are dropped."""
-    await webhooks.remove_webhook(services, name, by=administrator)
+    await webhooks.remove(name, by=administrator)
 
 
 @router.post(
     "/v1/admin/webhooks/{name}/test", summary=Title("Test a webhook", "测试 Webhook"), failures=[NO_SUCH_WEBHOOK]
 )
-async def test_webhook(administrator: AdministratorDep, services: ServicesDep, name: WebhookName) -> TrialAnswer:
+async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: WebhookName) -> TrialAnswer:
     """Send one `webhook.test` now. The answer is 200 with the webhook's status, or with an `error` and no status."""
-    return trial_answer(await webhooks.try_webhook(services, name, by=administrator))
+    return trial_answer(await webhooks.send_test(name, by=administrator))
 
 
 @router.post(
@@ -103,30 +103,28 @@ async def test_webhook(administrator: AdministratorDep, services: ServicesDep, n
     failures=[NO_SUCH_WEBHOOK],
 )
 async def renew_webhook_secret(
-    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName
+    administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: WebhookName
 ) -> WebhookAnswer:
     """Make a new `secret`. Only this answer has it. The former one also signs for another 24 hours."""
-    return new_webhook_answer(await webhooks.renew_secret(services, name, by=administrator))
+    return new_webhook_answer(await webhooks.renew_secret(name, by=administrator))
 
 
 @router.get(
     "/v1/admin/webhooks/{name}/deliveries", summary=Title("List deliveries", "查看投递记录"), failures=[NO_SUCH_WEBHOOK]
 )
 async def list_deliveries(
-    _: AdministratorDep, services: ServicesDep, name: WebhookName, query: Annotated[DeliveriesQuery, Query()]
+    _: AdministratorDep, webhooks: WebhooksDep, name: WebhookName, query: Annotated[DeliveriesQuery, Query()]
 ) -> DeliveriesAnswer:
     """The deliveries of the last 30 days, sent and pending, the newest first."""
-    return deliveries_answer(
-        await webhooks.list_deliveries(services, name, query.state, before=query.cursor, limit=query.limit)
-    )
+    return deliveries_answer(await webhooks.deliveries(name, query.state, before=query.cursor, limit=query.limit))
 
 
 @router.post(
     "/v1/admin/webhooks/{name}/replay", summary=Title("Replay events", "重新投递事件"), failures=[NO_SUCH_WEBHOOK]
 )
 async def replay_deliveries(
-    _: AdministratorDep, services: ServicesDep, name: WebhookName, body: ReplayRequest
+    _: AdministratorDep, webhooks: WebhooksDep, name: WebhookName, body: ReplayRequest
 ) -> ReplayedAnswer:
     """Deliver one event again, or all events since a time, of the webhook's types. Each keeps its `webhook-id`."""
-    replayed = await webhooks.replay_events(services, name, event_id=body.event_id, since=body.since)
+    replayed = await webhooks.replay(name, event_id=body.event_id, since=body.since)
     return {"replayed": replayed}

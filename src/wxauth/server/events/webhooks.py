@@ -6,10 +6,11 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import webhook_secret_context
-from wxauth.server.core.services import Services
+from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
@@ -40,159 +41,163 @@ class WithSecret(NamedTuple):
         return f"WithSecret(webhook={self.webhook['name']!r})"
 
 
-async def add_webhook(services: Services, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
-    """Add a webhook, and return it with its secret, which is stored sealed and cannot be read again.
+class Webhooks:
+    """Adds, changes and tries webhooks, and repeats their deliveries."""
 
-    Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
-    """
-    await _check(services, url)
-    now, secret = services.clock(), new_webhook_secret()
-    webhook_id = new_id(now)
-    sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook_id))
-    added = await webhook_rows.add_webhook(
-        services.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
-    )
-    if added is None:
-        raise NameTaken("there is a webhook of this name already")
-    log.info("webhook_added", webhook=name, actor=by.name)
-    return WithSecret(added, shown_secret(secret))
+    def __init__(
+        self, *, clock: Clock, sealer: Sealer, database: Database, deliveries: Deliveries, name_resolver: NameResolver
+    ) -> None:
+        self._clock = clock
+        self._sealer = sealer
+        self._database = database
+        self._deliveries = deliveries
+        self._name_resolver = name_resolver
 
+    async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
+        """Add a webhook, and return it with its secret, which is stored sealed and cannot be read again.
 
-async def list_webhooks(services: Services) -> Sequence[WebhookRow]:
-    """Every webhook, by name. Raises: StorageUnavailable."""
-    return await webhook_rows.all_webhooks(services.database)
+        Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
+        """
+        await self._check(url)
+        now, secret = self._clock(), new_webhook_secret()
+        webhook_id = new_id(now)
+        sealed = self._sealer.seal(secret, context=webhook_secret_context(webhook_id))
+        added = await webhook_rows.add_webhook(
+            self._database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
+        )
+        if added is None:
+            raise NameTaken("there is a webhook of this name already")
+        log.info("webhook_added", webhook=name, actor=by.name)
+        return WithSecret(added, shown_secret(secret))
 
+    async def all(self) -> Sequence[WebhookRow]:
+        """Every webhook, by name. Raises: StorageUnavailable."""
+        return await webhook_rows.all_webhooks(self._database)
 
-async def read_webhook(services: Services, name: str) -> WebhookRow:
-    """The webhook of this name. Raises: NotFound, StorageUnavailable."""
-    webhook = await webhook_rows.find_webhook(services.database, name)
-    if webhook is None:
-        raise _no_such_webhook()
-    return webhook
+    async def read(self, name: str) -> WebhookRow:
+        """The webhook of this name. Raises: NotFound, StorageUnavailable."""
+        webhook = await webhook_rows.find_webhook(self._database, name)
+        if webhook is None:
+            raise _no_such_webhook()
+        return webhook
 
+    async def change(
+        self,
+        name: str,
+        *,
+        url: str | None = None,
+        types: Sequence[EventType] | None = None,
+        is_enabled: bool | None = None,
+        by: Actor,
+    ) -> WebhookRow:
+        """Change the given fields of a webhook. An enabled webhook gets the events that were waiting for it.
 
-async def change_webhook(
-    services: Services,
-    name: str,
-    *,
-    url: str | None = None,
-    types: Sequence[EventType] | None = None,
-    is_enabled: bool | None = None,
-    by: Actor,
-) -> WebhookRow:
-    """Change the given fields of a webhook. An enabled webhook gets the events that were waiting for it.
+        Raises: NotFound; InvalidRequest, if the URL is refused; StorageUnavailable.
+        """
+        if url is not None:
+            await self.read(name)  # first, so that an unknown webhook is reported before a wrong URL
+            await self._check(url)
+        changed = await webhook_rows.change_webhook(
+            self._database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=self._clock()
+        )
+        if changed is None:
+            raise _no_such_webhook()
+        log.info("webhook_changed", webhook=name, actor=by.name)
+        self._deliveries.wake()
+        return changed
 
-    Raises: NotFound; InvalidRequest, if the URL is refused; StorageUnavailable.
-    """
-    if url is not None:
-        await read_webhook(services, name)  # first, so that an unknown webhook is reported before a wrong URL
-        await _check(services, url)
-    changed = await webhook_rows.change_webhook(
-        services.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=services.clock()
-    )
-    if changed is None:
-        raise _no_such_webhook()
-    log.info("webhook_changed", webhook=name, actor=by.name)
-    services[Deliveries].wake()
-    return changed
+    async def remove(self, name: str, *, by: Actor) -> None:
+        """Remove a webhook. It gets no more events. Raises: NotFound, StorageUnavailable."""
+        if not await webhook_rows.delete_webhook(self._database, name, by=by, now=self._clock()):
+            raise _no_such_webhook()
+        log.info("webhook_removed", webhook=name, actor=by.name)
 
+    async def renew_secret(self, name: str, *, by: Actor) -> WithSecret:
+        """Replace a webhook's secret. The former one also signs for a day. There is at most one former secret.
 
-async def remove_webhook(services: Services, name: str, *, by: Actor) -> None:
-    """Remove a webhook. It gets no more events. Raises: NotFound, StorageUnavailable."""
-    if not await webhook_rows.delete_webhook(services.database, name, by=by, now=services.clock()):
-        raise _no_such_webhook()
-    log.info("webhook_removed", webhook=name, actor=by.name)
+        Raises: NotFound, StorageUnavailable.
+        """
+        now = self._clock()
+        webhook = await self.read(name)
+        secret = new_webhook_secret()
+        sealed = self._sealer.seal(secret, context=webhook_secret_context(webhook["id"]))
+        renewed = await webhook_rows.renew_secret(
+            self._database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
+        )
+        if renewed is None:
+            raise _no_such_webhook()
+        log.info("webhook_secret_renewed", webhook=name, actor=by.name)
+        return WithSecret(renewed, shown_secret(secret))
 
+    async def send_test(self, name: str, *, by: Actor) -> SendOutcome:
+        """Send a test message, even to a disabled webhook, and return its outcome.
 
-async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecret:
-    """Replace a webhook's secret. The former one also signs for a day. There is at most one former secret.
+        Raises: NotFound, StorageUnavailable.
+        """
+        now = self._clock()
+        webhook = await self.read(name)
+        event = {
+            "id": new_id(now),
+            "type": TEST_TYPE,
+            "at": now,
+            "user_id": None,
+            "app_id": None,
+            "actor": by.name,
+            "data": {},
+        }
+        return await self._deliveries.send(webhook["id"], webhook, event, now=now)
 
-    Raises: NotFound, StorageUnavailable.
-    """
-    now = services.clock()
-    webhook = await read_webhook(services, name)
-    secret = new_webhook_secret()
-    sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook["id"]))
-    renewed = await webhook_rows.renew_secret(
-        services.database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
-    )
-    if renewed is None:
-        raise _no_such_webhook()
-    log.info("webhook_secret_renewed", webhook=name, actor=by.name)
-    return WithSecret(renewed, shown_secret(secret))
+    async def deliveries(
+        self, name: str, state: DeliveryState | None, *, before: UUID | None, limit: int
+    ) -> Page[DeliveryRow]:
+        """The newest deliveries of a webhook, older than `before`. Raises: NotFound, StorageUnavailable."""
+        webhook = await self.read(name)
+        states = list(DeliveryState) if state is None else [state]
+        found = await webhook_rows.list_deliveries(
+            self._database, webhook["id"], states, before=before, limit=limit + 1
+        )
+        return Page.of(found, limit)
 
+    async def replay(
+        self,
+        name: str,
+        *,
+        event_id: UUID | None = None,
+        since: datetime | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> int:
+        """Deliver one event again, or all events since a time, if the webhook gets their types. Returns how many.
 
-async def try_webhook(services: Services, name: str, *, by: Actor) -> SendOutcome:
-    """Send a test message, even to a disabled webhook, and return its outcome.
+        Raises: NotFound, if there is no such webhook or event; StorageUnavailable.
+        """
+        webhook = await self.read(name)
+        replayed = 0
+        if event_id is not None:
+            event = await webhook_rows.placed_event(self._database, event_id)
+            if event is None:
+                raise NotFound("there is no such event, or none that siblings are told of")
+            replayed += await self._queue_again(webhook, [event])
+        elif since is not None:
+            before: int | None = LAST_POSITION
+            while before is not None:
+                events, before = await webhook_rows.placed_since(self._database, since, before=before, size=page_size)
+                replayed += await self._queue_again(webhook, events)
+        log.info("webhook_replayed", webhook=name, events=replayed)
+        self._deliveries.wake()
+        return replayed
 
-    Raises: NotFound, StorageUnavailable.
-    """
-    now = services.clock()
-    webhook = await read_webhook(services, name)
-    event = {
-        "id": new_id(now),
-        "type": TEST_TYPE,
-        "at": now,
-        "user_id": None,
-        "app_id": None,
-        "actor": by.name,
-        "data": {},
-    }
-    return await services[Deliveries].send(webhook["id"], webhook, event, now=now)
+    async def _queue_again(self, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
+        subscribed = [event for event in events if webhook_rows.is_subscribed(event, by=webhook)]
+        if not subscribed:
+            return 0
+        async with self._database.begin() as transaction:
+            return await webhook_rows.queue_again(transaction, webhook["id"], subscribed, now=self._clock())
 
-
-async def list_deliveries(
-    services: Services, name: str, state: DeliveryState | None, *, before: UUID | None, limit: int
-) -> Page[DeliveryRow]:
-    """The newest deliveries of a webhook, older than `before`. Raises: NotFound, StorageUnavailable."""
-    webhook = await read_webhook(services, name)
-    states = list(DeliveryState) if state is None else [state]
-    found = await webhook_rows.list_deliveries(services.database, webhook["id"], states, before=before, limit=limit + 1)
-    return Page.of(found, limit)
-
-
-async def replay_events(
-    services: Services,
-    name: str,
-    *,
-    event_id: UUID | None = None,
-    since: datetime | None = None,
-    page_size: int = PAGE_SIZE,
-) -> int:
-    """Deliver one event again, or all events since a time, if the webhook gets their types. Returns how many.
-
-    Raises: NotFound, if there is no such webhook or event; StorageUnavailable.
-    """
-    webhook = await read_webhook(services, name)
-    replayed = 0
-    if event_id is not None:
-        event = await webhook_rows.placed_event(services.database, event_id)
-        if event is None:
-            raise NotFound("there is no such event, or none that siblings are told of")
-        replayed += await _queue_again(services, webhook, [event])
-    elif since is not None:
-        before: int | None = LAST_POSITION
-        while before is not None:
-            events, before = await webhook_rows.placed_since(services.database, since, before=before, size=page_size)
-            replayed += await _queue_again(services, webhook, events)
-    log.info("webhook_replayed", webhook=name, events=replayed)
-    services[Deliveries].wake()
-    return replayed
-
-
-async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
-    subscribed = [event for event in events if webhook_rows.is_subscribed(event, by=webhook)]
-    if not subscribed:
-        return 0
-    async with services.database.begin() as transaction:
-        return await webhook_rows.queue_again(transaction, webhook["id"], subscribed, now=services.clock())
-
-
-async def _check(services: Services, url: str) -> None:
-    try:
-        await check_url(url, resolver=services[NameResolver])
-    except RefusedUrl as exc:
-        raise InvalidRequest.of("url", str(exc)) from None
+    async def _check(self, url: str) -> None:
+        try:
+            await check_url(url, resolver=self._name_resolver)
+        except RefusedUrl as exc:
+            raise InvalidRequest.of("url", str(exc)) from None
 
 
 def _no_such_webhook() -> NotFound:

@@ -36,7 +36,7 @@ from wxauth.server.login.bodies import (
 )
 from wxauth.server.login.login import LoginLimiter
 from wxauth.server.pictures.avatars import Avatars
-from wxauth.server.session_keys import session_keys
+from wxauth.server.session_keys.dependencies import SessionKeysDep
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
@@ -161,10 +161,10 @@ async def log_out(
     tag="me",
     failures=[_WRONG_WATERMARK, WrongAppKind, SessionKeyExpired],
 )
-async def decrypt(principal: PrincipalDep, body: DecryptRequest, services: ServicesDep) -> DecryptedAnswer:
+async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: SessionKeysDep) -> DecryptedAnswer:
     """Verify and decrypt the `encryptedData` and `iv` that WeChat gave the mini-program.
 
     WeChat changes the key with a login: upon `session_key_expired`, log in again, then let the user tap again, because
     earlier data can no longer be decrypted. The watermark must be of the session's app and at most a day old.
     """
-    return {"data": await session_keys.decrypt(services, principal, encrypted_data=body.encrypted_data, iv=body.iv)}
+    return {"data": await session_keys.decrypt(principal, encrypted_data=body.encrypted_data, iv=body.iv)}

@@ -8,10 +8,9 @@ from wxauth.server.login.bodies import (
     SessionKeysAnswer,
     session_keys_answer,
 )
-from wxauth.server.session_keys import session_keys
+from wxauth.server.session_keys.dependencies import SessionKeysDep
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep
-from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")
@@ -22,9 +21,9 @@ router = Router("admin")
     summary=Title("Check a user's session keys", "检查用户的 session_key 是否仍有效"),
     failures=[NO_SUCH_USER],
 )
-async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> SessionKeysAnswer:
+async def check_session_keys(_: AdministratorDep, session_keys: SessionKeysDep, user_id: UUID) -> SessionKeysAnswer:
     """Check at WeChat whether the stored session_key of each identity of a user is valid."""
-    return session_keys_answer(await session_keys.check_keys(services, user_id))
+    return session_keys_answer(await session_keys.check(user_id))
 
 
 @router.post(
@@ -34,7 +33,7 @@ async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id
 )
 async def reset_session_keys(
     administrator: AdministratorDep,
-    services: ServicesDep,
+    session_keys: SessionKeysDep,
     user_id: UUID,
     body: SessionKeyResetRequest | None = None,
 ) -> SessionKeysAnswer:
@@ -44,4 +43,4 @@ async def reset_session_keys(
     is stored, false if WeChat no longer knew the old one; then nothing has changed.
     """
     app_id = None if body is None else body.app_id
-    return session_keys_answer(await session_keys.reset_keys(services, user_id, app_id=app_id, by=administrator))
+    return session_keys_answer(await session_keys.reset(user_id, app_id=app_id, by=administrator))

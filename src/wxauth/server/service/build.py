@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import httpx
 
+from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps
 from wxauth.server.console.sessions import ConsoleTokens
 from wxauth.server.core.background import Background
@@ -20,6 +21,7 @@ from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_transport import WebhookTransport
+from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.limits.attempts import Attempts
@@ -36,6 +38,7 @@ from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.readiness import Readiness
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.service.waits import WAITS, Waits
+from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.websites.scan_limits import ScanLimits
@@ -178,6 +181,13 @@ def build_services(
             ConsoleTokens: ConsoleTokens(settings.secret_keys),
             WeChat: wechat,
             WeChatTokens: wechat_tokens,
+            ManagedApps: ManagedApps(
+                apps=apps, settings=settings, database=database, sealer=sealer, clock=clock, wechat=wechat
+            ),
+            SessionKeys: SessionKeys(apps=apps, database=database, sealer=sealer, clock=clock, wechat_api=wechat_api),
+            Webhooks: Webhooks(
+                database=database, sealer=sealer, clock=clock, deliveries=deliveries, name_resolver=name_resolver
+            ),
             SharedWeChatTokens: SharedWeChatTokens(apps, wechat_tokens, database, clock, metrics=metrics),
             WeChatApi: wechat_api,
             LoginLimiter: login_limiter,

@@ -16,9 +16,10 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.registry import Apps
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, session_key_context
-from wxauth.server.core.services import Services
+from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, session_key_context
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.session_keys.rows import CurrentKey, KeysInSession, current_keys, keys_in_session, replace_key
@@ -44,127 +45,130 @@ class SessionKeyState:
     """Why it is unknown: the error code."""
 
 
-async def decrypt(services: Services, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
-    """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
+class SessionKeys:
+    """Decrypts data with the session_keys, and has WeChat check and reset them."""
 
-    Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
-        WrongAppKind, SessionKeyExpired, InvalidRequest, StorageUnavailable.
-    """
-    now = services.clock()
-    keys = await keys_in_session(services.database, session_id=principal.session_id, user_id=principal.id, now=now)
-    if keys is None:
-        raise InvalidToken("the session has ended")
-    if services[Apps].kind_of(keys.app_id) not in ("mini_program", None):
-        raise WrongAppKind(_NO_KEY)
-    opened = _opened(services, keys, encrypted_data, iv)
-    if opened is None:
-        raise SessionKeyExpired(
-            "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
-            "person tap again, for what was encrypted before that may never be decrypted"
-        )
-    try:
-        check_watermark(opened, app_id=keys.app_id, now=now)
-    except WrongWatermark as exc:
-        raise InvalidRequest.of("encrypted_data", str(exc)) from None
-    log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)
-    return opened
+    def __init__(self, *, clock: Clock, database: Database, apps: Apps, wechat_api: WeChatApi, sealer: Sealer) -> None:
+        self._clock = clock
+        self._database = database
+        self._apps = apps
+        self._wechat_api = wechat_api
+        self._sealer = sealer
 
+    async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
+        """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
 
-async def check_keys(services: Services, user_id: UUID) -> Sequence[SessionKeyState]:
-    """Check with WeChat the stored key of each identity of a user. Raises: NotFound, StorageUnavailable."""
-    return await asyncio.gather(*(_check(services, key) for key in await _current_keys(services, user_id)))
+        Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
+            WrongAppKind, SessionKeyExpired, InvalidRequest, StorageUnavailable.
+        """
+        now = self._clock()
+        keys = await keys_in_session(self._database, session_id=principal.session_id, user_id=principal.id, now=now)
+        if keys is None:
+            raise InvalidToken("the session has ended")
+        if self._apps.kind_of(keys.app_id) not in ("mini_program", None):
+            raise WrongAppKind(_NO_KEY)
+        opened = self._opened(keys, encrypted_data, iv)
+        if opened is None:
+            raise SessionKeyExpired(
+                "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
+                "person tap again, for what was encrypted before that may never be decrypted"
+            )
+        try:
+            check_watermark(opened, app_id=keys.app_id, now=now)
+        except WrongWatermark as exc:
+            raise InvalidRequest.of("encrypted_data", str(exc)) from None
+        log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)
+        return opened
 
+    async def check(self, user_id: UUID) -> Sequence[SessionKeyState]:
+        """Check with WeChat the stored key of each identity of a user. Raises: NotFound, StorageUnavailable."""
+        return await asyncio.gather(*(self._check(key) for key in await self._current_keys(user_id)))
 
-async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[SessionKeyState]:
-    """Have WeChat replace the keys of a user's identities, or only of the identity in one app, and store the new ones.
+    async def reset(self, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[SessionKeyState]:
+        """Have WeChat replace the keys of a user's identities, or of the identity in one app, and store the new ones.
 
-    This is done one by one: if a new key cannot be stored, no other key is replaced.
+        This is done one by one: if a new key cannot be stored, no other key is replaced.
 
-    Raises: NotFound, UnknownApp, WrongAppKind, StorageUnavailable.
-    """
-    if app_id is not None and not services[Apps].find(app_id).is_mini_program:
-        raise WrongAppKind(_NO_KEY)
-    keys = await _current_keys(services, user_id)
-    return [await _reset(services, key, by=by) for key in keys if app_id in (None, key.app_id)]
+        Raises: NotFound, UnknownApp, WrongAppKind, StorageUnavailable.
+        """
+        if app_id is not None and not self._apps.find(app_id).is_mini_program:
+            raise WrongAppKind(_NO_KEY)
+        keys = await self._current_keys(user_id)
+        return [await self._reset(key, by=by) for key in keys if app_id in (None, key.app_id)]
 
+    async def _current_keys(self, user_id: UUID) -> Sequence[CurrentKey]:
+        remaining_id = await current_user(self._database, user_id)
+        keys = [] if remaining_id is None else await current_keys(self._database, remaining_id)
+        if not keys:
+            raise NotFound("there is no such user")
+        return keys
 
-async def _current_keys(services: Services, user_id: UUID) -> Sequence[CurrentKey]:
-    remaining_id = await current_user(services.database, user_id)
-    keys = [] if remaining_id is None else await current_keys(services.database, remaining_id)
-    if not keys:
-        raise NotFound("there is no such user")
-    return keys
+    async def _check(self, key: CurrentKey) -> SessionKeyState:
+        async def check(app: App, session_key: bytes) -> bool:
+            return await self._wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
 
+        return await self._state(key, check)
 
-async def _check(services: Services, key: CurrentKey) -> SessionKeyState:
-    async def check(app: App, session_key: bytes) -> bool:
-        return await services[WeChatApi].check_session_key(app, openid=key.openid, session_key=session_key)
+    async def _reset(self, key: CurrentKey, *, by: Actor) -> SessionKeyState:
+        async def reset(app: App, session_key: bytes) -> bool:
+            anew = await self._wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
+            return await self._store(key, anew, by=by)
 
-    return await _state(services, key, check)
+        return await self._state(key, reset)
 
+    async def _state(self, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
+        try:
+            app = self._apps.find(key.app_id)
+            if not app.is_mini_program:
+                return SessionKeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
+            session_key = None if key.sealed is None else self._unsealed(key.app_id, key.openid, key.sealed)
+            if session_key is None:
+                return SessionKeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)
+            return SessionKeyState(key.app_id, key.openid, is_valid=await ask(app, session_key))
+        except SessionKeyExpired:
+            return SessionKeyState(key.app_id, key.openid, is_valid=False)
+        except (UnknownApp, WeChatError) as exc:
+            return SessionKeyState(key.app_id, key.openid, is_valid=None, error=exc.code)
 
-async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> SessionKeyState:
-    async def reset(app: App, session_key: bytes) -> bool:
-        anew = await services[WeChatApi].reset_session_key(app, openid=key.openid, session_key=session_key)
-        return await _store(services, key, anew, by=by)
+    async def _store(self, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:
+        """Store a new key in the session of the former one. Returns False if the session has ended."""
+        assert key.session_id is not None, "a key is stored with its session"
+        sealed = self._sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
+        async with self._database.begin() as transaction:
+            user_id = await replace_key(transaction, key.session_id, sealed)
+            if user_id is None:
+                return False
+            await record_event(
+                transaction,
+                EventType.SESSION_KEY_RESET,
+                by=by,
+                at=self._clock(),
+                user_id=user_id,
+                app_id=key.app_id,
+                data={"session_id": key.session_id},
+            )
+        log.info("session_key_reset", user_id=user_id, app_id=key.app_id, session_id=key.session_id, actor=by.name)
+        return True
 
-    return await _state(services, key, reset)
-
-
-async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> SessionKeyState:
-    try:
-        app = services[Apps].find(key.app_id)
-        if not app.is_mini_program:
-            return SessionKeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
-        session_key = None if key.sealed is None else _unsealed(services, key.app_id, key.openid, key.sealed)
-        if session_key is None:
-            return SessionKeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)
-        return SessionKeyState(key.app_id, key.openid, is_valid=await ask(app, session_key))
-    except SessionKeyExpired:
-        return SessionKeyState(key.app_id, key.openid, is_valid=False)
-    except (UnknownApp, WeChatError) as exc:
-        return SessionKeyState(key.app_id, key.openid, is_valid=None, error=exc.code)
-
-
-async def _store(services: Services, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:
-    """Store a new key in the session of the former one. Returns False if the session has ended."""
-    assert key.session_id is not None, "a key is stored with its session"
-    sealed = services.sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
-    async with services.database.begin() as transaction:
-        user_id = await replace_key(transaction, key.session_id, sealed)
-        if user_id is None:
-            return False
-        await record_event(
-            transaction,
-            EventType.SESSION_KEY_RESET,
-            by=by,
-            at=services.clock(),
-            user_id=user_id,
-            app_id=key.app_id,
-            data={"session_id": key.session_id},
-        )
-    log.info("session_key_reset", user_id=user_id, app_id=key.app_id, session_id=key.session_id, actor=by.name)
-    return True
-
-
-def _opened(services: Services, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
-    # WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
-    for sealed in dict.fromkeys((keys.newest, keys.own)):
-        session_key = None if sealed is None else _unsealed(services, keys.app_id, keys.openid, sealed)
-        opened = None if session_key is None else open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
-        if opened is not None:
-            return opened
-    return None
-
-
-def _unsealed(services: Services, app_id: str, openid: str, sealed: bytes) -> bytes | None:
-    try:
-        return services.sealer.open(sealed, context=session_key_context(app_id, openid))
-    except CannotOpen as exc:
-        log.error(
-            "session_key_not_unsealed",
-            app_id=app_id,
-            reason=str(exc),
-            what_to_change=WRONG_SECRET_KEY.en,
-        )
+    def _opened(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
+        # WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
+        for sealed in dict.fromkeys((keys.newest, keys.own)):
+            session_key = None if sealed is None else self._unsealed(keys.app_id, keys.openid, sealed)
+            opened = (
+                None if session_key is None else open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
+            )
+            if opened is not None:
+                return opened
         return None
+
+    def _unsealed(self, app_id: str, openid: str, sealed: bytes) -> bytes | None:
+        try:
+            return self._sealer.open(sealed, context=session_key_context(app_id, openid))
+        except CannotOpen as exc:
+            log.error(
+                "session_key_not_unsealed",
+                app_id=app_id,
+                reason=str(exc),
+                what_to_change=WRONG_SECRET_KEY.en,
+            )
+            return None
