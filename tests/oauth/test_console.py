@@ -77,7 +77,7 @@ async def test_an_administrators_scan_opens_the_console(browser: Browser, phone:
     assert answer.status_code == 200
     cookie = answer.headers["set-cookie"].lower()
     assert cookie.startswith(f"{COOKIE.lower()}=wxc_")
-    for attribute in ("httponly", "secure", "samesite=strict", "path=/admin/", "max-age=3600"):
+    for attribute in ("httponly", "secure", "samesite=strict", "path=/;", "max-age=3600"):
         assert attribute in cookie
     assert answer.json()["user"]["id"] == root.id
     assert (await browser.client.get("/v1/admin/users", headers=bearer(answer.json()))).status_code == 200
