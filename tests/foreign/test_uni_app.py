@@ -9,6 +9,7 @@ import pytest
 
 from tests.processes import dev_with_sibling, environment
 from tests.programs import needs, needs_node, run_node_tests
+from tests.test_readme import code_blocks
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/uni-app"
@@ -57,3 +58,35 @@ def test_the_uni_app_example_has_the_unchanged_client_and_the_native_examples_si
     assert (EXAMPLE / "src/config.js").read_text() == (NATIVE / "config.js").read_text()
     native = (NATIVE / "simulated.js").read_text()
     assert (EXAMPLE / "src/simulated.js").read_text() == re.sub(r"\bwx\b(?=[.`])", "uni", native)
+
+
+RECIPE = """
+const answers = JSON.parse(process.argv[1])
+const stored = [], shown = []
+globalThis.uni = {
+  login: ({ success }) => success({ code: 'code' }),
+  request: ({ success }) => success(answers.shift()),
+  setStorageSync: (key, value) => stored.push([key, value]),
+  showToast: ({ title }) => shown.push(title),
+}
+while (answers.length > 0) {
+  %s
+}
+console.log(JSON.stringify({ stored, shown }))
+"""
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("page", ["doors.md", "doors.zh-CN.md"])
+def test_the_recipe_for_apps_stores_tokens_and_shows_a_refusal(page: str) -> None:
+    tokens, refusal = {"access_token": "a"}, {"code": "account_disabled", "title": "Banned"}
+    answers = [
+        {"statusCode": 403, "data": refusal},
+        {"statusCode": 502, "data": "<html>"},
+        {"statusCode": 200, "data": tokens},
+    ]
+    (recipe,) = (block for block in code_blocks(ROOT / "docs" / page, "js") if "uni.login" in block)
+    command = [needs("node"), "--eval", RECIPE % recipe, json.dumps(answers)]
+    done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert done["stored"] == [["tokens", tokens]]
+    assert [len(done["shown"]), done["shown"][0]] == [2, "Banned"]
