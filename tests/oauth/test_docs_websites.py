@@ -1,6 +1,7 @@
 """The examples in docs/websites.md run, and each attack that the guides name has its test."""
 
 import re
+import tomllib
 import warnings
 from configparser import ConfigParser
 from pathlib import Path
@@ -41,11 +42,35 @@ def test_every_endpoint_named_in_the_docs_exists() -> None:
     assert named <= paths
 
 
-def test_grafanas_configuration_is_valid() -> None:
+@pytest.mark.parametrize("page", ["websites.md", "websites.zh-CN.md"])
+def test_grafanas_configuration_admits_only_users_with_a_role(page: str) -> None:
     config = ConfigParser(interpolation=None)
-    [text] = code_blocks(GUIDE, "ini")
+    [text] = code_blocks(GUIDE.with_name(page), "ini")
     config.read_string(text)
-    assert config["auth.generic_oauth"]["use_pkce"] == "true"
+    grafana = config["auth.generic_oauth"]
+    assert grafana["use_pkce"] == "true"
+    assert grafana["role_attribute_strict"] == "true"
+    for alternative in grafana["role_attribute_path"].split("||"):
+        assert re.fullmatch(r"contains\(not_null\(roles, `\[\]`\), '\w+'\) && '\w+'", alternative.strip())
+
+
+@pytest.mark.parametrize("page", ["websites.md", "websites.zh-CN.md"])
+def test_oauth2_proxys_configuration_admits_only_users_with_a_role(page: str) -> None:
+    [text] = code_blocks(GUIDE.with_name(page), "toml")
+    proxy = tomllib.loads(text)
+    assert proxy["allowed_groups"] == ["staff"]
+    assert proxy["oidc_groups_claim"] in proxy["scope"].split()
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), [("openid-provider.md", "Who comes in"), ("openid-provider.zh-CN.md", "谁能进来")]
+)
+def test_each_provider_says_who_comes_in(page: str, words: str) -> None:
+    before, *sections = re.split(r"^## ", GUIDE.with_name(page).read_text(), flags=re.MULTILINE)
+    assert re.search(r"^\*\*", before, re.MULTILINE)
+    products = {"Auth.js", "better-auth", "Logto", "Keycloak", "Supabase"}
+    said = {section.partition("\n")[0] for section in sections if f"- **{words}**" in section}
+    assert said == products
 
 
 @pytest.mark.no_database
