@@ -631,13 +631,13 @@ def upgrade() -> None:
     op.execute("CREATE INDEX site_requests_kept_until_idx ON site_requests (kept_until)")
     op.execute("""
         CREATE TABLE login_pages (
+            redirect_uri TEXT NOT NULL,
+            code_challenge TEXT NOT NULL,
+            nonce TEXT,
             request_id UUID NOT NULL,
             page_hash BYTEA NOT NULL,
             browser_hash BYTEA NOT NULL,
-            redirect_uri TEXT NOT NULL,
             state TEXT,
-            nonce TEXT,
-            code_challenge TEXT NOT NULL,
             presses INTEGER DEFAULT 0 NOT NULL,
             CONSTRAINT login_pages_pkey PRIMARY KEY (request_id),
             CONSTRAINT login_pages_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
@@ -725,8 +725,8 @@ def upgrade() -> None:
             authenticated_at TIMESTAMP WITH TIME ZONE NOT NULL,
             browser_ip INET,
             browser_user_agent TEXT,
-            session_id UUID,
             expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            session_id UUID,
             CONSTRAINT grants_pkey PRIMARY KEY (id),
             CONSTRAINT grants_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
             CONSTRAINT grants_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities (app_id, openid)
@@ -741,11 +741,11 @@ def upgrade() -> None:
     op.execute("CREATE INDEX grants_expires_at_idx ON grants (expires_at)")
     op.execute("""
         CREATE TABLE authorization_codes (
-            grant_id UUID NOT NULL,
-            code_hash BYTEA NOT NULL,
             redirect_uri TEXT NOT NULL,
             code_challenge TEXT NOT NULL,
             nonce TEXT,
+            grant_id UUID NOT NULL,
+            code_hash BYTEA NOT NULL,
             expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
             CONSTRAINT authorization_codes_pkey PRIMARY KEY (grant_id),
             CONSTRAINT authorization_codes_grant_id_fkey FOREIGN KEY(grant_id) REFERENCES grants (id) ON DELETE

@@ -155,6 +155,15 @@ async def test_a_poll_is_answered_with_pending_slow_down_or_expired(site: Site, 
 
 
 @pytest.mark.oldest_postgres
+@pytest.mark.oldest_postgres
+async def test_of_polls_at_once_all_but_one_are_too_early(site: Site, clock: Clock) -> None:
+    started = await site.start()
+    answers = await gather(*(site.poll(started) for _ in range(4)))
+    assert sorted(answer.json()["error"] for answer in answers) == ["authorization_pending", *["slow_down"] * 3]
+    clock.advance(seconds=2 + 3 * 5)
+    refused(await site.poll(started), "authorization_pending")
+
+
 async def test_a_pending_poll_is_not_logged_as_a_failure(site: Site, log_lines: LogLines) -> None:
     started = await site.start()
     await site.poll(started)

@@ -26,13 +26,12 @@ from wxauth.server.websites.authorize import (
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import (
-    NewCode,
-    NewGrant,
     add_grant,
     lock_person,
     put_code,
     record_authorized,
 )
+from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.secrets import hash_of, new_secret
 from wxauth.server.websites.site_requests import SiteRequest
@@ -95,7 +94,7 @@ async def _make_code(
         if person is None:
             raise InvalidToken("the session has ended")
         await SITES.count_user(transaction, person, now=now)
-        grant = NewGrant(
+        grant = GrantFields(
             id=new_id(now),
             client_id=name,
             scope=asked.scope,
@@ -108,15 +107,9 @@ async def _make_code(
             browser_user_agent=device.user_agent,
             expires_at=now + AUTHORIZATION_CODE_LASTS,
         )
-        bound = NewCode(
-            code_hash=hash_of(code),
-            redirect_uri=asked.redirect_uri,
-            code_challenge=asked.code_challenge,
-            nonce=asked.nonce,
-        )
         if not await add_grant(transaction, grant):
             raise Unanswerable(Mistake.CLIENT)
-        await put_code(transaction, grant.id, bound, now=now)
+        await put_code(transaction, grant.id, hash_of(code), asked, now=now)
         await record_authorized(transaction, person, client_id=name, ip=device.ip, now=now)
     log.info("site_authorized", client_id=name, user_id=person["id"], app_id=person["app_id"])
     return code

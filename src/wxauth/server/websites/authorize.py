@@ -14,7 +14,7 @@ from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered, loggable_uri
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.websites.grant_rows import NewCode, lock_grant, put_code
+from wxauth.server.websites.grant_rows import lock_grant, put_code
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.redeeming import entitled_person
 from wxauth.server.websites.requests import Parameters
@@ -210,13 +210,7 @@ async def _has_put(services: Services, page: ShownPage, code: str) -> bool:
         grant = await lock_grant(transaction, page.scan_id, now=now)
         if grant is None or await entitled_person(transaction, grant, now=now) is None:
             return False
-        bound = NewCode(
-            code_hash=hash_of(code),
-            redirect_uri=page.redirect_uri,
-            code_challenge=page.code_challenge,
-            nonce=page.nonce,
-        )
-        await put_code(transaction, grant.id, bound, now=now)
+        await put_code(transaction, grant.id, hash_of(code), page, now=now)
         return True
 
 

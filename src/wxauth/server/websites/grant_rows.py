@@ -6,7 +6,7 @@ in a circle: user, client, site's request, and what belongs to the request; then
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter, itemgetter
 from typing import Final
@@ -16,37 +16,10 @@ from wxauth.server.core.database import Database, Row, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
-from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT
+from wxauth.server.websites.models import CodeBinding, GrantFields
 
 _ATTEMPTS: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewGrant:
-    """A grant to be stored."""
-
-    id: UUID
-    client_id: str
-    scope: str
-    door: Door
-    app_id: str
-    openid: str
-    approving_session_id: UUID | None
-    authenticated_at: datetime
-    browser_ip: str | None
-    browser_user_agent: str | None
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewCode:
-    """An authorization code to be stored, and what it is bound to."""
-
-    code_hash: bytes
-    redirect_uri: str
-    code_challenge: str
-    nonce: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,15 +183,24 @@ async def person_of(transaction: Transaction, grant: LockedGrant) -> UserInSessi
     return await transaction.row(_VISITOR, app_id=grant.app_id, openid=grant.openid)
 
 
-async def add_grant(transaction: Transaction, grant: NewGrant) -> bool:
+async def add_grant(transaction: Transaction, grant: GrantFields) -> bool:
     """Store a grant of a locked user. False if its client has been removed."""
-    return await transaction.run(_ADD, **asdict(grant)) > 0
+    return await transaction.run(_ADD, **grant.model_dump()) > 0
 
 
-async def put_code(transaction: Transaction, grant_id: UUID, code: NewCode, *, now: datetime) -> None:
+async def put_code(
+    transaction: Transaction, grant_id: UUID, code_hash: bytes, binding: CodeBinding, *, now: datetime
+) -> None:
     """Store the code of a grant whose user is locked, valid from now on, in place of an earlier one."""
-    expires_at = now + AUTHORIZATION_CODE_LASTS
-    await transaction.run(_PUT_CODE, grant_id=grant_id, **asdict(code), expires_at=expires_at)
+    await transaction.run(
+        _PUT_CODE,
+        grant_id=grant_id,
+        code_hash=code_hash,
+        redirect_uri=binding.redirect_uri,
+        code_challenge=binding.code_challenge,
+        nonce=binding.nonce,
+        expires_at=now + AUTHORIZATION_CODE_LASTS,
+    )
 
 
 async def record_authorized(

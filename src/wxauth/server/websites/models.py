@@ -1,4 +1,4 @@
-"""The tables of logins to sites: what a site asks for, how the person is found, and what the site is granted.
+"""The models of logins to sites, and their tables: what a site asks for, how a person is found, what is granted.
 
 A site's request is shown on a page of ours (`login_pages`) or by a device (`device_codes`). A phone scans its code
 (`scans`), or the page's browser goes to WeChat's page (`visits`); a mini-program that shows the site answers without
@@ -31,17 +31,8 @@ def _one_of(column: str, doors: Iterable[Door]) -> str:
     return f"{column} IN ({', '.join(repr(door.value) for door in doors)})"
 
 
-class StoredSiteRequest(SQLModel, table=True):
+class SiteRequestFields(SQLModel):
     """A site's request to log a person in, which a page or a device shows."""
-
-    __tablename__ = "site_requests"
-    __table_args__ = (
-        ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
-        CheckConstraint("expires_at > created_at", name="expires_at"),
-        CheckConstraint("kept_until >= expires_at", name="kept_until"),
-        Index(None, "client_id"),
-        Index(None, "kept_until"),
-    )
 
     id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
@@ -55,8 +46,40 @@ class StoredSiteRequest(SQLModel, table=True):
     """When it is deleted, with all that belongs to it."""
 
 
-class LoginPage(SQLModel, table=True):
+class StoredSiteRequest(SiteRequestFields, table=True):
+    """A site's request."""
+
+    __tablename__ = "site_requests"
+    __table_args__ = (
+        ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
+        CheckConstraint("expires_at > created_at", name="expires_at"),
+        CheckConstraint("kept_until >= expires_at", name="kept_until"),
+        Index(None, "client_id"),
+        Index(None, "kept_until"),
+    )
+
+
+class CodeBinding(SQLModel):
+    """What an authorization code is bound to (RFC 6749, RFC 7636), and what its id_token repeats."""
+
+    redirect_uri: str = Field(sa_type=Text)
+    code_challenge: str = Field(sa_type=Text)
+    nonce: str | None = Field(sa_type=Text)
+
+
+class LoginPageFields(CodeBinding):
     """The page on which a browser shows a request, and what the browser takes back to the site."""
+
+    request_id: UUID = Field(primary_key=True)
+    page_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of the id in the page's URLs, which work together with the cookie of its browser."""
+    browser_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of that cookie."""
+    state: str | None = Field(sa_type=Text)
+
+
+class LoginPage(LoginPageFields, table=True):
+    """The page of a request."""
 
     __tablename__ = "login_pages"
     __table_args__ = (
@@ -64,15 +87,6 @@ class LoginPage(SQLModel, table=True):
         UniqueConstraint("page_hash"),
     )
 
-    request_id: UUID = Field(primary_key=True)
-    page_hash: bytes = Field(sa_type=BYTEA)
-    """The hash of the id in the page's URLs, which work together with the cookie of its browser."""
-    browser_hash: bytes = Field(sa_type=BYTEA)
-    """The hash of that cookie."""
-    redirect_uri: str = Field(sa_type=Text)
-    state: str | None = Field(sa_type=Text)
-    nonce: str | None = Field(sa_type=Text)
-    code_challenge: str = Field(sa_type=Text)
     presses: int = Field(sa_column_kwargs={"server_default": text("0")})
     """How often the browser has gone to WeChat's page."""
 
@@ -185,12 +199,31 @@ class StoredVisit(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
 
 
-class Grant(SQLModel, table=True):
+class GrantFields(SQLModel):
     """What a person has granted a site, by any door: a session, once.
 
     It belongs to the user of its identity, so a merge is followed, and an erased user leaves none behind. What ends all
     sessions of a user also deletes the user's grants that no session has been opened for.
     """
+
+    id: UUID = Field(primary_key=True)
+    """The id of the scan or visit that made it."""
+    client_id: str = Field(sa_type=Text)
+    scope: str = Field(sa_type=Text)
+    door: str = Field(sa_type=Text)
+    app_id: str = Field(sa_type=Text)
+    openid: str = Field(sa_type=Text)
+    approving_session_id: UUID | None
+    """The phone's session that approved; null if WeChat's page has identified the person."""
+    authenticated_at: datetime = Field(sa_type=TIME)
+    browser_ip: str | None = Field(sa_type=INET)
+    browser_user_agent: str | None = Field(sa_type=Text)
+    expires_at: datetime = Field(sa_type=TIME)
+    """Until when it can be redeemed, or a code be made for it."""
+
+
+class Grant(GrantFields, table=True):
+    """A grant, redeemed or not."""
 
     __tablename__ = "grants"
     __table_args__ = (
@@ -212,25 +245,12 @@ class Grant(SQLModel, table=True):
         Index(None, "expires_at"),
     )
 
-    id: UUID = Field(primary_key=True)
-    """The id of the scan or visit that made it."""
-    client_id: str = Field(sa_type=Text)
-    scope: str = Field(sa_type=Text)
-    door: str = Field(sa_type=Text)
-    app_id: str = Field(sa_type=Text)
-    openid: str = Field(sa_type=Text)
-    approving_session_id: UUID | None
-    """The phone's session that approved; null if WeChat's page has identified the person."""
-    authenticated_at: datetime = Field(sa_type=TIME)
-    browser_ip: str | None = Field(sa_type=INET)
-    browser_user_agent: str | None = Field(sa_type=Text)
     session_id: UUID | None
     """The session that was opened for the site; null until then."""
-    expires_at: datetime = Field(sa_type=TIME)
 
 
-class AuthorizationCode(SQLModel, table=True):
-    """The code by which a site redeems a grant, and what the code is bound to (RFC 6749, RFC 7636)."""
+class AuthorizationCode(CodeBinding, table=True):
+    """The code by which a site redeems a grant."""
 
     __tablename__ = "authorization_codes"
     __table_args__ = (
@@ -240,7 +260,4 @@ class AuthorizationCode(SQLModel, table=True):
 
     grant_id: UUID = Field(primary_key=True)
     code_hash: bytes = Field(sa_type=BYTEA)
-    redirect_uri: str = Field(sa_type=Text)
-    code_challenge: str = Field(sa_type=Text)
-    nonce: str | None = Field(sa_type=Text)
     expires_at: datetime = Field(sa_type=TIME)

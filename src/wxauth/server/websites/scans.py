@@ -30,7 +30,8 @@ from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.websites import scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.durations import CLAIM_LASTS, SCAN_LASTS
-from wxauth.server.websites.grant_rows import NewGrant, add_grant, lock_person
+from wxauth.server.websites.grant_rows import add_grant, lock_person
+from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_rows import ClaimedScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of
 
@@ -209,7 +210,7 @@ async def _grant(
     now: datetime,
 ) -> None:
     """Store what the person has granted, and record the approval."""
-    grant = NewGrant(
+    grant = GrantFields(
         id=scan.id,
         client_id=scan.client_id,
         scope=scan.scope,

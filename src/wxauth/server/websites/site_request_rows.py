@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -11,7 +11,7 @@ import asyncpg
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.websites.durations import OUTCOME_KEPT, SCAN_LASTS
+from wxauth.server.websites.models import CodeBinding, LoginPageFields, SiteRequestFields
 from wxauth.server.websites.scan_rows import ScanOutcome
 
 
@@ -25,29 +25,6 @@ class Adding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewSiteRequest:
-    """A request to be stored."""
-
-    id: UUID
-    client_id: str
-    scope: str
-    browser_ip: str | None
-    browser_user_agent: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewLoginPage:
-    """The page of a request to be stored."""
-
-    page_hash: bytes
-    browser_hash: bytes
-    redirect_uri: str
-    state: str | None
-    nonce: str | None
-    code_challenge: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NewScan:
     """The scan of a request to be stored."""
 
@@ -56,8 +33,7 @@ class NewScan:
     user_code_hash: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownPage:
+class ShownPage(CodeBinding):
     """A request with a scan, as visible to the browser that shows it."""
 
     scan_id: UUID
@@ -65,10 +41,7 @@ class ShownPage:
     is_claimed: bool
     is_redeemed: bool
     expires_at: datetime
-    redirect_uri: str
     state: str | None
-    nonce: str | None
-    code_challenge: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +56,12 @@ class PolledDevice:
     expires_at: datetime
 
 
-def _added_part(values: str) -> str:
-    return f"""request AS (
-    INSERT INTO site_requests (id, client_id, scope, browser_ip, browser_user_agent, created_at, expires_at, kept_until)
-    {values}
-    RETURNING id
-)"""
-
-
-_REQUEST_PART: Final = (
-    ":client_id, :scope, :browser_ip::text::inet, :browser_user_agent, :now, :expires_at, :kept_until"
-)
+_REQUEST_PART: Final = """
+INSERT INTO site_requests (id, client_id, scope, browser_ip, browser_user_agent, created_at, expires_at, kept_until)
+SELECT :id, :client_id, :scope, :browser_ip::text::inet, :browser_user_agent, :created_at, :expires_at, :kept_until"""
 _PAGE_PART: Final = """
 INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, nonce, code_challenge)
-SELECT id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge FROM request
+SELECT :request_id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge FROM request
 RETURNING request_id
 """
 # The scan first: if its user code is taken, nothing is stored. Foreign keys are checked after the whole statement.
@@ -105,11 +70,11 @@ WITH scan AS (
     INSERT INTO scans (id, request_id, scene_hash, user_code_hash, expires_at)
     VALUES (:scan_id, :id, :scene_hash, :user_code_hash, :expires_at)
     ON CONFLICT DO NOTHING
-    RETURNING request_id
-), {_added_part(f"SELECT request_id, {_REQUEST_PART} FROM scan")}"""  # noqa: S608 - put together from constants
+    RETURNING id
+), request AS ({_REQUEST_PART} FROM scan RETURNING id)"""  # noqa: S608 - put together from constants
 _ADD_PAGE: Final = Statement[UUID](f"{_SCANNED_PART}{_PAGE_PART}")
 _ADD_PAGE_WITHOUT_SCAN: Final = Statement[UUID](
-    f"WITH {_added_part(f'VALUES (:id, {_REQUEST_PART}) ON CONFLICT DO NOTHING')}{_PAGE_PART}"
+    f"WITH request AS ({_REQUEST_PART} ON CONFLICT DO NOTHING RETURNING id){_PAGE_PART}"
 )
 _ADD_DEVICE: Final = Statement[UUID](f"""{_SCANNED_PART}
 INSERT INTO device_codes (request_id, code_hash) SELECT id, :device_code_hash FROM request RETURNING request_id
@@ -144,32 +109,21 @@ RETURNING EXISTS (SELECT FROM scans WHERE scans.request_id = site_requests.id AN
 """)
 
 
-async def add_page(
-    database: Database, request: NewSiteRequest, page: NewLoginPage, scan: NewScan, *, now: datetime
-) -> Adding:
+async def add_page(database: Database, request: SiteRequestFields, page: LoginPageFields, scan: NewScan) -> Adding:
     """Store the request of a page that shows a code. Raises: StorageUnavailable."""
-    expires_at = now + SCAN_LASTS
-    times = {"now": now, "expires_at": expires_at, "kept_until": expires_at}
-    return await _add(database, _ADD_PAGE, **asdict(request), **asdict(page), **asdict(scan), **times)
+    return await _add(database, _ADD_PAGE, **request.model_dump(), **page.model_dump(), **asdict(scan))
 
 
-async def add_page_without_scan(
-    database: Database, request: NewSiteRequest, page: NewLoginPage, *, lasts: timedelta, now: datetime
-) -> Adding:
+async def add_page_without_scan(database: Database, request: SiteRequestFields, page: LoginPageFields) -> Adding:
     """Store the request of a page that shows no code. Raises: StorageUnavailable."""
-    times = {"now": now, "expires_at": now + lasts, "kept_until": now + lasts}
-    return await _add(database, _ADD_PAGE_WITHOUT_SCAN, **asdict(request), **asdict(page), **times)
+    return await _add(database, _ADD_PAGE_WITHOUT_SCAN, **request.model_dump(), **page.model_dump())
 
 
 async def add_device(
-    database: Database, request: NewSiteRequest, scan: NewScan, *, device_code_hash: bytes, now: datetime
+    database: Database, request: SiteRequestFields, scan: NewScan, *, device_code_hash: bytes
 ) -> Adding:
     """Store the request of a device that shows a code. Raises: StorageUnavailable."""
-    expires_at = now + SCAN_LASTS
-    times = {"now": now, "expires_at": expires_at, "kept_until": expires_at + OUTCOME_KEPT}
-    return await _add(
-        database, _ADD_DEVICE, **asdict(request), **asdict(scan), **times, device_code_hash=device_code_hash
-    )
+    return await _add(database, _ADD_DEVICE, **request.model_dump(), **asdict(scan), device_code_hash=device_code_hash)
 
 
 async def _add(database: Database, statement: Statement[UUID], **values: object) -> Adding:

@@ -1,7 +1,7 @@
 """A site's request to log a person in: a page or a device shows it."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -11,12 +11,13 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import site_request_rows
-from wxauth.server.websites.durations import VISIT_LASTS
+from wxauth.server.websites.durations import OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
+from wxauth.server.websites.models import CodeBinding, LoginPageFields, SiteRequestFields
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_rows import ScanOutcome
 from wxauth.server.websites.secrets import UserCodes, hash_of, new_scene, new_secret, page_id_of
-from wxauth.server.websites.site_request_rows import Adding, NewLoginPage, NewScan, NewSiteRequest
+from wxauth.server.websites.site_request_rows import Adding, NewScan
 
 INTERVAL: Final = 2
 """Seconds between two polls."""
@@ -24,17 +25,13 @@ INTERVAL: Final = 2
 _ATTEMPTS: Final = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteRequest:
+class SiteRequest(CodeBinding):
     """A site's checked request to log a person in."""
 
     client: Client
     scope: str
     """The scopes to grant, separated by spaces."""
-    redirect_uri: str
     state: str | None
-    nonce: str | None
-    code_challenge: str
     requires_new_login: bool
     max_age: int | None
     """Seconds."""
@@ -76,10 +73,10 @@ async def start_for_device(
     browser = Device(ip, None if ip is None else user_agent)
     for _ in range(_ATTEMPTS):
         now, device_code = services.clock(), new_secret()
-        request = _request(client, scope, browser, now=now)
+        request = _request(client, scope, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
         started, scan = _scan(services, device_code, now=now)
         added = await site_request_rows.add_device(
-            services.database, request, scan, device_code_hash=hash_of(device_code), now=now
+            services.database, request, scan, device_code_hash=hash_of(device_code)
         )
         if _is_added(services, added):
             return started
@@ -91,12 +88,11 @@ async def start_for_page(services: Services, asked: SiteRequest, *, browser: Dev
     await services[ScanLimits].browsers.admit_address(browser.ip)
     for _ in range(_ATTEMPTS):
         now = services.clock()
-        request = _request(asked.client, asked.scope, browser, now=now)
+        request = _request(asked.client, asked.scope, browser, lasts=SCAN_LASTS, now=now)
         page_id = page_id_of(cookie, request.id)
         started, scan = _scan(services, page_id, now=now)
-        added = await site_request_rows.add_page(
-            services.database, request, _page(asked, page_id, cookie), scan, now=now
-        )
+        page = _page(asked, request.id, page_id, cookie)
+        added = await site_request_rows.add_page(services.database, request, page, scan)
         if _is_added(services, added):
             return started
     raise StorageUnavailable("no user code is free")
@@ -108,29 +104,34 @@ async def start_page_with_button(services: Services, asked: SiteRequest, *, brow
     Raises: RateLimited, OAuthError, StorageUnavailable.
     """
     await services[ScanLimits].pages.admit_address(browser.ip)
-    now = services.clock()
-    request = _request(asked.client, asked.scope, browser, now=now)
+    request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=services.clock())
     page_id = page_id_of(cookie, request.id)
-    added = await site_request_rows.add_page_without_scan(
-        services.database, request, _page(asked, page_id, cookie), lasts=VISIT_LASTS, now=now
-    )
+    page = _page(asked, request.id, page_id, cookie)
+    added = await site_request_rows.add_page_without_scan(services.database, request, page)
     if added is Adding.CLIENT_REMOVED:
         raise invalid_client("the client has just been removed")
     return page_id
 
 
-def _request(client: Client, scope: str, browser: Device, *, now: datetime) -> NewSiteRequest:
-    return NewSiteRequest(
+def _request(
+    client: Client, scope: str, browser: Device, *, lasts: timedelta, kept: timedelta = timedelta(0), now: datetime
+) -> SiteRequestFields:
+    """A request to be stored, and how long it is kept after its end if nobody answers it."""
+    return SiteRequestFields(
         id=new_id(now),
         client_id=client.name,
         scope=scope,
         browser_ip=browser.ip,
         browser_user_agent=browser.user_agent,
+        created_at=now,
+        expires_at=now + lasts,
+        kept_until=now + lasts + kept,
     )
 
 
-def _page(asked: SiteRequest, page_id: str, cookie: str) -> NewLoginPage:
-    return NewLoginPage(
+def _page(asked: SiteRequest, request_id: UUID, page_id: str, cookie: str) -> LoginPageFields:
+    return LoginPageFields(
+        request_id=request_id,
         page_hash=hash_of(page_id),
         browser_hash=hash_of(cookie),
         redirect_uri=asked.redirect_uri,

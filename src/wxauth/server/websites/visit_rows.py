@@ -14,6 +14,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import OUTCOME_KEPT, VISIT_LASTS
+from wxauth.server.websites.models import CodeBinding
 
 MAX_VISITS_PER_REQUEST: Final = 10
 """How often a browser may go to WeChat's page for one request."""
@@ -65,16 +66,12 @@ class Visit:
     is_redeemed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockedVisit:
+class LockedVisit(CodeBinding):
     """A visit without an outcome, with what its site requests. Its row is locked."""
 
     id: UUID
     client_id: str
     scope: str
-    redirect_uri: str
-    nonce: str | None
-    code_challenge: str
     created_at: datetime
     expires_at: datetime
 

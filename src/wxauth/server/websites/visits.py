@@ -42,13 +42,12 @@ from wxauth.server.websites import visit_rows
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, sent_back
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.grant_rows import (
-    NewCode,
-    NewGrant,
     add_grant,
     lock_visitor,
     put_code,
     record_authorized,
 )
+from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.secrets import SCENE, code_of, hash_of, page_id_of
 from wxauth.server.websites.visit_rows import LockedVisit, Visit, VisitOutcome
@@ -268,7 +267,7 @@ async def _grant(
     now: datetime,
 ) -> None:
     """Store what the person has granted, by pressing the button, and the site's code."""
-    grant = NewGrant(
+    grant = GrantFields(
         id=visit.id,
         client_id=visit.client_id,
         scope=visit.scope,
@@ -281,15 +280,9 @@ async def _grant(
         browser_user_agent=device.user_agent,
         expires_at=visit.expires_at,
     )
-    bound = NewCode(
-        code_hash=hash_of(code),
-        redirect_uri=visit.redirect_uri,
-        code_challenge=visit.code_challenge,
-        nonce=visit.nonce,
-    )
     await visit_rows.approve_visit(transaction, visit)
     await add_grant(transaction, grant)
-    await put_code(transaction, grant.id, bound, now=now)
+    await put_code(transaction, grant.id, hash_of(code), visit, now=now)
     await record_authorized(transaction, person, client_id=visit.client_id, ip=device.ip, now=now)
 
 
