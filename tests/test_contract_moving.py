@@ -249,13 +249,15 @@ async def test_a_bad_line_is_reported_by_number_and_field_and_the_others_are_imp
     bad = line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
     text = b"\n".join([json.dumps(BOB).encode(), b"", bad, json.dumps(ALICE_THERE).encode()])
     counts = await mover.import_text(text)
-    assert asdict(counts) == {"lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    assert asdict(counts) == {"joined": 0, "lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
     assert mover.refusals == [(3, field)]
 
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "external_id"])
 async def test_placeholders_for_a_missing_id_join_no_users(mover: Mover, name: str) -> None:
     words = ["NULL", "null", "None", "undefined", "nan", "NaN", "(NULL)", "#N/A", "\\N", "-", "0", " "]
+    words += ["none", "N/A", "unknown", "Unknown", "test", "ｎｕｌｌ", "无", "空", "暂无", "未知", "未绑定", "测试"]
+    words += ["[object Object]", "#REF!", "-1", "-1.0", "1.38E+10", "1.38e10", "1e+21", "（空）"]
     zeros = ["0.0", "000", "-" * 28, "0" * 28, str(UUID(int=0)), f"{{{UUID(int=0)}}}"]
     for text in [*words, *zeros]:
         lines = [{**person, name: text} for person in (ALICE, ALICE_THERE, BOB)]
@@ -273,7 +275,7 @@ async def test_an_id_of_the_greatest_length_is_imported(mover: Mover, name: str,
 
 
 async def test_a_number_that_a_table_counts_up_to_is_an_external_id(mover: Mover) -> None:
-    numbers = ["1", "7", "11", "222", "5555555", "1" * 12, "00000000-0000-0000-0000-000000000001"]
+    numbers = ["1", "7", "11", "222", "5555555", "1" * 12, "00000000-0000-0000-0000-000000000001", "5e" + "1" * 22]
     for count, number in enumerate(numbers):
         assert await mover.import_lines({**ALICE, "openid": f"o-{count}", "external_id": number}) == (1, 0, 0, 0)
 
@@ -331,7 +333,7 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
         {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "10023", "nickname": "A."},
         {"app_id": THIRD_APP["app_id"], "openid": "another", "external_id": "10023", "unionid": UNION_ELSEWHERE},
     ]
-    assert await mover.import_lines(*lines) == (1, 2, 0, 0)
+    assert await mover.import_lines(*lines, joins=True) == (1, 2, 0, 0)
     user = await mover.user()
     assert (user["unionid"], user["external_id"], user["nickname"]) == (UNION_ALICE, "10023", "Alice")
     assert await rows.fetchval("SELECT count(*) FROM identities") == 3
@@ -345,6 +347,67 @@ async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mo
         ("identity.added", "operator"),
     ]
     assert await mover.import_lines(*lines) == (0, 0, 3, 0)
+
+
+@pytest.mark.parametrize("is_csv", [False, True])
+async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
+    mover: Mover, rows: asyncpg.Connection, is_csv: bool
+) -> None:
+    def tables(prefix: str) -> bytes:
+        people = [(ALICE["app_id"], f"a-{n}", f"{n}") for n in range(1, 11)]
+        people += [(ALICE_THERE["app_id"], f"b-{n}", f"{prefix}{n}") for n in range(1, 11)]
+        if is_csv:
+            return "\n".join(["app_id,openid,external_id", *map(",".join, people)]).encode()
+        return "\n".join(
+            json.dumps(dict(zip(("app_id", "openid", "external_id"), person, strict=True))) for person in people
+        ).encode()
+
+    for options in ({"dry_run": True}, {}):
+        counts = await mover.import_text(tables(""), is_csv=is_csv, **options)
+        assert (counts.joined, counts.created, counts.updated, counts.refused) == (10, 10, 10, 0)
+    again = await mover.import_text(tables(""), is_csv=is_csv)
+    assert (again.joined, again.unchanged) == (0, 20)
+    await rows.execute("TRUNCATE users CASCADE")
+    counts = await mover.import_text(tables("club-"), is_csv=is_csv)
+    assert (counts.joined, counts.created) == (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        pytest.param({**ALICE_THERE, "unionid": UNION_ELSEWHERE}, "unionid", id="another unionid"),
+        pytest.param({**ALICE_THERE, "phone": "+8613900139000"}, "phone", id="the user has verified another number"),
+        pytest.param({**ALICE_THERE, "phone": "+8613700137000"}, "phone", id="another user has verified the number"),
+        pytest.param(BOB, "external_id", id="a second openid of the app"),
+    ],
+)
+async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_unless_they_shall_be_joined(
+    mover: Mover, rows: asyncpg.Connection, line: dict[str, Any], field: str
+) -> None:
+    alice = {**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER}
+    carol = {**ALICE, "openid": "carol", "phone": "+8613700137000"}
+    await mover.import_lines(alice, carol)
+    await rows.execute("UPDATE users SET phone_verified_at = now()")
+    line = {**line, "external_id": "7"}
+    for options in ({"dry_run": True}, {}):
+        assert await mover.import_lines(line, **options) == (0, 0, 0, 1)
+        assert mover.refusals == [(1, field)]
+    counts = await mover.import_text(json.dumps(line).encode(), joins=True)
+    assert (counts.joined, counts.updated, counts.refused) == (1, 1, 0)
+    assert await mover.import_lines(alice, line) == (0, 0, 2, 0)
+    exported = await mover.export()
+    await rows.execute("TRUNCATE users CASCADE")
+    counts = await mover.import_text(exported)
+    assert (counts.joined, counts.created, counts.updated, counts.refused) == (0, 2, 1, 0)
+    assert await mover.export() == exported
+
+
+async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id(
+    mover: Mover, rows: asyncpg.Connection
+) -> None:
+    await mover.import_lines({**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER})
+    await rows.execute("UPDATE users SET phone_verified_at = now()")
+    assert await mover.import_lines({**ALICE_THERE, "external_id": "7", "phone": NUMBER}) == (0, 1, 0, 0)
 
 
 async def test_an_imported_person_is_joined_with_their_stored_user(
@@ -1128,7 +1191,7 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     file = tmp_path / "users.jsonl"
     file.write_text(json.dumps(FULL) + "\n" + json.dumps({**BOB, "phone": "1"}) + "\n" + json.dumps(BOB))
     status, said, errors = await command("import", str(file), "--dry-run", "--json")
-    expected = {"lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    expected = {"joined": 0, "lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
     assert (status, json.loads(said)) == (1, expected)
     wanted = "phone: must be in E.164 form, like +8613800138000"
     assert errors == f"line 2: {wanted}\n1 line: {wanted}\n"
@@ -1144,6 +1207,34 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     status, said, _ = await command("import", str(out), "--json")
     assert (status, json.loads(said)["unchanged"]) == (0, 2)
     assert (await command("import", str(tmp_path / "none")))[0] == 2
+
+
+@pytest.mark.process
+async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(
+    env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+) -> None:
+    file = tmp_path / "users.jsonl"
+    lines = [{**person, "external_id": "7"} for person in (ALICE, ALICE_THERE, BOB)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+
+    async def imported(*arguments: str, language: str) -> tuple[str, list[str]]:
+        said = {**env, "LC_ALL": language}
+        done = await asyncio.to_thread(run, "users", "import", str(file), *arguments, cwd=tmp_path, env=said)
+        return done.stdout, done.stderr.splitlines()
+
+    said, errors = await imported("--dry-run", language="C.UTF-8")
+    assert said == "lines: 3, created: 1, updated: 1, unchanged: 0, refused: 1\n"
+    assert errors[1].startswith("lines joined to a user by external_id alone: 1. ")
+    assert [line.split(":")[0] for line in errors] == [
+        "line 3",
+        "lines joined to a user by external_id alone",
+        "1 line",
+    ]
+    _, errors = await imported("--dry-run", "--join", language="zh_CN.UTF-8")
+    assert len(errors) == 1
+    assert errors[0].startswith("仅凭 external_id 归入已有用户：2 行。")
+    said, _ = await imported("--join", "--json", language="C.UTF-8")
+    assert list(json.loads(said).items())[:2] == [("joined", 2), ("lines", 3)]
 
 
 @pytest.mark.process
@@ -1238,5 +1329,6 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
         assert 0 < await rows.fetchval("SELECT count(*) FROM identities") < len(people)
     done = await asyncio.to_thread(run, "users", "import", str(file), cwd=tmp_path, env=env)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("lines joined to a user by external_id alone: 500. ")
     assert await ended() == at_once

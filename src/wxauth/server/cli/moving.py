@@ -10,6 +10,7 @@ from typing import IO, Final
 
 import click
 
+from wxauth.errors import Title
 from wxauth.server.cli.printing import Failed, json_option, printable, show, terminal_language
 from wxauth.server.cli.resources import with_database, with_services
 from wxauth.server.moving.batch import Options
@@ -27,6 +28,13 @@ _COUNTS_IN_CHINESE: Final = {
 }
 
 
+_JOINED: Final = Title(
+    "lines joined to a user by external_id alone: {:,}. Is each of them the same person? If two tables number their"
+    " rows separately, give their ids a prefix",
+    "仅凭 external_id 归入已有用户：{:,} 行。各行是否确为同一个人？如果两张表各自编号，请为 ID 加上前缀",
+)
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
@@ -36,6 +44,7 @@ _COUNTS_IN_CHINESE: Final = {
 @click.option("--status", is_flag=True, help="Ban and unban users who exist already.")
 @click.option("--allow-admin", is_flag=True, help="Accept lines with the role admin, or that unban an administrator.")
 @click.option("--restore", is_flag=True, help="Accept lines whose user_id is that of an erased user.")
+@click.option("--join", is_flag=True, help="Accept lines that contradict the user whom only their external_id names.")
 @click.option("--quiet-events", is_flag=True, help="Write no events of new users, identities and names.")
 @json_option
 def import_command(
@@ -47,6 +56,7 @@ def import_command(
     status: bool,
     allow_admin: bool,
     restore: bool,
+    join: bool,
     quiet_events: bool,
     as_json: bool,
 ) -> None:
@@ -61,6 +71,7 @@ def import_command(
         takes_status=status,
         allow_admin=allow_admin,
         restore=restore,
+        joins=join,
         quiet_events=quiet_events,
         dry_run=dry_run,
     )
@@ -87,6 +98,8 @@ def import_command(
         raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {fault_text(exc.fault)}") from None
     counts = with_services(lambda services: import_users(services, lines, options, refuse=refuse, progress=progress))
     click.echo(clear, err=True, nl=False)
+    if counts.joined:
+        click.echo(getattr(_JOINED, terminal_language()).format(counts.joined), err=True)
     for fault, number in cost.most_common():
         click.echo(
             f"{number:,} {'行' if is_chinese else 'line' if number == 1 else 'lines'}: {fault_text(fault)}", err=True
@@ -95,8 +108,8 @@ def import_command(
         names = ", ".join(map(printable, lines.unknown))
         click.echo(f"{'忽略的列' if is_chinese else 'columns ignored'}: {names}", err=True)
     numbers = asdict(counts)
-    names_of_counts = _COUNTS_IN_CHINESE if is_chinese else {}
-    text = ", ".join(f"{names_of_counts.get(name, name)}: {number}" for name, number in numbers.items())
+    names_of_counts = _COUNTS_IN_CHINESE if is_chinese else {name: name for name in _COUNTS_IN_CHINESE}
+    text = ", ".join(f"{shown}: {numbers[name]}" for name, shown in names_of_counts.items())
     show(numbers, text, as_json=as_json)
     if counts.refused:
         sys.exit(1)

@@ -33,6 +33,8 @@ class LineOutcome(StrEnum):
     CREATED = "created"
     """The line created a new user."""
     UPDATED = "updated"
+    JOINED = "joined"
+    """The line updated a user whom only its external_id names: it added an identity."""
     UNCHANGED = "unchanged"
     REFUSED = "refused"
 
@@ -50,6 +52,8 @@ class Options:
     allow_admin: bool = False
     restore: bool = False
     """Erased users are restored."""
+    joins: bool = False
+    """An external_id joins identities even if they contradict each other."""
     quiet_events: bool = False
     """New users, new identities and changed profiles are not recorded as events."""
     dry_run: bool = False
@@ -139,6 +143,7 @@ class Batch:
     def take(self, line: Line) -> LineOutcome:
         """Apply a line. A line that contradicts stored data changes nothing. Raises: LineRefused."""
         owner_id = self._owner(line)
+        is_joined = self._names_alone(line)
         before = None if owner_id is None else self._users[owner_id]
         user = self._updated(self._newcomer(line) if before is None else before, line, is_new=before is None)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
@@ -158,6 +163,8 @@ class Batch:
             is_changed = taken(line, user) or is_changed
         if before is None:
             return LineOutcome.CREATED
+        if is_joined:
+            return LineOutcome.JOINED
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StandingChange]:
@@ -202,15 +209,19 @@ class Batch:
         has_another_unionid = bool(line.unionid and identity and identity.unionid not in (None, line.unionid))
         has_external_id = owner_id is not None and self._users[owner_id]["external_id"] is not None
         openid = self._openids.get((line.app_id, line.unionid), line.openid) if line.unionid else line.openid
-        # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, can
-        # show that an operator has merged two accounts of one person.
+        # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
+        # operator can know that two accounts are of one person.
         would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
         found = (
             (faults.ADMIN, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
             (faults.MERGED, line.user_id in self._former_ids),
             (faults.ERASED, is_gone and not self._options.restore),
             (faults.SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
-            (faults.SECOND_OPENID_OF_EXTERNAL_ID, would_be_second and by_external_id == owner_id),
+            (
+                faults.SECOND_OPENID_OF_EXTERNAL_ID,
+                would_be_second and by_external_id == owner_id and not self._options.joins,
+            ),
+            *self._contradictions(line, owner_id),
             (faults.ANOTHER_UNIONID, has_another_unionid),
             (faults.UNIONID_TAKEN, by_unionid not in (None, owner_id) and openid == line.openid),
             (faults.EXTERNAL_ID_TAKEN, by_external_id not in (None, owner_id)),
@@ -220,6 +231,27 @@ class Batch:
         if any(is_so for _, is_so in found):
             raise LineRefused([fault for fault, is_so in found if is_so])
         return owner_id
+
+    def _names_alone(self, line: Line) -> bool:
+        """Whether only its external_id joins a line to a user: no openid, unionid or id of the user does."""
+        return (
+            line.external_id in self._external_ids
+            and line.user_id is None
+            and (line.app_id, line.openid) not in self._identities
+            and line.unionid not in self._unionids
+        )
+
+    def _contradictions(self, line: Line, owner_id: UUID | None) -> Iterator[tuple[Fault, bool]]:
+        """The signs that an external_id is of two people, as if two tables both count their rows from 1."""
+        if owner_id is None or self._options.joins or not self._names_alone(line):
+            return
+        owner = self._users[owner_id]
+        yield faults.UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner["unionid"])
+        has_verified_another = owner["phone_verified_at"] is not None and owner["phone"] != line.phone
+        yield (
+            faults.PHONE_OF_EXTERNAL_ID,
+            line.phone is not None and (has_verified_another or self._is_verified_by_another(line.phone, owner_id)),
+        )
 
     def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:
         return (user_id, app_id) in self._apps_before or (user_id, app_id) in self._made.apps_of_users

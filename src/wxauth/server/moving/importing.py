@@ -36,6 +36,8 @@ class ImportRefusal(NamedTuple):
 class Counts:
     """The number of lines by outcome."""
 
+    joined: int = 0
+    """Of those updated, the lines that joined a user by their external_id alone. First, because a mistake is here."""
     lines: int = 0
     created: int = 0
     updated: int = 0
@@ -46,6 +48,8 @@ class Counts:
         """Count a line."""
         self.lines += 1
         setattr(self, outcome, getattr(self, outcome) + 1)
+        if outcome is LineOutcome.JOINED:
+            self.updated += 1
 
 
 async def import_users(

@@ -1,10 +1,22 @@
 """Checks of WeChat's ids: openid, unionid, session_key."""
 
 import re
+import unicodedata
 from typing import Final, TypeGuard
 
 _MAX_LENGTH: Final = 128
-_PLACEHOLDERS: Final = frozenset({"null", "(null)", "#n/a", "\\n", "none", "undefined", "nan", "nil", "n/a", "0", "-"})
+_PLACEHOLDERS: Final = frozenset(
+    {
+        *("null", "\\n", "none", "undefined", "nan", "nil", "n/a", "na", "0", "-", "object object"),
+        *("#n/a", "#name?", "#null!", "#num!", "#ref!", "#value!", "#div/0!"),
+        *("unknown", "empty", "blank", "missing", "test", "true", "false"),
+        *("无", "空", "空值", "暂无", "没有", "未知", "不详", "未填", "未填写", "未绑定", "未授权", "待定", "测试"),
+    }
+)
+_AROUND: Final = " \t\r\n()<>[]{}\"'"
+"""What may stand around a placeholder: (null), [object Object]."""
+_NO_ID: Final = re.compile(r"-[0-9.]+|[0-9](\.[0-9]+e[+-]?|e[+-])[0-9]+")
+"""A negative number, such as -1, or one that was rounded, such as 1.38E+10; not 5e13, as hexadecimal ids begin."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -16,9 +28,15 @@ def is_id(value: object) -> TypeGuard[str]:
 def is_placeholder(text: str) -> bool:
     """Whether this text stands for a missing id, as programs write it. As an id, it would merge many people into one.
 
-    Zeros alone, as in a UUID of zeros, are a placeholder, and so is a text without letters and digits.
+    Zeros alone, as in a UUID of zeros, are a placeholder, and so are a text without letters and digits, a negative
+    number, and a number that a spreadsheet has rounded. Full-width letters count as others do.
     """
-    return text.strip().lower() in _PLACEHOLDERS or not any(map(str.isalnum, text.replace("0", "")))
+    plain = (text if text.isascii() else unicodedata.normalize("NFKC", text)).strip(_AROUND).lower()
+    return (
+        plain in _PLACEHOLDERS
+        or not any(map(str.isalnum, plain.replace("0", "")))
+        or _NO_ID.fullmatch(plain) is not None
+    )
 
 
 def can_name_a_person(unionid: str) -> bool:
