@@ -1,6 +1,9 @@
 """`deploy/compose`: the file by the Compose specification, its secrets, and Caddy in front of two replicas."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import os
 import re
 import shutil
@@ -15,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 import yaml
@@ -24,12 +28,14 @@ from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
 from tests.oauth.test_authorize import Browser, exchanged, sent
-from tests.processes import PATIENCE, Running, free_port, serving, until
+from tests.processes import PATIENCE, Running, free_port, run, serving, until
 from tests.programs import needs, needs_node, run_node_tests
+from tests.store.test_backup import program
 from tests.world import CALLBACK, CAMERA, Phone, Site, add_client, bearer
 from wxauth.server.clients import clients
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
+from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
@@ -116,12 +122,54 @@ def test_with_the_secrets_made_the_settings_of_each_service_are_whole(
             shutil.copy(secrets / name, own)
         environ(COMPOSE["services"][service].get("environment", {}))
         settings = load_settings(kind, env_file=tmp_path / "none", secrets_dir=own)
-        password = (secrets / "postgres_password").read_text()
+        password = (secrets / "wxauth_database_password").read_text()
         url = settings.database_url.get_secret_value()
         assert url == f"postgresql://wxauth:{password}@postgres:5432/wxauth"
         if isinstance(settings, Settings):
             assert settings.apps[0].app_secret.get_secret_value() == APP["APP_SECRET"]
             assert settings.trusted_proxies == (COMPOSE["services"]["caddy"]["networks"]["front"]["ipv4_address"],)
+
+
+@pytest.mark.process
+async def test_the_role_of_the_service_migrates_its_database_and_is_no_superuser(
+    make_secrets: Callable[..., Path], postgres: EmbeddedPostgres, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    postgres_service = COMPOSE["services"]["postgres"]
+    assert "POSTGRES_USER" not in postgres_service["environment"], "it would be the superuser"
+    (script,) = (
+        FOLDER / volume.partition(":")[0]
+        for volume in postgres_service["volumes"]
+        if ":/docker-entrypoint-initdb.d/" in volume
+    )
+    secrets = make_secrets(**APP)
+    made = tmp_path / script.name
+    made.write_text(script.read_text().replace("/run/secrets", str(secrets)))
+    # As the image's own entry point runs it.
+    command = [program("psql"), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", f"--file={made}", postgres.url()]
+    try:
+        await asyncio.to_thread(subprocess.run, command, check=True)
+        url = postgres.url("wxauth").replace("postgres@", "wxauth@")
+        done = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": url})
+        assert done.returncode == 0, done.stderr
+        connection = await asyncpg.connect(url)
+        rights = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
+        assert await connection.fetchval(f"SELECT {rights} FROM pg_roles WHERE rolname = current_user") is False
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("COPY (SELECT 1) TO PROGRAM 'true'")
+        await connection.close()
+        stored = await admin.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = 'wxauth'")
+        assert fits((secrets / "wxauth_database_password").read_text(), stored)
+    finally:
+        await admin.execute("DROP DATABASE IF EXISTS wxauth")
+        await admin.execute("DROP ROLE IF EXISTS wxauth")
+
+
+def fits(password: str, stored: str) -> bool:
+    """Whether this is the password of a role (RFC 5803)."""
+    iterations, salt, key, _ = re.split(r"[:$]", stored.removeprefix("SCRAM-SHA-256$"))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    return base64.b64decode(key) == hashlib.sha256(client_key).digest()
 
 
 def test_existing_secrets_stay(make_secrets: Callable[..., Path]) -> None:
