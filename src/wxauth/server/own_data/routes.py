@@ -13,7 +13,7 @@ from wxauth.server.core.database import reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.own_data.own_data import EXAMPLE_OWN_DATA, Export, export_mine, export_person
 from wxauth.server.users.admin_routes import NO_SUCH_USER
-from wxauth.server.users.callers import AdministratorDep, CallerDep, DeviceDep
+from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -38,7 +38,7 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     responses=_DOCUMENT,
     failures=[RateLimited],
 )
-async def export_me(caller: CallerDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
+async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
     """All data stored about the caller, as one document: user, identities, sessions, consents, events, picture.
 
     It contains no secrets and no other person's data: administrators appear as `administrator`. Once a minute.

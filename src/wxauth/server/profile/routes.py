@@ -11,7 +11,7 @@ from wxauth.server.profile import changes
 from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.users.bodies import UserAnswer, user_answer
-from wxauth.server.users.callers import CallerDep
+from wxauth.server.users.callers import CallerInTurnDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router, ValidatedWith
 
@@ -28,7 +28,7 @@ NicknamesDep = Annotated[Nicknames, Depends(provide(Nicknames))]
 )
 @router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
 async def change_me(
-    caller: CallerDep,
+    caller: CallerInTurnDep,
     body: Annotated[ProfileChange, ValidatedWith(Avatars)],
     settings: SettingsDep,
     nicknames: NicknamesDep,

@@ -26,6 +26,7 @@ from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
+from wxauth.server.limits.turns import Turns
 from wxauth.server.login.login import LoginLimiter
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.phones.phones import Phones
@@ -210,6 +211,7 @@ def build_services(
                 roles_at_sign_up=roles_at_sign_up,
             ),
             Avatars: avatars,
+            Turns: Turns(patience=waits.turns),
             Withdrawals: Withdrawals(
                 apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
             ),

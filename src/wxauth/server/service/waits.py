@@ -9,6 +9,7 @@ from wxauth.server.core import background, promises
 from wxauth.server.core.database import DEADLINES, Deadlines
 from wxauth.server.events import webhook_deliveries
 from wxauth.server.keys import keyring
+from wxauth.server.limits import turns
 from wxauth.server.numbers import numbers
 from wxauth.server.phones import phones
 from wxauth.server.push import withdrawals
@@ -31,6 +32,7 @@ class Waits:
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = promises.RETRY_PAUSE_SECONDS
     refusals_store: float = refusals.STORE_PAUSE_SECONDS
+    turns: float = turns.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
     withdrawals: float = withdrawals.WITHDRAWAL_TIMEOUT_SECONDS

@@ -14,7 +14,7 @@ from wxauth.server.users.bodies import (
     open_session_answer,
     user_answer,
 )
-from wxauth.server.users.callers import CallerDep
+from wxauth.server.users.callers import CallerDep, CallerInTurnDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import timed_cursor
@@ -29,7 +29,7 @@ async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
 
 
 @router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=[LastAdmin])
-async def erase_me(caller: CallerDep, database: DatabaseDep, clock: ClockDep) -> None:
+async def erase_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
     """Erase the user, the identities, the sessions, and their data in the audit trail.
 
     The next login creates a new user.
@@ -54,7 +54,7 @@ async def list_my_sessions(
 
 
 @router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
-async def end_my_other_sessions(caller: CallerDep, database: DatabaseDep, clock: ClockDep) -> None:
+async def end_my_other_sessions(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's."""
     await account.end_other_sessions(database, clock, caller)
 
@@ -62,6 +62,6 @@ async def end_my_other_sessions(caller: CallerDep, database: DatabaseDep, clock:
 @router.delete(
     "/v1/me/sessions/{session_id}", summary=Title("End one of my sessions", "下线某台设备"), failures=[NotFound]
 )
-async def end_my_session(caller: CallerDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
+async def end_my_session(caller: CallerInTurnDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Idempotent."""
     await account.end_my_session(database, clock, caller, session_id)

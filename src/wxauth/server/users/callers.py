@@ -1,5 +1,6 @@
 """Dependencies of routes in every room: the caller of a request, and the device."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -9,19 +10,20 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from wxauth.errors import InsufficientRole, InsufficientScope, LoginTooOld
+from wxauth.errors import InsufficientRole, InsufficientScope, LoginTooOld, RateLimited
 from wxauth.guard.bearer import authorizations_of, bearer_token
 from wxauth.server.core.database import Database
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
 from wxauth.server.users.standing import ADMIN
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
@@ -73,6 +75,25 @@ async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: Clock
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
 """The user of the access token of an app. An ended session, and a banned or erased user, are refused at once."""
+
+
+async def turn_of(principal: PrincipalDep, turns: Annotated[Turns, Depends(provide(Turns))]) -> AsyncIterator[None]:
+    """A turn of the user, held until the answer has been sent. Raises: RateLimited."""
+    async with turns.turn(principal.id):
+        yield
+
+
+TurnDep = Annotated[None, Depends(turn_of), Entails(failures=(RateLimited,))]
+"""A turn of the user of the access token, for operations that take a transaction: the user's others wait for it."""
+
+
+async def caller_in_turn_of(_: TurnDep, principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
+    """As `caller_of`, read in the user's turn. Raises: as `account.caller`."""
+    return await account.caller(database, principal, now=clock())
+
+
+CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of)]
+"""As `CallerDep`, for operations that take a transaction, unless they bound the user's requests themselves."""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:

@@ -13,7 +13,7 @@ from wxauth.server.consents.bodies import (
     consent_answers,
 )
 from wxauth.server.consents.rows import holding_consents, newest_consents
-from wxauth.server.users.callers import CallerDep, DeviceDep
+from wxauth.server.users.callers import CallerDep, CallerInTurnDep, DeviceDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import timed_cursor
@@ -39,7 +39,7 @@ async def list_my_consents(
 
 @router.post("/v1/me/consents", summary=Title("Give consent", "同意协议"), failures=[_NOT_IN_FORCE, RateLimited])
 async def give_my_consents(
-    caller: CallerDep,
+    caller: CallerInTurnDep,
     body: ConsentsRequest,
     settings: SettingsDep,
     database: DatabaseDep,
@@ -64,7 +64,7 @@ async def give_my_consents(
     failures=[NotFound("this document has not been agreed to")],
 )
 async def withdraw_my_consent(
-    caller: CallerDep, document: str, database: DatabaseDep, clock: ClockDep, device: DeviceDep
+    caller: CallerInTurnDep, document: str, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> None:
     """Withdraw the caller's consent to a document. It stays in the list, with the time of withdrawal."""
     user = caller.user

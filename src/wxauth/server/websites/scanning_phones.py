@@ -8,11 +8,13 @@ from wxauth.errors import InsufficientScope
 from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
-from wxauth.server.users.callers import PrincipalDep
+from wxauth.server.users.callers import PrincipalDep, TurnDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 
 
-async def scanning_phone_of(principal: PrincipalDep, apps: AppsDep, database: DatabaseDep, clock: ClockDep) -> Caller:
+async def scanning_phone_of(
+    _: TurnDep, principal: PrincipalDep, apps: AppsDep, database: DatabaseDep, clock: ClockDep
+) -> Caller:
     """The user behind the request's access token, in a session of a mini-program: only that one is a phone that scans.
 
     Raises: InsufficientScope, also in a session of a mobile app.
@@ -23,4 +25,4 @@ async def scanning_phone_of(principal: PrincipalDep, apps: AppsDep, database: Da
 
 
 PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
-"""The user behind the request's access token, who is in the mini-program."""
+"""The user behind the request's access token, who is in the mini-program and has a turn."""
