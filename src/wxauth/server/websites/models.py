@@ -207,7 +207,7 @@ class GrantFields(SQLModel):
     """
 
     id: UUID = Field(primary_key=True)
-    """The id of the scan or visit that made it."""
+    """The id of the scan or visit that made it; an answer of a mini-program has one of its own."""
     client_id: str = Field(sa_type=Text)
     scope: str = Field(sa_type=Text)
     door: str = Field(sa_type=Text)
