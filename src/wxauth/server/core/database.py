@@ -77,6 +77,7 @@ ISOLATION: Final = "READ COMMITTED"
 """Always set, because the database's default may differ: a statement that has waited for a lock must see what the
 lock's holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
+_CURSOR: Final = "pages"
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 _UNLIMITED: Final = Statement[str]("""
@@ -196,9 +197,13 @@ class Snapshot(Transaction):
         self, statement: Statement[Row], page_size: int, /, **values: object
     ) -> AsyncGenerator[Sequence[Row]]:
         """All rows, `page_size` at a time. The rest stays in the server."""
-        cursor = await self._connection.cursor(statement.text, *statement.arguments(values))
-        while records := await cursor.fetch(page_size):
+        # By SQL: asyncpg's own cursors name their statements even where it is to prepare none. They would stay on the
+        # pooler's connection, where another process may use the same name.
+        declaration = f"DECLARE {_CURSOR} NO SCROLL CURSOR FOR {statement.text}"
+        await self._connection.fetch(declaration, *statement.arguments(values))
+        while records := await self._connection.fetch(f"FETCH {page_size} FROM {_CURSOR}"):
             yield statement.read(records)
+        await self._connection.execute(f"CLOSE {_CURSOR}")
 
 
 class Database:
@@ -221,8 +226,8 @@ class Database:
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """Run one statement, which commits by itself. Returns its first row, or None if there is no row.
 
-        If the connection is lost or the changes of others conflict, the statement is sent once more. So it must do no
-        harm if it is executed twice.
+        If the connection is lost, a pooler has forgotten the prepared statement, or the changes of others conflict, the
+        statement is sent once more. So it must do no harm if it is executed twice.
 
         Raises: StorageUnavailable; as ChangesClashed, if it conflicted twice. The caller must handle
             asyncpg.IntegrityConstraintViolationError.
@@ -397,7 +402,7 @@ class Database:
         async with _Answering(self._deadlines.whole):
             try:
                 return await self._fetch(text, arguments)
-            except (_ConnectionLost, *_CLASHED):
+            except (_ConnectionLost, *_CLASHED, *_STATEMENT_LOST):
                 return await self._fetch(text, arguments)
 
     async def _fetch(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
@@ -419,7 +424,9 @@ class Database:
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too: their server is silent, gone, or a standby now.
             self._connections.expire()
-        if is_lost or isinstance(exc, asyncio.CancelledError):
+        if isinstance(exc, _STATEMENT_LOST):
+            log.warning("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
+        if is_lost or isinstance(exc, (asyncio.CancelledError, *_STATEMENT_LOST)):
             # Aborted, because an orderly close would wait for a server that does not answer.
             connection.terminate()
         return is_lost
@@ -482,7 +489,6 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
             )
         raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
     if isinstance(exc, _STATEMENT_LOST):
-        log.error("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
         raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
 
 
