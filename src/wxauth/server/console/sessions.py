@@ -36,9 +36,9 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
-from wxauth.server.websites.grants import count_redeemed
 from wxauth.server.websites.redeeming import Granted, NotGranted, redeem_code
 from wxauth.server.websites.secrets import hash_of
+from wxauth.server.websites.site_tokens import count_redeemed
 
 CONSOLE_PATH: Final = "/admin/"
 CLIENT: Final = "wxauth-admin"

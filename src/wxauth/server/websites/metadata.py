@@ -10,8 +10,8 @@ from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, CHALLENGE_METHOD, RESPONSE_MODE, RESPONSE_TYPE
-from wxauth.server.websites.grants import GRANTS
 from wxauth.server.websites.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
+from wxauth.server.websites.site_tokens import GRANT_TYPES
 
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
 
@@ -34,7 +34,7 @@ def _document(issuer: str) -> dict[str, Any]:
         "end_session_endpoint": f"{issuer}/v1/end_session",
         "response_types_supported": [RESPONSE_TYPE],
         "response_modes_supported": [RESPONSE_MODE],
-        "grant_types_supported": list(GRANTS),
+        "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": [CHALLENGE_METHOD],
         "scopes_supported": list(SITE_SCOPES),
         "claims_supported": [*PROTOCOL_CLAIMS, *(claim for claims in CLAIMS_BY_SCOPE.values() for claim in claims)],

@@ -12,7 +12,7 @@ from wxauth.server.users import account
 from wxauth.server.users.callers import DeviceDep, VerifiedDep
 from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites import grants, site_requests
+from wxauth.server.websites import site_requests, site_tokens
 from wxauth.server.websites.bodies import (
     DeviceAuthorizationAnswer,
     UserinfoAnswer,
@@ -108,7 +108,7 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
         "expired_token",
     ),
     openapi_extra=_form(
-        {"grant_type": grants.DEVICE_CODE, "device_code": "8Yk3..."},
+        {"grant_type": site_tokens.DEVICE_CODE, "device_code": "8Yk3..."},
         *("code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
     ),
 )
@@ -117,7 +117,7 @@ async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
     form = await form_of(request)
     client = await client_of(request, services, form)
-    return await grants.issue_tokens(services, client, form, ip=device.ip)
+    return await site_tokens.issue_tokens(services, client, form, ip=device.ip)
 
 
 @router.post(
@@ -140,7 +140,7 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
     client = await client_of(request, services, form)
     if "token" not in form:
         raise invalid_oauth_request("token is missing")
-    await grants.revoke_token(services, client, form["token"])
+    await site_tokens.revoke_token(services, client, form["token"])
     return {}
 
 
@@ -159,7 +159,7 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
 )
 async def read_userinfo(principal: VerifiedDep, services: ServicesDep) -> dict[str, Any]:
     """The current claims about the user, as the scopes of a website's access token allow."""
-    if grants.OPENID_SCOPE not in principal.scope:
+    if site_tokens.OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")
     caller = await account.caller(services.database, principal, now=services.clock())
     client = await find_site(services.database, principal.claims["client_id"])

@@ -32,7 +32,6 @@ from wxauth.server.websites.browser_answers import (
     text_parameters,
 )
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.grants import end_web_session
 from wxauth.server.websites.id_tokens import read_hint
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import (
@@ -51,6 +50,7 @@ from wxauth.server.websites.pages import (
 from wxauth.server.websites.requests import Parameters, parse_parameters
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.site_requests import start_for_page, start_page_with_button
+from wxauth.server.websites.site_tokens import end_web_session
 
 _LONGEST_REDIRECT: Final = 8192
 """Characters of a form that is redirected as a query. Longer URLs do not pass most proxies."""

@@ -1,4 +1,4 @@
-"""`/v1/token`: the exchange of codes and refresh tokens for tokens."""
+"""The tokens of a site: `/v1/token` exchanges codes and refresh tokens for them, `/v1/revoke` ends them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 OPENID_SCOPE: Final = "openid"
 """The scope that requests an id_token and access to /v1/userinfo."""
-GRANTS: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
+GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()
 
@@ -76,7 +76,7 @@ async def issue_tokens(
         return await _for_code(services, client, form)
     if grant_type == REFRESH_TOKEN:
         return await _for_refresh_token(services, client, form, ip=ip)
-    raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANTS)}")
+    raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANT_TYPES)}")
 
 
 async def _for_device_code(services: Services, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
