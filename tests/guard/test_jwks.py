@@ -458,11 +458,17 @@ async def test_an_unknown_key_does_not_delay_a_known_key_after_a_pause(
     assert await asking is None
 
 
-async def test_an_unknown_key_in_an_outage_leaves_the_known_key_usable(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+async def test_an_unknown_key_in_an_outage_leaves_the_known_key_fresh(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
     await keys.find(issuer.key.kid)
     issuer.fails()
     assert await keys.find("unknown") is None
-    assert await keys.find(issuer.key.kid)
+    for _ in range(29):  # nearly to their max-age
+        timer.seconds += 10
+        assert await keys.find(issuer.key.kid)
+        await settled()
+    assert issuer.metadata.call_count == 2
 
 
 async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(

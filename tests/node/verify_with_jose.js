@@ -20,7 +20,9 @@ const server = createServer(async (request, response) => {
     const { payload } = await jwtVerify(token, keys, demands)
     response.end(JSON.stringify(payload))
   } catch (error) {
-    response.writeHead(error instanceof errors.JOSEError ? 401 : 500).end(`${error}`)
+    // A timeout is a JOSEError, too, and no fault of the token.
+    const isTokens = error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout)
+    response.writeHead(isTokens ? 401 : 503).end(`${error}`)
   }
 })
 server.listen(0, '127.0.0.1', () => console.log(`listening on http://127.0.0.1:${server.address().port}`))

@@ -138,8 +138,9 @@ export class RemoteKeys {
     this.#failure = reason
     this.#failedAt = this.#timer()
     this.#failures += 1
-    this.#nextRefresh = this.#failedAt + this.#pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
-    this.#nextForUnknown = Math.max(this.#nextForUnknown, this.#nextRefresh)
+    const nextTry = this.#failedAt + this.#pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
+    this.#nextRefresh = Math.max(this.#nextRefresh, nextTry) // keys stay fresh if an unknown id was the reason
+    this.#nextForUnknown = Math.max(this.#nextForUnknown, nextTry)
   }
 
   async #fetchKeySet(signal) {

@@ -333,6 +333,18 @@ describe('keys that come and go', () => {
     assert.equal(await asking, null)
   })
 
+  test('an unknown key in an outage leaves the known one fresh', async () => {
+    await keys.find(issuer.key.kid)
+    issuer.isAway = true
+    assert.equal(await keys.find('unknown'), null)
+    for (let second = 10; second < 300; second += 10) {
+      time += 10 * SECOND
+      assert.ok(await keys.find(issuer.key.kid))
+      await settled()
+    }
+    assert.equal(issuer.fetches[0], 2)
+  })
+
   test('an unknown key does not hold up the known one after a pause', async () => {
     await keys.find(issuer.key.kid)
     time += 3600 * SECOND

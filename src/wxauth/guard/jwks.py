@@ -134,22 +134,15 @@ class RemoteKeys:
         if (key := self._fresh_key(kid)) is not None:
             return key
         is_first = self._key_set is None and self._failures == 0
-        reading, must_wait, is_begun = self._needed_reading(kid)
+        reading, must_wait, needs_a_thread = self._needed_reading(kid)
         if is_first:
             reading.result()
-        elif is_begun or self._is_starved(reading):
+        elif needs_a_thread:
             wait([reading], self._timeout * PATIENCE_PART)
         key = self._key_at_hand(kid)
         if key is None and must_wait and not reading.done():
             raise KeysUnavailable("the issuer's keys are being read")
         return key
-
-    def _is_starved(self, reading: Future[None]) -> bool:
-        """Whether a fetch has not even reached its timeout.
-
-        Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits.
-        """
-        return not reading.done() and self._timer() - self._begun_at > self._timeout
 
     def _fresh_key(self, kid: str) -> VerificationKey | None:
         now = self._timer()
@@ -167,7 +160,11 @@ class RemoteKeys:
         return self._key_set.keys
 
     def _needed_reading(self, kid: str) -> tuple[Future[None], bool, bool]:
-        """The current or last fetch, whether this key must wait for its end, and whether this call began it."""
+        """The current or last fetch, whether this key must wait for its end, and whether a thread must wait for it.
+
+        That is the thread that begins it. Some servers, such as uWSGI without `enable-threads`, run other threads only
+        while a request waits: there a fetch may be under way beyond its timeout, and needs another request that waits.
+        """
         with self._lock:
             now = self._timer()
             keys = self._usable_keys(now)
@@ -187,7 +184,8 @@ class RemoteKeys:
                     self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
                 self._begun_at = now
                 self._start_reading()
-            return self._reading, must_wait, is_begun
+            is_held_up = is_under_way and now - self._begun_at > self._timeout
+            return self._reading, must_wait, is_begun or is_held_up
 
     def _pause(self, first: float, most: float) -> float:
         return min(first * 2.0 ** min(max(self._failures - 1, 0), 10), most)
@@ -257,8 +255,9 @@ class RemoteKeys:
         self._failure = reason
         self._failed_at = self._timer()
         self._failures += 1
-        self._next_refresh = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
-        self._next_for_unknown = max(self._next_for_unknown, self._next_refresh)
+        next_try = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
+        self._next_refresh = max(self._next_refresh, next_try)  # keys stay fresh if an unknown id was the reason
+        self._next_for_unknown = max(self._next_for_unknown, next_try)
 
     async def _fetch(self) -> _KeySet:
         if self._ssl is None:
