@@ -13,8 +13,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, TypeAdapter
 
+from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.world import MakeClient, MakeServices
+from tests.world import Admin, MakeClient, MakeServices
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
 from wxauth.server.checks.routes import CheckReportAnswer
 from wxauth.server.clients.bodies import (
@@ -386,7 +387,7 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: 
             "invalid_request payload_too_large rate_limited missing_token invalid_token token_expired "
             "keys_unavailable storage_unavailable insufficient_scope internal_error",
         ),
-        ("/v1/avatars/{file_name}", "get", "not_found storage_unavailable internal_error"),
+        ("/v1/avatars/{file_name}", "get", "invalid_request not_found storage_unavailable internal_error"),
         (
             "/v1/me/decrypt",
             "post",
@@ -403,6 +404,43 @@ def test_an_operation_lists_its_failures(path: str, method: str, codes: str) -> 
         response["content"].get("application/problem+json", {}) for response in responses if "content" in response
     ]
     assert {code for problem in problems for code in problem.get("examples", {})} == set(codes.split())
+
+
+def test_an_operation_with_a_path_parameter_lists_the_400_of_control_characters() -> None:
+    for name, operation in OPERATIONS.items():
+        assert "{" not in name or "400" in operation["responses"], name
+    problems = OPERATIONS["get /v1/admin/users/{user_id}/export"]["responses"]["400"]["content"]
+    assert list(problems["application/problem+json"]["examples"]) == ["invalid_request"]
+    avatars = OPERATIONS["get /v1/avatars/{file_name}"]["responses"]["400"]["content"]["application/problem+json"]
+    assert "control characters" in avatars["examples"]["invalid_request"]["value"]["detail"]
+
+
+def boolean_fields() -> dict[str, set[str]]:
+    """The boolean members of JSON bodies, by operation."""
+    found = {}
+    for name, operation in OPERATIONS.items():
+        content = operation.get("requestBody", {}).get("content", {})
+        reference = content.get("application/json", {}).get("schema", {}).get("$ref")
+        if reference is not None:
+            schema = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]
+            members = {field for field, shape in schema.get("properties", {}).items() if "'boolean'" in str(shape)}
+            found.update({name: members} if members else {})
+    return found
+
+
+async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin) -> None:
+    fields = boolean_fields()
+    wrong: list[object] = [0, 1, 0.0, "", "0", "false", "off", "yes", [], {}]
+    assert set().union(*fields.values()) == {"check", "is_enabled", "is_public", "device", "near", "user_code"}
+    with Sweep() as sweep:
+        for name, members in fields.items():
+            method, path = re.sub(r"{\w+}", "shop", name.replace("/v1/admin", "")).split()
+            for member in members:
+                for value in wrong:
+                    with sweep.case(name, member, value):
+                        answer = await root.ask(method.upper(), path, json={member: value})
+                        errors = problem_of(answer, "invalid_request", 422)["errors"]
+                        assert member in {error["field"] for error in errors}
 
 
 def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:

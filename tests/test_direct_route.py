@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from fastapi import Depends, FastAPI, Query
 from httpx import ASGITransport, AsyncClient
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, StrictBool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -47,6 +47,26 @@ def test_an_option_that_a_direct_route_would_ignore_is_refused(
 ) -> None:
     with pytest.raises(TypeError):
         DirectRoute(path, endpoint, **declared)
+
+
+class Lax(BaseModel):
+    answers: dict[str, list[bool | None]]
+
+
+class Strict(BaseModel):
+    answers: dict[str, list[StrictBool | None]]
+
+
+async def take_lax(body: Lax) -> None: ...
+
+
+async def take_strict(body: Strict) -> None: ...
+
+
+def test_a_body_whose_booleans_may_be_numbers_is_refused() -> None:
+    with pytest.raises(TypeError, match="StrictBool"):
+        DirectRoute("/", take_lax, methods=["POST"])
+    DirectRoute("/", take_strict, methods=["POST"])
 
 
 def test_an_endpoint_that_a_direct_route_can_serve_is_accepted() -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from typing_extensions import TypedDict
 
 from wxauth.server.apps.registry import Apps, AppSource, KnownApp
@@ -24,8 +24,10 @@ class _Administered(BaseModel):
     title: Annotated[AppTitle | None, EmptyIsNone] = Field(
         default=None, description="The name that administrators see."
     )
-    is_enabled: bool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
-    check_: bool = Field(default=True, alias="check", description="Whether id and secret are checked at WeChat first.")
+    is_enabled: StrictBool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
+    check_: StrictBool = Field(
+        default=True, alias="check", description="Whether id and secret are checked at WeChat first."
+    )
 
 
 class AppRequest(App, _Administered):

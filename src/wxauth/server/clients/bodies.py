@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.clients import SITE_SCOPES, Credentials, check_name
@@ -16,8 +16,8 @@ _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE
 class _ClientOptions(BaseModel):
     # `asked_for` validates them, as it does for the command.
     title: str | None = Field(default=None, description="The site's name on the phone; null: `name`.")
-    is_public: bool | None = Field(default=None, description="The site has no secret. Cannot be changed later.")
-    device: bool | None = Field(default=None, description="The site shows a code itself (RFC 8628).")
+    is_public: StrictBool | None = Field(default=None, description="The site has no secret. Cannot be changed later.")
+    device: StrictBool | None = Field(default=None, description="The site shows a code itself (RFC 8628).")
     redirect_uris: list[str] | None = Field(default=None, description="URIs to which browsers return with a code.")
     logout_uris: list[str] | None = Field(
         default=None, description="URIs to which browsers may return after signing out."
@@ -29,8 +29,8 @@ class _ClientOptions(BaseModel):
     website_app_id: str | None = Field(
         default=None, description="The website app for logins on a computer with WeChat; null: none."
     )
-    near: bool | None = Field(default=None, description="Phone and browser must be in the same network.")
-    user_code: bool | None = Field(default=None, description="Users may type this site's codes.")
+    near: StrictBool | None = Field(default=None, description="Phone and browser must be in the same network.")
+    user_code: StrictBool | None = Field(default=None, description="Users may type this site's codes.")
     email_domain: str | None = Field(default=None, description="Users get a made-up e-mail address in this domain.")
     id_token_alg: IdTokenAlg | None = Field(
         default=None, description="The algorithm that signs a site's id_tokens; null: `RS256`."

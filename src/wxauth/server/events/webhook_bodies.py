@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Final, Literal, NotRequired, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.models import CLIENT_NAME
@@ -45,7 +45,7 @@ class WebhookChange(BaseModel):
 
     url: _Url | None = None
     types: list[KnownType] | None = Field(default=None, description="Empty: all.")
-    is_enabled: bool | None = Field(default=None, description="A webhook that answers 410 is disabled.")
+    is_enabled: StrictBool | None = Field(default=None, description="A webhook that answers 410 is disabled.")
 
 
 class ReplayRequest(BaseModel):

@@ -37,6 +37,7 @@ from typing_extensions import TypedDict
 from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge, Title, WxAuthError
 from wxauth.server.web.answers import Entails, Failure, example_of, failures_of
 from wxauth.server.web.dependencies import provide
+from wxauth.server.web.edge import CONTROL_CHARACTERS
 from wxauth.server.web.injection import Argument, Plan, entailed_by, metadata_of
 
 _NO_STORE = (b"cache-control", b"no-store")
@@ -112,7 +113,8 @@ class DirectRoute(APIRoute):
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
         """Add the documentation of parameters and answer to that of the operation itself."""
-        answers = failures_of(*(failure for each in entailed for failure in each.failures), *failures)
+        of_path = [InvalidRequest(CONTROL_CHARACTERS, status=400)] if self.param_convertors else []
+        answers = failures_of(*of_path, *(failure for each in entailed for failure in each.failures), *failures)
         if self.response_model is not None and 200 not in self.responses:
             answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
         self.responses = {**answers, **self.responses}
@@ -338,6 +340,8 @@ async def _itself(request: Request) -> Request:
 
 
 def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> Argument:
+    if _has_lax_bool(model.__pydantic_core_schema__):
+        raise TypeError(f"{model}: a boolean of a body must be a StrictBool: 0 is none")
     validate = model.__pydantic_validator__.validate_json
 
     async def read(request: Request, found: Any = None) -> BaseModel | None:
@@ -356,6 +360,14 @@ def _body(model: type[BaseModel], *, may_be_empty: bool, part: type | None) -> A
     return Argument(
         read, Entails(failures=(_refusal_of(model), PayloadTooLarge)), None if part is None else provide(part)
     )
+
+
+def _has_lax_bool(schema: Any) -> bool:
+    """Whether a part of this core schema accepts numbers and words in place of a boolean."""
+    if isinstance(schema, Mapping):
+        is_lax = schema.get("type") == "bool" and not schema.get("strict", False)
+        return is_lax or any(_has_lax_bool(part) for part in schema.values())
+    return isinstance(schema, list | tuple) and any(_has_lax_bool(part) for part in schema)
 
 
 def _refusal_of(model: type[BaseModel]) -> InvalidRequest:

@@ -21,6 +21,8 @@ MAX_PARAMETERS: Final = 128
 """Parameters of a query string. Libraries parse all of them, even those that a route does not read."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope of the error that was answered, for the log line."""
+CONTROL_CHARACTERS: Final = "a path must be without control characters"
+"""Why a path is refused."""
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that keeps an expected refusal out of the log, such as a poll's that must wait."""
 
@@ -164,7 +166,7 @@ def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:
     path = scope["path"]
     # A route's pattern ends with `$`, which also matches before a final newline.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
-        return InvalidRequest("a path must be without control characters", status=400)
+        return InvalidRequest(CONTROL_CHARACTERS, status=400)
     if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
         return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=400)
     if not is_typed:
