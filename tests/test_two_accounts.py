@@ -11,6 +11,8 @@ from tests.problems import problem_of
 from tests.world import Admin, Body, LogIn, MakeService, log_in, make_admin
 from wxauth.server.dev.wechat import APPS, MOBILE_APP
 
+pytestmark = pytest.mark.oldest_postgres
+
 WORK, HOME = "union-work", "union-home"
 
 
