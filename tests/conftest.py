@@ -68,6 +68,10 @@ SETTINGS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--histories", type=int, default=3, help="how many random histories tests/histories draws")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes: none for a few named files; otherwise two more than processors, because some tests wait."""
@@ -78,10 +82,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 class ByFile(LoadFileScheduling):
-    """Runs each file in one process, but the parts of a page that is tested in several in one each."""
+    """Runs each file in one process, but the parts of a page that is tested in several in one each, and histories."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if "_in_a_browser[" in nodeid else super()._split_scope(nodeid)
+        return nodeid if "_in_a_browser[" in nodeid or "/test_histories.py" in nodeid else super()._split_scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,0 +1,145 @@
+"""What is found when a town has come to rest: the tables, the feed, the trail, the log, and what was asked."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+
+from tests.histories.town import Asked, Login, Town
+from tests.world import Body, bearer, until
+
+Row = dict[str, Any]
+
+_AT_REST: Final = """
+SELECT NOT EXISTS (SELECT FROM events_unplaced) AND NOT EXISTS (SELECT FROM erasures)
+   AND NOT EXISTS (SELECT FROM profile_changes WHERE event_id IS NOT NULL AND sent_at < now() - interval '1 minute')
+"""
+_OWNED: Final = """
+SELECT table_name, array_agg(column_name::text ORDER BY column_name) AS columns
+  FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+ WHERE table_schema = 'public' AND table_type = 'BASE TABLE' GROUP BY table_name
+"""
+"""Every table with its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The last try with the newest refresh token of a session."""
+
+    session_id: str
+    status: int
+    code: str
+
+
+@dataclass(slots=True)
+class Found:
+    """A town at rest."""
+
+    columns: Mapping[str, Sequence[str]]
+    """The columns of each table."""
+    tables: Mapping[str, list[Row]]
+    """The rows of each table that has users, identities or sessions."""
+    feed: list[Body]
+    trail: list[Body]
+    """Oldest first, each as in the answer to administrators."""
+    asked: Sequence[Asked] = ()
+    refreshed: Sequence[Refreshed] = ()
+    lines: Sequence[Body] = ()
+    """The replicas' logs."""
+    group_of: dict[str, int] = field(default_factory=dict)
+    """A number for all ids that merges and splits have, or may have, joined."""
+
+
+def mentions_people(columns: Sequence[str]) -> bool:
+    """Whether a table with these columns has something of somebody."""
+    return any("user_id" in column or column.endswith(("openid", "session_id")) for column in columns)
+
+
+async def rest(town: Town) -> Found:
+    """Wait until everything is at rest, and look."""
+    await until(lambda: _is_reachable(town))
+    rows = await asyncpg.connect(town.database_url)
+    try:
+        await until(lambda: rows.fetchval(_AT_REST))
+        found = await _look(town, rows)
+    finally:
+        await rows.close()
+    found.refreshed = await _refresh_all(town)
+    found.lines = [line for server in town.servers for line in _lines_of(server.command.output)]
+    return found
+
+
+async def _is_reachable(town: Town) -> bool:
+    try:
+        return all([(await client.get("/readyz")).status_code == 200 for client in town.clients])
+    except OSError:
+        return False
+
+
+async def _look(town: Town, rows: asyncpg.Connection) -> Found:
+    """Read all at one moment: again, if something has happened meanwhile."""
+    while True:
+        number = await rows.fetchval("SELECT count(*) FROM events")
+        async with rows.transaction(isolation="repeatable_read", readonly=True):
+            columns = {row["table_name"]: row["columns"] for row in await rows.fetch(_OWNED)}
+            read = ("users", *(name for name, of_it in columns.items() if mentions_people(of_it)))
+            tables = {name: [dict(row) for row in await rows.fetch(f"SELECT * FROM {name}")] for name in read}
+        feed, trail = await _feed(town), await _trail(town)
+        if await rows.fetchval("SELECT count(*) FROM events") == number and await rows.fetchval(_AT_REST):
+            return Found(columns, tables, feed, trail, town.asked)
+        await asyncio.sleep(0.1)
+
+
+async def _feed(town: Town) -> list[Body]:
+    events: list[Body] = []
+    after = ""
+    while True:
+        query: dict[str, Any] = {"limit": 1000, "after": after}
+        answer = await town.clients[0].get("/v1/events", params=query, auth=town.ledger)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        if not page["items"]:
+            return events
+        events += page["items"]
+        after = page["next_cursor"]
+
+
+async def _trail(town: Town) -> list[Body]:
+    events: list[Body] = []
+    query: dict[str, Any] = {"limit": 100}
+    while True:
+        headers = bearer(town.administrators["administrator 1"])
+        answer = await town.clients[0].get("/v1/admin/events", params=query, headers=headers)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        events += page["items"]
+        if page["next_cursor"] is None:
+            return events[::-1]
+        query["cursor"] = page["next_cursor"]
+
+
+async def _refresh_all(town: Town) -> list[Refreshed]:
+    """Try the newest refresh token of each session."""
+    newest: dict[str, Login] = {}
+    for logins in town.logins.values():
+        newest |= {login.tokens["session_id"]: login for login in logins}
+    refreshed = []
+    for session_id, login in newest.items():
+        body = {"refresh_token": login.tokens["refresh_token"]}
+        answer = await town.clients[0].post("/v1/refresh", json=body)
+        refreshed.append(Refreshed(session_id, answer.status_code, answer.json().get("code", "")))
+    return refreshed
+
+
+def _lines_of(output: str) -> list[Body]:
+    """A killed process leaves half a line. Lines that are no JSON are faults."""
+    lines = []
+    for line in output.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            lines.append({"event": line, "level": "unreadable"})
+    return lines

@@ -1,0 +1,503 @@
+"""What must be true of every history. Each check says what it finds, and about whom."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from tests.histories.found import Found, Row, mentions_people
+from tests.histories.town import Asked
+from tests.world import Body
+from wxauth.server.dev.wechat.people import openid_of
+
+
+class Fault(NamedTuple):
+    """Something that must not be."""
+
+    about: str | None
+    """A user, or a person where the user is not known."""
+    text: str
+
+
+Check = Callable[[Found], Iterator[Fault]]
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """A user as another service knows them from the feed alone."""
+
+    status: str = "active"
+    roles: tuple[str, ...] = ()
+    consents: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Document → when it was given, and its version."""
+    has_number: bool = False
+    apps: set[str] = field(default_factory=set)
+    is_split: bool = False
+    """After a split, the feed alone does not say who has which identity: the user is looked up."""
+
+
+class Book:
+    """Another service's own users, kept by the feed alone."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, Rebuilt] = {}
+        self.merged_into: dict[str, str] = {}
+        self.faults: list[Fault] = []
+
+    def read(self, event: Body) -> None:
+        kind, user_id, data = event["type"], event["user_id"], event["data"]
+        if kind == "user.created":
+            if user_id in self.users:
+                self.faults.append(Fault(user_id, "is created twice"))
+            self.users[user_id] = Rebuilt(roles=tuple(data.get("roles", ())), apps={event["app_id"]})
+            return
+        user = self.users.get(user_id)
+        if user is None:
+            if kind not in ("session.ended", "user.profile_changed"):  # what is told after an end changes nothing
+                self.faults.append(Fault(user_id, f"{kind} of a user who is not known then"))
+            return
+        match kind:
+            case "user.merged":
+                self._merge(user_id, user, data["former_id"])
+            case "user.split":
+                self.merged_into.pop(data["new_user_id"], None)
+                self.users[data["new_user_id"]] = Rebuilt(is_split=True)
+                user.is_split = True
+            case "user.erased":
+                del self.users[user_id]
+                for former_id in [former for former in self.merged_into if self.remaining(former) == user_id]:
+                    if former_id not in data["former_ids"]:
+                        self.faults.append(Fault(user_id, f"is erased without {former_id}, which was merged into it"))
+                for former_id in data["former_ids"]:
+                    self.merged_into.pop(former_id, None)
+                    self.users.pop(former_id, None)
+            case "identity.added":
+                user.apps.add(event["app_id"])
+            case "user.banned":
+                user.status = "disabled"
+            case "user.unbanned":
+                user.status = "active"
+            case "user.roles_changed":
+                user.roles = tuple(data["after"])
+            case "user.phone_bound":
+                user.has_number = True
+            case "user.phone_removed":
+                user.has_number = False
+            case "consent.given":
+                user.consents[data["document"]] = (event["at"], data["version"])
+            case "consent.withdrawn":
+                user.consents.pop(data["document"], None)
+
+    def remaining(self, user_id: str) -> str:
+        """The user of a former id."""
+        while user_id in self.merged_into:
+            user_id = self.merged_into[user_id]
+        return user_id
+
+    def _merge(self, user_id: str, user: Rebuilt, former_id: str) -> None:
+        former = self.users.pop(former_id, None)
+        if former is None:
+            self.faults.append(Fault(user_id, f"{former_id}, who is not known then, is merged into it"))
+            return
+        self.merged_into[former_id] = user_id
+        user.apps |= former.apps
+        user.has_number |= former.has_number
+        user.is_split |= former.is_split
+        for document, given in former.consents.items():
+            user.consents[document] = max(given, user.consents.get(document, given))
+
+
+# 1. What siblings are told is what happened.
+
+
+def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
+    """Users rebuilt from the feed alone equal those of the database."""
+    book = Book()
+    for event in found.feed:
+        if event["user_id"] is not None:
+            book.read(event)
+    yield from book.faults
+    stored = {str(row["id"]): row for row in found.tables["users"]}
+    for user_id in sorted(stored.keys() ^ book.users.keys()):
+        yield Fault(user_id, "exists" if user_id in stored else "does not exist, but by the feed")
+    apps: dict[str, set[str]] = defaultdict(set)
+    for row in found.tables["identities"]:
+        apps[str(row["user_id"])].add(row["app_id"])
+    closed = {asked.app_id for asked in found.asked if asked.what == "withdraw everything"}
+    for user_id, row in stored.items():
+        known = book.users.get(user_id)
+        if known is None:
+            continue
+        facts = {
+            "status": (known.status, row["status"]),
+            "roles": (sorted(known.roles), sorted(row["roles"])),
+            "consents": (
+                {document: version for document, (_, version) in known.consents.items()},
+                _consents_of(row),
+            ),
+            "has a number": (known.has_number, row["phone"] is not None),
+        }
+        if not known.is_split:
+            # WeChat closes one of several accounts of a user without an event.
+            facts["apps"] = (sorted(known.apps - (closed - apps[user_id])), sorted(apps[user_id]))
+        for name, (told, stands) in facts.items():
+            if told != stands:
+                yield Fault(user_id, f"{name}: {told} by the feed, {stands} in the database")
+    former = {str(row["id"]): str(row["user_id"]) for row in found.tables["former_users"]}
+    told_former = {user_id: book.remaining(user_id) for user_id in book.merged_into}
+    for user_id in sorted(former.keys() | told_former.keys()):
+        if former.get(user_id) != told_former.get(user_id):
+            yield Fault(user_id, f"merged into {told_former.get(user_id)} by the feed, into {former.get(user_id)}")
+
+
+def in_order(found: Found) -> Iterator[Fault]:
+    """For each user, feed and trail have one order, times do not run backwards, and the creation comes first."""
+    places = {event["id"]: place for place, event in enumerate(found.trail)}
+    for name, events in (("feed", found.feed), ("trail", found.trail)):
+        last: dict[str, Body] = {}
+        known: set[str] = set()
+        for event in events:
+            user_id = event["user_id"]
+            if user_id is None:
+                continue
+            if user_id not in known and event["type"] != "user.created":
+                yield Fault(user_id, f"begins with {event['type']} in the {name}")
+            known |= {user_id, event["data"].get("new_user_id", user_id)}
+            before = last.get(user_id)
+            if before is not None and before["at"] > event["at"]:
+                yield Fault(user_id, f"{event['type']} is before {before['type']} by its time, in the {name} after it")
+            last[user_id] = event
+    newest: dict[str, Body] = {}
+    for event in found.feed:
+        if event["id"] not in places:
+            yield Fault(event["user_id"], f"{event['type']} of the feed is not in the trail")
+        elif event["type"] != "user.profile_changed":  # folded ones come later
+            before = newest.get(event["user_id"], event)
+            if places[before["id"]] > places[event["id"]]:
+                yield Fault(
+                    event["user_id"], f"{before['type']}, {event['type']} in the feed, the reverse in the trail"
+                )
+            newest[event["user_id"]] = event
+
+
+# 2. One person is one user.
+
+
+def one_user_each(found: Found) -> Iterator[Fault]:
+    """Each identity and each unionid in use has one user."""
+    holders = {row["unionid"]: row["user_id"] for row in found.tables["unionids"]}
+    openids: dict[tuple[str, str], str] = {}
+    for row in found.tables["identities"]:
+        unionid, user_id = row["unionid"], row["user_id"]
+        if unionid is None:
+            continue
+        if holders.get(unionid) != user_id:
+            yield Fault(str(user_id), f"has an identity of {unionid}, which is {holders.get(unionid)}'s")
+        if openids.setdefault((row["app_id"], unionid), row["openid"]) != row["openid"]:
+            yield Fault(str(user_id), f"has two openids of one unionid in {row['app_id']}")
+    seen: dict[tuple[str, str], Any] = {}
+    for row in found.tables["identities"]:
+        key = (row["app_id"], row["openid"])
+        if seen.setdefault(key, row["user_id"]) != row["user_id"]:
+            yield Fault(str(row["user_id"]), f"shares the identity {key} with {seen[key]}")
+    for row in found.tables["users"]:
+        if row["unionid"] is not None and holders.get(row["unionid"]) != row["id"]:
+            yield Fault(str(row["id"]), "has a unionid that is another's")
+
+
+def one_user_for_a_person(found: Found) -> Iterator[Fault]:
+    """Who has come with their unionid to both apps is one user, unless an administrator has split them."""
+    owners = {(row["app_id"], row["openid"]): str(row["user_id"]) for row in found.tables["identities"]}
+    last: dict[str, dict[str, Asked]] = defaultdict(dict)
+    for asked in found.asked:
+        if asked.what == "log in" and asked.is_done and asked.person and asked.app_id and asked.value.get("unionid"):
+            last[asked.person][asked.app_id] = asked
+    for person, logins in last.items():
+        users = {owners.get((app_id, openid_of(person, app_id))) for app_id in logins} - {None}
+        ends = ("split", "erase", "withdraw everything")
+        ended = [each for each in found.asked if each.what in ends and (each.is_done or each.is_in_doubt)]
+        is_certain = not any(
+            _is_about(found, each, login) and not each.precedes(login) for each in ended for login in logins.values()
+        )
+        has_been_split = any(
+            each.what == "split" and _is_about(found, each, login) for each in ended for login in logins.values()
+        )
+        if len(users) > 1 and is_certain and not has_been_split:
+            yield Fault(person, f"is {len(users)} users: {sorted(map(str, users))}")
+
+
+# 3. What was acknowledged has happened.
+
+
+def nothing_acknowledged_is_lost(found: Found) -> Iterator[Fault]:
+    """Each acknowledged change stands, unless another one that was not over before it explains why it does not."""
+    group(found)
+    users = {str(row["id"]): row for row in found.tables["users"]}
+    former = {str(row["id"]): str(row["user_id"]) for row in found.tables["former_users"]}
+    sessions = {str(row["id"]): row for row in found.tables["sessions"]}
+    for asked in found.asked:
+        if asked.status == 404 and asked.what in BY_STAFF and not _may_be_gone(found, asked):
+            yield Fault(asked.user_id, f"is not found: {asked}")
+        if not asked.is_done or asked.user_id is None:
+            continue
+        user_id = former.get(asked.user_id, asked.user_id)
+        if lost := _lost(found, asked, users.get(user_id), sessions, is_known=asked.user_id in users.keys() | former):
+            yield Fault(asked.user_id, f"{lost}: {asked}")
+
+
+def _lost(found: Found, asked: Asked, user: Row | None, sessions: Mapping[str, Row], *, is_known: bool) -> str | None:
+    """What is lost of an acknowledged change; None if nothing is."""
+
+    def others(*whats: str) -> Iterator[Asked]:
+        """Those that may have come after it, about the same user or one merged with them."""
+        for other in found.asked:
+            may_count = other.is_done or other.is_in_doubt
+            if (
+                other is not asked
+                and other.what in whats
+                and _is_about(found, other, asked)
+                and may_count
+                and not other.precedes(asked)
+            ):
+                yield other
+
+    def is_explained(*whats: str) -> bool:
+        return any(True for _ in others(*whats))
+
+    is_alone = not is_joined(found, asked.user_id)
+    match asked.what:
+        case "erase":
+            return "is there though erased" if is_known else None
+        case "log in" if asked.answer["session_id"] not in sessions:
+            return None if is_explained("erase", "withdraw everything") else "the session is gone"
+        case "log out" if (row := sessions.get(asked.value)) is not None and row["revoked_at"] is None:
+            return "the session is open"
+    if user is None:
+        is_over = asked.what in OF_ANYBODY or is_explained("erase", "withdraw everything")
+        return None if is_over else "the user is gone"
+    match asked.what:
+        case "ban" if user["status"] == "active":
+            return None if is_explained("unban", "split", "erase", "withdraw everything") else "is not banned"
+        case "unban" if user["status"] == "disabled":
+            return (
+                None
+                if is_explained("ban", "merge", "log in", "bind number") and not _is_older_ban(found, asked, user)
+                else "is banned"
+            )
+        case "give roles" if asked.value not in user["roles"]:
+            return None if is_explained("give roles", "split", "erase", "withdraw everything") else "the role is gone"
+        case "change name" if is_alone and user["nickname"] != asked.value:
+            return (
+                None
+                if is_explained("change name", "withdraw in WeChat", "erase", "withdraw everything")
+                or any(other.value.get("nickname") for other in others("log in"))
+                else "has another name"
+            )
+        case "give consent" if is_alone and asked.value not in _consents_of(user):
+            return None if is_explained("withdraw consent", "erase", "withdraw everything") else "the consent is gone"
+        case "withdraw consent" if is_alone and asked.value in _consents_of(user):
+            return (
+                None
+                if any(other.value == asked.value for other in others("give consent"))
+                or any(other.value.get("consents") for other in others("log in"))
+                else "the consent is there"
+            )
+        case "bind number" if is_alone and user["phone"] is None:
+            moved = any(other.is_done for other in found.asked if other.what in ("bind number", "log in"))
+            is_gone = is_explained("withdraw in WeChat", "erase", "withdraw everything")
+            return None if is_gone or (moved and _was_taken_over(found, asked)) else "the number is gone"
+        case "end sessions" | "sign out elsewhere":
+            kept = asked.value
+            for other in found.asked:
+                if other.what != "log in" or not other.is_done or not other.precedes(asked):
+                    continue
+                session_id = other.answer["session_id"]
+                row = sessions.get(session_id)
+                if other.user_id == asked.user_id and session_id != kept and row and row["revoked_at"] is None:
+                    return f"the session {session_id} is open"
+        case "merge" if asked.user_id == str(user["id"]) and asked.user_id != asked.value:
+            return None if is_explained("split", "erase", "withdraw everything") else "is not merged"
+    return None
+
+
+def _is_about(found: Found, one: Asked, other: Asked) -> bool:
+    """Whether two requests are about one person, or about people whom a merge or a split concerns together."""
+    group(found)
+    return one.person == other.person or (
+        one.user_id is not None and found.group_of.get(one.user_id) == found.group_of.get(other.user_id or "")
+    )
+
+
+def _may_be_gone(found: Found, asked: Asked) -> bool:
+    """Whether an erasure of this user, or of the one to merge with, may have come before this."""
+    number_of = found.group_of
+    numbers = {number_of.get(str(user_id)) for user_id in (asked.user_id, asked.value)} - {None}
+    return any(
+        other.what in ("erase", "withdraw everything")
+        and (other.is_done or other.is_in_doubt)
+        and (_is_about(found, other, asked) or number_of.get(other.user_id or "") in numbers)
+        and not asked.precedes(other)
+        for other in found.asked
+        if other is not asked
+    )
+
+
+def _is_older_ban(found: Found, unban: Asked, user: Row) -> bool:
+    """Whether the present ban was over before it was lifted."""
+    bans = [asked for asked in found.asked if asked.what == "ban" and asked.value == user["ban_reason"]]
+    return bool(bans) and all(ban.precedes(unban) for ban in bans) and not is_joined(found, unban.user_id)
+
+
+def _was_taken_over(found: Found, asked: Asked) -> bool:
+    return any(event["type"] == "user.phone_removed" and event["user_id"] == asked.user_id for event in found.trail)
+
+
+def group(found: Found) -> None:
+    """Give all ids that belong, or may belong, to one user by merges and splits the same number."""
+    number_of = found.group_of
+    if number_of:
+        return
+    pairs = [
+        (event["user_id"], event["data"].get("former_id") or event["data"].get("new_user_id"))
+        for event in found.trail
+        if event["type"] in ("user.merged", "user.split")
+    ]
+    pairs += [
+        (asked.user_id, asked.value)
+        for asked in found.asked
+        if asked.what == "merge" and (asked.is_done or asked.is_in_doubt)
+    ]
+    for asked in found.asked:
+        if asked.user_id is not None:
+            number_of.setdefault(asked.user_id, len(number_of))
+    for one, other in pairs:
+        former, number = number_of.setdefault(other, len(number_of)), number_of.setdefault(one, len(number_of))
+        for user_id, its in number_of.items():
+            if its == former:
+                number_of[user_id] = number
+
+
+def is_joined(found: Found, user_id: str | None) -> bool:
+    """Whether a merge or a split concerns, or may concern, this user."""
+    group(found)
+    return list(found.group_of.values()).count(found.group_of.get(user_id or "", -1)) > 1
+
+
+# 4. Who may not come in, is not in.
+
+
+def nobody_is_in_who_may_not_be(found: Found) -> Iterator[Fault]:
+    """No session is open of who is banned or erased, and a refresh token works if and only if its session is open."""
+    users = {row["id"]: row for row in found.tables["users"]}
+    sessions = {str(row["id"]): row for row in found.tables["sessions"]}
+    for row in sessions.values():
+        user = users.get(row["user_id"])
+        if row["revoked_at"] is None and (user is None or user["status"] != "active"):
+            yield Fault(str(row["user_id"]), f"{'banned' if user else 'erased'}, and the session {row['id']} is open")
+    for refreshed in found.refreshed:
+        session = sessions.get(refreshed.session_id)
+        is_open = session is not None and session["revoked_at"] is None
+        if is_open != (refreshed.status == 200):
+            about = None if session is None else str(session["user_id"])
+            state = "open" if is_open else "over"
+            yield Fault(
+                about, f"the session {refreshed.session_id} is {state}, its token: {refreshed.status} {refreshed.code}"
+            )
+
+
+# 5. Everything has an owner.
+
+OWNERLESS: Final = {
+    "events": "the trail remembers who is gone",
+    "erasures": "what is left of who is gone, until it is erased",
+    "scans": "a claim is remembered a little longer than its session",
+    "profile_changes": "kept for a minute, and of nobody then",
+}
+"""Tables whose rows may name users who are gone."""
+
+
+def everything_has_an_owner(found: Found) -> Iterator[Fault]:
+    """No row names a user, an identity or a session that is gone."""
+    ids = {row["id"] for row in found.tables["users"]} | {row["id"] for row in found.tables["former_users"]}
+    identities = {(row["app_id"], row["openid"]): row["user_id"] for row in found.tables["identities"]}
+    sessions = {row["id"] for row in found.tables["sessions"]}
+    for name, columns in found.columns.items():
+        if name in OWNERLESS or not mentions_people(columns):
+            continue
+        for row in found.tables[name]:
+            if row.get("user_id") is not None and row["user_id"] not in ids:
+                yield Fault(str(row["user_id"]), f"is gone, and {name} has a row of it")
+            identity = (row.get("app_id"), row.get("openid"))
+            if identity[1] is not None and identity not in identities:
+                yield Fault(str(row.get("user_id")), f"{name} has a row of the identity {identity}, which is gone")
+            elif identity[1] is not None and row.get("user_id", identities[identity]) != identities[identity]:
+                yield Fault(str(row["user_id"]), f"{name} has a row of the identity {identity}, which is another's")
+            # A grant remembers the session that it opened, for as long as it is kept itself.
+            if name != "grants" and row.get("session_id") is not None and row["session_id"] not in sessions:
+                yield Fault(None, f"{name} has a row of a session that is gone")
+
+
+# 6. An outage is no fault.
+
+NO_FAULTS: Final = ("promise_put_off", "unionid_ignored")
+"""What is logged as an error for operators: what is done later, unless the process is killed first, and what WeChat
+said that cannot be."""
+
+
+def no_faults(found: Found) -> Iterator[Fault]:
+    """There is no 500 and no logged fault, whatever fails around the service."""
+    for asked in found.asked:
+        if asked.status == 500:
+            yield Fault(asked.user_id or asked.person, f"500: {asked}")
+    for line in found.lines:
+        is_fault = line.get("level") in ("error", "critical", "unreadable") or "exception" in line
+        if is_fault and line.get("event") not in NO_FAULTS:
+            yield Fault(line.get("user_id"), f"logged: {line}")
+
+
+OF_ANYBODY: Final = ("log out", "withdraw in WeChat", "withdraw everything")
+"""What is acknowledged of who is gone, too."""
+BY_STAFF: Final = ("ban", "unban", "give roles", "merge", "split", "erase", "end sessions", "export user")
+READS: Final = ("export", "export user", "claim", "start a scan")
+"""Requests that change nothing."""
+CHECKS: Final[Sequence[Check]] = (
+    rebuilt_from_the_feed,
+    in_order,
+    one_user_each,
+    one_user_for_a_person,
+    nothing_acknowledged_is_lost,
+    nobody_is_in_who_may_not_be,
+    everything_has_an_owner,
+    no_faults,
+)
+
+
+def check(found: Found, checks: Sequence[Check] = CHECKS) -> list[Fault]:
+    """Everything that must not be."""
+    return [fault for each in checks for fault in each(found)]
+
+
+def history_of(found: Found, about: str | None) -> str:
+    """What was asked and recorded about a user, and about those who were merged with them."""
+    group(found)
+    number = found.group_of.get(about or "")
+    ids = {user_id for user_id, its in found.group_of.items() if its == number} | {about}
+    people = {asked.person for asked in found.asked if asked.user_id in ids} | {about}
+    asked = [
+        f"  {each}"
+        for each in found.asked
+        if (each.user_id in ids or (each.person in people and not each.user_id))
+        and (each.is_done or each.is_in_doubt)
+        and each.what not in READS
+    ]
+    events = [
+        f"  {event['at']} {event['type']} {event['user_id']} by {event['actor']} {event['data'] or ''}"
+        for event in found.trail
+        if event["user_id"] in ids
+    ]
+    return "\n".join(["asked:", *asked, "recorded:", *events])
+
+
+def _consents_of(row: Row) -> dict[str, str]:
+    return json.loads(row["consents"] or "{}")

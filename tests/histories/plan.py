@@ -1,0 +1,170 @@
+"""What happens in a history: the requests of many people, drawn from a seed. The same seed draws the same requests."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+PEOPLE: Final = tuple(f"person-{number}" for number in range(10))
+NUMBERS: Final = tuple(f"1380013800{number}" for number in range(4))
+"""Fewer than there are people, so that they take one another's."""
+DOCUMENTS: Final = {"privacy": "1", "terms": "3"}
+POLICIES: Final = ("refuse", "share", "link")
+"""Of `PHONE_POLICY`."""
+LIKELY: Final = {
+    "log_in": 30,
+    "refresh": 14,
+    "log_out": 3,
+    "sign_out_elsewhere": 3,
+    "change_name": 10,
+    "give_consent": 6,
+    "withdraw_consent": 4,
+    "bind_number": 8,
+    "leave": 3,
+    "log_in_to_a_site": 5,
+    "refresh_a_site": 3,
+    "export": 2,
+}
+"""How often a person does what."""
+LIKELY_BY_STAFF: Final = {
+    "ban": 14,
+    "unban": 16,
+    "give_roles": 8,
+    "merge": 8,
+    "split": 8,
+    "erase": 3,
+    "end_sessions": 5,
+    "export_user": 2,
+}
+STEPS_OF_A_PERSON: Final = 14
+STEPS_OF_AN_ADMINISTRATOR: Final = 22
+
+Arguments = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What somebody does next. `what` is a method of `Town`."""
+
+    what: str
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong once so many requests have been answered. `what` is a method of `Town`."""
+
+    after: int
+    what: str
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole history."""
+
+    seed: int
+    phone_policy: str
+    steps: Mapping[str, Sequence[Step]]
+    """What each does, one after the other. All of them act at once."""
+    faults: Sequence[Fault]
+
+
+def draw(seed: int) -> Plan:
+    """The history of a seed."""
+    random = Random(seed)
+    steps: dict[str, list[Step]] = {}
+    for person in PEOPLE:
+        for phone in (1, 2):  # two phones, so that one person does two things at once
+            steps[f"{person}'s phone {phone}"] = [
+                _step_of_a_person(random, person, is_first=number == 0) for number in range(STEPS_OF_A_PERSON)
+            ]
+    for name in ("administrator 1", "administrator 2"):
+        steps[name] = [_step_of_an_administrator(random) for _ in range(STEPS_OF_AN_ADMINISTRATOR)]
+    steps["WeChat"] = [_step_of_wechat(random) for _ in range(10)]
+    requests = sum(map(len, steps.values()))
+    faults = [
+        Fault(random.randrange(requests * 9 // 10), what, arguments)
+        for what, arguments in (
+            ("kill_a_replica", {"replica": 0}),
+            ("kill_a_replica", {"replica": 1}),
+            ("crash_the_database", {}),
+            ("crash_the_database", {}),
+            ("end_connections", {}),
+            *(("trouble_wechat", _trouble(random)) for _ in range(6)),
+        )
+    ]
+    return Plan(seed, random.choice(POLICIES), steps, sorted(faults, key=lambda fault: fault.after))
+
+
+def _step_of_a_person(random: Random, person: str, *, is_first: bool) -> Step:
+    who = {"person": person, "app": random.randrange(2), "replica": random.randrange(2)}
+    what = random.choices(
+        [
+            "log_in",
+            "refresh",
+            "log_out",
+            "sign_out_elsewhere",
+            "change_name",
+            "give_consent",
+            "withdraw_consent",
+            "bind_number",
+            "leave",
+            "log_in_to_a_site",
+            "refresh_a_site",
+            "export",
+        ],
+        [30, 14, 3, 3, 10, 6, 4, 8, 3, 5, 3, 2],
+    )[0]
+    match what:
+        case "log_in":
+            return Step(
+                what,
+                {
+                    **who,
+                    "has_unionid": random.random() < 0.6,
+                    "number": random.choice(NUMBERS) if random.random() < 0.3 else None,
+                    "consents": random.random() < 0.3,
+                    "is_named": random.random() < 0.2,
+                },
+            )
+        case "refresh":
+            return Step(what, {**who, "how": random.choice(["once", "once", "twice at once", "again"])})
+        case "bind_number":
+            return Step(what, {**who, "number": random.choice(NUMBERS)})
+        case "give_consent" | "withdraw_consent":
+            return Step(what, {**who, "document": random.choice(sorted(DOCUMENTS))})
+    return Step(what, who)
+
+
+def _step_of_an_administrator(random: Random) -> Step:
+    one, other = random.sample(PEOPLE, 2)
+    [what] = random.choices(list(LIKELY_BY_STAFF), list(LIKELY_BY_STAFF.values()))
+    who = {"person": one, "replica": random.randrange(2)}
+    match what:
+        case "merge":
+            return Step(what, {**who, "into": other})
+        case "split":
+            return Step(what, {**who, "app": random.randrange(2)})
+    return Step(what, who)
+
+
+def _step_of_wechat(random: Random) -> Step:
+    return Step(
+        "push",
+        {
+            "person": random.choice(PEOPLE),
+            "app": random.randrange(2),
+            "replica": random.randrange(2),
+            "withdrawn": random.choice(["nickname", "phone", "phone", "everything"]),
+        },
+    )
+
+
+def _trouble(random: Random) -> Arguments:
+    kind: dict[str, object] = random.choice(
+        [{"slow": 0.5}, {"slow": 1}, {"status": 502}, {"drop": True}, {"errcode": -1}, {"cut_off": True}]
+    )
+    api = random.choice(["code2session", "code2session", "getuserphonenumber", "stable_token"])
+    spends = {} if "slow" in kind else {"work_is_done": random.random() < 0.5}
+    return {"api": api, "times": random.randint(1, 4), **kind, **spends}

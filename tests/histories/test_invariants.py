@@ -1,0 +1,345 @@
+"""Each check of a history reports the faults that are planted here, and nothing where there are none."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.histories.found import Found, Refreshed, mentions_people
+from tests.histories.invariants import OWNERLESS, check, everything_has_an_owner, history_of
+from tests.histories.town import Asked
+from tests.world import Body
+from wxauth.server.core.models import all_tables
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat.people import openid_of, unionid_of
+
+pytestmark = pytest.mark.no_database
+
+ONE, OTHER = (app["app_id"] for app in APPS)
+ALICE, BOB, CAROL, GONE = (UUID(int=number) for number in (1, 2, 3, 4))
+OPEN, OVER = UUID(int=11), UUID(int=12)
+AT = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+
+
+def event(number: int, kind: str, user_id: UUID, app_id: str | None = None, **data: Any) -> Body:
+    return {
+        "id": str(UUID(int=100 + number)),
+        "type": kind,
+        "at": f"2026-11-20T08:{number:02}:00Z",
+        "user_id": str(user_id),
+        "app_id": app_id,
+        "actor": "system",
+        "data": data,
+    }
+
+
+def asked(began: int, what: str, user_id: UUID, value: Any = None, *, person: str = "alice", **more: Any) -> Asked:
+    given: dict[str, Any] = {"ended": began + 1, "status": 200, **more}
+    return Asked("somebody", what, person, ONE, str(user_id), value, began, **given)
+
+
+def identity(person: str, app_id: str, user_id: UUID, *, has_unionid: bool = False) -> dict[str, Any]:
+    unionid = unionid_of(person) if has_unionid else None
+    return {"app_id": app_id, "openid": openid_of(person, app_id), "user_id": user_id, "unionid": unionid}
+
+
+def session(session_id: UUID, user_id: UUID, person: str, *, is_over: bool = False) -> dict[str, Any]:
+    return {"id": session_id, **identity(person, ONE, user_id), "revoked_at": AT if is_over else None}
+
+
+def user(user_id: UUID, **fields: Any) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"status": "active", "roles": [], "consents": None, "phone": None, "unionid": None}
+    return {"id": user_id, "nickname": None, "ban_reason": None, **nothing, **fields}
+
+
+@pytest.fixture
+def found() -> Found:
+    """Alice, into whom Carol was merged; Bob, who is banned; and somebody who is erased."""
+    trail = [
+        event(1, "user.created", ALICE, ONE),
+        event(2, "user.created", BOB, ONE, roles=["member"]),
+        event(3, "user.created", CAROL, OTHER),
+        event(4, "consent.given", CAROL, OTHER, document="privacy", version="1"),
+        event(5, "user.phone_bound", ALICE),
+        event(6, "user.roles_changed", ALICE, before=[], after=["role-1"]),
+        event(7, "user.merged", ALICE, former_id=str(CAROL)),
+        event(8, "identity.added", ALICE, OTHER),
+        event(9, "user.banned", BOB),
+        event(10, "session.ended", BOB, session_ids=[str(OVER)], reason="banned"),
+        event(11, "user.created", GONE, ONE),
+        event(12, "user.erased", GONE, former_ids=[]),
+    ]
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in all_tables().tables}
+    tables |= {
+        "users": [
+            user(ALICE, roles=["role-1"], consents='{"privacy": "1"}', phone="+8613800138000", nickname="name 1")
+            | {"unionid": unionid_of("alice")},
+            user(BOB, status="disabled", roles=["member"], ban_reason="ban 1"),
+        ],
+        "identities": [
+            identity("alice", ONE, ALICE, has_unionid=True),
+            identity("alice", OTHER, ALICE, has_unionid=True),
+            identity("bob", ONE, BOB),
+        ],
+        "unionids": [{"unionid": unionid_of("alice"), "user_id": ALICE}],
+        "former_users": [{"id": CAROL, "user_id": ALICE}],
+        "sessions": [session(OPEN, ALICE, "alice"), session(OVER, BOB, "bob", is_over=True)],
+        "consents": [{"user_id": CAROL, "document": "privacy", "app_id": OTHER}],
+    }
+    logged_in = {"unionid": True}
+    answer = {"session_id": str(OPEN)}
+    return Found(
+        {name: [column.name for column in table.columns] for name, table in all_tables().tables.items()},
+        tables,
+        list(trail),
+        list(trail),
+        [
+            asked(1, "log in", ALICE, logged_in, answer=answer),
+            asked(3, "change name", ALICE, "name 1", person="alice"),
+            asked(5, "give roles", ALICE, "role-1"),
+            asked(7, "merge", CAROL, str(ALICE), person="carol"),
+            asked(9, "ban", BOB, "ban 1", person="bob"),
+            asked(11, "erase", GONE, person="gone"),
+        ],
+        [Refreshed(str(OPEN), 200, ""), Refreshed(str(OVER), 400, "session_revoked")],
+        [{"event": "logged_in", "level": "info"}],
+    )
+
+
+Plant = Callable[[Found], object]
+
+
+def swap(events: Any, one: int, other: int) -> object:
+    events[one - 1], events[other - 1] = events[other - 1], events[one - 1]
+    return events
+
+
+def row(found: Found, table: str, number: int = 0) -> Any:
+    return found.tables[table][number]
+
+
+def add(found: Found, *more: Asked) -> object:
+    found.asked = [*found.asked, *more]
+    return found
+
+
+PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
+    # 1. What siblings are told.
+    "a ban that the feed does not tell": (lambda found: row(found, "users").update(status="disabled"), ALICE, "status"),
+    "a lost role": (lambda found: row(found, "users").update(roles=[]), ALICE, "roles"),
+    "a lost consent": (lambda found: row(found, "users").update(consents=None), ALICE, "consents"),
+    "a lost number": (lambda found: row(found, "users").update(phone=None), ALICE, "has a number"),
+    "an identity that nobody was told of": (
+        lambda found: found.tables["identities"].append(identity("bob", OTHER, BOB)),
+        BOB,
+        "apps",
+    ),
+    "a user who is gone without a word": (lambda found: found.tables["users"].pop(), BOB, "does not exist"),
+    "a user of whom nobody was told": (
+        lambda found: found.tables["users"].append(user(UUID(int=9))),
+        UUID(int=9),
+        "exists",
+    ),
+    "a merge into another one": (
+        lambda found: row(found, "former_users").update(user_id=BOB),
+        CAROL,
+        f"into {BOB}",
+    ),
+    "a ban before the creation": (lambda found: swap(found.feed, 2, 9), BOB, "not known then"),
+    "a creation that is not the first": (lambda found: swap(found.trail, 3, 4), CAROL, "begins with consent.given"),
+    "a time that runs backwards": (lambda found: swap(found.trail, 5, 6), ALICE, "by its time"),
+    "a feed of another order": (
+        lambda found: (swap(found.feed, 5, 6), [each.update(at="2026-11-20T08:05:00Z") for each in found.trail]),
+        ALICE,
+        "the reverse",
+    ),
+    "an event of the feed alone": (lambda found: found.trail.pop(5), ALICE, "is not in the trail"),
+    "a former id that an erasure does not name": (
+        lambda found: found.feed.append(event(13, "user.erased", ALICE, former_ids=[])),
+        ALICE,
+        "is erased without",
+    ),
+    # 2. One person.
+    "a unionid of two users": (lambda found: row(found, "identities", 1).update(user_id=BOB), BOB, "is"),
+    "a unionid that nobody has": (lambda found: found.tables["unionids"].clear(), ALICE, "unionid"),
+    "an identity twice": (
+        lambda found: found.tables["identities"].append(identity("bob", ONE, ALICE)),
+        ALICE,
+        "shares the identity",
+    ),
+    "two openids of a unionid": (
+        lambda found: row(found, "identities", 1).update(app_id=ONE),
+        ALICE,
+        "has two openids",
+    ),
+    "a person of two users": (
+        lambda found: (
+            row(found, "identities", 1).update(user_id=BOB, unionid=None),
+            add(
+                found,
+                Asked(
+                    "", "log in", "alice", OTHER, str(BOB), {"unionid": True}, 20, 21, 200, {"session_id": str(OVER)}
+                ),
+            ),
+        ),
+        "alice",
+        "is 2 users",
+    ),
+    # 3. What was acknowledged.
+    "a lost ban": (lambda found: add(found, asked(20, "ban", ALICE, "ban 2")), ALICE, "is not banned"),
+    "a lost unban": (lambda found: add(found, asked(20, "unban", BOB, person="bob")), BOB, "is banned"),
+    "a role that was given": (
+        lambda found: add(found, asked(20, "give roles", BOB, "role-2")),
+        BOB,
+        "the role is gone",
+    ),
+    "a role that came and went": (lambda found: row(found, "users").update(roles=[]), ALICE, "the role is gone"),
+    "a lost name": (
+        lambda found: add(found, asked(20, "change name", BOB, "name 2", person="bob")),
+        BOB,
+        "has another name",
+    ),
+    "a consent that was given": (
+        lambda found: add(found, asked(20, "give consent", BOB, "terms", person="bob")),
+        BOB,
+        "the consent is gone",
+    ),
+    "a consent that was withdrawn": (
+        lambda found: (
+            row(found, "users", 1).update(consents='{"terms": "3"}'),
+            add(found, asked(20, "withdraw consent", BOB, "terms", person="bob")),
+        ),
+        BOB,
+        "the consent is there",
+    ),
+    "a number that was bound": (
+        lambda found: add(found, asked(20, "bind number", BOB, "1", person="bob")),
+        BOB,
+        "the number is gone",
+    ),
+    "a session that was opened": (lambda found: found.tables["sessions"].pop(0), ALICE, "the session is gone"),
+    "a session that was logged out": (
+        lambda found: add(found, asked(20, "log out", ALICE, str(OPEN))),
+        ALICE,
+        "the session is open",
+    ),
+    "sessions that were ended": (lambda found: add(found, asked(20, "end sessions", ALICE)), ALICE, "is open"),
+    "an erased user": (lambda found: add(found, asked(20, "erase", BOB, person="bob")), BOB, "is there though erased"),
+    "an erased user's former id": (
+        lambda found: add(found, asked(20, "erase", CAROL)),
+        CAROL,
+        "is there though erased",
+    ),
+    "a lost user": (lambda found: add(found, asked(20, "ban", UUID(int=8), "ban 3")), UUID(int=8), "the user is gone"),
+    "a lost merge": (
+        lambda found: add(found, asked(20, "merge", BOB, str(ALICE), person="bob")),
+        BOB,
+        "is not merged",
+    ),
+    "a ban of a user who is there, not found": (
+        lambda found: add(found, asked(20, "ban", ALICE, "ban 2", status=404)),
+        ALICE,
+        "is not found",
+    ),
+    # 4. Who is in.
+    "a banned user's open session": (
+        lambda found: row(found, "sessions", 1).update(revoked_at=None),
+        BOB,
+        "banned, and",
+    ),
+    "an erased user's open session": (lambda found: row(found, "sessions").update(user_id=GONE), GONE, "erased, and"),
+    "a token that outlives its session": (
+        lambda found: setattr(found, "refreshed", [Refreshed(str(OVER), 200, "")]),
+        BOB,
+        "is over, its token: 200",
+    ),
+    "a token that dies before its session": (
+        lambda found: setattr(found, "refreshed", [Refreshed(str(OPEN), 400, "invalid_refresh_token")]),
+        ALICE,
+        "is open, its token: 400",
+    ),
+    # 6. No faults.
+    "an answer 500": (lambda found: add(found, asked(20, "export", BOB, status=500)), BOB, "500"),
+    "a logged fault": (
+        lambda found: setattr(found, "lines", [{"event": "request_failed", "level": "error"}]),
+        None,
+        "logged",
+    ),
+    "a traceback": (
+        lambda found: setattr(found, "lines", [{"event": "late", "level": "warning", "exception": "…"}]),
+        None,
+        "logged",
+    ),
+    "a line that is none of ours": (
+        lambda found: setattr(found, "lines", [{"event": "Traceback", "level": "unreadable"}]),
+        None,
+        "logged",
+    ),
+}
+
+
+def test_a_town_at_rest_has_no_faults(found: Found) -> None:
+    assert check(found) == []
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_planted_fault_is_reported(found: Found, planted: str) -> None:
+    plant, about, text = PLANTED[planted]
+    plant(found)
+    reported = check(found)
+    assert any(fault.about == (about and str(about)) and text in fault.text for fault in reported), reported
+
+
+def test_a_users_history_is_what_was_asked_and_recorded_about_them_and_those_merged_with_them(found: Found) -> None:
+    add(found, asked(20, "ban", BOB, person="bob", status=403), asked(22, "unban", BOB, person="bob"))
+    told = history_of(found, str(ALICE))
+    assert "merge" in told
+    assert f"user.created {CAROL}" in told
+    assert str(BOB) not in told
+    assert history_of(found, str(BOB)).count("somebody:") == 2, "a refused request has changed nothing"
+
+
+def tables_of_people(found: Found) -> Sequence[str]:
+    return [name for name, columns in found.columns.items() if mentions_people(columns) and name not in OWNERLESS]
+
+
+def test_a_row_without_its_owner_is_reported_in_every_table(found: Found) -> None:
+    """5. The tables are those of the models, so that a new one is looked at, too."""
+    checked = tables_of_people(found)
+    assert {"sessions", "consents", "refusals", "avatars", "grants", "phone_answers", "former_users"} <= set(checked)
+    nobodys = {"id": UUID(int=99), "user_id": GONE, "app_id": ONE, "openid": "nobody's", "unionid": None}
+    nobodys |= {"session_id": UUID(int=98), "revoked_at": AT}
+    for name in checked:
+        planted = {column: value for column, value in nobodys.items() if column in found.columns[name]}
+        found.tables[name].append(planted)
+        assert any(name in fault.text for fault in everything_has_an_owner(found)), name
+        found.tables[name].remove(planted)
+    assert check(found) == []
+
+
+def test_a_row_of_an_identity_that_is_anothers_is_reported(found: Found) -> None:
+    row(found, "sessions").update(user_id=BOB)
+    assert any("which is another's" in fault.text for fault in check(found))
+
+
+@pytest.mark.parametrize(
+    ("lost", "explained_by"),
+    [
+        (asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE)),
+        (asked(20, "ban", ALICE, "ban 2"), asked(10, "unban", ALICE, ended=30)),
+        (asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE, status=503)),
+        (asked(20, "unban", BOB, person="bob"), asked(18, "ban", BOB, "ban 1", ended=None, status=None, person="bob")),
+        (asked(20, "give roles", BOB, "role-2", person="bob"), asked(22, "give roles", BOB, "role-3", status=503)),
+        (asked(20, "change name", BOB, "name 2", person="bob"), asked(22, "withdraw in WeChat", BOB, person="bob")),
+    ],
+)
+def test_what_another_request_explains_is_not_reported(found: Found, lost: Asked, explained_by: Asked) -> None:
+    add(found, lost, explained_by)
+    assert [fault for fault in check(found) if str(lost) in fault.text] == []
+
+
+def test_what_only_an_earlier_or_a_refused_request_would_explain_is_reported(found: Found) -> None:
+    add(found, asked(14, "unban", ALICE), asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE, status=403))
+    assert any("is not banned" in fault.text for fault in check(found))

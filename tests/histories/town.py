@@ -1,0 +1,508 @@
+"""The town in which a history happens: two replicas, their database, WeChat, people, administrators and a site."""
+
+import asyncio
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import httpx
+
+from tests.declared import check_declared
+from tests.fakes import service_env
+from tests.histories.plan import DOCUMENTS, Fault, Plan, Step
+from tests.processes import WXAUTH, Running, free_port
+from tests.serving import serving
+from tests.world import DEVICE_CODE, Body, Server, add_client, bearer, scene_of, until
+from wxauth.server.clients.models import Scope
+from wxauth.server.core.clock import utc_now
+from wxauth.server.core.database import Database
+from wxauth.server.core.trail import OPERATOR
+from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
+from wxauth.server.dev.wechat.people import openid_of
+from wxauth.server.dev.wechat.push_sender import REVOKED, Mode, make_message, sign_push
+from wxauth.server.users.admin import UserChange, change_user
+
+ADMINISTRATORS: Final = ("administrator-1", "administrator-2")
+OK: Final = range(200, 300)
+IN_DOUBT: Final = range(500, 600)
+"""Statuses after which the change may have been made, or will be made later."""
+REVOKE_CODES: Final = {"nickname": "1", "phone": "6"}
+REQUEST_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request, and its answer. `began` and `ended` count what everybody here has sent and received so far."""
+
+    who: str
+    what: str
+    person: str | None
+    app_id: str | None
+    user_id: str | None
+    """The user concerned, by the id that was known when the request was sent."""
+    value: Any
+    began: int
+    ended: int | None = None
+    """None: nothing came back."""
+    status: int | None = None
+    answer: Body = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the change was acknowledged."""
+        return self.status in OK
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the change may have been made nevertheless."""
+        return self.status is None or self.status in IN_DOUBT
+
+    def precedes(self, other: "Asked") -> bool:
+        """Whether this was over before the other began."""
+        return self.ended is not None and not self.is_in_doubt and self.ended < other.began
+
+    def __str__(self) -> str:
+        when = f"{self.began:>5}-{'' if self.ended is None else self.ended:<5}"
+        code = self.answer.get("code") or self.answer.get("error") or ""
+        value = "" if self.value is None else f" {self.value}"
+        return (
+            f"{when} {self.who}: {self.what}{value} of {self.user_id or self.person} -> {self.status} {code}".rstrip()
+        )
+
+
+@dataclass(slots=True)
+class Login:
+    """What a phone or a site knows of its session."""
+
+    person: str
+    app_id: str
+    tokens: Body
+    former_refresh_token: str | None = None
+    is_of_a_site: bool = False
+
+    @property
+    def user_id(self) -> str:
+        return self.tokens["user"]["id"]
+
+
+class Town:
+    """Carries out a plan, and remembers what was asked and answered."""
+
+    def __init__(self, servers: list[Server], clients: list[httpx.AsyncClient], simulator: Simulator, url: str) -> None:
+        self.servers, self.clients, self.simulator, self.database_url = servers, clients, simulator, url
+        self.asked: list[Asked] = []
+        self.logins: dict[tuple[str, str], list[Login]] = defaultdict(list)
+        """By person and app, the newest last."""
+        self.sites: list[Login] = []
+        self.site: tuple[str, str] = ("", "")
+        self.ledger: tuple[str, str] = ("", "")
+        self.administrators: dict[str, Body] = {}
+        self.faults_done: list[Fault] = []
+        self._is_known: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        """Set once a person has logged in, or will not any more."""
+        self._now = count(1)
+        self._markers = count(1)
+        self._waiting_faults: list[Fault] = []
+        self._troubles: list[asyncio.Task[None]] = []
+
+    async def carry_out(self, plan: Plan) -> None:
+        """Everything at once, then the faults end, and everything comes to rest."""
+        self._waiting_faults = list(plan.faults)
+        await asyncio.gather(*(self._live(who, steps) for who, steps in plan.steps.items()))
+        await asyncio.gather(*self._troubles)
+        self.simulator.faults.clear()
+
+    async def _live(self, who: str, steps: Sequence[Step]) -> None:
+        person: object = None
+        for step in steps:
+            person = step.arguments.get("person")
+            await getattr(self, step.what)(who, **step.arguments)
+        if who.startswith(f"{person}'s"):
+            self._is_known[str(person)].set()
+
+    async def ask(
+        self,
+        who: str,
+        what: str,
+        method: str,
+        path: str,
+        *,
+        replica: int = 0,
+        person: str | None = None,
+        app_id: str | None = None,
+        user_id: str | None = None,
+        value: Any = None,
+        **request: Any,
+    ) -> Asked:
+        """Send a request, and remember it with its answer."""
+        asked = Asked(who, what, person, app_id, user_id, value, next(self._now))
+        self.asked.append(asked)
+        try:
+            answer = await self.clients[replica].request(method, path, **request)
+        except httpx.TransportError:  # the replica was killed
+            answer = None
+        asked.ended = next(self._now)
+        if answer is not None:
+            asked.status = answer.status_code
+            if answer.headers.get("content-type", "").startswith("application/") and answer.content:
+                asked.answer = answer.json()
+            elif answer.status_code not in OK or method == "POST":
+                asked.answer = {"text": answer.text}
+        await self._let_faults_happen(asked.ended)
+        return asked
+
+    # People.
+
+    async def log_in(
+        self,
+        who: str,
+        *,
+        person: str,
+        app: int,
+        replica: int,
+        has_unionid: bool = True,
+        number: str | None = None,
+        consents: bool = False,
+        is_named: bool = False,
+    ) -> None:
+        app_id = APPS[app]["app_id"]
+        body: Body = {"code": self._code_of(person, app_id, has_unionid=has_unionid), "app_id": app_id}
+        value: Body = {"unionid": True} if has_unionid else {}
+        if number is not None:
+            value["number"] = number
+            body["phone_code"] = self._phone_code_of(person, app_id, number)
+        if consents:
+            value["consents"] = body["consents"] = DOCUMENTS
+        if is_named:
+            value["nickname"] = body["nickname"] = f"name {next(self._markers)}"
+        asked = await self.ask(
+            who, "log in", "POST", "/v1/login", replica=replica, person=person, app_id=app_id, value=value, json=body
+        )
+        if asked.is_done:
+            asked.user_id = asked.answer["user"]["id"]
+            self.logins[person, app_id].append(Login(person, app_id, asked.answer))
+            self._is_known[person].set()
+
+    async def refresh(self, who: str, *, person: str, app: int, replica: int, how: str) -> None:
+        login = self._login_of(person, app)
+        if login is None:
+            return
+        token = login.tokens["refresh_token"]
+        if how == "again" and login.former_refresh_token is not None:
+            token = login.former_refresh_token
+        replicas = [replica, 1 - replica] if how == "twice at once" else [replica]
+        for asked in await asyncio.gather(*(self._refresh(who, login, token, replica) for replica in replicas)):
+            if asked.is_done and login.tokens["refresh_token"] == token:
+                login.tokens, login.former_refresh_token = asked.answer, token
+
+    async def _refresh(self, who: str, login: Login, token: str, replica: int) -> Asked:
+        return await self.ask(
+            who,
+            "refresh",
+            "POST",
+            "/v1/refresh",
+            replica=replica,
+            person=login.person,
+            user_id=login.user_id,
+            value=login.tokens["session_id"],
+            json={"refresh_token": token},
+        )
+
+    async def log_out(self, who: str, *, person: str, app: int, replica: int) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            body = {"refresh_token": login.tokens["refresh_token"]}
+            value = login.tokens["session_id"]
+            await self._ask_as(login, who, "log out", "POST", "/v1/logout", replica=replica, value=value, json=body)
+
+    async def sign_out_elsewhere(self, who: str, *, person: str, app: int, replica: int) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            value = login.tokens["session_id"]
+            await self._ask_as(
+                login, who, "sign out elsewhere", "DELETE", "/v1/me/sessions", replica=replica, value=value
+            )
+
+    async def change_name(self, who: str, *, person: str, app: int, replica: int) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            name = f"name {next(self._markers)}"
+            await self._ask_as(
+                login, who, "change name", "PATCH", "/v1/me", replica=replica, value=name, json={"nickname": name}
+            )
+
+    async def give_consent(self, who: str, *, person: str, app: int, replica: int, document: str) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            body = {document: DOCUMENTS[document]}
+            await self._ask_as(
+                login, who, "give consent", "POST", "/v1/me/consents", replica=replica, value=document, json=body
+            )
+
+    async def withdraw_consent(self, who: str, *, person: str, app: int, replica: int, document: str) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            path = f"/v1/me/consents/{document}"
+            await self._ask_as(login, who, "withdraw consent", "DELETE", path, replica=replica, value=document)
+
+    async def bind_number(self, who: str, *, person: str, app: int, replica: int, number: str) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            body = {"code": self._phone_code_of(person, login.app_id, number)}
+            await self._ask_as(
+                login, who, "bind number", "POST", "/v1/me/phone", replica=replica, value=number, json=body
+            )
+
+    async def leave(self, who: str, *, person: str, app: int, replica: int) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            body = {"login_code": self._code_of(person, login.app_id)}
+            await self._ask_as(login, who, "erase", "DELETE", "/v1/me", replica=replica, json=body)
+
+    async def export(self, who: str, *, person: str, app: int, replica: int) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            await self._ask_as(login, who, "export", "GET", "/v1/me/export", replica=replica)
+
+    async def log_in_to_a_site(self, who: str, *, person: str, app: int, replica: int) -> None:
+        login = self._login_of(person, app)
+        if login is None:
+            return
+        site: dict[str, Any] = {"replica": replica, "person": person, "auth": self.site}
+        started = await self.ask(who, "start a scan", "POST", "/v1/device_authorization", **site, data={"scope": ""})
+        if not started.is_done:
+            return
+        body: Body = {"scene": scene_of(started.answer), "entry_scene": 1047}
+        claimed = await self._ask_as(login, who, "claim", "POST", "/v1/me/scans", replica=replica, json=body)
+        if not claimed.is_done:
+            return
+        path, body = f"/v1/me/scans/{claimed.answer['id']}/approve", {"login_code": self._code_of(person, login.app_id)}
+        await self._ask_as(login, who, "approve", "POST", path, replica=1 - replica, json=body)
+        form = {"grant_type": DEVICE_CODE, "device_code": started.answer["device_code"]}
+        redeemed = await self.ask(who, "log in to a site", "POST", "/v1/token", **site, data=form)
+        if redeemed.is_done:
+            redeemed.user_id = login.user_id
+            tokens = {"user": {"id": login.user_id}, **redeemed.answer}
+            self.sites.append(Login(person, login.app_id, tokens, is_of_a_site=True))
+
+    async def refresh_a_site(self, who: str, *, person: str, app: int, replica: int) -> None:
+        login = next((site for site in reversed(self.sites) if site.person == person), None)
+        if login is None:
+            return
+        form = {"grant_type": "refresh_token", "refresh_token": login.tokens["refresh_token"]}
+        asked = await self.ask(
+            who, "refresh a site", "POST", "/v1/token", replica=replica, person=person, auth=self.site, data=form
+        )
+        if asked.is_done:
+            login.tokens = {"user": {"id": login.user_id}, **asked.answer}
+
+    # Administrators.
+
+    async def ban(self, who: str, *, person: str, replica: int) -> None:
+        reason = f"ban {next(self._markers)}"
+        body = {"status": "disabled", "reason": reason}
+        await self._administer(who, "ban", "PATCH", "", person=person, replica=replica, value=reason, json=body)
+
+    async def unban(self, who: str, *, person: str, replica: int) -> None:
+        await self._administer(who, "unban", "PATCH", "", person=person, replica=replica, json={"status": "active"})
+
+    async def give_roles(self, who: str, *, person: str, replica: int) -> None:
+        role = f"role-{next(self._markers)}"
+        await self._administer(
+            who, "give roles", "PATCH", "", person=person, replica=replica, value=role, json={"roles": [role]}
+        )
+
+    async def merge(self, who: str, *, person: str, into: str, replica: int) -> None:
+        await self._is_known[into].wait()
+        remaining_id = self._user_of(into)
+        if remaining_id is not None:
+            await self._administer(
+                who,
+                "merge",
+                "POST",
+                "/merge",
+                person=person,
+                replica=replica,
+                value=remaining_id,
+                json={"into": remaining_id},
+            )
+
+    async def split(self, who: str, *, person: str, app: int, replica: int) -> None:
+        app_id = APPS[app]["app_id"]
+        body = {"app_id": app_id, "openid": openid_of(person, app_id)}
+        await self._administer(who, "split", "POST", "/split", person=person, replica=replica, value=app_id, json=body)
+
+    async def erase(self, who: str, *, person: str, replica: int) -> None:
+        await self._administer(who, "erase", "DELETE", "", person=person, replica=replica)
+
+    async def end_sessions(self, who: str, *, person: str, replica: int) -> None:
+        await self._administer(who, "end sessions", "DELETE", "/sessions", person=person, replica=replica)
+
+    async def export_user(self, who: str, *, person: str, replica: int) -> None:
+        await self._administer(who, "export user", "GET", "/export", person=person, replica=replica)
+
+    async def _administer(
+        self, who: str, what: str, method: str, path: str, *, person: str, replica: int, **more: Any
+    ) -> None:
+        await self._is_known[person].wait()
+        user_id = self._user_of(person)
+        if user_id is None:
+            return
+        headers = bearer(self.administrators[who])
+        path = f"/v1/admin/users/{user_id}{path}"
+        await self.ask(
+            who, what, method, path, person=person, replica=replica, user_id=user_id, headers=headers, **more
+        )
+
+    # WeChat.
+
+    async def push(self, who: str, *, person: str, app: int, replica: int, withdrawn: str) -> None:
+        own, is_whole = APPS[app], withdrawn == "everything"
+        event = "user_authorization_cancellation" if is_whole else REVOKED
+        message = make_message(
+            openid_of(person, own["app_id"]),
+            event,
+            REVOKE_CODES.get(withdrawn),
+            app_id=own["app_id"],
+            now=int(time.time()) + next(self._markers),  # each message is another one
+        )
+        mode: Mode = "aes" if "push_aes_key" in own else "plain"
+        nonce = str(next(self._markers))
+        signed = sign_push(own, message, mode=mode, format="json", timestamp=str(int(time.time())), nonce=nonce)
+        await self.ask(
+            who,
+            "withdraw everything" if is_whole else "withdraw in WeChat",
+            "POST",
+            f"/v1/wechat/push/{own['app_id']}",
+            replica=replica,
+            person=person,
+            app_id=own["app_id"],
+            user_id=self._user_of(person),
+            value=withdrawn,
+            params=dict(signed.query),
+            content=signed.body,
+            headers={"Content-Type": signed.content_type},
+        )
+
+    # Faults.
+
+    async def _let_faults_happen(self, now: int) -> None:
+        while self._waiting_faults and 2 * self._waiting_faults[0].after < now:
+            fault = self._waiting_faults.pop(0)
+            self.faults_done.append(fault)
+            self._troubles.append(asyncio.create_task(getattr(self, fault.what)(**fault.arguments)))
+
+    async def kill_a_replica(self, *, replica: int) -> None:
+        for worker in self.servers[replica].workers():
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+
+    async def crash_the_database(self) -> None:
+        """As `pg_ctl restart -m immediate`: PostgreSQL ends all connections at once, and recovers from its log."""
+        for pid in await self._connections("SELECT pid FROM"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return
+
+    async def end_connections(self) -> None:
+        await self._connections("SELECT pg_terminate_backend(pid)::int FROM")
+
+    async def trouble_wechat(self, *, api: Any, **fault: Any) -> None:
+        self.simulator.fail(api, **fault)
+
+    async def _connections(self, query: str) -> list[int]:
+        with suppress(OSError, asyncpg.PostgresError):  # it is just recovering
+            rows = await asyncpg.connect(self.database_url)
+            found = await rows.fetch(
+                f"{query} pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            await rows.close()
+            return [row[0] for row in found]
+        return []
+
+    # Who is who.
+
+    def _login_of(self, person: str, app: int) -> Login | None:
+        logins = self.logins[person, APPS[app]["app_id"]]
+        return logins[-1] if logins else None
+
+    def _user_of(self, person: str) -> str | None:
+        logins = [self.logins[person, app["app_id"]][-1:] for app in APPS]
+        return next((login.user_id for [login] in filter(None, logins)), None)
+
+    async def _ask_as(self, login: Login, who: str, what: str, method: str, path: str, **more: Any) -> Asked:
+        own: dict[str, Any] = {"person": login.person, "app_id": login.app_id, "user_id": login.user_id}
+        return await self.ask(who, what, method, path, **own, headers=bearer(login.tokens), **more)
+
+    def _code_of(self, person: str, app_id: str, *, has_unionid: bool = True) -> str:
+        return self.simulator.make_code(CodeRequest(person=person, app_id=app_id, has_unionid=has_unionid))
+
+    def _phone_code_of(self, person: str, app_id: str, number: str) -> str:
+        return self.simulator.make_phone_code(PhoneCodeRequest(person=person, app_id=app_id, phone=number))
+
+
+@asynccontextmanager
+async def town_of(plan: Plan, database_url: str, folder: Path) -> AsyncIterator[Town]:
+    """A town whose replicas are processes of their own."""
+    simulator = Simulator()
+    async with AsyncExitStack() as stack:
+        wechat_url = stack.enter_context(serving(create_simulator(simulator)))
+        env = service_env(
+            database_url,
+            wechat_base_url=wechat_url,
+            issuer="https://auth.test",
+            phone_policy=plan.phone_policy,
+            consents=",".join(f"{name}:{version}" for name, version in DOCUMENTS.items()),
+            login_rate_limit="",
+            scan_rate_limit="",
+            refresh_reuse_grace=1,
+        )
+        servers, clients = [], []
+        for _ in range(2):
+            port = free_port()
+            running = stack.enter_context(Running(WXAUTH, "serve", cwd=folder, env=env | {"WXAUTH_PORT": str(port)}))
+            server = Server(running, port)
+            stack.callback(server.client.close)
+            servers.append(server)
+            client = httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}",
+                timeout=REQUEST_SECONDS,
+                event_hooks={"response": [check_declared]},
+                limits=httpx.Limits(max_connections=100),
+            )
+            clients.append(await stack.enter_async_context(client))
+        for server in servers:
+            await until(partial(_has_started, server))
+        town = Town(servers, clients, simulator, database_url)
+        await _settle(town)
+        yield town
+
+
+def _has_started(server: Server) -> bool:
+    return server.has_started > 0
+
+
+async def _settle(town: Town) -> None:
+    """Add the administrators, the site, and the service that reads the feed."""
+    for number, name in enumerate(ADMINISTRATORS, 1):
+        answer = await town.clients[0].post("/v1/login", json={"code": town._code_of(name, APPS[0]["app_id"])})
+        assert answer.status_code == 200, answer.text
+        town.administrators[f"administrator {number}"] = answer.json()
+    database = Database(town.database_url)
+    try:
+        for administrator in town.administrators.values():
+            user_id, change = UUID(administrator["user"]["id"]), UserChange(granted="admin")
+            await change_user(database, user_id, change, by=OPERATOR, now=utc_now())
+        town.ledger = await _add(database, "ledger", scopes=[Scope.EVENTS])
+        town.site = await _add(
+            database, "shop", title="Shop", redirect_uris=["https://shop.example.com/back"], device=True
+        )
+    finally:
+        await database.aclose()
+
+
+async def _add(database: Database, name: str, **options: Any) -> tuple[str, str]:
+    credentials = await add_client(database, name, now=utc_now(), **options)
+    return credentials.client_id, credentials.client_secret
