@@ -210,23 +210,6 @@ async def test_no_profile_change_is_sent_after_the_persons_erasure(
     assert events == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
 
 
-async def test_a_change_recorded_after_the_erasure_that_waited_for_it_is_not_sent(
-    rows: asyncpg.Connection, read: Read, clock: Clock
-) -> None:
-    for number, type in enumerate(("user.erased", "user.profile_changed")):
-        await rows.execute(
-            "INSERT INTO events (id, type, at, actor, user_id, data) VALUES ($1, $2, $3, 'system', $4, $5)",
-            UUID(event_id(number)),
-            type,
-            clock(),
-            UUID(int=1),
-            '{"fields": ["nickname"]}',
-        )
-    for _ in range(2):
-        assert [event["type"] for event in (await read())["items"]] == ["user.erased"]
-        clock.advance(minutes=1)
-
-
 async def test_the_note_of_a_sent_change_is_deleted_after_a_minute(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, read: Read, clock: Clock
 ) -> None:

@@ -45,6 +45,26 @@ def upgrade() -> None:
             EXECUTE FUNCTION events_are_append_only()
     """)
     op.execute("""
+        CREATE FUNCTION put_after_newest() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            newest record;
+            milliseconds bigint;
+        BEGIN
+            SELECT id, at INTO newest FROM events WHERE user_id = NEW.user_id ORDER BY id DESC LIMIT 1;
+            IF newest.id >= NEW.id OR newest.at > NEW.at THEN
+                milliseconds := ('x' || left(replace(newest.id::text, '-', ''), 12))::bit(48)::bigint + 1;
+                NEW.id := (lpad(to_hex(milliseconds), 12, '0') || right(replace(NEW.id::text, '-', ''), 20))::uuid;
+                NEW.at := greatest(NEW.at, newest.at + interval '1 millisecond');
+            END IF;
+            RETURN NEW;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER events_put_after_newest BEFORE INSERT ON events
+            FOR EACH ROW EXECUTE FUNCTION put_after_newest()
+    """)
+    op.execute("""
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF NEW.type IN (
@@ -158,8 +178,9 @@ def upgrade() -> None:
     """)
     op.execute("""
         CREATE TABLE events_unplaced (
+            number BIGINT GENERATED ALWAYS AS IDENTITY,
             event_id UUID NOT NULL,
-            CONSTRAINT events_unplaced_pkey PRIMARY KEY (event_id)
+            CONSTRAINT events_unplaced_pkey PRIMARY KEY (number)
         )
     """)
     op.execute("""
@@ -797,6 +818,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE attempts")
     op.execute("DROP TABLE apps")
     op.execute("DROP FUNCTION events_are_append_only()")
+    op.execute("DROP FUNCTION put_after_newest()")
     op.execute("DROP FUNCTION mark_unplaced()")
     op.execute("DROP FUNCTION delete_places()")
     op.execute("DROP FUNCTION check_user()")

@@ -9,7 +9,7 @@ from wxauth.server.clients.models import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement, row_of
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.sessions.rows import end_sessions_of_client
+from wxauth.server.sessions.rows import end_sessions_of_client, lock_users_of_client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +159,8 @@ async def renew_secret(
 async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
     """Delete a client, and end its sessions. Returns False if there is none. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
+        # Before the client's own row, as when a login opens a session of this client.
+        await lock_users_of_client(transaction, name)
         if await transaction.value(_DELETE, name=name) is None:
             return False
         # After the DELETE, which waits for logins that are opening a session of this client.

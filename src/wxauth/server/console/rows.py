@@ -32,12 +32,13 @@ INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id,
 _SPEND_LINK: Final = Statement[_SpentLink](
     "DELETE FROM admin_links WHERE digest = :digest RETURNING user_id, expires_at > :now AS is_good"
 )
-# FOR SHARE waits for a change of roles that is under way: `settle` holds the user's lock, and ends the sessions that
+# The lock waits for a change of roles that is under way: `settle` holds the user's lock, and ends the sessions that
 # are open by then. Without that wait, a session could outlive the role. The identity is locked too, so that it still
 # belongs to the user afterwards.
 _OPEN: Final = Statement[UserInSession](f"""
 WITH person AS (
-    SELECT {USER} FROM users WHERE id = :user_id AND status = 'active' AND roles && :staff::text[] FOR SHARE
+    SELECT {USER} FROM users WHERE id = :user_id AND status = 'active' AND roles && :staff::text[]
+       FOR NO KEY UPDATE
 ), identity AS (
     SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN person ON i.user_id = person.id
      ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1 FOR SHARE OF i

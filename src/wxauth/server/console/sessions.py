@@ -35,6 +35,7 @@ from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.server.users.standing import lock_standing
 from wxauth.server.websites.authorize import challenge_of
 from wxauth.server.websites.redeeming import Granted, NotGranted, redeem_code
 from wxauth.server.websites.secrets import hash_of
@@ -129,6 +130,8 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
         raise NoAdministrator
     link = ConsoleLink(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
     async with database.begin() as transaction:
+        if await lock_standing(transaction, user_id) is None:  # erased or merged meanwhile
+            raise NoAdministrator
         await store_link(transaction, _digest(link.secret), user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
     return link

@@ -69,6 +69,31 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
+# Each event about a user comes after the user's newest one, in the order of ids and of times. Whoever records it has
+# locked the user, so this is the order of the commits, even if the clocks of two replicas differ or one is set back.
+after_create(
+    Event,
+    """
+        CREATE FUNCTION put_after_newest() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            newest record;
+            milliseconds bigint;
+        BEGIN
+            SELECT id, at INTO newest FROM events WHERE user_id = NEW.user_id ORDER BY id DESC LIMIT 1;
+            IF newest.id >= NEW.id OR newest.at > NEW.at THEN
+                milliseconds := ('x' || left(replace(newest.id::text, '-', ''), 12))::bit(48)::bigint + 1;
+                NEW.id := (lpad(to_hex(milliseconds), 12, '0') || right(replace(NEW.id::text, '-', ''), 20))::uuid;
+                NEW.at := greatest(NEW.at, newest.at + interval '1 millisecond');
+            END IF;
+            RETURN NEW;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER events_put_after_newest BEFORE INSERT ON events
+            FOR EACH ROW EXECUTE FUNCTION put_after_newest()
+    """,
+)
 # Refuses changes and deletions of events, except to remove an erased person's data, to truncate old addresses, and to
 # delete old events.
 after_create(

@@ -180,7 +180,11 @@ async def record_event(
     app_id: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an event in the transaction of the change itself."""
+    """Record an event in the transaction of the change itself, which has locked the user, if it is about one.
+
+    If the user's newest event has a later time, for example because two replicas' clocks differ, this one gets a time
+    and an id just after it: for each user, the trail has the order of the commits.
+    """
     await transaction.run(
         _RECORD,
         id=new_id(at),

@@ -11,6 +11,11 @@ back, the numbers have a gap, and its rows stay in `events_unplaced`.
 - An event that commits late gets its place late: behind the faster ones, never one that readers have passed. Nobody
 waits for it: another open transaction, such as that of a backup or of psql, delays nothing.
 
+Why the events about a user have the order of their commits: whoever records one holds the lock of the user's row until
+the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned in the order of these
+numbers. A trigger in `core/models.py` puts id and time of an event after those of the user's newest one, so the audit
+trail, which is read in the order of ids, has the same order.
+
 A place is stored with the event's type, so that reading one type does not scan all the others.
 
 A person may change their profile any number of times. The first change gets its place at once. Changes within the next
@@ -77,21 +82,17 @@ SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_chang
     WHERE sent_at <= :sent_before) AS are_some
 """)
 # The first profile change gets a place, unless siblings got another one within the last minute. The others are noted.
-# So is a change whose id is greater than that of the person's erasure: it is never sent, because the user is gone.
 _PLACE: Final = Statement[_PlacedRow](f"""
 WITH taken AS (
     DELETE FROM events_unplaced
-     WHERE event_id = ANY (ARRAY(SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT :limit))
-    RETURNING event_id
+     WHERE number = ANY (ARRAY(SELECT number FROM events_unplaced ORDER BY number LIMIT :limit))
+    RETURNING number, event_id
 ), new AS (
-    SELECT id, type, at, user_id, data FROM taken JOIN events ON events.id = taken.event_id
-), erased AS (
-    SELECT id, user_id FROM new WHERE type = '{EventType.USER_ERASED.value}'
+    SELECT number, id, type, at, user_id, data FROM taken JOIN events ON events.id = taken.event_id
 ), changes AS (
     SELECT id, at, user_id, data,
-           row_number() OVER (PARTITION BY user_id ORDER BY id) > 1
-           OR EXISTS (SELECT FROM profile_changes p WHERE p.user_id = new.user_id)
-           OR EXISTS (SELECT FROM erased WHERE erased.user_id = new.user_id AND erased.id < new.id) AS is_folded
+           row_number() OVER (PARTITION BY user_id ORDER BY number) > 1
+           OR EXISTS (SELECT FROM profile_changes p WHERE p.user_id = new.user_id) AS is_folded
       FROM new WHERE type = '{EventType.PROFILE_CHANGED.value}'
 ), noted AS (
     INSERT INTO profile_changes AS before (user_id, sent_at, event_id, fields)
@@ -104,16 +105,29 @@ WITH taken AS (
            fields = ARRAY (SELECT DISTINCT unnest(before.fields || excluded.fields))
 )
 INSERT INTO feed (event_id, type)
-SELECT id, type FROM new WHERE id NOT IN (SELECT id FROM changes WHERE is_folded) ORDER BY id
+SELECT id, type FROM new WHERE id NOT IN (SELECT id FROM changes WHERE is_folded) ORDER BY number
 RETURNING event_id, type
 """)  # noqa: S608 - put together from constants
+# Locks the users about whom an event is recorded. Changes of a user who is locked by another transaction are left for
+# the next time, so that no event waits for that transaction. If the person has been merged since, the event is about
+# the remaining user; if they have been erased, there is no event.
 _TAKE_CHANGES: Final = Statement[_FoldedChanges]("""
-DELETE FROM profile_changes WHERE user_id = ANY (ARRAY(
-    SELECT user_id FROM profile_changes WHERE sent_at <= :sent_before ORDER BY sent_at LIMIT :limit))
-RETURNING event_id, fields
+WITH due AS MATERIALIZED (
+    SELECT noted.user_id, noted.event_id, COALESCE(former.user_id, noted.user_id) AS current_id
+      FROM profile_changes noted LEFT JOIN former_users former ON former.id = noted.user_id
+     WHERE sent_at <= :sent_before ORDER BY sent_at LIMIT :limit
+), known AS MATERIALIZED (
+    SELECT id FROM users WHERE id IN (SELECT current_id FROM due WHERE event_id IS NOT NULL)
+), locked AS MATERIALIZED (
+    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT id FROM known)) FOR NO KEY UPDATE SKIP LOCKED
+)
+DELETE FROM profile_changes USING due
+ WHERE profile_changes.user_id = due.user_id
+   AND (due.event_id IS NULL OR due.current_id IN (SELECT id FROM locked)
+        OR due.current_id NOT IN (SELECT id FROM known))
+RETURNING profile_changes.event_id, fields
 """)
-# Actor and app are those of the newest change. If the person has been merged since, the event is about the remaining
-# user; if they have been erased, there is no event.
+# Actor and app are those of the newest change.
 _RECORD_CHANGES: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, data)
 SELECT recorded.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::text THEN users.id::text
@@ -205,7 +219,7 @@ async def may_place(transaction: Transaction) -> bool:
 
 
 async def record_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
-    """Record an event for each person whose folded changes are due, and return how many people were checked."""
+    """Record an event for each person whose folded changes are due, and return for how many people this is settled."""
     noted = await transaction.rows(_TAKE_CHANGES, sent_before=now - PROFILE_PAUSE, limit=limit)
     folded = [row for row in noted if row["event_id"] is not None]
     if folded:
@@ -221,7 +235,7 @@ async def record_folded_changes(transaction: Transaction, *, now: datetime, limi
 
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Assign places to events in the order of their ids. The caller holds the lock of `may_place`."""
+    """Assign places to events in the order of their numbers. The caller holds the lock of `may_place`."""
     return [PlacedEvent(**row) for row in await transaction.rows(_PLACE, limit=limit)]
 
 

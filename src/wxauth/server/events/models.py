@@ -26,7 +26,9 @@ class UnplacedEvent(SQLModel, table=True):
 
     __tablename__ = "events_unplaced"
 
-    event_id: UUID = Field(primary_key=True)
+    number: int = Field(sa_column=Column(BigInteger, IdentityColumn(always=True), primary_key=True))
+    """For each user in the order of commits, because whoever records an event has locked the user until the commit."""
+    event_id: UUID
 
 
 class FeedPlace(SQLModel, table=True):

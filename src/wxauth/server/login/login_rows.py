@@ -74,8 +74,7 @@ def _renamed_part(after: str) -> str:
                CASE WHEN now.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
                CASE WHEN now.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL))
       FROM {after} now JOIN before ON before.id = now.id
-     WHERE (now.nickname, now.avatar_url) IS DISTINCT FROM (before.nickname, before.avatar_url)
-    ON CONFLICT (id) DO NOTHING"""  # noqa: S608 - put together from constants
+     WHERE (now.nickname, now.avatar_url) IS DISTINCT FROM (before.nickname, before.avatar_url)"""  # noqa: S608 - put together from constants
 
 
 def _returning_part(conditions: str) -> str:

@@ -9,13 +9,12 @@ from uuid import UUID
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.trail import SYSTEM, EventType
+from wxauth.server.core.trail import SYSTEM, Actor
 from wxauth.server.core.users import USER, UserInSession, UserStatus
 from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshToken
-from wxauth.server.sessions.rows import EndReason
+from wxauth.server.sessions.rows import EndReason, end_session
 
 Rotated = TypeVar("Rotated", bound="RotatedSession")
 
@@ -47,8 +46,9 @@ class RefreshRefused:
 
 # The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
 # token just before the newest one gets the same successor during the grace period. Any other token was used twice, by
-# the person and a thief, so the session ends. A concurrent use waits here for the row, then sees what the first has
-# done.
+# the person and a thief: it changes nothing here, and then the session is ended, which locks the user first. A
+# concurrent use waits here for the row, then sees what the first has done. A token that is good is still so when the
+# row has been changed, which is when RETURNING asks.
 _IS_NEWEST = ":generation >= s.generation"
 _IS_GOOD = f"({_IS_NEWEST} OR (:generation = s.generation - 1 AND s.rotated_at >= :grace_began_at))"
 
@@ -60,7 +60,7 @@ class RotatedSession(UserInSession):
     """The generation of the new refresh token."""
     expires_at: datetime
     is_reused: bool
-    """Whether the session was ended instead."""
+    """Whether the token was used twice, so that nothing was changed, and the session must end."""
 
 
 class RotatedSessionOfWebsite(RotatedSession):
@@ -87,7 +87,6 @@ _NEW_PLACE_PART: Final = f""",
 
 def _rotating_part(place_part: str, of_part: str, returned_part: str) -> str:
     return f"""
-WITH used AS (
 UPDATE sessions s
    SET generation = CASE WHEN {_IS_NEWEST} THEN :generation + 1 ELSE s.generation END,
        rotated_at = CASE WHEN {_IS_NEWEST} THEN :now ELSE s.rotated_at END,
@@ -95,22 +94,12 @@ UPDATE sessions s
                          THEN LEAST(:now + make_interval(secs => :unused_at_most),
                                     s.created_at + make_interval(secs => :lasts_at_most))
                          ELSE s.expires_at END,
-       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place_part},
-       revoked_at = CASE WHEN {_IS_GOOD} THEN NULL ELSE :now END,
-       revoked_reason = CASE WHEN {_IS_GOOD} THEN NULL ELSE '{EndReason.REUSED}' END,
-       session_key = CASE WHEN {_IS_GOOD} THEN s.session_key END
+       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place_part}
   FROM users
  WHERE s.id = :session_id AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active' AND s.client_id {of_part}
-RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid{returned_part}, {USER}
-), noted AS (
-INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, '{SYSTEM.name}', id, app_id, :ip::text::inet,
-       jsonb_build_object('session_ids', jsonb_build_array(:session_id), 'reason', '{EndReason.REUSED}')
-  FROM used WHERE is_reused
-)
-SELECT * FROM used
+RETURNING s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{returned_part}, {USER}
 """  # noqa: S608 - put together from constants
 
 
@@ -187,11 +176,15 @@ async def _rotate(
             unused_at_most=lifetimes.unused,
             lasts_at_most=lifetimes.at_most,
             ip=ip,
-            event_id=new_id(now),
             **own_values,
         )
+        if row is not None and row["is_reused"]:
+            await end_session(
+                database, session_id=token.session_id, reason=EndReason.REUSED, by=Actor(SYSTEM.name, ip), now=now
+            )
+            return RefreshRefused(RefreshRefusal.REUSED, row["id"])
         if row is not None:
-            return RefreshRefused(RefreshRefusal.REUSED, row["id"]) if row["is_reused"] else row
+            return row
         refusal = await _why_not(
             database,
             session_id=token.session_id,

@@ -24,8 +24,8 @@ class _Picture(TypedDict):
 
 
 _USER: Final = Statement[UserRow](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
-# KEY SHARE: an erasure or a merge of this user waits for this transaction; a login does not.
-_LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR KEY SHARE")
+# From here on, other changes of the user wait, as for each event about a user.
+_LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
 _IDENTITIES: Final = Statement[Told]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid

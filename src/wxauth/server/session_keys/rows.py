@@ -71,7 +71,7 @@ SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
 # Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
 # and the former key may have been sealed anew, so it is not compared.
 _REPLACE_CURRENT: Final = Statement[UUID](
-    "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING user_id"
+    "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING id"
 )
 # Only an open session gets a key, even if it has none: its former one is cleared if the secret key that sealed it is
 # lost.
@@ -122,9 +122,9 @@ async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey
     return await database.rows(_OF_USER, user_id=user_id)
 
 
-async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> UUID | None:
-    """Replace a session's key. Returns the session's user, or None if the session has no key any more."""
-    return await transaction.value(_REPLACE_CURRENT, session_id=session_id, sealed=sealed)
+async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> bool:
+    """Replace a session's key. Returns False if the session has no key any more."""
+    return await transaction.value(_REPLACE_CURRENT, session_id=session_id, sealed=sealed) is not None
 
 
 async def keep_key(database: Database, session_id: UUID, sealed: bytes) -> None:

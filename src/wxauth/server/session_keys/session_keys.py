@@ -23,6 +23,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, ses
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.session_keys.rows import CurrentKey, KeysInSession, current_keys, keys_in_session, replace_key
+from wxauth.server.sessions.rows import lock_user_of_session
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.encrypted_data import WrongWatermark, check_watermark, open_encrypted_data
@@ -135,8 +136,8 @@ class SessionKeys:
         assert key.session_id is not None, "a key is stored with its session"
         sealed = self._sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
         async with self._database.begin() as transaction:
-            user_id = await replace_key(transaction, key.session_id, sealed)
-            if user_id is None:
+            user_id = await lock_user_of_session(transaction, key.session_id)
+            if user_id is None or not await replace_key(transaction, key.session_id, sealed):
                 return False
             await record_event(
                 transaction,

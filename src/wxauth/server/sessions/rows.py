@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final, TypedDict
 from uuid import UUID
 
+from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
@@ -18,6 +19,7 @@ START: Final = UUID(int=0)
 END: Final = UUID(int=2**128 - 1)
 """A session id after the last one."""
 SESSIONS_IN_AN_EVENT: Final = 1000
+_ATTEMPTS: Final = 5
 
 
 class EndReason(StrEnum):
@@ -61,6 +63,11 @@ class EndedSession(TypedDict):
     """Whether it was open until now. Otherwise it had ended before, or had expired."""
 
 
+class _Ended(TypedDict):
+    user_id: UUID | None
+    """The session's user; None if the session was moved or ended meanwhile."""
+
+
 class _LastSession(TypedDict):
     id: UUID
     created_at: datetime
@@ -85,29 +92,36 @@ SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
 """)
 _USER_OF: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
+_LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
 def _ending_part(condition: str) -> str:
     # Idempotent: if it is sent twice, the second one finds an ended session. If the session had only expired, there is
-    # no event.
+    # no event. The user is locked first, as for each event about a user. If the session was moved to another user
+    # during that wait, it is not ended.
     return f"""
-WITH ended AS (
+WITH open AS (
+    SELECT id, user_id FROM sessions WHERE id = :session_id AND revoked_at IS NULL{condition}
+), person AS (
+    SELECT users.id FROM users JOIN open ON users.id = open.user_id FOR NO KEY UPDATE OF users
+), ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-     WHERE id = :session_id AND revoked_at IS NULL{condition}
-    RETURNING id, user_id, app_id, expires_at > :now AS was_open
+      FROM person
+     WHERE sessions.id = :session_id AND sessions.user_id = person.id AND revoked_at IS NULL
+    RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
-    INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-    SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, user_id::text, user_id, app_id,
-           jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+    SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, COALESCE(:actor, user_id::text), user_id, app_id,
+           :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
       FROM ended WHERE was_open
 )
-SELECT user_id FROM ended
+SELECT ended.user_id FROM open LEFT JOIN ended ON true
 """  # noqa: S608 - put together from constants
 
 
-_END: Final = Statement[UUID](_ending_part(""))
-_END_ONE_OF_WEBSITE: Final = Statement[UUID](_ending_part(" AND client_id = :client_id"))
+_END: Final = Statement[_Ended](_ending_part(""))
+_END_ONE_OF_WEBSITE: Final = Statement[_Ended](_ending_part(" AND client_id = :client_id"))
 _END_CONSOLES: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
   FROM console_sessions
@@ -153,11 +167,17 @@ def _beyond_part(which: str, newest: str) -> str:
      LIMIT :size"""  # noqa: S608 - put together from constants
 
 
+# Locks the users first, in the order of ids, as for each event about a user.
 _REPLACE: Final = Statement[EndedSession](f"""
+WITH beyond AS MATERIALIZED ({_beyond_part("IS NULL", "AND s.revoked_at IS NULL")}
+), people AS MATERIALIZED (
+    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions JOIN beyond USING (id)))
+     ORDER BY id FOR NO KEY UPDATE
+)
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
- WHERE id = ANY (ARRAY({_beyond_part("IS NULL", "AND s.revoked_at IS NULL")}))
-   AND revoked_at IS NULL
-RETURNING id, user_id, expires_at > :now AS was_open
+  FROM people
+ WHERE sessions.id = ANY (ARRAY(SELECT id FROM beyond)) AND sessions.user_id = people.id AND revoked_at IS NULL
+RETURNING sessions.id, user_id, expires_at > :now AS was_open
 """)  # noqa: S608 - put together from constants
 # Locked rows are skipped, as in the sweep of expired sessions.
 _DELETE_BEYOND: Final = Statement[Nothing](f"""
@@ -167,6 +187,13 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)  # noqa: S608 - put together from constants
+# Merges and splits end such sessions, and do not move them.
+_LOCK_USERS_OF_CLIENT: Final = Statement[UUID]("""
+SELECT id FROM users
+ WHERE id = ANY (ARRAY(SELECT s.user_id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
+                        WHERE w.client_id = :client_id AND s.revoked_at IS NULL))
+ ORDER BY id FOR NO KEY UPDATE
+""")
 _END_OF_CLIENT: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
   FROM website_sessions w
@@ -235,17 +262,33 @@ async def user_of_session(transaction: Transaction, session_id: UUID) -> UUID | 
     return await transaction.value(_USER_OF, session_id=session_id)
 
 
+async def lock_user_of_session(transaction: Transaction, session_id: UUID) -> UUID | None:
+    """Lock the user of a session, open or not, until the transaction ends; None if there is no such session."""
+    user_id: UUID | None = await transaction.value(_USER_OF, session_id=session_id)
+    while user_id is not None:
+        await transaction.run(_LOCK_USER, user_id=user_id)
+        owner_id: UUID | None = await transaction.value(_USER_OF, session_id=session_id)
+        if owner_id == user_id:
+            break
+        user_id = owner_id  # meanwhile the session was moved to another user, or deleted
+    return user_id
+
+
 async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:
     """When a session was opened; None if there is none. Raises: StorageUnavailable, without a transaction."""
     return await asked.value(_OPENED_AT, session_id=session_id)
 
 
-async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
-    """End a session for its user. Returns the user's id, or None if the session had ended or never existed.
+async def end_session(
+    database: Database, *, session_id: UUID, reason: EndReason, by: Actor | None = None, now: datetime
+) -> UUID | None:
+    """End a session. Returns its user's id, or None if the session had ended or never existed.
+
+    Without `by`, it is ended by its user.
 
     Raises: StorageUnavailable.
     """
-    return await database.value(_END, session_id=session_id, now=now, reason=reason, event_id=new_id(now))
+    return await _end(database, _END, session_id=session_id, reason=reason, by=by, now=now)
 
 
 async def end_session_of_website(
@@ -255,8 +298,8 @@ async def end_session_of_website(
 
     Raises: StorageUnavailable.
     """
-    return await database.value(
-        _END_ONE_OF_WEBSITE, session_id=session_id, now=now, reason=reason, event_id=new_id(now), client_id=client_id
+    return await _end(
+        database, _END_ONE_OF_WEBSITE, session_id=session_id, reason=reason, by=None, now=now, client_id=client_id
     )
 
 
@@ -293,7 +336,7 @@ async def delete_console_sessions(database: Database) -> None:
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a user, and record it if it was open. Returns False if the user never had this session."""
+    """End one session of a locked user, and record it if it was open. False if the user never had this session."""
     ended = await transaction.rows(_END_ONE, user_id=user_id, session_id=session_id, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
     return bool(ended)
@@ -321,8 +364,14 @@ async def delete_ended_sessions(transaction: Transaction, *, since: UUID, at_mos
     return await transaction.run(_DELETE_BEYOND, since=since, at_most=at_most, size=size)
 
 
+async def lock_users_of_client(transaction: Transaction, name: str) -> None:
+    """Lock the users who have open sessions of a website, in the order of ids."""
+    await transaction.values(_LOCK_USERS_OF_CLIENT, client_id=name)
+
+
 async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
     """End all sessions of a website that is being removed."""
+    await lock_users_of_client(transaction, name)
     ended = await transaction.rows(_END_OF_CLIENT, client_id=name, now=now, reason=EndReason.ADMINISTRATOR)
     await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
@@ -369,6 +418,35 @@ async def record_ended(
     for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
         data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
         await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
+
+
+async def _end(
+    database: Database,
+    statement: Statement[_Ended],
+    *,
+    session_id: UUID,
+    reason: EndReason,
+    by: Actor | None,
+    now: datetime,
+    **more: object,
+) -> UUID | None:
+    actor, ip = (None, None) if by is None else (by.name, by.ip)
+    for _ in range(_ATTEMPTS):
+        row = await database.row(
+            statement,
+            session_id=session_id,
+            reason=reason,
+            actor=actor,
+            ip=ip,
+            event_id=new_id(now),
+            now=now,
+            **more,
+        )
+        if row is None:
+            return None
+        if row["user_id"] is not None:
+            return row["user_id"]
+    raise StorageUnavailable("too many changes to this session at once")
 
 
 async def last_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
-from wxauth.server.sessions.rows import EndReason, end_session_of, session_opened_at, user_of_session
+from wxauth.server.sessions.rows import EndReason, end_session_of, lock_user_of_session, session_opened_at
 from wxauth.server.websites import grant_rows
 from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door
 from wxauth.server.websites.durations import REPEATED_WITHIN
@@ -105,7 +105,7 @@ async def _may_be_repeated(transaction: Transaction, grant: LockedGrant, session
 
 
 async def _end_reused(transaction: Transaction, session_id: UUID, *, now: datetime) -> None:
-    user_id = await user_of_session(transaction, session_id)
+    user_id = await lock_user_of_session(transaction, session_id)
     if user_id is not None:
         await end_session_of(transaction, user_id, session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
 
