@@ -25,7 +25,7 @@ DRAFTS = "/members/editors/drafts.html"
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
     """`wxauth dev`, which may not be ready yet, and its address."""
     port = free_port()
-    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(free_port()))
+    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(free_port()), "--allow-host", "wxauth")
     with Running(*command, cwd=tmp_path_factory.mktemp("dev")) as service:
         yield service, f"127.0.0.1:{port}"
         service.end(signal.SIGTERM)
