@@ -16,6 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from zlib import crc32
 
 import asyncpg
 from pydantic import BaseModel
@@ -77,7 +78,6 @@ ISOLATION: Final = "READ COMMITTED"
 """Always set, because the database's default may differ: a statement that has waited for a lock must see what the
 lock's holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # in each transaction, because a pooler keeps no settings
-_CURSOR: Final = "pages"
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 _UNLIMITED: Final = Statement[str]("""
@@ -199,11 +199,13 @@ class Snapshot(Transaction):
         """All rows, `page_size` at a time. The rest stays in the server."""
         # By SQL: asyncpg's own cursors name their statements even where it is to prepare none. They would stay on the
         # pooler's connection, where another process may use the same name.
-        declaration = f"DECLARE {_CURSOR} NO SCROLL CURSOR FOR {statement.text}"
+        # Each statement's cursor has a name of its own: where FETCH is prepared, its columns must not change.
+        cursor = f"pages_{crc32(statement.text.encode()):08x}"
+        declaration = f"DECLARE {cursor} NO SCROLL CURSOR FOR {statement.text}"
         await self._connection.fetch(declaration, *statement.arguments(values))
-        while records := await self._connection.fetch(f"FETCH {page_size} FROM {_CURSOR}"):
+        while records := await self._connection.fetch(f"FETCH {page_size} FROM {cursor}"):
             yield statement.read(records)
-        await self._connection.execute(f"CLOSE {_CURSOR}")
+        await self._connection.execute(f"CLOSE {cursor}")
 
 
 class Database:
