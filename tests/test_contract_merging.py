@@ -3,6 +3,8 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -17,7 +19,7 @@ from tests.clock import Clock
 from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import NUMBER, Body, LogIn, MakeClient, MakeServices, bearer, log_in, until_locked
+from tests.world import NUMBER, Admin, Body, LogIn, MakeClient, MakeServices, bearer, log_in, make_admin, until_locked
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.push_sender import Mode, make_message, sign_push
 
@@ -494,6 +496,16 @@ async def test_an_operator_merges_by_a_command(
 # Who leaves WeChat with one of the accounts.
 
 
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Two people who are one user, and an administrator."""
+
+    phone: MiniPrograms
+    root: Admin
+    alice: Body
+    bob: Body
+
+
 async def leave_wechat(phone: MiniPrograms, login: Body, clock: Clock) -> None:
     now, app = int(clock().timestamp()), next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
     message = make_message(
@@ -545,6 +557,99 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
         ("session.ended", there["session_id"]),
         ("user.erased", None),
     ]
+
+
+@pytest.fixture
+async def merged(make_phone: MakePhone, rows: asyncpg.Connection) -> Merged:
+    """Bob, of whom much is stored, was merged into Alice by an operator."""
+    phone = await make_phone(consents="privacy:1")
+    root = await make_admin(phone.client, rows, await phone.log_in("root"))
+    alice = await phone.log_in(nickname="Alice", consents={"privacy": "1"})
+    given: Body = {"avatar_url": "https://a.test/bob.png", "consents": {"privacy": "1"}}
+    bob = await phone.log_in("bob", SECOND, nickname="Bob", **given)
+    assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
+    bob_id, alice_id = bob["user"]["id"], alice["user"]["id"]
+    await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", bob_id)
+    await rows.execute(
+        "INSERT INTO refusals (id, at, code, user_id, network, request_id)"
+        " VALUES (gen_random_uuid(), now(), 'phone_taken', $1::text::uuid, '203.0.113.0/24', 'of-bob')",
+        bob_id,
+    )
+    await root.change(bob_id, status="disabled", reason="Bob has cheated")
+    assert (await root.merge(bob_id, into=alice_id)).status_code == 200
+    return Merged(phone, root, alice, bob)
+
+
+async def test_what_came_with_a_closed_account_by_a_merge_is_erased_with_it(
+    merged: Merged, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await leave_wechat(merged.phone, merged.bob, clock)
+    user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
+    left = {name: user.get(name) for name in ("nickname", "avatar_url", "phone", "external_id", "status", "reason")}
+    assert left == {
+        "nickname": "Alice",
+        "avatar_url": None,
+        "phone": None,
+        "external_id": None,
+        "status": "disabled",
+        "reason": None,
+    }
+    assert [identity["app_id"] for identity in user["identities"]] == [FIRST]
+    assert len(user["consents"]) == 1
+    bob_id = merged.bob["user"]["id"]
+    of_bob = "WHERE user_id = $1::text::uuid"
+    assert await rows.fetchval(f"SELECT count(*) FROM refusals {of_bob}", bob_id) == 0
+    assert await rows.fetchval(f"SELECT count(*) FROM consents {of_bob}", bob_id) == 0
+    kept = await rows.fetch("SELECT DISTINCT data FROM events WHERE type = 'user.banned'")
+    assert [tuple(event) for event in kept] == [("{}",)], "neither Bob's event, nor that of the user who remained"
+    told = await rows.fetch("SELECT type, data FROM events WHERE actor = 'wechat' AND type LIKE 'user.%' ORDER BY id")
+    assert [tuple(event) for event in told] == [
+        ("user.profile_changed", '{"fields": ["avatar_url"]}'),
+        ("user.phone_removed", "{}"),
+    ]
+
+
+async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(
+    merged: Merged, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await leave_wechat(merged.phone, merged.alice, clock)
+    user = await merged.root.read(f"/users/{merged.alice['user']['id']}")
+    left = [user[name] for name in ("nickname", "avatar_url", "phone", "external_id")]
+    assert left == [None, "https://a.test/bob.png", NUMBER, "10023"]
+    assert len(user["consents"]) == 1
+    assert await rows.fetchval("SELECT DISTINCT user_id::text FROM consents") == merged.bob["user"]["id"]
+
+
+async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(
+    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    """Otherwise the next owner of the number would be merged too, long after the holder has proved it."""
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    clock.advance(days=50)
+    there = await phone.log_in("bob", SECOND, phone_code=phone.phone_code("bob", SECOND))
+    assert there["user"]["id"] == alice["user"]["id"]
+    verified_at = await rows.fetchval("SELECT phone_verified_at FROM users")
+    assert clock() - verified_at == timedelta(days=50)
+
+
+@pytest.mark.parametrize("leaves", ["alice", "bob"])
+async def test_a_number_that_two_have_proved_goes_with_who_has_proved_it_last(
+    make_phone: MakePhone, rows: asyncpg.Connection, clock: Clock, leaves: str
+) -> None:
+    phone = await make_phone(phone_policy="share")
+    root = await make_admin(phone.client, rows, await phone.log_in("root"))
+    alice, bob = await phone.log_in(), await phone.log_in("bob", SECOND)
+    for person, login, app_id in (("alice", alice, FIRST), ("bob", bob, SECOND)):
+        clock.advance(minutes=1)
+        assert (await phone.verify(login, person, app_id)).status_code == 200
+    await root.merge(bob["user"]["id"], into=alice["user"]["id"])
+    leaving = {"alice": alice, "bob": bob}[leaves]["user"]
+    identity = {"app_id": leaving["app_id"], "openid": leaving["openid"]}
+    answer = (await root.ask("POST", f"/users/{alice['user']['id']}/split", json=identity)).json()
+    of_bob, of_alice = ("new_user", "user") if leaves == "bob" else ("user", "new_user")
+    assert [answer[name]["phone"] for name in (of_bob, of_alice)] == [NUMBER, None]
+    verified_at = await rows.fetchval("SELECT phone_verified_at FROM users WHERE phone IS NOT NULL")
+    assert verified_at == clock()
 
 
 async def test_a_user_joined_by_wechat_itself_is_erased_completely(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from PIL import Image
 
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
@@ -154,32 +156,6 @@ async def test_the_sessions_of_the_split_identity_end_and_the_others_go_on(town:
     assert (await town.client.get("/v1/me", headers=bearer(alice))).status_code == 200
 
 
-async def test_the_new_user_has_only_the_data_from_wechat(town: Town, rows: asyncpg.Connection) -> None:
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await rows.execute(
-        "UPDATE users SET nickname = 'Bob', avatar_url = 'https://a.test/1.png', phone = $2, phone_verified_at = now(),"
-        " roles = '{editor}' WHERE id = $1::text::uuid",
-        id_of(bob),
-        NUMBER,
-    )
-    await town.merge(bob, alice)
-    answer = await town.split(alice, bob)
-    names = ("nickname", "avatar_url", "phone", "roles", "consents")
-    assert [answer["new_user"][name] for name in names] == [None, None, None, [], []]
-    assert [answer["user"][name] for name in names] == ["Bob", "https://a.test/1.png", NUMBER, ["editor"], []]
-
-
-async def test_a_split_leaves_the_consents_with_the_remaining_user(make_town: MakeTown) -> None:
-    town = await make_town(consents="privacy:1")
-    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
-    await town.client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(bob))
-    await town.merge(bob, alice)
-    answer = await town.split(alice, bob)
-    assert [len(answer[name]["consents"]) for name in ("user", "new_user")] == [1, 0]
-    due = [(await town.log_in(*person))["user"]["consents_due"] for person in (("alice",), ("bob", OTHER_APP))]
-    assert due == [[], [{"document": "privacy", "version": "1"}]]
-
-
 async def test_identities_with_one_unionid_leave_together(town: Town) -> None:
     alice = await town.log_in("alice", unionid="union-alice")
     bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
@@ -199,7 +175,8 @@ async def test_an_identity_that_came_after_the_merge_gets_a_new_id(town: Town) -
     answer = await town.split(alice, bob)
     assert openids(answer["new_user"]) == ["openid-a3-bob", "openid-b2-bob"]
     assert answer["new_user"]["id"] not in (id_of(bob), id_of(alice))
-    assert answer["user"]["former_ids"] == [id_of(bob)]
+    assert ("former_ids" in answer["user"], answer["new_user"]["former_ids"]) == (False, [id_of(bob)])
+    assert (await town.read(id_of(bob)))["id"] == answer["new_user"]["id"]
 
 
 async def test_a_former_id_names_the_user_that_is_split(town: Town) -> None:
@@ -275,6 +252,198 @@ async def test_a_split_user_may_be_merged_and_split_again(town: Town) -> None:
     assert (await town.split(bob, alice))["new_user"]["id"] == id_of(alice)
 
 
+# What each has brought goes with them.
+
+
+async def with_all(town: Town, person: str, app: dict[str, str] = APP, **fields: Any) -> Body:
+    """Somebody with a name, a picture and a consent."""
+    given: Body = {
+        "nickname": person.title(),
+        "avatar_url": f"https://a.test/{person}.png",
+        "consents": {"privacy": "1"},
+    }
+    answer = await town.login.ask(person, app=app, **given, **fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def give(rows: asyncpg.Connection, person: Body, **fields: object) -> None:
+    for name, value in fields.items():
+        await rows.execute(f"UPDATE users SET {name} = $2 WHERE id = $1::text::uuid", id_of(person), value)
+
+
+def shown(user: Body) -> tuple[object, ...]:
+    """What a user has: name, number, whether it is proved, external id and the number of consents."""
+    fields = [user[name] for name in ("nickname", "phone", "phone_verified", "external_id")]
+    return (*fields, len(user["consents"]))
+
+
+NOTHING = (None, None, None, None, 0)
+
+
+@pytest.fixture
+async def agreeing(make_town: MakeTown) -> Town:
+    return await make_town(consents="privacy:1")
+
+
+async def test_a_split_gives_back_all_that_a_merge_has_brought(
+    agreeing: Town, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    town = agreeing
+    alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
+    await give(rows, bob, phone=NUMBER, phone_verified_at=clock(), external_id="10023", roles=["editor"])
+    merged = (await town.merge(bob, alice)).json()
+    assert shown(merged) == ("Bob", NUMBER, True, "10023", 1)
+    answer = await town.split(alice, bob)
+    assert shown(answer["new_user"]) == ("Bob", NUMBER, True, "10023", 1)
+    assert answer["new_user"]["avatar_url"] == "https://a.test/bob.png"
+    assert (shown(answer["user"]), answer["user"]["avatar_url"]) == (NOTHING, None)
+    assert [answer[name]["roles"] for name in ("user", "new_user")] == [["editor"], []]
+    there = await town.log_in("bob", OTHER_APP)
+    assert (there["user"]["external_id"], there["user"]["consents_due"]) == ("10023", [])
+    assert len((await town.log_in("alice"))["user"]["consents_due"]) == 1
+
+
+async def test_siblings_learn_what_a_user_has_lost_by_a_split(agreeing: Town, rows: asyncpg.Connection) -> None:
+    alice, bob = await agreeing.log_in("alice"), await with_all(agreeing, "bob", OTHER_APP)
+    await give(rows, bob, phone=NUMBER)
+    await agreeing.merge(bob, alice)
+    await agreeing.split(alice, bob)
+    told = await recorded(rows, "user.split", "user.phone_removed", "user.profile_changed")
+    after = told[[kind for kind, *_ in told].index("user.split") + 1 :]
+    assert [(kind, user_id, data) for kind, user_id, _, data in after] == [
+        ("user.profile_changed", id_of(alice), {"fields": ["nickname", "avatar_url"]}),
+        ("user.phone_removed", id_of(alice), {}),
+    ]
+
+
+async def test_the_user_who_remained_takes_their_own_along(agreeing: Town, rows: asyncpg.Connection) -> None:
+    town = agreeing
+    alice, bob = await with_all(town, "alice"), await town.log_in("bob", OTHER_APP)
+    await give(rows, alice, phone=NUMBER, external_id="1")
+    await give(rows, bob, nickname=None)
+    await town.merge(bob, alice)
+    answer = await town.split(alice, alice)
+    assert shown(answer["new_user"]) == ("Alice", NUMBER, False, "1", 1)
+    assert shown(answer["user"]) == NOTHING
+    assert openids(answer["user"]) == ["openid-b2-bob"]
+
+
+async def test_what_an_identity_has_changed_since_the_merge_goes_with_it(agreeing: Town) -> None:
+    town = agreeing
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    there = await with_all(town, "bob", OTHER_APP)
+    assert id_of(there) == id_of(alice)
+    answer = await town.split(alice, bob)
+    assert (shown(answer["user"]), shown(answer["new_user"])) == (NOTHING, ("Bob", None, None, None, 1))
+    await town.merge(bob, alice)
+    here = await town.log_in("alice")
+    await town.client.patch("/v1/me", json={"nickname": "Alice B."}, headers=bearer(here))
+    answer = await town.split(alice, bob)
+    assert (shown(answer["user"])[0], shown(answer["new_user"])) == ("Alice B.", (None, None, None, None, 1))
+
+
+async def test_an_uploaded_picture_goes_with_who_has_uploaded_it(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    there = await town.log_in("bob", OTHER_APP)
+    file = BytesIO()
+    Image.new("RGB", (60, 40)).save(file, "PNG")
+    files = {"file": ("a.png", file.getvalue(), "image/png")}
+    changed = await town.client.post("/v1/me/avatar", files=files, headers=bearer(there))
+    assert changed.status_code == 200, changed.text
+    answer = await town.split(alice, bob)
+    url = changed.json()["avatar_url"]
+    assert [answer[name]["avatar_url"] for name in ("user", "new_user")] == [None, url]
+    assert (await town.client.get(httpx.URL(url).path)).status_code == 200
+
+
+async def test_each_of_a_chain_of_merges_gets_back_what_is_theirs(agreeing: Town, rows: asyncpg.Connection) -> None:
+    town = agreeing
+    al, bob = await with_all(town, "al"), await town.log_in("bob", OTHER_APP)
+    carol = await town.log_in("carol", THIRD_APP)
+    await give(rows, bob, phone=NUMBER, external_id="of-bob")
+    await town.merge(al, bob)
+    await town.merge(bob, carol)
+    assert shown(await town.read(id_of(carol))) == ("Al", NUMBER, False, "of-bob", 1)
+    first = await town.split(carol, al)
+    assert shown(first["new_user"]) == ("Al", None, None, None, 1)
+    assert shown(first["user"]) == (None, NUMBER, False, "of-bob", 0)
+    second = await town.split(carol, bob)
+    assert (second["new_user"]["id"], shown(second["new_user"])) == (id_of(bob), (None, NUMBER, False, "of-bob", 0))
+    assert shown(second["user"]) == NOTHING
+
+
+async def test_two_merged_users_leave_together_with_what_both_had(agreeing: Town, rows: asyncpg.Connection) -> None:
+    """Bob's two identities were two users, whom WeChat's unionid has merged before the wrong merge."""
+    town = agreeing
+    bob, there = await with_all(town, "bob", unionid="union-1"), await town.log_in("bob", OTHER_APP)
+    await give(rows, bob, external_id="one")
+    await give(rows, there, external_id="two", phone=NUMBER)
+    await town.log_in("bob", OTHER_APP, unionid="union-1")
+    carol = await town.log_in("carol", THIRD_APP)
+    await town.merge(bob, carol)
+    answer = await town.split(carol, bob)
+    assert shown(answer["new_user"]) == ("Bob", NUMBER, False, "one", 1)
+    assert answer["new_user"]["former_external_ids"] == ["two"]
+    assert (shown(answer["user"]), "former_external_ids" in answer["user"]) == (NOTHING, False)
+    assert answer["new_user"]["former_ids"] == [id_of(there)]
+
+
+async def test_a_split_may_be_repeated_after_another_merge(agreeing: Town, rows: asyncpg.Connection) -> None:
+    town = agreeing
+    alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
+    await give(rows, bob, phone=NUMBER, external_id="10023")
+    for _ in range(3):
+        await town.merge(bob, alice)
+        answer = await town.split(alice, bob)
+        assert (shown(answer["user"]), shown(answer["new_user"])) == (NOTHING, ("Bob", NUMBER, False, "10023", 1))
+    await town.merge(alice, bob)
+    answer = await town.split(bob, alice)
+    assert (shown(answer["new_user"]), shown(answer["user"])) == (NOTHING, ("Bob", NUMBER, False, "10023", 1))
+
+
+async def test_who_is_erased_after_a_split_leaves_nothing_with_the_other_one(
+    agreeing: Town, rows: asyncpg.Connection
+) -> None:
+    town = agreeing
+    alice, bob = await town.log_in("alice"), await with_all(town, "bob", OTHER_APP)
+    await give(rows, bob, phone=NUMBER, external_id="10023")
+    await town.root.change(id_of(bob), status="disabled", reason="Bob has cheated")
+    await town.merge(bob, alice)
+    answer = await town.split(alice, bob)
+    assert (answer["user"]["status"], answer["user"].get("reason"), answer["new_user"]["status"]) == (
+        "disabled",
+        None,
+        "active",
+    )
+    assert (await town.root.ask("DELETE", f"/users/{id_of(bob)}")).status_code == 204
+    stored = await rows.fetchval("""
+        SELECT (SELECT jsonb_agg(to_jsonb(u)) FROM users u)::text || (SELECT jsonb_agg(to_jsonb(i)) FROM identities i)
+            || (SELECT COALESCE(jsonb_agg(to_jsonb(c)), '[]') FROM consents c)
+    """)
+    for trace in ("Bob", "bob", NUMBER, "10023", "privacy"):
+        assert trace not in stored, trace
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE data::text LIKE '%cheated%'") == 0
+    assert shown(await town.read(id_of(alice))) == NOTHING
+
+
+async def test_what_is_not_known_is_removed_from_both_or_asked_for(town: Town, rows: asyncpg.Connection) -> None:
+    """An import has joined two people by an external id that their table gave both."""
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    for statement in (
+        "UPDATE identities SET user_id = $1::text::uuid WHERE user_id = $2::text::uuid",
+        "DELETE FROM users WHERE id = $2::text::uuid AND id <> $1::text::uuid",
+    ):
+        await rows.execute(statement, id_of(alice), id_of(bob))
+    await give(rows, alice, nickname="A or B", phone=NUMBER, external_id="10023")
+    problem_of(await town.ask_split(alice, bob), "split_refused", 409)
+    answer = await town.split(alice, bob, external_id=None)
+    assert shown(answer["user"]) == (None, None, None, "10023", 0)
+    assert shown(answer["new_user"]) == NOTHING
+
+
 # External ids.
 
 
@@ -288,9 +457,17 @@ async def test_an_external_id_goes_to_the_split_user_if_named(town: Town, rows: 
     assert (await town.log_in("bob", OTHER_APP))["user"]["external_id"] == "10023"
 
 
-@pytest.mark.parametrize(("named", "left"), [("of-bob", "of-alice"), ("of-alice", "of-bob"), (None, "of-alice")])
-async def test_a_former_external_id_goes_to_the_split_user_if_named(
-    town: Town, rows: asyncpg.Connection, named: str | None, left: str
+@pytest.mark.parametrize(
+    ("given", "left", "moved"),
+    [
+        pytest.param({}, "of-alice", "of-bob", id="not named"),
+        pytest.param({"external_id": "of-bob"}, "of-alice", "of-bob", id="the own one"),
+        pytest.param({"external_id": "of-alice"}, "of-bob", "of-alice", id="the other one's"),
+        pytest.param({"external_id": None}, "of-alice", None, id="none"),
+    ],
+)
+async def test_a_former_external_id_goes_to_whose_it_was_unless_an_operator_says_otherwise(
+    town: Town, rows: asyncpg.Connection, given: Body, left: str, moved: str | None
 ) -> None:
     alice = await town.log_in("alice", unionid="union-1")
     bob = await town.log_in("bob", OTHER_APP)
@@ -298,10 +475,9 @@ async def test_a_former_external_id_goes_to_the_split_user_if_named(
         await rows.execute("UPDATE users SET external_id = $2 WHERE id = $1::text::uuid", id_of(person), external_id)
     await town.log_in("bob", OTHER_APP, unionid="union-1")  # a wrong unionid of WeChat
     await town.log_in("bob", OTHER_APP, unionid="union-2")
-    fields: Body = {} if named is None else {"external_id": named}
-    answer = await town.split(alice, bob, **fields)
-    assert [answer[name]["external_id"] for name in ("user", "new_user")] == [left, named]
-    assert answer["user"].get("former_external_ids") == (["of-bob"] if named is None else None)
+    answer = await town.split(alice, bob, **given)
+    assert [answer[name]["external_id"] for name in ("user", "new_user")] == [left, moved]
+    assert answer["user"].get("former_external_ids") == (["of-bob"] if moved is None else None)
 
 
 # Refusals.
@@ -378,6 +554,7 @@ async def test_a_phone_number_does_not_merge_split_users_again(
     secrets: Secrets,
     rows: asyncpg.Connection,
     wechat: WeChatByRespx,
+    clock: Clock,
 ) -> None:
     client = make_client(await make_simulated_services(phone_policy="link"))
 
@@ -391,13 +568,17 @@ async def test_a_phone_number_does_not_merge_split_users_again(
 
     first, second = APPS
     alice = await log_in("alice", first)
+    clock.advance(days=50)
     bob = await log_in("bob", second)  # to whom the carrier has given the number
     assert id_of(bob) == id_of(alice)
     root = await make_admin(client, rows, await log_in("root", first, number=False))
     town = Town([client], wechat, root)
     new_user = (await town.split(alice, bob))["new_user"]
+    assert (new_user["phone"], new_user["phone_verified"]) == (NUMBER, True), "bob has proved it last"
     again = await log_in("bob", second)
-    assert (id_of(again), again["phone_error"]) == (new_user["id"], "phone_taken")
+    assert (id_of(again), "phone_error" in again) == (new_user["id"], False)
+    again = await log_in("alice", first)
+    assert (id_of(again), again["user"]["phone"], again["phone_error"]) == (id_of(alice), None, "phone_taken")
 
 
 # Many at once.

@@ -369,6 +369,11 @@ def upgrade() -> None:
             ban_reason TEXT,
             banned_until TIMESTAMP WITH TIME ZONE,
             identity_lost_at TIMESTAMP WITH TIME ZONE,
+            nickname_from UUID,
+            avatar_url_from UUID,
+            phone_from UUID,
+            external_id_from UUID,
+            ban_from UUID,
             CONSTRAINT users_pkey PRIMARY KEY (id),
             CONSTRAINT users_unionid_key UNIQUE (unionid)
         )
@@ -519,6 +524,7 @@ def upgrade() -> None:
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             unionid TEXT,
             came_from UUID,
+            phone_proved_at TIMESTAMP WITH TIME ZONE,
             CONSTRAINT identities_pkey PRIMARY KEY (app_id, openid),
             CONSTRAINT identities_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
             CONSTRAINT identities_app_id_check CHECK (app_id <> ''),
@@ -546,6 +552,19 @@ def upgrade() -> None:
     op.execute("""
         CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id, app_id, openid ON identities
             FOR EACH ROW EXECUTE FUNCTION take_sessions_along()
+    """)
+    op.execute("""
+        CREATE FUNCTION end_phone_proofs() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            UPDATE identities SET phone_proved_at = NULL WHERE user_id = NEW.id AND phone_proved_at IS NOT NULL;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER users_end_phone_proofs AFTER UPDATE OF phone ON users
+            FOR EACH ROW WHEN (OLD.phone IS NOT NULL AND OLD.phone IS DISTINCT FROM NEW.phone)
+            EXECUTE FUNCTION end_phone_proofs()
     """)
     op.execute("""
         CREATE TABLE unionids (
@@ -585,6 +604,7 @@ def upgrade() -> None:
         CREATE TABLE former_external_ids (
             external_id VARCHAR(128) NOT NULL,
             user_id UUID NOT NULL,
+            came_from UUID,
             CONSTRAINT former_external_ids_pkey PRIMARY KEY (external_id),
             CONSTRAINT former_external_ids_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )
@@ -826,3 +846,4 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION check_session()")
     op.execute("DROP FUNCTION take_sessions_along()")
     op.execute("DROP FUNCTION remember_unionid()")
+    op.execute("DROP FUNCTION end_phone_proofs()")

@@ -266,20 +266,30 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     callback=_identity,
     help="The identity that leaves, with the user's others that have its unionid.",
 )
-@click.option("--external-id", callback=text_option, help="An external id of the user's that goes along.")
+@click.option(
+    "--external-id",
+    callback=text_option,
+    help="An external id of the user's that goes along. Default: what came with these identities, if that is known.",
+)
+@click.option("--no-external-id", is_flag=True, help="No external id goes along.")
 @yes_option
 @json_option
-def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, yes: bool, as_json: bool) -> None:
+def split_command(
+    user_id: UUID, key: tuple[str, str], external_id: str | None, no_external_id: bool, yes: bool, as_json: bool
+) -> None:
     """Undo a wrong merge: make an identity of USER_ID a user of its own.
 
-    If a former id brought exactly what leaves, the new user has that id again. JSON is that of
-    POST /v1/admin/users/{id}/split.
+    If a former id brought exactly what leaves, the new user has that id again. Name, picture, number and consents go
+    with who has brought them. JSON is that of POST /v1/admin/users/{id}/split.
     """
+    if external_id and no_external_id:
+        raise click.UsageError("--external-id and --no-external-id contradict each other.")
     app_id, openid = key
+    external_ids = [external_id] if external_id else [] if no_external_id else None
 
     async def split(database: Database, now: datetime) -> tuple[UserDetail, UserDetail]:
         identity = {"app_id": app_id, "openid": openid}
-        return await split_user(database, user_id, **identity, external_id=external_id, by=OPERATOR, now=now)
+        return await split_user(database, user_id, **identity, external_ids=external_ids, by=OPERATOR, now=now)
 
     name = printable(f"{app_id}:{openid}")
     confirm(lambda: f"Split {name} from {user_id}? 确定拆分？", yes=yes or not sys.stdin.isatty())

@@ -1,6 +1,7 @@
 """The stored consents: their history, and the present ones in the user's row. Both are written together.
 
-A merge does not move the former user's consents. So a user's consents are those of all ids of the user.
+A merge does not move the former user's consents, and what a merged identity agrees to later is stored under the former
+id that has brought this identity. So a user's consents are those of all ids of the user, and a split separates them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.users import ORIGIN
 from wxauth.server.sessions.rows import END
 
 
@@ -53,7 +55,7 @@ _LOCK: Final = Statement[_PresentConsents]("SELECT consents FROM users WHERE id 
 # Adds nothing if the same consent still holds, for example after the version in force was set back.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
-SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
+SELECT :id, COALESCE({ORIGIN}, :user_id), :document, :version, :now, :app_id, :ip::text::inet
  WHERE NOT EXISTS (SELECT FROM consents
                     WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND version = :version
                       AND withdrawn_at IS NULL)
@@ -102,12 +104,21 @@ async def add_consent(
     document: str,
     version: str,
     app_id: str,
+    openid: str,
     ip: str | None,
     now: datetime,
 ) -> bool:
-    """Add a consent of a locked user to the history. Returns False if the user has given it already."""
+    """Add a consent of a locked user, by this identity, to the history. Returns False if it is there already."""
     added = await transaction.value(
-        _ADD, user_id=user_id, id=new_id(now), document=document, version=version, now=now, app_id=app_id, ip=ip
+        _ADD,
+        user_id=user_id,
+        id=new_id(now),
+        document=document,
+        version=version,
+        now=now,
+        app_id=app_id,
+        openid=openid,
+        ip=ip,
     )
     return added is not None
 

@@ -50,6 +50,12 @@ class UserInSession(UserRow):
 
 USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
 """The columns of `UserRow`, for a statement's SELECT or RETURNING."""
+ORIGIN: Final = """COALESCE(
+           (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
+           (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
+             WHERE app_id = :app_id AND openid = :openid))"""
+"""SQL for the origin of what an identity does now, for `users/origins.py`: the former id with which it, or else its
+unionid, came to the user by a merge. Null if it is the user's own."""
 
 
 def phone_verified(user: UserRow) -> bool | None:

@@ -13,7 +13,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import USER, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
 from wxauth.server.users.merging import ObserveMerge, link_unionid
@@ -41,10 +41,19 @@ _SET_LAST_LOGIN_PART: Final = """
        SET last_login_at = CASE users.status WHEN 'active' THEN :now ELSE users.last_login_at END"""
 
 
-def _profile_part(condition: str) -> str:
+# The origin of this identity: see `users/origins.py`. It is looked up only if a field changes.
+_ORIGIN_PART: Final = f"COALESCE({ORIGIN}, (SELECT came_from FROM unionids WHERE unionid = :unionid))"  # noqa: S608 - put together from constants
+
+
+def _field_part(name: str, condition: str) -> str:
     return f""",
-       nickname = CASE WHEN {condition} THEN COALESCE(:nickname, users.nickname) ELSE users.nickname END,
-       avatar_url = CASE WHEN {condition} THEN COALESCE(:avatar_url, users.avatar_url) ELSE users.avatar_url END"""
+       {name} = CASE WHEN {condition} THEN COALESCE(:{name}, users.{name}) ELSE users.{name} END,
+       {name}_from = CASE WHEN {condition} AND :{name} <> COALESCE(users.{name}, '')
+                          THEN {_ORIGIN_PART} ELSE users.{name}_from END"""
+
+
+def _profile_part(condition: str) -> str:
+    return _field_part("nickname", condition) + _field_part("avatar_url", condition)
 
 
 _KNOWN_PART: Final = """

@@ -123,10 +123,19 @@ INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL:
 _USER_COLUMNS: Final = [name for name in UserToImport.__annotations__ if name != "consents"]
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _CHANGED_COLUMNS: Final = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
+
+
+def _origin_part(name: str) -> str:
+    # If the user was merged, it is not known to whom a value of the file belongs.
+    return f"""
+       {name}_from = CASE WHEN given.{name} IS DISTINCT FROM users.{name} THEN users.id ELSE users.{name}_from END"""
+
+
 _ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
 _CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users
-   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)}
+   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)},
+       {", ".join(_origin_part(name) for name in ("nickname", "avatar_url", "phone", "external_id"))}
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
 """)  # noqa: S608 - put together from constants

@@ -13,7 +13,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import USER, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserRow
 from wxauth.server.users.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_users
 from wxauth.server.users.user_rows import lock_user_of, user_of
@@ -108,10 +108,24 @@ WITH settled AS (
     RETURNING code_hash
 )
 UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN :phone ELSE phone END,
-                 phone_verified_at = CASE WHEN EXISTS (SELECT FROM settled) THEN :verified_at ELSE phone_verified_at END
+                 phone_verified_at = CASE WHEN EXISTS (SELECT FROM settled)
+                                          THEN :verified_at ELSE phone_verified_at END,
+                 phone_from = CASE WHEN EXISTS (SELECT FROM settled) THEN {ORIGIN} ELSE phone_from END
  WHERE id = :user_id
 RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
 """)  # noqa: S608 - put together from constants
+# Settles the answer of a user who was merged into the holder of its number. The holder's own proof is not renewed: the
+# carrier may have given the number to somebody else, and then the next owner would be merged, too.
+_SETTLE: Final = Statement[UserRow](f"""
+WITH settled AS (
+    UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
+)
+SELECT {USER} FROM users WHERE id = :user_id
+""")  # noqa: S608 - put together from constants
+_PROVE: Final = Statement[Nothing]("""
+UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
+ WHERE app_id = :app_id AND openid = :openid
+""")
 _UNVERIFIED_HOLDERS: Final = Statement[UUID]("SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NULL")
 _TAKE_OVER: Final = Statement[UUID]("""
 UPDATE users SET phone = NULL
@@ -212,6 +226,7 @@ async def bind_phone(
             return refusal
         user = await _bind(transaction, answer, user_id, phone, now=now)
         if user["is_first"]:
+            await _note_proof(transaction, answer)
             by = Actor(str(user_id))
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
             if unverified:
@@ -263,7 +278,10 @@ async def link_phone(
         refusal = await _refusal(transaction, answer, holder_id, phone, may_share=False, yields_to_newer=False)
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
-        return LinkedPhone(await _bind(transaction, answer, holder_id, phone, now=now), merged)
+        await _note_proof(transaction, answer)
+        user = await transaction.row(_SETTLE, code_hash=answer.code_hash, now=now, user_id=holder_id)
+        assert user is not None
+        return LinkedPhone(user, merged)
 
 
 async def delete_answers(transaction: Transaction, user_id: UUID) -> None:
@@ -357,7 +375,19 @@ async def _bind(
 ) -> _BoundUser:
     """Bind the number to this user, who is locked. It counts as verified at the time when WeChat was asked."""
     bound = await transaction.row(
-        _BIND, code_hash=answer.code_hash, now=now, user_id=user_id, phone=phone, verified_at=answer.asked_at
+        _BIND,
+        code_hash=answer.code_hash,
+        now=now,
+        user_id=user_id,
+        phone=phone,
+        verified_at=answer.asked_at,
+        app_id=answer.app_id,
+        openid=answer.openid,
     )
     assert bound is not None
     return bound
+
+
+async def _note_proof(transaction: Transaction, answer: StoredAnswer) -> None:
+    """Note which identity has proved its user's number, for a split: see `users/origins.py`."""
+    await transaction.run(_PROVE, app_id=answer.app_id, openid=answer.openid, proved_at=answer.asked_at)

@@ -84,7 +84,13 @@ class Avatars:
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
         url = self._base_url + _file_name(avatar)
         changed = await replace_avatar(
-            self._database, user["id"], avatar, url=url, app_id=user["app_id"], now=self._clock()
+            self._database,
+            user["id"],
+            avatar,
+            url=url,
+            app_id=user["app_id"],
+            openid=user["openid"],
+            now=self._clock(),
         )
         if changed is None:
             raise InvalidToken("the session has ended")

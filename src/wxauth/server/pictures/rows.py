@@ -7,7 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserRow
 from wxauth.server.users.user_rows import record_profile_change
 
 
@@ -18,7 +18,7 @@ class _Picture(TypedDict):
 
 _REPLACE: Final = Statement[UserRow](f"""
 WITH person AS (
-    UPDATE users SET avatar_url = :url WHERE id = :user_id AND status = 'active'
+    UPDATE users SET avatar_url = :url, avatar_url_from = {ORIGIN} WHERE id = :user_id AND status = 'active'
     RETURNING {USER}
 ), stored AS (
     INSERT INTO avatars (id, user_id, content_type, content, created_at)
@@ -43,7 +43,7 @@ class Avatar:
 
 
 async def replace_avatar(
-    database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, now: datetime
+    database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, openid: str, now: datetime
 ) -> UserRow | None:
     """Replace a user's picture. Returns the changed user; None if the user is banned or erased.
 
@@ -55,6 +55,8 @@ async def replace_avatar(
             _REPLACE,
             user_id=user_id,
             url=url,
+            app_id=app_id,
+            openid=openid,
             avatar_id=avatar.id,
             content_type=avatar.content_type,
             content=avatar.content,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserInSession, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserInSession, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES
 from wxauth.server.users.user_rows import record_profile_change
 
@@ -21,7 +21,11 @@ class _Profile(TypedDict):
 _BEFORE: Final = Statement[_Profile]("SELECT nickname, avatar_url FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _CHANGE: Final = Statement[UserRow](f"""
 UPDATE users SET nickname = CASE WHEN :has_nickname THEN :nickname ELSE nickname END,
-                 avatar_url = CASE WHEN :has_avatar_url THEN :avatar_url ELSE avatar_url END
+                 avatar_url = CASE WHEN :has_avatar_url THEN :avatar_url ELSE avatar_url END,
+                 nickname_from = CASE WHEN :has_nickname AND :nickname IS DISTINCT FROM nickname
+                                      THEN {ORIGIN} ELSE nickname_from END,
+                 avatar_url_from = CASE WHEN :has_avatar_url AND :avatar_url IS DISTINCT FROM avatar_url
+                                        THEN {ORIGIN} ELSE avatar_url_from END
  WHERE id = :user_id
 RETURNING {USER}
 """)  # noqa: S608 - put together from constants
@@ -56,6 +60,8 @@ async def store_profile(
             nickname=changes.get("nickname"),
             has_avatar_url="avatar_url" in changes,
             avatar_url=changes.get("avatar_url"),
+            app_id=user["app_id"],
+            openid=user["openid"],
         )
         if before is not None and changed is not None:
             fields = [name for name, value in before.items() if changed[name] != value]  # type: ignore[literal-required]  # two of them

@@ -17,7 +17,8 @@ from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.phones.rows import delete_answers
 from wxauth.server.profile.rows import clear_fields
 from wxauth.server.push.rows import claim_signature, remember_message
-from wxauth.server.users.merging_rows import erase_identities, is_joined
+from wxauth.server.users.erasing import erase_identities
+from wxauth.server.users.merging_rows import is_joined
 from wxauth.server.users.user_rows import erase_user, lock_user_of
 from wxauth.server.wechat.push import (
     PushSignature,
@@ -176,11 +177,9 @@ class Withdrawals:
                 pass  # remembered nevertheless: a repeat must not erase the data of somebody who signs up in between
             elif withdrawal.is_whole:
                 # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
-                # account.
-                is_left = await is_joined(transaction, user_id) and bool(
-                    await erase_identities(
-                        transaction, user_id, app_id=app_id, openid=withdrawal.openid, by=WECHAT, now=now
-                    )
+                # account, and what came with it.
+                is_left = await is_joined(transaction, user_id) and await erase_identities(
+                    transaction, user_id, app_id=app_id, openid=withdrawal.openid, by=WECHAT, now=now
                 )
                 if not is_left:
                     # Even the last administrator is erased: the data of a closed account must not be kept, and that

@@ -179,7 +179,7 @@ async def split_user(
     *,
     app_id: str,
     openid: str,
-    external_id: str | None,
+    external_ids: Sequence[str] | None,
     by: Actor,
     now: datetime,
 ) -> tuple[UserDetail, UserDetail]:
@@ -188,7 +188,7 @@ async def split_user(
     Raises: NotFound, SplitRefused, StorageUnavailable.
     """
     identity = {"app_id": app_id, "openid": openid}
-    remaining_id, new_user_id = await split(database, user_id, **identity, external_id=external_id, by=by, now=now)
+    remaining_id, new_user_id = await split(database, user_id, **identity, external_ids=external_ids, by=by, now=now)
     return await read_user(database, remaining_id, now=now), await read_user(database, new_user_id, now=now)
 
 

@@ -130,15 +130,16 @@ async def split_user(
 ) -> SplitAnswer:
     """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
 
-    If exactly these came from one merge, the new user gets the former id back. Name, picture, phone number and consents
-    stay with the user. The sessions of these identities are ended. The two users are never merged automatically again.
+    If exactly these came from one merge, the new user gets the former id back. Name, picture, phone number, consents
+    and `external_id` go with who has brought them; a name, picture, number or consent of which that is not known is
+    removed from both. The sessions of these identities are ended. The two users are never merged automatically again.
     """
     user, new_user = await admin.split_user(
         services.database,
         user_id,
         app_id=body.app_id,
         openid=body.openid,
-        external_id=body.external_id,
+        external_ids=body.external_ids,
         by=administrator,
         now=services.clock(),
     )

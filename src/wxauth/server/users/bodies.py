@@ -99,8 +99,17 @@ class SplitRequest(BaseModel):
         description="The user's other identities with its unionid move too."
     )
     external_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description="A current or former external_id of the user that moves too. Default: none."
+        default=None,
+        description="A current or former external_id of the user that moves too; null: none moves. Default: those that"
+        " came with these identities. Required if whose they are is not known.",
     )
+
+    @property
+    def external_ids(self) -> list[str] | None:
+        """The external ids that move; None for the default."""
+        if "external_id" not in self.model_fields_set:
+            return None
+        return [] if self.external_id is None else [self.external_id]
 
 
 class UsersQuery(PageQuery):

@@ -28,6 +28,7 @@ from wxauth.server.users.merging_rows import (
     may_link_by_phone,
     merge_users,
     name_identity,
+    note_ban,
     people_of,
 )
 from wxauth.server.users.standing import (
@@ -140,7 +141,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
             )
     await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
-    moved = await merge_users(transaction, pair.former_id, into=pair.into, now=now)
+    is_by_phone = source is MergeSource.PHONE
+    moved = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
         data["by"] = source
@@ -150,7 +152,13 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
     if moved.fields:
         await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
-    settled = await change_standing(transaction, pair.into, before=before, after=after, by=by, now=now)
+    # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
+    is_formers_ban = after.is_banned and after.ban_reason == former.ban_reason != before.ban_reason
+    settled = await change_standing(
+        transaction, pair.into, before=before, after=after, by=by, now=now, notes_reason=not is_formers_ban
+    )
+    if is_formers_ban:
+        await note_ban(transaction, pair.into, origin=pair.former_id)
     return Merged(pair.former_id, source, settled)
 
 

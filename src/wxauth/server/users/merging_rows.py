@@ -8,8 +8,6 @@ from uuid import UUID
 from wxauth.server.consents.rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import Actor
-from wxauth.server.sessions.rows import EndReason, record_ended
 
 
 class People(NamedTuple):
@@ -35,11 +33,6 @@ class _PeopleRow(TypedDict):
     holder_id: UUID | None
 
 
-class _ErasedIdentities(TypedDict):
-    left: int
-    session_ids: list[UUID]
-
-
 _ONE_PART: Final = ids_of(":one_id::uuid")
 _OTHER_PART: Final = ids_of(":other_id::uuid")
 _PEOPLE: Final = Statement[_PeopleRow]("""
@@ -51,20 +44,33 @@ WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id A
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
 # A trigger moves the identities' sessions with them.
-_MOVE_IDENTITIES: Final = Statement[str](
-    "UPDATE identities SET user_id = :into, came_from = COALESCE(came_from, :former_id) WHERE user_id = :former_id"
-    " RETURNING app_id"
-)
+# They keep their proofs of a number only if it is also the remaining user's.
+_MOVE_IDENTITIES: Final = Statement[str]("""
+UPDATE identities
+   SET user_id = :into, came_from = COALESCE(came_from, :former_id),
+       phone_proved_at = CASE WHEN COALESCE(remaining.phone, former.phone) = former.phone THEN phone_proved_at END
+  FROM users former, users remaining
+ WHERE user_id = :former_id AND former.id = :former_id AND remaining.id = :into
+RETURNING app_id
+""")
 _MOVE_UNIONIDS: Final = Statement[Nothing](
     "UPDATE unionids SET user_id = :into, came_from = COALESCE(came_from, :former_id) WHERE user_id = :former_id"
 )
 _MOVE_FORMER_USERS: Final = Statement[Nothing]("UPDATE former_users SET user_id = :into WHERE user_id = :former_id")
-_MOVE_EXTERNAL_IDS: Final = Statement[Nothing](
-    "UPDATE former_external_ids SET user_id = :into WHERE user_id = :former_id"
-)
+_MOVE_EXTERNAL_IDS: Final = Statement[Nothing]("""
+UPDATE former_external_ids SET user_id = :into, came_from = COALESCE(came_from, :former_id) WHERE user_id = :former_id
+""")
 _REMEMBER_FORMER_USER: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at, merged_into) VALUES (:former_id, :into, :now, :into)"
 )
+_NOTE_BAN: Final = Statement[Nothing]("UPDATE users SET ban_from = :origin WHERE id = :user_id")
+
+
+def _origin_part(name: str) -> str:
+    return f"""{name}_from = CASE WHEN users.{name} IS NULL
+                                THEN COALESCE(former.{name}_from, former.id) ELSE users.{name}_from END"""
+
+
 # Deletes the former user and updates the remaining one in one statement, because otherwise unique values would exist
 # twice for a moment. The caller has locked both.
 _MERGE: Final = Statement[list[str]](f"""
@@ -77,8 +83,8 @@ WITH before AS (
     UPDATE avatars SET user_id = users.id FROM former, users
      WHERE avatars.user_id = former.id AND users.id = :into AND users.avatar_url IS NULL
 ), remembered AS (
-    INSERT INTO former_external_ids (external_id, user_id)
-    SELECT former.external_id, :into FROM former, before
+    INSERT INTO former_external_ids (external_id, user_id, came_from)
+    SELECT former.external_id, :into, COALESCE(former.external_id_from, former.id) FROM former, before
      WHERE former.external_id IS NOT NULL AND before.external_id IS NOT NULL
 )
 UPDATE users
@@ -87,10 +93,16 @@ UPDATE users
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
        phone_verified_at = CASE WHEN users.phone IS NULL THEN former.phone_verified_at
-                              WHEN users.phone = former.phone
+                              WHEN users.phone = former.phone AND NOT :is_by_phone
                               THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
                               ELSE users.phone_verified_at END,
        external_id = COALESCE(users.external_id, former.external_id),
+       {_origin_part("nickname")},
+       {_origin_part("avatar_url")},
+       {_origin_part("external_id")},
+       phone_from = CASE WHEN users.phone IS NULL THEN COALESCE(former.phone_from, former.id)
+                         WHEN users.phone = former.phone THEN users.id -- of one of the two
+                         ELSE users.phone_from END,
        consents = {PRESENT_CONSENTS},
        created_at = LEAST(users.created_at, former.created_at),
        last_login_at = GREATEST(users.last_login_at, former.last_login_at)
@@ -141,28 +153,6 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
                 WHERE type = 'user.merged' AND data ? 'by'
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
 """)
-# A trigger deletes the identities' sessions with them.
-_ERASE_IDENTITIES: Final = Statement[_ErasedIdentities]("""
-WITH gone AS (
-    SELECT unionid FROM identities WHERE user_id = :user_id AND app_id = :app_id AND openid = :openid
-), erased AS (
-    DELETE FROM identities USING gone
-     WHERE user_id = :user_id
-       AND CASE WHEN gone.unionid IS NULL THEN app_id = :app_id AND openid = :openid
-                ELSE identities.unionid = gone.unionid END
-    RETURNING identities.app_id, identities.openid
-), deleted AS (
-    DELETE FROM unionids USING gone WHERE user_id = :user_id AND unionids.unionid = gone.unionid
-), unnamed AS (
-    UPDATE users
-       SET unionid = (SELECT i.unionid FROM identities i
-                       WHERE i.user_id = :user_id AND i.unionid <> gone.unionid ORDER BY created_at DESC LIMIT 1)
-      FROM gone WHERE users.id = :user_id AND users.unionid = gone.unionid
-)
-SELECT (SELECT count(*) FROM identities WHERE user_id = :user_id) - (SELECT count(*) FROM erased) AS left,
-       ARRAY (SELECT s.id FROM sessions s JOIN erased USING (app_id, openid)
-               WHERE s.user_id = :user_id AND s.revoked_at IS NULL AND s.expires_at > :now ORDER BY s.id) AS session_ids
-""")
 _REMAINING: Final = Statement[UUID]("SELECT user_id FROM former_users WHERE id = :former_id")
 _FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
@@ -182,16 +172,26 @@ async def name_identity(transaction: Transaction, *, app_id: str, openid: str, u
     await transaction.run(_NAME, app_id=app_id, openid=openid, unionid=unionid)
 
 
-async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> Moved:
-    """Merge a user into another one, and remember the former id. Only empty fields of the other user are filled."""
+async def merge_users(
+    transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
+) -> Moved:
+    """Merge a user into another one, and remember the former id. Only empty fields of the other user are filled.
+
+    The proof of a number that both have is the later one; in a merge by phone number, the remaining user's.
+    """
     app_ids = await transaction.values(_MOVE_IDENTITIES, former_id=former_id, into=into)
     for statement in (_MOVE_UNIONIDS, _MOVE_FORMER_USERS, _MOVE_EXTERNAL_IDS):
         await transaction.run(statement, former_id=former_id, into=into)
     # Before `_MERGE`, which finds the former user's consents by this row. The consents are not moved, as there may be
     # many.
     await transaction.run(_REMEMBER_FORMER_USER, former_id=former_id, into=into, now=now)
-    fields = await transaction.value(_MERGE, former_id=former_id, into=into)
+    fields = await transaction.value(_MERGE, former_id=former_id, into=into, is_by_phone=is_by_phone)
     return Moved(app_ids, fields or [])
+
+
+async def note_ban(transaction: Transaction, user_id: UUID, *, origin: UUID) -> None:
+    """Note from whom the ban of a merged user came, as the reason is about that person."""
+    await transaction.run(_NOTE_BAN, user_id=user_id, origin=origin)
 
 
 async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID | None:
@@ -242,19 +242,6 @@ async def are_split(asked: Database | Transaction, one_id: UUID, other_id: UUID)
 async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
     """Whether the user is the result of a merge by a phone number or an operator, and not only by WeChat's unionid."""
     return bool(await transaction.value(_IS_JOINED, user_id=user_id))
-
-
-async def erase_identities(
-    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
-) -> int:
-    """Erase an identity and all others of the user with its unionid. Returns how many identities the user has left.
-
-    The caller has locked the user. The identities' sessions are deleted, and recorded as ended.
-    """
-    done = await transaction.row(_ERASE_IDENTITIES, user_id=user_id, app_id=app_id, openid=openid, now=now)
-    assert done is not None
-    await record_ended(transaction, user_id, done["session_ids"], reason=EndReason.ERASED, by=by, now=now)
-    return done["left"]
 
 
 async def remaining_user(database: Database, former_id: UUID) -> UUID | None:

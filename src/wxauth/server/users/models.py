@@ -56,6 +56,14 @@ class User(SQLModel, table=True):
     """When housekeeping lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
+    nickname_from: UUID | None
+    """The origin of the nickname, and so on: see `origins.py`. Null for the user's own part; the user's own id if it is
+    not known which of the merged users it belongs to."""
+    avatar_url_from: UUID | None
+    phone_from: UUID | None
+    external_id_from: UUID | None
+    ban_from: UUID | None
+    """The origin of the reason for the ban."""
 
 
 after_create(
@@ -125,6 +133,8 @@ class Identity(SQLModel, table=True):
     """The unionid that WeChat last gave for this identity."""
     came_from: UUID | None
     """The user who had it before its first merge; null if no merge has moved it. A split needs it to undo a merge."""
+    phone_proved_at: datetime | None = Field(sa_type=TIME)
+    """When this identity last proved the user's present number with the phone button."""
 
 
 after_create(
@@ -150,6 +160,20 @@ after_create(
     """
         CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id, app_id, openid ON identities
             FOR EACH ROW EXECUTE FUNCTION take_sessions_along()
+    """,
+    # A trigger, so that each statement that replaces or clears users.phone ends the proofs of the former number.
+    """
+        CREATE FUNCTION end_phone_proofs() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            UPDATE identities SET phone_proved_at = NULL WHERE user_id = NEW.id AND phone_proved_at IS NOT NULL;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER users_end_phone_proofs AFTER UPDATE OF phone ON users
+            FOR EACH ROW WHEN (OLD.phone IS NOT NULL AND OLD.phone IS DISTINCT FROM NEW.phone)
+            EXECUTE FUNCTION end_phone_proofs()
     """,
 )
 
@@ -217,6 +241,8 @@ class FormerExternalId(SQLModel, table=True):
     external_id: str = Field(max_length=128, primary_key=True)
     user_id: UUID
     """The user that remains after all later merges."""
+    came_from: UUID | None
+    """As `Identity.came_from`; null if it was imported."""
 
 
 class Erasure(SQLModel, table=True):

@@ -150,15 +150,17 @@ async def change_standing(
     now: datetime,
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
+    notes_reason: bool = True,
 ) -> StandingChange:
     """Change the standing of a locked user, and record the change.
 
     A ban ends all sessions of the user. A new reason or end of a ban is recorded as a ban, too. The loss of a role of
-    staff ends the console sessions. `why` is additional data of the event for a ban, or for the end of one.
+    staff ends the console sessions. `why` is additional data of the event for a ban, or for the end of one. Without
+    `notes_reason`, the event does not contain the reason.
     """
     changes: dict[EventType, Mapping[str, Any] | None] = {}
     if after.is_banned and _ban_of(after) != _ban_of(before):
-        noted = {"reason": after.ban_reason, "until": after.banned_until}
+        noted = {"reason": after.ban_reason if notes_reason else None, "until": after.banned_until}
         noted = {name: value for name, value in noted.items() if value is not None}
         changes[EventType.USER_BANNED] = {**noted, **(why or {})}
     elif after.status is not before.status:

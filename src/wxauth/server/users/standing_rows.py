@@ -41,7 +41,8 @@ SELECT id, status, roles, ban_reason, banned_until
    FOR UPDATE SKIP LOCKED
 """)
 _SET: Final = Statement[Nothing]("""
-UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, banned_until = :banned_until
+UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, banned_until = :banned_until,
+                 ban_from = CASE WHEN ban_reason IS NOT DISTINCT FROM :ban_reason THEN ban_from END
  WHERE id = :user_id
 """)
 

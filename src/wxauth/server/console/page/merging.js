@@ -99,7 +99,7 @@ export function split(user) {
           name: 'external_id',
           label: text('externalIdLeaves'),
           type: 'select',
-          options: [['', text('none')], ...external.map((each) => [each, each])],
+          options: [['', text('externalIdOwn')], ['none', text('none')], ...external.map((each) => [`=${each}`, each])],
         })
       : null,
   ].filter(Boolean)
@@ -110,7 +110,8 @@ export function split(user) {
     name: 'split',
     kind: 'danger',
     onsubmit: async ({ identity, external_id }) => {
-      const answer = await post(`/users/${user.id}/split`, { ...identities[identity], external_id: external_id || null })
+      const named = external_id ? { external_id: external_id === 'none' ? null : external_id.slice(1) } : {}
+      const answer = await post(`/users/${user.id}/split`, { ...identities[identity], ...named })
       const isBack = (user.former_ids ?? []).includes(answer.new_user.id)
       toast(text(isBack ? 'splitBack' : 'splitNew'))
       goTo(answer.new_user)

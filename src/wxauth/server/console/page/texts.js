@@ -183,14 +183,14 @@ const TEXTS = {
     '消失一方的身份、会话和同意记录并入保留一方；保留一方的 ID、昵称、头像、手机号和外部 ID 不变；角色取并集；任一方被封禁则合并后仍为封禁。',
   ],
   undoMerge: [
-    'If it was wrong, Split on the page of the user that remains undoes it: the identities, and the former id with them, become a user of their own again. Name, picture, number and what was done meanwhile stay behind, so look twice.',
-    '若合并有误，可在保留用户的页面点“拆分”：相应身份连同原 ID 恢复为独立用户。昵称、头像、手机号以及合并期间产生的数据仍留在保留一方，请仔细核对。',
+    'If it was wrong, Split on the page of the user that remains undoes it: the identities, and the former id with them, become a user of their own again. Name, picture, number, consents and external id go with who brought them. Roles and bans stay behind, so look twice.',
+    '若合并有误，可在保留用户的页面点“拆分”：相应身份连同原 ID 恢复为独立用户。昵称、头像、手机号、同意记录和外部 ID 归还给带来它们的一方。角色与封禁仍留在保留一方，请仔细核对。',
   ],
   split: ['Split', '拆分'],
   splitTitle: ['Split {name} into two users', '将 {name} 拆分为两个用户'],
   sureSplit: [
-    'This identity, and the others with its unionid, become a user of their own. If a merge brought exactly these, the new user has the former id again. Name, picture, number and consents stay here. The sessions of these identities end.',
-    '该身份及与其 unionid 相同的身份将成为独立用户。若它们正是某次合并带来的，新用户恢复原 ID。昵称、头像、手机号和同意记录留在此用户，这些身份的会话将结束。',
+    'This identity, and the others with its unionid, become a user of their own. If a merge brought exactly these, the new user has the former id again. Name, picture, number and consents go with who brought them; what nobody knows the owner of is removed from both. The sessions of these identities end.',
+    '该身份及与其 unionid 相同的身份将成为独立用户。若它们正是某次合并带来的，新用户恢复原 ID。昵称、头像、手机号和同意记录归还给带来它们的一方；无法确定属于谁的从双方删除。这些身份的会话将结束。',
   ],
   splitBack: ['The new user has its former id again.', '新用户已恢复原 ID。'],
   splitNew: [
@@ -199,6 +199,7 @@ const TEXTS = {
   ],
   identity: ['Identity', '身份'],
   externalIdLeaves: ['External id that goes along', '随之带走的外部 ID'],
+  externalIdOwn: ['What came with this identity', '该身份带来的'],
   erase: ['Erase', '彻底删除'],
   sureErase: [
     'User, identities, sessions and what the trail tells of the person are erased for good. It is no ban: whoever logs in again is a new user.',

@@ -1,0 +1,38 @@
+"""Erasing one of the WeChat accounts of a user who was merged from several, with all that came with it."""
+
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from wxauth.server.core.database import Transaction
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import PROFILE
+from wxauth.server.sessions.rows import EndReason, record_ended
+from wxauth.server.users.erasure_rows import erase_person_data
+from wxauth.server.users.origins import Parting, Side
+from wxauth.server.users.splitting_rows import erase_leaving
+
+
+async def erase_identities(
+    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
+) -> bool:
+    """Erase an identity of a locked user and all others with its unionid, with what is known to have come with them.
+
+    That is name, picture, number, external ids and consents, the reason for a ban, and events and refusals of the
+    former ids. The identities' sessions are deleted, and recorded as ended.
+
+    Returns False, and does nothing, if the user has no other identity.
+    """
+    parting = await Parting.of(transaction, user_id, (app_id, openid))
+    if parting is None or parting.is_whole:
+        return False
+    lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
+    session_ids = await erase_leaving(transaction, parting, lost=lost, now=now)
+    await erase_person_data(transaction, parting.leaving_ids)
+    await record_ended(transaction, user_id, session_ids, reason=EndReason.ERASED, by=by, now=now)
+    record = partial(record_event, transaction, by=by, at=now, user_id=user_id)
+    if profile := [name for name in PROFILE if name in lost]:
+        await record(EventType.PROFILE_CHANGED, data={"fields": profile})
+    if "phone" in lost:
+        await record(EventType.PHONE_REMOVED)
+    return True
