@@ -25,6 +25,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
 from wxauth.server.service.waits import Waits
+from wxauth.tokens.issuer import TokenIssuer
 
 CONSOLE = "https://auth.test/admin/"
 ASKED = {"client_id": "wxauth-admin", "redirect_uri": CONSOLE, "scope": "wxauth:admin"}
@@ -203,7 +204,7 @@ async def login_at(browser: Browser, services: Services, phone: Phone) -> dict[s
     """The same person's tokens, of a service with another issuer."""
     user = phone.tokens["user"]
     now = services.clock()
-    token = services.issuer.issue(
+    token = TokenIssuer(issuer=services.settings.issuer, audience=services.settings.audience).issue(
         services[KeyRing].signing_key(now),
         user_id=UUID(user["id"]),
         session_id=UUID(phone.tokens["session_id"]),

@@ -38,6 +38,7 @@ from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.users.merging import link_unionid
+from wxauth.tokens.issuer import TokenIssuer
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
@@ -739,7 +740,7 @@ async def test_our_own_client_alone_administers(
         await ensure_own_client(services.database, "shop", title="", redirect_uris=[], scopes=[], now=clock())
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", UUID(phone.user_id))
     user = phone.tokens["user"]
-    token = services.issuer.issue(
+    token = TokenIssuer(issuer=services.settings.issuer, audience=services.settings.audience).issue(
         services[KeyRing].signing_key(clock()),
         user_id=UUID(user["id"]),
         session_id=UUID(phone.tokens["session_id"]),

@@ -28,7 +28,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.lifetimes import Lifetimes
@@ -246,22 +246,10 @@ async def end_console_session(services: Services, kept_by: str) -> None:
 def _opened(
     services: Services, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
 ) -> OpenedConsole:
-    expires_in = services.settings.access_token_lifetime(session_lifetime=left)
-    access_token = services.issuer.issue(
-        services[KeyRing].signing_key(now),
-        user_id=user["id"],
-        session_id=session_id,
-        app_id=user["app_id"],
-        openid=user["openid"],
-        roles=(),
-        now=int(now.timestamp()),
-        expires_in=expires_in,
-        external_id=user["external_id"],
-        client_id=CLIENT,
-        scope=ADMIN_SCOPE,
-    )
+    session = TokenSession(id=session_id, left=left, client_id=CLIENT, scope=ADMIN_SCOPE)
+    issued = services[Issuer].issue(user, session, now=now)
     return OpenedConsole(
-        access_token, expires_in, services[ConsoleTokens].issue(session_id, generation), max(1, left), user
+        issued.value, issued.expires_in, services[ConsoleTokens].issue(session_id, generation), max(1, left), user
     )
 
 

@@ -15,7 +15,6 @@ from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
-from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.verifier import Verifier
 
 Part = TypeVar("Part")
@@ -39,7 +38,6 @@ class Services:
     background: Background
     promises: Promises
     metrics: Metrics
-    issuer: TokenIssuer
     verifier: Verifier
     parts: Mapping[type, Any]
     """The parts of the rooms above core, by their type."""

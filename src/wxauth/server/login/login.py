@@ -21,7 +21,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserInSession, UserRow
-from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import log_in_with_code
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token
@@ -30,7 +30,6 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.lifetimes import app_session_lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session
-from wxauth.tokens.keys import SigningKey
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which our client on the person's device gets the code. For others, a browser brings it."""
@@ -79,7 +78,7 @@ async def log_in(
     app = services[Apps].for_login(app_id)
     if app.kind not in _WITH_CODES_OF_THE_CLIENT:
         raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
-    signing_key = services[KeyRing].signing_key(services.clock())  # before the code is used up, because this may fail
+    services[Issuer].ensure_ready(services.clock())  # before the code is used up, because this may fail
 
     refresh_expires_in = app_session_lifetimes(services.settings).unrefreshed
     entered = await log_in_with_code(
@@ -99,7 +98,6 @@ async def log_in(
         user, phone_error = await _with_phone(services, app, user, openid=openid, code=phone_code)
     return _tokens(
         services,
-        signing_key,
         {**user, "app_id": app.app_id, "openid": openid},
         session_id=login.session_id,
         generation=0,
@@ -120,7 +118,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     token = services[RefreshTokens].parse(refresh_token)
     if token is None:
         raise InvalidRefreshToken("the refresh token is not one of ours")
-    signing_key = services[KeyRing].signing_key(now)  # before the token is used up, because this may fail
+    services[Issuer].ensure_ready(now)  # before the token is used up, because this may fail
     outcome = await rotate_refresh_token(
         services.database,
         token,
@@ -136,7 +134,6 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     log.info("refreshed", user_id=outcome["id"], app_id=outcome["app_id"], session_id=token.session_id)
     return _tokens(
         services,
-        signing_key,
         outcome,
         session_id=token.session_id,
         generation=outcome["generation"],
@@ -210,7 +207,6 @@ def _refused(refused: RefreshRefused, session_id: UUID) -> WxAuthError:
 
 def _tokens(
     services: Services,
-    signing_key: SigningKey,
     user: UserInSession,
     *,
     session_id: UUID,
@@ -220,20 +216,10 @@ def _tokens(
     phone_error: str | None = None,
     now: datetime,
 ) -> Tokens:
-    expires_in = services.settings.access_token_lifetime(session_lifetime=refresh_expires_in)
+    issued = services[Issuer].issue(user, TokenSession(id=session_id, left=refresh_expires_in), now=now)
     return Tokens(
-        access_token=services.issuer.issue(
-            signing_key,
-            user_id=user["id"],
-            session_id=session_id,
-            app_id=user["app_id"],
-            openid=user["openid"],
-            roles=user["roles"],
-            now=int(now.timestamp()),
-            expires_in=expires_in,
-            external_id=user["external_id"],
-        ),
-        expires_in=expires_in,
+        access_token=issued.value,
+        expires_in=issued.expires_in,
         refresh_token=services[RefreshTokens].issue(session_id, generation),
         refresh_expires_in=refresh_expires_in,
         session_id=session_id,

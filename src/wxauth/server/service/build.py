@@ -23,6 +23,7 @@ from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_names
+from wxauth.server.keys.issuing import Issuer
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
@@ -51,7 +52,6 @@ from wxauth.server.wechat.http_client import WeChatHttp
 from wxauth.server.wechat.opinions import Opinions
 from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
-from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.verifier import Verifier
 
 Limiter = TypeVar("Limiter", bound=RateLimiter)
@@ -130,6 +130,8 @@ def build_services(
         wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
     )
     name_resolver = NameResolver()
+    issuer = Issuer(settings, keys)
+    refresh_tokens = RefreshTokens(settings.secret_keys)
 
     def make_limiter(kind: type[Limiter], rate: str, what: str) -> Limiter:
         return kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
@@ -172,13 +174,13 @@ def build_services(
         background=background,
         promises=promises,
         metrics=metrics,
-        issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         verifier=Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys),
         parts={
             KeyRing: keys,
             IdTokenKeys: id_token_keys,
+            Issuer: issuer,
             Apps: apps,
-            RefreshTokens: RefreshTokens(settings.secret_keys),
+            RefreshTokens: refresh_tokens,
             ConsoleTokens: ConsoleTokens(settings.secret_keys),
             WeChat: wechat,
             WeChatTokens: wechat_tokens,

@@ -14,13 +14,14 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
+from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.lifetimes import Lifetimes, website_session_lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
-from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
+from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
 from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door, DoorOutcome
 from wxauth.server.websites.id_tokens import id_token
@@ -148,7 +149,7 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
 
 async def _ensure_keys(services: Services, now: datetime) -> None:
     """Check that there are signing keys, before a code or token is spent. Raises: StorageUnavailable."""
-    services[KeyRing].signing_key(now)
+    services[Issuer].ensure_ready(now)
     await services[IdTokenKeys].read(now)
 
 
@@ -256,42 +257,31 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
     if not names:
         raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
-    expires_in = services.settings.access_token_lifetime(session_lifetime=left)
-    signing_key = services[KeyRing].signing_key(now)
-    access_token = services.issuer.issue(
-        signing_key,
-        user_id=user["id"],
-        session_id=session.id,
-        app_id=user["app_id"],
-        openid=user["openid"],
-        roles=user["roles"] if ROLES_SCOPE in names else (),
-        now=int(now.timestamp()),
-        expires_in=expires_in,
-        external_id=user["external_id"],
-        client_id=session.client.name,
-        scope=" ".join(names),
-    )
+    of_session = TokenSession(id=session.id, left=left, client_id=client.name, scope=" ".join(names))
+    issued = services[Issuer].issue(user, of_session, now=now)
     answer = {
-        "access_token": access_token,
+        "access_token": issued.value,
         "token_type": "Bearer",
-        "expires_in": expires_in,
+        "expires_in": issued.expires_in,
         "scope": " ".join(names),
         "refresh_token": services[RefreshTokens].issue(session.id, session.generation),
     }
     if OPENID_SCOPE in names:
         answer["id_token"] = id_token(
-            await services[IdTokenKeys].read(now) if client.id_token_alg == ID_TOKEN_ALG else signing_key,
+            await services[IdTokenKeys].read(now)
+            if client.id_token_alg == ID_TOKEN_ALG
+            else services[KeyRing].signing_key(now),
             issuer=services.settings.issuer,
             client=client,
             user=user,
             scopes=names,
             session_id=session.id,
             nonce=session.nonce,
-            access_token=access_token,
+            access_token=issued.value,
             authenticated_at=session.authenticated_at,
             authenticated_by=session.authenticated_by,
             now=int(now.timestamp()),
-            expires_in=expires_in,
+            expires_in=issued.expires_in,
         )
     return answer
 
