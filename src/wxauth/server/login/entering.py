@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wxauth.errors import AccountDisabled, RateLimited, SignUpClosed, SnapshotUser, WeChatMisconfigured
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import session_key_context
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.sealing import Sealer, session_key_context
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserRow
 from wxauth.server.login.judging import judge_login
 from wxauth.server.login.login_rows import LoggedIn, Login, record_login
@@ -40,125 +42,154 @@ class Entered:
     at: datetime
 
 
-async def log_in_with_code(
-    services: Services,
-    app: App,
-    code: str,
-    *,
-    nickname: str | None = None,
-    avatar_url: str | None = None,
-    expires_in: int,
-    device: Device,
-) -> Entered:
-    """Exchange a code with WeChat, find or create the user, and open a session for `expires_in` seconds.
+class Entering:
+    """Exchanges codes with WeChat, and stores logins."""
 
-    Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or who
-    lacks the unionid that the app requires: without it, one person could become two users. A nickname or picture is
-    left out if the user changes them too often.
+    def __init__(
+        self,
+        *,
+        nicknames: Nicknames,
+        clock: Clock,
+        risk: Risk,
+        numbers: Numbers,
+        settings: Settings,
+        avatars: Avatars,
+        metrics: Metrics,
+        wechat: WeChat,
+        database: Database,
+        sealer: Sealer,
+    ) -> None:
+        self._nicknames = nicknames
+        self._clock = clock
+        self._risk = risk
+        self._numbers = numbers
+        self._settings = settings
+        self._avatars = avatars
+        self._metrics = metrics
+        self._wechat = wechat
+        self._database = database
+        self._sealer = sealer
 
-    Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
-    """
-    identity, wechat_ms = await exchange_code(services, app, code)
-    now, nicknames = services.clock(), services[Nicknames]
-    login, database_ms = await record_identity(
-        services,
-        app,
-        identity,
-        nickname=None if nicknames.are_checked else nickname,
-        avatar_url=None if services[Avatars].serves(avatar_url) else avatar_url,
-        expires_in=expires_in,
-        device=device,
-        now=now,
-    )
-    user: UserRow = login.user
-    if login.ignored_fields:
-        fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
-        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **fields)
-    if services[Risk].is_noted or nicknames.are_checked:
-        left = services.settings.wechat_timeout - wechat_ms / 1000
-        person = Person(user["id"], app.app_id, identity.openid)
-        user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
-    services[Numbers].count_login(is_new=login.is_new, at=now)
-    log.info(
-        "logged_in",
-        user_id=user["id"],
-        app_id=app.app_id,
-        session_id=login.session_id,
-        is_new=login.is_new,
-        wechat_ms=wechat_ms,
-        database_ms=database_ms,
-    )
-    return Entered(login, user, identity.openid, now)
+    async def log_in_with_code(
+        self,
+        app: App,
+        code: str,
+        *,
+        nickname: str | None = None,
+        avatar_url: str | None = None,
+        expires_in: int,
+        device: Device,
+    ) -> Entered:
+        """Exchange a code with WeChat, find or create the user, and open a session for `expires_in` seconds.
 
+        Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
+        who lacks the unionid that the app requires: without it, one person could become two users. A nickname or
+        picture is left out if the user changes them too often.
 
-async def exchange_code(services: Services, app: App, code: str) -> tuple[WeChatIdentity, float]:
-    """Exchange a code. Returns the person's identity, and WeChat's milliseconds. Raises: WeChatError, SnapshotUser."""
-    with services.metrics.exchange() as exchange:
-        identity = await services[WeChat].exchange(app, code)
-    if identity.is_snapshot:
-        raise _snapshot(app)
-    return identity, exchange.milliseconds
-
-
-async def record_identity(
-    services: Services,
-    app: App,
-    identity: WeChatIdentity,
-    *,
-    nickname: str | None = None,
-    avatar_url: str | None = None,
-    expires_in: int | None,
-    device: Device,
-    now: datetime,
-) -> tuple[LoggedIn, float]:
-    """Find or create the user of an identity. Returns the login, and the database's milliseconds.
-
-    A session is opened for `expires_in` seconds, unless that is None.
-
-    Raises: SnapshotUser, SignUpClosed, LacksUnionid, AccountDisabled, StorageUnavailable.
-    """
-    lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
-    with services.metrics.storing() as storing:
-        try:
-            login = await record_login(
-                services.database,
-                Login(
-                    app_id=app.app_id,
-                    openid=identity.openid,
-                    unionid=identity.unionid,
-                    nickname=nickname,
-                    avatar_url=avatar_url,
-                    session_key=_sealed(services, app, identity),
-                    ip=device.ip,
-                    user_agent=device.user_agent,
-                    expires_in=expires_in,
-                    is_judged=services[Risk].is_noted,
-                    may_sign_up=services.settings.may_sign_up(app) and not lacks_unionid,
-                    roles=services.settings.roles_at_sign_up(app),
-                    may_be_snapshot=not app.is_mini_program,
-                ),
-                now=now,
-                observe_merge=services.metrics.merged,
+        Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
+        """
+        identity, wechat_ms = await self.exchange_code(app, code)
+        now, nicknames = self._clock(), self._nicknames
+        login, database_ms = await self.record_identity(
+            app,
+            identity,
+            nickname=None if nicknames.are_checked else nickname,
+            avatar_url=None if self._avatars.serves(avatar_url) else avatar_url,
+            expires_in=expires_in,
+            device=device,
+            now=now,
+        )
+        user: UserRow = login.user
+        if login.ignored_fields:
+            fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
+            log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **fields)
+        if self._risk.is_noted or nicknames.are_checked:
+            left = self._settings.wechat_timeout - wechat_ms / 1000
+            person = Person(user["id"], app.app_id, identity.openid)
+            user = await judge_login(
+                self._nicknames, self._risk, person, login, nickname=nickname, ip=device.ip, patience=left
             )
-        except SignUpClosed:
-            if not lacks_unionid:
-                raise
-            log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
-            raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
-        except SnapshotUser:
-            raise _snapshot(app) from None
-    if login.is_disabled:
-        log.warning("login_refused", reason="account_disabled", user_id=login.user["id"], app_id=app.app_id)
-        raise AccountDisabled(until=login.user["banned_until"], user_id=login.user["id"])
-    return login, storing.milliseconds
+        self._numbers.count_login(is_new=login.is_new, at=now)
+        log.info(
+            "logged_in",
+            user_id=user["id"],
+            app_id=app.app_id,
+            session_id=login.session_id,
+            is_new=login.is_new,
+            wechat_ms=wechat_ms,
+            database_ms=database_ms,
+        )
+        return Entered(login, user, identity.openid, now)
+
+    async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:
+        """Exchange a code. Returns the person's identity, and WeChat's milliseconds.
+
+        Raises: WeChatError, SnapshotUser.
+        """
+        with self._metrics.exchange() as exchange:
+            identity = await self._wechat.exchange(app, code)
+        if identity.is_snapshot:
+            raise _snapshot(app)
+        return identity, exchange.milliseconds
+
+    async def record_identity(
+        self,
+        app: App,
+        identity: WeChatIdentity,
+        *,
+        nickname: str | None = None,
+        avatar_url: str | None = None,
+        expires_in: int | None,
+        device: Device,
+        now: datetime,
+    ) -> tuple[LoggedIn, float]:
+        """Find or create the user of an identity. Returns the login, and the database's milliseconds.
+
+        A session is opened for `expires_in` seconds, unless that is None.
+
+        Raises: SnapshotUser, SignUpClosed, LacksUnionid, AccountDisabled, StorageUnavailable.
+        """
+        lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
+        with self._metrics.storing() as storing:
+            try:
+                login = await record_login(
+                    self._database,
+                    Login(
+                        app_id=app.app_id,
+                        openid=identity.openid,
+                        unionid=identity.unionid,
+                        nickname=nickname,
+                        avatar_url=avatar_url,
+                        session_key=self._sealed(app, identity),
+                        ip=device.ip,
+                        user_agent=device.user_agent,
+                        expires_in=expires_in,
+                        is_judged=self._risk.is_noted,
+                        may_sign_up=self._settings.may_sign_up(app) and not lacks_unionid,
+                        roles=self._settings.roles_at_sign_up(app),
+                        may_be_snapshot=not app.is_mini_program,
+                    ),
+                    now=now,
+                    observe_merge=self._metrics.merged,
+                )
+            except SignUpClosed:
+                if not lacks_unionid:
+                    raise
+                log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
+                raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
+            except SnapshotUser:
+                raise _snapshot(app) from None
+        if login.is_disabled:
+            log.warning("login_refused", reason="account_disabled", user_id=login.user["id"], app_id=app.app_id)
+            raise AccountDisabled(until=login.user["banned_until"], user_id=login.user["id"])
+        return login, storing.milliseconds
+
+    def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:
+        if identity.session_key is None:
+            return None
+        return self._sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
 
 
 def _snapshot(app: App) -> SnapshotUser:
     log.warning("login_refused", reason=SnapshotUser.code, app_id=app.app_id)
     return SnapshotUser("WeChat has shown a snapshot, so this person is made up: ask again, once the person has acted")
-
-
-def _sealed(services: Services, app: App, identity: WeChatIdentity) -> bytes | None:
-    if identity.session_key is None:
-        return None
-    return services.sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))

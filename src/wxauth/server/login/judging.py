@@ -3,7 +3,6 @@
 import asyncio
 
 from wxauth.errors import AccountDisabled, WeChatUserBlocked
-from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserRow
 from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.profile.nicknames import Nicknames
@@ -12,7 +11,14 @@ from wxauth.server.users.person import Person
 
 
 async def judge_login(
-    services: Services, person: Person, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
+    nicknames: Nicknames,
+    risk: Risk,
+    person: Person,
+    login: LoggedIn,
+    *,
+    nickname: str | None,
+    ip: str | None,
+    patience: float,
 ) -> UserRow:
     """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
 
@@ -22,7 +28,6 @@ async def judge_login(
     Raises: WeChatUserBlocked, if the user has just been banned; AccountDisabled, if a concurrent login has led to the
         ban; StorageUnavailable, if the ban must still be stored.
     """
-    risk, nicknames = services[Risk], services[Nicknames]
     is_asked = login.is_unjudged and risk.is_noted
     deciding = risk.judge(person, ip, patience=patience) if is_asked and risk.decides else None
     user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)

@@ -17,13 +17,14 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps
 from wxauth.server.consents.consents import give_consents, missing_from
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
-from wxauth.server.login.entering import log_in_with_code
+from wxauth.server.login.entering import Entering
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token
 from wxauth.server.phones.phones import Phones
 from wxauth.server.sessions.devices import Device
@@ -56,138 +57,175 @@ class Tokens:
     """Why a login's phone code failed: the error code."""
 
 
-async def log_in(
-    services: Services,
-    *,
-    code: str,
-    app_id: str | None,
-    nickname: str | None,
-    avatar_url: str | None,
-    phone_code: str | None = None,
-    consents: Mapping[str, str],
-    device: Device,
-) -> Tokens:
-    """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
+class Logins:
+    """Logs people in by the codes of our clients, refreshes their tokens, and logs them out."""
 
-    If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is not
-    in force or cannot be recorded: the person is asked for it again.
+    def __init__(
+        self,
+        *,
+        apps: Apps,
+        issuer: Issuer,
+        clock: Clock,
+        settings: Settings,
+        entering: Entering,
+        refresh_tokens: RefreshTokens,
+        database: Database,
+        phones: Phones,
+    ) -> None:
+        self._apps = apps
+        self._issuer = issuer
+        self._clock = clock
+        self._settings = settings
+        self._entering = entering
+        self._refresh_tokens = refresh_tokens
+        self._database = database
+        self._phones = phones
 
-    Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled,
-        StorageUnavailable.
-    """
-    app = services[Apps].for_login(app_id)
-    if app.kind not in _WITH_CODES_OF_THE_CLIENT:
-        raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
-    services[Issuer].ensure_ready(services.clock())  # before the code is used up, because this may fail
+    async def log_in(
+        self,
+        *,
+        code: str,
+        app_id: str | None,
+        nickname: str | None,
+        avatar_url: str | None,
+        phone_code: str | None = None,
+        consents: Mapping[str, str],
+        device: Device,
+    ) -> Tokens:
+        """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
-    refresh_expires_in = app_session_lifetimes(services.settings).unrefreshed
-    entered = await log_in_with_code(
-        services,
-        app,
-        code,
-        nickname=nickname,
-        avatar_url=avatar_url,
-        expires_in=refresh_expires_in,
-        device=device,
-    )
-    login, user, openid, now = entered.login, entered.user, entered.openid, entered.at
-    if consents:
-        user = await _with_consents(services, app, user, consents, openid=openid, ip=device.ip, now=now)
-    phone_error = None
-    if phone_code is not None:
-        user, phone_error = await _with_phone(services, app, user, openid=openid, code=phone_code)
-    return _tokens(
-        services,
-        {**user, "app_id": app.app_id, "openid": openid},
-        session_id=login.session_id,
-        generation=0,
-        refresh_expires_in=refresh_expires_in,
-        is_new_user=login.is_new and user["id"] == login.user["id"],  # not if the number linked an existing user
-        phone_error=phone_error,
-        now=now,
-    )
+        If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is
+        not in force or cannot be recorded: the person is asked for it again.
 
+        Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
+        """
+        app = self._apps.for_login(app_id)
+        if app.kind not in _WITH_CODES_OF_THE_CLIENT:
+            raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
+        self._issuer.ensure_ready(self._clock())  # before the code is used up, because this may fail
 
-async def refresh(services: Services, *, refresh_token: str, device: Device) -> Tokens:
-    """Exchange a refresh token for a new pair of tokens. Every use rotates it.
+        refresh_expires_in = app_session_lifetimes(self._settings).unrefreshed
+        entered = await self._entering.log_in_with_code(
+            app,
+            code,
+            nickname=nickname,
+            avatar_url=avatar_url,
+            expires_in=refresh_expires_in,
+            device=device,
+        )
+        login, user, openid, now = entered.login, entered.user, entered.openid, entered.at
+        if consents:
+            user = await self._with_consents(app, user, consents, openid=openid, ip=device.ip, now=now)
+        phone_error = None
+        if phone_code is not None:
+            user, phone_error = await self._with_phone(app, user, openid=openid, code=phone_code)
+        return self._tokens(
+            {**user, "app_id": app.app_id, "openid": openid},
+            session_id=login.session_id,
+            generation=0,
+            refresh_expires_in=refresh_expires_in,
+            is_new_user=login.is_new and user["id"] == login.user["id"],  # not if the number linked an existing user
+            phone_error=phone_error,
+            now=now,
+        )
 
-    Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionRevoked, AccountDisabled,
-        StorageUnavailable.
-    """
-    now = services.clock()
-    token = services[RefreshTokens].parse(refresh_token)
-    if token is None:
-        raise InvalidRefreshToken("the refresh token is not one of ours")
-    services[Issuer].ensure_ready(now)  # before the token is used up, because this may fail
-    outcome = await rotate_refresh_token(
-        services.database,
-        token,
-        ip=device.ip,
-        user_agent=device.user_agent,
-        lifetimes=app_session_lifetimes(services.settings),
-        now=now,
-    )
-    if isinstance(outcome, RefreshRefused):
-        raise _refused(outcome, token.session_id)
+    async def refresh(self, *, refresh_token: str, device: Device) -> Tokens:
+        """Exchange a refresh token for a new pair of tokens. Every use rotates it.
 
-    now = services.clock()  # again, because waiting for the database may have taken seconds
-    log.info("refreshed", user_id=outcome["id"], app_id=outcome["app_id"], session_id=token.session_id)
-    return _tokens(
-        services,
-        outcome,
-        session_id=token.session_id,
-        generation=outcome["generation"],
-        refresh_expires_in=int((outcome["expires_at"] - now).total_seconds()),
-        is_new_user=False,
-        now=now,
-    )
+        Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionRevoked, AccountDisabled,
+            StorageUnavailable.
+        """
+        now = self._clock()
+        token = self._refresh_tokens.parse(refresh_token)
+        if token is None:
+            raise InvalidRefreshToken("the refresh token is not one of ours")
+        self._issuer.ensure_ready(now)  # before the token is used up, because this may fail
+        outcome = await rotate_refresh_token(
+            self._database,
+            token,
+            ip=device.ip,
+            user_agent=device.user_agent,
+            lifetimes=app_session_lifetimes(self._settings),
+            now=now,
+        )
+        if isinstance(outcome, RefreshRefused):
+            raise _refused(outcome, token.session_id)
 
+        now = self._clock()  # again, because waiting for the database may have taken seconds
+        log.info("refreshed", user_id=outcome["id"], app_id=outcome["app_id"], session_id=token.session_id)
+        return self._tokens(
+            outcome,
+            session_id=token.session_id,
+            generation=outcome["generation"],
+            refresh_expires_in=int((outcome["expires_at"] - now).total_seconds()),
+            is_new_user=False,
+            now=now,
+        )
 
-async def log_out(services: Services, *, session_id: UUID) -> None:
-    """End a session. Idempotent: the session may have ended, or may never have existed. Raises: StorageUnavailable."""
-    user_id = await end_session(
-        services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
-    )
-    if user_id is not None:
-        log.info("logged_out", user_id=user_id, session_id=session_id)
+    async def log_out(self, *, session_id: UUID) -> None:
+        """End a session. Idempotent: it may have ended, or may never have existed. Raises: StorageUnavailable."""
+        user_id = await end_session(
+            self._database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=self._clock()
+        )
+        if user_id is not None:
+            log.info("logged_out", user_id=user_id, session_id=session_id)
 
+    async def _with_consents(
+        self,
+        app: App,
+        user: UserRow,
+        requested: Mapping[str, str],
+        *,
+        openid: str,
+        ip: str | None,
+        now: datetime,
+    ) -> UserRow:
+        """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
+        in_force = self._settings.consents
+        requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
+        if not missing_from(user["consents"], requested):
+            return user
+        try:
+            in_session: UserInSession = {**user, "app_id": app.app_id, "openid": openid}
+            given = await give_consents(self._database, in_session, requested, ip=ip, now=now)
+        except WxAuthError as exc:
+            log.warning("login_without_consents", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+            return user
+        return {**user, "consents": dict(given)}
 
-async def _with_consents(
-    services: Services,
-    app: App,
-    user: UserRow,
-    requested: Mapping[str, str],
-    *,
-    openid: str,
-    ip: str | None,
-    now: datetime,
-) -> UserRow:
-    """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
-    in_force = services.settings.consents
-    requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
-    if not missing_from(user["consents"], requested):
-        return user
-    try:
-        in_session: UserInSession = {**user, "app_id": app.app_id, "openid": openid}
-        given = await give_consents(services.database, in_session, requested, ip=ip, now=now)
-    except WxAuthError as exc:
-        log.warning("login_without_consents", user_id=user["id"], app_id=app.app_id, reason=exc.code)
-        return user
-    return {**user, "consents": dict(given)}
+    async def _with_phone(self, app: App, user: UserRow, *, openid: str, code: str) -> tuple[UserRow, str | None]:
+        """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
+        try:
+            return await self._phones.bind(app, openid=openid, code=code), None
+        except WxAuthError as exc:
+            log.warning("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+            return user, exc.code
+        except Exception:
+            log.exception("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=InternalError.code)
+            return user, InternalError.code
 
-
-async def _with_phone(
-    services: Services, app: App, user: UserRow, *, openid: str, code: str
-) -> tuple[UserRow, str | None]:
-    """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
-    try:
-        return await services[Phones].bind(app, openid=openid, code=code), None
-    except WxAuthError as exc:
-        log.warning("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=exc.code)
-        return user, exc.code
-    except Exception:
-        log.exception("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=InternalError.code)
-        return user, InternalError.code
+    def _tokens(
+        self,
+        user: UserInSession,
+        *,
+        session_id: UUID,
+        generation: int,
+        refresh_expires_in: int,
+        is_new_user: bool,
+        phone_error: str | None = None,
+        now: datetime,
+    ) -> Tokens:
+        issued = self._issuer.issue(user, TokenSession(id=session_id, left=refresh_expires_in), now=now)
+        return Tokens(
+            access_token=issued.value,
+            expires_in=issued.expires_in,
+            refresh_token=self._refresh_tokens.issue(session_id, generation),
+            refresh_expires_in=refresh_expires_in,
+            session_id=session_id,
+            is_new_user=is_new_user,
+            user=user,
+            phone_error=phone_error,
+        )
 
 
 def _refused(refused: RefreshRefused, session_id: UUID) -> WxAuthError:
@@ -203,27 +241,3 @@ def _refused(refused: RefreshRefused, session_id: UUID) -> WxAuthError:
         case RefreshRefusal.REUSED:
             log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
             return RefreshTokenReused("the refresh token had been used before: the session has been ended")
-
-
-def _tokens(
-    services: Services,
-    user: UserInSession,
-    *,
-    session_id: UUID,
-    generation: int,
-    refresh_expires_in: int,
-    is_new_user: bool,
-    phone_error: str | None = None,
-    now: datetime,
-) -> Tokens:
-    issued = services[Issuer].issue(user, TokenSession(id=session_id, left=refresh_expires_in), now=now)
-    return Tokens(
-        access_token=issued.value,
-        expires_in=issued.expires_in,
-        refresh_token=services[RefreshTokens].issue(session_id, generation),
-        refresh_expires_in=refresh_expires_in,
-        session_id=session_id,
-        is_new_user=is_new_user,
-        user=user,
-        phone_error=phone_error,
-    )

@@ -24,7 +24,6 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongAppKind,
 )
-from wxauth.server.login import login
 from wxauth.server.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
@@ -34,13 +33,13 @@ from wxauth.server.login.bodies import (
     TokenAnswer,
     token_answer,
 )
-from wxauth.server.login.login import LoginLimiter
+from wxauth.server.login.dependencies import LoginLimiterDep, LoginsDep
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.session_keys.dependencies import SessionKeysDep
-from wxauth.server.sessions.refresh_tokens import RefreshTokens
+from wxauth.server.sessions.dependencies import RefreshTokensDep
 from wxauth.server.users.callers import DeviceDep, PrincipalDep, verified
 from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
-from wxauth.server.web.dependencies import ClockDep, ServicesDep, VerifierDep
+from wxauth.server.web.dependencies import ClockDep, MetricsDep, SettingsDep, VerifierDep
 from wxauth.server.web.direct import Router, ValidatedWith
 
 router = Router("login")
@@ -55,12 +54,12 @@ _UNREAD: Final = ""
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
 
-async def admit_login(device: DeviceDep, services: ServicesDep) -> None:
+async def admit_login(device: DeviceDep, metrics: MetricsDep, limiter: LoginLimiterDep) -> None:
     """Count a login of the client's address, before its body is read: wrong bodies count too. Raises: RateLimited."""
     try:
-        await services[LoginLimiter].admit_address(device.ip)
+        await limiter.admit_address(device.ip)
     except RateLimited:
-        with services.metrics.login(_UNREAD):
+        with metrics.login(_UNREAD):
             raise
 
 
@@ -85,7 +84,9 @@ async def log_in(
     request: Request,
     _: Annotated[None, Depends(admit_login)],
     body: Annotated[LoginRequest, ValidatedWith(Avatars)],
-    services: ServicesDep,
+    settings: SettingsDep,
+    metrics: MetricsDep,
+    logins: LoginsDep,
     device: DeviceDep,
 ) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
@@ -94,9 +95,8 @@ async def log_in(
     the code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = request.scope[APP_KEY] = body.app_id or None
-    with services.metrics.login(app_id) as counted:
-        tokens = await login.log_in(
-            services,
+    with metrics.login(app_id) as counted:
+        tokens = await logins.log_in(
             code=body.code,
             app_id=app_id,
             nickname=body.nickname or None,
@@ -106,7 +106,7 @@ async def log_in(
             device=device,
         )
         counted.outcome = "new" if tokens.is_new_user else "ok"
-    return token_answer(tokens, services.settings.consents)
+    return token_answer(tokens, settings.consents)
 
 
 @router.post(
@@ -121,15 +121,17 @@ async def log_in(
         StorageUnavailable,
     ],
 )
-async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
+async def refresh(
+    body: RefreshRequest, settings: SettingsDep, metrics: MetricsDep, logins: LoginsDep, device: DeviceDep
+) -> TokenAnswer:
     """Exchange a refresh token for a new access token and the next refresh token.
 
     A refresh token works once. If it is sent again soon (because the answer was lost, or two tabs sent it), it gets the
     same successor. If it is sent again later, it may have been stolen: the session is ended.
     """
-    with services.metrics.refresh():
-        tokens = await login.refresh(services, refresh_token=body.refresh_token, device=device)
-    return token_answer(tokens, services.settings.consents)
+    with metrics.refresh():
+        tokens = await logins.refresh(refresh_token=body.refresh_token, device=device)
+    return token_answer(tokens, settings.consents)
 
 
 @router.post(
@@ -139,7 +141,12 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     openapi_extra={"security": [*BEARER, {}]},
 )
 async def log_out(
-    request: Request, verifier: VerifierDep, clock: ClockDep, services: ServicesDep, body: LogoutRequest | None = None
+    request: Request,
+    verifier: VerifierDep,
+    clock: ClockDep,
+    refresh_tokens: RefreshTokensDep,
+    logins: LoginsDep,
+    body: LogoutRequest | None = None,
 ) -> None:
     """End the session of the refresh token in the body or, without one, of the access token.
 
@@ -147,12 +154,11 @@ async def log_out(
     access token until it expires.
     """
     if body is None or body.refresh_token is None:
-        principal = await verified(
-            request, verifier, clock
-        )  # checks only the token: the session may have ended already
-        await login.log_out(services, session_id=principal.session_id)
-    elif (token := services[RefreshTokens].parse(body.refresh_token)) is not None:
-        await login.log_out(services, session_id=token.session_id)
+        # This checks only the token: the session may have ended already.
+        principal = await verified(request, verifier, clock)
+        await logins.log_out(session_id=principal.session_id)
+    elif (token := refresh_tokens.parse(body.refresh_token)) is not None:
+        await logins.log_out(session_id=token.session_id)
 
 
 @router.post(

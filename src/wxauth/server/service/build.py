@@ -28,7 +28,9 @@ from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
-from wxauth.server.login.login import LoginLimiter
+from wxauth.server.login.entering import Entering
+from wxauth.server.login.login import LoginLimiter, Logins
+from wxauth.server.login.proof import Proofs
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
@@ -166,6 +168,45 @@ def build_services(
     avatars = Avatars(database, clock, issuer=settings.issuer)
     numbers = Numbers(database, clock, store_pause=waits.numbers_store)
     refusals = Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
+    nicknames = Nicknames(
+        database,
+        opinions,
+        clock,
+        background=background,
+        attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
+        policy=settings.nickname_check,
+    )
+    risk = Risk(
+        database,
+        opinions,
+        clock,
+        background=background,
+        promises=promises,
+        policy=settings.risk_policy,
+        roles_at_sign_up=roles_at_sign_up,
+    )
+    entering = Entering(
+        settings=settings,
+        database=database,
+        sealer=sealer,
+        clock=clock,
+        metrics=metrics,
+        wechat=wechat,
+        nicknames=nicknames,
+        avatars=avatars,
+        risk=risk,
+        numbers=numbers,
+    )
+    logins = Logins(
+        settings=settings,
+        database=database,
+        clock=clock,
+        apps=apps,
+        entering=entering,
+        phones=phones,
+        issuer=issuer,
+        refresh_tokens=refresh_tokens,
+    )
     return Services(
         settings=settings,
         clock=clock,
@@ -194,24 +235,12 @@ def build_services(
             SharedWeChatTokens: SharedWeChatTokens(apps, wechat_tokens, database, clock, metrics=metrics),
             WeChatApi: wechat_api,
             LoginLimiter: login_limiter,
+            Entering: entering,
+            Logins: logins,
+            Proofs: Proofs(apps=apps, limiter=login_limiter, wechat=wechat, sealer=sealer, database=database),
             Phones: phones,
-            Nicknames: Nicknames(
-                database,
-                opinions,
-                clock,
-                background=background,
-                attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
-                policy=settings.nickname_check,
-            ),
-            Risk: Risk(
-                database,
-                opinions,
-                clock,
-                background=background,
-                promises=promises,
-                policy=settings.risk_policy,
-                roles_at_sign_up=roles_at_sign_up,
-            ),
+            Nicknames: nicknames,
+            Risk: risk,
             Avatars: avatars,
             Turns: Turns(patience=waits.turns),
             Withdrawals: Withdrawals(

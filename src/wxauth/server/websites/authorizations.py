@@ -10,7 +10,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.limits.rates import SITES
-from wxauth.server.login.proof import prove_person
+from wxauth.server.login.proof import Proofs
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users.account import Caller
@@ -62,7 +62,7 @@ async def answer(services: Services, caller: Caller, login_code: str, parameters
         await SITES.count_user(services.database, caller.user, now=services.clock())
         return exc.url
     try:
-        await prove_person(services, caller, login_code, ip=device.ip)
+        await services[Proofs].prove(caller, login_code, ip=device.ip)
         code = await _make_code(services, caller, asked, device=device, logged_in_at=logged_in_at)
     except WxAuthError as exc:
         is_ours = exc.status >= 500

@@ -23,7 +23,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
-from wxauth.server.login.proof import prove_person
+from wxauth.server.login.proof import Proofs
 from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
@@ -159,7 +159,7 @@ async def approve(services: Services, caller: Caller, scan_id: UUID, login_code:
     if await _is_approved(services, caller, scan_id):
         return
     try:
-        await prove_person(services, caller, login_code, ip=ip)
+        await services[Proofs].prove(caller, login_code, ip=ip)
     except (CodeUsed, InvalidCode):
         # The same request may have been sent twice, and the other one has spent the code.
         if await _is_approved(services, caller, scan_id):

@@ -35,7 +35,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
-from wxauth.server.login.entering import LacksUnionid, exchange_code, record_identity
+from wxauth.server.login.entering import Entering, LacksUnionid
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import visit_rows
@@ -233,7 +233,7 @@ async def _enter(services: Services, visit: Visit, callback: WeChatCallback, doo
     Returns False if the user may not log in, or the client has been removed.
     """
     app = services[Apps].for_login(visit.app_id)
-    identity, wechat_ms = await exchange_code(services, app, callback.code)
+    identity, wechat_ms = await services[Entering].exchange_code(app, callback.code)
     ids = {"app_id": app.app_id, "openid": identity.openid}
     is_closed_to_staff = door is Door.WEBSITE and not services.settings.scan_admin_anywhere
     if is_closed_to_staff and await visit_rows.has_any_role(
@@ -241,7 +241,9 @@ async def _enter(services: Services, visit: Visit, callback: WeChatCallback, doo
     ):
         raise VisitRefused("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
     now = services.clock()
-    login, database_ms = await record_identity(services, app, identity, expires_in=None, device=device, now=now)
+    login, database_ms = await services[Entering].record_identity(
+        app, identity, expires_in=None, device=device, now=now
+    )
     services[Numbers].count_login(is_new=login.is_new, at=now)
     async with services.database.begin() as transaction:
         person = await lock_visitor(transaction, **ids)
