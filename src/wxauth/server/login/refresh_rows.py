@@ -134,7 +134,8 @@ async def rotate_refresh_token(
 
     Raises: StorageUnavailable.
     """
-    return await _rotate(database, _ROTATE, token, {"user_agent": user_agent}, ip=ip, lifetimes=lifetimes, now=now)
+    device = {"ip": ip, "user_agent": user_agent}
+    return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
 
 
 async def rotate_refresh_token_of_website(
@@ -175,7 +176,6 @@ async def _rotate(
             grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
             unused_at_most=lifetimes.unused,
             lasts_at_most=lifetimes.at_most,
-            ip=ip,
             **own_values,
         )
         if row is not None and row["is_reused"]:
