@@ -21,6 +21,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
+from wxauth.server.users.belongings_rows import belongings_of, record_moved
 from wxauth.server.users.merging_rows import (
     are_split,
     current_user,
@@ -141,6 +142,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
             )
     await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
+    belongings = await belongings_of(transaction, pair.into)
     is_by_phone = source is MergeSource.PHONE
     moved = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
@@ -152,6 +154,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
     if moved.fields:
         await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
+    await record_moved(transaction, pair.into, belongings, by=by, now=now)
     # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
     is_formers_ban = after.is_banned and after.ban_reason == former.ban_reason != before.ban_reason
     settled = await change_standing(
