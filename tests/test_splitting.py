@@ -309,11 +309,18 @@ async def test_siblings_learn_what_a_user_has_lost_by_a_split(agreeing: Town, ro
     await give(rows, bob, phone=NUMBER)
     await agreeing.merge(bob, alice)
     await agreeing.split(alice, bob)
-    told = await recorded(rows, "user.split", "user.phone_removed", "user.profile_changed")
+    told = await recorded(
+        rows,
+        *("user.split", "user.phone_removed", "user.phone_bound", "user.profile_changed"),
+        *("consent.given", "consent.withdrawn"),
+    )
     after = told[[kind for kind, *_ in told].index("user.split") + 1 :]
     assert [(kind, user_id, data) for kind, user_id, _, data in after] == [
         ("user.profile_changed", id_of(alice), {"fields": ["nickname", "avatar_url"]}),
         ("user.phone_removed", id_of(alice), {}),
+        ("consent.withdrawn", id_of(alice), {"document": "privacy", "version": "1"}),
+        ("user.phone_bound", id_of(bob), {}),
+        ("consent.given", id_of(bob), {"document": "privacy", "version": "1"}),
     ]
 
 

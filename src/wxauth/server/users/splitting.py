@@ -17,6 +17,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import PROFILE
 from wxauth.server.sessions.rows import end_sessions_of_identities
+from wxauth.server.users.belongings_rows import belongings_of, record_moved
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.users.origins import Parting, Side
 from wxauth.server.users.splitting_rows import split_consents, split_user
@@ -77,6 +78,7 @@ async def _split(
     user_id = parting.user_id
     new_user_id = parting.id_of_merge or new_id(now)
     lost = parting.fields_on(Side.LEAVES, Side.UNKNOWN)
+    before = await belongings_of(transaction, user_id)
     await end_sessions_of_identities(transaction, user_id, parting.keys, by=by, now=now)
     await split_user(
         transaction,
@@ -91,8 +93,8 @@ async def _split(
     await record(EventType.USER_SPLIT, data={"new_user_id": new_user_id})
     if profile := [name for name in PROFILE if name in lost]:
         await record(EventType.PROFILE_CHANGED, data={"fields": profile})
-    if "phone" in lost:
-        await record(EventType.PHONE_REMOVED)
+    await record_moved(transaction, user_id, before, by=by, now=now)
+    await record_moved(transaction, new_user_id, {"phone": None, "consents": None}, by=by, now=now)
     return new_user_id
 
 
