@@ -9,7 +9,7 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
-from wxauth.server.sessions.rows import EndReason, end_session_of, lock_user_of_session, session_opened_at
+from wxauth.server.sessions.rows import EndReason, end_session_of, session_opened_at
 from wxauth.server.websites import grant_rows
 from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door
 from wxauth.server.websites.durations import REPEATED_WITHIN
@@ -92,7 +92,8 @@ async def redeem_code(
         return await _open_session(transaction, grant, session_id=session_id, expires_at=expires_at, now=now)
     if await _may_be_repeated(transaction, grant, grant.session_id, now=now):
         return NotGranted.UNKNOWN
-    await _end_reused(transaction, grant.session_id, now=now)
+    # It is of the grant's identity, so its user is locked.
+    await end_session_of(transaction, grant.user_id, grant.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
     return NotGranted.SPENT
 
 
@@ -102,12 +103,6 @@ async def _may_be_repeated(transaction: Transaction, grant: LockedGrant, session
         return False
     opened_at = await session_opened_at(transaction, session_id)
     return opened_at is not None and now < opened_at + REPEATED_WITHIN
-
-
-async def _end_reused(transaction: Transaction, session_id: UUID, *, now: datetime) -> None:
-    user_id = await lock_user_of_session(transaction, session_id)
-    if user_id is not None:
-        await end_session_of(transaction, user_id, session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
 
 
 async def _open_session(
