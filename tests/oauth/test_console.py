@@ -18,7 +18,7 @@ from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_sessio
 from tests.test_contract_admin_more import later
 from tests.world import CAMERA, FAR, AddSite, Admin, Body, GetPhone, MakeClient, MakeServices, Phone, bearer, make_admin
 from wxauth.server.clients.rows import find_site
-from wxauth.server.console.sessions import add_console_as_site
+from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -34,7 +34,7 @@ ASKED = {"client_id": "wxauth-admin", "redirect_uri": CONSOLE, "scope": "wxauth:
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
     services = await make_services(admin_page=True)
-    await add_console_as_site(services)  # as every start does
+    await services[ConsoleSessions].add_as_site()  # as every start does
     return services
 
 
@@ -193,7 +193,7 @@ async def test_a_program_at_another_port_of_this_machine_cannot_take_the_console
     make_services: MakeServices, make_client: MakeClient, phone: Phone, root: Admin
 ) -> None:
     services = await make_services(admin_page=True, issuer="http://127.0.0.1:8000")
-    await add_console_as_site(services)
+    await services[ConsoleSessions].add_as_site()
     browser = Browser(make_client(services))
     local = replace(phone, client=make_client(services), tokens=await login_at(browser, services, phone))
     code = await code_for(browser, local, redirect_uri="http://127.0.0.1:6666/admin/")
@@ -267,7 +267,7 @@ async def test_the_phone_shows_which_site_it_is(browser: Browser, phone: Phone, 
 
 async def test_without_admin_page_the_console_is_no_site(make_services: MakeServices, make_client: MakeClient) -> None:
     services = await make_services()
-    await add_console_as_site(services)
+    await services[ConsoleSessions].add_as_site()
     assert (await Browser(make_client(services)).open(**ASKED)).status_code == 400
 
 
@@ -280,7 +280,7 @@ async def test_a_service_that_starts_before_its_database_adds_the_site_later(
         make_settings(admin_page=True, database_url=empty_database_url), clock=clock, waits=Waits(promises=0.01)
     )
     async with aclosing(services):
-        await add_console_as_site(services)
+        await services[ConsoleSessions].add_as_site()
         await migrate(services.database)
         await services.promises.drain()
         found = await find_site(services.database, "wxauth-admin")

@@ -23,7 +23,7 @@ from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from tests.world import CALLBACK, AddSite, GetPhone, LogLines, MakeClient, MakeServices, Phone, Site, bearer
-from wxauth.server.console.sessions import add_console_as_site
+from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -206,7 +206,7 @@ async def test_the_console_is_no_site_in_a_web_view(
     phone: Phone, make_services: MakeServices, make_client: MakeClient
 ) -> None:
     services = await make_services(admin_page=True)
-    await add_console_as_site(services)
+    await services[ConsoleSessions].add_as_site()
     in_service = replace(phone, client=make_client(services))
     asked = {**ASKED, "client_id": "wxauth-admin", "redirect_uri": "https://auth.test/admin/", "scope": "wxauth:admin"}
     for mistake in ({}, {"prompt": "none"}, {"code_challenge_method": "plain"}, {"scope": "nonsense"}):

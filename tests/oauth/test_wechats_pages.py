@@ -30,7 +30,7 @@ from tests.world import (
     make_admin,
     until,
 )
-from wxauth.server.console.sessions import add_console_as_site
+from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, CodeRequest, Simulator, create_simulator
 from wxauth.server.dev.wechat.controls import Visitor
@@ -280,7 +280,7 @@ async def test_each_kind_of_browser_gets_its_own_page(
     await add_site("plain")
     await add_site("near", website_app_id=COMPUTER, near=True)
     await add_site("desktop", website_app_id=COMPUTER)
-    await add_console_as_site(services)
+    await services[ConsoleSessions].add_as_site()
     wecom, web_view = f"{IN_WECHAT} wxwork/4.1.36", f"{IN_WECHAT} miniProgram/{MINI}"
     link = "Log in with WeChat on this computer"
     with Sweep() as sweep:

@@ -12,12 +12,13 @@ from starlette.staticfiles import StaticFiles
 
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
 from wxauth.problems import problem_response
-from wxauth.server.console import sessions
-from wxauth.server.console.sessions import CONSOLE_PATH, OpenedConsole
+from wxauth.server.console.sessions import CONSOLE_PATH, ConsoleSessions, OpenedConsole
 from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
 from wxauth.server.users.callers import device_of
 from wxauth.server.users.standing import ADMIN, SUPPORT
 from wxauth.server.web.cookies import cookie_in
+from wxauth.server.web.dependencies import services_of
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
@@ -63,13 +64,13 @@ def add_console(app: FastAPI) -> None:
     files = StaticFiles(directory=CONSOLE_PAGE)
 
     async def page(request: Request) -> Response:
-        _services_if_enabled(request)
+        await _services_if_enabled(request)
         response = await files.get_response(request.path_params.get("name", "index.html"), request.scope)
         response.headers.update(_HEADERS)
         return response
 
     async def add_slash(request: Request) -> Response:
-        services = _services_if_enabled(request)
+        services = await _services_if_enabled(request)
         return RedirectResponse(urlsplit(services.settings.issuer).path + CONSOLE_PATH)
 
     app.add_route(CONSOLE_PATH.rstrip("/"), add_slash, include_in_schema=False)
@@ -82,51 +83,51 @@ def add_console(app: FastAPI) -> None:
 
 async def _open(request: Request) -> Response:
     """Open a session with a link or a scan. It replaces the session in the cookie, if there is one."""
-    services = _services_for_own_page(request)
+    services = await _services_for_own_page(request)
     device = await device_of(request)
     match await _opening_in(request):
         case LinkRequest(secret=secret):
-            opened = await sessions.open_by_link(services, secret, device=device)
+            opened = await services[ConsoleSessions].open_by_link(secret, device=device)
         case ScanRequest(code=code, code_verifier=verifier):
-            opened = await sessions.open_by_scan(services, code, verifier, device=device)
-    await sessions.end_console_session(services, _kept_by(request, services))
-    return _answer(services, opened)
+            opened = await services[ConsoleSessions].open_by_scan(code, verifier, device=device)
+    await services[ConsoleSessions].end(_kept_by(request, services.settings))
+    return _answer(services.settings, opened)
 
 
 async def _resume(request: Request) -> Response:
     """Continue the session in the cookie. 204 if there is none."""
-    services = _services_for_own_page(request)
-    kept_by = _kept_by(request, services)
+    services = await _services_for_own_page(request)
+    kept_by = _kept_by(request, services.settings)
     if not kept_by:
         return Response(status_code=204, headers=_NO_STORE)
     try:
-        opened = await sessions.resume_console_session(services, kept_by, device=await device_of(request))
+        opened = await services[ConsoleSessions].resume(kept_by, device=await device_of(request))
     except (SessionRevoked, InsufficientRole) as exc:
-        return _without_cookie(problem_response(exc, request.scope), services)
-    return _answer(services, opened)
+        return _without_cookie(problem_response(exc, request.scope), services.settings)
+    return _answer(services.settings, opened)
 
 
 async def _end(request: Request) -> Response:
     """End the session in the cookie."""
-    services = _services_for_own_page(request)
-    await sessions.end_console_session(services, _kept_by(request, services))
-    return _without_cookie(Response(status_code=204, headers=_NO_STORE), services)
+    services = await _services_for_own_page(request)
+    await services[ConsoleSessions].end(_kept_by(request, services.settings))
+    return _without_cookie(Response(status_code=204, headers=_NO_STORE), services.settings)
 
 
-def _services_if_enabled(request: Request) -> Services:
-    services: Services = request.app.state.services
+async def _services_if_enabled(request: Request) -> Services:
+    services = await services_of(request)
     if not services.settings.admin_page:
         raise NotFound("there is nothing at this path")
     return services
 
 
-def _services_for_own_page(request: Request) -> Services:
+async def _services_for_own_page(request: Request) -> Services:
     """The services, if the request comes from the console's own page. Requests of other sites are refused.
 
     Requests of other sites carry no cookie, but those of neighbours under the same domain do. A neighbour cannot set
     the header without a CORS preflight, which is refused.
     """
-    services = _services_if_enabled(request)
+    services = await _services_if_enabled(request)
     issuer = urlsplit(services.settings.issuer)
     own = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
@@ -142,11 +143,11 @@ async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
         raise InvalidRequest.of("secret", "Must be a link's secret; or, for a scan, code and code_verifier") from None
 
 
-def _kept_by(request: Request, services: Services) -> str:
-    return cookie_in(request, _cookie_name(services)) or ""
+def _kept_by(request: Request, settings: Settings) -> str:
+    return cookie_in(request, _cookie_name(settings)) or ""
 
 
-def _answer(services: Services, opened: OpenedConsole) -> Response:
+def _answer(settings: Settings, opened: OpenedConsole) -> Response:
     user = opened.user
     body: dict[str, Any] = {
         "access_token": opened.access_token,
@@ -156,26 +157,26 @@ def _answer(services: Services, opened: OpenedConsole) -> Response:
         "user": {"id": str(user["id"]), "nickname": user["nickname"], "avatar_url": user["avatar_url"]},
     }
     response = JSONResponse(body, headers=_NO_STORE)
-    options = _cookie_options(services)
-    response.set_cookie(_cookie_name(services), opened.kept_by, max_age=opened.kept_for, **options)
+    options = _cookie_options(settings)
+    response.set_cookie(_cookie_name(settings), opened.kept_by, max_age=opened.kept_for, **options)
     return response
 
 
-def _without_cookie(response: Response, services: Services) -> Response:
-    response.delete_cookie(_cookie_name(services), **_cookie_options(services))
+def _without_cookie(response: Response, settings: Settings) -> Response:
+    response.delete_cookie(_cookie_name(settings), **_cookie_options(settings))
     return response
 
 
-def _cookie_name(services: Services) -> str:
+def _cookie_name(settings: Settings) -> str:
     # With this prefix, no neighbour under the same domain can set the cookie (RFC 6265bis, 4.1.3.2).
-    return "__Host-wxauth-console" if _is_secure(services) else "wxauth-console"
+    return "__Host-wxauth-console" if _is_secure(settings) else "wxauth-console"
 
 
-def _cookie_options(services: Services) -> dict[str, Any]:
-    is_secure = _is_secure(services)
-    path = "/" if is_secure else urlsplit(services.settings.issuer).path + CONSOLE_PATH  # the prefix requires "/"
+def _cookie_options(settings: Settings) -> dict[str, Any]:
+    is_secure = _is_secure(settings)
+    path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH  # the prefix requires "/"
     return {"path": path, "secure": is_secure, "httponly": True, "samesite": "strict"}
 
 
-def _is_secure(services: Services) -> bool:
-    return services.settings.issuer.startswith("https:")
+def _is_secure(settings: Settings) -> bool:
+    return settings.issuer.startswith("https:")

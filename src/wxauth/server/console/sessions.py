@@ -22,14 +22,18 @@ from wxauth.server.console.rows import (
     spend_link,
     store_link,
 )
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.promises import Promises
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website
+from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
@@ -95,25 +99,167 @@ class OpenedConsole:
     user: UserInSession
 
 
-async def add_console_as_site(services: Services) -> None:
-    """Register the console, if enabled, as a site, so that people can log in by scan. Retried during an outage."""
-    if not services.settings.admin_page:
-        return
+class ConsoleSessions:
+    """Opens, continues and ends sessions of the console."""
 
-    async def add() -> None:
-        await ensure_own_client(
-            services.database,
-            CLIENT,
-            title=CONSOLE_TITLE,
-            redirect_uris=[_redirect_uri(services)],
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        promises: Promises,
+        clock: Clock,
+        metrics: Metrics,
+        numbers: Numbers,
+        console_tokens: ConsoleTokens,
+        issuer: Issuer,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._promises = promises
+        self._clock = clock
+        self._metrics = metrics
+        self._numbers = numbers
+        self._console_tokens = console_tokens
+        self._issuer = issuer
+
+    async def add_as_site(self) -> None:
+        """Register the console, if enabled, as a site, so that people can log in by scan. Retried during an outage."""
+        if not self._settings.admin_page:
+            return
+
+        async def add() -> None:
+            await ensure_own_client(
+                self._database,
+                CLIENT,
+                title=CONSOLE_TITLE,
+                redirect_uris=[self._redirect_uri()],
+                scopes=[ADMIN_SCOPE],
+                now=self._clock(),
+            )
+
+        try:
+            await add()
+        except StorageUnavailable as exc:
+            self._promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
+
+    async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
+        """Open a session with a link, which works once.
+
+        Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff; StorageUnavailable.
+        """
+        now, user = self._clock(), None
+        session_id = new_id(now)
+        async with self._database.begin() as transaction:
+            user_id = await spend_link(transaction, _digest(secret), now=now)
+            if user_id is not None:
+                user = await open_console_session(
+                    transaction,
+                    user_id,
+                    session_id,
+                    client_id=CLIENT,
+                    scope=ADMIN_SCOPE,
+                    ip=device.ip,
+                    user_agent=device.user_agent,
+                    expires_at=now + timedelta(seconds=MAX_UNUSED),
+                    now=now,
+                )
+            if user is not None:
+                await _note_opened(transaction, user["id"], session_id, by="link", device=device, now=now)
+        if user is None:
+            raise SessionRevoked("the link has been used, is over, or its user has no role for it: make another one")
+        log.info("console_opened", user_id=user["id"], session_id=session_id, by="link")
+        return self._opened(user, session_id, generation=0, left=MAX_UNUSED, now=now)
+
+    async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
+        """Open a session with an authorization code of the console, which an administrator has approved.
+
+        If a used code comes again with its verifier, its session ends, as at /v1/token.
+
+        Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; StorageUnavailable.
+        """
+        now, granted = self._clock(), None
+        session_id = new_id(now)
+        challenge = challenge_of(verifier)
+        if challenge is not None:
+            async with self._database.begin() as transaction:
+                granted = await redeem_code(
+                    transaction,
+                    hash_of(code),
+                    client_id=CLIENT,
+                    redirect_uri=self._redirect_uri(),
+                    code_challenge=challenge,
+                    session_id=session_id,
+                    expires_at=now + timedelta(seconds=MAX_UNUSED),
+                    now=now,
+                )
+                if isinstance(granted, Granted):
+                    if STAFF_ROLES.isdisjoint(granted.user["roles"]):
+                        log.warning("console_refused", user_id=granted.user["id"], reason="no staff")
+                        raise InsufficientRole("this needs the role admin or support")  # rolls the new session back
+                    await mark_console_session(transaction, session_id)
+                    await _note_opened(transaction, granted.user["id"], session_id, by="scan", device=device, now=now)
+        if not isinstance(granted, Granted):
+            if granted is NotGranted.SPENT:
+                log.warning("code_reused", client_id=CLIENT, consequence="the session has been ended")
+            raise SessionRevoked(
+                "there is no such code of this page, or it has been used, or is over: log in once more"
+            )
+        count_redeemed(self._metrics, self._numbers, granted.door, now=now)
+        log.info("console_opened", user_id=granted.user["id"], session_id=session_id, by="scan")
+        return self._opened(granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
+
+    async def resume(self, kept_by: str, *, device: Device) -> OpenedConsole:
+        """Continue the session in a cookie, with a new token for the cookie.
+
+        Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends
+            the session; StorageUnavailable.
+        """
+        token = self._console_tokens.parse(kept_by)
+        if token is None:
+            raise SessionRevoked("this is no session of the console")
+        outcome = await rotate_refresh_token_of_website(
+            self._database,
+            token,
+            client_id=CLIENT,
             scopes=[ADMIN_SCOPE],
-            now=services.clock(),
+            ip=device.ip,
+            lifetimes=Lifetimes(
+                unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=self._settings.refresh_reuse_grace
+            ),
+            now=self._clock(),
+        )
+        if isinstance(outcome, RefreshRefused):
+            raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
+        if STAFF_ROLES.isdisjoint(outcome["roles"]):
+            await self.end(kept_by)
+            raise InsufficientRole("this user has neither the role admin nor support any more")
+        now = self._clock()
+        left = int((outcome["expires_at"] - now).total_seconds())
+        return self._opened(outcome, token.session_id, generation=outcome["generation"], left=left, now=now)
+
+    async def end(self, kept_by: str) -> None:
+        """End the session in a cookie. Idempotent. Raises: StorageUnavailable."""
+        token = self._console_tokens.parse(kept_by)
+        if token is None:
+            return
+        user_id = await end_session(
+            self._database, session_id=token.session_id, reason=EndReason.SIGNED_OUT, now=self._clock()
+        )
+        if user_id is not None:
+            log.info("console_closed", user_id=user_id, session_id=token.session_id)
+
+    def _opened(
+        self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
+    ) -> OpenedConsole:
+        session = TokenSession(id=session_id, left=left, client_id=CLIENT, scope=ADMIN_SCOPE)
+        issued = self._issuer.issue(user, session, now=now)
+        return OpenedConsole(
+            issued.value, issued.expires_in, self._console_tokens.issue(session_id, generation), max(1, left), user
         )
 
-    try:
-        await add()
-    except StorageUnavailable as exc:
-        services.promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
+    def _redirect_uri(self) -> str:
+        return f"{self._settings.issuer}{CONSOLE_PATH}"
 
 
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
@@ -137,131 +283,11 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
     return link
 
 
-async def open_by_link(services: Services, secret: str, *, device: Device) -> OpenedConsole:
-    """Open a session with a link, which works once.
-
-    Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff; StorageUnavailable.
-    """
-    now, user = services.clock(), None
-    session_id = new_id(now)
-    async with services.database.begin() as transaction:
-        user_id = await spend_link(transaction, _digest(secret), now=now)
-        if user_id is not None:
-            user = await open_console_session(
-                transaction,
-                user_id,
-                session_id,
-                client_id=CLIENT,
-                scope=ADMIN_SCOPE,
-                ip=device.ip,
-                user_agent=device.user_agent,
-                expires_at=now + timedelta(seconds=MAX_UNUSED),
-                now=now,
-            )
-        if user is not None:
-            await _note_opened(transaction, user["id"], session_id, by="link", device=device, now=now)
-    if user is None:
-        raise SessionRevoked("the link has been used, is over, or its user has no role for it: make another one")
-    log.info("console_opened", user_id=user["id"], session_id=session_id, by="link")
-    return _opened(services, user, session_id, generation=0, left=MAX_UNUSED, now=now)
-
-
-async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> OpenedConsole:
-    """Open a session with an authorization code of the console, which an administrator has approved.
-
-    If a used code comes again with its verifier, its session ends, as at /v1/token.
-
-    Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; StorageUnavailable.
-    """
-    now, granted = services.clock(), None
-    session_id = new_id(now)
-    challenge = challenge_of(verifier)
-    if challenge is not None:
-        async with services.database.begin() as transaction:
-            granted = await redeem_code(
-                transaction,
-                hash_of(code),
-                client_id=CLIENT,
-                redirect_uri=_redirect_uri(services),
-                code_challenge=challenge,
-                session_id=session_id,
-                expires_at=now + timedelta(seconds=MAX_UNUSED),
-                now=now,
-            )
-            if isinstance(granted, Granted):
-                if STAFF_ROLES.isdisjoint(granted.user["roles"]):
-                    log.warning("console_refused", user_id=granted.user["id"], reason="no staff")
-                    raise InsufficientRole("this needs the role admin or support")  # rolls the new session back
-                await mark_console_session(transaction, session_id)
-                await _note_opened(transaction, granted.user["id"], session_id, by="scan", device=device, now=now)
-    if not isinstance(granted, Granted):
-        if granted is NotGranted.SPENT:
-            log.warning("code_reused", client_id=CLIENT, consequence="the session has been ended")
-        raise SessionRevoked("there is no such code of this page, or it has been used, or is over: log in once more")
-    count_redeemed(services, granted.door, now=now)
-    log.info("console_opened", user_id=granted.user["id"], session_id=session_id, by="scan")
-    return _opened(services, granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
-
-
-async def resume_console_session(services: Services, kept_by: str, *, device: Device) -> OpenedConsole:
-    """Continue the session in a cookie, with a new token for the cookie.
-
-    Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends the
-        session; StorageUnavailable.
-    """
-    token = services[ConsoleTokens].parse(kept_by)
-    if token is None:
-        raise SessionRevoked("this is no session of the console")
-    outcome = await rotate_refresh_token_of_website(
-        services.database,
-        token,
-        client_id=CLIENT,
-        scopes=[ADMIN_SCOPE],
-        ip=device.ip,
-        lifetimes=Lifetimes(unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=services.settings.refresh_reuse_grace),
-        now=services.clock(),
-    )
-    if isinstance(outcome, RefreshRefused):
-        raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
-    if STAFF_ROLES.isdisjoint(outcome["roles"]):
-        await end_console_session(services, kept_by)
-        raise InsufficientRole("this user has neither the role admin nor support any more")
-    now = services.clock()
-    left = int((outcome["expires_at"] - now).total_seconds())
-    return _opened(services, outcome, token.session_id, generation=outcome["generation"], left=left, now=now)
-
-
-async def end_console_session(services: Services, kept_by: str) -> None:
-    """End the session in a cookie. Idempotent. Raises: StorageUnavailable."""
-    token = services[ConsoleTokens].parse(kept_by)
-    if token is None:
-        return
-    user_id = await end_session(
-        services.database, session_id=token.session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
-    )
-    if user_id is not None:
-        log.info("console_closed", user_id=user_id, session_id=token.session_id)
-
-
-def _opened(
-    services: Services, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
-) -> OpenedConsole:
-    session = TokenSession(id=session_id, left=left, client_id=CLIENT, scope=ADMIN_SCOPE)
-    issued = services[Issuer].issue(user, session, now=now)
-    return OpenedConsole(
-        issued.value, issued.expires_in, services[ConsoleTokens].issue(session_id, generation), max(1, left), user
-    )
-
-
 async def _note_opened(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
 ) -> None:
     actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
     await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)
-
-
-def _redirect_uri(services: Services) -> str:
-    return f"{services.settings.issuer}{CONSOLE_PATH}"
 
 
 def _digest(secret: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The parts of the service: those of core by name, and those of every other room by type.
+"""The assembled parts: those of core by name, and those of every other room by type.
 
 `wxauth.server.service.build` assembles them. So this file need not import the rooms above core.
 """
@@ -29,7 +29,7 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts that a use case needs: `services.database`, `services[KeyRing]`. Tests build their own."""
+    """All parts: `services.database`, `services[KeyRing]`. Routes and use cases take single ones."""
 
     settings: Settings
     clock: Clock

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Depends, Query
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
@@ -14,11 +14,13 @@ from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.refusals.rows import RefusalRow, RefusalSearch
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.web.bodies import TEXT, ShownAppId, ShownUserId, Time
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery
 
 router = Router("admin")
+
+RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 
 class RefusalsQuery(PageQuery):
@@ -65,18 +67,20 @@ class RefusalsAnswer(TypedDict):
 
 
 @router.get("/v1/admin/refusals", summary=Title("List refused logins", "查看被拒绝的登录"))
-async def list_refusals(_: StaffDep, services: ServicesDep, query: Annotated[RefusalsQuery, Query()]) -> RefusalsAnswer:
+async def list_refusals(
+    _: StaffDep, recorded: RefusalsDep, database: DatabaseDep, query: Annotated[RefusalsQuery, Query()]
+) -> RefusalsAnswer:
     """The newest first, of the last 14 days. All given filters must match; an empty parameter counts as absent.
 
     Refused logins, and refreshes refused because the user is banned. In each minute, the first ten of a network have an
     entry each, and so do the first ten of a user; one entry for each `code` has the `count` of the others. If too many
     networks send them at once, one entry without a network counts them.
     """
-    await services[Refusals].store()
+    await recorded.store()
     search = RefusalSearch(
         request_id=query.request_id, user_id=query.user_id, code=query.code, since=query.since, until=query.until
     )
-    page = await refusals.list_refusals(services.database, search, before=query.cursor, limit=query.limit)
+    page = await refusals.list_refusals(database, search, before=query.cursor, limit=query.limit)
     return refusals_answer(page)
 
 

@@ -36,7 +36,7 @@ from wxauth.server.checks import routes as check_routes
 from wxauth.server.clients import routes as client_routes
 from wxauth.server.clients.service_clients import SERVICE_CLIENT_SCHEME
 from wxauth.server.console.routes import add_console
-from wxauth.server.console.sessions import add_console_as_site
+from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.database import DatabaseUrlRefused
 from wxauth.server.core.logs import get_logger
@@ -159,7 +159,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
     services[PrometheusMetrics].expect(route for route in api.routes if isinstance(route, Route))
-    app = SiteCors(app, services)
+    app = SiteCors(app, settings, services.database)
     app = Edge(
         app,
         larger_bodies={picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD},
@@ -201,7 +201,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
         openapi_url=None,  # `add_docs` adds it
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=_lifespan,
+        lifespan=None if services is None else partial(_lifespan, services),
     )
     api.add_exception_handler(WxAuthError, _answer_failure)
     api.add_exception_handler(HTTPException, _answer_http_exception)
@@ -219,8 +219,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    services: Services = app.state.services
+async def _lifespan(services: Services, _: FastAPI) -> AsyncIterator[None]:
     if is_there := await _is_migrated(services):
         await _read_what_is_stored(services)
     keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
@@ -271,7 +270,7 @@ async def _read_what_is_stored(services: Services) -> None:
     await services[KeyRing].try_refresh()
     await services[Apps].try_refresh()
     await services[IdTokenKeys].try_refresh()
-    await add_console_as_site(services)
+    await services[ConsoleSessions].add_as_site()
     await _log_exempt_networks(services)
 
 

@@ -10,7 +10,7 @@ import httpx
 
 from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps
-from wxauth.server.console.sessions import ConsoleTokens
+from wxauth.server.console.sessions import ConsoleSessions, ConsoleTokens
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
@@ -45,9 +45,14 @@ from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
+from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
+from wxauth.server.websites.scans import Scans
 from wxauth.server.websites.secrets import UserCodes
+from wxauth.server.websites.site_requests import SiteRequests
+from wxauth.server.websites.site_tokens import SiteTokens
+from wxauth.server.websites.visits import Visits
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
 from wxauth.server.wechat.http_client import WeChatHttp
@@ -133,6 +138,7 @@ def build_services(
     )
     name_resolver = NameResolver()
     issuer = Issuer(settings, keys)
+    verifier = Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys)
     refresh_tokens = RefreshTokens(settings.secret_keys)
 
     def make_limiter(kind: type[Limiter], rate: str, what: str) -> Limiter:
@@ -207,6 +213,9 @@ def build_services(
         issuer=issuer,
         refresh_tokens=refresh_tokens,
     )
+    proofs = Proofs(apps=apps, limiter=login_limiter, wechat=wechat, sealer=sealer, database=database)
+    user_codes = UserCodes(settings.secret_keys)
+    console_tokens = ConsoleTokens(settings.secret_keys)
     return Services(
         settings=settings,
         clock=clock,
@@ -215,14 +224,24 @@ def build_services(
         background=background,
         promises=promises,
         metrics=metrics,
-        verifier=Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys),
+        verifier=verifier,
         parts={
             KeyRing: keys,
             IdTokenKeys: id_token_keys,
             Issuer: issuer,
             Apps: apps,
             RefreshTokens: refresh_tokens,
-            ConsoleTokens: ConsoleTokens(settings.secret_keys),
+            ConsoleTokens: console_tokens,
+            ConsoleSessions: ConsoleSessions(
+                settings=settings,
+                database=database,
+                clock=clock,
+                promises=promises,
+                metrics=metrics,
+                numbers=numbers,
+                console_tokens=console_tokens,
+                issuer=issuer,
+            ),
             WeChat: wechat,
             WeChatTokens: wechat_tokens,
             ManagedApps: ManagedApps(
@@ -237,7 +256,7 @@ def build_services(
             LoginLimiter: login_limiter,
             Entering: entering,
             Logins: logins,
-            Proofs: Proofs(apps=apps, limiter=login_limiter, wechat=wechat, sealer=sealer, database=database),
+            Proofs: proofs,
             Phones: phones,
             Nicknames: nicknames,
             Risk: risk,
@@ -250,7 +269,44 @@ def build_services(
             NameResolver: name_resolver,
             ScanLimits: scan_limits,
             ScanPictures: ScanPictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
-            UserCodes: UserCodes(settings.secret_keys),
+            UserCodes: user_codes,
+            SiteRequests: SiteRequests(
+                database=database, clock=clock, metrics=metrics, scan_limits=scan_limits, user_codes=user_codes
+            ),
+            Scans: Scans(
+                settings=settings,
+                database=database,
+                clock=clock,
+                metrics=metrics,
+                user_codes=user_codes,
+                proofs=proofs,
+            ),
+            Visits: Visits(
+                settings=settings,
+                database=database,
+                clock=clock,
+                metrics=metrics,
+                apps=apps,
+                scan_limits=scan_limits,
+                background=background,
+                numbers=numbers,
+                entering=entering,
+            ),
+            Authorizations: Authorizations(
+                settings=settings, database=database, clock=clock, metrics=metrics, proofs=proofs
+            ),
+            SiteTokens: SiteTokens(
+                settings=settings,
+                database=database,
+                clock=clock,
+                metrics=metrics,
+                numbers=numbers,
+                keys=keys,
+                id_token_keys=id_token_keys,
+                issuer=issuer,
+                verifier=verifier,
+                refresh_tokens=refresh_tokens,
+            ),
             Numbers: numbers,
             Refusals: refusals,
             PrometheusMetrics: metrics,

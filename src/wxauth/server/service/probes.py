@@ -1,17 +1,21 @@
 """`/livez`, `/readyz` and `/metrics`, for operators."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Depends
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from wxauth.errors import Title
 from wxauth.server.service.prometheus import PrometheusMetrics
 from wxauth.server.service.readiness import OK, Readiness
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
 router = Router("operations")
+
+ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
+PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMetrics))]
 
 _EXAMPLE_READY: dict[str, Any] = {
     "status": "ready",
@@ -53,12 +57,12 @@ async def livez() -> JSONResponse:
         },
     },
 )
-async def readyz(services: ServicesDep) -> JSONResponse:
+async def readyz(readiness: ReadinessDep) -> JSONResponse:
     """Whether the database answers, its schema fits this version, and there is a signing key; each by name.
 
     The database is queried at most once a second. For operators: do not expose it.
     """
-    checks = await services[Readiness].checks()
+    checks = await readiness.checks()
     is_ready = all(state == OK for state in checks.values())
     return JSONResponse(
         {"status": "ready" if is_ready else "unavailable", "checks": checks},
@@ -73,10 +77,10 @@ async def readyz(services: ServicesDep) -> JSONResponse:
     operation_id="read_metrics",
     responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
 )
-async def metrics(services: ServicesDep) -> PlainTextResponse:
+async def metrics(recorded: PrometheusMetricsDep) -> PlainTextResponse:
     """Logins, refreshes and refusals, response times of WeChat and the database, open sessions, the signing key's age.
 
     Sums over all workers. For operators: do not expose it.
     """
-    text = await services[PrometheusMetrics].scrape()
+    text = await recorded.scrape()
     return PlainTextResponse(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)

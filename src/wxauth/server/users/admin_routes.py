@@ -33,7 +33,7 @@ from wxauth.server.users.bodies import (
 from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
 from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, MetricsDep, SettingsDep
 from wxauth.server.web.direct import Router
 
 NO_SUCH_USER: Final = NotFound("there is no such user")
@@ -44,22 +44,24 @@ router = Router("admin")
 
 
 @router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
-async def list_users(_: StaffDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
+async def list_users(
+    _: StaffDep, settings: SettingsDep, database: DatabaseDep, query: Annotated[UsersQuery, Query()]
+) -> UsersAnswer:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     search = UserSearch(
         text=query.q or None,
-        phones=possible_numbers(query.q or "", region=services.settings.phone_region),
+        phones=possible_numbers(query.q or "", region=settings.phone_region),
         status=query.status,
         role=query.role,
         app_id=query.app_id,
     )
-    return users_answer(await admin.list_users(services.database, search, before=query.cursor, limit=query.limit))
+    return users_answer(await admin.list_users(database, search, before=query.cursor, limit=query.limit))
 
 
 @router.get("/v1/admin/users/{user_id}", summary=Title("Read a user", "查看用户"), failures=[NO_SUCH_USER])
-async def read_user(_: StaffDep, services: ServicesDep, user_id: UUID) -> UserDetailAnswer:
+async def read_user(_: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> UserDetailAnswer:
     """A user with all identities and open sessions."""
-    return user_detail_answer(await admin.read_user(services.database, user_id, now=services.clock()))
+    return user_detail_answer(await admin.read_user(database, user_id, now=clock()))
 
 
 @router.patch(
@@ -70,7 +72,8 @@ async def read_user(_: StaffDep, services: ServicesDep, user_id: UUID) -> UserDe
 async def change_user(
     staff: StaffDep,
     is_fresh: FreshLoginDep,
-    services: ServicesDep,
+    database: DatabaseDep,
+    clock: ClockDep,
     user_id: UUID,
     body: UserChangeRequest,
 ) -> UserDetailAnswer:
@@ -81,12 +84,12 @@ async def change_user(
     `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot
     set roles, nor change users with one of these roles.
     """
-    now = services.clock()
+    now = clock()
     change = UserChange(status=body.status, reason=body.reason, until=body.until, roles=body.roles)
     if body.roles is not None and not staff.is_administrator:
         raise InsufficientRole("roles: this needs the role admin")
     await admin.change_user(
-        services.database,
+        database,
         user_id,
         change,
         by=staff.actor,
@@ -94,7 +97,7 @@ async def change_user(
         may_add_roles=is_fresh,
         now=now,
     )
-    return user_detail_answer(await admin.read_user(services.database, user_id, now=now))
+    return user_detail_answer(await admin.read_user(database, user_id, now=now))
 
 
 @router.post(
@@ -103,19 +106,24 @@ async def change_user(
     failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are one user already")],
 )
 async def merge_users(
-    administrator: FreshAdministratorDep, services: ServicesDep, user_id: UUID, body: MergeRequest
+    administrator: FreshAdministratorDep,
+    metrics: MetricsDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    user_id: UUID,
+    body: MergeRequest,
 ) -> UserDetailAnswer:
     """Merge a user into another one; the answer is the user that remains.
 
     It has the identities, sessions, consents and roles of both, and a ban of either. A split can undo it.
     """
     remaining = await admin.merge_users(
-        services.database,
+        database,
         user_id,
         into=body.into,
         by=administrator,
-        now=services.clock(),
-        observe=services.metrics.merged,
+        now=clock(),
+        observe=metrics.merged,
     )
     return user_detail_answer(remaining)
 
@@ -126,7 +134,7 @@ async def merge_users(
     failures=[NO_SUCH_USER, SplitRefused("the user has no such identity")],
 )
 async def split_user(
-    administrator: FreshAdministratorDep, services: ServicesDep, user_id: UUID, body: SplitRequest
+    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
 ) -> SplitAnswer:
     """Undo a wrong merge: this identity, and the user's other identities with its unionid, become a new user.
 
@@ -135,13 +143,13 @@ async def split_user(
     removed from both. The sessions of these identities are ended. The two users are never merged automatically again.
     """
     user, new_user = await admin.split_user(
-        services.database,
+        database,
         user_id,
         app_id=body.app_id,
         openid=body.openid,
         external_ids=body.external_ids,
         by=administrator,
-        now=services.clock(),
+        now=clock(),
     )
     return {"user": user_detail_answer(user), "new_user": user_detail_answer(new_user)}
 
@@ -149,12 +157,14 @@ async def split_user(
 @router.delete(
     "/v1/admin/users/{user_id}", summary=Title("Erase a user", "删除用户"), failures=[NO_SUCH_USER, LastAdmin]
 )
-async def erase_user(administrator: FreshAdministratorDep, services: ServicesDep, user_id: UUID) -> None:
+async def erase_user(
+    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
+) -> None:
     """Erase a user, the identities, the sessions, and their data in the audit trail.
 
     The next login creates a new user: this is not a ban.
     """
-    await admin.erase_user(services.database, user_id, by=administrator, now=services.clock())
+    await admin.erase_user(database, user_id, by=administrator, now=clock())
 
 
 @router.delete(
@@ -162,12 +172,10 @@ async def erase_user(administrator: FreshAdministratorDep, services: ServicesDep
     summary=Title("End all sessions of a user", "下线用户的所有设备"),
     failures=[NO_SUCH_USER],
 )
-async def end_sessions_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID) -> None:
+async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user. The user may log in again."""
     spares_staff = not staff.is_administrator
-    await admin.end_all_sessions(
-        services.database, user_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
-    )
+    await admin.end_all_sessions(database, user_id, by=staff.actor, spares_staff=spares_staff, now=clock())
 
 
 @router.delete(
@@ -175,16 +183,16 @@ async def end_sessions_of_user(staff: StaffDep, services: ServicesDep, user_id: 
     summary=Title("End one session of a user", "下线用户的某台设备"),
     failures=[NO_SUCH_SESSION],
 )
-async def end_session_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID, session_id: UUID) -> None:
+async def end_session_of_user(
+    staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, session_id: UUID
+) -> None:
     """End one session of a user. Idempotent."""
     spares_staff = not staff.is_administrator
-    await admin.end_one_session(
-        services.database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
-    )
+    await admin.end_one_session(database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=clock())
 
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
-async def list_events(_: StaffDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]) -> EventsAnswer:
+async def list_events(_: StaffDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]) -> EventsAnswer:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
     search = EventSearch(user_id=query.user_id, types=query.type, since=query.since, until=query.until)
-    return events_answer(await admin.list_events(services.database, search, before=query.cursor, limit=query.limit))
+    return events_answer(await admin.list_events(database, search, before=query.cursor, limit=query.limit))

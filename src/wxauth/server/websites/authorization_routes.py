@@ -12,11 +12,10 @@ from wxauth.errors import (
 )
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites import authorizations
 from wxauth.server.websites.authorize import Unanswerable
 from wxauth.server.websites.bodies import AuthorizationAnswer, AuthorizationRequest
+from wxauth.server.websites.dependencies import AuthorizationsDep
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.requests import check_parameters
 from wxauth.server.websites.scanning_phones import PhoneDep
@@ -30,7 +29,7 @@ router = Router("scans")
     failures=[InvalidCode, CodeUsed, UnknownApp, RateLimited, WeChatUserBlocked, WrongPerson, *WECHAT_FAILURES],
 )
 async def authorize_site(
-    caller: PhoneDep, body: AuthorizationRequest, services: ServicesDep, device: DeviceDep
+    caller: PhoneDep, body: AuthorizationRequest, authorizations: AuthorizationsDep, device: DeviceDep
 ) -> AuthorizationAnswer:
     """Answer the request that a site in a web-view has made to `/v1/authorize`. Open `redirect_to` in a web-view.
 
@@ -40,7 +39,7 @@ async def authorize_site(
     """
     try:
         parameters = check_parameters(list(body.parameters.items()))
-        url = await authorizations.answer(services, caller, body.login_code, parameters, device=device)
+        url = await authorizations.answer(caller, body.login_code, parameters, device=device)
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
     except Unanswerable as exc:

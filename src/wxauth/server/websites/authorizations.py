@@ -6,9 +6,12 @@ from uuid import UUID
 
 from wxauth.errors import InvalidToken, WxAuthError
 from wxauth.server.clients.models import Client
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rates import SITES
 from wxauth.server.login.proof import Proofs
 from wxauth.server.sessions.devices import Device
@@ -47,49 +50,62 @@ def may_answer(client: Client) -> bool:
     return ADMIN_SCOPE not in client.scopes
 
 
-async def answer(services: Services, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
-    """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back to the site.
+class Authorizations:
+    """Answers a person's consent to a login in an app's own browser."""
 
-    Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
-    """
-    try:
-        client, redirect_uri = await requesting_site(services, parameters)
-        if not may_answer(client):
-            raise Unanswerable(Mistake.CLIENT)
-        asked = checked_request(services, client, redirect_uri, parameters)
-        logged_in_at = await _login_for(services, asked, caller.session_id)
-    except SentBack as exc:
-        await SITES.count_user(services.database, caller.user, now=services.clock())
-        return exc.url
-    try:
-        await services[Proofs].prove(caller, login_code, ip=device.ip)
-        code = await _make_code(services, caller, asked, device=device, logged_in_at=logged_in_at)
-    except WxAuthError as exc:
-        is_ours = exc.status >= 500
-        services.metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
-        raise
-    return sent_back(services, asked.redirect_uri, asked.state, code=code)
+    def __init__(
+        self, *, settings: Settings, database: Database, clock: Clock, proofs: Proofs, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._proofs = proofs
+        self._metrics = metrics
 
+    async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
+        """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back.
 
-async def _login_for(services: Services, asked: SiteRequest, session_id: UUID) -> datetime:
-    """When the phone logged in, if that is recent enough for the site. Raises: InvalidToken, SentBack."""
-    logged_in_at = await session_opened_at(services.database, session_id)
-    if logged_in_at is None:
-        raise InvalidToken("the session has ended")
-    age = services.clock() - logged_in_at
-    is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
-    if is_old and age > NEW_FOR:
-        error = {"error": "login_required", "error_description": "the phone's login is too old: log in again"}
-        raise SentBack(sent_back(services, asked.redirect_uri, asked.state, **error))
-    return logged_in_at
+        Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+        """
+        try:
+            client, redirect_uri = await requesting_site(self._database, parameters)
+            if not may_answer(client):
+                raise Unanswerable(Mistake.CLIENT)
+            asked = checked_request(self._settings, client, redirect_uri, parameters)
+            logged_in_at = await self._login_for(asked, caller.session_id)
+        except SentBack as exc:
+            await SITES.count_user(self._database, caller.user, now=self._clock())
+            return exc.url
+        try:
+            await self._proofs.prove(caller, login_code, ip=device.ip)
+            code = await _make_code(
+                self._database, self._clock, caller, asked, device=device, logged_in_at=logged_in_at
+            )
+        except WxAuthError as exc:
+            is_ours = exc.status >= 500
+            self._metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
+            raise
+        return sent_back(self._settings, asked.redirect_uri, asked.state, code=code)
+
+    async def _login_for(self, asked: SiteRequest, session_id: UUID) -> datetime:
+        """When the phone logged in, if that is recent enough for the site. Raises: InvalidToken, SentBack."""
+        logged_in_at = await session_opened_at(self._database, session_id)
+        if logged_in_at is None:
+            raise InvalidToken("the session has ended")
+        age = self._clock() - logged_in_at
+        is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
+        if is_old and age > NEW_FOR:
+            error = {"error": "login_required", "error_description": "the phone's login is too old: log in again"}
+            raise SentBack(sent_back(self._settings, asked.redirect_uri, asked.state, **error))
+        return logged_in_at
 
 
 async def _make_code(
-    services: Services, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime
+    database: Database, clock: Clock, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime
 ) -> str:
     """An authorization code for the user who has the phone's session at this moment."""
-    now, code, name = services.clock(), new_secret(), asked.client.name
-    async with services.database.begin() as transaction:
+    now, code, name = clock(), new_secret(), asked.client.name
+    async with database.begin() as transaction:
         person = await lock_person(transaction, caller.session_id, now=now)
         if person is None:
             raise InvalidToken("the session has ended")

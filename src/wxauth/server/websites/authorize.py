@@ -2,6 +2,7 @@
 
 import re
 from base64 import urlsafe_b64encode
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -12,8 +13,10 @@ from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered, loggable_uri
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
 from wxauth.server.websites.grant_rows import lock_grant, put_code
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.redeeming import entitled_person
@@ -85,16 +88,16 @@ class PageState(StrEnum):
     OVER = "over"
 
 
-async def check_request(services: Services, parameters: Parameters) -> SiteRequest:
+async def check_request(settings: Settings, database: Database, parameters: Parameters) -> SiteRequest:
     """Check a site's request. Raises: Unanswerable, SentBack, StorageUnavailable."""
-    client, redirect_uri = await requesting_site(services, parameters)
-    return checked_request(services, client, redirect_uri, parameters)
+    client, redirect_uri = await requesting_site(database, parameters)
+    return checked_request(settings, client, redirect_uri, parameters)
 
 
-async def requesting_site(services: Services, parameters: Parameters) -> tuple[Client, str]:
+async def requesting_site(database: Database, parameters: Parameters) -> tuple[Client, str]:
     """The client and redirect URI of a request. Raises: Unanswerable, StorageUnavailable."""
     name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
-    client = await find_site(services.database, name) if is_client_name(name) else None
+    client = await find_site(database, name) if is_client_name(name) else None
     if client is None or "client_id" in parameters.repeated:
         known_form = name if is_client_name(name) else None
         log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
@@ -112,7 +115,7 @@ async def requesting_site(services: Services, parameters: Parameters) -> tuple[C
     return client, redirect_uri
 
 
-def checked_request(services: Services, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
+def checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
     """Check the rest of a request, of which a mistake may be reported to the site. Raises: SentBack."""
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
@@ -122,7 +125,7 @@ def checked_request(services: Services, client: Client, redirect_uri: str, param
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
         raise SentBack(
-            sent_back(services, redirect_uri, state, error=exc.error, error_description=exc.description)
+            sent_back(settings, redirect_uri, state, error=exc.error, error_description=exc.description)
         ) from None
     return SiteRequest(
         client=client,
@@ -167,9 +170,9 @@ def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
     return scope, challenge
 
 
-def sent_back(services: Services, redirect_uri: str, state: str | None, **parameters: str) -> str:
+def sent_back(settings: Settings, redirect_uri: str, state: str | None, **parameters: str) -> str:
     """The URL that takes the browser back: the site's URI with these parameters and the issuer (RFC 9207)."""
-    answer = {**parameters, **({} if state is None else {"state": state}), "iss": services.settings.issuer}
+    answer = {**parameters, **({} if state is None else {"state": state}), "iss": settings.issuer}
     joint = "&" if "?" in redirect_uri else "?"
     return f"{redirect_uri}{joint}{urlencode(answer)}"
 
@@ -179,34 +182,36 @@ def cookie_for(given: str | None) -> str:
     return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
 
 
-async def scan_state(services: Services, page_id: str, cookie: str | None) -> PageState:
+async def scan_state(database: Database, clock: Clock, page_id: str, cookie: str | None) -> PageState:
     """The state of the scan that this browser shows. Raises: NotFound, StorageUnavailable."""
-    return _state(await _page(services, page_id, cookie), services)
+    return _state(await _page(database, page_id, cookie), now=clock())
 
 
-async def url_after_decision(services: Services, page_id: str, cookie: str | None) -> str:
+async def url_after_decision(
+    settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None
+) -> str:
     """The URL that takes the browser back to the site after the person's decision, with a code or an error.
 
     Raises: NotFound, before a decision and once the scan is over; StorageUnavailable.
     """
-    page = await _page(services, page_id, cookie)
-    match _state(page, services):
+    page = await _page(database, page_id, cookie)
+    match _state(page, now=clock()):
         case PageState.DENIED:
             error = {"error": "access_denied", "error_description": "the person has refused"}
-            return sent_back(services, page.redirect_uri, page.state, **error)
+            return sent_back(settings, page.redirect_uri, page.state, **error)
         case PageState.APPROVED:
             code = new_secret()
-            if await _has_put(services, page, code):
-                return sent_back(services, page.redirect_uri, page.state, code=code)
+            if await _has_put(database, clock, page, code):
+                return sent_back(settings, page.redirect_uri, page.state, code=code)
             error = {"error": "access_denied", "error_description": "the person may not log in any more"}
-            return sent_back(services, page.redirect_uri, page.state, **error)
+            return sent_back(settings, page.redirect_uri, page.state, **error)
     raise NotFound("there is no decision to go on with")
 
 
-async def _has_put(services: Services, page: ShownPage, code: str) -> bool:
+async def _has_put(database: Database, clock: Clock, page: ShownPage, code: str) -> bool:
     """Store a code for the page's grant, if it can still be redeemed. Raises: StorageUnavailable."""
-    now = services.clock()
-    async with services.database.begin() as transaction:
+    now = clock()
+    async with database.begin() as transaction:
         grant = await lock_grant(transaction, page.scan_id, now=now)
         if grant is None or await entitled_person(transaction, grant, now=now) is None:
             return False
@@ -214,19 +219,19 @@ async def _has_put(services: Services, page: ShownPage, code: str) -> bool:
         return True
 
 
-async def _page(services: Services, page_id: str, cookie: str | None) -> ShownPage:
+async def _page(database: Database, page_id: str, cookie: str | None) -> ShownPage:
     page = None
     if cookie is not None and SCENE.fullmatch(page_id):
-        page = await shown_page(services.database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
+        page = await shown_page(database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie))
     if page is None:
         raise NotFound("this browser shows no such code")
     return page
 
 
-def _state(page: ShownPage, services: Services) -> PageState:
+def _state(page: ShownPage, *, now: datetime) -> PageState:
     if page.verdict == Verdict.DENIED:
         return PageState.DENIED
-    if page.is_redeemed or page.expires_at <= services.clock():
+    if page.is_redeemed or page.expires_at <= now:
         return PageState.OVER
     if page.verdict == Verdict.APPROVED:
         return PageState.APPROVED

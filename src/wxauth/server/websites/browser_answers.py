@@ -5,7 +5,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
-from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
 
 SEE_OTHER: Final = 303
 
@@ -30,10 +30,10 @@ def text_parameters(*names: str) -> dict[str, Any]:
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
-def cookie_name(services: Services) -> str:
+def cookie_name(settings: Settings) -> str:
     """The name of the cookie that identifies a browser."""
     # With this prefix, browsers accept the cookie only from this host and over https (RFC 6265bis, 4.1.3.2).
-    is_secure = services.settings.issuer.startswith("https:")
+    is_secure = settings.issuer.startswith("https:")
     return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
 
 

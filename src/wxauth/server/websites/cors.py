@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.rows import public_redirect_uris
 from wxauth.server.clients.uris import is_registered, origin_of
-from wxauth.server.core.services import Services
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import Settings
 
 CORS_PATHS: Final = frozenset(
     {
@@ -37,10 +38,10 @@ class SiteCors:
     A change of the clients takes effect at once: every origin outside `CORS_ORIGINS` is looked up in the database.
     """
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._app = app
-        self._services = services
-        self._origins: Sequence[str] = services.settings.cors_origins
+        self._database = database
+        self._origins: Sequence[str] = settings.cors_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -75,6 +76,6 @@ class SiteCors:
 
     async def _is_sites(self, origin: str) -> bool:
         with suppress(StorageUnavailable):  # during an outage no page is allowed
-            uris = await public_redirect_uris(self._services.database)
+            uris = await public_redirect_uris(self._database)
             return is_registered(origin, [origin_of(uri) for uri in uris])
         return False

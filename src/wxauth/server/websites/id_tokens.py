@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
-from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession, phone_verified
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
@@ -98,7 +98,7 @@ def id_token(
     return sign(key.signer, base64url(to_json(header)), claims)
 
 
-async def read_hint(services: Services, token: str) -> IdTokenHint | None:
+async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKeys, token: str) -> IdTokenHint | None:
     """Read an id_token of this service, even an expired one; None if it is not one. Raises: StorageUnavailable."""
     form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
     if form is None:
@@ -107,27 +107,27 @@ async def read_hint(services: Services, token: str) -> IdTokenHint | None:
         header = from_json(_decoded(form[1]))
         if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or a foreign token
             return None
-        verifier = await _verifier(services, header["alg"], header["kid"])
+        verifier = await _verifier(keys, id_token_keys, header["alg"], header["kid"])
         if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
             return None
         claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
     except (ValueError, KeyError, TypeError):
         return None
-    if claims["iss"] != services.settings.issuer:  # the issuer has changed since
+    if claims["iss"] != settings.issuer:  # the issuer has changed since
         return None
     return IdTokenHint(claims["aud"], UUID(claims["sid"]))
 
 
-async def _verifier(services: Services, alg: str, kid: str) -> Any | None:
+async def _verifier(keys: KeyRing, id_token_keys: IdTokenKeys, alg: str, kid: str) -> Any | None:
     """The key's verifier; None if there is no such key of that algorithm. Raises: StorageUnavailable."""
     if alg == ALGORITHM:
-        if not services[KeyRing].is_ready:
-            await services[KeyRing].refresh()
-        key = await services[KeyRing].find(kid)
+        if not keys.is_ready:
+            await keys.refresh()
+        key = await keys.find(kid)
         return None if key is None else key.key
-    if not services[IdTokenKeys].is_ready:
-        await services[IdTokenKeys].refresh()
-    return await services[IdTokenKeys].verifier(kid) if alg == ID_TOKEN_ALG else None
+    if not id_token_keys.is_ready:
+        await id_token_keys.refresh()
+    return await id_token_keys.verifier(kid) if alg == ID_TOKEN_ALG else None
 
 
 def _decoded(part: str) -> bytes:

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 from wxauth.errors import Title
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, SITE_SCOPES
 from wxauth.server.keys.succession import JWKS_MAX_AGE
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, CHALLENGE_METHOD, RESPONSE_MODE, RESPONSE_TYPE
 from wxauth.server.websites.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
@@ -68,8 +68,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     response_model=dict[str, Any],
     responses=_RESPONSES,
 )
-async def metadata(services: ServicesDep) -> JSONResponse:
+async def metadata(settings: SettingsDep) -> JSONResponse:
     """The URLs of the keys and endpoints, and the supported features. The document is the same at both paths."""
-    return JSONResponse(
-        _document(services.settings.issuer), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
-    )
+    return JSONResponse(_document(settings.issuer), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})

@@ -10,18 +10,20 @@ from wxauth.server.clients.rows import find_site
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.users import account
 from wxauth.server.users.callers import DeviceDep, VerifiedDep
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites import site_requests, site_tokens
 from wxauth.server.websites.bodies import (
     DeviceAuthorizationAnswer,
     UserinfoAnswer,
     WebTokensAnswer,
 )
+from wxauth.server.websites.dependencies import SiteRequestsDep, SiteTokensDep
 from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.id_tokens import claims_of
 from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_oauth_request
 from wxauth.server.websites.requests import BROWSER, client_of, form_of
+from wxauth.server.websites.site_requests import INTERVAL, granted_scope
+from wxauth.server.websites.site_tokens import DEVICE_CODE, OPENID_SCOPE
 
 MAX_USER_AGENT: Final = 512
 
@@ -63,31 +65,32 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
     ),
 )
 @answering_clients
-async def authorize_device(request: Request, services: ServicesDep) -> dict[str, Any]:
+async def authorize_device(
+    request: Request, settings: SettingsDep, site_requests: SiteRequestsDep, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
     """Get a code to show, and a `device_code` for polling whether it has been approved.
 
     If the person uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
     can distinguish their own login from somebody else's.
     """
     form = await form_of(request)
-    client = await client_of(request, services, form)
+    client = await client_of(request, database, clock, form)
     if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     started = await site_requests.start_for_device(
-        services,
         client,
-        scope=site_requests.granted_scope(client, form.get("scope")),
+        scope=granted_scope(client, form.get("scope")),
         ip=_address(form.get("browser_ip")),
         user_agent=_printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None,
     )
-    issuer = services.settings.issuer
+    issuer = settings.issuer
     return {
         "device_code": started.secret,
         "user_code": started.user_code,
         "verification_uri": f"{issuer}/d",
         "verification_uri_complete": f"{issuer}/d/{started.scene}",
         "expires_in": int(SCAN_LASTS.total_seconds()),
-        "interval": site_requests.INTERVAL,
+        "interval": INTERVAL,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",
     }
 
@@ -108,16 +111,18 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
         "expired_token",
     ),
     openapi_extra=_form(
-        {"grant_type": site_tokens.DEVICE_CODE, "device_code": "8Yk3..."},
+        {"grant_type": DEVICE_CODE, "device_code": "8Yk3..."},
         *("code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
     ),
 )
 @answering_clients
-async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
+async def exchange(
+    request: Request, site_tokens: SiteTokensDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
+) -> dict[str, Any]:
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
     form = await form_of(request)
-    client = await client_of(request, services, form)
-    return await site_tokens.issue_tokens(services, client, form, ip=device.ip)
+    client = await client_of(request, database, clock, form)
+    return await site_tokens.issue(client, form, ip=device.ip)
 
 
 @router.post(
@@ -134,13 +139,15 @@ async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -
     openapi_extra=_form({"token": "wxr_..."}, "token_type_hint"),
 )
 @answering_clients
-async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
+async def revoke(
+    request: Request, site_tokens: SiteTokensDep, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
     """End the session of one of the client's own access or refresh tokens. The answer is 200 for any token."""
     form = await form_of(request)
-    client = await client_of(request, services, form)
+    client = await client_of(request, database, clock, form)
     if "token" not in form:
         raise invalid_oauth_request("token is missing")
-    await site_tokens.revoke_token(services, client, form["token"])
+    await site_tokens.revoke(client, form["token"])
     return {}
 
 
@@ -157,12 +164,12 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
     response_model=UserinfoAnswer,
     failures=[InsufficientScope],
 )
-async def read_userinfo(principal: VerifiedDep, services: ServicesDep) -> dict[str, Any]:
+async def read_userinfo(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
     """The current claims about the user, as the scopes of a website's access token allow."""
-    if site_tokens.OPENID_SCOPE not in principal.scope:
+    if OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")
-    caller = await account.caller(services.database, principal, now=services.clock())
-    client = await find_site(services.database, principal.claims["client_id"])
+    caller = await account.caller(database, principal, now=clock())
+    client = await find_site(database, principal.claims["client_id"])
     if client is None:
         raise InvalidToken("the client has been removed")
     return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, principal.scope)}

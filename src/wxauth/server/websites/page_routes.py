@@ -10,12 +10,14 @@ from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavail
 from wxauth.problems import Language
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered
-from wxauth.server.core.services import Services
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import Settings
+from wxauth.server.keys.dependencies import IdTokenKeysDep, KeyRingDep
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.cookies import cookie_in
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import authorize
@@ -31,6 +33,7 @@ from wxauth.server.websites.browser_answers import (
     redirect_to,
     text_parameters,
 )
+from wxauth.server.websites.dependencies import ScanPicturesDep, SiteRequestsDep
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.id_tokens import read_hint
 from wxauth.server.websites.oauth_errors import OAuthError
@@ -48,8 +51,7 @@ from wxauth.server.websites.pages import (
     web_view_page,
 )
 from wxauth.server.websites.requests import Parameters, parse_parameters
-from wxauth.server.websites.scan_pictures import ScanPictures
-from wxauth.server.websites.site_requests import start_for_page, start_page_with_button
+from wxauth.server.websites.site_requests import SiteRequests
 from wxauth.server.websites.site_tokens import end_web_session
 
 _LONGEST_REDIRECT: Final = 8192
@@ -68,7 +70,9 @@ router = Router("websites")
         *("code_challenge_method", "prompt", "max_age", "ui_locales"),
     ),
 )
-async def show_code(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
+async def show_code(
+    request: Request, settings: SettingsDep, site_requests: SiteRequestsDep, database: DatabaseDep, device: DeviceDep
+) -> Response:
     """Show a page with a code to scan. It then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
     In a web-view of the mini-program, the page has no code: it makes the mini-program open `SITE_PAGE`, which answers
@@ -77,7 +81,7 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
 
     Only the code flow is supported, with PKCE (`S256`) for every client. The person must approve each login.
     """
-    return await _show_code(request, services, device, request.url.query)
+    return await _show_code(request, settings, site_requests, database, device, request.url.query)
 
 
 @router.post(
@@ -97,7 +101,9 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
         }
     },
 )
-async def show_code_by_form(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
+async def show_code_by_form(
+    request: Request, settings: SettingsDep, site_requests: SiteRequestsDep, database: DatabaseDep, device: DeviceDep
+) -> Response:
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
     if request.headers.get("sec-fetch-site") == "cross-site" and len(form) <= _LONGEST_REDIRECT:
@@ -107,25 +113,27 @@ async def show_code_by_form(request: Request, services: ServicesDep, device: Dev
         return RedirectResponse(
             f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
         )
-    return await _show_code(request, services, device, form)
+    return await _show_code(request, settings, site_requests, database, device, form)
 
 
-async def _show_code(request: Request, services: Services, device: Device, text: str) -> Response:
+async def _show_code(
+    request: Request, settings: Settings, site_requests: SiteRequests, database: Database, device: Device, text: str
+) -> Response:
     language = language_of(request)
-    name = cookie_name(services)
+    name = cookie_name(settings)
     given = cookie_in(request, name)
     cookie = cookie_for(given)
     try:
         parameters = parse_parameters(text)
         language = language_of(request, ui_locales=parameters.get("ui_locales"))
-        asked = await authorize.check_request(services, parameters)
+        asked = await authorize.check_request(settings, database, parameters)
         if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
-            return web_view_page(request, asked, parameters, language, page=services.settings.site_page)
+            return web_view_page(request, asked, parameters, language, page=settings.site_page)
         if is_in_wechat(request) and asked.client.account_app_id is not None:
-            page_id = await start_page_with_button(services, asked, browser=device, cookie=cookie)
+            page_id = await site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
             page = account_page(request, asked, page_id, language)
         else:
-            started = await start_for_page(services, asked, browser=device, cookie=cookie)
+            started = await site_requests.start_for_page(asked, browser=device, cookie=cookie)
             page = code_page(request, asked, started, parameters, language)
     except OAuthError as exc:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
@@ -140,25 +148,29 @@ async def _show_code(request: Request, services: Services, device: Device, text:
     except StorageUnavailable as exc:
         return _away(request, exc, language)
     if cookie != given:
-        is_secure = services.settings.issuer.startswith("https:")
+        is_secure = settings.issuer.startswith("https:")
         page.set_cookie(name, cookie, path="/", secure=is_secure, httponly=True, samesite="lax")
     return page
 
 
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/state")
-async def read_state(request: Request, services: ServicesDep) -> Response:
+async def read_state(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
-    cookie = cookie_in(request, cookie_name(services))
-    state = await authorize.scan_state(services, request.path_params["request_id"], cookie)
+    cookie = cookie_in(request, cookie_name(settings))
+    state = await authorize.scan_state(database, clock, request.path_params["request_id"], cookie)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/next")
-async def redirect_after_decision(request: Request, services: ServicesDep) -> Response:
+async def redirect_after_decision(
+    request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep
+) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
-    cookie = cookie_in(request, cookie_name(services))
+    cookie = cookie_in(request, cookie_name(settings))
     try:
-        return redirect_to(await authorize.url_after_decision(services, request.path_params["request_id"], cookie))
+        return redirect_to(
+            await authorize.url_after_decision(settings, database, clock, request.path_params["request_id"], cookie)
+        )
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
     except StorageUnavailable as exc:
@@ -172,7 +184,14 @@ async def redirect_after_decision(request: Request, services: ServicesDep) -> Re
     failures=[StorageUnavailable],
     openapi_extra=text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
 )
-async def end_session(request: Request, services: ServicesDep) -> Response:
+async def end_session(
+    request: Request,
+    settings: SettingsDep,
+    keys: KeyRingDep,
+    id_token_keys: IdTokenKeysDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+) -> Response:
     """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
 
     Without an id_token of this service, no session ends and there is no redirect, because anybody could have made the
@@ -184,11 +203,15 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
     except OAuthError:
         return message_page(request, "no_hint", language, status=400)
     language = language_of(request, ui_locales=parameters.get("ui_locales"))
-    hint = None if parameters.repeated else await read_hint(services, parameters.get("id_token_hint", ""))
-    client = None if hint is None else await find_site(services.database, hint.client_id)
+    hint = (
+        None
+        if parameters.repeated
+        else await read_hint(settings, keys, id_token_keys, parameters.get("id_token_hint", ""))
+    )
+    client = None if hint is None else await find_site(database, hint.client_id)
     if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
         return message_page(request, "no_hint", language, status=400)
-    await end_web_session(services, client.name, hint.session_id)
+    await end_web_session(database, clock, client.name, hint.session_id)
     url = parameters.get("post_logout_redirect_uri")
     if url is None:
         return message_page(request, "logged_out", language)
@@ -205,9 +228,9 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
     },
     failures=[NotFound, StorageUnavailable],
 )
-async def read_picture(scene: str, services: ServicesDep) -> Response:
+async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
-    picture = await services[ScanPictures].of(scene)
+    picture = await scan_pictures.of(scene)
     # `cross-origin`, because sites embed the picture in their own pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)
@@ -224,12 +247,12 @@ async def show_device_page(request: Request) -> Response:
     summary=Title("Page for a code scanned outside WeChat", "用其他应用扫码时的提示页"),
     responses=HTML,
 )
-async def show_link_page(scene: str, request: Request, services: ServicesDep) -> Response:
+async def show_link_page(scene: str, request: Request, settings: SettingsDep) -> Response:
     """A page that asks the person to scan the code with WeChat. It changes nothing.
 
     For the name in `WXAUTH_LINK_CHECK_FILE`, the answer is the file with which WeChat checks this prefix.
     """
-    name, _, content = (services.settings.link_check_file or "").partition(":")
+    name, _, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
     return message_page(request, "link", language_of(request))

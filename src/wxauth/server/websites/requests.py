@@ -10,7 +10,8 @@ from wxauth.server.clients.clients import Credentials, authenticate_and_read, is
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.service_clients import basic_credentials
-from wxauth.server.core.services import Services
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 
 MAX_PARAMETER_LENGTH: Final = 4096
@@ -86,7 +87,7 @@ async def form_of(request: Request) -> Parameters:
     return form
 
 
-async def client_of(request: Request, services: Services, form: Parameters) -> Client:
+async def client_of(request: Request, database: Database, clock: Clock, form: Parameters) -> Client:
     """The client, authenticated by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
 
     Raises: OAuthError, InvalidClient, InvalidRequest, StorageUnavailable.
@@ -96,11 +97,11 @@ async def client_of(request: Request, services: Services, form: Parameters) -> C
     if name is None:
         raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
     if credentials is None:
-        site = await find_site(services.database, name) if is_client_name(name) else None
+        site = await find_site(database, name) if is_client_name(name) else None
         if site is None or not site.is_public:
             raise invalid_client("there is no public client of this name")
         return site
-    client = await authenticate_and_read(services.database, credentials, now=services.clock())
+    client = await authenticate_and_read(database, credentials, now=clock())
     if not client.is_site:
         raise OAuthError(
             "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"

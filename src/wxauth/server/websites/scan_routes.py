@@ -18,10 +18,9 @@ from wxauth.errors import (
 )
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.dependencies import ServicesDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites import scans
 from wxauth.server.websites.bodies import ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
+from wxauth.server.websites.dependencies import ScansDep
 from wxauth.server.websites.scan_rows import Verdict
 from wxauth.server.websites.scanning_phones import PhoneDep
 
@@ -33,14 +32,14 @@ router = Router("scans")
     summary=Title("Claim a scanned code", "认领扫到的码"),
     failures=[ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited],
 )
-async def claim_scan(caller: PhoneDep, body: ClaimRequest, services: ServicesDep, device: DeviceDep) -> ClaimedAnswer:
+async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, device: DeviceDep) -> ClaimedAnswer:
     """Claim a code. The answer names the site to which the person would log in.
 
     Show all of the answer, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
     takes over the claim. The console's code requires an administrator who has logged in within `ADMIN_FRESH_LOGIN`.
     """
-    return claimed_answer(await scans.claim_scan(services, caller, body.opening, ip=device.ip))
+    return claimed_answer(await scans.claim(caller, body.opening, ip=device.ip))
 
 
 @router.post(
@@ -58,17 +57,17 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, services: ServicesDep
     ],
 )
 async def approve_scan(
-    caller: PhoneDep, scan_id: UUID, body: ApproveRequest, services: ServicesDep, device: DeviceDep
+    caller: PhoneDep, scan_id: UUID, body: ApproveRequest, scans: ScansDep, device: DeviceDep
 ) -> None:
     """The person approves: the site gets a session. Idempotent: 204 again until the code would have expired.
 
     `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
     the session's identity. The session also gets the new `session_key`.
     """
-    await scans.approve(services, caller, scan_id, body.login_code, ip=device.ip)
+    await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
 
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=Title("Deny a login", "拒绝该网站"), failures=[ScanOver])
-async def deny_scan(caller: PhoneDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
+async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: DeviceDep) -> None:
     """The person denies the login: the site gets nothing."""
-    await scans.decide(services, caller, scan_id, Verdict.DENIED, ip=device.ip)
+    await scans.decide(caller, scan_id, Verdict.DENIED, ip=device.ip)

@@ -18,9 +18,11 @@ from wxauth.errors import (
     ScanTooFar,
     WxAuthError,
 )
-from wxauth.server.core.database import Transaction
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.proof import Proofs
@@ -79,49 +81,111 @@ class Claimed:
     door: Door
 
 
-async def claim_scan(services: Services, caller: Caller, opening: ScanOpening, *, ip: str | None) -> Claimed:
-    """Claim a scan for this session, which may then decide.
+class Scans:
+    """Lets a phone claim, approve or deny a scan."""
 
-    A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve a
-    login to it, and so become a fresh session.
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        settings: Settings,
+        user_codes: UserCodes,
+        metrics: Metrics,
+        database: Database,
+        proofs: Proofs,
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._user_codes = user_codes
+        self._metrics = metrics
+        self._database = database
+        self._proofs = proofs
 
-    Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
-    """
-    now = services.clock()
-    settings, door = services.settings, Door.SCAN if opening.user_code is None else Door.TYPED
-    is_staff = not STAFF_ROLES.isdisjoint(caller.user["roles"])
-    scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
-    scene_hash = None if scene is None else hash_of(scene)
-    user_code_hashes = services[UserCodes].hashes(opening.user_code or "")
-    asked = Claim(
-        session_id=caller.session_id,
-        user_id=caller.user["id"],
-        door=door,
-        by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
-        must_be_near=is_staff and not settings.scan_admin_anywhere,
-        is_stale_staff=is_staff
-        and not await is_fresh(services.database, caller.session_id, longest=settings.admin_fresh_login, now=now),
-    )
-    if door is Door.TYPED:
-        await _count_try(services, caller, now=now)
-    async with services.database.begin() as transaction:
-        scan = await scan_rows.lock_open_scan(
-            transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now
+    async def claim(self, caller: Caller, opening: ScanOpening, *, ip: str | None) -> Claimed:
+        """Claim a scan for this session, which may then decide.
+
+        A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve
+        a login to it, and so become a fresh session.
+
+        Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
+        """
+        now = self._clock()
+        settings, door = self._settings, Door.SCAN if opening.user_code is None else Door.TYPED
+        is_staff = not STAFF_ROLES.isdisjoint(caller.user["roles"])
+        scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
+        scene_hash = None if scene is None else hash_of(scene)
+        user_code_hashes = self._user_codes.hashes(opening.user_code or "")
+        asked = Claim(
+            session_id=caller.session_id,
+            user_id=caller.user["id"],
+            door=door,
+            by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
+            must_be_near=is_staff and not settings.scan_admin_anywhere,
+            is_stale_staff=is_staff
+            and not await is_fresh(self._database, caller.session_id, longest=settings.admin_fresh_login, now=now),
         )
-        refusal = None if scan is None else await _refusal(transaction, scan, asked, now=now)
-        if scan is not None and refusal is None:
-            await scan_rows.store_claim(transaction, scan, session_id=asked.session_id, door=door, now=now)
-    if scan is None:
-        raise ScanOver("there is no such scan that could be decided upon")
-    if door is Door.TYPED:
-        await scan_rows.give_try_back(services.database, asked.user_id)
-    fields = {"scan_id": scan.id, "client_id": scan.client_id, "user_id": asked.user_id}
-    if refusal is not None:
-        log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
-        raise refusal
-    services.metrics.scan(ScanOutcome.CLAIMED)
-    log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
-    return Claimed(scan, door)
+        if door is Door.TYPED:
+            await _count_try(self._database, caller, now=now)
+        async with self._database.begin() as transaction:
+            scan = await scan_rows.lock_open_scan(
+                transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now
+            )
+            refusal = None if scan is None else await _refusal(transaction, scan, asked, now=now)
+            if scan is not None and refusal is None:
+                await scan_rows.store_claim(transaction, scan, session_id=asked.session_id, door=door, now=now)
+        if scan is None:
+            raise ScanOver("there is no such scan that could be decided upon")
+        if door is Door.TYPED:
+            await scan_rows.give_try_back(self._database, asked.user_id)
+        fields = {"scan_id": scan.id, "client_id": scan.client_id, "user_id": asked.user_id}
+        if refusal is not None:
+            log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
+            raise refusal
+        self._metrics.scan(ScanOutcome.CLAIMED)
+        log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
+        return Claimed(scan, door)
+
+    async def approve(self, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
+        """Approve a scan that this session has claimed, proved by a new `wx.login`. Idempotent.
+
+        WeChat is asked only while the scan can still be approved. Changes in the meantime are detected when the verdict
+        is stored.
+
+        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+        """
+        if await _is_approved(self._database, self._clock, caller, scan_id):
+            return
+        try:
+            await self._proofs.prove(caller, login_code, ip=ip)
+        except (CodeUsed, InvalidCode):
+            # The same request may have been sent twice, and the other one has spent the code.
+            if await _is_approved(self._database, self._clock, caller, scan_id):
+                return
+            raise
+        await self.decide(caller, scan_id, Verdict.APPROVED, ip=ip)
+
+    async def decide(self, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
+        """Store the verdict on a scan that this session has claimed. Idempotent.
+
+        Raises: ScanOver, StorageUnavailable.
+        """
+        now, session_id = self._clock(), caller.session_id
+        async with self._database.begin() as transaction:
+            person = await lock_person(transaction, session_id, now=now)
+            scan = await scan_rows.lock_claimed_scan(transaction, scan_id, session_id=session_id, now=now)
+            if person is not None and scan is not None and scan.verdict is None:
+                await scan_rows.store_verdict(transaction, scan_id, verdict)
+                if verdict is Verdict.APPROVED:
+                    await _grant(transaction, person, scan, session_id=session_id, ip=ip, now=now)
+        if person is None or scan is None or scan.verdict not in (None, verdict):
+            raise ScanOver(_NOT_HELD)
+        if scan.verdict is not None:  # the same one was stored before
+            return
+        self._metrics.scan(ScanOutcome(verdict))
+        if verdict is Verdict.DENIED:
+            self._metrics.door(Door(scan.door), DoorOutcome.REFUSED)
+        fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person["id"]}
+        log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 
 
 async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
@@ -141,63 +205,19 @@ async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, no
     return None
 
 
-async def _count_try(services: Services, caller: Caller, *, now: datetime) -> None:
+async def _count_try(database: Database, caller: Caller, *, now: datetime) -> None:
     """Count an attempt to type a code. Raises: RateLimited, StorageUnavailable."""
-    number, until = await scan_rows.count_try(services.database, caller.user["id"], now=now)
+    number, until = await scan_rows.count_try(database, caller.user["id"], now=now)
     if number > WRONG_USER_CODES:
         raise RateLimited("too many wrong codes of this user", retry_after=max(1, ceil((until - now).total_seconds())))
 
 
-async def approve(services: Services, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
-    """Approve a scan that this session has claimed, proved by a new `wx.login`. Idempotent.
-
-    WeChat is asked only while the scan can still be approved. Changes in the meantime are detected when the verdict is
-    stored.
-
-    Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
-    """
-    if await _is_approved(services, caller, scan_id):
-        return
-    try:
-        await services[Proofs].prove(caller, login_code, ip=ip)
-    except (CodeUsed, InvalidCode):
-        # The same request may have been sent twice, and the other one has spent the code.
-        if await _is_approved(services, caller, scan_id):
-            return
-        raise
-    await decide(services, caller, scan_id, Verdict.APPROVED, ip=ip)
-
-
-async def _is_approved(services: Services, caller: Caller, scan_id: UUID) -> bool:
+async def _is_approved(database: Database, clock: Clock, caller: Caller, scan_id: UUID) -> bool:
     """Whether this session has approved the scan. Raises: ScanOver, if it no longer can; StorageUnavailable."""
-    claim = await scan_rows.held_claim(services.database, scan_id, session_id=caller.session_id, now=services.clock())
+    claim = await scan_rows.held_claim(database, scan_id, session_id=caller.session_id, now=clock())
     if claim is None or claim.verdict == Verdict.DENIED:
         raise ScanOver(_NOT_HELD)
     return claim.verdict == Verdict.APPROVED
-
-
-async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
-    """Store the verdict on a scan that this session has claimed. Idempotent.
-
-    Raises: ScanOver, StorageUnavailable.
-    """
-    now, session_id = services.clock(), caller.session_id
-    async with services.database.begin() as transaction:
-        person = await lock_person(transaction, session_id, now=now)
-        scan = await scan_rows.lock_claimed_scan(transaction, scan_id, session_id=session_id, now=now)
-        if person is not None and scan is not None and scan.verdict is None:
-            await scan_rows.store_verdict(transaction, scan_id, verdict)
-            if verdict is Verdict.APPROVED:
-                await _grant(transaction, person, scan, session_id=session_id, ip=ip, now=now)
-    if person is None or scan is None or scan.verdict not in (None, verdict):
-        raise ScanOver(_NOT_HELD)
-    if scan.verdict is not None:  # the same one was stored before
-        return
-    services.metrics.scan(ScanOutcome(verdict))
-    if verdict is Verdict.DENIED:
-        services.metrics.door(Door(scan.door), DoorOutcome.REFUSED)
-    fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person["id"]}
-    log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 
 
 async def _grant(

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Client
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
-from wxauth.server.core.services import Services
+from wxauth.server.core.metrics import Metrics
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import site_request_rows
 from wxauth.server.websites.durations import OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
@@ -58,59 +60,69 @@ def granted_scope(client: Client, asked_for: str | None) -> str:
     return " ".join(scope)
 
 
-async def start_for_device(
-    services: Services, client: Client, *, scope: str, ip: str | None, user_agent: str | None
-) -> StartedScan:
-    """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
+class SiteRequests:
+    """Starts the logins that sites request."""
 
-    Raises: OAuthError, RateLimited, StorageUnavailable.
-    """
-    if ip is None and client.near:
-        raise invalid_oauth_request("this client was added with --near: browser_ip is required")
-    # Checked first, so that a single browser cannot use up the client's limit.
-    await services[ScanLimits].browsers.admit_address(ip)
-    await services[ScanLimits].clients.admit(client.name)
-    browser = Device(ip, None if ip is None else user_agent)
-    for _ in range(_ATTEMPTS):
-        now, device_code = services.clock(), new_secret()
-        request = _request(client, scope, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
-        started, scan = _scan(services, device_code, now=now)
-        added = await site_request_rows.add_device(
-            services.database, request, scan, device_code_hash=hash_of(device_code)
-        )
-        if _is_added(services, added):
-            return started
-    raise StorageUnavailable("no user code is free")
+    def __init__(
+        self, *, user_codes: UserCodes, metrics: Metrics, clock: Clock, database: Database, scan_limits: ScanLimits
+    ) -> None:
+        self._user_codes = user_codes
+        self._metrics = metrics
+        self._clock = clock
+        self._database = database
+        self._scan_limits = scan_limits
 
+    async def start_for_device(
+        self, client: Client, *, scope: str, ip: str | None, user_agent: str | None
+    ) -> StartedScan:
+        """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
-async def start_for_page(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> StartedScan:
-    """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    await services[ScanLimits].browsers.admit_address(browser.ip)
-    for _ in range(_ATTEMPTS):
-        now = services.clock()
-        request = _request(asked.client, asked.scope, browser, lasts=SCAN_LASTS, now=now)
+        Raises: OAuthError, RateLimited, StorageUnavailable.
+        """
+        if ip is None and client.near:
+            raise invalid_oauth_request("this client was added with --near: browser_ip is required")
+        # Checked first, so that a single browser cannot use up the client's limit.
+        await self._scan_limits.browsers.admit_address(ip)
+        await self._scan_limits.clients.admit(client.name)
+        browser = Device(ip, None if ip is None else user_agent)
+        for _ in range(_ATTEMPTS):
+            now, device_code = self._clock(), new_secret()
+            request = _request(client, scope, browser, lasts=SCAN_LASTS, kept=OUTCOME_KEPT, now=now)
+            started, scan = _scan(self._user_codes, device_code, now=now)
+            added = await site_request_rows.add_device(
+                self._database, request, scan, device_code_hash=hash_of(device_code)
+            )
+            if _is_added(self._metrics, added):
+                return started
+        raise StorageUnavailable("no user code is free")
+
+    async def start_for_page(self, asked: SiteRequest, *, browser: Device, cookie: str) -> StartedScan:
+        """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
+        await self._scan_limits.browsers.admit_address(browser.ip)
+        for _ in range(_ATTEMPTS):
+            now = self._clock()
+            request = _request(asked.client, asked.scope, browser, lasts=SCAN_LASTS, now=now)
+            page_id = page_id_of(cookie, request.id)
+            started, scan = _scan(self._user_codes, page_id, now=now)
+            page = _page(asked, request.id, page_id, cookie)
+            added = await site_request_rows.add_page(self._database, request, page, scan)
+            if _is_added(self._metrics, added):
+                return started
+        raise StorageUnavailable("no user code is free")
+
+    async def start_page_with_button(self, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
+        """Store a request whose page has a button to WeChat's page. Returns the id in the page's URLs.
+
+        Raises: RateLimited, OAuthError, StorageUnavailable.
+        """
+        await self._scan_limits.pages.admit_address(browser.ip)
+        request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=self._clock())
         page_id = page_id_of(cookie, request.id)
-        started, scan = _scan(services, page_id, now=now)
         page = _page(asked, request.id, page_id, cookie)
-        added = await site_request_rows.add_page(services.database, request, page, scan)
-        if _is_added(services, added):
-            return started
-    raise StorageUnavailable("no user code is free")
-
-
-async def start_page_with_button(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
-    """Store a request whose page has a button to WeChat's page. Returns the id in the page's URLs.
-
-    Raises: RateLimited, OAuthError, StorageUnavailable.
-    """
-    await services[ScanLimits].pages.admit_address(browser.ip)
-    request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=services.clock())
-    page_id = page_id_of(cookie, request.id)
-    page = _page(asked, request.id, page_id, cookie)
-    added = await site_request_rows.add_page_without_scan(services.database, request, page)
-    if added is Adding.CLIENT_REMOVED:
-        raise invalid_client("the client has just been removed")
-    return page_id
+        added = await site_request_rows.add_page_without_scan(self._database, request, page)
+        if added is Adding.CLIENT_REMOVED:
+            raise invalid_client("the client has just been removed")
+        return page_id
 
 
 def _request(
@@ -141,18 +153,18 @@ def _page(asked: SiteRequest, request_id: UUID, page_id: str, cookie: str) -> Lo
     )
 
 
-def _scan(services: Services, secret: str, *, now: datetime) -> tuple[StartedScan, NewScan]:
+def _scan(user_codes: UserCodes, secret: str, *, now: datetime) -> tuple[StartedScan, NewScan]:
     """A new scan with its secrets, and as it is stored."""
     scan_id, scene = new_id(now), new_scene()
-    user_code, user_code_hash = services[UserCodes].new()
+    user_code, user_code_hash = user_codes.new()
     stored = NewScan(scan_id=scan_id, scene_hash=hash_of(scene), user_code_hash=user_code_hash)
     return StartedScan(scan_id, scene, user_code, secret), stored
 
 
-def _is_added(services: Services, added: Adding) -> bool:
+def _is_added(metrics: Metrics, added: Adding) -> bool:
     """Whether a scan was stored; false if its user code is taken. Raises: OAuthError, if its client was removed."""
     if added is Adding.CLIENT_REMOVED:
         raise invalid_client("the client has just been removed")
     if added is Adding.ADDED:
-        services.metrics.scan(ScanOutcome.STARTED)
+        metrics.scan(ScanOutcome.STARTED)
     return added is Adding.ADDED

@@ -10,9 +10,12 @@ from wxauth.errors import InvalidToken
 from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.uris import is_registered
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
@@ -35,6 +38,7 @@ from wxauth.server.websites.oauth_errors import (
 from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
 from wxauth.server.websites.scan_rows import ScanOutcome
 from wxauth.server.websites.secrets import hash_of
+from wxauth.tokens.verifier import Verifier
 
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
@@ -62,178 +66,251 @@ class WebSession:
     expires_at: datetime
 
 
-async def issue_tokens(
-    services: Services, client: Client, form: Mapping[str, str], *, ip: str | None
-) -> dict[str, Any]:
-    """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
-    if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
-        raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
-    grant_type = form.get("grant_type")
-    if grant_type is None:
-        raise invalid_oauth_request("grant_type is missing")
-    if grant_type == DEVICE_CODE:
-        return await _for_device_code(services, client, form)
-    if grant_type == AUTHORIZATION_CODE:
-        return await _for_code(services, client, form)
-    if grant_type == REFRESH_TOKEN:
-        return await _for_refresh_token(services, client, form, ip=ip)
-    raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANT_TYPES)}")
+class SiteTokens:
+    """Exchanges the codes and refresh tokens of sites, and ends their sessions."""
 
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        settings: Settings,
+        id_token_keys: IdTokenKeys,
+        issuer: Issuer,
+        database: Database,
+        metrics: Metrics,
+        numbers: Numbers,
+        refresh_tokens: RefreshTokens,
+        keys: KeyRing,
+        verifier: Verifier,
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._id_token_keys = id_token_keys
+        self._issuer = issuer
+        self._database = database
+        self._metrics = metrics
+        self._numbers = numbers
+        self._refresh_tokens = refresh_tokens
+        self._keys = keys
+        self._verifier = verifier
 
-async def _for_device_code(services: Services, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
-    if not client.device:
-        raise OAuthError("unauthorized_client", "the client was added without --device")
-    device_code = form.get("device_code")
-    if device_code is None:
-        raise invalid_oauth_request("device_code is missing")
-    now = services.clock()
-    await _ensure_keys(services, now)
-    lifetimes = website_session_lifetimes(services.settings)
-    session_id = new_id(now)
-    async with services.database.begin() as transaction:
-        outcome = await redeem_device_code(
-            transaction,
-            hash_of(device_code),
-            client_id=client.name,
-            session_id=session_id,
+    async def issue(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
+        """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
+        if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
+            raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
+        grant_type = form.get("grant_type")
+        if grant_type is None:
+            raise invalid_oauth_request("grant_type is missing")
+        if grant_type == DEVICE_CODE:
+            return await self._for_device_code(client, form)
+        if grant_type == AUTHORIZATION_CODE:
+            return await self._for_code(client, form)
+        if grant_type == REFRESH_TOKEN:
+            return await self._for_refresh_token(client, form, ip=ip)
+        raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANT_TYPES)}")
+
+    async def _for_device_code(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
+        if not client.device:
+            raise OAuthError("unauthorized_client", "the client was added without --device")
+        device_code = form.get("device_code")
+        if device_code is None:
+            raise invalid_oauth_request("device_code is missing")
+        now = self._clock()
+        await _ensure_keys(self._id_token_keys, self._issuer, now)
+        lifetimes = website_session_lifetimes(self._settings)
+        session_id = new_id(now)
+        async with self._database.begin() as transaction:
+            outcome = await redeem_device_code(
+                transaction,
+                hash_of(device_code),
+                client_id=client.name,
+                session_id=session_id,
+                expires_at=_end_of(lifetimes, now),
+                now=now,
+            )
+        match outcome:
+            case NotGranted.UNKNOWN | NotGranted.SPENT:
+                raise invalid_grant("there is no such device code of this client, or it has been used")
+            case NotGranted.PENDING:
+                raise OAuthError(AUTHORIZATION_PENDING, "the person has not decided yet")
+            case NotGranted.TOO_FAST:
+                raise OAuthError(SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on")
+            case NotGranted.OVER:
+                raise OAuthError("expired_token", "nobody has decided in time")
+            case NotGranted.DENIED:
+                raise OAuthError("access_denied", "the person has refused, or may not log in any more")
+        return await self._opened(client, session_id, outcome, lifetimes, now=now)
+
+    async def _for_code(self, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
+        """Exchange an authorization code.
+
+        If a spent code comes with the right redirect_uri and verifier, its session ends.
+        """
+        if not client.redirect_uris:
+            raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
+        if "code" not in form:
+            raise invalid_oauth_request("code is missing")
+        challenge = challenge_of(form.get("code_verifier", ""))
+        if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
+            raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
+        now = self._clock()
+        await _ensure_keys(self._id_token_keys, self._issuer, now)
+        lifetimes = website_session_lifetimes(self._settings)
+        session_id = new_id(now)
+        async with self._database.begin() as transaction:
+            outcome = await redeem_code(
+                transaction,
+                hash_of(form["code"]),
+                client_id=client.name,
+                redirect_uri=form["redirect_uri"],
+                code_challenge=challenge,
+                session_id=session_id,
+                expires_at=_end_of(lifetimes, now),
+                now=now,
+            )
+        if isinstance(outcome, NotGranted):
+            if outcome is NotGranted.SPENT:
+                log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
+            raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
+        return await self._opened(client, session_id, outcome, lifetimes, now=now)
+
+    async def _opened(
+        self,
+        client: Client,
+        session_id: UUID,
+        granted: Granted,
+        lifetimes: Lifetimes,
+        *,
+        now: datetime,
+    ) -> dict[str, Any]:
+        count_redeemed(self._metrics, self._numbers, granted.door, now=now)
+        fields = {"user_id": granted.user["id"], "app_id": granted.user["app_id"], "session_id": session_id}
+        log.info("logged_in_to_website", client_id=client.name, by=AMR[granted.door], **fields)
+        session = WebSession(
+            id=session_id,
+            generation=0,
+            client=client,
+            user=granted.user,
+            scope=granted.scope,
+            nonce=granted.nonce,
+            authenticated_at=granted.authenticated_at,
+            authenticated_by=AMR[granted.door],
             expires_at=_end_of(lifetimes, now),
+        )
+        return await self._tokens_of(session, now=now)
+
+    async def _for_refresh_token(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
+        """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
+        if "refresh_token" not in form:
+            raise invalid_oauth_request("refresh_token is missing")
+        token = self._refresh_tokens.parse(form["refresh_token"])
+        if token is None:
+            raise invalid_grant("the refresh token is not one of ours")
+        allowed = client.site_scopes
+        requested = form["scope"].split() if "scope" in form else allowed
+        if not set(requested) <= set(allowed):
+            raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
+        now = self._clock()
+        await _ensure_keys(self._id_token_keys, self._issuer, now)
+        outcome = await rotate_refresh_token_of_website(
+            self._database,
+            token,
+            client_id=client.name,
+            scopes=requested,
+            demanded=requested if "scope" in form else (),
+            ip=ip,
+            lifetimes=website_session_lifetimes(self._settings),
             now=now,
         )
-    match outcome:
-        case NotGranted.UNKNOWN | NotGranted.SPENT:
-            raise invalid_grant("there is no such device code of this client, or it has been used")
-        case NotGranted.PENDING:
-            raise OAuthError(AUTHORIZATION_PENDING, "the person has not decided yet")
-        case NotGranted.TOO_FAST:
-            raise OAuthError(SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on")
-        case NotGranted.OVER:
-            raise OAuthError("expired_token", "nobody has decided in time")
-        case NotGranted.DENIED:
-            raise OAuthError("access_denied", "the person has refused, or may not log in any more")
-    return await _opened(services, client, session_id, outcome, lifetimes, now=now)
-
-
-async def _for_code(services: Services, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
-    """Exchange an authorization code.
-
-    If a spent code comes with the right redirect_uri and verifier, its session ends.
-    """
-    if not client.redirect_uris:
-        raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
-    if "code" not in form:
-        raise invalid_oauth_request("code is missing")
-    challenge = challenge_of(form.get("code_verifier", ""))
-    if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
-        raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
-    now = services.clock()
-    await _ensure_keys(services, now)
-    lifetimes = website_session_lifetimes(services.settings)
-    session_id = new_id(now)
-    async with services.database.begin() as transaction:
-        outcome = await redeem_code(
-            transaction,
-            hash_of(form["code"]),
-            client_id=client.name,
-            redirect_uri=form["redirect_uri"],
-            code_challenge=challenge,
-            session_id=session_id,
-            expires_at=_end_of(lifetimes, now),
-            now=now,
+        if isinstance(outcome, RefreshRefused):
+            if outcome.why is RefreshRefusal.REUSED:
+                log.warning(
+                    "refresh_token_reused", session_id=token.session_id, consequence="the session has been ended"
+                )
+            if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
+                raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
+            raise invalid_grant(_WHY[outcome.why])
+        now = self._clock()
+        # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
+        scope = " ".join(name for name in outcome["scope"].split() if name in requested)
+        log.info("refreshed", user_id=outcome["id"], client_id=client.name, session_id=token.session_id)
+        session = WebSession(
+            id=token.session_id,
+            generation=outcome["generation"],
+            client=client,
+            user=outcome,
+            scope=scope,
+            authenticated_at=outcome["authenticated_at"],
+            authenticated_by=outcome["authenticated_by"],
+            expires_at=outcome["expires_at"],
         )
-    if isinstance(outcome, NotGranted):
-        if outcome is NotGranted.SPENT:
-            log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
-        raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
-    return await _opened(services, client, session_id, outcome, lifetimes, now=now)
+        return await self._tokens_of(session, now=now)
+
+    async def _tokens_of(self, session: WebSession, *, now: datetime) -> dict[str, Any]:
+        """The answer of RFC 6749, section 5.1, without the scopes that the client has lost since.
+
+        Raises: OAuthError, StorageUnavailable.
+        """
+        user, client = session.user, session.client
+        allowed = client.site_scopes
+        names = [name for name in session.scope.split() if name in allowed]
+        if not names:
+            raise invalid_grant("the client may not have any of these scopes any more")
+        left = int((session.expires_at - now).total_seconds())
+        of_session = TokenSession(id=session.id, left=left, client_id=client.name, scope=" ".join(names))
+        issued = self._issuer.issue(user, of_session, now=now)
+        answer = {
+            "access_token": issued.value,
+            "token_type": "Bearer",
+            "expires_in": issued.expires_in,
+            "scope": " ".join(names),
+            "refresh_token": self._refresh_tokens.issue(session.id, session.generation),
+        }
+        if OPENID_SCOPE in names:
+            answer["id_token"] = id_token(
+                await self._id_token_keys.read(now)
+                if client.id_token_alg == ID_TOKEN_ALG
+                else self._keys.signing_key(now),
+                issuer=self._settings.issuer,
+                client=client,
+                user=user,
+                scopes=names,
+                session_id=session.id,
+                nonce=session.nonce,
+                access_token=issued.value,
+                authenticated_at=session.authenticated_at,
+                authenticated_by=session.authenticated_by,
+                now=int(now.timestamp()),
+                expires_in=issued.expires_in,
+            )
+        return answer
+
+    async def revoke(self, client: Client, token: str) -> None:
+        """End the session of a token, if the token belongs to this client. Raises: StorageUnavailable."""
+        refresh_token = self._refresh_tokens.parse(token)
+        if refresh_token is not None:
+            session_id = refresh_token.session_id
+        else:
+            try:
+                session_id = (await self._verifier.verify(token, now=self._clock().timestamp())).session_id
+            except InvalidToken:
+                return
+        await end_web_session(self._database, self._clock, client.name, session_id)
 
 
-async def _ensure_keys(services: Services, now: datetime) -> None:
+async def _ensure_keys(id_token_keys: IdTokenKeys, issuer: Issuer, now: datetime) -> None:
     """Check that there are signing keys, before a code or token is spent. Raises: StorageUnavailable."""
-    services[Issuer].ensure_ready(now)
-    await services[IdTokenKeys].read(now)
+    issuer.ensure_ready(now)
+    await id_token_keys.read(now)
 
 
-async def _opened(
-    services: Services,
-    client: Client,
-    session_id: UUID,
-    granted: Granted,
-    lifetimes: Lifetimes,
-    *,
-    now: datetime,
-) -> dict[str, Any]:
-    count_redeemed(services, granted.door, now=now)
-    fields = {"user_id": granted.user["id"], "app_id": granted.user["app_id"], "session_id": session_id}
-    log.info("logged_in_to_website", client_id=client.name, by=AMR[granted.door], **fields)
-    session = WebSession(
-        id=session_id,
-        generation=0,
-        client=client,
-        user=granted.user,
-        scope=granted.scope,
-        nonce=granted.nonce,
-        authenticated_at=granted.authenticated_at,
-        authenticated_by=AMR[granted.door],
-        expires_at=_end_of(lifetimes, now),
-    )
-    return await _tokens_of(services, session, now=now)
-
-
-def count_redeemed(services: Services, door: Door, *, now: datetime) -> None:
+def count_redeemed(metrics: Metrics, numbers: Numbers, door: Door, *, now: datetime) -> None:
     """Count a login to a site, and the scan that led to it."""
     if door in (Door.SCAN, Door.TYPED):
-        services.metrics.scan(ScanOutcome.REDEEMED)
-    services.metrics.door(door, DoorOutcome.LOGGED_IN)
+        metrics.scan(ScanOutcome.REDEEMED)
+    metrics.door(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # else counted when the browser came back, with new users
-        services[Numbers].count_login(is_new=False, at=now)
-
-
-async def _for_refresh_token(
-    services: Services, client: Client, form: Mapping[str, str], *, ip: str | None
-) -> dict[str, Any]:
-    """Rotate a refresh token, as at /v1/refresh. Reuse after the grace period ends the session."""
-    if "refresh_token" not in form:
-        raise invalid_oauth_request("refresh_token is missing")
-    token = services[RefreshTokens].parse(form["refresh_token"])
-    if token is None:
-        raise invalid_grant("the refresh token is not one of ours")
-    allowed = client.site_scopes
-    requested = form["scope"].split() if "scope" in form else allowed
-    if not set(requested) <= set(allowed):
-        raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
-    now = services.clock()
-    await _ensure_keys(services, now)
-    outcome = await rotate_refresh_token_of_website(
-        services.database,
-        token,
-        client_id=client.name,
-        scopes=requested,
-        demanded=requested if "scope" in form else (),
-        ip=ip,
-        lifetimes=website_session_lifetimes(services.settings),
-        now=now,
-    )
-    if isinstance(outcome, RefreshRefused):
-        if outcome.why is RefreshRefusal.REUSED:
-            log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has been ended")
-        if outcome.why is RefreshRefusal.OUT_OF_SCOPE and "scope" in form:
-            raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
-        raise invalid_grant(_WHY[outcome.why])
-    now = services.clock()
-    # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
-    scope = " ".join(name for name in outcome["scope"].split() if name in requested)
-    log.info("refreshed", user_id=outcome["id"], client_id=client.name, session_id=token.session_id)
-    session = WebSession(
-        id=token.session_id,
-        generation=outcome["generation"],
-        client=client,
-        user=outcome,
-        scope=scope,
-        authenticated_at=outcome["authenticated_at"],
-        authenticated_by=outcome["authenticated_by"],
-        expires_at=outcome["expires_at"],
-    )
-    return await _tokens_of(services, session, now=now)
+        numbers.count_login(is_new=False, at=now)
 
 
 _WHY: Final = {
@@ -246,67 +323,14 @@ _WHY: Final = {
 }
 
 
-async def _tokens_of(services: Services, session: WebSession, *, now: datetime) -> dict[str, Any]:
-    """The answer of RFC 6749, section 5.1, without the scopes that the client has lost since.
-
-    Raises: OAuthError, StorageUnavailable.
-    """
-    user, client = session.user, session.client
-    allowed = client.site_scopes
-    names = [name for name in session.scope.split() if name in allowed]
-    if not names:
-        raise invalid_grant("the client may not have any of these scopes any more")
-    left = int((session.expires_at - now).total_seconds())
-    of_session = TokenSession(id=session.id, left=left, client_id=client.name, scope=" ".join(names))
-    issued = services[Issuer].issue(user, of_session, now=now)
-    answer = {
-        "access_token": issued.value,
-        "token_type": "Bearer",
-        "expires_in": issued.expires_in,
-        "scope": " ".join(names),
-        "refresh_token": services[RefreshTokens].issue(session.id, session.generation),
-    }
-    if OPENID_SCOPE in names:
-        answer["id_token"] = id_token(
-            await services[IdTokenKeys].read(now)
-            if client.id_token_alg == ID_TOKEN_ALG
-            else services[KeyRing].signing_key(now),
-            issuer=services.settings.issuer,
-            client=client,
-            user=user,
-            scopes=names,
-            session_id=session.id,
-            nonce=session.nonce,
-            access_token=issued.value,
-            authenticated_at=session.authenticated_at,
-            authenticated_by=session.authenticated_by,
-            now=int(now.timestamp()),
-            expires_in=issued.expires_in,
-        )
-    return answer
-
-
-async def revoke_token(services: Services, client: Client, token: str) -> None:
-    """End the session of a token, if the token belongs to this client. Raises: StorageUnavailable."""
-    refresh_token = services[RefreshTokens].parse(token)
-    if refresh_token is not None:
-        session_id = refresh_token.session_id
-    else:
-        try:
-            session_id = (await services.verifier.verify(token, now=services.clock().timestamp())).session_id
-        except InvalidToken:
-            return
-    await end_web_session(services, client.name, session_id)
-
-
-async def end_web_session(services: Services, client_id: str, session_id: UUID) -> None:
+async def end_web_session(database: Database, clock: Clock, client_id: str, session_id: UUID) -> None:
     """End a session, if it belongs to this client. Raises: StorageUnavailable."""
     user_id = await end_session_of_website(
-        services.database,
+        database,
         session_id=session_id,
         client_id=client_id,
         reason=EndReason.SIGNED_OUT,
-        now=services.clock(),
+        now=clock(),
     )
     if user_id is not None:
         log.info("logged_out", user_id=user_id, client_id=client_id, session_id=session_id)

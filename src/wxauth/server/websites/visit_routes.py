@@ -6,10 +6,9 @@ from starlette.responses import Response
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable, Title
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.cookies import cookie_in
-from wxauth.server.web.dependencies import ServicesDep
+from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import PROBLEM_KEY
-from wxauth.server.websites import visits
 from wxauth.server.websites.authorize import AUTHORIZE_PATH
 from wxauth.server.websites.browser_answers import (
     HTML,
@@ -20,11 +19,12 @@ from wxauth.server.websites.browser_answers import (
     redirect_to,
     text_parameters,
 )
+from wxauth.server.websites.dependencies import VisitsDep
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import VISIT_PAGES, language_of, message_page, visit_page
 from wxauth.server.websites.requests import parse_parameters
 from wxauth.server.websites.secrets import SCENE
-from wxauth.server.websites.visits import WeChatCallback
+from wxauth.server.websites.visits import CALLBACK, PressesUsedUp, WeChatCallback
 
 router = Router("websites")
 
@@ -34,17 +34,19 @@ router = Router("websites")
     summary=Title("Go to WeChat's page to log in", "前往微信的登录页"),
     responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
 )
-async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDep, request_id: str) -> Response:
+async def go_to_wechat(
+    request: Request, settings: SettingsDep, visits: VisitsDep, device: DeviceDep, request_id: str
+) -> Response:
     """Redirect the browser that shows this page to WeChat's page, at most ten times, each time with a new `state`.
 
     In WeChat's browser that is the page of the site's service account; on a computer, that of its website app.
     """
-    cookie = cookie_in(request, cookie_name(services))
+    cookie = cookie_in(request, cookie_name(settings))
     try:
-        return redirect_to(await visits.url_after_press(services, request_id, cookie, device=device))
+        return redirect_to(await visits.url_after_press(request_id, cookie, device=device))
     except NotFound:
         return message_page(request, "visit_gone", language_of(request), status=404)
-    except visits.PressesUsedUp as exc:
+    except PressesUsedUp as exc:
         request.scope[PROBLEM_KEY] = exc
         return message_page(request, "used_up", language_of(request), status=exc.status)
     except (RateLimited, StorageUnavailable) as exc:
@@ -54,12 +56,14 @@ async def go_to_wechat(request: Request, services: ServicesDep, device: DeviceDe
 
 
 @router.get(
-    visits.CALLBACK,
+    CALLBACK,
     summary=Title("Come back from WeChat's page", "从微信的登录页返回"),
     responses={**HTML, **REDIRECT, **NO_PAGE},
     openapi_extra=text_parameters("code", "state"),
 )
-async def come_back_from_wechat(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
+async def come_back_from_wechat(
+    request: Request, settings: SettingsDep, visits: VisitsDep, device: DeviceDep
+) -> Response:
     """The callback of all apps. The browser is redirected to the site, or to a page with the reason for a failure.
 
     The next URL never contains WeChat's `code` or `state`. WeChat is asked only if this browser was given the `state`,
@@ -67,21 +71,21 @@ async def come_back_from_wechat(request: Request, services: ServicesDep, device:
     """
     if not request.url.query:
         return message_page(request, "visit_gone", language_of(request), status=404)
-    cookie = cookie_in(request, cookie_name(services))
+    cookie = cookie_in(request, cookie_name(settings))
     try:
         parameters = parse_parameters(request.url.query)
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
         callback = WeChatCallback(cookie, parameters.get("state", ""), parameters.get("code", ""))
-        return redirect_to(await visits.finish_visit(services, callback, device=device))
+        return redirect_to(await visits.finish(callback, device=device))
     except (NotFound, OAuthError):
-        return redirect_to(f"{services.settings.issuer}{visits.CALLBACK}")
+        return redirect_to(f"{settings.issuer}{CALLBACK}")
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
-        return redirect_to(f"{services.settings.issuer}{visits.CALLBACK}/away")
+        return redirect_to(f"{settings.issuer}{CALLBACK}/away")
 
 
-@router.hidden(visits.CALLBACK + "/away")
+@router.hidden(CALLBACK + "/away")
 async def show_outage(request: Request) -> Response:
     """A page that asks the person to start again in a moment."""
     return message_page(request, "visit_away", language_of(request), status=StorageUnavailable.status)

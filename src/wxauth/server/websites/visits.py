@@ -29,11 +29,13 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import Apps
 from wxauth.server.clients.models import Client
-from wxauth.server.core.database import Transaction
+from wxauth.server.core.background import Background
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.entering import Entering, LacksUnionid
 from wxauth.server.numbers.numbers import Numbers
@@ -107,51 +109,154 @@ def is_open_on_computers(client: Client) -> bool:
     return client.website_app_id is not None and not client.near
 
 
-async def url_after_press(services: Services, page_id: str, cookie: str | None, *, device: Device) -> str:
-    """The URL to which a press of the button leads: WeChat's page, or the site with an error.
+class Visits:
+    """Sends browsers to WeChat's page, and lets those log in that come back."""
 
-    Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
-    """
-    if cookie is None or not SCENE.fullmatch(page_id):
-        raise NotFound("this browser shows no such page")
-    page = await visit_rows.page_to_press(
-        services.database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie), now=services.clock()
-    )
-    if page is None:
-        raise NotFound("this browser shows no such page")
-    door = Door.WEBSITE if page.has_scene else Door.ACCOUNT
-    app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
-    if app_id is None:
-        raise NotFound("this site has no such app")
-    await services[ScanLimits].browsers.admit_address(device.ip)
-    try:
-        if door is Door.WEBSITE and page.near:
-            raise VisitRefused("this site was added with --near")
-        app = services[Apps].for_login(app_id)
-    except (VisitRefused, WxAuthError) as exc:
-        outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
-        services.metrics.door(door, _OUTCOMES[outcome])
-        return _with_error(services, page.redirect_uri, page.state, outcome)
-    now, state = services.clock(), secrets.token_hex(_STATE_BYTES)
-    if not await visit_rows.add_visit(
-        services.database,
-        new_id(now),
-        page_hash=hash_of(page_id),
-        browser_hash=hash_of(cookie),
-        state_hash=hash_of(state),
-        door=door,
-        app_id=app_id,
-        now=now,
-    ):
-        raise PressesUsedUp("the button of one page was pressed too often")
-    return _wechats_page(services, app, door, state)
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        apps: Apps,
+        scan_limits: ScanLimits,
+        metrics: Metrics,
+        background: Background,
+        numbers: Numbers,
+        entering: Entering,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._apps = apps
+        self._scan_limits = scan_limits
+        self._metrics = metrics
+        self._background = background
+        self._numbers = numbers
+        self._entering = entering
+
+    async def url_after_press(self, page_id: str, cookie: str | None, *, device: Device) -> str:
+        """The URL to which a press of the button leads: WeChat's page, or the site with an error.
+
+        Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
+        """
+        if cookie is None or not SCENE.fullmatch(page_id):
+            raise NotFound("this browser shows no such page")
+        page = await visit_rows.page_to_press(
+            self._database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie), now=self._clock()
+        )
+        if page is None:
+            raise NotFound("this browser shows no such page")
+        door = Door.WEBSITE if page.has_scene else Door.ACCOUNT
+        app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
+        if app_id is None:
+            raise NotFound("this site has no such app")
+        await self._scan_limits.browsers.admit_address(device.ip)
+        try:
+            if door is Door.WEBSITE and page.near:
+                raise VisitRefused("this site was added with --near")
+            app = self._apps.for_login(app_id)
+        except (VisitRefused, WxAuthError) as exc:
+            outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
+            self._metrics.door(door, _OUTCOMES[outcome])
+            return _with_error(self._settings, page.redirect_uri, page.state, outcome)
+        now, state = self._clock(), secrets.token_hex(_STATE_BYTES)
+        if not await visit_rows.add_visit(
+            self._database,
+            new_id(now),
+            page_hash=hash_of(page_id),
+            browser_hash=hash_of(cookie),
+            state_hash=hash_of(state),
+            door=door,
+            app_id=app_id,
+            now=now,
+        ):
+            raise PressesUsedUp("the button of one page was pressed too often")
+        return _wechats_page(self._settings, app, door, state)
+
+    async def finish(self, callback: WeChatCallback, *, device: Device) -> str:
+        """The URL to which a callback from WeChat's page redirects: the site's, or a page of ours.
+
+        Raises: NotFound, if this browser has no such visit; StorageUnavailable.
+        """
+        if not _STATE.fullmatch(callback.state):
+            raise NotFound("no state of ours")
+        hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.cookie)}
+        code_hash = hash_of(callback.code)
+        visit = await visit_rows.take_visit(self._database, **hashes, code_hash=code_hash, now=self._clock())
+        if visit is not None:
+            # Continues even if the browser closes the connection, because it may come again.
+            work = self._background.start(self._settle(visit, callback, device=device), name="wechat_visit")
+            outcome = await asyncio.shield(work)
+            if outcome is not VisitOutcome.LOGGED_IN:
+                return _destination(self._settings, self._clock, visit, outcome, callback)
+        visit = await _wait_for_outcome(self._settings, self._database, hashes)
+        if visit.wechat_code_hash != code_hash:  # another code, or too late
+            return _page(self._settings, visit, callback, "over")
+        outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
+        return _destination(self._settings, self._clock, visit, outcome, callback)
+
+    async def _settle(self, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
+        """Identify the visitor, and store the outcome for callbacks that wait for it."""
+        door, fields = Door(visit.door), {"client_id": visit.client_id, "app_id": visit.app_id}
+        try:
+            if not callback.code:
+                raise VisitRefused("the person has refused")
+            if door is Door.WEBSITE and visit.near:
+                raise VisitRefused("this site was added with --near")
+            if not await self._enter(visit, callback, door, device=device):
+                raise VisitRefused("the person may not log in any more, or the site has been removed")
+            return VisitOutcome.LOGGED_IN
+        except (VisitRefused, WxAuthError) as exc:
+            outcome = _outcome_of(exc, door, **fields)
+        except Exception:
+            log.exception("visit_failed", door=door, **fields)
+            outcome = VisitOutcome.SERVER_ERROR
+        self._metrics.door(door, _OUTCOMES[outcome])
+        try:
+            await visit_rows.settle_visit(self._database, visit.id, outcome)
+        except StorageUnavailable:
+            log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
+        return outcome
+
+    async def _enter(self, visit: Visit, callback: WeChatCallback, door: Door, *, device: Device) -> bool:
+        """Exchange WeChat's code, find or create the user, and make the site's code.
+
+        Returns False if the user may not log in, or the client has been removed.
+        """
+        app = self._apps.for_login(visit.app_id)
+        identity, wechat_ms = await self._entering.exchange_code(app, callback.code)
+        ids = {"app_id": app.app_id, "openid": identity.openid}
+        is_closed_to_staff = door is Door.WEBSITE and not self._settings.scan_admin_anywhere
+        if is_closed_to_staff and await visit_rows.has_any_role(
+            self._database, STAFF_ROLES, **ids, unionid=identity.unionid
+        ):
+            raise VisitRefused(
+                "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
+            )
+        now = self._clock()
+        login, database_ms = await self._entering.record_identity(
+            app, identity, expires_in=None, device=device, now=now
+        )
+        self._numbers.count_login(is_new=login.is_new, at=now)
+        async with self._database.begin() as transaction:
+            person = await lock_visitor(transaction, **ids)
+            pending = None if person is None else await visit_rows.lock_visit(transaction, visit.id)
+            if person is not None and pending is not None:
+                code = code_of(callback.cookie, callback.state)
+                await _grant(transaction, person, pending, code, door=door, device=device, now=now)
+        if pending is None:
+            return False
+        fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
+        log.info("site_authorized", client_id=visit.client_id, user_id=login.user["id"], app_id=app.app_id, **fields)
+        return True
 
 
-def _wechats_page(services: Services, app: App, door: Door, state: str) -> str:
+def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
     # WeChat requires this order (its page on web authorization).
     parameters = {
         "appid": app.app_id,
-        "redirect_uri": f"{services.settings.issuer}{CALLBACK}",
+        "redirect_uri": f"{settings.issuer}{CALLBACK}",
         "response_type": "code",
         "scope": "snsapi_login",
         "state": state,
@@ -161,101 +266,23 @@ def _wechats_page(services: Services, app: App, door: Door, state: str) -> str:
         path = "oauth2/authorize"
         parameters["scope"] = "snsapi_userinfo" if app.unionid_in_force == "required" else "snsapi_base"
         parameters["connect_redirect"] = "1"
-    return f"{services.settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
+    return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
-async def finish_visit(services: Services, callback: WeChatCallback, *, device: Device) -> str:
-    """The URL to which a callback from WeChat's page redirects: the site's, or a page of ours.
-
-    Raises: NotFound, if this browser has no such visit; StorageUnavailable.
-    """
-    if not _STATE.fullmatch(callback.state):
-        raise NotFound("no state of ours")
-    hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.cookie)}
-    code_hash = hash_of(callback.code)
-    visit = await visit_rows.take_visit(services.database, **hashes, code_hash=code_hash, now=services.clock())
-    if visit is not None:
-        # Continues even if the browser closes the connection, because it may come again.
-        work = services.background.start(_settle(services, visit, callback, device=device), name="wechat_visit")
-        outcome = await asyncio.shield(work)
-        if outcome is not VisitOutcome.LOGGED_IN:
-            return _destination(services, visit, outcome, callback)
-    visit = await _wait_for_outcome(services, hashes)
-    if visit.wechat_code_hash != code_hash:  # another code, or too late
-        return _page(services, visit, callback, "over")
-    outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
-    return _destination(services, visit, outcome, callback)
-
-
-async def _wait_for_outcome(services: Services, hashes: dict[str, bytes]) -> Visit:
+async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict[str, bytes]) -> Visit:
     """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
 
     Raises: NotFound, StorageUnavailable.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + services.settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
+    deadline = loop.time() + settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
     while True:
-        visit = await visit_rows.find_visit(services.database, **hashes)
+        visit = await visit_rows.find_visit(database, **hashes)
         if visit is None:
             raise NotFound("this browser has no such visit")
         if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:
             return visit
         await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
-
-
-async def _settle(services: Services, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
-    """Identify the visitor, and store the outcome for callbacks that wait for it."""
-    door, fields = Door(visit.door), {"client_id": visit.client_id, "app_id": visit.app_id}
-    try:
-        if not callback.code:
-            raise VisitRefused("the person has refused")
-        if door is Door.WEBSITE and visit.near:
-            raise VisitRefused("this site was added with --near")
-        if not await _enter(services, visit, callback, door, device=device):
-            raise VisitRefused("the person may not log in any more, or the site has been removed")
-        return VisitOutcome.LOGGED_IN
-    except (VisitRefused, WxAuthError) as exc:
-        outcome = _outcome_of(exc, door, **fields)
-    except Exception:
-        log.exception("visit_failed", door=door, **fields)
-        outcome = VisitOutcome.SERVER_ERROR
-    services.metrics.door(door, _OUTCOMES[outcome])
-    try:
-        await visit_rows.settle_visit(services.database, visit.id, outcome)
-    except StorageUnavailable:
-        log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits in vain
-    return outcome
-
-
-async def _enter(services: Services, visit: Visit, callback: WeChatCallback, door: Door, *, device: Device) -> bool:
-    """Exchange WeChat's code, find or create the user, and make the site's code.
-
-    Returns False if the user may not log in, or the client has been removed.
-    """
-    app = services[Apps].for_login(visit.app_id)
-    identity, wechat_ms = await services[Entering].exchange_code(app, callback.code)
-    ids = {"app_id": app.app_id, "openid": identity.openid}
-    is_closed_to_staff = door is Door.WEBSITE and not services.settings.scan_admin_anywhere
-    if is_closed_to_staff and await visit_rows.has_any_role(
-        services.database, STAFF_ROLES, **ids, unionid=identity.unionid
-    ):
-        raise VisitRefused("administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE")
-    now = services.clock()
-    login, database_ms = await services[Entering].record_identity(
-        app, identity, expires_in=None, device=device, now=now
-    )
-    services[Numbers].count_login(is_new=login.is_new, at=now)
-    async with services.database.begin() as transaction:
-        person = await lock_visitor(transaction, **ids)
-        pending = None if person is None else await visit_rows.lock_visit(transaction, visit.id)
-        if person is not None and pending is not None:
-            code = code_of(callback.cookie, callback.state)
-            await _grant(transaction, person, pending, code, door=door, device=device, now=now)
-    if pending is None:
-        return False
-    fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
-    log.info("site_authorized", client_id=visit.client_id, user_id=login.user["id"], app_id=app.app_id, **fields)
-    return True
 
 
 async def _grant(
@@ -308,24 +335,26 @@ def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str
     return VisitOutcome.TEMPORARILY_UNAVAILABLE if isinstance(error, _TRY_LATER) else VisitOutcome.SERVER_ERROR
 
 
-def _destination(services: Services, visit: Visit, outcome: VisitOutcome, callback: WeChatCallback) -> str:
+def _destination(
+    settings: Settings, clock: Clock, visit: Visit, outcome: VisitOutcome, callback: WeChatCallback
+) -> str:
     """Where the browser continues: a URL without WeChat's code and state."""
     if outcome is VisitOutcome.LOGGED_IN:
         if visit.is_redeemed:
-            return _page(services, visit, callback, "done")
-        if visit.code_expires_at is None or visit.code_expires_at <= services.clock():
-            return _page(services, visit, callback, "over")
+            return _page(settings, visit, callback, "done")
+        if visit.code_expires_at is None or visit.code_expires_at <= clock():
+            return _page(settings, visit, callback, "over")
         code = code_of(callback.cookie, callback.state)
-        return sent_back(services, visit.redirect_uri, visit.state, code=code)
+        return sent_back(settings, visit.redirect_uri, visit.state, code=code)
     if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
-        return _page(services, visit, callback, outcome)
-    return _with_error(services, visit.redirect_uri, visit.state, outcome)
+        return _page(settings, visit, callback, outcome)
+    return _with_error(settings, visit.redirect_uri, visit.state, outcome)
 
 
-def _page(services: Services, visit: Visit, callback: WeChatCallback, name: str) -> str:
-    return f"{services.settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.request_id)}/wechat/{name}"
+def _page(settings: Settings, visit: Visit, callback: WeChatCallback, name: str) -> str:
+    return f"{settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.request_id)}/wechat/{name}"
 
 
-def _with_error(services: Services, redirect_uri: str, state: str | None, outcome: VisitOutcome) -> str:
+def _with_error(settings: Settings, redirect_uri: str, state: str | None, outcome: VisitOutcome) -> str:
     error = {"error": str(outcome), "error_description": _DESCRIPTIONS[outcome]}
-    return sent_back(services, redirect_uri, state, **error)
+    return sent_back(settings, redirect_uri, state, **error)
