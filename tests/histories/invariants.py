@@ -34,7 +34,8 @@ class Rebuilt:
     has_number: bool = False
     apps: set[str] = field(default_factory=set)
     is_split: bool = False
-    """After a split, the feed alone does not say who has which identity: the user is looked up."""
+    """After a split, the feed alone does not say who has which identity, consent, number and former id: both users are
+    looked up."""
 
 
 class Book:
@@ -43,6 +44,8 @@ class Book:
     def __init__(self) -> None:
         self.users: dict[str, Rebuilt] = {}
         self.merged_into: dict[str, str] = {}
+        self.split: set[str] = set()
+        """Every user who was split, or came from a split."""
         self.faults: list[Fault] = []
 
     def read(self, event: Body) -> None:
@@ -64,10 +67,11 @@ class Book:
                 self.merged_into.pop(data["new_user_id"], None)
                 self.users[data["new_user_id"]] = Rebuilt(is_split=True)
                 user.is_split = True
+                self.split |= {user_id, data["new_user_id"]}
             case "user.erased":
                 del self.users[user_id]
                 for former_id in [former for former in self.merged_into if self.remaining(former) == user_id]:
-                    if former_id not in data["former_ids"]:
+                    if former_id not in data["former_ids"] and not user.is_split:
                         self.faults.append(Fault(user_id, f"is erased without {former_id}, which was merged into it"))
                 for former_id in data["former_ids"]:
                     self.merged_into.pop(former_id, None)
@@ -104,6 +108,8 @@ class Book:
         user.apps |= former.apps
         user.has_number |= former.has_number
         user.is_split |= former.is_split
+        if user.is_split:
+            self.split.add(user_id)
         for document, given in former.consents.items():
             user.consents[document] = max(given, user.consents.get(document, given))
 
@@ -129,16 +135,16 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
         known = book.users.get(user_id)
         if known is None:
             continue
-        facts = {
+        facts: dict[str, tuple[object, object]] = {
             "status": (known.status, row["status"]),
             "roles": (sorted(known.roles), sorted(row["roles"])),
-            "consents": (
-                {document: version for document, (_, version) in known.consents.items()},
-                _consents_of(row),
-            ),
-            "has a number": (known.has_number, row["phone"] is not None),
         }
         if not known.is_split:
+            facts["consents"] = (
+                {document: version for document, (_, version) in known.consents.items()},
+                _consents_of(row),
+            )
+            facts["has a number"] = (known.has_number, row["phone"] is not None)
             # WeChat closes one of several accounts of a user without an event.
             facts["apps"] = (sorted(known.apps - (closed - apps[user_id])), sorted(apps[user_id]))
         for name, (told, stands) in facts.items():
@@ -147,23 +153,24 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
     former = {str(row["id"]): str(row["user_id"]) for row in found.tables["former_users"]}
     told_former = {user_id: book.remaining(user_id) for user_id in book.merged_into}
     for user_id in sorted(former.keys() | told_former.keys()):
-        if former.get(user_id) != told_former.get(user_id):
+        if former.get(user_id) != told_former.get(user_id) and told_former.get(user_id) not in book.split:
             yield Fault(user_id, f"merged into {told_former.get(user_id)} by the feed, into {former.get(user_id)}")
 
 
 def in_order(found: Found) -> Iterator[Fault]:
     """For each user, feed and trail have one order, times do not run backwards, and the creation comes first."""
     places = {event["id"]: place for place, event in enumerate(found.trail)}
+    split = {event["data"]["new_user_id"] for event in found.trail if event["type"] == "user.split"}
     for name, events in (("feed", found.feed), ("trail", found.trail)):
         last: dict[str, Body] = {}
-        known: set[str] = set()
+        known = set(split)  # whose first event is another user's, in any order with their own
         for event in events:
             user_id = event["user_id"]
             if user_id is None:
                 continue
             if user_id not in known and event["type"] != "user.created":
                 yield Fault(user_id, f"begins with {event['type']} in the {name}")
-            known |= {user_id, event["data"].get("new_user_id", user_id)}
+            known.add(user_id)
             before = last.get(user_id)
             if before is not None and before["at"] > event["at"]:
                 yield Fault(user_id, f"{event['type']} is before {before['type']} by its time, in the {name} after it")
@@ -473,9 +480,9 @@ CHECKS: Final[Sequence[Check]] = (
 )
 
 
-def check(found: Found, checks: Sequence[Check] = CHECKS) -> list[Fault]:
+def check(found: Found) -> list[Fault]:
     """Everything that must not be."""
-    return [fault for each in checks for fault in each(found)]
+    return [fault for each in CHECKS for fault in each(found)]
 
 
 def history_of(found: Found, about: str | None) -> str:

@@ -10,15 +10,13 @@ import pytest
 
 from tests.databases import TEMPLATE, make_template
 from tests.histories.found import rest
-from tests.histories.invariants import CHECKS, check, history_of, in_order, rebuilt_from_the_feed
+from tests.histories.invariants import check, history_of
 from tests.histories.plan import draw
 from tests.histories.town import town_of
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.process
 
-KEPT = [each for each in CHECKS if each not in (rebuilt_from_the_feed, in_order)]
-"""Without those of the order, as long as events get their places by ids that are older than their commits."""
 SHOWN = 3
 """How many users are shown with their history."""
 
@@ -57,7 +55,7 @@ async def test_a_history_leaves_nothing_undone(server: EmbeddedPostgres, folder:
     async with town_of(plan, server.url(f"history_{seed}"), folder) as town:
         await town.carry_out(plan)
         found = await rest(town)
-    faults = check(found, KEPT)
+    faults = check(found)
     if faults:
         lines = [f"{fault.about}: {fault.text}" for fault in faults]
         about = list(dict.fromkeys(fault.about for fault in faults))
