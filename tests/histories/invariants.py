@@ -34,8 +34,7 @@ class Rebuilt:
     has_number: bool = False
     apps: set[str] = field(default_factory=set)
     is_split: bool = False
-    """After a split, the feed alone does not say who has which identity, consent, number and former id: both users are
-    looked up."""
+    """After a split, the feed alone does not say who has which identity and former id: both users are looked up."""
 
 
 class Book:
@@ -138,13 +137,13 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
         facts: dict[str, tuple[object, object]] = {
             "status": (known.status, row["status"]),
             "roles": (sorted(known.roles), sorted(row["roles"])),
-        }
-        if not known.is_split:
-            facts["consents"] = (
+            "consents": (
                 {document: version for document, (_, version) in known.consents.items()},
                 _consents_of(row),
-            )
-            facts["has a number"] = (known.has_number, row["phone"] is not None)
+            ),
+            "has a number": (known.has_number, row["phone"] is not None),
+        }
+        if not known.is_split:
             # WeChat closes one of several accounts of a user without an event.
             facts["apps"] = (sorted(known.apps - (closed - apps[user_id])), sorted(apps[user_id]))
         for name, (told, stands) in facts.items():
