@@ -211,7 +211,7 @@ async def height_of(unit: UnitDep) -> str:
     return f"2 {unit}"
 
 
-def width_of(unit: UnitDep) -> str:
+def width_of(*, unit: UnitDep) -> str:
     calls.append("width")
     return f"1 {unit}"
 

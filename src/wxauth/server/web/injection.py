@@ -54,8 +54,7 @@ class _Call(NamedTuple):
     """One call of a plan, which takes values of earlier ones by their places."""
 
     call: Callable[..., Awaitable[Any]]
-    by_place: tuple[int, ...]
-    by_name: tuple[tuple[str, int], ...]
+    places: tuple[int, ...]
 
 
 class Plan:
@@ -84,29 +83,28 @@ class Plan:
         self._calls: list[_Call] = []
         self._places: dict[Callable[..., Any], int] = {}
         dependencies = {each.name: each for each in dependant.dependencies}
-        takes = []
+        takes = {}
         for name in inspect.signature(dependant.call).parameters:
             if name in arguments:
-                takes.append((name, self._add_argument(arguments[name])))
+                takes[name] = self._add_argument(arguments[name])
             else:
-                takes.append((name, self._add_dependency(dependencies[name])))
-        self._add(dependant.call, (), takes)
+                takes[name] = self._add_dependency(dependencies[name])
+        self._add(*_by_place(dependant.call, takes))
         self._plan = tuple(self._calls)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
         """Call everything, and return what the endpoint returns."""
         values: list[Any] = [request, stack]
-        for call, by_place, by_name in self._plan:
-            values.append(
-                await call(*[values[place] for place in by_place], **{name: values[place] for name, place in by_name})
-            )
+        value_at = values.__getitem__
+        for call, places in self._plan:
+            values.append(await call(*map(value_at, places)))
         return values[-1]
 
     def _add_argument(self, argument: Argument) -> int:
         if argument.context is None:
-            return self._add(argument.read, (_REQUEST,), ())
+            return self._add(argument.read, (_REQUEST,))
         context = self._add_dependency(get_dependant(path=self._path, call=argument.context))
-        return self._add(argument.read, (_REQUEST, context), ())
+        return self._add(argument.read, (_REQUEST, context))
 
     def _add_dependency(self, dependant: Dependant) -> int:
         assert dependant.call is not None
@@ -119,34 +117,44 @@ class Plan:
         for what in _IGNORED:
             if getattr(used, what):
                 raise TypeError(f"{used.call} takes {what}: on a direct route it takes the request and dependencies")
-        takes = [(each.name or "", self._add_dependency(each)) for each in used.dependencies]
+        takes = {each.name or "": self._add_dependency(each) for each in used.dependencies}
         requests = (used.request_param_name, used.http_connection_param_name)
-        takes += [(name, _REQUEST) for name in requests if name is not None]
+        takes |= {name: _REQUEST for name in requests if name is not None}
         place = self._add_called(used.call, takes)
         self._places.setdefault(dependant.call, place)
         return place
 
-    def _add_called(self, call: Callable[..., Any], takes: list[tuple[str, int]]) -> int:
+    def _add_called(self, call: Callable[..., Any], takes: dict[str, int]) -> int:
         function = _function_of(call)
+        make, places = _by_place(call, takes)
         if inspect.isasyncgenfunction(function):
-            return self._add_yielding(asynccontextmanager(call), takes)
+            return self._add_yielding(asynccontextmanager(make), places)
         if inspect.isgeneratorfunction(function):
-            open_it = contextmanager(call)
-            return self._add_yielding(lambda **values: contextmanager_in_threadpool(open_it(**values)), takes)
+            open_it = contextmanager(make)
+            return self._add_yielding(lambda *values: contextmanager_in_threadpool(open_it(*values)), places)
         if inspect.iscoroutinefunction(function):
-            return self._add(call, (), takes)
-        return self._add(partial(run_in_threadpool, call), (), takes)
+            return self._add(make, places)
+        return self._add(partial(run_in_threadpool, make), places)
 
-    def _add_yielding(self, make: Callable[..., Any], takes: list[tuple[str, int]]) -> int:
-        async def enter(stack: AsyncExitStack, /, **values: Any) -> Any:
-            return await stack.enter_async_context(make(**values))
+    def _add_yielding(self, make: Callable[..., Any], places: tuple[int, ...]) -> int:
+        async def enter(stack: AsyncExitStack, *values: Any) -> Any:
+            return await stack.enter_async_context(make(*values))
 
         self.yields = True
-        return self._add(enter, (_STACK,), takes)
+        return self._add(enter, (_STACK, *places))
 
-    def _add(self, call: Callable[..., Awaitable[Any]], by_place: tuple[int, ...], by_name: Any) -> int:
-        self._calls.append(_Call(call, by_place, tuple(by_name)))
+    def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
+        self._calls.append(_Call(call, places))
         return _STACK + len(self._calls)
+
+
+def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The call with its values in the order of its parameters, which costs half as much as by name."""
+    parameters = inspect.signature(call).parameters
+    if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
+        return call, tuple(takes[name] for name in parameters)
+    names = tuple(takes)
+    return lambda *values: call(**dict(zip(names, values, strict=True))), tuple(takes.values())
 
 
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
