@@ -123,7 +123,7 @@ async def test_a_search_stops_at_its_time_limit_and_its_cursor_continues_the_sea
     assert users_answer(first) == {"items": [], "next_cursor": first.next_cursor, "incomplete_results": True}
     assert first.next_cursor is not None
     then = await admin.list_users(database, search, before=id_in_cursor(first.next_cursor), limit=50)
-    assert [user["nickname"] for user in then.items] == ["A Rare_% one"]
+    assert [user.nickname for user in then.items] == ["A Rare_% one"]
     assert users_answer(then).keys() == {"items", "next_cursor"}
     assert then.next_cursor is None
 
@@ -139,7 +139,7 @@ async def test_a_rare_nickname_is_looked_up_in_an_index_that_the_operator_has_ma
     await some_users(rows, sum(WINDOWS) + 1_000)
     for text in ("rare_%", "RARE_"):
         page = await admin.list_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
-        assert [user["nickname"] for user in page.items] == ["A Rare_% one"]
+        assert [user.nickname for user in page.items] == ["A Rare_% one"]
         assert not page.is_incomplete
     for unbounded in (UserSearch(text="e_"), UserSearch(text="rare_%", status=UserStatus.ACTIVE)):
         assert (await admin.list_users(database, unbounded, before=None, limit=50, seconds=-1)).is_incomplete

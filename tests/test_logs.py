@@ -4,6 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from tests.sweeps import swept
 from tests.world import LogLines
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
+from wxauth.server.core.users import UserInSession
 from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.server.login.login import Tokens
 from wxauth.server.phones.bodies import PhoneRequest
@@ -72,6 +74,25 @@ def test_no_line_steers_the_terminal(field: str) -> None:
     assert "小明" in line
 
 
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+ALICE = UserInSession(
+    id=UUID(int=0),
+    unionid=None,
+    nickname="alice",
+    avatar_url=None,
+    phone=None,
+    roles=[],
+    status="active",
+    created_at=NOW,
+    last_login_at=NOW,
+    external_id=None,
+    phone_verified_at=None,
+    consents=None,
+    app_id="wx1",
+    openid="openid-alice",
+)
+
+
 @pytest.mark.parametrize(
     "holder",
     [
@@ -80,7 +101,7 @@ def test_no_line_steers_the_terminal(field: str) -> None:
         PhoneRequest(code="secret-1"),
         RefreshRequest(refresh_token="secret-1"),
         LogoutRequest(refresh_token="secret-1"),
-        Tokens("secret-1", 900, "secret-2", 2592000, UUID(int=0), is_new_user=False, user={}),  # type: ignore[typeddict-item]
+        Tokens("secret-1", 900, "secret-2", 2592000, UUID(int=0), is_new_user=False, user=ALICE),
     ],
     ids=lambda holder: type(holder).__name__,
 )

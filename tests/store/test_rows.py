@@ -17,7 +17,7 @@ from typing_extensions import get_type_hints, is_typeddict
 
 import wxauth
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserRow
+from wxauth.server.core.users import USER, UserFields
 from wxauth.server.users.bodies import ProfileAndStanding
 from wxauth.server.users.models import User
 
@@ -179,7 +179,7 @@ def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff
     columns = [column.name for column in User.__table__.columns]  # type: ignore[attr-defined]  # SQLModel adds the table
     of_logins_and_staff = ("unjudged_since", "ban_reason", "banned_until", "identity_lost_at")
     columns = [name for name in columns if name not in of_logins_and_staff and not name.endswith("_from")]
-    assert list(UserRow.__annotations__) == columns
+    assert list(UserFields.model_fields) == columns
     assert ", ".join(f"users.{name}" for name in columns) == USER
 
 
@@ -187,4 +187,4 @@ def test_a_result_has_every_column_of_a_user() -> None:
     # Consents are shown as those still due, and to administrators as a list.
     # Of the time at which a number was verified, only its presence is shown.
     returned = {"id", "consents", *ProfileAndStanding.__annotations__} - {"phone_verified"} | {"phone_verified_at"}
-    assert returned == set(UserRow.__annotations__)
+    assert returned == set(UserFields.model_fields)

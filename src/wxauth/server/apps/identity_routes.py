@@ -14,5 +14,5 @@ router = Router("me")
 @router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"))
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """The caller's openids in each app, the oldest first."""
-    identities = await identities_of(database, caller.user["id"])
+    identities = await identities_of(database, caller.user.id)
     return {"items": [{**identity, "kind": apps.kind_of(identity["app_id"])} for identity in identities]}

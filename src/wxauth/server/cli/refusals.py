@@ -39,13 +39,13 @@ def refusals(
     page = with_database(lambda database, _: list_refusals(database, search, before=cursor, limit=limit))
     rows = [
         (
-            refusal["at"].isoformat(timespec="seconds"),
-            refusal["code"] + ("" if refusal["wechat_errcode"] is None else f" ({refusal['wechat_errcode']})"),
-            printable(refusal["app_id"]),
-            str(refusal["user_id"] or "-"),
-            refusal["network"] or "-",
-            refusal["request_id"],
-            str(refusal["count"]),
+            refusal.at.isoformat(timespec="seconds"),
+            refusal.code + ("" if refusal.wechat_errcode is None else f" ({refusal.wechat_errcode})"),
+            printable(refusal.app_id),
+            str(refusal.user_id or "-"),
+            refusal.network or "-",
+            refusal.request_id,
+            str(refusal.count),
         )
         for refusal in page.items
     ]

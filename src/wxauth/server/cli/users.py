@@ -103,11 +103,11 @@ def list_command(
     page = with_database(lambda database, _: list_users(database, search, before=cursor, limit=limit))
     rows = [
         (
-            str(user["id"]),
-            user["status"],
-            _names(user["roles"]),
-            to_the_minute(user["last_login_at"]),
-            printable(user["nickname"]),
+            str(user.id),
+            user.status,
+            _names(user.roles),
+            to_the_minute(user.last_login_at),
+            printable(user.nickname),
         )
         for user in page.items
     ]
@@ -242,7 +242,7 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
 
     def question() -> str:
-        names = [printable(_read_user(user_id)["nickname"]) for user_id in (from_id, into_id)]
+        names = [printable(_read_user(user_id).user.nickname) for user_id in (from_id, into_id)]
         return f"Merge {from_id} ({names[0]}) into {into_id} ({names[1]})? 确定合并？"
 
     async def merge(database: Database, now: datetime) -> UserDetail:
@@ -252,8 +252,8 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
             raise Failed("one of these users is not there. 其中一个用户不存在。") from None
 
     confirm(question, yes=yes or not sys.stdin.isatty())
-    user = with_database(merge)
-    click.echo(f"{from_id} is {user['id']}, roles: {_names(user['roles'])}")
+    user = with_database(merge).user
+    click.echo(f"{from_id} is {user.id}, roles: {_names(user.roles)}")
 
 
 @users.command()
@@ -311,7 +311,9 @@ def split_command(
 @yes_option
 def erase_command(user_id: UUID, yes: bool) -> None:
     """Erase a person everywhere. If they log in again, they are a new user: to keep somebody out, ban them."""
-    confirm(lambda: f"Erase {user_id} ({printable(_read_user(user_id)['nickname'])}) for good? 确定彻底删除？", yes=yes)
+    confirm(
+        lambda: f"Erase {user_id} ({printable(_read_user(user_id).user.nickname)}) for good? 确定彻底删除？", yes=yes
+    )
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     click.echo(f"erased {user_id}")
 
@@ -328,9 +330,9 @@ def _change(user_id: UUID, change: UserChange) -> None:
             raise Failed(f"a user has at most {MAX_ROLES} roles. 每个用户最多 {MAX_ROLES} 个角色。") from None
         return await read_user(database, user_id, now=now)
 
-    user = with_database(ask)
-    until = "" if user["banned_until"] is None else f" until {to_the_minute(user['banned_until'])}"
-    click.echo(f"{user['id']} is {user['status']}{until}, roles: {_names(user['roles'])}")
+    user = with_database(ask).user
+    until = "" if user.banned_until is None else f" until {to_the_minute(user.banned_until)}"
+    click.echo(f"{user.id} is {user.status}{until}, roles: {_names(user.roles)}")
 
 
 def _names(roles: Sequence[str]) -> str:

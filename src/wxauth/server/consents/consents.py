@@ -39,7 +39,7 @@ async def give_consents(
 
     Raises: InvalidToken, if the user has just been erased; RateLimited; StorageUnavailable.
     """
-    user_id, app_id = user["id"], user["app_id"]
+    user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
         before = await lock_consents(transaction, user_id)
@@ -48,7 +48,7 @@ async def give_consents(
         given = missing_from(before, requested)
         for document, version in given.items():
             consent = {"document": document, "version": version}
-            if await add_consent(transaction, user_id, **consent, app_id=app_id, openid=user["openid"], ip=ip, now=now):
+            if await add_consent(transaction, user_id, **consent, app_id=app_id, openid=user.openid, ip=ip, now=now):
                 await CONSENTS_GIVEN.count_user(transaction, user, now=now)
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent

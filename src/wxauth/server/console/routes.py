@@ -153,8 +153,8 @@ def _answer(settings: Settings, opened: OpenedConsole) -> Response:
         "access_token": opened.access_token,
         "token_type": "Bearer",
         "expires_in": opened.expires_in,
-        "role": ADMIN if ADMIN in user["roles"] else SUPPORT,
-        "user": {"id": str(user["id"]), "nickname": user["nickname"], "avatar_url": user["avatar_url"]},
+        "role": ADMIN if ADMIN in user.roles else SUPPORT,
+        "user": {"id": str(user.id), "nickname": user.nickname, "avatar_url": user.avatar_url},
     }
     response = JSONResponse(body, headers=_NO_STORE)
     options = _cookie_options(settings)

@@ -165,10 +165,10 @@ class ConsoleSessions:
                     now=now,
                 )
             if user is not None:
-                await _note_opened(transaction, user["id"], session_id, by="link", device=device, now=now)
+                await _note_opened(transaction, user.id, session_id, by="link", device=device, now=now)
         if user is None:
             raise SessionRevoked("the link has been used, is over, or its user has no role for it: make another one")
-        log.info("console_opened", user_id=user["id"], session_id=session_id, by="link")
+        log.info("console_opened", user_id=user.id, session_id=session_id, by="link")
         return self._opened(user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
@@ -194,11 +194,11 @@ class ConsoleSessions:
                     now=now,
                 )
                 if isinstance(granted, Granted):
-                    if STAFF_ROLES.isdisjoint(granted.user["roles"]):
-                        log.warning("console_refused", user_id=granted.user["id"], reason="no staff")
+                    if STAFF_ROLES.isdisjoint(granted.user.roles):
+                        log.warning("console_refused", user_id=granted.user.id, reason="no staff")
                         raise InsufficientRole("this needs the role admin or support")  # rolls the new session back
                     await mark_console_session(transaction, session_id)
-                    await _note_opened(transaction, granted.user["id"], session_id, by="scan", device=device, now=now)
+                    await _note_opened(transaction, granted.user.id, session_id, by="scan", device=device, now=now)
         if not isinstance(granted, Granted):
             if granted is NotGranted.SPENT:
                 log.warning("code_reused", client_id=CLIENT, consequence="the session has been ended")
@@ -206,7 +206,7 @@ class ConsoleSessions:
                 "there is no such code of this page, or it has been used, or is over: log in once more"
             )
         count_redeemed(self._metrics, self._numbers, granted.door, now=now)
-        log.info("console_opened", user_id=granted.user["id"], session_id=session_id, by="scan")
+        log.info("console_opened", user_id=granted.user.id, session_id=session_id, by="scan")
         return self._opened(granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
     async def resume(self, kept_by: str, *, device: Device) -> OpenedConsole:
@@ -231,12 +231,12 @@ class ConsoleSessions:
         )
         if isinstance(outcome, RefreshRefused):
             raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
-        if STAFF_ROLES.isdisjoint(outcome["roles"]):
+        if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(kept_by)
             raise InsufficientRole("this user has neither the role admin nor support any more")
         now = self._clock()
-        left = int((outcome["expires_at"] - now).total_seconds())
-        return self._opened(outcome, token.session_id, generation=outcome["generation"], left=left, now=now)
+        left = int((outcome.expires_at - now).total_seconds())
+        return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)
 
     async def end(self, kept_by: str) -> None:
         """End the session in a cookie. Idempotent. Raises: StorageUnavailable."""

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import (
     DDL,
     CheckConstraint,
-    Column,
     DateTime,
     Index,
     MetaData,
@@ -45,8 +44,23 @@ def all_tables() -> MetaData:
     return SQLModel.metadata
 
 
-class Event(SQLModel, table=True):
+class EventFields(SQLModel):
     """An event of the audit trail. Only an erased person's data and old addresses are removed from it."""
+
+    id: UUID = Field(primary_key=True)
+    type: str = Field(sa_type=Text)
+    at: datetime = Field(sa_type=TIME)
+    actor: str = Field(sa_type=Text)
+    user_id: UUID | None
+    """Not a foreign key: the event outlives the user."""
+    app_id: str | None = Field(sa_type=Text)
+    ip: object | None = Field(sa_type=INET)
+    """An address, as asyncpg reads it."""
+    data: dict[str, Any] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": text("'{}'")})
+
+
+class Event(EventFields, table=True):
+    """An event of the audit trail."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -57,16 +71,6 @@ class Event(SQLModel, table=True):
         Index(None, "type", "id"),
         Index(None, "actor", "id", postgresql_where=text("ip IS NOT NULL")),
     )
-
-    id: UUID = Field(primary_key=True)
-    type: str = Field(sa_type=Text)
-    at: datetime = Field(sa_type=TIME)
-    actor: str = Field(sa_type=Text)
-    user_id: UUID | None
-    """Not a foreign key: the event outlives the user."""
-    app_id: str | None = Field(sa_type=Text)
-    ip: str | None = Field(sa_type=INET)
-    data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
 # Each event about a user comes after the user's newest one, in the order of ids and of times. Whoever records it has
@@ -94,6 +98,8 @@ after_create(
             FOR EACH ROW EXECUTE FUNCTION put_after_newest()
     """,
 )
+
+
 # Refuses changes and deletions of events, except to remove an erased person's data, to truncate old addresses, and to
 # delete old events.
 after_create(

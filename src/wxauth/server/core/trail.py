@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at, new_id
+from wxauth.server.core.models import EventFields
 from wxauth.server.core.statements import Nothing, Statement
 
 
@@ -110,20 +111,6 @@ def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in names if name in data}
 
 
-class EventRow(TypedDict):
-    """An event, as read from the database."""
-
-    id: UUID
-    type: str
-    at: datetime
-    actor: str
-    user_id: UUID | None
-    app_id: str | None
-    ip: object | None
-    """An address, as asyncpg reads it."""
-    data: dict[str, Any]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSearch:
     """Criteria for events. One that is None or empty does not apply."""
@@ -156,15 +143,15 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
   FROM events"""  # noqa: S608 - put together from constants
 # Compares ids instead of times: an id begins with the event's time, and is in the index.
 _NEWEST: Final = "events.id >= :since AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
-_OF_ALL: Final = Statement[EventRow](f"{_EVENTS} WHERE {_NEWEST}")
-_OF_TYPES: Final = Statement[EventRow](f"""
+_OF_ALL: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
+_OF_TYPES: Final = Statement[EventFields](f"""
 SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)  # noqa: S608 - put together from constants
 """Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
-_OF_USER: Final = Statement[EventRow](f"{_EVENTS} WHERE events.user_id = :user_id AND {_NEWEST}")
-_OF_USER_AND_TYPES: Final = Statement[EventRow](
+_OF_USER: Final = Statement[EventFields](f"{_EVENTS} WHERE events.user_id = :user_id AND {_NEWEST}")
+_OF_USER_AND_TYPES: Final = Statement[EventFields](
     f"{_EVENTS} WHERE events.user_id = :user_id AND events.type = ANY (:types) AND {_NEWEST}"
 )
 _LAST_ID: Final = UUID(int=2**128 - 1)
@@ -200,7 +187,7 @@ async def record_event(
 
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
-) -> Sequence[EventRow]:
+) -> Sequence[EventFields]:
     """The newest matching events before the id `before`. Data and addresses of erased users are left out.
 
     Raises: StorageUnavailable.

@@ -1,11 +1,16 @@
-"""A user's row, as every room reads it."""
+"""The model of a user: the fields that every room reads."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, Self
 from uuid import UUID
 
-from typing_extensions import TypedDict
+from sqlalchemy import Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.models import TIME
+from wxauth.server.core.statements import row_of
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32
@@ -22,42 +27,52 @@ class UserStatus(StrEnum):
     DISABLED = "disabled"
 
 
-class UserRow(TypedDict):
-    """A user, as read from the database: all columns except those that only logins and staff need."""
+class UserFields(SQLModel):
+    """A user: all columns of the table except those that only logins, merges and staff need."""
 
-    id: UUID
-    unionid: str | None
-    nickname: str | None
-    avatar_url: str | None
-    phone: str | None
-    roles: list[str]
-    status: Literal["active", "disabled"]
-    created_at: datetime
-    last_login_at: datetime | None
-    external_id: str | None
-    phone_verified_at: datetime | None
-    """When the number was last verified with the phone button; None if it was only imported."""
-    consents: dict[str, str] | None
-    """The present consents, document → version. None means the same as empty."""
+    id: UUID = Field(primary_key=True)
+    unionid: str | None = Field(sa_type=Text)
+    nickname: str | None = Field(sa_type=Text)
+    avatar_url: str | None = Field(sa_type=Text)
+    phone: str | None = Field(sa_type=Text)
+    roles: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": text("'{}'")})
+    status: Literal["active", "disabled"] = Field(sa_type=Text, sa_column_kwargs={"server_default": text("'active'")})
+    created_at: datetime = Field(sa_type=TIME)
+    last_login_at: datetime | None = Field(sa_type=TIME)
+    """Null until an imported user first logs in."""
+    external_id: str | None = Field(max_length=128)  # unlike a CHECK, costs nothing if the column is not written
+    """The user's id in the operator's other services, from before wxauth."""
+    phone_verified_at: datetime | None = Field(sa_type=TIME)
+    """When the number was last verified with the phone button; null if it was only imported."""
+    consents: dict[str, str] | None = Field(sa_type=JSONB)
+    """The present consents, document → version; null means the same as empty. They are stored here so that a login
+    reads no other table."""
+
+    @property
+    def phone_verified(self) -> bool | None:
+        """Whether the number was verified with the phone button; None without a number."""
+        return None if self.phone is None else self.phone_verified_at is not None
 
 
-class UserInSession(UserRow):
+class UserInSession(UserFields):
     """A user, with the identity of one of their sessions."""
 
     app_id: str
     openid: str
 
+    @classmethod
+    def of(cls, user: UserFields, *, app_id: str, openid: str) -> Self:
+        """The user in a session of this identity."""
+        return row_of(
+            cls, {**{name: getattr(user, name) for name in UserFields.model_fields}, "app_id": app_id, "openid": openid}
+        )
 
-USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
-"""The columns of `UserRow`, for a statement's SELECT or RETURNING."""
+
+USER: Final = ", ".join(f"users.{name}" for name in UserFields.model_fields)
+"""The columns of `UserFields`, for a statement's SELECT or RETURNING."""
 ORIGIN: Final = """COALESCE(
            (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
            (SELECT unionids.came_from FROM identities JOIN unionids USING (unionid)
              WHERE app_id = :app_id AND openid = :openid))"""
 """SQL for the origin of what an identity does now, for `users/origins.py`: the former id with which it, or else its
 unionid, came to the user by a merge. Null if it is the user's own."""
-
-
-def phone_verified(user: UserRow) -> bool | None:
-    """Whether the number was verified with the phone button; None without a number."""
-    return None if user["phone"] is None else user["phone_verified_at"] is not None

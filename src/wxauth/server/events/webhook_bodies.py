@@ -163,13 +163,13 @@ def deliveries_answer(page: Page[DeliveryRow]) -> DeliveriesAnswer:
 def delivery_answer(row: DeliveryRow) -> DeliveryAnswer:
     """A delivery as it is listed."""
     return {
-        "id": row["id"],
-        "event_id": row["event_id"],
-        "type": row["type"],
-        "state": DeliveryState(row["state"]).value,
-        "attempts": row["attempts"],
-        "status": row["status"],
-        "error": row["error"],
-        "next_at": row["next_at"],
-        "at": row["at"],
+        "id": row.id,
+        "event_id": row.event_id,
+        "type": row.type,
+        "state": DeliveryState(row.state).value,
+        "attempts": row.attempts,
+        "status": row.status,
+        "error": row.error,
+        "next_at": row.next_at,
+        "at": row.at,
     }

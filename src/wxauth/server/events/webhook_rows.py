@@ -7,6 +7,8 @@ from enum import IntEnum, StrEnum
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
+from sqlmodel import SQLModel
+
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
@@ -30,7 +32,7 @@ class WebhookRow(TypedDict):
     created_at: datetime
 
 
-class DeliveryRow(TypedDict):
+class DeliveryRow(SQLModel):
     """A delivery as it is listed."""
 
     id: UUID

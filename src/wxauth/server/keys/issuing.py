@@ -54,14 +54,14 @@ class Issuer:
         sees_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
         value = self._tokens.issue(
             self._keys.signing_key(now),
-            user_id=user["id"],
+            user_id=user.id,
             session_id=session.id,
-            app_id=user["app_id"],
-            openid=user["openid"],
-            roles=user["roles"] if sees_roles else (),
+            app_id=user.app_id,
+            openid=user.openid,
+            roles=user.roles if sees_roles else (),
             now=int(now.timestamp()),
             expires_in=expires_in,
-            external_id=user["external_id"],
+            external_id=user.external_id,
             client_id=session.client_id,
             scope=session.scope,
         )

@@ -46,7 +46,7 @@ class Rate:
         The count is for the unionid, or for the identity of a user without one. It is not for the user's id, because an
         erasure followed by a login gives a new id, and must not reset the count.
         """
-        who = (user["app_id"], user["openid"]) if user["unionid"] is None else (user["unionid"],)
+        who = (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
         await self.count(asked, *(name.encode() for name in who), now=now)
 
 

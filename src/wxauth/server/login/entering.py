@@ -10,7 +10,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import UserRow
+from wxauth.server.core.users import UserFields
 from wxauth.server.login.judging import judge_login
 from wxauth.server.login.login_rows import LoggedIn, Login, record_login
 from wxauth.server.numbers.numbers import Numbers
@@ -36,7 +36,7 @@ class Entered:
     """A completed login."""
 
     login: LoggedIn
-    user: UserRow
+    user: UserFields
     """The user, with the new nickname unless WeChat rejects that."""
     openid: str
     at: datetime
@@ -99,20 +99,20 @@ class Entering:
             device=device,
             now=now,
         )
-        user: UserRow = login.user
+        user: UserFields = login.user
         if login.ignored_fields:
             fields = {"fields": login.ignored_fields, "reason": RateLimited.code}
-            log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **fields)
+            log.warning("login_without_profile", user_id=user.id, app_id=app.app_id, **fields)
         if self._risk.is_noted or nicknames.are_checked:
             left = self._settings.wechat_timeout - wechat_ms / 1000
-            person = Person(user["id"], app.app_id, identity.openid)
+            person = Person(user.id, app.app_id, identity.openid)
             user = await judge_login(
                 self._nicknames, self._risk, person, login, nickname=nickname, ip=device.ip, patience=left
             )
         self._numbers.count_login(is_new=login.is_new, at=now)
         log.info(
             "logged_in",
-            user_id=user["id"],
+            user_id=user.id,
             app_id=app.app_id,
             session_id=login.session_id,
             is_new=login.is_new,
@@ -180,8 +180,8 @@ class Entering:
             except SnapshotUser:
                 raise _snapshot(app) from None
         if login.is_disabled:
-            log.warning("login_refused", reason="account_disabled", user_id=login.user["id"], app_id=app.app_id)
-            raise AccountDisabled(until=login.user["banned_until"], user_id=login.user["id"])
+            log.warning("login_refused", reason="account_disabled", user_id=login.user.id, app_id=app.app_id)
+            raise AccountDisabled(until=login.user.banned_until, user_id=login.user.id)
         return login, storing.milliseconds
 
     def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:

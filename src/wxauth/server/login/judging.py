@@ -3,7 +3,7 @@
 import asyncio
 
 from wxauth.errors import AccountDisabled, WeChatUserBlocked
-from wxauth.server.core.users import UserRow
+from wxauth.server.core.users import UserFields
 from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.risk.risk import Risk, RiskVerdict
@@ -19,7 +19,7 @@ async def judge_login(
     nickname: str | None,
     ip: str | None,
     patience: float,
-) -> UserRow:
+) -> UserFields:
     """Ask WeChat about a stored login. Returns the user, with the nickname unless WeChat rejects it.
 
     WeChat rates a new user at each login until it has given a rating, and checks a nickname that is not the stored one.

@@ -21,7 +21,7 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import UserInSession, UserRow
+from wxauth.server.core.users import UserFields, UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.login.entering import Entering
@@ -120,11 +120,11 @@ class Logins:
         if phone_code is not None:
             user, phone_error = await self._with_phone(app, user, openid=openid, code=phone_code)
         return self._tokens(
-            {**user, "app_id": app.app_id, "openid": openid},
+            UserInSession.of(user, app_id=app.app_id, openid=openid),
             session_id=login.session_id,
             generation=0,
             refresh_expires_in=refresh_expires_in,
-            is_new_user=login.is_new and user["id"] == login.user["id"],  # not if the number linked an existing user
+            is_new_user=login.is_new and user.id == login.user.id,  # not if the number linked an existing user
             phone_error=phone_error,
             now=now,
         )
@@ -152,12 +152,12 @@ class Logins:
             raise _refused(outcome, token.session_id)
 
         now = self._clock()  # again, because waiting for the database may have taken seconds
-        log.info("refreshed", user_id=outcome["id"], app_id=outcome["app_id"], session_id=token.session_id)
+        log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id)
         return self._tokens(
             outcome,
             session_id=token.session_id,
-            generation=outcome["generation"],
-            refresh_expires_in=int((outcome["expires_at"] - now).total_seconds()),
+            generation=outcome.generation,
+            refresh_expires_in=int((outcome.expires_at - now).total_seconds()),
             is_new_user=False,
             now=now,
         )
@@ -173,35 +173,35 @@ class Logins:
     async def _with_consents(
         self,
         app: App,
-        user: UserRow,
+        user: UserFields,
         requested: Mapping[str, str],
         *,
         openid: str,
         ip: str | None,
         now: datetime,
-    ) -> UserRow:
+    ) -> UserFields:
         """Record those of the consents that are in force. Returns the user, unchanged if recording fails."""
         in_force = self._settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
-        if not missing_from(user["consents"], requested):
+        if not missing_from(user.consents, requested):
             return user
         try:
-            in_session: UserInSession = {**user, "app_id": app.app_id, "openid": openid}
+            in_session = UserInSession.of(user, app_id=app.app_id, openid=openid)
             given = await give_consents(self._database, in_session, requested, ip=ip, now=now)
         except WxAuthError as exc:
-            log.warning("login_without_consents", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+            log.warning("login_without_consents", user_id=user.id, app_id=app.app_id, reason=exc.code)
             return user
-        return {**user, "consents": dict(given)}
+        return user.model_copy(update={"consents": dict(given)})
 
-    async def _with_phone(self, app: App, user: UserRow, *, openid: str, code: str) -> tuple[UserRow, str | None]:
+    async def _with_phone(self, app: App, user: UserFields, *, openid: str, code: str) -> tuple[UserFields, str | None]:
         """Bind the phone number. Returns the user and None, or the unchanged user and an error code."""
         try:
             return await self._phones.bind(app, openid=openid, code=code), None
         except WxAuthError as exc:
-            log.warning("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+            log.warning("login_without_phone", user_id=user.id, app_id=app.app_id, reason=exc.code)
             return user, exc.code
         except Exception:
-            log.exception("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=InternalError.code)
+            log.exception("login_without_phone", user_id=user.id, app_id=app.app_id, reason=InternalError.code)
             return user, InternalError.code
 
     def _tokens(

@@ -13,7 +13,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import ORIGIN, USER, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
 from wxauth.server.users.merging import ObserveMerge, link_unionid
@@ -24,7 +24,7 @@ _ATTEMPTS: Final = 5
 log = get_logger()
 
 
-class EnteredUser(UserRow):
+class EnteredUser(UserFields):
     """A user who has logged in, or whose login was refused."""
 
     unjudged_since: datetime | None
@@ -304,7 +304,7 @@ class LoggedIn:
     @property
     def is_disabled(self) -> bool:
         """Whether the user is banned, so that no session was opened."""
-        return self.user["status"] == "disabled"
+        return self.user.status == "disabled"
 
 
 async def record_login(
@@ -424,11 +424,11 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
     given = {"nickname": login.nickname, "avatar_url": login.avatar_url}
-    ignored_fields = [name for name, value in given.items() if value not in (None, user[name])]  # type: ignore[literal-required]  # two of them
+    ignored_fields = [name for name, value in given.items() if value not in (None, getattr(user, name))]
     return LoggedIn(
         session_id=ids.session,
-        is_new=user["id"] == ids.new_user,
-        is_unjudged=user["unjudged_since"] is not None,
+        is_new=user.id == ids.new_user,
+        is_unjudged=user.unjudged_since is not None,
         user=user,
         ignored_fields=ignored_fields,
     )

@@ -35,12 +35,12 @@ class Proofs:
 
         Raises: RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
         """
-        app_id, openid = caller.user["app_id"], caller.user["openid"]
+        app_id, openid = caller.user.app_id, caller.user.openid
         await self._limiter.admit_address(ip)
         app = self._apps.find(app_id)
         identity = await self._wechat.exchange(app, login_code)
         if identity.openid != openid:
-            log.warning("wrong_person", user_id=caller.user["id"], app_id=app_id, session_id=caller.session_id)
+            log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
             raise WrongPerson("login_code is another person's than the session: log in again")
         if identity.session_key is not None:
             sealed = self._sealer.seal(identity.session_key, context=session_key_context(app_id, openid))

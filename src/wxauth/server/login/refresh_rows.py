@@ -178,11 +178,11 @@ async def _rotate(
             lasts_at_most=lifetimes.at_most,
             **own_values,
         )
-        if row is not None and row["is_reused"]:
+        if row is not None and row.is_reused:
             await end_session(
                 database, session_id=token.session_id, reason=EndReason.REUSED, by=Actor(SYSTEM.name, ip), now=now
             )
-            return RefreshRefused(RefreshRefusal.REUSED, row["id"])
+            return RefreshRefused(RefreshRefusal.REUSED, row.id)
         if row is not None:
             return row
         refusal = await _why_not(

@@ -11,7 +11,7 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.trail import OPERATOR, EventType
-from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserRow, UserStatus
+from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserFields, UserStatus
 from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import Found, UserToImport, store
@@ -23,7 +23,7 @@ _RULED: Final = frozenset(
     {"unionid", "external_id", "phone", "roles", "status", "created_at", "last_login_at", "consents"}
 )
 """The fields of a line with rules of their own."""
-_FILLED: Final = tuple(name for name in UserRow.__annotations__ if name in Line.model_fields and name not in _RULED)
+_FILLED: Final = tuple(name for name in UserFields.model_fields if name in Line.model_fields and name not in _RULED)
 """The columns, such as the nickname, that a line only fills if they are empty, or replaces with --overwrite."""
 
 
@@ -123,7 +123,7 @@ class Batch:
         self._options = options
         self._now = now
         self._made = made
-        self._users_before = {user["id"]: _copied(user) for user in users}
+        self._users_before = {user.id: user for user in users}
         self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
         self._consents_before = frozenset(consents)
         self._apps_before = frozenset(apps_of_users)
@@ -151,14 +151,14 @@ class Batch:
 
         is_changed = user != before
         if is_changed:
-            self._users[user["id"]] = user
+            self._users[user.id] = user
         if Standing.of(user).is_administrator:
-            self._administrators.add(user["id"])
+            self._administrators.add(user.id)
         else:
-            self._administrators.discard(user["id"])
+            self._administrators.discard(user.id)
         if (line.app_id, line.openid) not in self._identities:
             kind = EventType.USER_CREATED if before is None else EventType.IDENTITY_ADDED
-            self._added.append((user["id"], line.app_id, kind))
+            self._added.append((user.id, line.app_id, kind))
         for taken in (self._take_names, self._take_identity, self._take_consents):
             is_changed = taken(line, user) or is_changed
         if before is None:
@@ -190,7 +190,7 @@ class Batch:
             consents=list(made.consents.values()),
             events=[] if self._options.quiet_events else list(self._events(changed)),
         )
-        standings = [(user["id"], Standing.of(former), Standing.of(user)) for former, user in changed]
+        standings = [(user.id, Standing.of(former), Standing.of(user)) for former, user in changed]
         return [
             await change_standing(transaction, user_id, before=former, after=standing, by=OPERATOR, now=self._now)
             for user_id, former, standing in standings
@@ -207,7 +207,7 @@ class Batch:
         owner_id = by_identity or by_unionid or by_external_id or by_user_id
         is_gone = line.user_id in self._found.erased_ids and line.user_id not in self._users
         has_another_unionid = bool(line.unionid and identity and identity.unionid not in (None, line.unionid))
-        has_external_id = owner_id is not None and self._users[owner_id]["external_id"] is not None
+        has_external_id = owner_id is not None and self._users[owner_id].external_id is not None
         openid = self._openids.get((line.app_id, line.unionid), line.openid) if line.unionid else line.openid
         # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, or the
         # operator can know that two accounts are of one person.
@@ -246,8 +246,8 @@ class Batch:
         if owner_id is None or self._options.joins or not self._names_alone(line):
             return
         owner = self._users[owner_id]
-        yield faults.UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner["unionid"])
-        has_verified_another = owner["phone_verified_at"] is not None and owner["phone"] != line.phone
+        yield faults.UNIONID_OF_EXTERNAL_ID, None not in (line.unionid, owner.unionid)
+        has_verified_another = owner.phone_verified_at is not None and owner.phone != line.phone
         yield (
             faults.PHONE_OF_EXTERNAL_ID,
             line.phone is not None and (has_verified_another or self._is_verified_by_another(line.phone, owner_id)),
@@ -258,56 +258,55 @@ class Batch:
 
     def _newcomer(self, line: Line) -> UserToImport:
         """The user whom a line creates, before its fields are applied."""
-        empty: Any = dict.fromkeys(UserToImport.__annotations__)
-        return {  # type: ignore[typeddict-item]  # mypy does not see the keys of `empty`
-            **empty,
+        given = {
             "id": line.user_id or new_id(self._now),
             "roles": [],
             "status": "active",
             "created_at": line.created_at or self._now,
         }
+        return UserToImport.with_nulls(given)
 
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
-        overwrite, fields = self._options.overwrite, user.copy()
+        overwrite, fields = self._options.overwrite, user.model_copy()
         for name in _FILLED:
             given = getattr(line, name)
-            if given is not None and (overwrite or user[name] is None):  # type: ignore[literal-required]
-                fields[name] = given  # type: ignore[literal-required]
+            if given is not None and (overwrite or getattr(user, name) is None):
+                setattr(fields, name, given)
         if (
             line.phone is not None
-            and line.phone != user["phone"]
-            and (overwrite or user["phone"] is None)
-            and not self._is_verified_by_another(line.phone, user["id"])
+            and line.phone != user.phone
+            and (overwrite or user.phone is None)
+            and not self._is_verified_by_another(line.phone, user.id)
         ):
-            fields["phone"], fields["phone_verified_at"] = line.phone, None
-        if (is_new or self._options.takes_roles) and line.roles is not None and set(line.roles) != set(user["roles"]):
-            fields["roles"] = line.roles
+            fields.phone, fields.phone_verified_at = line.phone, None
+        if (is_new or self._options.takes_roles) and line.roles is not None and set(line.roles) != set(user.roles):
+            fields.roles = line.roles
         if (is_new or self._options.takes_status) and line.status is not None:
             is_banned = line.status is UserStatus.DISABLED
-            fields["status"] = "disabled" if is_banned else "active"
-            fields["ban_reason"] = line.ban_reason if is_banned else None
-            fields["banned_until"] = line.banned_until if is_banned else None
-        fields["unionid"] = user["unionid"] or line.unionid
-        fields["external_id"] = user["external_id"] or line.external_id
-        fields["created_at"] = min(user["created_at"], line.created_at or user["created_at"])
-        fields["last_login_at"] = later(user["last_login_at"], line.last_login_at)
+            fields.status = "disabled" if is_banned else "active"
+            fields.ban_reason = line.ban_reason if is_banned else None
+            fields.banned_until = line.banned_until if is_banned else None
+        fields.unionid = user.unionid or line.unionid
+        fields.external_id = user.external_id or line.external_id
+        fields.created_at = min(user.created_at, line.created_at or user.created_at)
+        fields.last_login_at = later(user.last_login_at, line.last_login_at)
         return fields
 
     def _is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
         return any(holder_id != user_id for holder_id in self._found.verified.get(phone, ()))
 
     def _faults_of_former_ids(self, line: Line, user: UserToImport) -> Iterator[Fault]:
-        if any(former_id == user["id"] or former_id in self._users for former_id in line.former_ids):
+        if any(former_id == user.id or former_id in self._users for former_id in line.former_ids):
             yield faults.FORMER_ID_OF_A_USER
-        if any(self._former_ids.get(former_id, user["id"]) != user["id"] for former_id in line.former_ids):
+        if any(self._former_ids.get(former_id, user.id) != user.id for former_id in line.former_ids):
             yield faults.FORMER_ID_TAKEN
         if not self._options.restore and not self._found.erased_ids.isdisjoint(
             former_id for former_id in line.former_ids if former_id not in self._former_ids
         ):
             yield faults.FORMER_ID_ERASED
-        if line.former_external_ids and user["external_id"] is None:
+        if line.former_external_ids and user.external_id is None:
             yield faults.NO_EXTERNAL_ID
-        if any(self._external_ids.get(name, user["id"]) != user["id"] for name in line.former_external_ids):
+        if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
             yield faults.FORMER_EXTERNAL_ID_TAKEN
 
     def _fault_of_standing(self, before: UserToImport | None, after: UserToImport) -> Iterator[Fault]:
@@ -316,8 +315,8 @@ class Batch:
         former, standing = Standing.of(before), Standing.of(after)
         if not self._options.allow_admin and former.is_banned and standing.is_staff and not standing.is_banned:
             yield faults.UNBANNED_ADMIN
-        if former.is_administrator and not standing.is_administrator and self._administrators <= {after["id"]}:
-            yield Fault("status" if ADMIN in after["roles"] else "roles", faults.LAST_ADMIN)
+        if former.is_administrator and not standing.is_administrator and self._administrators <= {after.id}:
+            yield Fault("status" if ADMIN in after.roles else "roles", faults.LAST_ADMIN)
 
     def _take_names(self, line: Line, user: UserToImport) -> bool:
         """Keep the unionid, external id and former ids by which the user is found.
@@ -327,15 +326,15 @@ class Batch:
         is_new = False
         for name, known in ((line.unionid, self._unionids), (line.external_id, self._external_ids)):
             if name and name not in known:
-                known[name] = user["id"]
+                known[name] = user.id
                 is_new = True
         for former_id in line.former_ids:
             if former_id not in self._former_ids:
-                self._former_ids[former_id] = user["id"]
+                self._former_ids[former_id] = user.id
                 is_new = True
         for external_id in line.former_external_ids:
             if external_id not in self._external_ids:
-                self._made.former_external_ids[external_id] = user["id"]
+                self._made.former_external_ids[external_id] = user.id
                 is_new = True
         return is_new
 
@@ -343,11 +342,11 @@ class Batch:
         key = line.app_id, line.openid
         if line.unionid:
             self._openids[line.app_id, line.unionid] = line.openid
-        self._made.apps_of_users.add((user["id"], line.app_id))
+        self._made.apps_of_users.add((user.id, line.app_id))
         before = self._identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
-            self._identities[key] = _Identity(user["id"], line.unionid, created_at)
+            self._identities[key] = _Identity(user.id, line.unionid, created_at)
             return True
         after = replace(
             before,
@@ -361,9 +360,9 @@ class Batch:
     def _take_consents(self, line: Line, user: UserToImport) -> bool:
         is_new = False
         for consent in line.consents:
-            key = (user["id"], consent.document, consent.version, consent.given_at)
+            key = (user.id, consent.document, consent.version, consent.given_at)
             if key not in self._consents_before and key not in self._made.consents:
-                self._made.consents[key] = {"id": new_id(self._now), "user_id": user["id"], **consent.model_dump()}
+                self._made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
                 is_new = True
         return is_new
 
@@ -373,17 +372,12 @@ class Batch:
             return {**told, "user_id": user_id, "app_id": app_id, "data": data}
 
         for user_id, app_id, kind in self._added:
-            roles = self._made.users[user_id]["roles"] if kind is EventType.USER_CREATED else ()
+            roles = self._made.users[user_id].roles if kind is EventType.USER_CREATED else ()
             yield event(kind, user_id, app_id, {"roles": roles} if roles else {})
         for before, after in changed:
-            fields = [name for name in PROFILE if before[name] != after[name]]
+            fields = [name for name in PROFILE if getattr(before, name) != getattr(after, name)]
             if fields:
-                yield event(EventType.PROFILE_CHANGED, after["id"], None, {"fields": fields})
-
-
-def _copied(row: UserToImport) -> UserToImport:
-    """A dict, because asyncpg's own rows cannot be copied and changed."""
-    return dict(row)  # type: ignore[return-value]  # the same columns
+                yield event(EventType.PROFILE_CHANGED, after.id, None, {"fields": fields})
 
 
 def _rows_of(made: dict[_Key, _Identity], before: dict[_Key, _Identity], *, is_new: bool) -> list[dict[str, Any]]:

@@ -7,12 +7,12 @@ from typing import Final
 from wxauth.server.consents.rows import ids_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import UserRow
+from wxauth.server.core.users import UserFields
 
 _PAGE_SIZE: Final = 1000
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
 """The columns that `_ALL` names itself, and one that is not exported."""
-_COPIED: Final = ", ".join(f"u.{name}" for name in UserRow.__annotations__ if name not in _NOT_COPIED)
+_COPIED: Final = ", ".join(f"u.{name}" for name in UserFields.model_fields if name not in _NOT_COPIED)
 # A user may have a unionid that none of the user's identities has. It is exported with the first identity without one,
 # because an import refuses two openids of an app with one unionid.
 # Names are sorted by their bytes (COLLATE "C"), so that the order is the same in every database.

@@ -6,20 +6,23 @@ temporary table, needs no privilege to create tables, and does not bloat the cat
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, Self, TypedDict
 from uuid import UUID
 
 from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import UserRow
+from wxauth.server.core.statements import Nothing, Statement, row_of
+from wxauth.server.core.users import UserFields
+from wxauth.server.users.standing_rows import LockedUser
 
 
-class UserToImport(UserRow):
+class UserToImport(UserFields, LockedUser):
     """A stored user affected by a batch."""
 
-    ban_reason: str | None
-    banned_until: datetime | None
+    @classmethod
+    def with_nulls(cls, given: Mapping[str, Any]) -> Self:
+        """A new user, of whom nothing else is given."""
+        return row_of(cls, {**dict.fromkeys(cls.model_fields), **given})
 
 
 class _IdentityRow(TypedDict):
@@ -58,7 +61,7 @@ class _ConsentRow(TypedDict):
     given_at: datetime
 
 
-_USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in UserToImport.__annotations__)
+_USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in UserToImport.model_fields)
 # App_ids and openids are parallel arrays.
 _IDENTITIES: Final = Statement[_IdentityRow]("""
 SELECT app_id, openid, i.unionid, user_id, created_at
@@ -120,7 +123,7 @@ INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL:
 
 # In each of the statements below, the keys of `rows` are the names of the table's columns.
 # `_NOTE_CONSENTS` sets users.consents; `settle` sets the standing of stored users.
-_USER_COLUMNS: Final = [name for name in UserToImport.__annotations__ if name != "consents"]
+_USER_COLUMNS: Final = [name for name in UserToImport.model_fields if name != "consents"]
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _CHANGED_COLUMNS: Final = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
 
@@ -270,8 +273,8 @@ async def apps_of_users(
 async def store(
     transaction: Transaction,
     *,
-    new_users: Rows,
-    changed_users: Rows,
+    new_users: Sequence[UserToImport],
+    changed_users: Sequence[UserToImport],
     unionids: Rows,
     new_identities: Rows,
     changed_identities: Rows,

@@ -139,11 +139,11 @@ async def _find(
     if found.user_ids or may_change_standing:
         users = await lock(transaction, list(found.user_ids), with_administrators=may_change_standing)
         found = await find(transaction, wanted)
-        if not found.user_ids <= {user["id"] for user in users}:
+        if not found.user_ids <= {user.id for user in users}:
             return None
     if not options.dry_run and await are_waiting(transaction, wanted.ids):
         return None  # a user has just been erased
-    ids = [user["id"] for user in users]
+    ids = [user.id for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
     apps = await apps_of_users(transaction, ids, list({app_id for app_id, _ in wanted.identities})) if ids else ()
     return Batch(found, users, consents=consents, apps_of_users=apps, made=made, options=options, now=now)

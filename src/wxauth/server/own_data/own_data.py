@@ -22,7 +22,6 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import phone_verified
 from wxauth.server.limits.rows import take_attempt
 from wxauth.server.own_data import rows
 from wxauth.server.users.account import Caller
@@ -117,7 +116,7 @@ class Export:
 
 async def export_mine(database: Database, clock: Clock, caller: Caller, *, ip: str | None) -> Export:
     """Export everything stored about the caller. Raises: RateLimited, InvalidToken, StorageUnavailable."""
-    user_id, now = caller.user["id"], clock()
+    user_id, now = caller.user.id, clock()
     key = sha256(b"export\0" + user_id.bytes).digest()
     since = await take_attempt(database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
     if since is not None:
@@ -206,8 +205,8 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     former = await former_ids(state, user_id)
     ids = [user_id, *former]
     profile = {
-        **{name: value for name, value in user.items() if name != "consents"},  # listed below
-        "phone_verified": phone_verified(user),
+        **user.model_dump(exclude={"consents"}),  # listed below
+        "phone_verified": user.phone_verified,
         "former_ids": former,
         "former_external_ids": await former_external_ids(state, user_id),
         "unionids": await rows.unionids_of(state, user_id),

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Snapshot, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import USER, UserRow
+from wxauth.server.core.users import USER, UserFields
 
 PAGE: Final = 250
 """Rows read and serialized at once. That takes some milliseconds, during which the event loop answers nobody else."""
@@ -23,7 +23,7 @@ class _Picture(TypedDict):
     created_at: datetime
 
 
-_USER: Final = Statement[UserRow](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
+_USER: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
 # From here on, other changes of the user wait, as for each event about a user.
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
@@ -64,7 +64,7 @@ SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id, c
 _AVATAR: Final = Statement[_Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
 
 
-async def user_row(state: Snapshot, user_id: UUID) -> UserRow | None:
+async def user_row(state: Snapshot, user_id: UUID) -> UserFields | None:
     """The user; None if there is none."""
     return await state.row(_USER, user_id=user_id)
 

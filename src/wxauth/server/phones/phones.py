@@ -35,7 +35,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.server.core.settings import App
-from wxauth.server.core.users import UserRow
+from wxauth.server.core.users import UserFields
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.places import RETRY_AFTER, Places
 from wxauth.server.phones.rows import (
@@ -145,7 +145,7 @@ class Phones:
         self._asking: dict[bytes, _Asking] = {}
         self._has_logged_unopened = False
 
-    async def bind(self, app: App, *, openid: str, code: str) -> UserRow:
+    async def bind(self, app: App, *, openid: str, code: str) -> UserFields:
         """Bind the number behind a code to the user of this identity, and return the changed user.
 
         If the same identity sends the same code again, WeChat's stored answer is used.
@@ -211,11 +211,11 @@ class Phones:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _find(self, code_hash: bytes) -> StoredAnswer | UserRow | None:
+    async def _find(self, code_hash: bytes) -> StoredAnswer | UserFields | None:
         await self._promises.keep(_ANSWER, code_hash)
         return await find_answer(self._database, code_hash)
 
-    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserRow | None:
+    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserFields | None:
         for pause in self._pauses_for_others:
             await asyncio.sleep(pause)
             if (found := await find_answer(self._database, code_hash)) is not None:
@@ -284,7 +284,7 @@ class Phones:
         if not await add_phone_answer(self._database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
-    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | PhoneRefusal:
+    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserFields | PhoneRefusal:
         now = self._clock()
         phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:
@@ -315,7 +315,7 @@ class Phones:
         if isinstance(outcome, PhoneRefusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
         else:
-            log.info("phone_bound", user_id=outcome["id"], app_id=answer.app_id, is_late=is_late)
+            log.info("phone_bound", user_id=outcome.id, app_id=answer.app_id, is_late=is_late)
         return outcome
 
 

@@ -15,6 +15,7 @@ from wxauth.errors import (
     WrongAppKind,
 )
 from wxauth.server.apps.dependencies import AppsDep
+from wxauth.server.core.users import UserInSession
 from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.phones.phones import Phones
 from wxauth.server.users.bodies import UserAnswer, user_answer
@@ -51,6 +52,6 @@ async def bind_my_phone(
     again. After `invalid_code` and `code_used`, let the person tap again. After 20 codes in an hour, valid or not, the
     next is `rate_limited`.
     """
-    app_id, openid = caller.user["app_id"], caller.user["openid"]
+    app_id, openid = caller.user.app_id, caller.user.openid
     user = await phones.bind(apps.find(app_id), openid=openid, code=body.code)
-    return user_answer({**user, "app_id": app_id, "openid": openid}, settings.consents)
+    return user_answer(UserInSession.of(user, app_id=app_id, openid=openid), settings.consents)

@@ -13,7 +13,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import ORIGIN, USER, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_users
 from wxauth.server.users.user_rows import lock_user_of, user_of
@@ -46,7 +46,7 @@ class StoredAnswer:
     """When WeChat was asked. Anything the person does after this time takes precedence over the answer."""
 
 
-class _AnswerAndUser(UserRow):
+class _AnswerAndUser(UserFields):
     app_id: str
     openid: str
     sealed: bytes | None
@@ -61,7 +61,7 @@ class _Circumstances(TypedDict):
     is_held_by_another: bool
 
 
-class _BoundUser(UserRow):
+class _BoundUser(UserFields):
     is_first: bool
 
 
@@ -116,7 +116,7 @@ RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
 """)  # noqa: S608 - put together from constants
 # Settles the answer of a user who was merged into the holder of its number. The holder's own proof is not renewed: the
 # carrier may have given the number to somebody else, and then the next owner would be merged, too.
-_SETTLE: Final = Statement[UserRow](f"""
+_SETTLE: Final = Statement[UserFields](f"""
 WITH settled AS (
     UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 )
@@ -157,20 +157,20 @@ DELETE FROM phone_answers WHERE code_hash = ANY (ARRAY(
 """)
 
 
-async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserRow | None:
+async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserFields | None:
     """The stored answer to a code; the user, if its number has been bound; None if there is no answer.
 
     Raises: StorageUnavailable.
     """
     row = await database.row(_FIND, code_hash=code_hash)
-    if row is None or row["sealed"] is None:
+    if row is None or row.sealed is None:
         return row
     return StoredAnswer(
         code_hash=code_hash,
-        app_id=row["app_id"],
-        openid=row["openid"],
-        sealed=row["sealed"],
-        asked_at=row["asked_at"],
+        app_id=row.app_id,
+        openid=row.openid,
+        sealed=row.sealed,
+        asked_at=row.asked_at,
     )
 
 
@@ -195,7 +195,7 @@ async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) 
 
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, yields_to_newer: bool, now: datetime
-) -> UserRow | PhoneRefusal:
+) -> UserFields | PhoneRefusal:
     """Bind an answer's number to its user, settle the answer, and return the changed user.
 
     An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
@@ -225,7 +225,7 @@ async def bind_phone(
                 await transaction.run(_NOTE_REFUSAL, code_hash=answer.code_hash, now=now)
             return refusal
         user = await _bind(transaction, answer, user_id, phone, now=now)
-        if user["is_first"]:
+        if user.is_first:
             await _note_proof(transaction, answer)
             by = Actor(str(user_id))
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
@@ -238,7 +238,7 @@ async def bind_phone(
 class LinkedPhone:
     """A user who was merged into the one who had verified the number before."""
 
-    user: UserRow
+    user: UserFields
     merged: Merged
 
 

@@ -73,7 +73,7 @@ class Avatars:
         Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased;
             StorageUnavailable.
         """
-        turn = self._turns.setdefault(user["id"], asyncio.Lock())
+        turn = self._turns.setdefault(user.id, asyncio.Lock())
         try:
             check_file(file)
             await PICTURES.count_user(self._database, user, now=self._clock())
@@ -85,17 +85,17 @@ class Avatars:
         url = self._base_url + _file_name(avatar)
         changed = await replace_avatar(
             self._database,
-            user["id"],
+            user.id,
             avatar,
             url=url,
-            app_id=user["app_id"],
-            openid=user["openid"],
+            app_id=user.app_id,
+            openid=user.openid,
             now=self._clock(),
         )
         if changed is None:
             raise InvalidToken("the session has ended")
-        log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])
-        return {**changed, "app_id": user["app_id"], "openid": user["openid"]}
+        log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
+        return UserInSession.of(changed, app_id=user.app_id, openid=user.openid)
 
     async def read(self, file_name: str) -> Avatar:
         """The picture at `AVATARS_PATH` with this file name. Raises: NotFound, StorageUnavailable."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import ORIGIN, USER, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.users.user_rows import record_profile_change
 
 
@@ -16,7 +16,7 @@ class _Picture(TypedDict):
     content: bytes
 
 
-_REPLACE: Final = Statement[UserRow](f"""
+_REPLACE: Final = Statement[UserFields](f"""
 WITH person AS (
     UPDATE users SET avatar_url = :url, avatar_url_from = {ORIGIN} WHERE id = :user_id AND status = 'active'
     RETURNING {USER}
@@ -44,14 +44,14 @@ class Avatar:
 
 async def replace_avatar(
     database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, openid: str, now: datetime
-) -> UserRow | None:
+) -> UserFields | None:
     """Replace a user's picture. Returns the changed user; None if the user is banned or erased.
 
     Raises: StorageUnavailable.
     """
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
-        user: UserRow | None = await transaction.row(
+        user: UserFields | None = await transaction.row(
             _REPLACE,
             user_id=user_id,
             url=url,

@@ -33,14 +33,14 @@ async def change_profile(
     """
     if avatars.serves(changes.get("avatar_url")):  # a form also sends our own URL back
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}
-    person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
+    person = Person(caller.user.id, caller.user.app_id, caller.user.openid)
     user = await nicknames.set(
         person,
         changes.get("nickname"),
-        before=caller.user["nickname"],
+        before=caller.user.nickname,
         store=partial(store_profile, database, caller.user, changes, now=clock()),
     )
     if user is None:
         raise InvalidToken("the session has ended")
     log.info("profile_changed", user_id=person.user_id, fields=sorted(changes))
-    return {**user, "app_id": person.app_id, "openid": person.openid}
+    return UserInSession.of(user, app_id=person.app_id, openid=person.openid)

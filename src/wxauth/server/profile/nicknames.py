@@ -12,7 +12,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import UserInSession, UserRow
+from wxauth.server.core.users import UserFields, UserInSession
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.profile.rows import store_profile
 from wxauth.server.users.flags import record_flag
@@ -87,15 +87,17 @@ class Nicknames:
             self._later(person, partial(self._note, person, verdict))
         return stored
 
-    async def set_at_login(self, person: Person, user: UserRow, nickname: str | None, *, patience: float) -> UserRow:
+    async def set_at_login(
+        self, person: Person, user: UserFields, nickname: str | None, *, patience: float
+    ) -> UserFields:
         """Set the nickname that came with a login. Returns the user, changed or not.
 
         Raises nothing: a failure must not fail the login, whose code is spent.
         """
-        before = user["nickname"]
+        before = user.nickname
         if not self.must_check(nickname, before=before):
             return user
-        in_session: UserInSession = {**user, "app_id": person.app_id, "openid": person.openid}
+        in_session = UserInSession.of(user, app_id=person.app_id, openid=person.openid)
         store = partial(store_profile, self._database, in_session, {"nickname": nickname}, now=self._clock())
         try:
             named = await self.set(person, nickname, before=before, store=store, patience=patience)

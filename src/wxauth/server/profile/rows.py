@@ -7,7 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import ORIGIN, USER, UserInSession, UserRow
+from wxauth.server.core.users import ORIGIN, USER, UserFields, UserInSession
 from wxauth.server.limits.rates import PROFILE_CHANGES
 from wxauth.server.users.user_rows import record_profile_change
 
@@ -19,7 +19,7 @@ class _Profile(TypedDict):
 
 # Read and locked first, so that the event names only the fields that really change.
 _BEFORE: Final = Statement[_Profile]("SELECT nickname, avatar_url FROM users WHERE id = :user_id FOR NO KEY UPDATE")
-_CHANGE: Final = Statement[UserRow](f"""
+_CHANGE: Final = Statement[UserFields](f"""
 UPDATE users SET nickname = CASE WHEN :has_nickname THEN :nickname ELSE nickname END,
                  avatar_url = CASE WHEN :has_avatar_url THEN :avatar_url ELSE avatar_url END,
                  nickname_from = CASE WHEN :has_nickname AND :nickname IS DISTINCT FROM nickname
@@ -45,29 +45,29 @@ RETURNING before.phone IS NOT NULL AND users.phone IS NULL
 
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
-) -> UserRow | None:
+) -> UserFields | None:
     """Set those of `nickname` and `avatar_url` that are given. Returns the changed user; None if the user is gone.
 
     Raises: RateLimited, StorageUnavailable.
     """
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
-        before = await transaction.row(_BEFORE, user_id=user["id"])
-        changed: UserRow | None = await transaction.row(
+        before = await transaction.row(_BEFORE, user_id=user.id)
+        changed: UserFields | None = await transaction.row(
             _CHANGE,
-            user_id=user["id"],
+            user_id=user.id,
             has_nickname="nickname" in changes,
             nickname=changes.get("nickname"),
             has_avatar_url="avatar_url" in changes,
             avatar_url=changes.get("avatar_url"),
-            app_id=user["app_id"],
-            openid=user["openid"],
+            app_id=user.app_id,
+            openid=user.openid,
         )
         if before is not None and changed is not None:
-            fields = [name for name, value in before.items() if changed[name] != value]  # type: ignore[literal-required]  # two of them
+            fields = [name for name, value in before.items() if getattr(changed, name) != value]
             if fields:
                 await PROFILE_CHANGES.count_user(transaction, user, now=now)
-                await record_profile_change(transaction, user["id"], fields, app_id=user["app_id"], now=now)
+                await record_profile_change(transaction, user.id, fields, app_id=user.app_id, now=now)
     return changed
 
 

@@ -1,4 +1,4 @@
-"""The table of refused logins."""
+"""The model of refused logins, and its table."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,15 +10,8 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.models import TIME
 
 
-class RefusedLogin(SQLModel, table=True):
-    """A login that was refused, or several of one minute, of which the first is described."""
-
-    __tablename__ = "refusals"
-    __table_args__ = (
-        Index(None, "request_id"),
-        Index(None, "user_id", "id", postgresql_where=text("user_id IS NOT NULL")),
-        Index(None, "code", "id"),
-    )
+class Refusal(SQLModel):
+    """A refused login, or several of one minute, of which the first is described."""
 
     id: UUID = Field(primary_key=True)
     at: datetime = Field(sa_type=TIME)
@@ -32,3 +25,14 @@ class RefusedLogin(SQLModel, table=True):
     request_id: str = Field(sa_type=Text)
     """At most 64 characters of it."""
     count: int = Field(sa_column_kwargs={"server_default": text("1")})
+
+
+class RefusedLogin(Refusal, table=True):
+    """A refused login."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (
+        Index(None, "request_id"),
+        Index(None, "user_id", "id", postgresql_where=text("user_id IS NOT NULL")),
+        Index(None, "code", "id"),
+    )

@@ -20,7 +20,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import TRUNCATED
 from wxauth.server.core.storing import keep_storing, store_at_shutdown
-from wxauth.server.refusals.rows import RefusalRow, RefusalSearch, find_refusals, store_refusals
+from wxauth.server.refusals.models import Refusal
+from wxauth.server.refusals.rows import RefusalSearch, find_refusals, store_refusals
 from wxauth.server.web.paging import Page
 
 STORE_PAUSE_SECONDS: Final = 1.0
@@ -78,11 +79,11 @@ class Refusals:
         self._observe_dropped = observe_dropped
         self._store_pause = store_pause
         self._storing = asyncio.Lock()
-        self._waiting: dict[UUID, RefusalRow] = {}
+        self._waiting: dict[UUID, Refusal] = {}
         """The rows to store: new ones, and those whose count has grown since."""
         self._minute = self._second = 0
         self._own_rows = Counter[UUID | str]()
-        self._counting: dict[Group, RefusalRow] = {}
+        self._counting: dict[Group, Refusal] = {}
         """The rows of this minute that count."""
         self._begun = Counter[bool]()
         """How many rows were begun in this second, by whether they name a user."""
@@ -97,27 +98,27 @@ class Refusals:
             who = network = user_id = None
         row = self._counting.get((who, error.code))
         if row is not None:
-            row["count"] += 1
+            row.count += 1
             self._observe_dropped(Dropped.TOO_MANY, 1)
         else:
             errcode: int | None = getattr(error, "errcode", None)
-            row = {
-                "id": new_id(now),
-                "at": now,
-                "code": error.code,
-                "wechat_errcode": None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
-                "app_id": app_id if app_id is not None and _APP_ID.fullmatch(app_id) else None,
-                "user_id": user_id,
-                "network": network,
-                "request_id": request_id[:MAX_REQUEST_ID],
-                "count": 1,
-            }
+            row = Refusal(
+                id=new_id(now),
+                at=now,
+                code=error.code,
+                wechat_errcode=None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
+                app_id=app_id if app_id is not None and _APP_ID.fullmatch(app_id) else None,
+                user_id=user_id,
+                network=network,
+                request_id=request_id[:MAX_REQUEST_ID],
+                count=1,
+            )
             if who is not None and self._own_rows[who] < MAX_OWN_ROWS:
                 self._own_rows[who] += 1
             else:
                 self._counting[who, error.code] = row
-        if row["id"] in self._waiting or len(self._waiting) < MAX_IN_MEMORY:
-            self._waiting[row["id"]] = row
+        if row.id in self._waiting or len(self._waiting) < MAX_IN_MEMORY:
+            self._waiting[row.id] = row
         else:
             self._observe_dropped(Dropped.STORAGE, 1)
 
@@ -159,9 +160,7 @@ class Refusals:
         await store_at_shutdown(self.store, failed=_FAILED)
 
 
-async def list_refusals(
-    database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
-) -> Page[RefusalRow]:
+async def list_refusals(database: Database, search: RefusalSearch, *, before: UUID | None, limit: int) -> Page[Refusal]:
     """A page of the refusals that match a search and are older than `before`, newest first.
 
     Raises: StorageUnavailable.

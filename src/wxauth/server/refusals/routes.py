@@ -10,8 +10,9 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.server.refusals import refusals
+from wxauth.server.refusals.models import Refusal
 from wxauth.server.refusals.refusals import Refusals
-from wxauth.server.refusals.rows import RefusalRow, RefusalSearch
+from wxauth.server.refusals.rows import RefusalSearch
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.web.bodies import TEXT, ShownAppId, ShownUserId, Time
 from wxauth.server.web.dependencies import DatabaseDep, provide
@@ -84,18 +85,18 @@ async def list_refusals(
     return refusals_answer(page)
 
 
-def refusals_answer(page: Page[RefusalRow]) -> RefusalsAnswer:
+def refusals_answer(page: Page[Refusal]) -> RefusalsAnswer:
     """A page of refused logins."""
     items: list[RefusalAnswer] = [
         {
-            "at": refusal["at"],
-            "code": refusal["code"],
-            "wechat_errcode": refusal["wechat_errcode"],
-            "app_id": refusal["app_id"],
-            "user_id": refusal["user_id"],
-            "network": refusal["network"],
-            "request_id": refusal["request_id"],
-            "count": refusal["count"],
+            "at": refusal.at,
+            "code": refusal.code,
+            "wechat_errcode": refusal.wechat_errcode,
+            "app_id": refusal.app_id,
+            "user_id": refusal.user_id,
+            "network": refusal.network,
+            "request_id": refusal.request_id,
+            "count": refusal.count,
         }
         for refusal in page.items
     ]

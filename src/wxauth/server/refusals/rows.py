@@ -3,26 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import first_id_at
 from wxauth.server.core.statements import Nothing, Statement
-
-
-class RefusalRow(TypedDict):
-    """A refused login, or several, of which the first is described."""
-
-    id: UUID
-    at: datetime
-    code: str
-    wechat_errcode: int | None
-    app_id: str | None
-    user_id: UUID | None
-    network: str | None
-    request_id: str
-    count: int
+from wxauth.server.refusals.models import Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +42,13 @@ ON CONFLICT (id) DO UPDATE SET count = excluded.count
 _TYPES: Final = {"request_id": "text", "user_id": "uuid", "code": "text"}
 
 
-def _finding(by: str | None) -> Statement[RefusalRow]:
+def _finding(by: str | None) -> Statement[Refusal]:
     """The search that uses the index on this column. The other columns are filtered."""
     fits = " AND ".join(
         f"refusals.{name} = :{name}" if name == by else f"(:{name}::{kind} IS NULL OR refusals.{name} = :{name})"
         for name, kind in _TYPES.items()
     )
-    return Statement[RefusalRow](f"""
+    return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
  WHERE {fits} AND id >= :first AND id < :before
@@ -81,25 +68,25 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
 
-async def store_refusals(database: Database, refusals: Sequence[RefusalRow]) -> None:
+async def store_refusals(database: Database, refusals: Sequence[Refusal]) -> None:
     """Store refused logins, except those of users who no longer exist. Raises: StorageUnavailable."""
     await database.run(
         _STORE,
-        ids=[each["id"] for each in refusals],
-        times=[each["at"] for each in refusals],
-        codes=[each["code"] for each in refusals],
-        errcodes=[each["wechat_errcode"] for each in refusals],
-        app_ids=[each["app_id"] for each in refusals],
-        user_ids=[each["user_id"] for each in refusals],
-        networks=[each["network"] for each in refusals],
-        request_ids=[each["request_id"] for each in refusals],
-        counts=[each["count"] for each in refusals],
+        ids=[each.id for each in refusals],
+        times=[each.at for each in refusals],
+        codes=[each.code for each in refusals],
+        errcodes=[each.wechat_errcode for each in refusals],
+        app_ids=[each.app_id for each in refusals],
+        user_ids=[each.user_id for each in refusals],
+        networks=[each.network for each in refusals],
+        request_ids=[each.request_id for each in refusals],
+        counts=[each.count for each in refusals],
     )
 
 
 async def find_refusals(
     database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
-) -> Sequence[RefusalRow]:
+) -> Sequence[Refusal]:
     """The newest refused logins that match the search and are older than `before`. Raises: StorageUnavailable."""
     if search.request_id is not None:
         statement = _BY_REQUEST

@@ -29,8 +29,8 @@ async def introspect(verifier: Verifier, database: Database, token: str, *, now:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}
     claims |= {name: principal.claims[name] for name in _CLAIMS_OF_WEBSITES if name in principal.claims}
-    if user["roles"] and sees_roles(principal):
-        claims["roles"] = user["roles"]
-    if user["external_id"] is not None:
-        claims["external_id"] = user["external_id"]
+    if user.roles and sees_roles(principal):
+        claims["roles"] = user.roles
+    if user.external_id is not None:
+        claims["external_id"] = user.external_id
     return claims

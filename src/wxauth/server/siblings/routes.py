@@ -109,15 +109,15 @@ async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
     a misspelt one would admit everybody.
     """
     user = caller.user
-    if not roles <= set(user["roles"]):
+    if not roles <= set(user.roles):
         raise InsufficientRole("the user lacks a role that is demanded here")
     return Response(
         headers={
-            "X-Auth-User-Id": str(user["id"]),
-            "X-Auth-App-Id": _in_header(user["app_id"]),
-            "X-Auth-Openid": _in_header(user["openid"]),
+            "X-Auth-User-Id": str(user.id),
+            "X-Auth-App-Id": _in_header(user.app_id),
+            "X-Auth-Openid": _in_header(user.openid),
             "X-Auth-Session-Id": str(caller.session_id),
-            "X-Auth-Roles": ",".join(user["roles"]),
+            "X-Auth-Roles": ",".join(user.roles),
             "Cache-Control": "no-store",
         }
     )

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.models import Scope
-from wxauth.server.core.users import phone_verified
 from wxauth.server.siblings.rows import UserForSiblings
 from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownNickname, ShownPictureUrl, ShownUserId
@@ -100,25 +99,25 @@ class LookupAnswer(TypedDict):
 def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserForSiblingsAnswer:
     """A user as a client with these scopes sees them."""
     answer: UserForSiblingsAnswer = {
-        "id": user["id"],
-        "nickname": user["nickname"],
-        "avatar_url": user["avatar_url"],
-        "status": user["status"],
-        "roles": user["roles"],
-        "created_at": user["created_at"],
-        "last_login_at": user["last_login_at"],
-        "external_id": user["external_id"],
-        "former_ids": user["former_ids"],
-        "identities": user["identities"],
+        "id": user.id,
+        "nickname": user.nickname,
+        "avatar_url": user.avatar_url,
+        "status": user.status,
+        "roles": user.roles,
+        "created_at": user.created_at,
+        "last_login_at": user.last_login_at,
+        "external_id": user.external_id,
+        "former_ids": user.former_ids,
+        "identities": user.identities,
         "consents": [
-            {"document": document, "version": version} for document, version in sorted((user["consents"] or {}).items())
+            {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
         ],
     }
-    if user["former_external_ids"]:
-        answer["former_external_ids"] = user["former_external_ids"]
+    if user.former_external_ids:
+        answer["former_external_ids"] = user.former_external_ids
     if Scope.PHONES in scopes:
-        answer["phone"] = user["phone"]
-        answer["phone_verified"] = phone_verified(user)
+        answer["phone"] = user.phone
+        answer["phone_verified"] = user.phone_verified
     return answer
 
 

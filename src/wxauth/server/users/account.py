@@ -49,7 +49,7 @@ async def caller(database: Database, principal: Principal, *, now: datetime) -> 
 
 async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
     """Erase the caller. The next login makes a new user. Raises: LastAdmin, InvalidToken, StorageUnavailable."""
-    user_id, now = caller.user["id"], clock()
+    user_id, now = caller.user.id, clock()
 
     async def decide(transaction: Transaction, _: Standing) -> bool:
         await _check_session(transaction, caller, now=now)
@@ -64,12 +64,12 @@ async def list_sessions(
     database: Database, clock: Clock, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[OpenSession]:
     """The caller's open sessions, the last used first: up to `limit + 1`. Raises: StorageUnavailable."""
-    return await open_sessions(database, caller.user["id"], now=clock(), limit=limit + 1, after=after)
+    return await open_sessions(database, caller.user.id, now=clock(), limit=limit + 1, after=after)
 
 
 async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -> None:
     """Sign the caller out everywhere else. Raises: InvalidToken, StorageUnavailable."""
-    user_id, now = caller.user["id"], clock()
+    user_id, now = caller.user.id, clock()
     async with database.begin() as transaction:
         await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
         await _check_session(transaction, caller, now=now)
@@ -90,7 +90,7 @@ async def end_my_session(database: Database, clock: Clock, caller: Caller, sessi
     is_this_one = session_id == caller.session_id
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
     await end_session(database, session_id=session_id, reason=reason, now=clock())
-    log.info("logged_out", user_id=caller.user["id"], session_id=session_id)
+    log.info("logged_out", user_id=caller.user.id, session_id=session_id)
 
 
 async def _check_session(transaction: Transaction, caller: Caller, *, now: datetime) -> None:
@@ -98,5 +98,5 @@ async def _check_session(transaction: Transaction, caller: Caller, *, now: datet
 
     Since the request began, the user may have been merged or banned, or this identity split off.
     """
-    if await user_in_session(transaction, session_id=caller.session_id, user_id=caller.user["id"], now=now) is None:
+    if await user_in_session(transaction, session_id=caller.session_id, user_id=caller.user.id, now=now) is None:
         raise InvalidToken("the session has ended")

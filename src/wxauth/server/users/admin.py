@@ -10,7 +10,8 @@ from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginToo
 from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.trail import Actor, EventRow, EventSearch, find_events
+from wxauth.server.core.models import EventFields
+from wxauth.server.core.trail import Actor, EventSearch, find_events
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import EndReason, OpenSession, end_session_of, end_sessions, open_sessions
 from wxauth.server.users import user_rows
@@ -43,9 +44,11 @@ class TooManyRoles(Exception):
     """The user would have more than MAX_ROLES roles."""
 
 
-class UserDetail(ListedUser):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDetail:
     """A user, with all identities, open sessions and consents."""
 
+    user: ListedUser
     former_ids: Sequence[UUID]
     former_external_ids: Sequence[str]
     sessions: Sequence[OpenSession]
@@ -113,14 +116,13 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     user = await user_rows.read_user(database, user_id)
     while user is None:  # again, if the user that remains has just been merged, too
         user = await user_rows.read_user(database, await _remaining(database, user_id))
-    sessions = await open_sessions(database, user["id"], now=now, limit=LISTED)
-    return {
-        **user,
-        "former_ids": await former_ids(database, user["id"]),
-        "former_external_ids": await former_external_ids(database, user["id"]),
-        "sessions": sessions,
-        "consents_given": await newest_consents(database, user["id"], limit=LISTED),
-    }
+    return UserDetail(
+        user=user,
+        former_ids=await former_ids(database, user.id),
+        former_external_ids=await former_external_ids(database, user.id),
+        sessions=await open_sessions(database, user.id, now=now, limit=LISTED),
+        consents_given=await newest_consents(database, user.id, limit=LISTED),
+    )
 
 
 async def change_user(
@@ -246,7 +248,7 @@ async def end_one_session(
     log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
 
 
-async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
+async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventFields]:
     """A page of the events that match, the newest first, before the id `before`. Raises: StorageUnavailable."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
 

@@ -10,9 +10,10 @@ from typing_extensions import TypedDict
 
 from wxauth.server.consents.bodies import ConsentAnswer, consent_answers
 from wxauth.server.consents.consents import missing_from
+from wxauth.server.core.models import EventFields
 from wxauth.server.core.setting_types import AppKind
-from wxauth.server.core.trail import EventRow, EventType
-from wxauth.server.core.users import MAX_ROLES, ROLE, UserInSession, UserRow, UserStatus, phone_verified
+from wxauth.server.core.trail import EventType
+from wxauth.server.core.users import MAX_ROLES, ROLE, UserFields, UserInSession, UserStatus
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
@@ -337,13 +338,13 @@ class EventsAnswer(TypedDict):
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
     """The answer about a user in a session. `in_force` are the documents of `CONSENTS`, document → version."""
     answer: UserAnswer = {
-        "id": user["id"],
-        "app_id": user["app_id"],
-        "openid": user["openid"],
+        "id": user.id,
+        "app_id": user.app_id,
+        "openid": user.openid,
         **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires consents_due, which is optional
     }
     if in_force:
-        due = missing_from(user["consents"], in_force)
+        due = missing_from(user.consents, in_force)
         answer["consents_due"] = [{"document": document, "version": version} for document, version in due.items()]
     return answer
 
@@ -351,28 +352,28 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
     """The answer about a user, with identities."""
     answer: ListedUserAnswer = {
-        "id": user["id"],
-        "identities": user["identities"],
+        "id": user.id,
+        "identities": user.identities,
         **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
     }
-    if user["ban_reason"] is not None:
-        answer["reason"] = user["ban_reason"]
-    if user["banned_until"] is not None:
-        answer["until"] = user["banned_until"]
+    if user.ban_reason is not None:
+        answer["reason"] = user.ban_reason
+    if user.banned_until is not None:
+        answer["until"] = user.banned_until
     return answer
 
 
-def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
+def user_detail_answer(detail: UserDetail) -> UserDetailAnswer:
     """The answer about a user, with identities and open sessions."""
     answer: UserDetailAnswer = {
-        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
-        "sessions": [open_session_answer(session) for session in user["sessions"]],
-        "consents": consent_answers(user["consents_given"]),
+        **listed_user_answer(detail.user),  # type: ignore[typeddict-item]  # mypy requires optional keys
+        "sessions": [open_session_answer(session) for session in detail.sessions],
+        "consents": consent_answers(detail.consents_given),
     }
-    if user["former_ids"]:
-        answer["former_ids"] = list(user["former_ids"])
-    if user["former_external_ids"]:
-        answer["former_external_ids"] = list(user["former_external_ids"])
+    if detail.former_ids:
+        answer["former_ids"] = list(detail.former_ids)
+    if detail.former_external_ids:
+        answer["former_external_ids"] = list(detail.former_external_ids)
     return answer
 
 
@@ -398,31 +399,29 @@ def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
     }
 
 
-def events_answer(page: Page[EventRow]) -> EventsAnswer:
+def events_answer(page: Page[EventFields]) -> EventsAnswer:
     """The answer with a page of events."""
     items: list[EventAnswer] = [
         {
-            "id": event["id"],
-            "type": event["type"],
-            "at": event["at"],
-            "actor": event["actor"],
-            "user_id": event["user_id"],
-            "app_id": event["app_id"],
-            "ip": _address(event["ip"]),
-            "data": event["data"],
+            "id": event.id,
+            "type": event.type,
+            "at": event.at,
+            "actor": event.actor,
+            "user_id": event.user_id,
+            "app_id": event.app_id,
+            "ip": _address(event.ip),
+            "data": event.data,
         }
         for event in page.items
     ]
     return {"items": items, "next_cursor": page.next_cursor}
 
 
-_AS_READ: Final = tuple(name for name in ProfileAndStanding.__annotations__ if name in UserRow.__annotations__)
+_AS_READ: Final = tuple(ProfileAndStanding.__annotations__)
 
 
-def _profile_and_standing(user: UserRow) -> ProfileAndStanding:
-    row: Mapping[str, Any] = user
-    copied: Any = {name: row[name] for name in _AS_READ}
-    copied["phone_verified"] = phone_verified(user)
+def _profile_and_standing(user: UserFields) -> ProfileAndStanding:
+    copied: Any = {name: getattr(user, name) for name in _AS_READ}
     answer: ProfileAndStanding = copied
     return answer
 

@@ -104,7 +104,7 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
     caller = await account.caller(database, principal, now=clock())
     if sees_roles(principal):
         return caller
-    return replace(caller, user={**caller.user, "roles": []})
+    return replace(caller, user=caller.user.model_copy(update={"roles": []}))
 
 
 AnyCallerDep = Annotated[Caller, Depends(any_caller_of)]
@@ -141,9 +141,9 @@ async def staff_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDe
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("a website's token does not administer")
     user = (await account.caller(database, principal, now=clock())).user
-    if STAFF_ROLES.isdisjoint(user["roles"]):
+    if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this needs the role admin, or for a part of it support")
-    return Staff(Actor(str(user["id"]), device.ip), ADMIN in user["roles"])
+    return Staff(Actor(str(user.id), device.ip), ADMIN in user.roles)
 
 
 StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope))]

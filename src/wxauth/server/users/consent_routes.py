@@ -28,7 +28,7 @@ async def list_my_consents(
     caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
 ) -> ConsentsAnswer:
     """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
-    found = await newest_consents(database, caller.user["id"], limit=query.limit + 1, after=query.after)
+    found = await newest_consents(database, caller.user.id, limit=query.limit + 1, after=query.after)
     consents = found[: query.limit]
     last = consents[-1] if len(found) > len(consents) else None
     return {
@@ -54,7 +54,7 @@ async def give_my_consents(
     in_force = settings.consents
     consents.check_in_force(body.root, in_force)
     await consents.give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
-    holding = await holding_consents(database, caller.user["id"], in_force)
+    holding = await holding_consents(database, caller.user.id, in_force)
     return {"items": consent_answers(holding), "next_cursor": None}
 
 
@@ -68,4 +68,4 @@ async def withdraw_my_consent(
 ) -> None:
     """Withdraw the caller's consent to a document. It stays in the list, with the time of withdrawal."""
     user = caller.user
-    await consents.withdraw(database, user["id"], document, app_id=user["app_id"], ip=device.ip, now=clock())
+    await consents.withdraw(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())

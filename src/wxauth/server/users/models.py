@@ -5,20 +5,19 @@ from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
-    Column,
     ForeignKeyConstraint,
     Index,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
+from wxauth.server.core.users import UserFields
 
 
-class User(SQLModel, table=True):
+class User(UserFields, table=True):
     """A person, known by one or more identities."""
 
     __tablename__ = "users"
@@ -32,24 +31,8 @@ class User(SQLModel, table=True):
         {"postgresql_with": {"fillfactor": 85}},
     )
 
-    id: UUID = Field(primary_key=True)
-    unionid: str | None = Field(sa_type=Text)
-    nickname: str | None = Field(sa_type=Text)
-    avatar_url: str | None = Field(sa_type=Text)
-    phone: str | None = Field(sa_type=Text)
-    roles: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
-    status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
-    created_at: datetime = Field(sa_type=TIME)
-    last_login_at: datetime | None = Field(sa_type=TIME)
-    """Null until an imported user first logs in."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
     """When a new user first logged in; null once WeChat has rated their risk. Only logins read it."""
-    external_id: str | None = Field(max_length=128)  # unlike a CHECK, costs nothing if the column is not written
-    """The user's id in the operator's other services, from before wxauth."""
-    phone_verified_at: datetime | None = Field(sa_type=TIME)
-    """When the number was last verified with the phone button; null if it was only imported."""
-    consents: dict[str, str] | None = Field(sa_type=JSONB)
-    """The present consents, document → version. They are stored here so that a login reads no other table."""
     ban_reason: str | None = Field(sa_type=Text)
     """The reason for the ban, for staff only."""
     banned_until: datetime | None = Field(sa_type=TIME)

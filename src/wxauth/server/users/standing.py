@@ -49,7 +49,7 @@ class Standing:
     @classmethod
     def of(cls, row: LockedUser) -> Self:
         """The standing of a locked user."""
-        return cls(UserStatus(row["status"]), tuple(row["roles"]), row["ban_reason"], row["banned_until"])
+        return cls(UserStatus(row.status), tuple(row.roles), row.ban_reason, row.banned_until)
 
     @property
     def is_banned(self) -> bool:
@@ -102,7 +102,7 @@ async def lock_standings(
     `with_administrators` also locks and returns all administrators.
     """
     rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
-    return {row["id"]: Standing.of(row) for row in rows}
+    return {row.id: Standing.of(row) for row in rows}
 
 
 def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
@@ -191,7 +191,7 @@ async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
         settled = [
             await change_standing(
                 transaction,
-                row["id"],
+                row.id,
                 before=(before := Standing.of(row)),
                 after=Standing(UserStatus.ACTIVE, before.roles),
                 by=SYSTEM,

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
 
 
-class LockedUser(TypedDict):
+class LockedUser(SQLModel):
     """The standing of a locked user."""
 
     id: UUID

@@ -7,13 +7,15 @@ from datetime import datetime
 from functools import cache
 from itertools import chain, repeat
 from time import monotonic
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from typing_extensions import TypedDict
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import USER, UserRow, UserStatus
+from wxauth.server.core.users import USER, UserFields, UserStatus
 from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
 from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.merging_rows import former_ids
@@ -33,7 +35,7 @@ class OwnIdentity(IdentityRow):
     created_at: datetime
 
 
-class UserWithIdentities(UserRow):
+class UserWithIdentities(UserFields):
     """A user, with all identities, the oldest first."""
 
     identities: list[IdentityRow]

@@ -2,10 +2,10 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Generic, Self, TypeVar
+from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -32,7 +32,16 @@ NextCursor = Annotated[
     Field(description="`cursor` for the next page, null after the last.", examples=["AZM8Xo8afD6bHS9qTowNFw"]),
 ]
 
-Row = TypeVar("Row", bound=Mapping[str, Any])
+
+class HasId(Protocol):
+    """A row of a list."""
+
+    @property
+    def id(self) -> UUID:
+        """Its id, a UUIDv7."""
+
+
+Row = TypeVar("Row", bound=HasId)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class Page(Generic[Row]):
         """Make a page of rows that were queried with `limit + 1`: one row too many means that there is a next page."""
         items = rows[:limit]
         is_last = len(rows) <= limit
-        return cls(items, None if is_last else cursor_at(items[-1]["id"]))
+        return cls(items, None if is_last else cursor_at(items[-1].id))
 
 
 def cursor_at(row_id: UUID) -> str:

@@ -115,8 +115,8 @@ async def _make_code(
             client_id=name,
             scope=asked.scope,
             door=Door.MINI_PROGRAM,
-            app_id=person["app_id"],
-            openid=person["openid"],
+            app_id=person.app_id,
+            openid=person.openid,
             approving_session_id=caller.session_id,
             authenticated_at=logged_in_at,
             browser_ip=device.ip,
@@ -127,5 +127,5 @@ async def _make_code(
             raise Unanswerable(Mistake.CLIENT)
         await put_code(transaction, grant.id, hash_of(code), asked, now=now)
         await record_authorized(transaction, person, client_id=name, ip=device.ip, now=now)
-    log.info("site_authorized", client_id=name, user_id=person["id"], app_id=person["app_id"])
+    log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id)
     return code

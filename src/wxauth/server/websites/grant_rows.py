@@ -8,7 +8,7 @@ in a circle: user, client, site's request, and what belongs to the request; then
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
@@ -123,13 +123,13 @@ RETURNING id
 async def lock_person(transaction: Transaction, session_id: UUID, *, now: datetime) -> UserInSession | None:
     """Lock the user of a session, even during a merge; None if user or session can no longer log in."""
     wanted = {"session_id": session_id}
-    return await _lock(transaction, _LOCK_USER_OF_SESSION, _PERSON, wanted, itemgetter("id"), now=now)
+    return await _lock(transaction, _LOCK_USER_OF_SESSION, _PERSON, wanted, attrgetter("id"), now=now)
 
 
 async def lock_visitor(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:
     """Lock the user of an identity, even during a merge; None if the user cannot log in."""
     wanted = {"app_id": app_id, "openid": openid}
-    return await _lock(transaction, _LOCK_USER_OF_IDENTITY, _VISITOR, wanted, itemgetter("id"))
+    return await _lock(transaction, _LOCK_USER_OF_IDENTITY, _VISITOR, wanted, attrgetter("id"))
 
 
 async def lock_grant(transaction: Transaction, grant_id: UUID, *, now: datetime) -> LockedGrant | None:
@@ -210,10 +210,10 @@ async def record_authorized(
     await record_event(
         transaction,
         EventType.SITE_AUTHORIZED,
-        by=Actor(str(person["id"]), ip),
+        by=Actor(str(person.id), ip),
         at=now,
-        user_id=person["id"],
-        app_id=person["app_id"],
+        user_id=person.id,
+        app_id=person.app_id,
         data={"client_id": client_id},
     )
 

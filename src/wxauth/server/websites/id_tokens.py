@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserInSession, phone_verified
+from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
 from wxauth.server.websites.requests import MAX_TOKEN_LENGTH
@@ -46,17 +46,17 @@ def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> d
     """The claims about a user that these scopes grant. A claim without a value is left out."""
     claims: dict[str, Any] = {}
     if "profile" in scopes:
-        claims["name"] = user["nickname"]
-        claims["picture"] = user["avatar_url"]
-        claims["updated_at"] = int((user["last_login_at"] or user["created_at"]).timestamp())
-    if "phone" in scopes and user["phone"] is not None:
-        claims["phone_number"] = user["phone"]
-        claims["phone_number_verified"] = phone_verified(user)
+        claims["name"] = user.nickname
+        claims["picture"] = user.avatar_url
+        claims["updated_at"] = int((user.last_login_at or user.created_at).timestamp())
+    if "phone" in scopes and user.phone is not None:
+        claims["phone_number"] = user.phone
+        claims["phone_number_verified"] = user.phone_verified
     if "email" in scopes and client.email_domain is not None:
-        claims["email"] = f"{user['id']}@{client.email_domain}"
+        claims["email"] = f"{user.id}@{client.email_domain}"
         claims["email_verified"] = False
     if "roles" in scopes:
-        claims["roles"] = user["roles"] or None
+        claims["roles"] = user.roles or None
     return {name: value for name, value in claims.items() if value is not None}
 
 
@@ -82,7 +82,7 @@ def id_token(
     """
     claims: dict[str, Any] = {
         "iss": issuer,
-        "sub": str(user["id"]),
+        "sub": str(user.id),
         "aud": client.name,
         "exp": now + expires_in,
         "iat": now,

@@ -172,7 +172,7 @@ async def read_userinfo(principal: VerifiedDep, database: DatabaseDep, clock: Cl
     client = await find_site(database, principal.claims["client_id"])
     if client is None:
         raise InvalidToken("the client has been removed")
-    return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, principal.scope)}
+    return {"sub": str(caller.user.id), **claims_of(caller.user, client, principal.scope)}
 
 
 def _printable(text: str) -> str:

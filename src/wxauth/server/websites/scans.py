@@ -111,13 +111,13 @@ class Scans:
         """
         now = self._clock()
         settings, door = self._settings, Door.SCAN if opening.user_code is None else Door.TYPED
-        is_staff = not STAFF_ROLES.isdisjoint(caller.user["roles"])
+        is_staff = not STAFF_ROLES.isdisjoint(caller.user.roles)
         scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
         scene_hash = None if scene is None else hash_of(scene)
         user_code_hashes = self._user_codes.hashes(opening.user_code or "")
         asked = Claim(
             session_id=caller.session_id,
-            user_id=caller.user["id"],
+            user_id=caller.user.id,
             door=door,
             by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
             must_be_near=is_staff and not settings.scan_admin_anywhere,
@@ -184,7 +184,7 @@ class Scans:
         self._metrics.scan(ScanOutcome(verdict))
         if verdict is Verdict.DENIED:
             self._metrics.door(Door(scan.door), DoorOutcome.REFUSED)
-        fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person["id"]}
+        fields = {"scan_id": scan_id, "client_id": scan.client_id, "user_id": person.id}
         log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 
 
@@ -207,7 +207,7 @@ async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, no
 
 async def _count_try(database: Database, caller: Caller, *, now: datetime) -> None:
     """Count an attempt to type a code. Raises: RateLimited, StorageUnavailable."""
-    number, until = await scan_rows.count_try(database, caller.user["id"], now=now)
+    number, until = await scan_rows.count_try(database, caller.user.id, now=now)
     if number > WRONG_USER_CODES:
         raise RateLimited("too many wrong codes of this user", retry_after=max(1, ceil((until - now).total_seconds())))
 
@@ -235,8 +235,8 @@ async def _grant(
         client_id=scan.client_id,
         scope=scan.scope,
         door=Door(scan.door),
-        app_id=person["app_id"],
-        openid=person["openid"],
+        app_id=person.app_id,
+        openid=person.openid,
         approving_session_id=session_id,
         authenticated_at=now,
         browser_ip=scan.browser_ip,
@@ -247,10 +247,10 @@ async def _grant(
     await record_event(
         transaction,
         EventType.SCAN_APPROVED,
-        by=Actor(str(person["id"]), ip),
+        by=Actor(str(person.id), ip),
         at=now,
-        user_id=person["id"],
-        app_id=person["app_id"],
+        user_id=person.id,
+        app_id=person.app_id,
         data={"scan_id": scan.id, "client_id": scan.client_id, "browser_ip": scan.browser_ip},
     )
 

@@ -184,7 +184,7 @@ class SiteTokens:
         now: datetime,
     ) -> dict[str, Any]:
         count_redeemed(self._metrics, self._numbers, granted.door, now=now)
-        fields = {"user_id": granted.user["id"], "app_id": granted.user["app_id"], "session_id": session_id}
+        fields = {"user_id": granted.user.id, "app_id": granted.user.app_id, "session_id": session_id}
         log.info("logged_in_to_website", client_id=client.name, by=AMR[granted.door], **fields)
         session = WebSession(
             id=session_id,
@@ -232,17 +232,17 @@ class SiteTokens:
             raise invalid_grant(_WHY[outcome.why])
         now = self._clock()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
-        scope = " ".join(name for name in outcome["scope"].split() if name in requested)
-        log.info("refreshed", user_id=outcome["id"], client_id=client.name, session_id=token.session_id)
+        scope = " ".join(name for name in outcome.scope.split() if name in requested)
+        log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id)
         session = WebSession(
             id=token.session_id,
-            generation=outcome["generation"],
+            generation=outcome.generation,
             client=client,
             user=outcome,
             scope=scope,
-            authenticated_at=outcome["authenticated_at"],
-            authenticated_by=outcome["authenticated_by"],
-            expires_at=outcome["expires_at"],
+            authenticated_at=outcome.authenticated_at,
+            authenticated_by=outcome.authenticated_by,
+            expires_at=outcome.expires_at,
         )
         return await self._tokens_of(session, now=now)
 

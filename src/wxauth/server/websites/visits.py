@@ -248,7 +248,7 @@ class Visits:
         if pending is None:
             return False
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
-        log.info("site_authorized", client_id=visit.client_id, user_id=login.user["id"], app_id=app.app_id, **fields)
+        log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
         return True
 
 
@@ -301,8 +301,8 @@ async def _grant(
         client_id=visit.client_id,
         scope=visit.scope,
         door=door,
-        app_id=person["app_id"],
-        openid=person["openid"],
+        app_id=person.app_id,
+        openid=person.openid,
         approving_session_id=None,
         authenticated_at=visit.created_at,
         browser_ip=device.ip,
