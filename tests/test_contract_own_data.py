@@ -138,7 +138,8 @@ async def test_the_export_includes_data_under_a_former_id(
     document = await document_of(client, await login(unionid="union-alice"))
     assert document["user"]["former_ids"] == [former["user"]["id"]]
     events = [event["type"] for event in document["events"]]
-    assert sorted(events) == ["consent.given", "identity.added", "user.created", "user.created", "user.merged"]
+    created = ["user.created", "user.created"]
+    assert sorted(events) == ["consent.given", "consent.given", "identity.added", *created, "user.merged"]
 
 
 async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
@@ -169,7 +170,8 @@ async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
 
 ADD_EVENTS = """
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
-SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'nickname.flagged', now(), $1, $1::text::uuid,
+SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4, '0'))::uuid, 'nickname.flagged',
+       now(), $1, $1::text::uuid,
        '203.0.113.7', jsonb_build_object('nickname', repeat('x', $3))
   FROM generate_series(1, $2) AS n
 """
@@ -227,8 +229,8 @@ async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
     client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     people = [await login(person) for person in ("alice", "bob", "carol")]
-    for number, person in enumerate(people):
-        await rows.execute(ADD_EVENTS.replace("01900000", f"0190000{number}"), person["user"]["id"], 3000, 1000)
+    for person in people:
+        await rows.execute(ADD_EVENTS, person["user"]["id"], 3000, 1000)
     readers = [SlowReader(services, person) for person in people[:2]]
     for reader in readers:
         await reader.has_begun.wait()
