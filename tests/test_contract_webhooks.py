@@ -25,6 +25,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.events.placing import place_events
 from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
+from wxauth.server.events.webhook_rows import Priority, lease_delivery
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_other_rows
 from wxauth.server.service.resealing import reseal
@@ -105,8 +106,9 @@ async def services(make_services: MakeServices, services_waits: Waits) -> Servic
 async def deliver(services: Services) -> None:
     """Place the events, and send due deliveries until none is left."""
     await place_events(services)
-    await services[Deliveries].begin_due()
-    await services[Deliveries].drain()
+    for _ in Priority:  # an event may have waited for one of another priority
+        await services[Deliveries].begin_due()
+        await services[Deliveries].drain()
 
 
 async def add_events(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned") -> None:
@@ -502,33 +504,33 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     receiver: Receiver,
     client: httpx.AsyncClient,
     login: LogIn,
+    rows: asyncpg.Connection,
 ) -> None:
-    """Also if the receiver is slow, and earlier deliveries use all its connections."""
+    """Also if the receiver is slow, earlier deliveries use all its connections, and the person is banned too."""
     patient = await make_services(waits=Waits(webhooks=60))
+    alice, bob = await login("alice"), await login("bob")
+    await place_all_there_is(rows)
     await root.add("orders", receiver.url)
-    bob = (await login("bob"))["user"]["id"]
-    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):
-        alice = await login("alice")
-        await client.post("/v1/logout", headers=bearer(alice))
-    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):
-        await client.delete("/v1/me", headers=bearer(await login("alice")))
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # of one user: sent one after the other
+        await client.post("/v1/logout", headers=bearer(await login("alice")))
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each of another user
+        await client.delete("/v1/me", headers=bearer(await login("carol")))
     receiver.usual = "hang"
     await place_events(patient)
     await patient[Deliveries].begin_due()
-    await until(lambda: receiver.under_way == 3 * MAX_CONCURRENT_FOR_ONE)
-    before = receiver.under_way
-    await client.patch(f"/v1/admin/users/{bob}", json={"status": "disabled"}, headers=bearer(root.answer))
+    await until(lambda: receiver.under_way == 1 + MAX_CONCURRENT_FOR_ONE)
+    await root.change(alice["user"]["id"], status="disabled")
+    await root.change(bob["user"]["id"], status="disabled")
     await place_events(patient)
     await patient[Deliveries].begin_due()
-    await until(lambda: receiver.under_way == before + 2)
-    assert {(event["type"], event["user_id"]) for event in events_in(receiver)[before:]} == {
-        ("user.banned", bob),
-        ("session.ended", bob),
-    }
+    await until(lambda: receiver.under_way == 2 + MAX_CONCURRENT_FOR_ONE)
+    assert (events_in(receiver)[-1]["type"], events_in(receiver)[-1]["user_id"]) == ("user.banned", bob["user"]["id"])
     receiver.usual = 204
     receiver.released.set()
-    await patient[Deliveries].drain()
-    assert {delivery["state"] for delivery in await root.deliveries()} == {"delivered"}
+    for _ in Priority:
+        await patient[Deliveries].drain()
+        await patient[Deliveries].begin_due()
+    assert {delivery["state"] for delivery in await root.deliveries(limit=100)} == {"delivered"}
 
 
 async def test_a_person_who_changes_their_name_all_the_time_causes_one_delivery_a_minute(
@@ -975,3 +977,46 @@ async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(
     await root("PATCH", "/orders", {"is_enabled": False})
     level, message = await check_line(services) or ("", "")
     assert (level, "wxauth webhooks set orders --enable" in message) == ("note", True)
+
+
+async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_priorities(
+    root: WebhookAdmin, receiver: Receiver, services: Services, login: LogIn
+) -> None:
+    await root.add("orders", receiver.url)
+    alice = await login("alice", nickname="A")
+    await login.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
+    await root.change(alice["user"]["id"], status="disabled")
+    await root.change(alice["user"]["id"], status="active")
+    await deliver(services)
+    in_order = ["user.created", "user.profile_changed", "user.banned", "session.ended", "user.unbanned"]
+    assert [event["type"] for event in events_in(receiver)] == in_order
+    assert (await root("POST", "/orders/replay", {"since": "2026-01-01T00:00:00Z"})).json() == {"replayed": 5}
+    await deliver(services)
+    assert [event["type"] for event in events_in(receiver)] == 2 * in_order
+
+
+async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_users_events_for_a_lease(
+    root: WebhookAdmin,
+    receiver: Receiver,
+    services: Services,
+    rows: asyncpg.Connection,
+    login: LogIn,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url, "user.created", "user.banned")
+    alice = (await login("alice"))["user"]["id"]
+    await place_events(services)
+    webhook_id, now = await rows.fetchval("SELECT id FROM webhooks"), clock()
+    assert await lease_delivery(services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
+    bob = (await login("bob"))["user"]["id"]
+    receiver.answers = [500]
+    for user_id in (alice, bob):
+        await root.change(user_id, status="disabled")
+    await deliver(services)
+    told = [("user.created", bob), ("user.banned", bob)]
+    assert [(event["type"], event["user_id"]) for event in events_in(receiver)] == told
+    clock.advance(seconds=1 + LEASE.total_seconds())
+    await deliver(services)
+    events = [(event["type"], event["user_id"]) for event in events_in(receiver)][len(told) :]
+    assert sorted(events) == sorted([("user.created", alice), ("user.created", bob), ("user.banned", alice)])
+    assert events.index(("user.created", alice)) < events.index(("user.banned", alice))

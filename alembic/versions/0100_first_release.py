@@ -237,6 +237,7 @@ def upgrade() -> None:
             event_id UUID NOT NULL,
             id UUID NOT NULL,
             type TEXT NOT NULL,
+            user_id UUID,
             state TEXT DEFAULT 'pending' NOT NULL,
             attempts INTEGER DEFAULT 0 NOT NULL,
             is_leased BOOLEAN DEFAULT false NOT NULL,
@@ -254,6 +255,10 @@ def upgrade() -> None:
     """)
     op.execute("""
         CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, priority, next_at) WHERE state = 'pending'
+    """)
+    op.execute("""
+        CREATE INDEX deliveries_first_tries_idx ON deliveries (webhook_id, user_id, event_id)
+         WHERE state = 'pending' AND (attempts = 0 OR attempts = 1 AND is_leased)
     """)
     op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""

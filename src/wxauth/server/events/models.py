@@ -160,6 +160,13 @@ class Delivery(SQLModel, table=True):
             "next_at",
             postgresql_where=text("state = 'pending'"),
         ),
+        Index(
+            "deliveries_first_tries_idx",
+            "webhook_id",
+            "user_id",
+            "event_id",
+            postgresql_where=text("state = 'pending' AND (attempts = 0 OR attempts = 1 AND is_leased)"),
+        ),
         Index(None, "webhook_id", "state", "id"),
         {
             "postgresql_with": {
@@ -175,6 +182,8 @@ class Delivery(SQLModel, table=True):
     """UUIDv7, in the order in which the events got their places."""
     type: str = Field(sa_type=Text)
     """The public name of the event's type."""
+    user_id: UUID | None
+    """The event's user. The first tries of one user's events go to a webhook one after the other."""
     state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     is_leased: bool = Field(sa_column_kwargs={"server_default": text("false")})

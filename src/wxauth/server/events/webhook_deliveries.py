@@ -141,11 +141,7 @@ class Deliveries:
     async def begin_due(self) -> None:
         """Start as many due deliveries as the limits allow. Raises: StorageUnavailable."""
         for webhook_id, priority in await due_webhooks(self._database, now=self._clock()):
-            while not self._is_closing and self._may_begin(webhook_id, priority):
-                self._under_way[priority][webhook_id] += 1
-                task = asyncio.create_task(self._deliver_one_by_one(webhook_id, priority), name=f"webhook {webhook_id}")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            self._begin(webhook_id, priority)
 
     async def drain(self) -> None:
         """Wait until no attempt is running."""
@@ -210,18 +206,30 @@ class Deliveries:
         await asyncio.gather(*left, return_exceptions=True)
         await self._transport.aclose()
 
+    def _begin(self, webhook_id: UUID, priority: Priority) -> None:
+        """Start to deliver one more of a webhook's deliveries at a time, if the limits allow it."""
+        if not self._is_closing and self._may_begin(webhook_id, priority):
+            self._under_way[priority][webhook_id] += 1
+            task = asyncio.create_task(self._deliver_one_by_one(webhook_id, priority), name=f"webhook {webhook_id}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     def _may_begin(self, webhook_id: UUID, priority: Priority) -> bool:
         under_way = self._under_way[priority]
         own = under_way[webhook_id]
         return own == 0 or (own < MAX_CONCURRENT_FOR_ONE and under_way.total() < MAX_CONCURRENT)
 
     async def _deliver_one_by_one(self, webhook_id: UUID, priority: Priority) -> None:
+        is_first = True
         try:
             while not self._is_closing:
                 now = self._clock()
                 delivery = await lease_delivery(self._database, webhook_id, priority, now=now, until=now + LEASE)
                 if delivery is None:
                     return
+                if is_first:  # not earlier: to find that all due ones wait for others takes as long as there are many
+                    self._begin(webhook_id, priority)
+                    is_first = False
                 await self._deliver(delivery, now=now)
         except StorageUnavailable as exc:  # leased again when this lease is over
             log.warning("delivery_held_up", webhook_id=webhook_id, reason=exc.code)

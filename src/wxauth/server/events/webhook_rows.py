@@ -123,25 +123,45 @@ _DISABLE: Final = Statement[str]("UPDATE webhooks SET is_enabled = false WHERE i
 _SUBSCRIPTIONS: Final = Statement[SubscribedTypes]("SELECT id, types FROM webhooks WHERE is_enabled")
 # The numbers are those of `Priority`.
 _QUEUED_PART: Final = """
-INSERT INTO deliveries (id, webhook_id, event_id, type, priority, next_at, at)
-SELECT id, webhook_id, event_id, type,
-       CASE WHEN type = 'user.banned' THEN 0
-            WHEN type IN ('user.erased', 'user.merged', 'user.split') THEN 1
-            WHEN type <> 'session.ended' THEN 3
-            WHEN EXISTS (SELECT FROM events
-                          WHERE events.id = event_id AND data ->> 'reason' IN ('banned', 'administrator')) THEN 0
+INSERT INTO deliveries (id, webhook_id, event_id, type, user_id, priority, next_at, at)
+SELECT new.id, webhook_id, event_id, new.type, events.user_id,
+       CASE WHEN new.type = 'user.banned' THEN 0
+            WHEN new.type IN ('user.erased', 'user.merged', 'user.split') THEN 1
+            WHEN new.type <> 'session.ended' THEN 3
+            WHEN data ->> 'reason' IN ('banned', 'administrator') THEN 0
             ELSE 2 END,
        :now, :now
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
-       AS new (id, webhook_id, event_id, type)"""
+       AS new (id, webhook_id, event_id, type)
+  LEFT JOIN events ON events.id = event_id"""
 _QUEUE: Final = Statement[Nothing](f"{_QUEUED_PART} ON CONFLICT DO NOTHING")
 # Queues events again. A delivery that a process holds right now is left alone: that process delivers it.
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_QUEUED_PART}
 ON CONFLICT (webhook_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
-       at = excluded.at, is_leased = false
+       at = excluded.at, priority = excluded.priority, is_leased = false
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)  # noqa: S608 - put together from constants
+# An event must not wait for earlier ones of its user in the queue of a lower priority, so they get its priority. Each
+# user's earlier events are read once for each priority, however many new events the user has.
+_HASTEN: Final = Statement[Nothing]("""
+WITH urgent AS (
+    SELECT DISTINCT ON (webhook_id, user_id, priority) webhook_id, user_id, priority, event_id
+      FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (webhook_id, event_id)
+           JOIN deliveries USING (webhook_id, event_id)
+     WHERE priority < 3 AND user_id IS NOT NULL
+     ORDER BY webhook_id, user_id, priority, event_id DESC
+), earlier AS MATERIALIZED (
+    SELECT d.webhook_id, d.event_id, urgent.priority
+      FROM urgent JOIN deliveries d
+           ON d.webhook_id = urgent.webhook_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
+              AND d.state = 'pending' AND d.attempts = 0 AND d.priority > urgent.priority
+       FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE deliveries d SET priority = hastened.priority
+  FROM (SELECT webhook_id, event_id, min(priority) AS priority FROM earlier GROUP BY webhook_id, event_id) AS hastened
+ WHERE d.webhook_id = hastened.webhook_id AND d.event_id = hastened.event_id
+""")
 _PLACED_EVENT: Final = Statement[_PlacedRow]("SELECT position, event_id, type FROM feed WHERE event_id = :event_id")
 # From the newest to the oldest. Every event's time is compared, because places are only roughly in the order of time:
 # an event gets its place after its commit. No transaction lasts a day, so the search ends at an event a day older.
@@ -164,12 +184,17 @@ SELECT w.id, priority
  ORDER BY priority
 """)
 # A delivery goes to one process: rows locked by another process are skipped, and a leased delivery is not due before
-# its lease ends.
+# its lease ends. A first try waits until that of each earlier event about the same user is over.
 _LEASE: Final = Statement[LeasedDelivery]("""
 WITH due AS (
-    SELECT webhook_id, event_id FROM deliveries
+    SELECT webhook_id, event_id FROM deliveries d
      WHERE webhook_id = :webhook_id AND priority = :priority AND state = 'pending' AND next_at <= :now
        AND EXISTS (SELECT FROM webhooks WHERE id = :webhook_id AND is_enabled)
+       AND (attempts > 0 OR NOT EXISTS (
+               SELECT FROM deliveries earlier
+                WHERE earlier.webhook_id = :webhook_id AND earlier.user_id = d.user_id
+                  AND earlier.event_id < d.event_id AND earlier.state = 'pending'
+                  AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)))
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
 ), leased AS (
@@ -245,7 +270,8 @@ class DeliveryState(StrEnum):
 class Priority(IntEnum):
     """The order of deliveries. Each priority has its own limits, and waits for no other.
 
-    So the events that a person can cause repeatedly never delay those of higher priority.
+    So the events that a person can cause repeatedly never delay those of higher priority, except that person's own:
+    the first tries of one user's events go to a webhook one after the other.
     """
 
     BAN = 0
@@ -478,14 +504,14 @@ async def _queue(
     *,
     now: datetime,
 ) -> int:
-    return await transaction.run(
-        statement,
-        ids=[new_id(now) for _ in subscribed],
-        webhook_ids=[webhook_id for webhook_id, _ in subscribed],
-        event_ids=[event.event_id for _, event in subscribed],
-        types=[event.type for _, event in subscribed],
-        now=now,
-    )
+    queued = {
+        "webhook_ids": [webhook_id for webhook_id, _ in subscribed],
+        "event_ids": [event.event_id for _, event in subscribed],
+    }
+    types = [event.type for _, event in subscribed]
+    number = await transaction.run(statement, **queued, ids=[new_id(now) for _ in subscribed], types=types, now=now)
+    await transaction.run(_HASTEN, **queued)
+    return number
 
 
 async def _record(transaction: Transaction, kind: EventType, webhook: WebhookRow, *, by: Actor, now: datetime) -> None:
