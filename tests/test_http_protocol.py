@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from tests.processes import serving
 from tests.world import until
 from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.http_protocol import MAX_HEAD, MAX_PIECES, MAX_UNREAD
+from wxauth.server.web.http_protocol import MAX_HEAD, MAX_PIECES, MAX_TARGET, MAX_UNREAD
 from wxauth.server.web.http_server import Server
 
 Exchange = Callable[..., bytes]
@@ -107,6 +107,12 @@ def test_a_websocket_handshake_is_an_ordinary_request(exchange: Exchange) -> Non
         (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 129 + b"\r\n", 431),
         (b"GET /metrics#a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 12_000 + b"\r\n", 431),
+        (b"GET /" + b"%41" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET /?" + b"a" * MAX_TARGET, 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
     ],
 )
 def test_input_that_is_not_http_is_refused_with_a_problem(exchange: Exchange, sent: bytes, status: int) -> None:
@@ -124,6 +130,13 @@ def test_a_request_has_128_header_fields_at_most_and_so_has_the_next(exchange: E
     assert answer.count(b"HTTP/1.1 200") == 2
     answer = exchange(one + fields + b"Host: a\r\n\r\n" + last + fields + b"Host: a\r\nConnection: close\r\n\r\n")
     assert (answer.count(b"HTTP/1.1 200"), answer.count(b"HTTP/1.1 431")) == (1, 1)
+
+
+def test_a_target_has_8_kib_at_most_and_so_has_the_next(exchange: Exchange) -> None:
+    target = b"/a?" + b"a" * (MAX_TARGET - 3)
+    request = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
+    answer = exchange(request % target, request % target, request % (target + b"a"))
+    assert (answer.count(b"HTTP/1.1 200"), answer.count(b"HTTP/1.1 414")) == (2, 1)
 
 
 @pytest.mark.parametrize("split", [False, True])
