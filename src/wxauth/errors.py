@@ -86,6 +86,8 @@ class WxAuthError(Exception):
     """Seconds, sent as `Retry-After`."""
     user_id: UUID | None = None
     """The user concerned, if known. For staff only: it is never part of an answer."""
+    app_id: str | None = None
+    """The app of the login that failed, as the login named it, or the default. For staff only, as `user_id`."""
     is_answered_by_guard: bool = False
     """Whether a guard raised this error. The guard then sends the answer itself."""
 

@@ -116,6 +116,11 @@ class Apps:
         """The app of logins that name none."""
         return next((known for known in self._known.values() if known.app.is_mini_program), None)
 
+    @property
+    def default_id(self) -> str | None:
+        """The id of that app; None if there is none."""
+        return None if self.default is None else self.default.app.app_id
+
     async def refresh(self) -> None:
         """Read the stored apps. Raises: StorageUnavailable."""
         try:
@@ -150,7 +155,7 @@ class Apps:
         default = self.default
         if default is not None and default.is_enabled:
             self._enabled[None] = default.app
-        self._observe(list(known), None if default is None else default.app.app_id)
+        self._observe(list(known), self.default_id)
 
     def _unsealed(self, stored: Sequence[SealedApp]) -> dict[str, tuple[SealedApp, KnownApp]]:
         """The apps that can be decrypted. The ids of the others are in `unopened`, and logged when they change."""

@@ -99,7 +99,31 @@ class Logins:
 
         Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
         """
-        app = self._apps.for_login(app_id)
+        try:
+            return await self._log_in(
+                self._apps.for_login(app_id),
+                code,
+                nickname=nickname,
+                avatar_url=avatar_url,
+                phone_code=phone_code,
+                consents=consents,
+                device=device,
+            )
+        except WxAuthError as error:
+            error.app_id = self._apps.default_id if app_id is None else app_id
+            raise
+
+    async def _log_in(
+        self,
+        app: App,
+        code: str,
+        *,
+        nickname: str | None,
+        avatar_url: str | None,
+        phone_code: str | None,
+        consents: Mapping[str, str],
+        device: Device,
+    ) -> Tokens:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise WrongAppKind(f"a code of the kind {app.kind} comes through a browser: only /v1/authorize knows which")
         self._issuer.ensure_ready(self._clock())  # before the code is used up, because this may fail

@@ -46,8 +46,6 @@ router = Router("login")
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
-APP_KEY: Final = "wxauth.app_id"
-"""The key in the ASGI scope of the app that a login names, for the list of refused logins."""
 
 _UNREAD: Final = ""
 """In place of the app id of a login whose body was not read."""
@@ -81,7 +79,6 @@ async def admit_login(device: DeviceDep, metrics: MetricsDep, limiter: LoginLimi
     ],
 )
 async def log_in(
-    request: Request,
     _: Annotated[None, Depends(admit_login)],
     body: Annotated[LoginRequest, ValidatedWith(Avatars)],
     settings: SettingsDep,
@@ -94,7 +91,7 @@ async def log_in(
     The first login creates the user. A code works once: after any failure, call `wx.login` again. A mobile app sends
     the code of the SDK's `SendAuth`, and its `app_id`.
     """
-    app_id = request.scope[APP_KEY] = body.app_id or None
+    app_id = body.app_id or None
     with metrics.login(app_id) as counted:
         tokens = await logins.log_in(
             code=body.code,

@@ -88,8 +88,8 @@ class Refusals:
         self._begun = Counter[bool]()
         """How many rows were begun in this second, by whether they name a user."""
 
-    def note(self, error: WxAuthError, *, app_id: str | None, ip: str | None, request_id: str) -> None:
-        """Note a login refused with this error. The app_id may be any text."""
+    def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
+        """Note a login refused with this error. Its app_id may be any text."""
         now = self._clock()
         self._turn(int(now.timestamp()))
         network, user_id = _truncated(ip), error.user_id
@@ -107,7 +107,7 @@ class Refusals:
                 at=now,
                 code=error.code,
                 wechat_errcode=None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
-                app_id=app_id if app_id is not None and _APP_ID.fullmatch(app_id) else None,
+                app_id=error.app_id if error.app_id is not None and _APP_ID.fullmatch(error.app_id) else None,
                 user_id=user_id,
                 network=network,
                 request_id=request_id[:MAX_REQUEST_ID],

@@ -293,10 +293,8 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
         path == login_routes.LOGIN or (path == login_routes.REFRESH and isinstance(error, AccountDisabled))
     ):
         return
-    app_id, client = scope.get(login_routes.APP_KEY), scope.get("client")
-    if app_id is None and login_routes.APP_KEY in scope and (default := services[Apps].default) is not None:
-        app_id = default.app.app_id
-    services[Refusals].note(error, app_id=app_id, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
+    client = scope.get("client")
+    services[Refusals].note(error, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
 
 
 def _head_routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
