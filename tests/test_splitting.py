@@ -140,7 +140,17 @@ async def test_an_identity_that_a_merge_has_brought_gets_its_id_back(
             town.root.id,
             {"session_ids": sorted([bob["session_id"], again["session_id"]]), "reason": "administrator"},
         ),
-        ("user.split", id_of(alice), town.root.id, {"new_user_id": id_of(bob)}),
+        (
+            "user.split",
+            id_of(alice),
+            town.root.id,
+            {
+                "new_user_id": id_of(bob),
+                "former_ids": [],
+                "app_ids": [OTHER_APP["app_id"]],
+                "kept_app_ids": [APP["app_id"]],
+            },
+        ),
     ]
 
 
@@ -236,6 +246,12 @@ async def test_ids_and_earlier_unionids_merged_into_the_split_user_go_along(
     answer = await town.split(carol, bob)
     new_user = answer["new_user"]
     assert (new_user["id"], new_user["former_ids"]) == (id_of(bob), [id_of(bob_there)])
+    [(_, _, _, told)] = await recorded(rows, "user.split")
+    assert (told["new_user_id"], told["former_ids"]) == (id_of(bob), [id_of(bob_there)])
+    assert (told["app_ids"], told["kept_app_ids"]) == (
+        sorted([APP["app_id"], OTHER_APP["app_id"]]),
+        [THIRD_APP["app_id"]],
+    )
     assert new_user["unionid"] == "union-2"
     held = await rows.fetch("SELECT unionid FROM unionids WHERE user_id = $1::text::uuid ORDER BY 1", id_of(bob))
     assert [row["unionid"] for row in held] == ["union-1", "union-2"]
@@ -688,7 +704,9 @@ async def test_siblings_get_an_event_of_a_split(services: Services, town: Town, 
     await place_events(services)
     auth = await add_sibling("orders", Scope.EVENTS, Scope.USERS)
     items = (await town.client.get("/v1/events", params={"type": "user.split"}, auth=auth)).json()["items"]
-    assert [(item["user_id"], item["data"]) for item in items] == [(id_of(alice), {"new_user_id": id_of(bob)})]
+    apps = {"app_ids": [OTHER_APP["app_id"]], "kept_app_ids": [APP["app_id"]]}
+    told = {"new_user_id": id_of(bob), "former_ids": [], **apps}
+    assert [(item["user_id"], item["data"]) for item in items] == [(id_of(alice), told)]
     found = (await town.client.post("/v1/users/lookup", json={"ids": [id_of(bob)]}, auth=auth)).json()["items"]
     assert [(user["id"], user["former_ids"]) for user in found] == [(id_of(bob), [])]
 

@@ -33,8 +33,6 @@ class Rebuilt:
     """Document → when it was given, and its version."""
     has_number: bool = False
     apps: set[str] = field(default_factory=set)
-    is_split: bool = False
-    """After a split, the feed alone does not say who has which identity and former id: both users are looked up."""
 
 
 class Book:
@@ -43,8 +41,6 @@ class Book:
     def __init__(self) -> None:
         self.users: dict[str, Rebuilt] = {}
         self.merged_into: dict[str, str] = {}
-        self.split: set[str] = set()
-        """Every user who was split, or came from a split."""
         self.faults: list[Fault] = []
 
     def read(self, event: Body) -> None:
@@ -64,13 +60,13 @@ class Book:
                 self._merge(user_id, user, data["former_id"])
             case "user.split":
                 self.merged_into.pop(data["new_user_id"], None)
-                self.users[data["new_user_id"]] = Rebuilt(is_split=True)
-                user.is_split = True
-                self.split |= {user_id, data["new_user_id"]}
+                self.merged_into.update(dict.fromkeys(data["former_ids"], data["new_user_id"]))
+                self.users[data["new_user_id"]] = Rebuilt(apps=set(data["app_ids"]))
+                user.apps = set(data["kept_app_ids"])
             case "user.erased":
                 del self.users[user_id]
                 for former_id in [former for former in self.merged_into if self.remaining(former) == user_id]:
-                    if former_id not in data["former_ids"] and not user.is_split:
+                    if former_id not in data["former_ids"]:
                         self.faults.append(Fault(user_id, f"is erased without {former_id}, which was merged into it"))
                 for former_id in data["former_ids"]:
                     self.merged_into.pop(former_id, None)
@@ -106,9 +102,6 @@ class Book:
         self.merged_into[former_id] = user_id
         user.apps |= former.apps
         user.has_number |= former.has_number
-        user.is_split |= former.is_split
-        if user.is_split:
-            self.split.add(user_id)
         for document, given in former.consents.items():
             user.consents[document] = max(given, user.consents.get(document, given))
 
@@ -142,17 +135,16 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
                 _consents_of(row),
             ),
             "has a number": (known.has_number, row["phone"] is not None),
-        }
-        if not known.is_split:
             # WeChat closes one of several accounts of a user without an event.
-            facts["apps"] = (sorted(known.apps - (closed - apps[user_id])), sorted(apps[user_id]))
+            "apps": (sorted(known.apps - (closed - apps[user_id])), sorted(apps[user_id])),
+        }
         for name, (told, stands) in facts.items():
             if told != stands:
                 yield Fault(user_id, f"{name}: {told} by the feed, {stands} in the database")
     former = {str(row["id"]): str(row["user_id"]) for row in found.tables["former_users"]}
     told_former = {user_id: book.remaining(user_id) for user_id in book.merged_into}
     for user_id in sorted(former.keys() | told_former.keys()):
-        if former.get(user_id) != told_former.get(user_id) and told_former.get(user_id) not in book.split:
+        if former.get(user_id) != told_former.get(user_id):
             yield Fault(user_id, f"merged into {told_former.get(user_id)} by the feed, into {former.get(user_id)}")
 
 

@@ -83,7 +83,7 @@ class EventType(StrEnum):
 SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.USER_CREATED: ("roles",),
     EventType.USER_MERGED: ("former_id", "by"),
-    EventType.USER_SPLIT: ("new_user_id",),
+    EventType.USER_SPLIT: ("new_user_id", "former_ids", "app_ids", "kept_app_ids"),
     EventType.IDENTITY_ADDED: (),
     EventType.CONSENT_GIVEN: ("document", "version"),
     EventType.CONSENT_WITHDRAWN: ("document", "version"),

@@ -90,7 +90,15 @@ async def _split(
     )
     await split_consents(transaction, parting, new_user_id=new_user_id)
     record = partial(record_event, transaction, by=by, at=now, user_id=user_id)
-    await record(EventType.USER_SPLIT, data={"new_user_id": new_user_id})
+    await record(
+        EventType.USER_SPLIT,
+        data={
+            "new_user_id": new_user_id,
+            "former_ids": [former_id for former_id in parting.leaving_ids if former_id != new_user_id],
+            "app_ids": sorted({app_id for app_id, _ in parting.keys}),
+            "kept_app_ids": sorted({each["app_id"] for each in parting.identities} - parting.apps_of_leaving),
+        },
+    )
     if profile := [name for name in PROFILE if name in lost]:
         await record(EventType.PROFILE_CHANGED, data={"fields": profile})
     await record_moved(transaction, user_id, before, by=by, now=now)
