@@ -14,8 +14,9 @@ from tests.processes import Command, make_command
 from tests.sweeps import swept
 from tests.world import LogIn
 from wxauth.server.cli.clients import add_command
-from wxauth.server.clients.clients import NAME_RULE, SITE_SCOPES
+from wxauth.server.clients.clients import NAME_RULE
 from wxauth.server.clients.models import Scope
+from wxauth.server.clients.site_scopes import SITE_SCOPE_NAMES
 
 pytestmark = pytest.mark.process
 
@@ -111,7 +112,7 @@ async def test_an_invalid_or_missing_scope_is_a_usage_error(clients: Command, wo
 def test_the_command_knows_every_scope() -> None:
     [option] = (option for option in add_command.params if option.name == "scopes")
     assert isinstance(option.type, click.Choice)
-    assert list(option.type.choices) == [*Scope, *SITE_SCOPES]
+    assert list(option.type.choices) == [*Scope, *SITE_SCOPE_NAMES]
 
 
 @pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])

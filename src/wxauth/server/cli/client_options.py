@@ -6,8 +6,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from wxauth.server.clients.clients import ID_TOKEN_ALGS, SITE_SCOPES, WrongClient
+from wxauth.server.clients.clients import ID_TOKEN_ALGS, WrongClient
 from wxauth.server.clients.models import Scope
+from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -30,8 +31,9 @@ _HINTS: Final = {
 _REDIRECT_URI = "A redirect_uri: https, or http on a loopback address. Repeatable."
 _LOGOUT_URI = "A post_logout_redirect_uri. Repeatable."
 _SCOPE = (
-    f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: openid and profile (by "
-    "default), phone, email, roles, offline_access. Repeatable."
+    f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: "
+    f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
+    f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
 )
 
 
@@ -57,7 +59,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
             "--scope",
             "scopes",
             multiple=True,
-            type=click.Choice([*map(str, Scope), *SITE_SCOPES]),
+            type=click.Choice([*map(str, Scope), *SITE_SCOPE_NAMES]),
             metavar="SCOPE",
             help=_SCOPE,
         ),

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.clients.clients import SITE_SCOPES, Credentials, check_name
+from wxauth.server.clients.clients import Credentials, check_name
 from wxauth.server.clients.models import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
+from wxauth.server.clients.site_scopes import SITE_SCOPE_NAMES
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
-_AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPES]})]
+_AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
 
 
 class _ClientOptions(BaseModel):

@@ -17,6 +17,7 @@ from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRe
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
 from wxauth.server.clients.models import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
+from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -24,12 +25,8 @@ from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
-SITE_SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
-"""The scopes that a site may have, besides those of a service."""
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
-DEFAULT_SITE_SCOPES: Final = ("openid", "profile")
-"""The scopes of a site, by default."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
 """The algorithm of a site, by default."""
@@ -134,15 +131,15 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
     given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
     client = Client(**{"scopes": [], **given, "name": name})
     is_site = bool(client.redirect_uris) or client.device
-    known = (*Scope, *SITE_SCOPES) if is_site else tuple(Scope)
+    known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
     if unknown := [scope for scope in client.scopes if scope not in known]:
-        is_of_sites = unknown[0] in SITE_SCOPES
+        is_of_sites = unknown[0] in SITE_SCOPE_NAMES
         rule = f"{unknown[0]} is for a site" if is_of_sites else f"must be some of {', '.join(known)}"
         raise WrongClient("scopes", rule)
     scopes: list[str] = [*scopes_in_order(client.scopes)]
     if is_site:
         _check_site(client)
-        site_scopes = [scope for scope in SITE_SCOPES if scope in client.scopes] or DEFAULT_SITE_SCOPES
+        site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
         defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
         return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
     for field in _OF_SITES:

@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
+from wxauth.server.clients.site_scopes import claims_of
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
@@ -23,12 +24,6 @@ from wxauth.tokens.issuer import sign
 from wxauth.tokens.keys import SigningKey, base64url
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
-CLAIMS_BY_SCOPE: Final = {
-    "profile": ("name", "picture", "updated_at"),
-    "phone": ("phone_number", "phone_number_verified"),
-    "email": ("email", "email_verified"),
-    "roles": ("roles",),
-}
 
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
@@ -40,24 +35,6 @@ class IdTokenHint:
 
     client_id: str
     session_id: UUID
-
-
-def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
-    """The claims about a user that these scopes grant. A claim without a value is left out."""
-    claims: dict[str, Any] = {}
-    if "profile" in scopes:
-        claims["name"] = user.nickname
-        claims["picture"] = user.avatar_url
-        claims["updated_at"] = int((user.last_login_at or user.created_at).timestamp())
-    if "phone" in scopes and user.phone is not None:
-        claims["phone_number"] = user.phone
-        claims["phone_number_verified"] = user.phone_verified
-    if "email" in scopes and client.email_domain is not None:
-        claims["email"] = f"{user.id}@{client.email_domain}"
-        claims["email_verified"] = False
-    if "roles" in scopes:
-        claims["roles"] = user.roles or None
-    return {name: value for name, value in claims.items() if value is not None}
 
 
 def id_token(

@@ -5,12 +5,13 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from wxauth.errors import Title
-from wxauth.server.clients.clients import ID_TOKEN_ALGS, SITE_SCOPES
+from wxauth.server.clients.clients import ID_TOKEN_ALGS
+from wxauth.server.clients.site_scopes import CLAIMS, SITE_SCOPE_NAMES
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, CHALLENGE_METHOD, RESPONSE_MODE, RESPONSE_TYPE
-from wxauth.server.websites.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
+from wxauth.server.websites.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.websites.site_tokens import GRANT_TYPES
 
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
@@ -36,8 +37,8 @@ def _document(issuer: str) -> dict[str, Any]:
         "response_modes_supported": [RESPONSE_MODE],
         "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": [CHALLENGE_METHOD],
-        "scopes_supported": list(SITE_SCOPES),
-        "claims_supported": [*PROTOCOL_CLAIMS, *(claim for claims in CLAIMS_BY_SCOPE.values() for claim in claims)],
+        "scopes_supported": list(SITE_SCOPE_NAMES),
+        "claims_supported": [*PROTOCOL_CLAIMS, *CLAIMS],
         "claim_types_supported": ["normal"],
         "claims_parameter_supported": False,
         "request_parameter_supported": False,

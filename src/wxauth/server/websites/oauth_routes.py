@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from wxauth.errors import InsufficientScope, InvalidToken, Title
 from wxauth.server.clients.rows import find_site
+from wxauth.server.clients.site_scopes import claims_of
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.users import account
 from wxauth.server.users.callers import DeviceDep, VerifiedDep
@@ -19,7 +20,6 @@ from wxauth.server.websites.bodies import (
 )
 from wxauth.server.websites.dependencies import SiteRequestsDep, SiteTokensDep
 from wxauth.server.websites.durations import SCAN_LASTS
-from wxauth.server.websites.id_tokens import claims_of
 from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_oauth_request
 from wxauth.server.websites.requests import BROWSER, client_of, form_of
 from wxauth.server.websites.site_requests import INTERVAL, granted_scope
