@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
+from inspect import signature
 from typing import Any, Final, ParamSpec
 
 from pydantic_core import to_json
@@ -88,6 +89,12 @@ def answering_clients(
     endpoint: Callable[Arguments, Awaitable[dict[str, Any]]],
 ) -> Callable[Arguments, Awaitable[dict[str, Any] | Response]]:
     """Convert an endpoint's failures into RFC 6749 errors. One of the endpoint's parameters must be the `request`."""
+    parameters = signature(endpoint)
+
+    def request_in(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Request:
+        request = parameters.bind(*args, **kwargs).arguments["request"]
+        assert isinstance(request, Request)
+        return request
 
     @wraps(endpoint)
     async def answer(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dict[str, Any] | Response:
@@ -96,21 +103,17 @@ def answering_clients(
         except OAuthError as exc:
             refusal = exc
         except WxAuthError as exc:
-            _request_in(kwargs).scope[PROBLEM_KEY] = exc  # for the log: which failure of ours it was, and its cause
+            request_in(args, kwargs).scope[PROBLEM_KEY] = (
+                exc  # for the log: which failure of ours it was, and its cause
+            )
             found = in_terms_of_oauth(exc)
             if found is None:
                 raise
             refusal = found
         if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: sent every two seconds until the decision
-            _request_in(kwargs).scope[EXPECTED_KEY] = True
+            request_in(args, kwargs).scope[EXPECTED_KEY] = True
         else:
             log.info("oauth_refused", error=refusal.error, detail=refusal.description, status=refusal.status)
         return refusal.response()
 
     return answer
-
-
-def _request_in(arguments: Mapping[str, object]) -> Request:
-    request = arguments["request"]
-    assert isinstance(request, Request)
-    return request
