@@ -1,5 +1,6 @@
 """WeChat's errcodes, and what the phone and the operator see of them."""
 
+import asyncio
 import re
 
 import httpx
@@ -8,10 +9,10 @@ import pytest
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogLines, MakeClient, with_part
-from wxauth.server.core.services import Services
+from tests.world import LogLines, MakeClient, MakeServices
+from wxauth.server.service.waits import Waits
 from wxauth.server.web.answers import failures_of
-from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS, WeChat
+from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
 from wxauth.server.wechat.errcodes import (
     CODE2SESSION,
     ERRCODES,
@@ -20,7 +21,6 @@ from wxauth.server.wechat.errcodes import (
     meaning_of,
     what_to_change,
 )
-from wxauth.server.wechat.http_client import WeChatHttp
 
 CLASS_C = {
     40013: "WXAUTH_APP_ID",
@@ -158,80 +158,51 @@ async def test_an_errmsg_that_echoes_code_and_secret_is_logged_without_them(
 # Busy: the one answer after which the same code is sent again.
 
 
-@pytest.fixture
-def pauses() -> list[float]:
-    """How long the client has waited, instead of waiting."""
-    return []
-
-
-@pytest.fixture
-def patient_client(
-    services: Services, make_client: MakeClient, wechat: WeChatByRespx, pauses: list[float]
-) -> httpx.AsyncClient:
-    """The service with a WeChat client that notes its pauses."""
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    client = WeChat(
-        WeChatHttp(wechat.transport), base_url="https://wechat.test", fallback_url=None, timeout=5, sleep=sleep
-    )
-    return make_client(with_part(services, WeChat, client))
-
-
-async def test_a_busy_wechat_is_asked_three_times_at_most(
-    patient_client: httpx.AsyncClient, wechat: WeChatByRespx, pauses: list[float]
-) -> None:
+async def test_a_busy_wechat_is_asked_three_times_at_most(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
     wechat.answers_errcode(-1)
-    answer = await patient_client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    began = asyncio.get_running_loop().time()
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1
     assert int(answer.headers["retry-after"]) > 0
     assert len(wechat.calls) == 3
     assert len({call["js_code"] for call in wechat.calls}) == 1
-    assert pauses == list(BUSY_PAUSE_SECONDS)
+    assert asyncio.get_running_loop().time() - began >= sum(BUSY_PAUSE_SECONDS)
 
 
 @pytest.mark.parametrize("busy_answers", [1, 2])
 async def test_a_busy_wechat_that_recovers_logs_in(
-    patient_client: httpx.AsyncClient, wechat: WeChatByRespx, busy_answers: int
+    client: httpx.AsyncClient, wechat: WeChatByRespx, busy_answers: int
 ) -> None:
     session = wechat.sessions[code := wechat.code_for("alice")]
     wechat.answers(*[httpx.Response(200, json=BUSY)] * busy_answers, httpx.Response(200, json=session))
-    assert (await patient_client.post("/v1/login", json={"code": code})).status_code == 200
+    assert (await client.post("/v1/login", json={"code": code})).status_code == 200
     assert len(wechat.calls) == busy_answers + 1
 
 
 @pytest.mark.parametrize(("errcode", "code"), [(40163, "code_used"), (40029, "invalid_code")])
 async def test_a_code_that_a_busy_answer_has_spent_means_a_new_login(
-    patient_client: httpx.AsyncClient, wechat: WeChatByRespx, errcode: int, code: str
+    client: httpx.AsyncClient, wechat: WeChatByRespx, errcode: int, code: str
 ) -> None:
     wechat.answers(httpx.Response(200, json=BUSY), httpx.Response(200, json={"errcode": errcode, "errmsg": "used"}))
-    answer = await patient_client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     assert problem_of(answer, code, 400)["wechat_errcode"] == errcode
 
 
 async def test_a_lost_connection_after_a_busy_answer_is_not_tried_again(
-    patient_client: httpx.AsyncClient, wechat: WeChatByRespx
+    client: httpx.AsyncClient, wechat: WeChatByRespx
 ) -> None:
     wechat.answers(httpx.Response(200, json=BUSY), httpx.ReadError("lost"))
-    answer = await patient_client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     problem_of(answer, "wechat_unavailable", 503)
     assert len(wechat.calls) == 2
 
 
 async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(
-    services: Services, make_client: MakeClient, wechat: WeChatByRespx
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
-    client = WeChat(
-        WeChatHttp(wechat.transport),
-        base_url="https://wechat.test",
-        fallback_url=None,
-        timeout=BUSY_PAUSE_SECONDS[0] / 2,
-    )
+    client = make_client(await make_services(wechat_timeout=1, waits=Waits(wechat_busy=(1,))))
     wechat.answers_errcode(-1)
-    answer = await make_client(with_part(services, WeChat, client)).post(
-        "/v1/login", json={"code": wechat.code_for("alice")}
-    )
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1
     assert len(wechat.calls) == 1
 

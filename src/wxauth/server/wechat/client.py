@@ -4,7 +4,7 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -107,7 +107,6 @@ class WeChat:
         fallback_url: str | None,
         timeout: float,
         busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
         hints: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
@@ -116,7 +115,6 @@ class WeChat:
         self._fallback = httpx.URL(fallback_url or base_url)
         self._timeout = timeout
         self._busy_pauses = busy_pauses
-        self._sleep = sleep
         self._observe = observe
         self._hints = hints
         self._login_targets: dict[str, tuple[App, str]] = {}
@@ -221,7 +219,7 @@ class WeChat:
             has_time = asyncio.get_running_loop().time() + pause < asked.deadline
             if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                 break
-            await self._sleep(pause)
+            await asyncio.sleep(pause)
             answer = await self._ask(asked)
         return answer
 
