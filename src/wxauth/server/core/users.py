@@ -16,6 +16,8 @@ ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32
 STAFF_ROLES: Final = frozenset({"admin", "support"})
 """The roles that allow access to other people's data. Only an administrator or a command can assign them."""
+ROLES_SCOPE: Final = "roles"
+"""The scope that lets a website see a person's roles."""
 PROFILE: Final = ("nickname", "avatar_url")
 """The columns whose changes are events, `user.profile_changed`."""
 

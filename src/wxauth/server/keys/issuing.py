@@ -5,9 +5,8 @@ from datetime import datetime
 from uuid import UUID
 
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.users import UserInSession
+from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 from wxauth.server.keys.keyring import KeyRing
-from wxauth.server.users.callers import ROLES_SCOPE
 from wxauth.tokens.issuer import TokenIssuer
 
 

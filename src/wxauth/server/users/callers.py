@@ -15,7 +15,7 @@ from wxauth.guard.bearer import authorizations_of, bearer_token
 from wxauth.server.core.database import Database
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.core.users import ROLES_SCOPE, STAFF_ROLES
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
@@ -28,8 +28,6 @@ from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
 
-ROLES_SCOPE: Final = "roles"
-"""The scope that lets a website see a person's roles."""
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets an administrator's website session use `/v1/admin`. Only our own pages get it."""
 
