@@ -21,12 +21,12 @@ import respx
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from tests import programs
+from tests.database_proxy import Proxy
 from tests.databases import TEMPLATE, SharedDatabase, delete_signing_key, make_template
 from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
 from tests.loops import UnhurriedLoop
 from tests.processes import catch_interrupts, use_memory
-from tests.store.proxy import Proxy
 from tests.world import (
     AddSibling,
     Admin,

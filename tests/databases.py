@@ -7,8 +7,8 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.database_proxy import PATIENT
 from tests.fakes import SECRET_KEY, START
-from tests.store.proxy import PATIENT
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.schema import KNOWN_REVISIONS, SCRIPTS

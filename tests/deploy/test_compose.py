@@ -24,13 +24,13 @@ import pytest
 import yaml
 from starlette.types import Receive, Scope, Send
 
+from tests.core.test_backup import program
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
-from tests.oauth.test_authorize import Browser, exchanged, sent
 from tests.processes import PATIENCE, Running, free_port, run, serving, until
 from tests.programs import needs, needs_node, run_node_tests
-from tests.store.test_backup import program
+from tests.websites.test_authorize import Browser, exchanged, sent
 from tests.world import CALLBACK, CAMERA, Phone, Site, add_client, bearer
 from wxauth.server.clients import clients
 from wxauth.server.core.services import Services

@@ -14,7 +14,7 @@ from tests.certificates import Authority
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.processes import free_port, until
 from tests.proxies.running import answers, nginx_with
-from tests.test_readme import code_blocks
+from tests.repository.test_readme import code_blocks
 from tests.world import bearer
 
 pytestmark = pytest.mark.proxy

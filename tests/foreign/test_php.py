@@ -16,8 +16,8 @@ from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, free_port, run
 from tests.programs import needs
+from tests.repository.test_readme import ROOT, code_blocks
 from tests.sweeps import swept
-from tests.test_readme import ROOT, code_blocks
 from tests.tokens.hostile import Forgery, decode
 from tests.world import bearer
 

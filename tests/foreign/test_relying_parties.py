@@ -16,7 +16,7 @@ import pytest
 
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_TESTS, run_node_tests
-from tests.test_readme import DOCS, code_blocks
+from tests.repository.test_readme import DOCS, code_blocks
 from tests.world import bearer
 from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 

@@ -1,4 +1,4 @@
-"""`standardwebhooks` in Node, the official verifier; Python's is in test_contract_webhooks.py."""
+"""`standardwebhooks` in Node, the official verifier; Python's is in tests/events/test_webhooks.py."""
 
 import json
 import subprocess

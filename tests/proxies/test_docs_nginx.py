@@ -13,7 +13,7 @@ import pytest
 from tests.fakes import Clock
 from tests.processes import free_port, serving, until
 from tests.proxies.running import Recorder, answers, echo, nginx_with
-from tests.test_readme import ROOT, code_blocks
+from tests.repository.test_readme import ROOT, code_blocks
 from tests.world import bearer
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, create_simulator

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Window } from 'happy-dom'
 import { Phone } from '../miniprogram/phone.js'
 
-/** The URLs and ids: see `world` in tests/test_example_miniprogram.py. */
+/** The URLs and ids: see `world` in tests/miniprogram/test_example.py. */
 export const { SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env
 
 const PATIENCE = 60000

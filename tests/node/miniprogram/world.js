@@ -5,7 +5,7 @@ import { createServer } from 'node:http'
 import { AuthError, createAuth } from '../../../clients/miniprogram/wxauth.js'
 import { exchange, Phone } from './phone.js'
 
-/** The URLs and ids: see tests/test_miniprogram.py. */
+/** The URLs and ids: see tests/miniprogram/test_client.py. */
 export const { SERVICE_URL, WECHAT_URL, APP_ID, APP_SECRET, OTHER_APP_ID } = process.env
 /** Seconds, as in the service's settings. */
 export const LIFE = Number(process.env.ACCESS_TOKEN_TTL)

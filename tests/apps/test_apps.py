@@ -1,0 +1,527 @@
+"""Apps at run time: added, changed and removed by administrators and operators, and known to every process at once."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from tests.database_proxy import Proxy
+from tests.fakes import APP, SECRET_KEY, Clock, Secrets
+from tests.problems import problem_of
+from tests.processes import run, serving
+from tests.world import Admin, LogLines, MakeClient, MakeServices, make_admin, until
+from tests.world import bearer as bearer_of
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.services import Services
+from wxauth.server.core.setting_types import secret_key_bytes
+from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
+from wxauth.server.dev.wechat.push_sender import make_message, sign_push
+from wxauth.server.service.resealing import reseal
+from wxauth.server.service.waits import Waits
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
+
+LATER = LATER_APP["app_id"]
+FIRST = APPS[0]["app_id"]
+WANTED = {"app_id": LATER, "app_secret": LATER_APP["app_secret"], "title": "小店"}
+OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
+SECRET_OF_NOBODY = "a-secret-that-is-nobodys"
+
+Command = Callable[..., Awaitable[CompletedProcess[str]]]
+
+
+@pytest.fixture
+def client(simulated_client: httpx.AsyncClient) -> httpx.AsyncClient:
+    return simulated_client
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, rows: asyncpg.Connection) -> Admin:
+    answer = await client.post("/v1/login", json={"code": "root", "app_id": FIRST})
+    return await make_admin(client, rows, answer.json())
+
+
+async def add(root: Admin, **fields: Any) -> httpx.Response:
+    return await root.ask("POST", "/apps", json={**WANTED, **fields})
+
+
+async def log_in(client: httpx.AsyncClient, app_id: str | None = LATER, code: str = "alice") -> httpx.Response:
+    return await client.post("/v1/login", json={"code": code} | ({"app_id": app_id} if app_id else {}))
+
+
+# Adding.
+
+
+async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncClient, root: Admin) -> None:
+    problem_of(await log_in(client), "unknown_app", 400)
+    added = await add(root, push_token=LATER_APP["push_token"], sign_up="open")
+    assert added.status_code == 200, added.text
+    shown = added.json()
+    assert shown.pop("created_at").endswith("Z")
+    assert shown == {
+        "app_id": LATER,
+        "kind": "mini_program",
+        "unionid": "optional",
+        "title": "小店",
+        "source": "database",
+        "is_default": False,
+        "is_enabled": True,
+        "sign_up": "open",
+        "sign_up_roles": None,
+        "has_app_secret": True,
+        "has_push_token": True,
+        "has_push_aes_key": False,
+        "push_url": f"https://auth.test/v1/wechat/push/{LATER}",
+        "wechat_token": {"expires_at": None, "error": None},
+    }
+    assert (await root.read(f"/apps/{LATER}")) == added.json()
+    assert (await log_in(client)).json()["user"]["app_id"] == LATER
+
+
+async def test_a_closed_app_admits_only_known_users(client: httpx.AsyncClient, root: Admin) -> None:
+    await add(root, sign_up="closed")
+    problem_of(await log_in(client), "sign_up_closed", 403)
+    assert (await log_in(client, FIRST)).status_code == 200  # by the unionid she is known now
+    assert (await log_in(client)).status_code == 200
+
+
+async def test_the_list_has_the_settings_apps_first_and_no_secrets(root: Admin) -> None:
+    await add(root)
+    listed = await root.read("/apps")
+    assert listed["next_cursor"] is None
+    assert [(app["app_id"], app["source"], app["is_default"]) for app in listed["items"]] == [
+        (FIRST, "settings", True),
+        (APPS[1]["app_id"], "settings", False),
+        (LATER, "database", False),
+    ]
+    assert not any("secret" in name and name != "has_app_secret" for app in listed["items"] for name in app)
+
+
+async def test_every_process_has_a_change_at_its_next_look(
+    root: Admin, client: httpx.AsyncClient, make_simulated_services: MakeServices, make_client: MakeClient
+) -> None:
+    other = await make_simulated_services(waits=Waits(apps_refresh=0.01))
+    elsewhere = make_client(other)
+    problem_of(await log_in(elsewhere), "unknown_app", 400)
+    assert Waits().apps_refresh < 15
+    looking = asyncio.create_task(other[Apps].keep_fresh())
+    await add(root)
+    await until(lambda: _logs_in(elsewhere))
+    await root.ask("PATCH", f"/apps/{LATER}", json={"is_enabled": False})
+    await until(lambda: _is_refused(elsewhere))
+    looking.cancel()
+
+
+async def _logs_in(client: httpx.AsyncClient) -> bool:
+    return (await log_in(client)).status_code == 200
+
+
+async def _is_refused(client: httpx.AsyncClient) -> bool:
+    return not await _logs_in(client)
+
+
+async def test_a_wrong_secret_is_not_stored(root: Admin, rows: asyncpg.Connection, secrets: Secrets) -> None:
+    secrets.add(SECRET_OF_NOBODY)
+    problem = problem_of(await add(root, app_secret=SECRET_OF_NOBODY), "invalid_request", 422)
+    assert problem["wechat_errcode"] == 40125
+    assert [error["field"] for error in problem["errors"]] == ["app_secret"]
+    unknown = problem_of(await add(root, app_id="wxnobodys00000000"), "invalid_request", 422)
+    assert (unknown["wechat_errcode"], unknown["errors"][0]["field"]) == (40013, "app_id")
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    assert (await add(root, app_secret=SECRET_OF_NOBODY, check=False)).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [{"hang": True}, {"drop": True}, {"status": 503}, {"errcode": -1}], ids=str)
+async def test_no_app_is_stored_while_wechat_is_unavailable(
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    simulator: Simulator,
+    rows: asyncpg.Connection,
+    fault: dict[str, Any],
+) -> None:
+    client = make_client(await make_simulated_services(wechat_timeout=1, waits=Waits(wechat_busy=(0, 0))))
+    root = await make_admin(client, rows, (await log_in(client, FIRST, "root")).json())
+    simulator.fail("code2session", times=None, **fault)
+    refused = await add(root)
+    problem_of(refused, "wechat_unavailable", 503)
+    assert refused.headers["retry-after"]
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    assert (await add(root, check=False)).status_code == 200
+
+
+async def test_an_app_that_is_there_is_not_added_again(root: Admin) -> None:
+    problem_of(await add(root, app_id=FIRST), "app_taken", 409)
+    assert (await add(root)).status_code == 200
+    problem_of(await add(root), "app_taken", 409)
+
+
+async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of_an_app(
+    root: Admin, rows: asyncpg.Connection, simulated_services: Services
+) -> None:
+    site = {"name": "shop", "device": True}
+    assert (await root.ask("POST", "/clients", json=site)).status_code == 200
+    for taken in ("shop", simulated_services.settings.audience):
+        problem = problem_of(await add(root, app_id=taken, check=False), "invalid_request", 422)
+        assert [error["field"] for error in problem["errors"]] == ["app_id"]
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    assert (await add(root, app_id="kiosk", check=False)).status_code == 200
+    assert (await root.ask("POST", "/clients", json={"name": "kiosk"})).status_code == 200
+    for refused in (
+        await root.ask("POST", "/clients", json={**site, "name": "kiosk"}),
+        await root.ask("PATCH", "/clients/kiosk", json={"device": True}),
+    ):
+        assert [error["field"] for error in problem_of(refused, "invalid_request", 422)["errors"]] == ["name"]
+
+
+@pytest.mark.process
+async def test_a_command_gives_no_site_the_name_of_an_app(root: Admin, database_url: str, tmp_path: Path) -> None:
+    assert (await add(root, app_id="kiosk", check=False)).status_code == 200
+    env = {"WXAUTH_DATABASE_URL": database_url}
+    refused = await asyncio.to_thread(run, "clients", "add", "kiosk", "--device", cwd=tmp_path, env=env)
+    assert refused.returncode == 2
+    assert "an app's" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("app_id", "wx 1"),
+        ("app_id", ""),
+        ("app_secret", ""),
+        ("app_secret", "with space"),
+        ("title", "x" * 65),
+        ("title", "a\x00b"),
+        ("push_token", "no spaces please"),
+        ("push_aes_key", "9" * 43),  # without a push_token
+        ("sign_up", "perhaps"),
+        ("is_enabled", None),
+    ],
+)
+async def test_an_invalid_field_of_an_app_is_refused_by_its_name(
+    root: Admin, rows: asyncpg.Connection, field: str, value: object
+) -> None:
+    problem = problem_of(await add(root, check=False, **{field: value}), "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/apps", None),
+        ("POST", "/apps", WANTED),
+        ("GET", f"/apps/{FIRST}", None),
+        ("PATCH", f"/apps/{FIRST}", {"title": "x"}),
+        ("DELETE", f"/apps/{FIRST}", None),
+    ],
+)
+async def test_managing_apps_requires_the_role_admin(
+    client: httpx.AsyncClient, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    problem_of(await client.request(method, f"/v1/admin{path}", json=body), "missing_token", 401)
+    alice = bearer_of((await log_in(client, FIRST)).json())
+    refused = await client.request(method, f"/v1/admin{path}", json=body, headers=alice)
+    problem_of(refused, "insufficient_role", 403)
+
+
+# Changing and removing.
+
+
+async def test_only_the_given_fields_of_an_app_are_changed(root: Admin) -> None:
+    await add(root, push_token=LATER_APP["push_token"], sign_up="closed")
+    changed = (await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店"})).json()
+    assert (changed["title"], changed["sign_up"], changed["has_push_token"]) == ("大店", "closed", True)
+    changed = (
+        await root.ask("PATCH", f"/apps/{LATER}", json={"title": None, "sign_up": "", "push_token": None})
+    ).json()
+    assert (changed["title"], changed["sign_up"], changed["has_push_token"]) == (None, None, False)
+
+
+async def test_newcomers_of_an_app_have_its_roles(root: Admin, client: httpx.AsyncClient) -> None:
+    await add(root, sign_up_roles=["member"])
+    assert (await log_in(client)).json()["user"]["roles"] == ["member"]
+    path = f"/apps/{LATER}"
+    problem_of(await root.ask("PATCH", path, json={"sign_up_roles": ["support"]}), "invalid_request", 422)
+    for roles in ([], ["reader", "member"], None):
+        changed = (await root.ask("PATCH", path, json={"sign_up_roles": roles})).json()
+        assert changed["sign_up_roles"] == roles
+
+
+async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Admin) -> None:
+    await add(root)
+    problem_of(await root.ask("PATCH", f"/apps/{LATER}", json={"push_aes_key": "9" * 43}), "invalid_request", 422)
+    both = {"push_token": LATER_APP["push_token"], "push_aes_key": "9" * 43}
+    assert (await root.ask("PATCH", f"/apps/{LATER}", json=both)).json()["has_push_aes_key"]
+    problem_of(await root.ask("PATCH", f"/apps/{LATER}", json={"push_token": None}), "invalid_request", 422)
+
+
+async def test_a_secret_cannot_be_removed(root: Admin) -> None:
+    await add(root)
+    problem = problem_of(await root.ask("PATCH", f"/apps/{LATER}", json={"app_secret": None}), "invalid_request", 422)
+    assert problem["errors"][0]["field"] == "app_secret"
+
+
+async def test_a_new_secret_counts_at_once_for_logins_and_for_wechat_tokens(
+    root: Admin, client: httpx.AsyncClient, simulated_services: Services, secrets: Secrets
+) -> None:
+    secrets.add(SECRET_OF_NOBODY)
+    await add(root, app_secret=SECRET_OF_NOBODY, check=False)
+    problem_of(await log_in(client), "wechat_misconfigured", 502)
+    with pytest.raises(Exception, match="WeChat"):
+        await simulated_services[WeChatTokens].get(simulated_services[Apps].find(LATER))
+    assert (await root.read(f"/apps/{LATER}"))["wechat_token"]["error"] == "wechat_misconfigured"
+
+    wrong = await root.ask("PATCH", f"/apps/{LATER}", json={"app_secret": SECRET_OF_NOBODY + "-either"})
+    assert problem_of(wrong, "invalid_request", 422)["wechat_errcode"] == 40125
+    right = await root.ask("PATCH", f"/apps/{LATER}", json={"app_secret": LATER_APP["app_secret"]})
+    assert right.status_code == 200
+    assert (await log_in(client)).status_code == 200
+    await simulated_services[WeChatTokens].get(simulated_services[Apps].find(LATER))
+    state = (await root.read(f"/apps/{LATER}"))["wechat_token"]
+    assert (state["expires_at"] is not None, state["error"]) == (True, None)
+
+
+async def test_a_disabled_app_lets_nobody_in_and_its_sessions_go_on(
+    root: Admin, client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    await add(root)
+    alice = (await log_in(client)).json()
+    await root.ask("PATCH", f"/apps/{LATER}", json={"is_enabled": False})
+    problem_of(await log_in(client), "unknown_app", 400)
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    assert refreshed.status_code == 200
+    bound = await client.post("/v1/me/phone", json={"code": "phone-13800138000"}, headers=bearer_of(refreshed.json()))
+    assert bound.json()["phone"] == "+8613800138000"
+    await root.ask("PATCH", f"/apps/{LATER}", json={"is_enabled": True})
+    assert (await log_in(client)).status_code == 200
+
+
+async def test_a_removed_app_lets_nobody_in_and_its_sessions_go_on(
+    root: Admin, client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    await add(root)
+    alice = (await log_in(client)).json()
+    assert (await root.ask("DELETE", f"/apps/{LATER}")).status_code == 204
+    problem_of(await log_in(client), "unknown_app", 400)
+    assert (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).status_code == 200
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    for method in ("GET", "DELETE", "PATCH"):
+        body = {"json": {"title": "x"}} if method == "PATCH" else {}
+        problem_of(await root.ask(method, f"/apps/{LATER}", **body), "not_found", 404)
+
+
+async def test_an_app_of_the_settings_can_be_changed_only_in_the_settings(root: Admin) -> None:
+    problem_of(await root.ask("PATCH", f"/apps/{FIRST}", json={"title": "x"}), "app_in_settings", 409)
+    problem_of(await root.ask("DELETE", f"/apps/{FIRST}"), "app_in_settings", 409)
+
+
+async def test_an_app_that_the_settings_name_later_is_the_settings_own(
+    root: Admin, make_simulated_services: MakeServices, make_client: MakeClient
+) -> None:
+    await add(root, is_enabled=False)
+    with_it = make_client(await make_simulated_services(apps=[*APPS, LATER_APP]))
+    listed = (await with_it.get("/v1/admin/apps", headers=bearer_of(root.answer))).json()["items"]
+    assert [(app["source"], app["is_enabled"]) for app in listed if app["app_id"] == LATER] == [("settings", True)]
+
+
+@pytest.mark.oldest_postgres
+async def test_the_trail_names_actor_app_and_changed_fields(root: Admin) -> None:
+    await add(root)
+    await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店", "app_secret": LATER_APP["app_secret"]})
+    await root.ask("PATCH", f"/apps/{LATER}", json={"title": "大店"})  # which it is already
+    await root.ask("DELETE", f"/apps/{LATER}")
+    events = [event for event in await root.events() if event["type"].startswith("app.")]
+    assert [(event["type"], event["actor"], event["app_id"], event["data"]) for event in reversed(events)] == [
+        ("app.added", root.id, LATER, {}),
+        ("app.changed", root.id, LATER, {"fields": ["title"]}),
+        ("app.removed", root.id, LATER, {}),
+    ]
+
+
+# Other parts that use apps.
+
+
+async def test_wechat_pushes_to_an_app_that_was_added(root: Admin, client: httpx.AsyncClient, clock: Clock) -> None:
+    await add(root, push_token=LATER_APP["push_token"])
+    alice = (await log_in(client)).json()["user"]
+    now = int(clock().timestamp())
+    message = make_message(alice["openid"], "user_authorization_cancellation", None, app_id=LATER, now=now)
+    push = sign_push(LATER_APP, message, mode="plain", format="json", timestamp=str(now), nonce="42")
+    answer = await client.post(f"/v1/wechat/push/{LATER}", params=dict(push.query), content=push.body)
+    assert (answer.status_code, answer.text) == (200, "success")
+    problem_of(await root.ask("GET", f"/users/{alice['id']}"), "not_found", 404)
+
+
+async def test_logins_of_an_added_app_are_counted_by_its_id(root: Admin, client: httpx.AsyncClient) -> None:
+    await add(root)
+    await log_in(client)
+    assert (
+        f'wxauth_logins_total{{app_id="{LATER}",errcode="",outcome="new"}} 0.0'
+        not in (await client.get("/metrics")).text
+    )
+    assert f'app_id="{LATER}",errcode="",outcome="ok"' in (await client.get("/metrics")).text
+
+
+# Without any app in the settings.
+
+
+async def test_without_apps_in_the_settings_the_one_added_first_is_the_default(
+    make_simulated_services: MakeServices, make_client: MakeClient, root: Admin, clock: Clock
+) -> None:
+    bare = make_client(await make_simulated_services(apps=[]))
+    problem_of(await log_in(bare, None), "unknown_app", 400)
+    admin = Admin(bare, root.answer)
+    await add(admin)
+    clock.advance(seconds=60)
+    await add(admin, app_id=FIRST, app_secret=APPS[0]["app_secret"])
+    assert (await log_in(bare, None)).json()["user"]["app_id"] == LATER
+    await admin.ask("PATCH", f"/apps/{LATER}", json={"is_enabled": False})
+    problem_of(await log_in(bare, None), "unknown_app", 400)  # no code goes to an app that it is not meant for
+    await admin.ask("DELETE", f"/apps/{LATER}")
+    assert (await log_in(bare, None)).json()["user"]["app_id"] == FIRST
+
+
+async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(
+    database_url: str, make_simulated_services: MakeServices, make_client: MakeClient, root: Admin
+) -> None:
+    await add(root)
+    async with Proxy(database_url) as proxy:
+        services = await make_simulated_services(database_url=proxy.url)
+        unread = Apps(services.database, services.sealer, ())
+        await proxy.refuse()
+        await unread.try_refresh()
+        with pytest.raises(Exception, match="have not been read"):
+            unread.for_login(LATER)
+        await proxy.accept()
+        await unread.try_refresh()
+        assert unread.for_login(LATER).app_id == LATER
+        await proxy.refuse()
+        await unread.try_refresh()
+        assert unread.for_login(LATER).app_id == LATER  # through an outage
+
+
+# Sealed values.
+
+
+async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: asyncpg.Connection) -> None:
+    await add(root, push_token=LATER_APP["push_token"], push_aes_key="9" * 43)
+    stored = str(await rows.fetchrow("SELECT * FROM apps"))
+    for plain in (LATER_APP["app_secret"], LATER_APP["push_token"], "9" * 43):
+        assert plain not in stored
+    await rows.execute("UPDATE apps SET app_id = 'wxanother000000001'")
+    problem_of(await root.ask("GET", "/apps/wxanother000000001"), "not_found", 404)
+
+
+async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(
+    root: Admin, client: httpx.AsyncClient, rows: asyncpg.Connection, log_lines: LogLines, simulated_services: Services
+) -> None:
+    await add(root)
+    await rows.execute("UPDATE apps SET secrets = '\\x00'")
+    await simulated_services[Apps].try_refresh()
+    await simulated_services[Apps].try_refresh()
+    assert [line["app_ids"] for line in log_lines() if line["event"] == "apps_not_opened"] == [[LATER]]
+    problem_of(await log_in(client), "storage_unavailable", 503)
+    assert (await log_in(client, FIRST)).status_code == 200
+
+
+@pytest.mark.oldest_postgres
+async def test_a_reseal_covers_the_apps(
+    root: Admin,
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    simulated_services: Services,
+    rows: asyncpg.Connection,
+) -> None:
+    await add(root, push_token=LATER_APP["push_token"])
+    keys = [secret_key_bytes(SecretStr(it)) for it in (OTHER_SECRET_KEY, SECRET_KEY)]
+    done = await reseal(simulated_services.database, Sealer(keys), now=simulated_services.clock())
+    assert (done.apps, done.not_opened) == (1, 0)
+    services = await make_simulated_services(secret_key=OTHER_SECRET_KEY)
+    assert services[Apps].unopened == []
+    assert (await log_in(make_client(services))).status_code == 200
+    with pytest.raises(CannotOpen):
+        simulated_services.sealer.open(await rows.fetchval("SELECT secrets FROM apps"), context=b"any")
+    assert (await reseal(simulated_services.database, Sealer(keys), now=simulated_services.clock())).apps == 0
+
+
+# By command.
+
+
+@pytest.fixture
+def apps(database_url: str, tmp_path: Path) -> Any:
+    """Run `wxauth apps ...` on this test's database and a simulated WeChat; `given` is standard input."""
+    with serving(create_simulator()) as wechat_url:
+
+        async def command(*arguments: str, given: str = "", **settings: str) -> CompletedProcess[str]:
+            env = {
+                "WXAUTH_DATABASE_URL": database_url,
+                "WXAUTH_SECRET_KEY": SECRET_KEY,
+                "WXAUTH_WECHAT_BASE_URL": wechat_url,
+                **settings,
+            }
+            with tempfile.TemporaryFile() as file:
+                file.write(given.encode())
+                file.seek(0)
+                done = await asyncio.to_thread(run, "apps", *arguments, cwd=tmp_path, env=env, stdin=file.fileno())
+            assert "Traceback" not in done.stderr
+            assert not any(
+                secret in done.stdout + done.stderr for secret in (LATER_APP["app_secret"], SECRET_OF_NOBODY)
+            )
+            return done
+
+        yield command
+
+
+@pytest.mark.process
+async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: asyncpg.Connection) -> None:
+    secret, token = LATER_APP["app_secret"], LATER_APP["push_token"]
+    added = await apps("add", LATER, "--title", "小店", "--push-token", given=f"{secret}\n{token}\n")
+    assert (added.returncode, added.stdout) == (0, f"added {LATER}\n"), added.stderr
+    listed = json.loads((await apps("list", "--json")).stdout)
+    assert [(app["app_id"], app["source"], app["is_default"], app["has_push_token"]) for app in listed] == [
+        (LATER, "database", True, True)
+    ]
+    changed = await apps("set", LATER, "--disable", "--no-push", "--sign-up", "closed", "--sign-up-roles=a,b", "--json")
+    shown = json.loads(changed.stdout)
+    assert shown["sign_up_roles"] == ["a", "b"]
+    assert (shown["is_enabled"], shown["has_push_token"], shown["sign_up"]) == (False, False, "closed")
+    assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
+    table = (await apps("list", WXAUTH_APPS=json.dumps([APP]))).stdout.splitlines()
+    assert [line.split()[:3] for line in table[1:]] == [
+        [APP["app_id"], "settings", "enabled"],
+        [LATER, "database", "disabled"],
+    ]
+    assert (await apps("remove", LATER)).stdout == f"removed {LATER}\n"
+    events = await rows.fetch("SELECT type, actor, app_id FROM events ORDER BY id")
+    assert [tuple(event) for event in events] == [
+        (kind, "operator", LATER) for kind in ("app.added", "app.changed", "app.removed")
+    ]
+
+
+@pytest.mark.process
+async def test_a_command_that_fails_prints_one_line(apps: Command, rows: asyncpg.Connection) -> None:
+    wrong = await apps("add", LATER, given=f"{SECRET_OF_NOBODY}\n")
+    assert (wrong.returncode, "40125" in wrong.stderr) == (1, True)
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    assert (await apps("add", LATER, "--no-check", given=f"{SECRET_OF_NOBODY}\n")).returncode == 0
+    taken = await apps("add", LATER, "--no-check", given=f"{SECRET_OF_NOBODY}\n")
+    assert (taken.returncode, f"app {LATER} exists already" in taken.stderr) == (1, True)
+    nobody = await apps("remove", "wxnobody")
+    assert (nobody.returncode, "wxnobody" in nobody.stderr) == (1, True)
+    settings = {"WXAUTH_APPS": json.dumps([APP])}
+    of_settings = await apps("set", APP["app_id"], "--disable", **settings)
+    assert (of_settings.returncode, "settings" in of_settings.stderr) == (1, True)
+    assert (await apps("set", LATER)).returncode == 2
+    empty = await apps("add", "wxother", "--no-check")
+    assert (empty.returncode, "app_secret: must not be empty" in empty.stderr) == (1, True), empty.stderr
+    misspelt = await apps("add", "wx other", "--no-check", given="hunter2\n")
+    assert (misspelt.returncode, "app_id" in misspelt.stderr, "hunter2" in misspelt.stderr) == (2, True, False)

@@ -1,0 +1,1047 @@
+"""`wxauth check` prints a line for each check, with the error and its remedy, and changes nothing."""
+
+import asyncio
+import json
+import platform
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.certificates import Authority
+from tests.database_proxy import HURRIED, Proxy
+from tests.fakes import SECRET_KEY, Secrets, service_env
+from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
+from tests.processes import free_port, run, serving
+from tests.upstream import FakeRedis, Upstream, abort, hang
+from tests.world import MakeServices, with_part
+from wxauth.server.checks import CheckLevel, CheckResult, examine
+from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
+from wxauth.server.checks.interpreter import judge_python
+from wxauth.server.checks.rows import PostgresServer, RoleRights, WalStatistics, read_wal
+from wxauth.server.core.clock import utc_now
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, Simulator, create_simulator
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.service.app import create_app
+
+APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
+OTHER_SECRET_KEY = "/" * 42 + "8="
+OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD
+GENERAL = [
+    "settings",
+    "python",
+    "database",
+    "clock database",
+    "schema",
+    "signing_keys",
+    "sealed_data",
+    "clock wechat",
+    "issuer",
+]
+OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname", " unionid", " push"]
+APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
+
+Examine = Callable[..., Awaitable[dict[str, CheckResult]]]
+Check = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
+
+
+class StrictWeChat(Simulator):
+    """A simulator to which a plain name is no code, as it is none to WeChat."""
+
+    def call(self, api: Any, query: Mapping[str, str], body: bytes) -> Any:
+        code = {"js_code": f"no name: {query['js_code']}"} if "js_code" in query else {}
+        return super().call(api, {**query, **code}, body)
+
+    @property
+    def asked(self) -> Counter[str]:
+        return Counter(call.api for call in self.calls)
+
+
+class Front:
+    """What answers at the issuer's URL; to be exchanged."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def strict_wechat() -> StrictWeChat:
+    return StrictWeChat()
+
+
+@pytest.fixture
+def wechat_url(strict_wechat: StrictWeChat) -> Iterator[str]:
+    with serving(create_simulator(strict_wechat)) as url:
+        yield url
+
+
+@pytest.fixture
+def few_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust one authority: each check reads the certificates, and those of a system take 17 ms."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path).file))
+
+
+@pytest.fixture
+def doctor(
+    make_settings: Callable[..., Settings],
+    wechat_url: str,
+    strict_wechat: StrictWeChat,
+    secrets: Secrets,
+    few_certificates: None,
+) -> Examine:
+    """The results of the checks, by name, with any settings by name. No line contains a secret."""
+
+    async def run_checks(
+        *, clock: Callable[[], datetime] = utc_now, waits: Mapping[str, Any] = MappingProxyType({}), **values: Any
+    ) -> dict[str, CheckResult]:
+        nobody = f"http://127.0.0.1:{free_port()}"
+        settings = make_settings(**{"apps": APPS, "wechat_base_url": wechat_url, "issuer": nobody, **values})
+        for app in APPS:
+            secrets.add(app["app_secret"])
+            secrets.add(strict_wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
+        results = await examine(settings, clock=clock, **waits)
+        for result in results:
+            secrets.check_log(f"{result.message}\n{result.chinese}")
+            assert not re.search(r"hunter2|\n", result.message + result.chinese)
+            check_chinese(result)
+        by_name = {result.name: result for result in results}
+        assert len(by_name) == len(results)
+        return by_name
+
+    return run_checks
+
+
+@pytest.fixture
+def settings(database_url: str, wechat_url: str) -> dict[str, str]:
+    """The settings that the command requires."""
+    return service_env(database_url, wechat_base_url=wechat_url, issuer=f"http://127.0.0.1:{free_port()}")
+
+
+@pytest.fixture
+def check(settings: dict[str, str], tmp_path: Path, secrets: Secrets) -> Check:
+    """The exit status of `wxauth check` and its results by name; any setting by name."""
+
+    def run_check(**changed: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        env = settings | {f"WXAUTH_{name}": value for name, value in changed.items()}
+        done = run("check", "--json", cwd=tmp_path, env=env)
+        secrets.check_log(done.stdout + done.stderr)
+        assert done.stderr == ""
+        results = json.loads(done.stdout)
+        assert all(result["ok"] is (result["level"] != "bad") for result in results)
+        assert done.returncode == (0 if all(result["ok"] for result in results) else 1)
+        return done.returncode, {result["name"]: result for result in results}
+
+    return run_check
+
+
+def check_chinese(result: CheckResult) -> None:
+    """The Chinese text names the same settings, commands, addresses and numbers as the English text."""
+    assert re.search("[一-鿿]", result.chinese), result
+    exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.message)
+    assert [part for part in exact if part not in result.chinese] == [], result
+
+
+def assert_reported(results: Mapping[str, CheckResult], name: str, level: CheckLevel, *words: str) -> None:
+    """This line has this level and these words."""
+    result = results[name]
+    assert result.level is level, result
+    assert all(word in result.message for word in words), result
+
+
+def of_app(suffix: str = "", app_id: str = APP_ID) -> str:
+    return f"wechat {app_id}{suffix and ' '}{suffix}"
+
+
+async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return {
+        table: sorted(row[0] for row in await connection.fetch(f'SELECT t::text FROM "{table}" t'))
+        for (table,) in tables
+    }
+
+
+# The command.
+
+
+@pytest.mark.process
+@pytest.mark.no_signing_key
+async def test_all_checks_pass_even_before_the_service_has_started(check: Check) -> None:
+    status, results = await asyncio.to_thread(check)
+    assert status == 0, results
+    names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
+    assert list(results) == GENERAL + names
+    assert set(results["settings"]) == {"name", "ok", "level", "message"}
+    del results["python"]  # which may be any
+    levels = {name: result["level"] for name, result in results.items() if result["level"] != "ok"}
+    # On a laptop: nothing listens yet, and WeChat cannot reach it.
+    assert levels == dict.fromkeys(["issuer", of_app("push"), of_app("push", OTHER_APP_ID)], "note")
+
+
+@pytest.mark.process
+def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    apps = json.dumps([APPS[0], {"app_id": "wx0", "app_secret": "x"}])
+    done = run("check", cwd=tmp_path, env=settings | {"WXAUTH_APPS": apps})
+    assert done.returncode == 1
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert {line.split()[0] for line in lines} == {"ok", "note", "BAD"}
+    [line] = [line for line in lines if line.startswith("BAD") and "wx0 " in line and "access_token" not in line]
+    column = line.index("the app id is wrong")
+    assert all(line[column - 2 : column].isspace() and not line[column].isspace() for line in lines)
+
+
+@pytest.mark.oldest_postgres
+async def test_a_service_that_nobody_can_enter_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
+    assert "sign-up" not in await doctor()
+    assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
+    reported = (await doctor(sign_up="closed"))["sign-up"]
+    assert (reported.level, "wxauth users import" in reported.message) == ("note", True)
+    assert "sign-up" not in await doctor(sign_up="closed", apps=[{**APPS[0], "sign_up": "open"}, APPS[1]])
+    await rows.execute("INSERT INTO users (id, created_at) VALUES (gen_random_uuid(), now())")
+    assert "sign-up" not in await doctor(sign_up="closed")
+
+
+@pytest.mark.oldest_postgres
+async def test_a_console_that_opens_for_nobody_is_reported(doctor: Examine, rows: asyncpg.Connection) -> None:
+    assert "console" not in await doctor()
+    reported = (await doctor(admin_page=True))["console"]
+    assert (reported.level, "wxauth users grant" in reported.message) == ("note", True)
+    await rows.execute("INSERT INTO users (id, created_at, roles) VALUES (gen_random_uuid(), now(), '{admin}')")
+    assert "console" not in await doctor(admin_page=True)
+
+
+async def test_each_app_costs_six_calls_and_no_token_is_forced(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+    await doctor()
+    assert strict_wechat.asked == dict.fromkeys(APIS, len(APPS))
+    assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
+
+
+async def test_the_check_changes_nothing(
+    doctor: Examine,
+    strict_wechat: StrictWeChat,
+    simulated_client: httpx.AsyncClient,
+    rows: asyncpg.Connection,
+) -> None:
+    assert (await simulated_client.post("/v1/login", json={"code": "alice"})).status_code == 200
+    before = await all_rows(rows)
+    assert before["sessions"]
+    token = strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
+    strict_wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
+    assert_reported(await doctor(), of_app("session_keys"), BAD, "access token", "40001")
+    assert await all_rows(rows) == before
+    assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
+    assert strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
+
+
+@pytest.mark.process
+def test_the_check_creates_nothing_in_an_empty_database(check: Check, empty_database_url: str) -> None:
+    status, results = check(DATABASE_URL=empty_database_url)
+    assert status == 1
+    assert results["schema"]["message"] == "is not there yet: run 'wxauth migrate'"
+    assert check(DATABASE_URL=empty_database_url)[1]["schema"] == results["schema"]
+
+
+# Settings.
+
+
+@pytest.mark.process
+def test_nothing_is_contacted_while_a_setting_is_wrong(check: Check, strict_wechat: StrictWeChat) -> None:
+    status, results = check(PORT="http", PROT="8000")
+    assert status == 1
+    assert list(results) == ["settings"]
+    assert not strict_wechat.calls
+
+
+@pytest.mark.process
+def test_a_misspelt_setting_is_reported_with_the_intended_one(check: Check) -> None:
+    status, results = check(PROT="8000")
+    assert status == 1
+    assert results["settings"]["message"] == "WXAUTH_PROT: no such setting, did you mean WXAUTH_PORT?"
+
+
+# The database.
+
+
+async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doctor: Examine) -> None:
+    results = await doctor(database_url=f"postgresql://wxauth:hunter2@127.0.0.1:{free_port()}/wxauth")
+    assert_reported(results, "database", BAD, "refuses connections", "WXAUTH_DATABASE_URL")
+    assert "schema" not in results
+    assert_reported(results, of_app(), OK)
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [("{good}_not?{query}", "does not exist"), ("postgresql:///x?host=/nowhere", "No such file")],
+)
+async def test_the_databases_own_message_is_passed_on(doctor: Examine, database_url: str, url: str, word: str) -> None:
+    good, query = database_url.split("?")
+    assert_reported(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
+
+
+@pytest.mark.slow
+async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, database_url: str) -> None:
+    async with Proxy(database_url) as proxy:
+        loop = asyncio.get_running_loop()
+
+        def clock() -> datetime:  # asked for the first time when the database has answered once
+            proxy.fall_silent()
+            return utc_now()
+
+        began = loop.time()
+        waits = {"deadlines": HURRIED}
+        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, waits=waits)
+        assert loop.time() - began < HURRIED.whole + 2.0
+    assert_reported(results, "database", OK)
+    assert_reported(results, "stored", BAD, "does not answer", "TimeoutError")
+    assert_reported(results, of_app(), OK)
+
+
+@pytest.mark.own_database
+async def test_a_database_that_takes_no_writes_is_reported(
+    doctor: Examine, admin: asyncpg.Connection, database_url: str
+) -> None:
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    assert_reported(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
+
+
+@pytest.mark.own_database
+async def test_a_default_isolation_that_a_pooler_lets_through_is_reported(
+    doctor: Examine, admin: asyncpg.Connection, database_url: str
+) -> None:
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
+    assert_reported(await doctor(), "database", OK)
+    results = await doctor(database_url=f"{database_url}&pgbouncer=true")
+    assert_reported(results, "database", BAD, "serializable", "default_transaction_isolation", "read committed")
+
+
+def test_a_python_that_parses_cookies_in_quadratic_time_is_reported() -> None:
+    faulty, mended = ModuleType("cookies"), ModuleType("cookies")
+    vars(faulty).update(_OctalPatt=re.compile(r"\\[0-3][0-7][0-7]"), _unquote=str)
+    vars(mended).update(_unquote_sub=re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub, _unquote=str)
+    assert_reported({"python": judge_python(faulty)}, "python", NOTE, "CVE-2024-7592", "3.11.10", "3.12.6")
+    check_chinese(judge_python(faulty))
+    assert_reported({"python": judge_python(mended)}, "python", OK, platform.python_version())
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (
+            PostgresServer("18.1", 180001, is_standby=True, is_read_only=True, isolation="read committed"),
+            ("standby", "WXAUTH_DATABASE_URL"),
+        ),
+        (
+            PostgresServer("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed"),
+            ("PostgreSQL 10.23", "11 or newer"),
+        ),
+    ],
+)
+def test_a_standby_and_an_old_version_are_reported(server: PostgresServer, words: tuple[str, ...]) -> None:
+    assert_reported({"database": judge_server(server)}, "database", BAD, *words)
+
+
+WAL = WalStatistics(
+    since=datetime(2026, 10, 1, tzinfo=UTC),
+    bytes=40 * 2**30,
+    page_bytes=24 * 2**30,
+    compression="off",
+    has_lz4=True,
+    checkpoint_timeout=300,
+)
+
+
+def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved() -> None:
+    advice = judge_wal(WAL)
+    assert advice is not None
+    assert_reported(
+        {"wal": advice}, "wal", NOTE, "40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout"
+    )
+    check_chinese(advice)
+    without_lz4 = judge_wal({**WAL, "has_lz4": False})
+    assert without_lz4 is not None
+    assert "wal_compression = 'on'" in without_lz4.message
+    compressed = judge_wal({**WAL, "compression": "pglz"})
+    assert compressed is not None
+    assert "wal_compression" not in compressed.message
+    assert "checkpoint_timeout" in compressed.message
+
+
+def test_without_much_to_save_there_is_no_note() -> None:
+    assert judge_wal({**WAL, "page_bytes": 2**29}) is None
+    assert judge_wal({**WAL, "compression": "lz4", "checkpoint_timeout": 1800}) is None
+
+
+async def test_the_write_ahead_log_of_any_postgresql_is_measured(services: Services) -> None:
+    wal = await read_wal(services.database)
+    assert 0 <= wal["page_bytes"] <= wal["bytes"]
+    assert wal["compression"] in ("off", "on", "pglz", "lz4", "zstd")
+    assert wal["checkpoint_timeout"] >= 30
+
+
+def test_a_schema_that_is_behind_is_reported() -> None:
+    rights = RoleRights(role="wxauth", schema="public", may_create=True, may_use=True, owner=None)
+    result = judge_schema("0100", rights, known=("0101", "0100"))
+    assert_reported({"schema": result}, "schema", BAD, "is at 0100, behind 0101", "wxauth migrate")
+
+
+@pytest.mark.own_database
+async def test_a_schema_of_a_preview_is_reported_and_a_newer_schema_is_a_note(
+    doctor: Examine, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("UPDATE alembic_version SET version_num = '0031'")
+    results = await doctor()
+    assert_reported(results, "schema", BAD, "before 0.1.0", "wxauth migrate")
+    assert "signing_keys" not in results
+    await rows.execute("UPDATE alembic_version SET version_num = 'later'")
+    assert_reported(await doctor(), "schema", NOTE, "later", "newer version")
+
+
+# Sealed values.
+
+
+@pytest.mark.no_signing_key
+async def test_the_key_that_signs_and_the_next_rotation_are_shown(
+    doctor: Examine, make_simulated_services: MakeServices
+) -> None:
+    services = await make_simulated_services(signing_key_max_age=7200)
+    now = services.clock()
+    [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
+    due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
+    results = await doctor(signing_key_max_age=7200, clock=services.clock)
+    assert_reported(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next is made {due}")
+
+    await services[KeyRing].rotate()
+    second = next(key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"] if key["kid"] != first)
+    starts = (now + timedelta(minutes=6)).isoformat(timespec="minutes")
+    results = await doctor(signing_key_max_age=7200, clock=services.clock)
+    assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
+
+
+async def test_session_keys_that_do_not_open_are_counted(doctor: Examine, simulated_client: httpx.AsyncClient) -> None:
+    for person in ("alice", "bob"):
+        await simulated_client.post("/v1/login", json={"code": person, "phone_code": "phone-13800138000"})
+    results = await doctor(secret_key=OTHER_SECRET_KEY)
+    assert_reported(
+        results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget"
+    )
+    assert_reported(results, "sealed_data", BAD, "2 of 2 values", "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
+    assert_reported(await doctor(), "sealed_data", OK, "can be decrypted; 3 values")
+
+
+async def test_other_sealed_values_that_do_not_open_are_counted(
+    doctor: Examine, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    await simulated_client.post("/v1/login", json={"code": "alice"})
+    await rows.execute(
+        "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
+        "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
+    )
+    assert_reported(await doctor(), "sealed_data", BAD, "1 of 2 values")
+    await rows.execute(
+        "INSERT INTO webhooks (id, name, url, types, secret, created_at)"
+        " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
+    )
+    assert_reported(await doctor(), "sealed_data", BAD, "2 of 3 values")
+
+
+@pytest.mark.process
+async def test_values_that_need_the_former_secret_key_are_reported_for_resealing(
+    doctor: Examine, simulated_client: httpx.AsyncClient, settings: dict[str, str], tmp_path: Path
+) -> None:
+    await simulated_client.post("/v1/login", json={"code": "alice"})
+    rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
+    results = await doctor(**rotated)
+    assert_reported(results, "signing_keys", OK)
+    assert_reported(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
+    env = settings | {f"WXAUTH_{name.upper()}": value for name, value in rotated.items()}
+    assert (await asyncio.to_thread(run, "secret", "reseal", cwd=tmp_path, env=env)).returncode == 0
+    assert_reported(await doctor(**rotated), "sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS")
+
+
+@pytest.mark.no_signing_key
+async def test_one_signing_key_of_several_that_does_not_open_is_named(
+    doctor: Examine, simulated_services: Services, rows: asyncpg.Connection
+) -> None:
+    key = await simulated_services[KeyRing].rotate()
+    await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
+    results = await doctor(clock=simulated_services.clock)
+    assert_reported(results, "signing_keys", BAD, f"1 of 2 cannot be decrypted ({key.kid})")
+
+
+# The issuer.
+
+
+@contextmanager
+def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, Front]]:
+    front = Front(app)
+    with serving(front, lifespan="off", **options) as url:
+        yield url, front
+
+
+class NoIdTokenKeys:
+    """Of a service that answers in another thread, where it may use no connection of the test's."""
+
+    is_ready = True
+    public_jwks: Sequence[Mapping[str, str]] = ()
+
+    async def refresh_if_empty(self) -> None:
+        """There is none to come."""
+
+
+@pytest.fixture
+def service(
+    make_simulated_services: MakeServices,
+) -> Iterator[Callable[..., Awaitable[str]]]:
+    """A service that answers at the URL that its settings name."""
+    with answering(PlainTextResponse()) as (url, front):
+
+        async def start() -> str:
+            services = await make_simulated_services(issuer=url)
+            front.app = create_app(with_part(services, IdTokenKeys, NoIdTokenKeys()))
+            return url
+
+        yield start
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """One that nobody knows, as uvicorn takes it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    (tmp_path / "cert.pem").write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
+
+
+async def test_the_issuer_answers_with_the_stored_keys(doctor: Examine, service: Callable[..., Awaitable[str]]) -> None:
+    url = await service()
+    assert_reported(await doctor(issuer=url), "issuer", OK, f"{url} answers with the stored keys")
+
+
+async def test_an_issuer_with_another_name_is_reported_with_both(
+    doctor: Examine, service: Callable[..., Awaitable[str]]
+) -> None:
+    url = await service()
+    other = url.replace("127.0.0.1", "localhost")
+    assert_reported(await doctor(issuer=other), "issuer", BAD, repr(url), other, "WXAUTH_ISSUER")
+
+
+async def test_an_issuer_with_keys_of_another_database_is_reported(
+    doctor: Examine, service: Callable[..., Awaitable[str]], rows: asyncpg.Connection
+) -> None:
+    url = await service()
+    await rows.execute("UPDATE signing_keys SET kid = 'another'")
+    assert_reported(await doctor(issuer=url), "issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL")
+
+
+@pytest.mark.no_signing_key
+async def test_an_issuer_is_reported_if_it_lacks_a_signing_key_but_not_if_it_lacks_the_next_key(
+    doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
+) -> None:
+    url = await service()
+    await simulated_services[KeyRing].rotate()
+    clock = simulated_services.clock
+    assert_reported(await doctor(issuer=url, clock=clock), "issuer", OK)
+    await rows.execute("UPDATE signing_keys SET activates_at = created_at")
+    assert_reported(await doctor(issuer=url, clock=clock), "issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened")
+
+
+async def test_without_the_database_the_keys_are_not_compared(
+    doctor: Examine, service: Callable[..., Awaitable[str]]
+) -> None:
+    results = await doctor(issuer=await service(), database_url="postgresql:///x?host=/nowhere")
+    assert_reported(results, "issuer", NOTE, "cannot be told without the database")
+
+
+async def test_an_issuer_without_a_listener_is_a_note(doctor: Examine) -> None:
+    assert_reported(await doctor(), "issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
+
+
+async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
+    assert_reported(
+        await doctor(issuer="https://wxauth.invalid"), "issuer", NOTE, "https://wxauth.invalid", "not known here"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("answer", "level", "words"),
+    [
+        (PlainTextResponse("", 502), NOTE, ("502", "no service behind it")),
+        (PlainTextResponse("", 404), BAD, ("404", "/.well-known/")),
+        (RedirectResponse("https://www.example.com/?x=hunter2"), BAD, ("redirects to https://www.example.com/,",)),
+        (PlainTextResponse("<html>"), BAD, ("no JSON object", "another service")),
+        (JSONResponse([]), BAD, ("no JSON object",)),
+        (JSONResponse({}), BAD, ("'none'",)),
+        (PlainTextResponse(" " * 300_000), BAD, ("too large",)),
+    ],
+)
+async def test_another_service_at_the_issuer_is_recognised(
+    doctor: Examine, answer: Response, level: CheckLevel, words: tuple[str, ...]
+) -> None:
+    with answering(answer) as (url, _):
+        assert_reported(await doctor(issuer=url), "issuer", level, url, *words)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"jwks_uri": "http://keys.example.com/"}, ("no jwks_uri with https",)),
+        ({}, ("no jwks_uri with https",)),
+        ({"jwks_uri": "{url}/jwks"}, ("/jwks has no list of keys",)),
+    ],
+)
+async def test_metadata_without_keys_is_reported(
+    doctor: Examine, metadata: dict[str, str], words: tuple[str, ...]
+) -> None:
+    with answering(PlainTextResponse()) as (url, front):
+        front.app = JSONResponse({"issuer": url, **{name: value.format(url=url) for name, value in metadata.items()}})
+        assert_reported(await doctor(issuer=url), "issuer", BAD, *words)
+
+
+async def test_an_invalid_certificate_is_reported(doctor: Examine, certificate: dict[str, str]) -> None:
+    with answering(PlainTextResponse(), **certificate) as (url, _):
+        results = await doctor(issuer=url.replace("http:", "https:"))
+    assert_reported(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
+
+
+async def test_http_in_place_of_https_is_reported_and_the_other_way_round(
+    doctor: Examine, certificate: dict[str, str]
+) -> None:
+    with answering(PlainTextResponse()) as (url, _):
+        assert_reported(
+            await doctor(issuer=url.replace("http:", "https:")), "issuer", BAD, "does not speak TLS", "plain http"
+        )
+    with answering(PlainTextResponse(), **certificate) as (url, _):
+        assert_reported(
+            await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https"
+        )
+
+
+async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Examine) -> None:
+    async with Upstream(abort) as upstream:
+        assert_reported(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
+    async with Upstream(hang) as upstream:
+        results = await doctor(issuer=upstream.url, waits={"issuer_patience": 0.2})
+        assert_reported(results, "issuer", BAD, "takes the connection and does not answer")
+
+
+# The clocks.
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(95, "95 s ahead of"), (-95, "95 s behind")])
+async def test_a_wrong_clock_is_reported_by_comparison_with_database_and_wechat(
+    doctor: Examine, seconds: int, word: str
+) -> None:
+    results = await doctor(clock=lambda: utc_now() + timedelta(seconds=seconds))
+    assert_reported(results, "clock database", BAD, f"{word} the database's", "NTP")
+    assert_reported(results, "clock wechat", BAD, "WeChat's", "NTP")
+
+
+async def test_a_clock_within_what_siblings_bear_with_is_right_enough_for_tokens(doctor: Examine) -> None:
+    results = await doctor(clock=lambda: utc_now() + timedelta(seconds=20))
+    assert_reported(results, "clock database", BAD, "20 s ahead of the database's, whose time counts")
+    assert_reported(results, "clock wechat", OK)
+
+
+async def test_a_clock_some_seconds_off_is_right_enough(doctor: Examine) -> None:
+    assert_reported(await doctor(clock=lambda: utc_now() - timedelta(seconds=4)), "clock database", OK, "within 4 s")
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
+async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(
+    doctor: Examine, strict_wechat: StrictWeChat, date: str | None
+) -> None:
+    with _with_date(strict_wechat, lambda: date) as url:
+        results = await doctor(wechat_base_url=url)
+    assert "clock wechat" not in results
+    assert_reported(results, of_app(), OK)
+
+
+async def test_of_wechats_times_the_nearest_counts(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+    times = iter([utc_now() - timedelta(hours=1)])  # an answer that was kept somewhere
+    with _with_date(strict_wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
+        assert_reported(await doctor(wechat_base_url=url), "clock wechat", OK)
+
+
+def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> AbstractContextManager[str]:
+    """The simulator, with this header in its answers."""
+    simulator = create_simulator(wechat)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_date(message: Any) -> None:
+            value = date() if message["type"] == "http.response.start" else None
+            if value is not None:
+                message["headers"] = [*message["headers"], (b"date", value.encode("latin-1"))]
+            await send(message)
+
+        await simulator(scope, receive, send_with_date)
+
+    return serving(app, date_header=False)
+
+
+# WeChat.
+
+
+async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    strict_wechat.account(APP_ID).is_whitelisted = False
+    results = await doctor()
+    assert_reported(results, of_app(), OK)
+    message = results[of_app("access_token")].message
+    assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
+    assert "rid" not in message
+    assert not results.keys() & {of_app("phone"), of_app("risk")}
+    assert_reported(results, of_app("phone", OTHER_APP_ID), OK)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        ({"LC_ALL": "zh_CN.UTF-8"}, "响应正常，AppSecret 正确"),
+        ({"LC_ALL": "", "LANG": "zh_TW.UTF-8"}, "响应正常，AppSecret 正确"),
+        ({"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "answers, and takes the app's secret"),
+        ({"LC_ALL": "", "LANG": ""}, "answers, and takes the app's secret"),
+    ],
+)
+def test_the_command_speaks_the_language_of_the_terminal(
+    settings: dict[str, str], tmp_path: Path, locale: dict[str, str], words: str
+) -> None:
+    assert f"{of_app()}  " in (
+        reported := run("check", cwd=tmp_path, env=settings | {"LC_MESSAGES": "", **locale}).stdout
+    )
+    assert words in reported
+
+
+async def test_every_address_that_wechat_names_is_reported_once(doctor: Examine) -> None:
+    errmsg = "invalid ip 203.0.113.7 ipv6 2001:db8::7, not in whitelist rid: 6543ab-12 hunter2"
+    with serving(JSONResponse({"errcode": 40164, "errmsg": errmsg}), lifespan="off") as url:
+        results = await doctor(wechat_base_url=url)
+    assert_reported(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "level", "words"),
+    [
+        ({"errcode": 40243}, BAD, ("frozen",)),
+        ({"errcode": 89503}, BAD, ("administrator's confirmation",)),
+        ({"errcode": 40164}, BAD, ("WeChat saw this server as 127.0.0.1",)),
+        ({"errcode": 45009}, BAD, ("quota", "midnight in Beijing")),
+        ({"errcode": 45011}, NOTE, ("again in a minute",)),
+        ({"errcode": -1}, BAD, ("busy",)),
+        ({"errcode": 99999}, BAD, ("table of return codes",)),
+        ({"errcode": 89501}, BAD, ("administrator of the app has to confirm",)),
+        ({"errcode": 89506}, BAD, ("IP whitelist", "24 hours")),
+        ({"errcode": 89507}, BAD, ("IP whitelist", "an hour")),
+        ({"errcode": 40234}, BAD, ("API security",)),
+        ({"status": 503}, BAD, ("status 503", "reaches http://127.0.0.1:")),
+        ({"html": True}, BAD, ("not JSON", "WXAUTH_WECHAT_BASE_URL")),
+        ({"drop": True}, BAD, ("no answer from WeChat",)),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+async def test_the_reason_for_a_missing_access_token_is_reported(
+    doctor: Examine, strict_wechat: StrictWeChat, fault: dict[str, Any], level: CheckLevel, words: tuple[str, ...]
+) -> None:
+    strict_wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
+    results = await doctor()
+    errcode = [f"(errcode {fault['errcode']})"] if "errcode" in fault else []
+    assert_reported(results, of_app("access_token"), level, *words, *errcode)
+    assert_reported(results, of_app(), OK)
+    assert of_app("phone") not in results
+    assert_reported(results, of_app("access_token", OTHER_APP_ID), OK)
+
+
+async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: Examine) -> None:
+    apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}]
+    results = await doctor(apps=apps)
+    assert_reported(results, of_app(), BAD, "WXAUTH_APP_SECRET", "(errcode 40125)")
+    assert_reported(results, of_app("access_token"), BAD, "for the same reason")
+    assert_reported(results, of_app(app_id="wx0"), BAD, "WXAUTH_APP_ID", "(errcode 40013)")
+
+
+async def test_a_server_that_accepts_any_code_is_not_taken_for_wechat(doctor: Examine) -> None:
+    async def answer_login(_: Request) -> JSONResponse:
+        return JSONResponse({"openid": "o1", "session_key": "a2V5", "access_token": "t", "expires_in": 7200})
+
+    with serving(Starlette(routes=[Route("/{path:path}", answer_login, methods=["GET", "POST"])])) as url:
+        assert_reported(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
+
+
+async def test_an_unreachable_wechat_is_reported(doctor: Examine) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    assert_reported(await doctor(wechat_base_url=url), of_app(), BAD, "no answer from WeChat", url)
+
+
+async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: Examine, wechat_url: str) -> None:
+    nobody = f"http://localhost:{free_port()}"
+    results = await doctor(wechat_base_url=nobody, wechat_fallback_url=wechat_url)
+    assert_reported(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
+    assert_reported(results, of_app("access_token"), OK)
+
+
+async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Examine, wechat_url: str, secrets: Secrets) -> None:
+    secrets.add(PASSWORD)
+    secrets.add(CREDENTIALS)
+    nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
+    reported = await doctor(wechat_proxy=nobody)
+    assert_reported(
+        reported, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url
+    )
+    async with ForwardProxy() as proxy:
+        assert_reported(await doctor(wechat_proxy=proxy.url), of_app(), OK)
+        strange = proxy.url.replace(CREDENTIALS, "somebody:else")
+        assert_reported(
+            await doctor(wechat_proxy=strange), of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY"
+        )
+
+
+@pytest.mark.slow
+async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    for api in ("code2session", "checksession"):
+        strict_wechat.fail(api, hang=True, times=None)
+    began = asyncio.get_running_loop().time()
+    results = await doctor(wechat_timeout=1.5)
+    assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s for each app
+    for app in APPS:
+        assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no answer in 1.5 s")
+        assert_reported(results, of_app("session_keys", app["app_id"]), BAD, "checksession gave no answer in 1.5 s")
+        assert_reported(results, of_app("risk", app["app_id"]), OK)
+
+
+@pytest.mark.parametrize(
+    ("api", "name", "policy", "why"),
+    [
+        ("getuserriskrank", "risk", "risk_policy", "WXAUTH_RISK_POLICY is off"),
+        ("msg_sec_check", "nickname", "nickname_check", "WXAUTH_NICKNAME_CHECK is off"),
+    ],
+)
+async def test_an_api_without_permission_is_a_note_unless_the_settings_need_the_api(
+    doctor: Examine, strict_wechat: StrictWeChat, api: Api, name: str, policy: str, why: str
+) -> None:
+    strict_wechat.account(APP_ID).denied = frozenset({api})
+    results = await doctor()
+    assert_reported(
+        results, of_app(name), NOTE, "may not use this API", "(errcode 48001)", f"not needed now, for {why}"
+    )
+    assert_reported(results, of_app(name, OTHER_APP_ID), OK, "permitted")
+    results = await doctor(**{policy: "flag"})
+    assert_reported(results, of_app(name), BAD, "may not use this API")
+    assert "not needed" not in results[of_app(name)].message
+
+
+@pytest.mark.parametrize("errcode", [89501, 40230, 40240])
+async def test_a_general_refusal_of_wechat_does_not_count_as_permission(
+    doctor: Examine, strict_wechat: StrictWeChat, errcode: int
+) -> None:
+    strict_wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
+    assert_reported(await doctor(), of_app("session_keys"), BAD, f"(errcode {errcode})")
+
+
+async def test_an_account_without_phone_numbers_is_a_note_until_a_user_has_a_number(
+    doctor: Examine, strict_wechat: StrictWeChat, simulated_client: httpx.AsyncClient
+) -> None:
+    strict_wechat.account(APP_ID).denied = frozenset({"getuserphonenumber"})
+    assert_reported(await doctor(), of_app("phone"), NOTE, "may not use this API", "nobody has given a phone number")
+    answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
+    assert answer.json()["user"]["phone"]
+    assert_reported(await doctor(), of_app("phone"), BAD, "may not use this API")
+
+
+async def test_an_account_that_may_not_check_session_keys_is_reported(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    strict_wechat.account(APP_ID).denied = frozenset({"checksession"})
+    assert_reported(await doctor(), of_app("session_keys"), BAD, "may not use this API")
+
+
+async def test_an_account_that_may_not_send_the_openid_is_reported_with_the_setting(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    strict_wechat.account(APP_ID).openid_check = "refused"
+    assert_reported(await doctor(), of_app("phone"), NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")
+    assert_reported(await doctor(phone_check_openid=False), of_app("phone"), OK)
+
+
+@pytest.mark.parametrize("errcode", [40003, 43104, 61010, 87009, 40097])
+async def test_any_answer_about_a_made_up_person_proves_the_permission(
+    doctor: Examine, strict_wechat: StrictWeChat, errcode: int
+) -> None:
+    apis: dict[str, Api] = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}
+    for api in apis.values():
+        strict_wechat.fail(api, errcode=errcode, times=None)
+    results = await doctor(risk_policy="flag")
+    for name in apis:
+        assert_reported(results, of_app(name), OK, "permitted")
+
+
+async def test_a_used_up_quota_is_reported(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+    strict_wechat.account(APP_ID).daily_quota = {"getuserriskrank": 0}
+    assert_reported(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
+
+
+# Settings at WeChat that cannot be queried, and must be set by hand.
+
+
+async def test_users_show_whether_an_app_is_bound(
+    doctor: Examine, simulator: Simulator, simulated_client: httpx.AsyncClient
+) -> None:
+    assert_reported(await doctor(), of_app("unionid"), OK, "before somebody has logged in")
+    simulator.account(OTHER_APP_ID).has_unionids = False
+    for app in APPS:
+        await simulated_client.post("/v1/login", json={"code": "alice", "app_id": app["app_id"]})
+    results = await doctor()
+    assert_reported(results, of_app("unionid"), OK, "1 of 1 users")
+    assert_reported(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
+    assert_reported(await doctor(apps=[APPS[1]]), of_app("unionid", OTHER_APP_ID), OK, "none of 1 users")
+
+
+async def test_the_push_url_is_shown(doctor: Examine) -> None:
+    apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
+    results = await doctor(apps=apps, issuer="https://wxauth.invalid/auth")
+    url = "https://wxauth.invalid/auth/v1/wechat/push"
+    assert_reported(
+        results, of_app("push"), NOTE, f"{url}/{APP_ID}", "明文模式", "does not sign the message itself", "push_aes_key"
+    )
+    assert_reported(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式")
+    assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
+
+
+# Redis.
+
+
+@pytest.fixture
+async def redis_url() -> AsyncIterator[str]:
+    """A Redis without a password that counts."""
+    async with FakeRedis(b":1\r\n") as server:
+        yield server.url
+
+
+async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    kinds = {
+        MOBILE_APP["app_id"]: ["", " unionid"],
+        WEBSITE["app_id"]: ["", " unionid", " callback domain"],
+        ACCOUNT["app_id"]: ["", " access_token", " unionid", " push", " callback domain"],
+    }
+    results = await doctor(apps=[*APPS, *OTHER_KINDS])
+    for app_id, suffixes in kinds.items():
+        assert [name for name in results if app_id in name] == [f"wechat {app_id}{suffix}" for suffix in suffixes]
+        assert_reported(results, of_app(app_id=app_id), OK, "takes the app's secret")
+    assert strict_wechat.asked["access_token"] == len(OTHER_KINDS)
+    wrong = await doctor(apps=[*APPS, {**MOBILE_APP, "app_secret": "hunter2-of-nobody"}])
+    assert_reported(wrong, of_app(app_id=MOBILE_APP["app_id"]), BAD, "40125")
+    another = await doctor(apps=[*APPS, {**MOBILE_APP, "app_id": "wx00000000000000ff"}])
+    assert_reported(another, of_app(app_id="wx00000000000000ff"), BAD, "40013")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("issuer", "level", "word"),
+    [
+        ("https://auth.invalid", OK, "auth.invalid"),
+        ("https://auth.invalid/path", OK, "WXAUTH_CHECK_FILES"),
+        ("https://auth.invalid:8443", BAD, "without a port"),
+        ("https://192.0.2.7", BAD, "with a name"),
+        ("http://127.0.0.1:8000", NOTE, "WXAUTH_ISSUER"),
+    ],
+)
+async def test_for_a_service_account_the_check_reports_whether_the_issuer_can_be_a_callback_domain(
+    doctor: Examine, issuer: str, level: CheckLevel, word: str
+) -> None:
+    results = await doctor(apps=[ACCOUNT], issuer=issuer, waits={"issuer_patience": 0.2})
+    assert_reported(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)
+
+
+async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> None:
+    assert_reported(await doctor(redis_url=redis_url), "redis", OK, "answers")
+
+
+@pytest.mark.slow
+async def test_a_redis_that_does_not_answer_is_reported(doctor: Examine) -> None:
+    assert "redis" not in await doctor()
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}"
+    assert_reported(await doctor(redis_url=url), "redis", BAD, "each process counts for itself", "WXAUTH_REDIS_URL")
+    async with Upstream(hang, on_connect=hang) as upstream:
+        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), waits={"redis_patience": 0.2})
+    assert_reported(results, "redis", BAD, "TimeoutError")
+    assert_reported(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")
+
+
+async def test_a_database_without_timeouts_is_reported_with_the_remedy(doctor: Examine, database_url: str) -> None:
+    results = await doctor(database_url=f"{database_url}&pgbouncer=true")
+    assert_reported(
+        results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'"
+    )
+
+
+@pytest.mark.parametrize(("more", "is_said"), [("", False), ("&pgbouncer=prepared", False), ("&pgbouncer=true", True)])
+async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_prepared(
+    doctor: Examine, database_url: str, more: str, is_said: bool
+) -> None:
+    results = await doctor(database_url=database_url + more)
+    assert ("database pooler" in results) is is_said
+    if is_said:
+        assert_reported(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
+
+
+@pytest.mark.slow
+async def test_with_sites_the_kind_of_code_is_shown(
+    doctor: Examine, rows: asyncpg.Connection, strict_wechat: StrictWeChat
+) -> None:
+    assert of_app("codes") not in await doctor()
+    await rows.execute("""
+        INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)
+        VALUES ('shop', 'Shop', '{openid}', true, 'RS256', now(), sha256('a'))
+    """)
+    results = await doctor()
+    assert_reported(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
+    assert of_app("codes", APPS[1]["app_id"]) not in results
+    strict_wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
+    assert_reported(
+        await doctor(), of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030"
+    )
+    strict_wechat.fail("getwxacodeunlimit", errcode=45009)
+    assert_reported(await doctor(), of_app("codes"), NOTE, "5,000 a minute")
+
+    link = {"scan_code": "link", "issuer": "https://auth.invalid"}
+    assert_reported(await doctor(**link), of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE")
+    reported = await doctor(**link, link_check_file="a.txt:b")
+    assert_reported(reported, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
+    assert_reported(await doctor(scan_code="link"), of_app("codes"), NOTE, "WXAUTH_ISSUER")

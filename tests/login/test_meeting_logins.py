@@ -1,0 +1,496 @@
+"""One person is one user, however many logins meet, in however many apps."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.database_proxy import PATIENT, Proxy
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until, until_locked
+from wxauth.server.core.services import Services
+from wxauth.server.core.statements import Statement
+from wxauth.server.login import login_rows
+from wxauth.server.login.login_rows import EnteredUser
+from wxauth.server.service.waits import Waits
+
+pytestmark = pytest.mark.oldest_postgres
+
+APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
+UNION = "union-alice"
+
+
+def user_ids(answers: list[dict[str, Any]]) -> set[str]:
+    return {answer["user"]["id"] for answer in answers}
+
+
+async def people(rows: asyncpg.Connection) -> tuple[int, int, int]:
+    """How many users, identities, sessions."""
+    return tuple(
+        await rows.fetchrow(
+            "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM identities), (SELECT count(*) FROM sessions)"
+        )
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unionid", [None, UNION])
+async def test_200_simultaneous_first_logins_make_one_user(
+    login: LogIn, rows: asyncpg.Connection, unionid: str | None
+) -> None:
+    answers = await asyncio.gather(*(login(unionid=unionid) for _ in range(200)))
+    assert len(user_ids(answers)) == 1
+    assert sum(answer["is_new_user"] for answer in answers) == 1
+    assert await people(rows) == (1, 1, 200)
+
+
+@pytest.mark.slow
+async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(login: LogIn, rows: asyncpg.Connection) -> None:
+    answers = await asyncio.gather(*(login(unionid=UNION, app=app) for app in (APP, OTHER_APP) for _ in range(100)))
+    assert len(user_ids(answers)) == 1
+    assert sum(answer["is_new_user"] for answer in answers) == 1
+    assert await people(rows) == (1, 2, 200)
+
+
+async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_its_user(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    async with rows.transaction():
+        holder = await rows.fetchval(
+            "INSERT INTO users (id, unionid, created_at, last_login_at)"
+            " VALUES (gen_random_uuid(), $1, now(), now()) RETURNING id::text",
+            UNION,
+        )
+        entering = asyncio.create_task(login(unionid=UNION))
+        await until_locked(rows)
+    answer = await entering
+    assert (answer["user"]["id"], answer["is_new_user"]) == (holder, False)
+    assert (await people(rows))[:2] == (1, 1)
+
+
+async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who_gets_the_unionid(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
+    alice = (await login())["user"]["id"]
+    async with rows.transaction():
+        await rows.execute("SET LOCAL lock_timeout = '500ms'")
+        await rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ($1, $2::text::uuid)", UNION, alice)
+        entering = asyncio.create_task(login(unionid=UNION, app=OTHER_APP))
+        await until_locked(rows)
+        await rows.execute("UPDATE users SET unionid = $1", UNION)
+    assert (await entering)["user"]["id"] == alice
+
+
+@pytest.mark.slow
+async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    persons = [f"person-{n}" for n in range(25)]
+    for person in persons:
+        await login(person)
+    answers = await asyncio.gather(
+        *(login(person, unionid=f"union-{person}", app=app) for person in persons for app in (APP, OTHER_APP))
+    )
+    assert {answer["user"]["unionid"] for answer in answers} == {f"union-{person}" for person in persons}
+    for person in persons:
+        assert user_ids([await login(person)]) == user_ids([await login(person, app=OTHER_APP)])
+    assert (await people(rows))[:2] == (25, 50)
+
+
+async def test_with_sign_up_closed_an_unknown_identity_logs_in_only_as_the_user_of_a_login_elsewhere(
+    login: LogIn,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    rows: asyncpg.Connection,
+) -> None:
+    closed = make_client(await make_services(sign_up="closed"))
+
+    async def try_to_log_in(person: str) -> dict[str, Any] | None:
+        answer = await login.ask(person, at=closed, unionid=f"union-{person}")
+        assert answer.status_code == 200 or answer.json()["code"] == "sign_up_closed", answer.text
+        return answer.json() if answer.status_code == 200 else None
+
+    persons = [f"person-{n}" for n in range(25)]
+    answers = await asyncio.gather(
+        *(login(person, unionid=f"union-{person}", app=OTHER_APP) for person in persons),
+        *(try_to_log_in(person) for person in persons),
+    )
+    for opened, tried in zip(answers[:25], answers[25:], strict=True):
+        assert opened is not None
+        assert opened["is_new_user"]
+        assert tried is None or (tried["user"]["id"], tried["is_new_user"]) == (opened["user"]["id"], False)
+    let_in = sum(tried is not None for tried in answers[25:])
+    assert await people(rows) == (25, 25 + let_in, 25 + let_in)
+
+
+async def test_the_same_unionid_in_another_app_is_the_same_user(login: LogIn) -> None:
+    first = await login(unionid=UNION, nickname="Alice")
+    second = await login("somebody", unionid=UNION, app=OTHER_APP)
+    assert second["is_new_user"] is False
+    assert second["user"] == {**first["user"], "app_id": OTHER_APP_ID, "openid": second["user"]["openid"]}
+
+
+async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: asyncpg.Connection) -> None:
+    answers = [await login(app=APP), await login(app=OTHER_APP)]
+    assert len(user_ids(answers)) == 2
+    assert await people(rows) == (2, 2, 2)
+
+
+async def test_a_unionid_that_comes_later_is_kept(login: LogIn) -> None:
+    first = await login()
+    second, third = await login(unionid=UNION), await login()
+    assert second["is_new_user"] is False
+    assert second["user"] == {**first["user"], "unionid": UNION}
+    assert third["user"] == second["user"]
+
+
+async def test_a_unionid_that_comes_later_makes_one_user_of_two(
+    login: LogIn, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    former = await login(nickname="Alice", avatar_url="https://example.com/a.png")
+    await rows.execute("UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000', phone_verified_at = now()")
+    clock.advance(hours=1)
+    holder = await login(unionid=UNION, app=OTHER_APP, nickname="Alice the second")
+    await rows.execute("UPDATE users SET roles = '{editor,reader}' WHERE unionid IS NOT NULL")
+
+    linked = await login(unionid=UNION)
+
+    assert linked["is_new_user"] is False
+    assert linked["user"] == {
+        **holder["user"],
+        "app_id": APP_ID,
+        "openid": former["user"]["openid"],
+        "avatar_url": "https://example.com/a.png",
+        "phone": "+8613800138000",
+        "phone_verified": True,
+        "roles": ["admin", "editor", "reader"],
+        "created_at": former["user"]["created_at"],
+    }
+    assert await people(rows) == (1, 2, 3)
+    moved = await rows.fetchval("SELECT user_id::text FROM sessions WHERE id::text = $1", former["session_id"])
+    assert moved == holder["user"]["id"]
+
+
+@pytest.mark.parametrize("banned", ["former", "holder"])
+@pytest.mark.parametrize("administrator", ["former", "holder"])
+async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
+    login: LogIn, rows: asyncpg.Connection, administrator: str, banned: str
+) -> None:
+    """Otherwise lifting the ban would make an administrator whom no administrator has confirmed."""
+    ids = {
+        "former": (await login("alice"))["user"]["id"],
+        "holder": (await login("alice", unionid=UNION, app=OTHER_APP))["user"]["id"],
+        "root": (await login("root"))["user"]["id"],
+    }
+    change = "UPDATE users SET {} WHERE id::text = $1"
+    await rows.execute(change.format("roles = '{admin}'"), ids["root"])
+    await rows.execute(change.format("roles = '{admin,editor}'"), ids[administrator])
+    await rows.execute(change.format("status = 'disabled'"), ids[banned])
+    assert (await login.ask("alice", unionid=UNION)).status_code == 403
+    [remaining] = await rows.fetch("SELECT id::text, roles, status FROM users WHERE id::text <> $1", ids["root"])
+    assert tuple(remaining) == (ids["holder"], ["editor"], "disabled")
+
+
+async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all_apps(
+    login: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
+) -> None:
+    holder = await login("bob", unionid="union-bob", app=OTHER_APP)
+    former = await login("alice", unionid=UNION)
+    elsewhere = await login("alice", unionid=UNION, app=OTHER_APP)
+    linked = await login("alice", unionid="union-bob")
+    assert linked["user"]["id"] == holder["user"]["id"]
+    assert (await login("alice", app=OTHER_APP))["user"]["id"] == holder["user"]["id"]
+    assert (await people(rows))[:2] == (1, 3)
+    event = await rows.fetchrow(
+        "SELECT user_id::text, actor, data->>'former_id' FROM events WHERE type = 'user.merged'"
+    )
+    assert event is not None
+    assert tuple(event) == (holder["user"]["id"], "system", former["user"]["id"])
+    # A token of the former id is refused here, and a refresh gives one of the remaining user's.
+    assert (await client.get("/v1/me", headers=bearer(elsewhere))).status_code == 401
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": elsewhere["refresh_token"]})
+    assert refreshed.json()["user"]["id"] == holder["user"]["id"]
+
+
+async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    """The id of whom the first unionid names leads to one user for ever, whichever app says what in which order."""
+    for person in ("alice", "bob"):
+        await login(person, unionid=f"first-{person}", app=APP)
+        await login(person, unionid=f"second-{person}", app=OTHER_APP)
+    moved = await login(unionid="second-alice")
+    ids = set()
+    for unionid, app in 3 * [("first-alice", APP), ("second-alice", APP), ("second-alice", OTHER_APP)]:
+        ids |= user_ids([await login(unionid=unionid, app=app)])
+    assert ids == user_ids([moved])
+    assert await rows.fetchval("SELECT count(*) FROM users") == 3  # Bob is two, until WeChat says otherwise
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.merged'") == 1
+
+
+async def test_a_user_with_two_unionids_returns_in_one_statement(
+    login: LogIn, rows: asyncpg.Connection, services: Services
+) -> None:
+    await login(unionid=UNION)
+    await login(unionid="union-2", app=OTHER_APP)
+    await login(unionid="union-2")  # one user now, with a unionid for each account
+    await login(unionid=UNION, app=APP)
+    before = await rows.fetchval("SELECT count(*) FROM users, unionids WHERE users.id = unionids.user_id")
+    version = "SELECT xmin FROM identities ORDER BY app_id"
+    written = await rows.fetch(version)
+    for _ in range(3):
+        await login(unionid=UNION)
+        await login(unionid="union-2", app=OTHER_APP)
+    assert await rows.fetch(version) == written  # the slow way would have written the identity
+    assert before == 2
+
+
+async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: asyncpg.Connection) -> None:
+    first = await login(unionid=UNION)
+    changed = await login(unionid="union-new")
+    assert changed["user"] == {**first["user"], "unionid": "union-new"}
+    assert user_ids([await login("other", unionid="union-new", app=OTHER_APP)]) == user_ids([first])
+    assert (await people(rows))[:2] == (1, 2)
+
+
+async def test_apps_that_move_to_another_unionid_one_by_one_keep_the_user(login: LogIn) -> None:
+    first = await login(unionid=UNION)
+    answers = [
+        await login(unionid=UNION, app=OTHER_APP),
+        await login(unionid="union-new"),
+        await login(unionid=UNION, app=OTHER_APP),
+        await login(unionid="union-new", app=OTHER_APP),
+    ]
+    assert user_ids(answers) == user_ids([first])
+
+
+@pytest.mark.slow
+async def test_50_logins_in_the_moment_of_linking_all_succeed(login: LogIn, rows: asyncpg.Connection) -> None:
+    await login()
+    holder = await login(unionid=UNION, app=OTHER_APP)
+    answers = await asyncio.gather(*(login(unionid=UNION) for _ in range(50)))
+    assert user_ids(answers) == user_ids([holder])
+    assert not any(answer["is_new_user"] for answer in answers)
+    assert await people(rows) == (1, 2, 52)
+
+
+@pytest.mark.own_database
+async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
+    await login(unionid=UNION, app=OTHER_APP)
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users FOR UPDATE")
+        entering = asyncio.create_task(login(unionid=UNION))
+        await until_locked(rows)
+        await rows.execute("SELECT FROM unionids FOR UPDATE NOWAIT")
+    assert (await entering)["is_new_user"] is False
+
+
+@pytest.mark.slow
+async def test_linking_meets_first_logins_and_logins_without_the_unionid(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    await login()
+    answers = await asyncio.gather(
+        *(login(unionid=UNION) for _ in range(20)),
+        *(login() for _ in range(20)),
+        *(login(unionid=UNION, app=OTHER_APP) for _ in range(20)),
+    )
+    assert sum(answer["is_new_user"] for answer in answers) <= 1
+    assert await people(rows) == (1, 2, 61)
+
+
+async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block_each_other(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    unionids = ["union-1", "union-2"]
+    for app in (APP, OTHER_APP):
+        for person, unionid in zip(("alice", "bob"), unionids, strict=True):
+            await login(person, unionid=unionid, app=app)
+    await asyncio.gather(
+        *(
+            login(person, unionid=unionids[(turn + place) % 2], app=app)
+            for turn in range(4)
+            for app in (APP, OTHER_APP)
+            for place, person in enumerate(("alice", "bob"))
+        )
+    )
+    assert await people(rows) == (2, 4, 4 + 16)
+    assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
+
+
+async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
+    login: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    """WeChat has one openid for each person and app: two openids are two people."""
+    alice = await login(unionid=UNION)
+    answers = [await login("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
+    assert [answer["is_new_user"] for answer in answers] == [True, False, False]
+    assert user_ids(answers).isdisjoint(user_ids([alice]))
+    assert [answer["user"]["unionid"] for answer in answers] == [None] * 3
+    assert user_ids([await login("alice", unionid=UNION, app=OTHER_APP)]) == user_ids([alice])
+    assert (await people(rows))[:2] == (2, 3)
+    lines = [line for line in log_lines() if line["event"] == "unionid_ignored"]
+    assert [(line["level"], line["app_id"]) for line in lines] == [("error", APP_ID)] * 2
+
+
+async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice = await login(unionid="union-mallory")
+    await login(unionid=UNION)
+    answers = [await login("mallory", unionid="union-mallory") for _ in range(2)]
+    assert [answer["is_new_user"] for answer in answers] == [True, False]
+    assert user_ids(answers).isdisjoint(user_ids([alice]))
+    assert (await people(rows))[:2] == (2, 2)
+
+
+async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app(
+    login: LogIn, rows: asyncpg.Connection
+) -> None:
+    mallory = await login("mallory", unionid="union-mallory")
+    alice = await login(unionid=UNION)
+    assert user_ids([await login("mallory", unionid=UNION)]) == user_ids([mallory]) != user_ids([alice])
+    assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_known_elsewhere", [False, True])
+async def test_only_one_of_many_simultaneous_strangers_gets_their_common_unionid(
+    login: LogIn, rows: asyncpg.Connection, is_known_elsewhere: bool
+) -> None:
+    if is_known_elsewhere:
+        await login(unionid=UNION, app=OTHER_APP)
+    answers = await asyncio.gather(*(login(f"person-{n}", unionid=UNION) for n in range(20)))
+    assert len(user_ids(answers)) == 20
+    assert await rows.fetchval("SELECT count(*) FROM identities WHERE app_id = $1 AND unionid IS NOT NULL", APP_ID) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])
+async def test_a_ban_on_either_side_of_a_link_remains(
+    login: LogIn, rows: asyncpg.Connection, banned_app_id: str
+) -> None:
+    users = {
+        APP_ID: await login(nickname="Alice"),
+        OTHER_APP_ID: await login(unionid=UNION, app=OTHER_APP),
+    }
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE id::text = $1", users[banned_app_id]["user"]["id"])
+    refused = await asyncio.gather(*(login.ask(unionid=UNION, nickname="Eve") for _ in range(5)))
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(403, "account_disabled")}
+    assert await rows.fetch("SELECT status, nickname FROM users") == [("disabled", "Alice")]
+    assert await people(rows) == (1, 2, 2)
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL OR session_key IS NOT NULL") == 0
+
+
+async def test_a_banned_user_comes_back_unchanged(login: LogIn, rows: asyncpg.Connection, clock: Clock) -> None:
+    await login(unionid=UNION, nickname="Alice")
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    before = await rows.fetch("SELECT * FROM users")
+    clock.advance(hours=1)
+    for app in (APP, OTHER_APP):
+        assert (await login.ask(unionid=UNION, nickname="Eve", app=app)).status_code == 403
+    assert await rows.fetch("SELECT * FROM users") == before
+    assert await people(rows) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("unionid", [None, UNION])
+async def test_a_login_whose_answer_is_lost_is_written_once(
+    database_url: str,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    unionid: str | None,
+) -> None:
+    async with Proxy(database_url) as proxy:
+        client = make_client(await make_services(database_url=proxy.url, waits=Waits(database=PATIENT)))
+        await client.post("/v1/login", json={"code": wechat.code_for("bob")})  # the statement is prepared now
+        proxy.lose_next_answer()
+        answer = await client.post("/v1/login", json={"code": wechat.code_for("alice", unionid=unionid)})
+    assert answer.status_code == 200
+    assert answer.json()["is_new_user"] is True
+    assert await people(rows) == (2, 2, 2)
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE id::text = $1", answer.json()["session_id"]) == 1
+
+
+@pytest.fixture
+async def many_people(database_url: str, rows: asyncpg.Connection) -> asyncpg.Connection:
+    """Enough rows for an index to be faster than reading the whole table."""
+    filler = await asyncpg.connect(database_url)
+    await filler.execute("""
+        INSERT INTO users (id, unionid, created_at, last_login_at)
+        SELECT gen_random_uuid(), 'u' || n, now(), now() FROM generate_series(1, 3000) n;
+        INSERT INTO identities (app_id, openid, user_id, created_at)
+        SELECT 'wx', 'o' || unionid, id, now() FROM users;
+        INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+        SELECT gen_random_uuid(), user_id, app_id, openid, now(), now(), now() FROM identities;
+        ANALYZE
+    """)
+    pid = filler.get_server_pid()
+    await filler.close()  # a backend tells what it has read within a second, or when it ends: not amidst the logins
+    await until(lambda: rows.fetchval("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pid))
+    return rows
+
+
+@pytest.mark.own_database
+async def test_no_login_reads_a_whole_table(
+    many_people: asyncpg.Connection,
+    client: httpx.AsyncClient,
+    services: Services,
+    login: LogIn,
+) -> None:
+    scans = """
+        SELECT sum(seq_scan), sum(idx_scan) FROM pg_stat_user_tables
+         WHERE relname IN ('users', 'identities', 'sessions')
+    """
+    read_before, found_before = await many_people.fetchrow(scans)
+    await login()
+    await login(unionid=UNION, app=OTHER_APP)
+    await login()
+    answer = await login(unionid=UNION)
+    me = await client.get("/v1/me", headers=bearer(answer))
+    assert me.status_code == 200
+    await services.database.aclose()  # a backend that ends tells what it did
+
+    async def has_scanned() -> bool:
+        return (await many_people.fetchrow(scans))[1] > found_before + 10
+
+    await until(has_scanned)
+    assert (await many_people.fetchrow(scans))[0] == read_before
+
+
+@pytest.mark.parametrize("statement", [login_rows._RETURN, login_rows._RETURN_AS_BEFORE], ids=["bare", "profile"])
+async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, statement: Statement[EnteredUser]
+) -> None:
+    """PostgreSQL takes sixteen locks of a transaction without its table of locks, for which all backends contend."""
+    await client.post("/v1/login", json={"code": wechat.code_for("alice"), "nickname": "Al"})
+    user = await rows.fetchrow("SELECT app_id, openid, now() FROM identities")
+    prepared = await rows.prepare(statement.text)
+    values = {
+        "app_id": user["app_id"],
+        "openid": user["openid"],
+        "unionid": None,
+        "now": user["now"],
+        "session_id": uuid4(),
+        "session_key": b"sealed",
+        "ip": None,
+        "user_agent": None,
+        "expires_in": 60,
+    }
+    if "nickname" in statement.names:
+        values |= {"nickname": "Al", "avatar_url": None}
+    async with rows.transaction():
+        assert await prepared.fetchrow(*statement.arguments(values))
+        locked = await rows.fetchval(
+            "SELECT count(DISTINCT relation) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
+            " AND relation <> 'pg_locks'::regclass"
+        )
+    assert locked <= 16

@@ -1,0 +1,123 @@
+"""`examples/miniprogram`, and the mini-program of docs/mini-program.md, with `wxauth dev` and the sibling."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import dev_with_sibling
+from tests.programs import run_node_tests
+from tests.repository.test_readme import code_blocks
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "examples/miniprogram"
+CLIENT = ROOT / "clients/miniprogram/wxauth.js"
+APP = json.loads((DEMO / "app.json").read_text())
+WITHDRAWN = ("getUserProfile", "getUserInfo", "open-data", "encryptedData")
+"""APIs of WeChat that return an anonymous name and picture, or are deprecated."""
+
+each_page = pytest.mark.parametrize("page", APP["pages"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables with which the tests in Node find the services."""
+    with dev_with_sibling(tmp_path_factory.mktemp("world")) as world:
+        yield world
+
+
+@pytest.mark.node
+@pytest.mark.process
+def test_the_demo_can_be_tapped_through(world: dict[str, str]) -> None:
+    run_node_tests("demo/demo.test.js", world)
+
+
+@pytest.mark.node
+@pytest.mark.process
+def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
+    guide = ROOT / "docs/mini-program.md"
+    auth, app, orders, page, steps, site, connect = code_blocks(guide, "js")
+    [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
+    files = {
+        "auth.js": auth,
+        "app.js": app,
+        "orders.js": orders,
+        "steps.js": steps,
+        "connect.js": connect,
+        "pages/profile/profile.json": "{}",
+        "pages/profile/profile.js": page,
+        "pages/profile/profile.wxml": markup,
+        "pages/authorize/authorize.json": "{}",
+        "pages/authorize/authorize.js": site,
+        "pages/authorize/authorize.wxml": web_view.replace("<web-view ", '<web-view class="site" '),
+    }
+    for name in ("profile", "authorize"):
+        (tmp_path / "pages" / name).mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    for name in ("wxauth.js", "wxauth-site.js"):
+        shutil.copy(CLIENT.with_name(name), tmp_path)
+    run_node_tests("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
+
+
+def test_the_demo_has_the_client_as_it_is() -> None:
+    for name in ("wxauth.js", "wxauth-scan.js", "wxauth-site.js"):
+        is_equal = (DEMO / name).read_bytes() == CLIENT.with_name(name).read_bytes()
+        assert is_equal, f"cp clients/miniprogram/{name} examples/miniprogram/"
+
+
+@each_page
+def test_a_page_has_all_its_files(page: str) -> None:
+    for suffix in ("js", "json", "wxml"):
+        assert (DEMO / f"{page}.{suffix}").is_file()
+
+
+def test_every_page_of_the_demo_is_listed_in_app_json() -> None:
+    assert sorted(APP["pages"]) == sorted(f"pages/{file.parent.name}/{file.stem}" for file in DEMO.rglob("*.wxml"))
+    assert {tab["pagePath"] for tab in APP["tabBar"]["list"]} <= set(APP["pages"])
+
+
+@each_page
+def test_every_function_that_a_page_calls_exists(page: str) -> None:
+    markup, script = ((DEMO / f"{page}.{suffix}").read_text() for suffix in ("wxml", "js"))
+    handlers = set(re.findall(r'\bbind\w+="(\w+)"', markup))
+    assert handlers <= set(re.findall(r"^  (?:async )?(\w+)\(.*\) {$", script, re.MULTILINE))
+
+
+def test_the_configuration_is_json() -> None:
+    configuration = {file.name: json.loads(file.read_text()) for file in DEMO.rglob("*.json")}
+    project = configuration["project.config.json"]
+    assert (project["appid"], project["compileType"]) == ("touristappid", "miniprogram")
+    assert (project["setting"]["urlCheck"], project["setting"]["es6"]) == (False, True)
+    assert configuration[APP["sitemapLocation"]]["rules"]
+
+
+def test_the_theme_has_every_colour_that_is_used() -> None:
+    used = set(re.findall(r'"@(\w+)"', (DEMO / "app.json").read_text()))
+    theme = json.loads((DEMO / APP["themeLocation"]).read_text())
+    assert APP["darkmode"]
+    assert used == set(theme["light"]) == set(theme["dark"])
+
+
+def test_the_styles_define_every_colour_for_dark_mode() -> None:
+    light, dark = (DEMO / "app.wxss").read_text().split("@media (prefers-color-scheme: dark)")
+    names = set(re.findall(r"(--\w+):", light))
+    assert names == set(re.findall(r"(--\w+):", dark))
+    for file in DEMO.rglob("*.wxss"):
+        assert set(re.findall(r"var\((--\w+)\)", file.read_text())) <= names
+
+
+def test_nothing_is_called_that_wechat_has_withdrawn() -> None:
+    for file in (
+        file for suffix in ("js", "wxml") for file in DEMO.rglob(f"*.{suffix}") if not file.name.startswith("wxauth")
+    ):
+        assert not [name for name in WITHDRAWN if name in file.read_text()], file
+
+
+def test_the_ports_are_those_of_the_readme() -> None:
+    config, readme = (DEMO / "config.js").read_text(), (DEMO / "README.md").read_text()
+    assert re.findall(r"'http://127\.0\.0\.1:(\d+)'", config) == ["8000", "8002", "8001"]
+    assert readme.count("\nscripts/dev\n") == readme.count(" --port 8002\n") == 2

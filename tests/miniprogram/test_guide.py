@@ -1,0 +1,62 @@
+"""The examples and statements of docs/mini-program.md hold."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.repository.test_readme import code_blocks, failures
+from wxauth.errors import WxAuthError
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("mini-program.*md"))
+TRIED_ONCE_MORE = {"code_used", "invalid_code", "wechat_unavailable", "wechat_timeout"}
+"""Of the service's answers to a login; by the client, with a fresh code."""
+OF_THE_CLIENT = {
+    "network_error",
+    "timeout",
+    "wx_login_failed",
+    "phone_refused",
+    "invalid_argument",
+    "origin_not_allowed",
+    "http_error",
+}
+"""The client's own error codes."""
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+def test_the_tutorial_exists_in_both_languages() -> None:
+    assert [page.name for page in PAGES] == ["mini-program.md", "mini-program.zh-CN.md"]
+
+
+def test_the_store_of_the_frameworks_page_is_that_of_the_example() -> None:
+    example = ROOT / "examples/uni-app/src/stores/user.js"
+    shown = code_blocks(ROOT / "docs/mini-program-frameworks.md", "js")
+    assert re.sub(r"(?m)^/\*\* .*\n", "", example.read_text()) in shown
+
+
+@each_page
+async def test_the_tutorials_body_is_taken_as_it_is(page: Path, simulated_client: httpx.AsyncClient) -> None:
+    body = code_blocks(page, "sh")[-1].split("'")[-2]
+    answer = await simulated_client.post("/v1/login", json=json.loads(body))
+    assert answer.status_code == 200, answer.text
+    user = answer.json()["user"]
+    assert (user["nickname"], user["avatar_url"]) == ("Alice", "https://example.com/1.png")
+
+
+@each_page
+def test_the_failures_that_the_client_retries_are_shown(page: Path) -> None:
+    [retried] = re.findall(r"(?:After|遇到) ([^.。]*(?:the client logs in once more|再登录一次))", page.read_text())
+    assert set(re.findall(r"`(\w+)`", retried)) == TRIED_ONCE_MORE
+
+
+@each_page
+def test_every_code_of_the_client_is_shown(page: Path) -> None:
+    [rows] = re.findall(r"^\| `code` \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    shown = set(re.findall(r"^\| (`.*?`) \|", rows, re.MULTILINE))
+    codes = {code for cell in shown for code in re.findall(r"`(\w+)`", cell)}
+    of_the_service = {kind.code for kind in failures(WxAuthError)}
+    assert codes - of_the_service == OF_THE_CLIENT

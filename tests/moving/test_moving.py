@@ -1,0 +1,1334 @@
+"""Moving in by `wxauth users import`, and out by `wxauth users export`."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import re
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
+from tests.processes import WXAUTH, Running, run
+from tests.programs import needs
+from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, until
+from wxauth.server.clients.models import Scope
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat.people import openid_of, unionid_of
+from wxauth.server.moving.batch import Options
+from wxauth.server.moving.exporting import export_users
+from wxauth.server.moving.faults import MAX_LINE
+from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
+from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
+from wxauth.server.moving.lines import EXPECTED, Line
+
+ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
+ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
+THIRD_APP = {**OTHER_APP, "app_id": "wxcccccccccccccccc"}
+BOB: Body = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
+UNION_ALICE, UNION_BOB, UNION_CAROL, UNION_ELSEWHERE = map(unionid_of, ("alice", "bob", "carol", "elsewhere"))
+USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+OTHER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d18"
+VERIFIED_AT = datetime(2026, 11, 19, tzinfo=UTC)
+FULL: Body = {
+    **ALICE,
+    "unionid": UNION_ALICE,
+    "external_id": "10023",
+    "nickname": "小明",
+    "avatar_url": "https://example.com/1.png",
+    "phone": NUMBER,
+    "roles": ["editor"],
+    "status": "active",
+    "created_at": "2023-01-02T03:04:05Z",
+    "last_login_at": "2025-06-07T08:09:10.123456Z",
+}
+GUIDE = Path(__file__).parents[2] / "docs/moving-in.md"
+
+
+class Mover:
+    """The operator who runs the import, and the reports that they get."""
+
+    def __init__(self, services: Services, rows: asyncpg.Connection) -> None:
+        self._services = services
+        self._rows = rows
+        self.refusals: list[tuple[int, str]] = []
+        self.messages: list[str] = []
+
+    async def import_text(self, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
+        self.refusals, self.messages = [], []
+
+        def refuse(refusal: ImportRefusal) -> None:
+            for fault in refusal.faults:
+                self.refusals.append((refusal.number, fault.field))
+                self.messages.append(fault.wanted.en)
+
+        return await import_users(
+            self._services,
+            (CsvLines if is_csv else json_lines)(io.BytesIO(text)),
+            Options(**options),
+            refuse=refuse,
+            progress=lambda _: None,
+        )
+
+    async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
+        """How many were created, updated, unchanged and refused."""
+        counts = await self.import_text(b"".join(json.dumps(line).encode() + b"\n" for line in lines), **options)
+        assert counts.lines == len(lines)
+        return counts.created, counts.updated, counts.unchanged, counts.refused
+
+    async def users(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
+
+    async def user(self) -> dict[str, Any]:
+        [user] = await self.users()
+        return user
+
+    async def events(self) -> list[tuple[str, str]]:
+        return [tuple(row) for row in await self._rows.fetch("SELECT type, actor FROM events ORDER BY id")]
+
+    async def export(self) -> bytes:
+        written = io.BytesIO()
+        await export_users(self._services.database, written.write)
+        return written.getvalue()
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(apps=[APP, OTHER_APP, THIRD_APP])
+
+
+@pytest.fixture
+def mover(services: Services, rows: asyncpg.Connection) -> Mover:
+    return Mover(services, rows)
+
+
+# One line.
+
+
+async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
+    [line] = re.findall(r"^```json\n(.*?)\n```$", GUIDE.read_text(), re.MULTILINE)
+    app = {**APP, "app_id": json.loads(line)["app_id"]}
+    mover = Mover(await make_services(apps=[app]), rows)
+    assert await mover.import_lines(json.loads(line)) == (1, 0, 0, 0)
+
+
+async def test_the_csv_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
+    [text] = re.findall(r"^```csv\n(.*?)```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    assert f"```csv\n{text}```" in GUIDE.with_name("moving-in.zh-CN.md").read_text()
+    mover = Mover(await make_services(apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}]), rows)
+    assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
+    user = await mover.user()
+    assert (user["nickname"], user["roles"]) == ('小明, "the first"', ["editor", "reader"])
+
+
+async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, client: httpx.AsyncClient) -> None:
+    assert await mover.import_lines(FULL) == (1, 0, 0, 0)
+    user = await mover.user()
+    assert user["id"].version == 7
+    answer = await login("alice")
+    assert answer["is_new_user"] is False
+    assert answer["user"] == {
+        "id": str(user["id"]),
+        **ALICE,
+        "unionid": UNION_ALICE,
+        "external_id": "10023",
+        "nickname": "小明",
+        "avatar_url": "https://example.com/1.png",
+        "phone": NUMBER,
+        "phone_verified": False,
+        "roles": ["editor"],
+        "status": "active",
+        "created_at": "2023-01-02T03:04:05Z",
+        "last_login_at": "2026-11-20T08:00:00Z",
+    }
+    assert await mover.events() == [("user.created", "operator")]
+
+
+async def test_a_line_needs_only_app_id_and_openid(mover: Mover, login: LogIn, clock: Clock) -> None:
+    assert await mover.import_lines(ALICE) == (1, 0, 0, 0)
+    user = await mover.user()
+    assert (user["created_at"], user["last_login_at"], user["status"], user["roles"]) == (clock(), None, "active", [])
+    assert (await login("alice"))["is_new_user"] is False
+    assert (await mover.user())["last_login_at"] == clock()
+
+
+async def test_a_file_may_begin_as_windows_begins_it(mover: Mover) -> None:
+    assert (await mover.import_text(b"\xef\xbb\xbf" + json.dumps(ALICE).encode() + b"\r\n")).created == 1
+
+
+async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
+    names = [
+        *FULL.keys() - ALICE.keys(),
+        "user_id",
+        "identity_created_at",
+        "consents",
+        "former_ids",
+        "former_external_ids",
+    ]
+    assert await mover.import_lines({**ALICE, **dict.fromkeys(names, "")}) == (1, 0, 0, 0)
+    user = await mover.user()
+    assert [user[name] for name in ("unionid", "external_id", "nickname", "avatar_url", "phone")] == [None] * 5
+    assert user["roles"] == []
+
+
+async def test_blanks_are_as_good_as_no_name_and_no_picture(mover: Mover) -> None:
+    blank = {"nickname": " \t", "avatar_url": " "}
+    assert await mover.import_lines(ALICE | blank, FULL | BOB | {"unionid": UNION_BOB}) == (2, 0, 0, 0)
+    assert await mover.import_lines(BOB | blank, overwrite=True) == (0, 0, 1, 0)
+    names = sorted((user["nickname"] or "", user["avatar_url"] or "") for user in await mover.users())
+    assert names == [("", ""), (FULL["nickname"], FULL["avatar_url"])]
+
+
+async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+    await mover.import_lines({**ALICE, "status": "disabled"})
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert answer.json()["code"] == "account_disabled"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("not JSON", "line"),
+        ('{"app_id": "wx', "line"),
+        ("[1]", "line"),
+        ("7", "line"),
+        (b"\xff\xfe", "line"),
+        ({"app_id": APP["app_id"]}, "openid"),
+        ({"openid": "o"}, "app_id"),
+        ({**ALICE, "app_id": "wxunknown"}, "app_id"),
+        ({**ALICE, "app_id": None}, "app_id"),
+        ({**ALICE, "openid": ""}, "openid"),
+        ({**ALICE, "openid": "with space"}, "openid"),
+        ({**ALICE, "unionid": 7}, "unionid"),
+        ({**ALICE, "external_id": 10023}, "external_id"),
+        ({**ALICE, "external_id": "x" * 129}, "external_id"),
+        ({**ALICE, "external_id": "a\u200bb\x07"}, "external_id"),
+        ({**ALICE, "nickname": "x" * 65}, "nickname"),
+        ({**ALICE, "nickname": "a\x00"}, "nickname"),
+        ({**ALICE, "avatar_url": "http://example.com/1.png"}, "avatar_url"),
+        ({**ALICE, "phone": "13800138000"}, "phone"),
+        ({**ALICE, "phone": 13800138000}, "phone"),
+        ({**ALICE, "roles": "editor"}, "roles"),
+        ({**ALICE, "roles": ["Editor"]}, "roles"),
+        ({**ALICE, "roles": [f"r{n}" for n in range(33)]}, "roles"),
+        ({**ALICE, "roles": ["admin"]}, "roles"),
+        ({**ALICE, "status": "banned"}, "status"),
+        ({**ALICE, "created_at": "yesterday"}, "created_at"),
+        ({**ALICE, "created_at": 1700000000}, "created_at"),
+        ({**ALICE, "created_at": "2023-01-02T03:04:05"}, "created_at"),
+        ({**ALICE, "created_at": "9999-12-31T23:59:59-01:00"}, "created_at"),
+        ({**ALICE, "user_id": "7"}, "user_id"),
+        ({**ALICE, "user_id": str(uuid4())}, "user_id"),
+        ({**ALICE, "consents": [{"document": "privacy", "given_at": "2025-01-01T00:00:00Z"}]}, "consents.version"),
+        ({**ALICE, "former_ids": ["7"]}, "former_ids"),
+        ({**ALICE, "nickname": "x", "padding": "x" * MAX_LINE}, "line"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_bad_line_is_reported_by_number_and_field_and_the_others_are_imported(
+    mover: Mover, line: object, field: str
+) -> None:
+    bad = line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
+    text = b"\n".join([json.dumps(BOB).encode(), b"", bad, json.dumps(ALICE_THERE).encode()])
+    counts = await mover.import_text(text)
+    assert asdict(counts) == {"joined": 0, "lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    assert mover.refusals == [(3, field)]
+
+
+@pytest.mark.parametrize("name", ["openid", "unionid", "external_id"])
+async def test_placeholders_for_a_missing_id_join_no_users(mover: Mover, name: str) -> None:
+    words = ["NULL", "null", "None", "undefined", "nan", "NaN", "(NULL)", "#N/A", "\\N", "-", "0", " "]
+    words += ["none", "N/A", "unknown", "Unknown", "test", "ｎｕｌｌ", "无", "空", "暂无", "未知", "未绑定", "测试"]
+    words += ["[object Object]", "#REF!", "-1", "-1.0", "1.38E+10", "1.38e10", "1e+21", "（空）"]
+    zeros = ["0.0", "000", "-" * 28, "0" * 28, str(UUID(int=0)), f"{{{UUID(int=0)}}}"]
+    for text in [*words, *zeros]:
+        lines = [{**person, name: text} for person in (ALICE, ALICE_THERE, BOB)]
+        assert await mover.import_lines(*lines) == (0, 0, 0, 3)
+        assert mover.refusals == [(1, name), (2, name), (3, name)], text
+
+
+@pytest.mark.parametrize(
+    ("name", "longest"),
+    [("openid", "o" * 128), ("unionid", "u" * 36), ("external_id", "x" * 128), ("external_id", "小" * 128)],
+)
+async def test_an_id_of_the_greatest_length_is_imported(mover: Mover, name: str, longest: str) -> None:
+    assert await mover.import_lines({**ALICE, name: longest}, {**BOB, name: longest + longest[0]}) == (1, 0, 0, 1)
+    assert mover.refusals == [(2, name)]
+
+
+async def test_a_number_that_a_table_counts_up_to_is_an_external_id(mover: Mover) -> None:
+    numbers = ["1", "7", "11", "222", "5555555", "1" * 12, "00000000-0000-0000-0000-000000000001", "5e" + "1" * 22]
+    for count, number in enumerate(numbers):
+        assert await mover.import_lines({**ALICE, "openid": f"o-{count}", "external_id": number}) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("unionid", ["u" * 23, "u" * 37, "u" * 27 + ".", "u" * 27 + "é", "u" * 28 + "\n"])
+async def test_a_unionid_is_of_wechats_form(mover: Mover, unionid: str) -> None:
+    assert await mover.import_lines({**ALICE, "unionid": unionid}) == (0, 0, 0, 1)
+    assert mover.refusals == [(1, "unionid")]
+
+
+async def test_all_faults_of_a_line_are_reported_at_once(mover: Mover) -> None:
+    wrong = {"app_id": "wx", "unionid": "NULL", "phone": "1", "consents": [{}, {}], "roles": ["A", "B"]}
+    assert await mover.import_lines({**ALICE, **wrong}) == (0, 0, 0, 1)
+    consent = [f"consents.{name}" for name in ("document", "version", "given_at")]
+    assert mover.refusals == [(1, name) for name in ("app_id", "unionid", "phone", "roles", *consent)]
+    assert all(message.startswith("must be ") for message in mover.messages)
+
+
+async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover, clock: Clock) -> None:
+    names = "created_at", "identity_created_at", "last_login_at"
+    for zeros in ("0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00+08:00"):
+        assert await mover.import_lines({**ALICE, "openid": f"o-{len(zeros)}", **dict.fromkeys(names, zeros)}) == (
+            1,
+            0,
+            0,
+            0,
+        )
+    assert {(user["created_at"], user["last_login_at"]) for user in await mover.users()} == {(clock(), None)}
+
+
+async def test_a_fault_is_reported_without_the_value(mover: Mover) -> None:
+    secret = "hunter2-of-somebody"
+    wrong = {"external_id": f"{secret}\x07", "status": secret, "created_at": secret, "phone": secret, "user_id": secret}
+    for name, value in wrong.items():
+        await mover.import_lines({**ALICE, name: value})
+        assert mover.refusals == [(1, name)]
+        assert secret not in mover.messages[0]
+
+
+async def test_a_line_of_the_greatest_length_is_imported(mover: Mover) -> None:
+    line = {**ALICE, "padding": ""}
+    line["padding"] = "x" * (MAX_LINE - len(json.dumps(line)))
+    text = json.dumps(line).encode()
+    assert len(text) == MAX_LINE
+    assert (await mover.import_text(text + b"\r\n" + text[:-2] + b'x"}\n' + json.dumps(BOB).encode())).created == 2
+    assert mover.refusals == [(2, "line")]
+
+
+# Several lines that are one person.
+
+
+async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mover, rows: asyncpg.Connection) -> None:
+    lines = [
+        {**ALICE, "unionid": UNION_ALICE, "nickname": "Alice"},
+        {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "10023", "nickname": "A."},
+        {"app_id": THIRD_APP["app_id"], "openid": "another", "external_id": "10023", "unionid": UNION_ELSEWHERE},
+    ]
+    assert await mover.import_lines(*lines, joins=True) == (1, 2, 0, 0)
+    user = await mover.user()
+    assert (user["unionid"], user["external_id"], user["nickname"]) == (UNION_ALICE, "10023", "Alice")
+    assert await rows.fetchval("SELECT count(*) FROM identities") == 3
+    assert {row["unionid"] for row in await rows.fetch("SELECT unionid FROM unionids")} == {
+        UNION_ALICE,
+        UNION_ELSEWHERE,
+    }
+    assert await mover.events() == [
+        ("user.created", "operator"),
+        ("identity.added", "operator"),
+        ("identity.added", "operator"),
+    ]
+    assert await mover.import_lines(*lines) == (0, 0, 3, 0)
+
+
+@pytest.mark.parametrize("is_csv", [False, True])
+async def test_joins_by_an_external_id_alone_are_counted_in_a_dry_run_too(
+    mover: Mover, rows: asyncpg.Connection, is_csv: bool
+) -> None:
+    def tables(prefix: str) -> bytes:
+        people = [(ALICE["app_id"], f"a-{n}", f"{n}") for n in range(1, 11)]
+        people += [(ALICE_THERE["app_id"], f"b-{n}", f"{prefix}{n}") for n in range(1, 11)]
+        if is_csv:
+            return "\n".join(["app_id,openid,external_id", *map(",".join, people)]).encode()
+        return "\n".join(
+            json.dumps(dict(zip(("app_id", "openid", "external_id"), person, strict=True))) for person in people
+        ).encode()
+
+    for options in ({"dry_run": True}, {}):
+        counts = await mover.import_text(tables(""), is_csv=is_csv, **options)
+        assert (counts.joined, counts.created, counts.updated, counts.refused) == (10, 10, 10, 0)
+    again = await mover.import_text(tables(""), is_csv=is_csv)
+    assert (again.joined, again.unchanged) == (0, 20)
+    await rows.execute("TRUNCATE users CASCADE")
+    counts = await mover.import_text(tables("club-"), is_csv=is_csv)
+    assert (counts.joined, counts.created) == (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        pytest.param({**ALICE_THERE, "unionid": UNION_ELSEWHERE}, "unionid", id="another unionid"),
+        pytest.param({**ALICE_THERE, "phone": "+8613900139000"}, "phone", id="the user has verified another number"),
+        pytest.param({**ALICE_THERE, "phone": "+8613700137000"}, "phone", id="another user has verified the number"),
+        pytest.param(BOB, "external_id", id="a second openid of the app"),
+    ],
+)
+async def test_a_line_that_contradicts_the_user_of_its_external_id_is_refused_unless_they_shall_be_joined(
+    mover: Mover, rows: asyncpg.Connection, line: dict[str, Any], field: str
+) -> None:
+    alice = {**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER}
+    carol = {**ALICE, "openid": "carol", "phone": "+8613700137000"}
+    await mover.import_lines(alice, carol)
+    await rows.execute("UPDATE users SET phone_verified_at = now()")
+    line = {**line, "external_id": "7"}
+    for options in ({"dry_run": True}, {}):
+        assert await mover.import_lines(line, **options) == (0, 0, 0, 1)
+        assert mover.refusals == [(1, field)]
+    counts = await mover.import_text(json.dumps(line).encode(), joins=True)
+    assert (counts.joined, counts.updated, counts.refused) == (1, 1, 0)
+    assert await mover.import_lines(alice, line) == (0, 0, 2, 0)
+    exported = await mover.export()
+    await rows.execute("TRUNCATE users CASCADE")
+    counts = await mover.import_text(exported)
+    assert (counts.joined, counts.created, counts.updated, counts.refused) == (0, 2, 1, 0)
+    assert await mover.export() == exported
+
+
+async def test_a_line_that_contradicts_nothing_joins_the_user_of_its_external_id(
+    mover: Mover, rows: asyncpg.Connection
+) -> None:
+    await mover.import_lines({**ALICE, "external_id": "7", "unionid": UNION_ALICE, "phone": NUMBER})
+    await rows.execute("UPDATE users SET phone_verified_at = now()")
+    assert await mover.import_lines({**ALICE_THERE, "external_id": "7", "phone": NUMBER}) == (0, 1, 0, 0)
+
+
+async def test_an_imported_person_is_joined_with_their_stored_user(
+    mover: Mover, login: LogIn, wechat: WeChatByRespx
+) -> None:
+    alice = (await login("alice", nickname="Mine"))["user"]
+    assert await mover.import_lines({**FULL, "unionid": None}) == (0, 1, 0, 0)
+    user = await mover.user()
+    assert str(user["id"]) == alice["id"]
+    assert (user["nickname"], user["phone"], user["external_id"]) == ("Mine", NUMBER, "10023")
+    assert (user["roles"], user["phone_verified_at"]) == ([], None)
+    assert user["created_at"].year == 2023
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        pytest.param(
+            [
+                {**ALICE, "unionid": UNION_ALICE},
+                {**BOB, "external_id": "7"},
+                {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "7"},
+            ],
+            [(3, "external_id")],
+            id="two users who are there are not merged",
+        ),
+        pytest.param(
+            [{**ALICE, "unionid": UNION_ALICE}, {**ALICE, "unionid": UNION_BOB}],
+            [(2, "unionid")],
+            id="the identity is another unionid's",
+        ),
+        pytest.param(
+            [{**ALICE}, {**BOB, "unionid": UNION_BOB}, {**ALICE, "unionid": UNION_BOB}],
+            [(3, "unionid")],
+            id="the unionid is another user's",
+        ),
+        pytest.param(
+            [{**ALICE, "unionid": UNION_ALICE}, {**BOB, "unionid": UNION_ALICE}],
+            [(2, "unionid")],
+            id="a second openid of the app has the unionid",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "7"}, {**BOB, "external_id": "7", "unionid": UNION_BOB}, BOB],
+            [(2, "external_id")],
+            id="a second openid of the app has the external_id",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "7"},
+                {**ALICE_THERE, "external_id": "7", "unionid": UNION_ALICE},
+                {**BOB, "external_id": "7", "unionid": UNION_ALICE},
+                {**BOB, "unionid": UNION_ALICE},
+            ],
+            [(3, "unionid"), (3, "external_id"), (4, "unionid")],
+            id="the unionid of another app is a user's who has another openid of this one",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "8", "former_external_ids": ["7"]},
+                {**BOB, "external_id": "7"},
+            ],
+            [(2, "external_id")],
+            id="a second openid of the app has an external_id that was merged away",
+        ),
+        pytest.param(
+            [{**ALICE, "unionid": UNION_ALICE, "status": "?"}, {**BOB, "unionid": UNION_ALICE}],
+            [(1, "status")],
+            id="a second openid of the app has the unionid of a refused line",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "7"},
+                {**BOB, "external_id": "8"},
+                {**ALICE, "external_id": "8", "user_id": OTHER_ID, "roles": ["admin"]},
+            ],
+            [(3, "roles"), (3, "external_id"), (3, "user_id")],
+            id="all contradictions are reported at once",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "7"}, {**ALICE, "external_id": "8"}],
+            [(2, "external_id")],
+            id="the user has another external_id",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "7"}, BOB, {**BOB, "external_id": "7"}],
+            [(3, "external_id")],
+            id="another user has the external_id",
+        ),
+        pytest.param(
+            [{**ALICE, "user_id": USER_ID}, {**ALICE, "user_id": OTHER_ID}],
+            [(2, "user_id")],
+            id="the user has another id",
+        ),
+        pytest.param(
+            [{**ALICE, "former_ids": [OTHER_ID]}, {**BOB, "user_id": OTHER_ID}],
+            [(2, "user_id")],
+            id="the user_id was merged away",
+        ),
+        pytest.param(
+            [{**ALICE, "user_id": USER_ID}, {**BOB, "former_ids": [USER_ID]}],
+            [(2, "former_ids")],
+            id="the former id is a user's",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "7"}, {**BOB, "external_id": "8", "former_external_ids": ["7"]}],
+            [(2, "former_external_ids")],
+            id="a former external id is another user's",
+        ),
+        pytest.param(
+            [{**ALICE, "former_external_ids": ["7"]}],
+            [(1, "former_external_ids")],
+            id="a former external id and none that took its place",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "8", "former_external_ids": ["7"]}, BOB, {**BOB, "external_id": "7"}],
+            [(3, "external_id")],
+            id="the external id was merged into another user's",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "7", "status": "?"},
+                {**BOB, "external_id": "7"},
+                {**ALICE, "external_id": "8"},
+            ],
+            [(1, "status")],
+            id="a refused line leaves nothing of itself",
+        ),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
+@pytest.mark.parametrize("dry_run", [False, True], ids=["", "dry"])
+async def test_a_line_that_contradicts_stored_data_is_refused_and_never_guessed(
+    mover: Mover,
+    lines: list[dict[str, Any]],
+    refused: list[tuple[int, str]],
+    together: bool,
+    dry_run: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not together:
+        monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
+    await mover.import_lines(*lines, dry_run=dry_run)
+    assert mover.refusals == refused
+    if dry_run:
+        assert await mover.users() == []
+
+
+async def test_an_erased_person_comes_back_only_if_that_is_wanted(
+    mover: Mover, client: httpx.AsyncClient, login: LogIn
+) -> None:
+    line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
+    await mover.import_lines(line)
+    await client.delete("/v1/me", headers=bearer(await login("alice")))
+    assert await mover.users() == []
+    assert await mover.import_lines(line, {**BOB, "user_id": OTHER_ID}) == (0, 0, 0, 2)
+    assert mover.refusals == [(1, "user_id"), (2, "user_id")]
+    assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
+    assert str((await mover.user())["id"]) == USER_ID
+    assert await mover.import_lines(line) == (0, 0, 1, 0), "who has been restored is there again"
+
+
+@pytest.mark.parametrize("erased_id", [USER_ID, OTHER_ID])
+async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
+    mover: Mover, client: httpx.AsyncClient, login: LogIn, erased_id: str
+) -> None:
+    await mover.import_lines({**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]})
+    await client.delete("/v1/me", headers=bearer(await login("alice")))
+    line = {**BOB, "former_ids": [erased_id]}
+    for dry_run in (True, False):
+        assert await mover.import_lines(line, dry_run=dry_run) == (0, 0, 0, 1)
+        assert mover.refusals == [(1, "former_ids")]
+    assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
+    assert await mover.import_lines(line) == (0, 0, 1, 0), "what has been restored is there again"
+
+
+# Again, and over what is there.
+
+
+@pytest.mark.oldest_postgres
+async def test_the_same_file_again_changes_nothing(mover: Mover, rows: asyncpg.Connection) -> None:
+    consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}
+    lines = [{**FULL, "consents": [consent], "former_ids": [OTHER_ID]}, BOB]
+    assert await mover.import_lines(*lines) == (2, 0, 0, 0)
+    before = await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events()
+    for options in ({}, {"overwrite": True, "takes_roles": True, "takes_status": True}):
+        assert await mover.import_lines(*lines, **options) == (0, 0, 2, 0)
+        assert before == (await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events())
+
+
+async def test_a_persons_own_later_changes_stay(mover: Mover, client: httpx.AsyncClient, login: LogIn) -> None:
+    await mover.import_lines(FULL)
+    alice = await login("alice")
+    await client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
+    assert await mover.import_lines(FULL) == (0, 0, 1, 0)
+    user = await mover.user()
+    assert (user["nickname"], user["last_login_at"].year) == ("New", 2026)
+    assert await mover.import_lines(FULL, overwrite=True) == (0, 1, 0, 0)
+    user = await mover.user()
+    assert (user["nickname"], user["last_login_at"].year) == ("小明", 2026)
+    assert ("user.profile_changed", "operator") in await mover.events()
+
+
+async def test_a_later_login_of_the_file_counts(mover: Mover) -> None:
+    await mover.import_lines(FULL)
+    assert await mover.import_lines({**FULL, "last_login_at": "2026-01-01T00:00:00Z"}) == (0, 1, 0, 0)
+    assert (await mover.user())["last_login_at"].year == 2026
+
+
+async def test_a_verified_number_is_nobody_elses(mover: Mover, login: LogIn, rows: asyncpg.Connection) -> None:
+    await login("bob")
+    await rows.execute("UPDATE users SET phone = $1, phone_verified_at = now()", NUMBER)
+    await mover.import_lines(FULL)
+    phones = {user["nickname"]: user["phone"] for user in await mover.users()}
+    assert phones == {"小明": None, None: NUMBER}
+
+
+async def test_the_same_number_again_stays_verified(mover: Mover, rows: asyncpg.Connection) -> None:
+    await mover.import_lines(FULL)
+    await rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
+    await mover.import_lines(FULL, overwrite=True)
+    assert (await mover.user())["phone_verified_at"] == VERIFIED_AT
+    await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrite=True)
+    assert (await mover.user())["phone_verified_at"] is None
+
+
+async def test_roles_and_status_of_stored_users_change_only_with_the_option(
+    mover: Mover, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    line = {**ALICE, "roles": ["editor"], "status": "disabled"}
+    assert await mover.import_lines(line) == (0, 0, 1, 0)
+    assert await mover.import_lines(line, takes_roles=True) == (0, 1, 0, 0)
+    user = await mover.user()
+    assert (user["roles"], user["status"]) == (["editor"], "active")
+    assert await mover.import_lines(line, takes_status=True) == (0, 1, 0, 0)
+    assert (await mover.user())["status"] == "disabled"
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL") == 0
+    by_operator = {kind for kind, actor in await mover.events() if actor == "operator"}
+    assert len(by_operator) == len(("roles", "ban", "sessions"))
+
+
+@pytest.mark.oldest_postgres
+async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connection) -> None:
+    admins = [{**person, "roles": ["admin"]} for person in (ALICE, BOB)]
+    assert await mover.import_lines(*admins, allow_admin=True) == (2, 0, 0, 0)
+    demoted = [{**person, "roles": []} for person in (ALICE, BOB)]
+    assert await mover.import_lines(*demoted, takes_roles=True) == (0, 1, 0, 1)
+    assert mover.refusals == [(2, "roles")]
+    assert await mover.import_lines({**BOB, "status": "disabled"}, takes_status=True) == (0, 0, 0, 1)
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{admin}'") == 1
+
+
+async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
+    mover: Mover, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    await login("bob")
+    await rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE nickname IS NULL")
+    wants: dict[str, Any] = {"takes_roles": True, "takes_status": True}
+    for line, field in (
+        ({**ALICE, "status": "active"}, "status"),
+        ({**ALICE, "roles": ["admin"], "status": "active"}, "roles"),
+        ({"app_id": APP["app_id"], "openid": "carol", "roles": ["admin"], "status": "disabled"}, "roles"),
+    ):
+        assert await mover.import_lines(line, **wants) == (0, 0, 0, 1)
+        assert mover.refusals == [(1, field)]
+    assert await mover.import_lines({**ALICE, "roles": [], "status": "active"}, **wants) == (0, 1, 0, 0)
+    assert await mover.import_lines({**BOB, "status": "active"}, allow_admin=True, **wants) == (0, 1, 0, 0)
+
+
+async def test_events_may_be_left_out(mover: Mover) -> None:
+    await mover.import_lines(FULL, {**ALICE_THERE, "external_id": "10023"}, quiet_events=True)
+    assert await mover.events() == []
+
+
+async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
+    lines = [FULL, {**ALICE_THERE, "external_id": "10023"}, FULL, {**BOB, "external_id": 7}]
+    said = await mover.import_lines(*lines, dry_run=True)
+    assert await mover.users() == []
+    assert said == await mover.import_lines(*lines) == (1, 1, 1, 1)
+
+
+@pytest.mark.oldest_postgres
+async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
+    mover: Mover, client: httpx.AsyncClient, login: LogIn, add_sibling: AddSibling, rows: asyncpg.Connection
+) -> None:
+    lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
+    assert await mover.import_lines(*lines) == (2, 0, 0, 0)
+    alice = await login(unionid=UNION_ALICE)
+    assert alice["user"]["external_id"] == "2"
+
+    orders, asked = await add_sibling("orders", Scope.USERS), {"external_ids": ["1", "2"]}
+    [user] = (await client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
+    assert (user["id"], user["external_id"], user["former_external_ids"]) == (alice["user"]["id"], "2", ["1"])
+    mine = (await client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
+    assert (mine["external_id"], mine["former_external_ids"]) == ("2", ["1"])
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    found = (await client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
+    assert [user["external_id"] for user in found] == ["2"]
+    detail = (await client.get(f"/v1/admin/users/{found[0]['id']}", headers=bearer(alice))).json()
+    assert (detail["external_id"], detail["former_external_ids"]) == ("2", ["1"])
+    await rows.execute("UPDATE users SET roles = '{}'")
+
+    assert await mover.import_lines(*lines) == (0, 0, 2, 0)
+    there = {"app_id": THIRD_APP["app_id"], "openid": "openid-c3-alice"}
+    assert await mover.import_lines({**there, "external_id": "1"}) == (0, 1, 0, 0)
+    exported = await mover.export()
+    assert [json.loads(line)["former_external_ids"] for line in exported.splitlines()] == [["1"]] * 3
+    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
+    assert (await mover.import_text(exported)).refused == 0
+    assert await mover.export() == exported
+
+    # A further merge takes them along.
+    other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
+    await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
+    assert (await login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
+    [user] = (await client.post("/v1/users/lookup", json=asked, auth=orders)).json()["items"]
+    assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
+
+
+async def test_a_unionid_that_another_openid_of_the_app_has_by_a_login_is_refused(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    code = wechat.code_for("alice", unionid=UNION_ALICE)
+    assert (await client.post("/v1/login", json={"code": code})).status_code == 200
+    there = {**ALICE_THERE, "unionid": UNION_ALICE}
+    assert await mover.import_lines({**BOB, "unionid": UNION_ALICE}, there) == (0, 1, 0, 1)
+    assert mover.refusals == [(1, "unionid")]
+    assert await rows.fetchval("SELECT count(*) FROM identities") == 2
+
+
+async def test_a_former_unionid_joins_no_second_openid_of_the_app(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    await mover.import_lines({**ALICE, "unionid": UNION_ELSEWHERE})
+    code = wechat.code_for("alice", unionid=UNION_ALICE)
+    assert (await client.post("/v1/login", json={"code": code})).json()["is_new_user"] is False
+    assert await mover.import_lines({**BOB, "unionid": UNION_ELSEWHERE}) == (0, 0, 0, 1)
+    assert mover.refusals == [(1, "unionid")]
+    assert await mover.import_lines({**ALICE_THERE, "unionid": UNION_ELSEWHERE}) == (0, 1, 0, 0)
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_account(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, order: int
+) -> None:
+    people = [("alice", UNION_BOB), ("bob", UNION_CAROL), ("carol", UNION_ELSEWHERE)]
+    await mover.import_lines(
+        *({**ALICE, "openid": f"openid-a1-{name}", "external_id": name, "unionid": unionid} for name, unionid in people)
+    )
+    for name, _ in 2 * people[::order]:
+        code = wechat.code_for(name, unionid=unionid_of(name))
+        answer = await client.post("/v1/login", json={"code": code})
+        assert answer.json()["user"]["external_id"] == name
+    assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
+
+
+# The same as CSV.
+
+
+async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: asyncpg.Connection) -> None:
+    consents = [{"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}]
+    line = {
+        **FULL,
+        "nickname": '小明, "the first"',
+        "user_id": USER_ID,
+        "roles": ["editor", "reader"],
+        "status": "disabled",
+        "ban_reason": "spam",
+        "banned_until": "2099-01-01T00:00:00Z",
+        "identity_created_at": "2024-01-02T03:04:05Z",
+        "consents": consents,
+        "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"],
+        "former_external_ids": ["7", "8"],
+    }
+    assert line.keys() == Line.model_fields.keys()
+    assert await mover.import_lines(line) == (1, 0, 0, 0)
+    of_json = await mover.export()
+    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
+
+    cells = {
+        name: json.dumps(value) if name == "consents" else "|".join(value) if isinstance(value, list) else value
+        for name, value in line.items()
+    }
+    written = io.StringIO()
+    writer = csv.DictWriter(written, cells)
+    writer.writeheader()
+    writer.writerow(cells)
+    writer.writerow({**dict.fromkeys(cells, ""), **BOB})
+    counts = await mover.import_text(b"\xef\xbb\xbf" + written.getvalue().encode(), is_csv=True)
+    assert (counts.created, mover.refusals) == (2, [])
+    assert (await mover.export()).splitlines()[0] == of_json.splitlines()[0]
+    assert (await mover.import_text(written.getvalue().encode(), is_csv=True)).unchanged == 2
+
+
+HEADER = "app_id,openid,nickname,note\n"
+START = f"{APP['app_id']},"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        pytest.param('one,"a ""quoted"" one",', None, id="a quotation mark"),
+        pytest.param('one,,"two\n\nlines, ""quoted"""', None, id="a line break in a cell"),
+        pytest.param("one,x", "line", id="a cell too few"),
+        pytest.param("one,x,y,z", "line", id="a cell too many"),
+        pytest.param('one,"runs away,', "line", id="a quotation mark that is not closed"),
+        pytest.param('one,"x"y,', "line", id="text behind a quotation mark"),
+        pytest.param(f"one,x,{'x' * MAX_LINE}", "line", id="too long"),
+        pytest.param("one,小明,".encode("gbk"), "line", id="not UTF-8"),
+        pytest.param("NULL,x,", "openid", id="a placeholder"),
+        pytest.param(",x,", "openid", id="no openid"),
+    ],
+)
+async def test_a_bad_line_of_csv_costs_no_other_line(mover: Mover, line: str | bytes, refused: str | None) -> None:
+    bad = line if isinstance(line, bytes) else line.encode()
+    others = [f'{START}person-{n},"a ""{n}"" b",\n'.encode() for n in range(300)]
+    text = [HEADER.encode(), *others[:2], b",,,\n", START.encode(), bad, b"\n", *others[2:], START.encode(), b"last\n"]
+    counts = await mover.import_text(b"".join(text), is_csv=True)
+    last = 304 + bad.count(b"\n")
+    assert mover.refusals == [*([(5, refused)] if refused else []), (last, "line")]
+    assert (counts.lines, counts.created) == (302, 301 - bool(refused))
+
+
+async def test_every_line_with_an_unclosed_quotation_mark_is_reported(mover: Mover) -> None:
+    text = HEADER + "".join(f'{START}person-{n},"x,\n' for n in range(500)) + f"{START}last,,\n"
+    assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
+    assert mover.refusals == [(number, "line") for number in range(2, 502)]
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize(
+    "text", ["", "openid,unionid\n", "app_id,openid,openid\n", 'app_id,"openid\n', "app_id;openid\n"]
+)
+def test_csv_needs_a_header(text: str) -> None:
+    with pytest.raises(BadHeader):
+        CsvLines(io.BytesIO(text.encode()))
+
+
+@pytest.mark.no_database
+def test_a_quotation_mark_that_is_never_closed_does_not_hold_the_file_in_memory() -> None:
+    line = b"x,one,," + b"x" * (MAX_LINE - 100) + b"\n"
+    lines = CsvLines(io.BytesIO(HEADER.encode() + b'x,"runs away\n' + line * 500))
+    tracemalloc.start()
+    assert sum(1 for _ in lines) == 501
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1024 * 1024
+
+
+# Beside logins, killed, cut off.
+
+
+@pytest.mark.slow
+async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    people = range(100)
+    lines = [{**BOB, "openid": f"stranger-{n}", "unionid": unionid_of(f"person-{n}")} for n in people]
+    await mover.import_lines(
+        *({**ALICE_THERE, **line, **ALICE_THERE, "openid": f"b-{n}"} for n, line in enumerate(lines))
+    )
+
+    async def log_in(n: int) -> int:
+        body = {"code": wechat.code_for(f"person-{n}", unionid=unionid_of(f"person-{n}"))}
+        return (await client.post("/v1/login", json=body)).status_code
+
+    importing = asyncio.create_task(mover.import_lines(*lines))
+    assert set(await asyncio.gather(*map(log_in, people))) == {200}
+    counts = await importing
+    assert counts[0] == 0
+    assert await rows.fetchval("SELECT count(*) FROM identities GROUP BY user_id, app_id ORDER BY 1 DESC LIMIT 1") == 1
+    assert (await mover.import_lines(*lines))[2:] == (counts[1], counts[3])
+
+
+@pytest.mark.slow
+async def test_users_can_log_in_while_they_are_imported(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    people = range(1, 301)
+    lines = [
+        {
+            "app_id": APP["app_id"],
+            "openid": f"openid-a1-person-{n}",
+            "unionid": unionid_of(f"person-{n}"),
+            "external_id": str(n),
+        }
+        for n in people
+    ]
+
+    async def log_in(n: int) -> int:
+        unionid = unionid_of(f"person-{n}") if n % 2 else None
+        body = {"code": wechat.code_for(f"person-{n}", unionid=unionid)}
+        return (await client.post("/v1/login", json=body)).status_code
+
+    importing = asyncio.create_task(mover.import_lines(*lines))
+    assert set(await asyncio.gather(*map(log_in, people))) == {200}
+    counts = await importing
+    assert counts[3] == 0
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
+    assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
+
+
+@pytest.mark.slow
+async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_time(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    people = range(1, 401)
+    lines = [{"app_id": APP["app_id"], "openid": f"openid-a1-person-{n}", "external_id": str(n)} for n in people]
+    importing = asyncio.create_task(mover.import_lines(*lines))
+    for n in reversed(people):
+        answer = await client.post("/v1/login", json={"code": wechat.code_for(f"person-{n}")})
+        assert answer.status_code == 200
+    created, updated, _, refused = await importing
+    assert (created + updated, refused) == (len(people), 0)
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
+
+
+async def test_two_simultaneous_imports_of_one_file_end_like_one_import(mover: Mover, rows: asyncpg.Connection) -> None:
+    lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(1, 201)]
+    counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
+    assert sum(count[0] for count in counts) == 200
+    assert await rows.fetchval("SELECT count(*) FROM users") == 200
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
+async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: float) -> None:
+    text = b"".join(
+        json.dumps(
+            {
+                **FULL,
+                **(ALICE, ALICE_THERE)[n % 2],
+                "openid": f"person-{n}",
+                "unionid": unionid_of(f"person-{n // 2}"),
+                "external_id": str(n // 2),
+            }
+        ).encode()
+        + b"\n"
+        for n in range(2, 22)
+    )
+    await mover.import_text(text[: int(len(text) * share)])
+    counts = await mover.import_text(text)
+    assert counts.refused == 0
+    once = [(user["external_id"], user["unionid"]) for user in await mover.users()]
+    assert sorted(once) == sorted((str(n), unionid_of(f"person-{n}")) for n in range(1, 11))
+
+
+# Out again.
+
+
+async def add_all_kinds_of_people(
+    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
+) -> None:
+    """All kinds of people."""
+    alice = await login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
+    await login("bob")
+    consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00.5Z", "ip": "203.0.113.7"}
+    withdrawn = {**consent, "document": "terms", "withdrawn_at": "2025-01-02T00:00:00Z", "ip": "203.0.113.0/24"}
+    await mover.import_lines(
+        {**ALICE, "external_id": "10023", "former_ids": [OTHER_ID, USER_ID], "consents": [withdrawn, consent]},
+        {
+            **ALICE_THERE,
+            "external_id": "10023",
+            "unionid": UNION_ALICE,
+            "identity_created_at": "2024-01-01T00:00:00Z",
+        },
+        {**BOB, "unionid": None, "phone": NUMBER},
+        {**BOB, "openid": "never-came", "roles": ["editor", "admin"], "status": "disabled"},
+        {**BOB, "openid": "imported", "created_at": "2020-02-29T23:59:59.999999+08:00"},
+        allow_admin=True,
+    )
+    await rows.execute("UPDATE users SET unionid = 'o6_bmMerely-made-up-by-hand0' WHERE phone = $1", NUMBER)
+    await client.post("/v1/me/sessions", headers=bearer(alice))
+
+
+async def test_an_export_of_an_imported_export_is_the_same(
+    mover: Mover, rows: asyncpg.Connection, login: LogIn, client: httpx.AsyncClient
+) -> None:
+    await add_all_kinds_of_people(mover, rows, login, client)
+    first = await mover.export()
+    lines = [json.loads(line) for line in first.splitlines()]
+    assert len(lines) == 5
+    assert [line["identity_created_at"] for line in lines] == sorted(line["identity_created_at"] for line in lines)
+    alice = next(line for line in lines if line["openid"] == ALICE["openid"])
+    assert list(alice) == [*FULL, "user_id", "identity_created_at", "consents", "former_ids"]
+    assert alice["former_ids"] == [OTHER_ID, USER_ID]
+    assert [consent["document"] for consent in alice["consents"]] == ["privacy", "terms"]
+    before = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
+
+    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
+    counts = await mover.import_text(first, allow_admin=True)
+    assert (counts.refused, counts.created) == (0, 4)
+    assert await mover.export() == first
+    after = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
+    assert after == before
+    assert (await mover.import_text(first, allow_admin=True)).unchanged == 5
+    assert await mover.export() == first
+
+
+async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(
+    mover: Mover, rows: asyncpg.Connection
+) -> None:
+    lines = [{**ALICE, "openid": f"person-{n}", "external_id": "7", "user_id": USER_ID} for n in range(3)]
+    assert await mover.import_lines(*lines, {**ALICE_THERE, "external_id": "7"}) == (1, 3, 0, 0)
+    await rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
+    exported = await mover.export()
+    assert [json.loads(line)["unionid"] for line in exported.splitlines()] == [UNION_ALICE, None, None, None]
+    await rows.execute("TRUNCATE users CASCADE")
+    assert (await mover.import_text(exported)).refused == 0
+    assert await mover.export() == exported
+
+
+@pytest.mark.slow
+async def test_an_export_is_a_consistent_snapshot(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
+    await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
+    from wxauth.server.moving.export_rows import all_identities
+
+    seen = []
+    async for some in all_identities(services.database):
+        seen += [row["openid"] for row in some]
+        await rows.execute("DELETE FROM users")
+    assert seen == [f"person-{n:04}" for n in range(2500)]
+
+
+# By the guide alone.
+
+
+class Shop:
+    """A backend that was made by a tutorial: a table as old tables are, asked by the queries that the guide shows."""
+
+    def __init__(self, app_id: str) -> None:
+        self.app_id = app_id
+        self.rows = [self._row(number) for number in range(1, 201)]
+
+    def _row(self, number: int) -> dict[str, Any]:
+        person = f"person-{number}"
+        pictures = (
+            "https://thirdwx.qlogo.cn/a/132",
+            "http://wx.qlogo.cn/a/0",
+            "http://tmp/a.png",
+            "wxfile://a",
+            "",
+            None,
+        )
+        phone = f"{13800000000 + number}"
+        return {
+            "id": number,
+            "openid": openid_of(person, self.app_id) if number % 50 else ("", "NULL")[number // 50 % 2],
+            "unionid": (unionid_of(person), "", None, "NULL", "0")[number % 5],
+            "nick_name": ("小明", "🇨🇳" * 40, "a\nb", ' O\'Brien "x" \\ ', "", None)[number % 6],
+            "avatar_url": pictures[number // 6 % 6],
+            "phone": (phone, f"+86{phone}", f"86{phone}", "", "138 0013 8000", None)[number % 6],
+            "create_time": ("2023-01-02 03:04:05", None, "0000-00-00 00:00:00")[number % 7 // 3],
+        }
+
+    def by_sql(self, query: str) -> list[dict[str, Any]]:
+        """Runs the query in SQLite, with the functions of MySQL that it lacks."""
+        database = sqlite3.connect(":memory:")
+        database.create_function("IF", 3, lambda condition, one, other: one if condition else other)
+        database.create_function("CONCAT", 2, lambda *texts: None if None in texts else "".join(texts))
+        database.create_function("DATE_FORMAT", 2, self._date_format)
+        database.create_function("REGEXP", 2, self._regexp)
+        database.execute(f"CREATE TABLE user ({', '.join(self.rows[0])})")
+        places = ", ".join("?" * len(self.rows[0]))
+        database.executemany(f"INSERT INTO user VALUES ({places})", [tuple(row.values()) for row in self.rows])
+        return [json.loads(line) for (line,) in database.execute(query.replace("wx1a2b3c4d5e6f7a8b", self.app_id))]
+
+    @staticmethod
+    def _date_format(time: str | None, form: str) -> str | None:
+        if not time or time.startswith("0000"):
+            return None
+        return datetime.fromisoformat(time).strftime(form.replace("%i", "%M").replace("%s", "%S"))
+
+    @staticmethod
+    def _regexp(pattern: str, text: str | None) -> bool | None:
+        return None if text is None else bool(re.search(pattern.replace("[:cntrl:]", r"\x00-\x1f\x7f"), text))
+
+    def by_mongosh(self, code: str) -> list[dict[str, Any]]:
+        """Node answers in its place."""
+        documents = json.dumps(
+            [document for document in self._documents if self._regexp(r"^[\w-]{20,}$", document["openid"])]
+        )
+        around = f"const documents = {documents}, print = console.log, db = {{users: {{find: () => documents}}}}"
+        times = "for (const one of documents) if (one.createdAt) one.createdAt = new Date(one.createdAt)"
+        return self._lines_by_node(f"{around}; {times}; {code}", stdin="")
+
+    def of_the_cloud(self, code: str) -> list[dict[str, Any]]:
+        """Of the file that is exported there."""
+        lines = []
+        for document in self._documents:
+            openid, at = document.pop("openid"), document.pop("createdAt")
+            lines.append(json.dumps({**document, "_openid": openid, "createTime": at and {"$date": at}}))
+        return self._lines_by_node(code, stdin="\n".join([*lines, ""]))
+
+    @property
+    def _documents(self) -> list[dict[str, Any]]:
+        names = {"id": "_id", "nick_name": "nickName", "avatar_url": "avatarUrl"}
+        return [
+            {names.get(name, name): value for name, value in row.items() if name != "create_time"}
+            | {"createdAt": self._date_format(row["create_time"], "%Y-%m-%dT%H:%i:%s+08:00") or row["create_time"]}
+            for row in self.rows
+        ]
+
+    def _lines_by_node(self, code: str, *, stdin: str) -> list[dict[str, Any]]:
+        command = [needs("node"), "-e", code.replace("wx1a2b3c4d5e6f7a8b", self.app_id)]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def query_in(guide: Path, before: str, behind: str) -> str:
+    """The text of the guide between these two lines."""
+    return guide.read_text().partition(before)[2].partition(behind)[0]
+
+
+@pytest.mark.slow
+async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
+    simulated_services: Services, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    query = query_in(GUIDE, "<<'SQL'\n", "SQL\n")
+    assert query == query_in(GUIDE.with_name("moving-in.zh-CN.md"), "<<'SQL'\n", "SQL\n")
+    mover = Mover(simulated_services, rows)
+    lines = Shop(APPS[0]["app_id"]).by_sql(query)
+    assert len(lines) == 196
+    assert await mover.import_lines(*lines) == (196, 0, 0, 0)
+
+    for line in lines:
+        number = line["external_id"]
+        answer = await simulated_client.post("/v1/login", json={"code": f"person-{number}"})
+        assert (answer.json()["user"]["external_id"], answer.json()["is_new_user"]) == (number, False)
+    sibling = await add_client(
+        simulated_services.database, "orders", scopes=[Scope.USERS], now=simulated_services.clock()
+    )
+    asked = {"external_ids": [line["external_id"] for line in lines]}
+    found = (await simulated_client.post("/v1/users/lookup", json=asked, auth=sibling)).json()["items"]
+    assert [user["external_id"] for user in found] == asked["external_ids"]
+
+    exported = await mover.export()
+    await rows.execute("TRUNCATE users CASCADE")
+    assert (await mover.import_text(exported)).created == 196
+    assert await mover.export() == exported
+
+
+@pytest.mark.node
+@pytest.mark.no_database
+def test_all_queries_of_the_guide_return_the_same_people() -> None:
+    shop = Shop("wxtest")
+    people = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
+    of_mongodb, of_the_cloud = ("--eval '", "' > users.jsonl"), ("node -e '", "' < users.json")
+    for around in (of_mongodb, of_the_cloud):
+        assert query_in(GUIDE, *around) == query_in(GUIDE.with_name("moving-in.zh-CN.md"), *around)
+
+    def plain(line: dict[str, Any]) -> dict[str, Any]:
+        time = line["created_at"]
+        return {
+            name: value or None for name, value in {**line, "created_at": time and datetime.fromisoformat(time)}.items()
+        }
+
+    assert [*map(plain, shop.by_mongosh(query_in(GUIDE, *of_mongodb)))] == [*map(plain, people)]
+    assert [*map(plain, shop.of_the_cloud(query_in(GUIDE, *of_the_cloud)))] == [*map(plain, people)]
+
+
+# The commands.
+
+
+@pytest.fixture
+def env(database_url: str) -> dict[str, str]:
+    return service_env(database_url, apps=[APP, OTHER_APP])
+
+
+@pytest.mark.process
+async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection) -> None:
+    async def command(*arguments: str) -> tuple[int, str, str]:
+        done = await asyncio.to_thread(run, "users", *arguments, cwd=tmp_path, env=env)
+        return done.returncode, done.stdout, done.stderr
+
+    file = tmp_path / "users.jsonl"
+    file.write_text(json.dumps(FULL) + "\n" + json.dumps({**BOB, "phone": "1"}) + "\n" + json.dumps(BOB))
+    status, said, errors = await command("import", str(file), "--dry-run", "--json")
+    expected = {"joined": 0, "lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    assert (status, json.loads(said)) == (1, expected)
+    wanted = "phone: must be in E.164 form, like +8613800138000"
+    assert errors == f"line 2: {wanted}\n1 line: {wanted}\n"
+    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+
+    status, said, _ = await command("import", str(file))
+    assert (status, said) == (1, "lines: 3, created: 2, updated: 0, unchanged: 0, refused: 1\n")
+    out = tmp_path / "out.jsonl"
+    status, said, errors = await command("export", str(out))
+    assert (status, said, errors) == (0, "", "2 identities\n")
+    assert stat.S_IMODE(os.stat(out).st_mode) == 0o600
+    assert (await command("export"))[1] == out.read_text()
+    status, said, _ = await command("import", str(out), "--json")
+    assert (status, json.loads(said)["unchanged"]) == (0, 2)
+    assert (await command("import", str(tmp_path / "none")))[0] == 2
+
+
+@pytest.mark.process
+async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(
+    env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+) -> None:
+    file = tmp_path / "users.jsonl"
+    lines = [{**person, "external_id": "7"} for person in (ALICE, ALICE_THERE, BOB)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+
+    async def imported(*arguments: str, language: str) -> tuple[str, list[str]]:
+        said = {**env, "LC_ALL": language}
+        done = await asyncio.to_thread(run, "users", "import", str(file), *arguments, cwd=tmp_path, env=said)
+        return done.stdout, done.stderr.splitlines()
+
+    said, errors = await imported("--dry-run", language="C.UTF-8")
+    assert said == "lines: 3, created: 1, updated: 1, unchanged: 0, refused: 1\n"
+    assert errors[1].startswith("lines joined to a user by external_id alone: 1. ")
+    assert [line.split(":")[0] for line in errors] == [
+        "line 3",
+        "lines joined to a user by external_id alone",
+        "1 line",
+    ]
+    _, errors = await imported("--dry-run", "--join", language="zh_CN.UTF-8")
+    assert len(errors) == 1
+    assert errors[0].startswith("仅凭 external_id 归入已有用户：2 行。")
+    said, _ = await imported("--join", "--json", language="C.UTF-8")
+    assert list(json.loads(said).items())[:2] == [("joined", 2), ("lines", 3)]
+
+
+@pytest.mark.process
+async def test_the_command_reports_what_csv_has_cost(
+    env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+) -> None:
+    file = tmp_path / "users.CSV"
+    text = f"app_id,openid,unionid,phone,union_id\n{START}a,NULL,1,\n{START}b,,1,\n{START}c,,,x\n"
+    file.write_text(text)
+
+    def imported(*arguments: str, language: str, stdin: int = subprocess.DEVNULL) -> tuple[int, str, list[str]]:
+        said = {**env, "LC_ALL": language}
+        done = run("users", "import", *arguments, cwd=tmp_path, env=said, stdin=stdin)
+        return done.returncode, done.stdout, done.stderr.splitlines()
+
+    unionid, phone = (f"{name}: {EXPECTED[name].en}" for name in ("unionid", "phone"))
+    assert imported(str(file), "--dry-run", language="C.UTF-8") == (
+        1,
+        "lines: 3, created: 1, updated: 0, unchanged: 0, refused: 2\n",
+        [
+            f"line 2: {unionid}; {phone}",
+            f"line 3: {phone}",
+            f"2 lines: {phone}",
+            f"1 line: {unionid}",
+            "columns ignored: union_id",
+        ],
+    )
+    with file.open("rb") as opened:
+        assert imported("-", "--csv", language="zh_CN.UTF-8", stdin=opened.fileno()) == (
+            1,
+            "行数: 3, 新建: 1, 更新: 0, 不变: 0, 拒绝: 2\n",
+            [
+                f"第 2 行: unionid: {EXPECTED['unionid'].zh}; phone: {EXPECTED['phone'].zh}",
+                f"第 3 行: phone: {EXPECTED['phone'].zh}",
+                f"2 行: phone: {EXPECTED['phone'].zh}",
+                f"1 行: unionid: {EXPECTED['unionid'].zh}",
+                "忽略的列: union_id",
+            ],
+        )
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+    file.write_text("openid\no\n")
+    status, said, errors = imported(str(file), language="C.UTF-8")
+    assert (status, said) == (1, "")
+    assert errors == ["line 1: line: must be a header: names of fields, each once, app_id and openid among them"]
+
+
+@pytest.mark.process
+async def test_an_export_leaves_a_device_unchanged_and_reports_its_error(
+    mover: Mover, env: dict[str, str], tmp_path: Path
+) -> None:
+    await mover.import_lines(ALICE)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)
+    os.chmod(pipe, 0o644)
+    assert run("users", "export", str(pipe), cwd=tmp_path, env=env).returncode == 0
+    assert json.loads(os.read(reader, 65536))["openid"] == ALICE["openid"]
+    os.close(reader)
+    assert stat.S_IMODE(os.stat(pipe).st_mode) == 0o644
+    if sys.platform == "linux":
+        done = run("users", "export", "/dev/full", cwd=tmp_path, env=env)
+        assert (done.returncode, done.stderr) == (1, "/dev/full: No space left on device\n")
+
+
+@pytest.mark.process
+async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have_ended(
+    mover: Mover, env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+) -> None:
+    # Some have two identities, a batch apart.
+    people = [
+        {**(ALICE if n < 3500 else ALICE_THERE), "openid": f"person-{n:04}", "external_id": f"{n % 3500 + 1}"}
+        for n in range(4000)
+    ]
+    for line in people:
+        line["created_at"] = "2023-01-02T03:04:05Z"
+    text = "".join(f"{json.dumps(line)}\n" for line in people)
+
+    async def ended() -> tuple[list[dict[str, Any]], Any]:
+        lines = [json.loads(line) for line in (await mover.export()).splitlines()]
+        events = await rows.fetch("SELECT type, count(*) FROM events GROUP BY type ORDER BY type")
+        return [{name: value for name, value in line.items() if name != "user_id"} for line in lines], events
+
+    assert (await mover.import_text(text.encode())).created == 3500
+    at_once = await ended()
+    await rows.execute("TRUNCATE users, events CASCADE")
+
+    file = tmp_path / "users.jsonl"
+    file.write_text(text)
+    for stored in (0, 1000):  # the next batch is under way as soon as so many are
+        with Running(WXAUTH, "users", "import", str(file), cwd=tmp_path, env=env) as command:
+            await until(partial(rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
+            assert command.end(signal.SIGKILL) == -signal.SIGKILL
+        assert 0 < await rows.fetchval("SELECT count(*) FROM identities") < len(people)
+    done = await asyncio.to_thread(run, "users", "import", str(file), cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("lines joined to a user by external_id alone: 500. ")
+    assert await ended() == at_once

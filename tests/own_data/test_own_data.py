@@ -1,0 +1,408 @@
+"""The export of a person's own data, and the retention of the trail."""
+
+import asyncio
+import json
+from base64 import b64decode
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from PIL import Image
+from starlette.types import Message
+from uuid_utils.compat import uuid7
+
+from tests.clock import Clock
+from tests.database_proxy import Proxy
+from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
+from tests.problems import problem_of
+from tests.processes import run
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import EventType
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.own_data.own_data import MAX_LARGE_DOCUMENTS
+from wxauth.server.service.app import create_app
+
+ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
+
+
+async def export(client: httpx.AsyncClient, login: dict[str, Any]) -> httpx.Response:
+    return await client.get("/v1/me/export", headers=bearer(login))
+
+
+async def document_of(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:
+    answer = await export(client, login)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_the_export_of_all_stored_data_is_one_document(
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    client = make_client(await make_services(consents="privacy:1", apps=[APP, OTHER_APP]))
+    logins = []
+    for app in (APP, OTHER_APP):
+        fields: dict[str, Any] = {"nickname": "小明", "consents": {"privacy": "1"}, "headers": {"User-Agent": "Phone"}}
+        logins.append(await login(at=client, app=app, unionid="union-alice", **fields))
+    await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
+    await rows.execute(
+        "UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}',"
+        " phone_verified_at = '2026-11-20T08:05:00Z'"
+    )
+
+    answer = await export(client, logins[1])
+    assert answer.headers["content-disposition"] == 'attachment; filename="wxauth-export.json"'
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    document = answer.json()
+    assert document["user"] == {
+        "id": logins[0]["user"]["id"],
+        "former_ids": [],
+        "external_id": "10023",
+        "former_external_ids": [],
+        "unionid": "union-alice",
+        "unionids": ["union-alice"],
+        "nickname": "小明",
+        "avatar_url": None,
+        "phone": "+8613800138000",
+        "phone_verified": True,
+        "phone_verified_at": "2026-11-20T08:05:00Z",
+        "roles": ["editor"],
+        "status": "active",
+        "created_at": "2026-11-20T08:00:00Z",
+        "last_login_at": "2026-11-20T08:00:00Z",
+    }
+    assert [(identity["app_id"], identity["openid"]) for identity in document["identities"]] == [
+        (APP["app_id"], "openid-a1-alice"),
+        (OTHER_APP["app_id"], "openid-b2-alice"),
+    ]
+    ended = {session["id"]: (session["ended_reason"], session["ip"]) for session in document["sessions"]}
+    assert ended == {
+        logins[0]["session_id"]: ("signed_out", "127.0.0.1"),
+        logins[1]["session_id"]: (None, "127.0.0.1"),
+    }
+    assert [(item["document"], item["ip"]) for item in document["consents"]] == [("privacy", "127.0.0.1")]
+    events = [event["type"] for event in document["events"]]
+    assert sorted(events) == ["consent.given", "identity.added", "session.ended", "user.created"]
+    assert document["avatar"] is None
+    assert "session_key" not in answer.text
+
+
+async def test_the_document_of_own_data_contains_the_picture(client: httpx.AsyncClient, login: LogIn) -> None:
+    alice = await login("alice")
+    file = BytesIO()
+    Image.new("RGB", (4, 4), "red").save(file, "PNG")
+    await client.post("/v1/me/avatar", files={"file": ("a.png", file.getvalue())}, headers=bearer(alice))
+    avatar = (await document_of(client, alice))["avatar"]
+    assert avatar["content_type"] == "image/jpeg"
+    assert Image.open(BytesIO(b64decode(avatar["content"]))).size == (4, 4)
+
+
+async def test_the_document_of_own_data_contains_events_and_names_nobody_else(
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    insert = """
+        INSERT INTO events (id, type, at, actor, user_id, ip)
+        VALUES (gen_random_uuid(), $1, now(), $2, $3::text::uuid, '203.0.113.7')
+    """
+    for kind, actor, user_id in (
+        (EventType.USER_BANNED, ROOT_ID, alice["user"]["id"]),
+        (EventType.USER_UNBANNED, "operator", alice["user"]["id"]),
+        ("user.phone_bound", alice["user"]["id"], alice["user"]["id"]),
+        ("user.erased", alice["user"]["id"], ROOT_ID),
+    ):
+        await rows.execute(insert, kind, actor, user_id)
+    answer = await export(client, alice)
+    events = {event["type"]: (event["actor"], event["ip"]) for event in answer.json()["events"]}
+    del events["user.created"]
+    assert events == {
+        "user.banned": ("administrator", None),
+        "user.unbanned": ("operator", "203.0.113.7"),
+        "user.phone_bound": (alice["user"]["id"], "203.0.113.7"),
+    }
+    assert ROOT_ID not in answer.text
+
+
+async def test_the_export_includes_data_under_a_former_id(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, make_services: MakeServices, make_client: MakeClient
+) -> None:
+    client = make_client(await make_services(apps=[APP, OTHER_APP], consents="privacy:1"))
+
+    login = LogIn(client, wechat)
+    former = await login(consents={"privacy": "1"})
+    await login(app=OTHER_APP, unionid="union-alice")
+    document = await document_of(client, await login(unionid="union-alice"))
+    assert document["user"]["former_ids"] == [former["user"]["id"]]
+    events = [event["type"] for event in document["events"]]
+    created = ["user.created", "user.created"]
+    assert sorted(events) == ["consent.given", "consent.given", "identity.added", *created, "user.merged"]
+
+
+async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(
+    client: httpx.AsyncClient,
+    login: LogIn,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    clock: Clock,
+    rows: asyncpg.Connection,
+) -> None:
+    alice, bob = await login("alice"), await login("bob")
+    replica = make_client(await make_services())
+    answers = await asyncio.gather(*(export(each, alice) for each in (client, replica) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [429] * 9
+    clock.advance(seconds=59)
+    refused = await export(replica, alice)
+    problem_of(refused, "rate_limited", 429)
+    assert refused.headers["retry-after"] == "1"
+    await document_of(client, bob)
+    clock.advance(seconds=1)
+    await document_of(replica, alice)
+    events = await rows.fetch(
+        "SELECT actor, user_id::text, host(ip) AS ip FROM events WHERE type = 'user.exported' ORDER BY at"
+    )
+    ids = [answer["user"]["id"] for answer in (alice, bob, alice)]
+    assert [tuple(event) for event in events] == [(user_id, user_id, "127.0.0.1") for user_id in ids]
+
+
+ADD_EVENTS = """
+INSERT INTO events (id, type, at, actor, user_id, ip, data)
+SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4, '0'))::uuid, 'nickname.flagged',
+       now(), $1, $1::text::uuid,
+       '203.0.113.7', jsonb_build_object('nickname', repeat('x', $3))
+  FROM generate_series(1, $2) AS n
+"""
+"""$1 user id  $2 how many  $3 how long each is"""
+
+
+@pytest.mark.slow
+async def test_a_large_document_is_that_of_one_moment(
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    async with client.stream("GET", "/v1/me/export", headers=bearer(alice)) as answer:
+        assert answer.status_code == 200
+        assert "content-length" not in answer.headers
+        document = json.loads(await answer.aread())
+    flagged = [event for event in document["events"] if event["type"] == "nickname.flagged"]
+    assert len(flagged) == 3000
+    ids = [event["id"] for event in document["events"]]
+    assert ids == sorted(ids)
+    assert document["avatar"] is None
+
+
+class SlowReader:
+    """A client that reads only the head of an answer until it is allowed to continue."""
+
+    def __init__(self, services: Services, login: dict[str, Any]) -> None:
+        self.has_begun = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        self.received = 0
+        self.is_whole = False
+        self.status = 0
+        headers = [(b"authorization", f"Bearer {login['access_token']}".encode())]
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/v1/me/export", "query_string": b""}
+        scope |= {"raw_path": b"/v1/me/export", "root_path": "", "headers": headers, "client": ("127.0.0.1", 1)}
+        scope |= {"http_version": "1.1", "scheme": "https", "server": ("auth.test", 443), "asgi": {"version": "3.0"}}
+        self.task = asyncio.ensure_future(create_app(services)(scope, self.receive, self.send))
+
+    async def receive(self) -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.has_begun.set()
+            return
+        self.received += len(message.get("body", b""))
+        self.is_whole = not message.get("more_body", False)
+        await self.goes_on.wait()
+
+
+@pytest.mark.slow
+async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
+    client: httpx.AsyncClient, services: Services, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    people = [await login(person) for person in ("alice", "bob", "carol")]
+    for person in people:
+        await rows.execute(ADD_EVENTS, person["user"]["id"], 3000, 1000)
+    readers = [SlowReader(services, person) for person in people[:2]]
+    for reader in readers:
+        await reader.has_begun.wait()
+    refused = await export(client, people[2])
+    problem_of(refused, "rate_limited", 429)
+    assert refused.headers["retry-after"] == "60"
+    assert (await document_of(client, await login("dave")))["events"], "a small one has its place"
+    erased = await client.delete("/v1/me", headers=bearer(people[0]))
+    assert erased.status_code == 204, "an erasure waits for no reader"
+    for reader in readers:
+        reader.goes_on.set()
+        await reader.task
+    assert [reader.status for reader in readers] == [200, 200]
+    assert all(reader.received > 3_000_000 for reader in readers)
+
+
+@pytest.mark.slow
+async def test_a_reader_who_goes_away_leaves_nothing_behind(
+    services: Services, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    for _ in range(MAX_LARGE_DOCUMENTS + 1):
+        await rows.execute("DELETE FROM attempts")
+        reader = SlowReader(services, alice)
+        await reader.has_begun.wait()
+        assert reader.status == 200
+        reader.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader.task
+
+
+@pytest.mark.parametrize("lost_with", [b"ended_reason", b"wechat_errcode", b"content_type", b"COMMIT"])
+async def test_an_export_whose_database_is_lost_says_so(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    login: LogIn,
+    proxy: Proxy,
+    rows: asyncpg.Connection,
+    lost_with: bytes,
+) -> None:
+    alice = await login("alice")
+    client = make_client(await make_services(database_url=proxy.url))
+    proxy.lose_next_answer(containing=lost_with)
+    problem_of(await export(client, alice), "storage_unavailable", 503)
+    await rows.execute("DELETE FROM attempts")
+    assert (await document_of(client, alice))["identities"]
+
+
+async def test_a_large_export_whose_database_is_lost_breaks_off_without_an_end(
+    make_services: MakeServices, login: LogIn, proxy: Proxy, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    reader = SlowReader(await make_services(database_url=proxy.url), alice)
+    await reader.has_begun.wait()
+    proxy.drop()
+    reader.goes_on.set()
+    await reader.task
+    assert reader.status == 200
+    assert not reader.is_whole
+    logged = [line for line in log_lines() if line["level"] != "info"]
+    assert [line["event"] for line in logged] == ["export_broken_off"]
+
+
+async def test_the_export_requires_a_token(client: httpx.AsyncClient) -> None:
+    problem_of(await client.get("/v1/me/export"), "missing_token", 401)
+
+
+@pytest.mark.process
+async def test_an_operator_has_the_same_by_a_command(
+    client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    alice = await login("alice")
+    env = {"WXAUTH_DATABASE_URL": database_url}
+    shown = await asyncio.to_thread(run, "users", "show", alice["user"]["id"], "--export", cwd=tmp_path, env=env)
+    assert shown.returncode == 0, shown.stderr
+    mine = await document_of(client, alice)
+    theirs = json.loads(shown.stdout)
+    assert (theirs["user"], theirs["sessions"]) == (mine["user"], mine["sessions"])
+    events = await rows.fetch("SELECT actor FROM events WHERE type = 'user.exported'")
+    assert {event["actor"] for event in events} == {"operator", alice["user"]["id"]}
+    unknown = await asyncio.to_thread(run, "users", "show", ROOT_ID, "--export", cwd=tmp_path, env=env)
+    assert unknown.returncode == 1
+    assert "there is no user" in unknown.stderr
+
+
+# Keeping.
+
+
+async def add_events(rows: asyncpg.Connection, *kinds: str, days_ago: int, clock: Clock, ip: str | None = None) -> None:
+    """The oldest first, as they come: their ids are in the order of their times."""
+    for kind in kinds:
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, ip) "
+            "VALUES ($1, $2, $3::timestamptz - make_interval(days => $4), 'system', $5::text::inet)",
+            uuid7(),
+            kind,
+            clock(),
+            days_ago,
+            ip,
+        )
+
+
+@pytest.mark.oldest_postgres
+async def test_the_trail_is_kept_for_its_days_and_erasures_for_good(
+    make_services: MakeServices, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    services = await make_services(events_kept_days=180)
+    kept_for_good = ("user.erased", "user.erased", "user.merged")
+    await add_events(rows, "user.banned", "user.roles_changed", *kept_for_good, days_ago=181, clock=clock)
+    await add_events(rows, "user.unbanned", days_ago=179, clock=clock)
+    await sweep(services, page_size=2, pause=0)
+    kept = [row["type"] for row in await rows.fetch("SELECT type FROM events")]
+    assert sorted(kept) == sorted([*kept_for_good, "user.unbanned"])
+
+
+async def test_without_a_limit_all_is_kept(make_services: MakeServices, rows: asyncpg.Connection, clock: Clock) -> None:
+    await add_events(rows, "user.banned", days_ago=4000, clock=clock, ip="203.0.113.7")
+    await sweep(await make_services(), page_size=2, pause=0)
+    assert await rows.fetchval("SELECT host(ip) FROM events") == "203.0.113.7"
+
+
+@pytest.mark.oldest_postgres
+async def test_addresses_become_networks(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    login: LogIn,
+    rows: asyncpg.Connection,
+    clock: Clock,
+) -> None:
+    services = await make_services(addresses_kept_days=30, refresh_token_ttl=86400 * 90, consents="privacy:1")
+    client = make_client(services)
+    alice, bob = await login("alice"), await login("bob")
+    for answer in (alice, bob):
+        await client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(answer))
+    await rows.execute("UPDATE sessions SET ip = '203.0.113.7', expires_at = expires_at + interval '90 days'")
+    await rows.execute("UPDATE consents SET ip = '2001:db8:1:2::7'")
+    for ip in ("203.0.113.7", "2001:db8:1:2::7", None):
+        await add_events(rows, "user.banned", days_ago=0, clock=clock, ip=ip)
+    clock.advance(days=29)
+    await sweep(services, page_size=2, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE masklen(ip) = 32") == 2, "not yet"
+    await client.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
+    clock.advance(days=2)
+    await sweep(services, page_size=2, pause=0)
+
+    assert [str(row["ip"]) for row in await rows.fetch("SELECT ip FROM sessions ORDER BY id")] == [
+        "203.0.113.0/24",
+        "127.0.0.1",
+    ], "a session's age counts from its last use"
+    assert {str(row["ip"]) for row in await rows.fetch("SELECT ip FROM consents")} == {"2001:db8:1::/48"}
+    shortened = await rows.fetch("SELECT ip FROM events WHERE type = 'user.banned'")
+    assert {str(row["ip"]) for row in shortened} == {"203.0.113.0/24", "2001:db8:1::/48", "None"}
+
+
+async def test_the_database_refuses_to_delete_or_change_events(rows: asyncpg.Connection, clock: Clock) -> None:
+    await add_events(rows, "user.banned", days_ago=4000, clock=clock)
+    for statement in ("DELETE FROM events", "UPDATE events SET type = 'user.unbanned'"):
+        with pytest.raises(asyncpg.PostgresError, match="append-only"):
+            await rows.execute(statement)
+
+
+@pytest.mark.process
+async def test_the_command_sweeps_now(rows: asyncpg.Connection, database_url: str, tmp_path: Path) -> None:
+    env = service_env(database_url, apps=[APP], events_kept_days=180, addresses_kept_days=1)
+    for _ in range(2):  # it is not put off until tomorrow
+        await rows.execute("""
+            INSERT INTO events (id, type, at, actor, ip) VALUES
+            (gen_random_uuid(), 'user.banned', now() - interval '181 days', 'system', NULL),
+            (gen_random_uuid(), 'user.banned', now() - interval '2 days', 'system', '203.0.113.7')
+        """)
+        swept = await asyncio.to_thread(run, "sweep", "--json", cwd=tmp_path, env=env)
+        assert swept.returncode == 0, swept.stderr
+        assert json.loads(swept.stdout) == {"events": 1, "addresses": 1}

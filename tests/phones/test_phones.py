@@ -1,0 +1,908 @@
+"""Phone numbers: `POST /v1/me/phone` and `phone_code` at login. An answer that WeChat charged for is never lost."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.database_proxy import Proxy
+from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
+from tests.problems import problem_of
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, kill_session, run, serving
+from tests.world import (
+    BESIDE_LOGINS,
+    NUMBER,
+    Body,
+    LogLines,
+    MakeClient,
+    MakeService,
+    Service,
+    bearer,
+    until,
+    until_locked,
+    with_part,
+)
+from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
+from wxauth.server.dev.wechat import APPS, Api, PhoneCodeRequest, Simulator, create_simulator, phone_number_of
+from wxauth.server.dev.wechat.push_sender import make_message, sign_push
+from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
+from wxauth.server.limits.attempts import Attempts
+from wxauth.server.phones.phones import (
+    PAUSE_FOR_OTHERS_SECONDS,
+    UNDER_WAY,
+    UNDER_WAY_OF_ONE,
+    UNTOUCHED_FOR,
+    WECHAT_SHUTDOWN_SECONDS,
+    Phones,
+)
+from wxauth.server.service.waits import WAITS, Waits
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.client import BUSY_PAUSE_SECONDS
+
+API: Api = "getuserphonenumber"
+OTHER_NUMBER = "+85291234567"
+OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
+A_SECOND = timedelta(seconds=1)
+HASTE = 10
+HURRIED = Waits(
+    promises=RETRY_PAUSE_SECONDS / HASTE,
+    phones_of_others=[pause / HASTE for pause in PAUSE_FOR_OTHERS_SECONDS],
+    phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
+    wechat_busy=[pause / HASTE for pause in BUSY_PAUSE_SECONDS],
+)
+"""The waits of production, divided by `HASTE`."""
+
+
+@pytest.fixture
+def make_service(make_service: MakeService) -> MakeService:
+    """Replicas with the shortened waits, or with others by name."""
+    return partial(make_service, waits=HURRIED)
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A concurrent transaction in the database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def withdraw(service: Service, login: Body) -> None:
+    """Push that a person has withdrawn their number."""
+    now, app = int(service.services.clock().timestamp()), APPS[0]
+    message = make_message(login["user"]["openid"], "user_authorization_revoke", "8", app_id=app["app_id"], now=now)
+    push = sign_push(app, message, mode="plain", format="json", timestamp=str(now), nonce=token_hex(8))
+    path = f"/v1/wechat/push/{app['app_id']}"
+    assert (await service.client.post(path, params=dict(push.query), content=push.body)).text == "success"
+
+
+def logged(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
+    return [line for line in log_lines() if line["event"] == event]
+
+
+async def pending(rows: asyncpg.Connection) -> int:
+    """How many answers are kept whose number is not bound."""
+    return await rows.fetchval("SELECT count(*) FROM phone_answers WHERE sealed IS NOT NULL")
+
+
+async def until_pending(rows: asyncpg.Connection, number: int = 1) -> None:
+    await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM phone_answers WHERE sealed IS NOT NULL", number))
+
+
+# Binding.
+
+
+async def test_the_number_behind_a_code_is_bound(service: Service, rows: asyncpg.Connection) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    answer = await service.bind(alice, service.phone_code())
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
+    assert (await service.client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
+    assert (await service.me(bob))["phone"] is None
+    events = await rows.fetch(f"SELECT type, actor, user_id::text, app_id, ip, data FROM events WHERE {BESIDE_LOGINS}")
+    user_id = alice["user"]["id"]
+    assert [tuple(event) for event in events] == [("user.phone_bound", user_id, user_id, APPS[0]["app_id"], None, "{}")]
+
+
+@pytest.mark.parametrize("country_code", ["text", "number"])
+@pytest.mark.parametrize(
+    ("phone", "kept"),
+    [("13800138000", NUMBER), ("+85291234567", OTHER_NUMBER), ("+447911123456", "+447911123456")],
+)
+async def test_a_number_is_kept_in_e164(
+    service: Service, country_code: Literal["text", "number"], phone: str, kept: str
+) -> None:
+    service.simulator.account(APPS[0]["app_id"]).country_code = country_code
+    alice = await service.log_in()
+    assert (await service.bind(alice, service.phone_code(phone=phone))).json()["phone"] == kept
+
+
+async def test_a_new_number_replaces_the_former_number(service: Service) -> None:
+    alice = await service.log_in()
+    for number in (NUMBER, OTHER_NUMBER, OTHER_NUMBER):
+        assert (await service.bind(alice, service.phone_code(phone=number))).json()["phone"] == number
+    assert (await service.log_in())["user"]["phone"] == OTHER_NUMBER
+
+
+@pytest.mark.oldest_postgres
+async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> None:
+    app_id = APPS[1]["app_id"]
+    alice = await service.log_in(app_id=app_id)
+    answer = await service.bind(alice, service.phone_code(app_id=app_id))
+    assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
+    problem_of(await service.bind(alice, service.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
+
+
+@pytest.mark.parametrize("body", [{}, {"code": ""}, {"code": "x" * 257}, {"code": 1}, {"code": None}, []])
+async def test_a_body_without_a_usable_code_is_invalid(service: Service, body: Any) -> None:
+    alice = await service.log_in()
+    answer = await service.client.post("/v1/me/phone", json=body, headers=bearer(alice))
+    problem_of(answer, "invalid_request", 422)
+    assert len(service.asked(API)) == 0
+
+
+async def test_binding_requires_a_live_session(service: Service, rows: asyncpg.Connection) -> None:
+    problem_of(await service.client.post("/v1/me/phone", json={"code": "x"}), "missing_token", 401)
+    alice = await service.log_in()
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    problem_of(await service.bind(alice, service.phone_code()), "invalid_token", 401)
+    assert len(service.asked(API)) == 0
+
+
+async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
+    service: Service, make_service: MakeService
+) -> None:
+    alice = await service.log_in(app_id=APPS[1]["app_id"])
+    other = await make_service(apps=APPS[:1])
+    problem_of(await other.bind(alice, service.phone_code()), "unknown_app", 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "problem", "status"),
+    [
+        ("errcode-40029", "invalid_code", 400),
+        ("errcode-40163", "code_used", 400),
+        ("errcode-40003", "invalid_code", 400),
+        ("errcode-43104", "invalid_code", 400),
+        ("errcode-47001", "wechat_bad_response", 502),
+        ("errcode-89501", "wechat_bad_response", 502),
+        ("errcode-40013", "wechat_misconfigured", 502),
+        ("errcode-48001", "wechat_misconfigured", 502),
+        ("errcode-45011", "wechat_rate_limited", 429),
+        ("errcode--1", "wechat_unavailable", 503),
+        ("errcode-987654", "wechat_bad_response", 502),
+        ("status-502", "wechat_unavailable", 503),
+        ("drop", "wechat_unavailable", 503),
+        ("garbage", "wechat_bad_response", 502),
+    ],
+)
+async def test_a_code_that_wechat_refuses_binds_nothing(
+    service: Service, rows: asyncpg.Connection, code: str, problem: str, status: int
+) -> None:
+    alice = await service.log_in()
+    answer = problem_of(await service.bind(alice, code), problem, status)
+    if code.startswith("errcode"):
+        assert answer["wechat_errcode"] == int(code.removeprefix("errcode-"))
+    assert (await service.me(alice))["phone"] is None
+    assert await pending(rows) == 0
+    login = await service.log_in(phone_code=code)
+    assert login["phone_error"] == problem
+    assert login["user"]["phone"] is None
+
+
+async def test_a_code_of_another_person_is_refused_without_waiting_for_another_process(
+    make_service: MakeService,
+) -> None:
+    service = await make_service(waits=replace(HURRIED, phones_of_others=(3600.0,)))
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    assert alice["user"]["id"] != bob["user"]["id"]
+    async with asyncio.timeout(10):
+        answer = await service.bind(bob, service.phone_code("alice"))
+    assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 43104
+
+
+async def test_a_code_of_another_app_is_logged_for_the_operator(service: Service, log_lines: LogLines) -> None:
+    alice = await service.log_in()
+    await service.bind(alice, service.phone_code(app_id=APPS[1]["app_id"]))
+    [line] = [line for line in log_lines() if line["level"] == "error"]
+    assert line["errcode"] == 40013
+    assert "phone code" in line["what_to_change"]
+
+
+async def test_a_code_of_another_person_binds_nothing(service: Service) -> None:
+    bob = await service.log_in("bob")
+    assert (await service.bind(bob, service.phone_code("alice"))).status_code >= 400
+    assert (await service.me(bob))["phone"] is None
+
+
+async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: MakeService) -> None:
+    for switch, expected in (("true", {"code", "openid"}), ("false", {"code"})):
+        service = await make_service(phone_check_openid=switch)
+        service.simulator.account(APPS[0]["app_id"]).openid_check = "on" if switch == "true" else "refused"
+        alice = await service.log_in()
+        assert (await service.bind(alice, service.phone_code())).status_code == 200
+        sent = service.simulator.calls_of(API)[-1].json
+        assert sent.keys() == expected
+        assert sent.get("openid", alice["user"]["openid"]) == alice["user"]["openid"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"watermark_app_id": APPS[1]["app_id"]},
+        {"phone": "no number"},
+        {"phone": "+86213800138000000"},
+        {"phone": "+49301234567890123"},
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_refused_and_kept(
+    service: Service, rows: asyncpg.Connection, log_lines: LogLines, answer: dict[str, str]
+) -> None:
+    alice = await service.log_in()
+    code = service.phone_code(**answer)
+    for _ in range(2):
+        problem_of(await service.bind(alice, code), "wechat_bad_response", 502)
+    assert len(service.asked(API)) == 1
+    assert (await service.me(alice))["phone"] is None
+    assert await pending(rows) == 1
+    assert [line["event"] for line in log_lines()].count("phone_answer_unusable") == 2
+
+
+# At login.
+
+
+@pytest.mark.parametrize("name", ["phone_code", "phoneCode"])
+async def test_a_login_may_bind_the_phone_number(service: Service, name: str) -> None:
+    first = await service.log_in(**{name: service.phone_code()})
+    again = await service.log_in(**{name: service.phone_code(phone=OTHER_NUMBER)})
+    assert (first["is_new_user"], again["is_new_user"]) == (True, False)
+    assert (first["user"]["phone"], again["user"]["phone"]) == (NUMBER, OTHER_NUMBER)
+    assert "phone_error" not in first
+    assert (await service.me(again))["phone"] == OTHER_NUMBER
+
+
+@pytest.mark.parametrize("fields", [{}, {"phone_code": None}, {"phone_code": ""}])
+async def test_a_login_without_a_phone_code_asks_nothing_and_keeps_the_number(
+    service: Service, fields: dict[str, Any]
+) -> None:
+    await service.log_in(phone_code=service.phone_code())
+    asked = len(service.simulator.calls)
+    again = await service.log_in(**fields)
+    assert again["user"]["phone"] == NUMBER
+    assert "phone_error" not in again
+    assert len(service.simulator.calls) == asked + 1
+
+
+@pytest.mark.parametrize("phone_code", ["x" * 257, 1])
+@pytest.mark.no_database
+async def test_a_phone_code_of_no_form_is_refused_before_the_login_code_is_spent(
+    service: Service, phone_code: Any
+) -> None:
+    answer = await service.client.post("/v1/login", json={"code": "alice", "phone_code": phone_code})
+    problem_of(answer, "invalid_request", 422)
+    assert len(service.simulator.calls) == 0
+
+
+async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(service: Service) -> None:
+    await service.log_in(phone_code=service.phone_code())
+    again = await service.log_in(phone_code="errcode-40029")
+    assert again["phone_error"] == "invalid_code"
+    assert again["user"]["phone"] == NUMBER
+    assert (await service.me(again))["phone"] == NUMBER
+    token = {"refresh_token": again["refresh_token"]}
+    assert "phone_error" not in (await service.client.post("/v1/refresh", json=token)).json()
+
+
+async def test_a_login_succeeds_although_its_phone_number_is_taken(service: Service) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    assert (bob["phone_error"], bob["user"]["phone"]) == ("phone_taken", None)
+
+
+@pytest.mark.own_database
+async def test_a_login_succeeds_although_binding_its_number_fails_internally(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
+    alice = await service.log_in(phone_code=service.phone_code())
+    assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
+    assert (await service.me(alice))["phone"] is None
+
+
+async def test_a_number_that_failed_at_login_is_bound_by_the_same_code_later(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    code = service.phone_code("bob")
+    bob = await service.log_in("bob", phone_code=code)
+    await rows.execute("UPDATE users SET phone = NULL")
+    assert (await service.bind(bob, code)).json()["phone"] == NUMBER
+    assert len(service.asked(API)) == 2
+
+
+async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: asyncpg.Connection) -> None:
+    await service.log_in()
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    body = {"code": "alice", "phone_code": service.phone_code()}
+    problem_of(await service.client.post("/v1/login", json=body), "account_disabled", 403)
+    assert len(service.asked(API)) == 0
+
+
+# A number that another user has.
+
+
+async def test_a_number_of_another_users_is_refused_until_they_are_gone(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    await service.bind(alice, service.phone_code("alice"))
+    code = service.phone_code("bob")
+    for _ in range(2):
+        problem_of(await service.bind(bob, code), "phone_taken", 409)
+    assert (await service.me(bob))["phone"] is None
+    await service.client.delete("/v1/me", headers=bearer(alice))
+    assert (await service.bind(bob, code)).json()["phone"] == NUMBER
+    assert len(service.asked(API)) == 2
+    assert await pending(rows) == 0
+
+
+async def test_a_number_may_be_shared_if_the_policy_allows_sharing(make_service: MakeService) -> None:
+    service = await make_service(phone_policy="share")
+    for person in ("alice", "bob"):
+        login = await service.log_in(person)
+        assert (await service.bind(login, service.phone_code(person))).json()["phone"] == NUMBER
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12)])
+async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
+    make_service: MakeService, rows: asyncpg.Connection, policy: str, winners: int
+) -> None:
+    replicas = [await make_service(phone_policy=policy) for _ in range(3)]
+    people = {f"person-{n}": await replicas[0].log_in(f"person-{n}") for n in range(12)}
+    answers = await asyncio.gather(
+        *(
+            replicas[n % 3].bind(login, replicas[0].phone_code(person))
+            for n, (person, login) in enumerate(people.items())
+        )
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] * winners + [409] * (12 - winners)
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == winners
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.phone_bound'") == winners
+
+
+# The same code again.
+
+
+async def test_the_same_code_again_is_answered_without_asking_wechat(
+    service: Service, make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    answers = [await service.bind(alice, code), await service.bind(alice, code)]
+    answers += [await (await make_service()).bind(alice, code)]
+    assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER, "phone_verified": True}] * 3
+    assert len(service.asked(API)) == 1
+    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
+
+
+async def test_the_same_code_of_somebody_else_is_used(service: Service) -> None:
+    alice, bob, code = await service.log_in("alice"), await service.log_in("bob"), service.phone_code()
+    await service.bind(alice, code)
+    problem_of(await service.bind(bob, code), "code_used", 400)
+    assert len(service.asked(API)) == 2
+    assert (await service.me(bob))["phone"] is None
+
+
+async def test_two_simultaneous_requests_with_one_code_share_one_answer(service: Service) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.1)
+    answers = await asyncio.gather(*(service.bind(alice, code) for _ in range(5)))
+    assert [answer.json()["phone"] for answer in answers] == [NUMBER] * 5
+    assert len(service.asked(API)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work_is_done", [True, False])
+async def test_the_later_of_two_simultaneous_taps_in_two_processes_finds_the_stored_answer(
+    service: Service, make_service: MakeService, rows: asyncpg.Connection, work_is_done: bool
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    replica = await make_service(waits=WAITS)
+    service.simulator.fail(API, slow=0.3, work_is_done=work_is_done)
+    first = asyncio.create_task(service.bind(alice, code))
+    await until(lambda: service.asked(API))
+    second = await replica.bind(alice, code)
+    assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
+    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
+
+
+async def test_the_second_of_two_simultaneous_binds_of_one_answer_changes_nothing(
+    service: Service, make_service: MakeService, rows: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM users FOR UPDATE")
+    first = asyncio.create_task(service.bind(alice, code))
+    await until_pending(rows)
+    second = asyncio.create_task((await make_service()).bind(alice, code))
+    await until_locked(rows, 2)
+    await transaction.rollback()
+    assert [answer.json()["phone"] for answer in (await first, await second)] == [NUMBER] * 2
+    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
+
+
+async def test_a_user_who_is_erased_meanwhile_gets_no_number(
+    service: Service, rows: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("DELETE FROM users")
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until_locked(rows, 1)
+    await transaction.commit()
+    problem_of(await binding, "invalid_token", 401)
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+# Changes by the person since they gave the number.
+
+
+@pytest.mark.oldest_postgres
+async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until(lambda: service.asked(API))
+    clock.now += A_SECOND
+    await withdraw(service, alice)
+    problem_of(await binding, "invalid_code", 400)
+    assert (await service.me(alice))["phone"] is None
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER, "which was given later"
+
+
+async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until(lambda: service.asked(API))
+    await service.client.delete("/v1/me", headers=bearer(alice))
+    clock.now += A_SECOND
+    again = await service.log_in()
+    problem_of(await binding, "invalid_token", 401)
+    assert (await service.me(again))["phone"] is None
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice = await service.log_in()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, service.phone_code()))
+    await until(lambda: service.asked(API))
+    binding.cancel()
+    clock.now += A_SECOND
+    await service.bind(alice, service.phone_code(phone=OTHER_NUMBER))
+    await until_pending(rows)
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    await sweep(service.services)
+    assert (await service.me(await service.log_in()))["phone"] == OTHER_NUMBER
+
+
+# Too many at once.
+
+
+@pytest.mark.slow
+async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Service) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    service.simulator.fail(API, slow=0.2, times=None)
+    answers = await asyncio.gather(*(service.bind(alice, f"wrong-code-{n}") for n in range(100)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == 100 - UNDER_WAY_OF_ONE
+    problem_of(refused[0], "rate_limited", 429)
+    assert int(refused[0].headers["retry-after"]) > 0
+    assert len(service.asked(API)) == UNDER_WAY_OF_ONE
+    assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
+
+
+@pytest.mark.slow
+async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service: MakeService) -> None:
+    service = await make_service(wechat_timeout=1, waits=Waits(phones_farewell=0))
+    service.simulator.fail(API, hang=True, times=None)
+    of_one = UNDER_WAY_OF_ONE // 2
+    logins = [await service.log_in(f"person-{n}") for n in range(UNDER_WAY // of_one)]
+    for answer in await asyncio.gather(*(service.bind(login, service.phone_code()) for login in logins * of_one)):
+        problem_of(answer, "wechat_timeout", 504)
+    bob, code = await service.log_in("bob"), service.phone_code("bob")
+    problem_of(await service.bind(bob, code), "rate_limited", 429)
+    assert (await service.log_in("bob", phone_code=code))["phone_error"] == "rate_limited"
+    assert len(service.asked(API)) == UNDER_WAY
+
+
+# Nothing that was paid for is lost.
+
+
+@pytest.mark.process
+async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
+    database_url: str, rows: asyncpg.Connection, other: asyncpg.Connection, tmp_path: Path, secrets: Secrets
+) -> None:
+    simulator = Simulator()
+    code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+
+    def start(wechat_url: str) -> tuple[Running, httpx.AsyncClient]:
+        port = str(free_port())
+        env = service_env(database_url, wechat_base_url=wechat_url, port=port)
+        running = Running(WXAUTH, "serve", cwd=tmp_path, env=env)
+        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, verify=False)
+
+    with serving(create_simulator(simulator)) as wechat_url:
+        running, client = start(wechat_url)
+        with running:
+            await asyncio.to_thread(running.wait_for, '"started"')
+            alice = (await client.post("/v1/login", json={"code": "alice"})).json()
+            transaction = other.transaction()
+            await transaction.start()
+            await other.execute("SELECT FROM users FOR UPDATE")
+            binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
+            await until_pending(rows)  # and it waits for the lock
+            kill_session(running.process.pid)
+            with pytest.raises(httpx.TransportError):
+                await binding
+            await transaction.rollback()
+            await client.aclose()
+        assert await rows.fetchval("SELECT phone FROM users") is None
+
+        running, client = start(wechat_url)
+        with running:
+            await asyncio.to_thread(running.wait_for, '"started"')
+            answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice))
+            assert answer.json()["phone"] == "+86" + secrets.add_unlogged(phone_number_of("alice"))
+            await client.aclose()
+    assert len(simulator.calls_of(API)) == 1
+
+
+Outage = tuple[Service, dict[str, Any], str]
+
+
+async def lose_database(service: Service, proxy: Proxy) -> Outage:
+    """Cut the database off when WeChat has answered Alice's code."""
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until(lambda: service.asked(API))
+    await proxy.refuse()
+    problem_of(await binding, "storage_unavailable", 503)
+    return service, alice, code
+
+
+@pytest.fixture
+async def outage(make_service: MakeService, proxy: Proxy) -> Outage:
+    return await lose_database(await make_service(database_url=proxy.url), proxy)
+
+
+async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage, proxy: Proxy) -> None:
+    service, alice, code = outage
+    problem_of(await service.bind(alice, code), "storage_unavailable", 503)
+    await proxy.accept()
+    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
+    assert len(service.asked(API)) == 1
+
+
+async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(
+    outage: Outage, proxy: Proxy, rows: asyncpg.Connection, make_service: MakeService
+) -> None:
+    service, alice, code = outage
+    await proxy.accept()
+    await until_pending(rows)
+    assert (await (await make_service()).bind(alice, code)).json()["phone"] == NUMBER
+    assert len(service.asked(API)) == 1
+
+
+async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(
+    outage: Outage, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    service, *_ = outage
+    await proxy.accept()
+    await service.services.aclose()
+    assert await pending(rows) == 1
+
+
+async def test_an_answer_does_not_wait_for_the_database_for_ever(
+    make_service: MakeService, make_client: MakeClient, proxy: Proxy, log_lines: LogLines
+) -> None:
+    service = await make_service(database_url=proxy.url)
+    its = service.services
+    phones = Phones(
+        its.database,
+        its.sealer,
+        its[WeChatApi],
+        its.clock,
+        promises=its.promises,
+        attempts=Attempts(its.database, its.clock, what="phone_code", detail="too many"),
+        timeout=5.0,
+        may_share=False,
+        check_openid=True,
+        kept_in_memory=0.0,
+    )
+    await lose_database(replace(service, client=make_client(with_part(its, Phones, phones))), proxy)
+    await until(lambda: [line["what"] for line in logged(log_lines, "promise_lost")] == ["phone_answer"])
+
+
+async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
+    outage: Outage, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    clock.advance(days=1)
+    await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
+    await proxy.accept()
+    await until_pending(rows)
+
+
+async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
+    outage: Outage, make_service: MakeService, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    _, alice, _ = outage
+    replica = await make_service()
+    clock.now += A_SECOND
+    await withdraw(replica, alice)
+    await proxy.accept()
+    await until_pending(rows)
+    clock.now += UNTOUCHED_FOR
+    await sweep(replica.services)
+    assert (await replica.me(alice))["phone"] is None
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=3.5 / HASTE)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until(lambda: service.asked(API))
+    binding.cancel()
+    await service.services.aclose()
+    assert await pending(rows) == 1
+
+
+async def test_an_answer_still_missing_at_shutdown_is_logged(make_service: MakeService, log_lines: LogLines) -> None:
+    service = await make_service(waits=Waits(phones_farewell=0.1))
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, hang=True)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until(lambda: service.asked(API))
+    binding.cancel()
+    await service.services[Phones].aclose()
+    assert [line["answers"] for line in logged(log_lines, "phone_answers_lost")] == [1]
+
+
+async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(
+    outage: Outage, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    service, alice, _ = outage
+    await rows.execute("DELETE FROM users")
+    await proxy.accept()
+    problem_of(await service.bind(alice, "x"), "invalid_token", 401)
+    await service.services.aclose()
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+async def test_a_login_in_such_an_outage_is_a_login_all_the_same(
+    make_service: MakeService, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(database_url=proxy.url)
+    service.simulator.fail(API, slow=0.3)
+    code = service.phone_code()
+    login = asyncio.create_task(service.log_in(phone_code=code))
+    await until(lambda: service.asked(API))
+    await proxy.refuse()
+    alice = await login
+    assert (alice["phone_error"], alice["user"]["phone"]) == ("storage_unavailable", None)
+    await proxy.accept()
+    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
+    assert len(service.asked(API)) == 1
+
+
+async def test_without_a_database_no_code_is_spent(make_service: MakeService, proxy: Proxy) -> None:
+    service = await make_service(database_url=proxy.url)
+    alice = await service.log_in()
+    await proxy.refuse()
+    problem_of(await service.bind(alice, service.phone_code()), "storage_unavailable", 503)
+    assert len(service.asked(API)) == 0
+
+
+@pytest.mark.slow
+async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_service: MakeService) -> None:
+    service = await make_service(wechat_timeout=1)
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=1.5)
+    problem_of(await service.bind(alice, code), "wechat_timeout", 504)
+
+    async def is_bound() -> bool:
+        return (await service.bind(alice, code)).status_code == 200
+
+    await until(is_bound)
+    assert (await service.me(alice))["phone"] == NUMBER
+    assert len(service.asked(API)) == 1
+
+
+async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Service, rows: asyncpg.Connection) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.2)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until(lambda: service.asked(API))
+    binding.cancel()
+    await until_pending(rows)
+    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
+    assert len(service.asked(API)) == 1
+
+
+# Sweeping.
+
+
+@pytest.fixture
+async def left_half_way(service: Service, rows: asyncpg.Connection, other: asyncpg.Connection) -> "LeaveHalfWay":
+    """Let WeChat answer a code, and leave its number unbound."""
+
+    async def leave(login: dict[str, Any], code: str, *, by: Service = service) -> None:
+        before = await pending(rows)
+        async with other.transaction():
+            await other.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
+            binding = asyncio.create_task(by.bind(login, code))
+            await until_pending(rows, before + 1)
+            binding.cancel()
+            await asyncio.gather(binding, return_exceptions=True)
+
+    return leave
+
+
+LeaveHalfWay = Callable[..., Awaitable[None]]
+
+
+async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice = await service.log_in()
+    await left_half_way(alice, service.phone_code())
+    clock.now += UNTOUCHED_FOR
+    await sweep(service.services)
+    assert (await service.me(alice))["phone"] is None  # whoever asked may be about to
+    clock.now += A_SECOND
+    await sweep(service.services)
+    assert (await service.me(alice))["phone"] == NUMBER
+    assert await pending(rows) == 0
+    assert len(service.asked(API)) == 1
+    assert await rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
+
+
+async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock
+) -> None:
+    alice = await service.log_in()
+    left = service.phone_code()
+    await left_half_way(alice, left)
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    alice = await service.log_in(phone_code=service.phone_code(phone=OTHER_NUMBER))
+    await sweep(service.services)
+    assert (await service.me(alice))["phone"] == OTHER_NUMBER
+    assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+
+
+async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(
+    service: Service, make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, log_lines: LogLines
+) -> None:
+    rotated = await make_service(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
+    alice = await rotated.log_in()
+    await left_half_way(alice, service.phone_code(), by=rotated)
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    for _ in range(3):
+        await sweep(service.services)
+    assert len(logged(log_lines, "phone_answer_not_unsealed")) == 1
+    assert (await service.me(alice))["phone"] is None
+    await sweep(rotated.services)
+    assert (await service.me(alice))["phone"] == NUMBER
+
+
+async def test_a_refused_number_is_not_bound_later(service: Service, clock: Clock, rows: asyncpg.Connection) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    await rows.execute("UPDATE users SET phone = NULL")
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    await sweep(service.services)
+    assert (await service.me(bob))["phone"] is None
+
+
+async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice = await service.log_in()
+    await left_half_way(alice, service.phone_code())
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    await sweep(service.services)
+    assert await rows.fetchval("SELECT phone FROM users") is None
+    assert await pending(rows) == 1
+
+
+async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    code = service.phone_code()
+    await service.log_in("alice", phone_code=code)
+    await service.log_in("bob", phone_code=service.phone_code("bob"))
+    clock.now += PHONE_ANSWERS_KEPT
+    await sweep(service.services, page_size=1, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 2
+    alice = await service.log_in()
+    clock.now += A_SECOND
+    await sweep(service.services, page_size=1, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    problem_of(await service.bind(alice, code), "invalid_code", 400)
+    assert (await service.me(alice))["phone"] == NUMBER
+
+
+async def test_an_erased_users_answers_are_gone(service: Service, rows: asyncpg.Connection) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    assert (await service.client.delete("/v1/me", headers=bearer(bob))).status_code == 204
+    assert await pending(rows) == 0
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 1
+
+
+async def test_a_stored_answer_reveals_nothing_without_the_secret_key(
+    service: Service, left_half_way: LeaveHalfWay, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    await left_half_way(alice, code)
+    stored = "".join(repr(tuple(row)) for row in await rows.fetch("SELECT * FROM phone_answers"))
+    assert code not in stored
+    assert NUMBER[3:] not in stored
+
+
+@pytest.mark.process
+async def test_after_a_reseal_stored_answers_need_only_the_new_secret_key(
+    service: Service,
+    make_service: MakeService,
+    left_half_way: LeaveHalfWay,
+    rows: asyncpg.Connection,
+    database_url: str,
+    tmp_path: Path,
+) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    codes = service.phone_code("alice"), service.phone_code("bob")
+    await left_half_way(alice, codes[0])
+    await left_half_way(bob, codes[1])
+    await rows.execute("UPDATE phone_answers SET sealed = '\\x0102' WHERE openid = $1", bob["user"]["openid"])
+    env = service_env(database_url, secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
+    done = await asyncio.to_thread(run, "secret", "reseal", "--json", cwd=tmp_path, env=env)
+    assert json.loads(done.stdout) == {
+        "signing_keys": 1,
+        "session_keys": 2,
+        "phone_answers": 1,
+        "webhook_secrets": 0,
+        "apps": 0,
+        "not_opened": 1,
+    }
+    assert done.returncode == 1
+    replica = await make_service(secret_key=OTHER_SECRET_KEY)
+    assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER
+    problem_of(await replica.bind(bob, codes[1]), "invalid_code", 400)
+    assert len(service.asked(API)) == 2

@@ -1,0 +1,280 @@
+"""Replays of a request signed by WeChat erase nobody, whatever their body is."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.database_proxy import Proxy
+from tests.fakes import Clock, Secrets
+from tests.problems import problem_of
+from tests.push.test_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, push_signature
+from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
+from wxauth.server.push.withdrawals import Withdrawals
+
+FIVE_MINUTES = 300
+A_SECOND = timedelta(seconds=1)
+TEXT = {"MsgType": "text", "Content": "hello"}
+
+
+class Attacked:
+    """A replica with a user in each of two apps, and an attacker who reads the log of its proxy."""
+
+    def __init__(self, login: LogIn, rows: asyncpg.Connection) -> None:
+        self.client = login.client
+        self._login = login
+        self._rows = rows
+
+    async def log_in(self, app: dict[str, str] = PLAIN, person: str = "alice") -> str:
+        """The person's openid."""
+        return (await self._login(person, app=app))["user"]["openid"]
+
+    async def verify_url(self, push: SignedPush, app: dict[str, str] = PLAIN) -> httpx.Response:
+        query = {**push.query, "echostr": "4375120948345356249"}
+        return await self.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
+
+    async def users(self) -> int:
+        return await self._rows.fetchval("SELECT count(*) FROM users")
+
+
+def forged(caught: SignedPush, openid: str) -> SignedPush:
+    """A forged message that erases a user, with a query string signed by WeChat."""
+    return SignedPush(caught.query, signed(message(openid, LEFT)).body, "application/json")
+
+
+def now_of(clock: Clock) -> str:
+    return str(int(clock().timestamp()))
+
+
+def refused(answer: httpx.Response) -> None:
+    problem_of(answer, "invalid_signature", 403)
+
+
+@pytest.fixture
+async def services(make_services: MakeServices, secrets: Secrets) -> Services:
+    for secret in (PLAIN["push_token"], SEALED["push_token"], SEALED["push_aes_key"]):
+        secrets.add(secret)
+    return await make_services(apps=[PLAIN, SEALED])
+
+
+@pytest.fixture
+def attacked(login: LogIn, rows: asyncpg.Connection) -> Attacked:
+    return Attacked(login, rows)
+
+
+@pytest.fixture
+async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
+    """A replica whose database is away."""
+    services = await make_services(apps=[PLAIN, SEALED], database_url=proxy.url)
+    await proxy.refuse()
+    return services
+
+
+@pytest.mark.parametrize("content", [TEXT, {"MsgType": "event", "Event": "debug_demo"}, message("nobody", LEFT)])
+async def test_the_query_string_of_a_message_erases_nobody(attacked: Attacked, content: dict[str, str]) -> None:
+    openid = await attacked.log_in()
+    caught = signed(content)
+    assert_taken(await post(attacked.client, caught))
+    refused(await post(attacked.client, forged(caught, openid)))
+    assert_taken(await post(attacked.client, caught))  # WeChat's own repeat
+    assert await attacked.users() == 1
+
+
+async def test_the_query_string_of_a_message_that_cannot_be_read_erases_nobody(attacked: Attacked) -> None:
+    openid = await attacked.log_in()
+    caught = SignedPush(signed({}).query, b"<xml>", "text/xml")
+    problem_of(await post(attacked.client, caught), "invalid_request", 422)
+    refused(await post(attacked.client, forged(caught, openid)))
+    problem_of(await post(attacked.client, caught), "invalid_request", 422)
+    assert await attacked.users() == 1
+
+
+@every_way
+async def test_the_query_string_of_the_handshake_takes_no_message(
+    attacked: Attacked, app: dict[str, str], mode: Mode, format: Format
+) -> None:
+    openid = await attacked.log_in(app)
+    push = signed(message(openid, LEFT, app=app), app, mode, format)
+    for _ in range(2):
+        answer = await attacked.verify_url(push, app)
+        assert (answer.status_code, answer.text) == (200, "4375120948345356249")
+    refused(await post(attacked.client, push, app))
+    assert await attacked.users() == 1
+
+
+async def test_the_query_string_of_a_message_is_no_handshake(attacked: Attacked) -> None:
+    caught = signed(TEXT)
+    assert_taken(await post(attacked.client, caught))
+    refused(await attacked.verify_url(caught))
+
+
+async def test_a_message_accepted_by_one_replica_is_known_to_all_replicas(
+    attacked: Attacked, make_services: MakeServices, make_client: MakeClient
+) -> None:
+    openid = await attacked.log_in()
+    caught = signed(TEXT)
+    assert_taken(await post(attacked.client, caught))
+    other = make_client(await make_services(apps=[PLAIN]))
+    refused(await post(other, forged(caught, openid)))
+    assert_taken(await post(other, caught))
+    assert await attacked.users() == 1
+
+
+async def test_two_simultaneous_messages_with_one_signature_are_processed_once(
+    attacked: Attacked, make_services: MakeServices, make_client: MakeClient
+) -> None:
+    openids = [await attacked.log_in(person=person) for person in ("alice", "bob")]
+    clients = [attacked.client, make_client(await make_services(apps=[PLAIN]))]
+    caught = signed(TEXT)
+    pushes = [forged(caught, openids[number % 2]) for number in range(10)]
+    answers = await asyncio.gather(*(post(clients[number // 5], push) for number, push in enumerate(pushes)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [403] * 5
+    assert await attacked.users() == 1
+
+
+async def test_a_nonce_may_be_reused_a_second_later_and_in_another_app(attacked: Attacked, clock: Clock) -> None:
+    ways: list[tuple[dict[str, str], Mode]] = [(PLAIN, "plain"), (SEALED, "aes")]
+    for app, mode in ways:
+        for _ in range(2):
+            push = signed({**TEXT, "CreateTime": now_of(clock)}, app, mode, timestamp=now_of(clock), nonce="7")
+            assert_taken(await post(attacked.client, push, app))
+            clock.advance(seconds=1)
+
+
+@every_way
+@pytest.mark.parametrize("off", [-FIVE_MINUTES - 1, FIVE_MINUTES + 1, -86400 * 365])
+async def test_a_signature_that_was_not_made_just_now_is_refused(
+    attacked: Attacked, clock: Clock, app: dict[str, str], mode: Mode, format: Format, off: int
+) -> None:
+    openid = await attacked.log_in(app)
+    push = signed(message(openid, LEFT, app=app), app, mode, format)
+    clock.advance(seconds=-off)
+    refused(await post(attacked.client, push, app))
+    refused(await attacked.verify_url(push, app))
+    assert await attacked.users() == 1
+
+
+@pytest.mark.parametrize("off", [-FIVE_MINUTES, FIVE_MINUTES])
+async def test_a_clock_may_be_five_minutes_off(attacked: Attacked, clock: Clock, off: int) -> None:
+    push = signed(message(await attacked.log_in(), LEFT))
+    clock.advance(seconds=-off)
+    assert_taken(await post(attacked.client, push))
+    assert await attacked.users() == 0
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["", "now", "-1", "1e9", f"0{NOW}", f"00{NOW}", "１７９５１６１６００", "9" * 13, "9" * 5000]
+)
+async def test_a_signed_message_with_an_invalid_timestamp_is_refused(attacked: Attacked, timestamp: str) -> None:
+    refused(await post(attacked.client, signed(TEXT, timestamp=timestamp)))
+
+
+@pytest.mark.parametrize(
+    ("nonce", "split"), [("00", (f"0{NOW}", "0")), (str(NOW + 1), (str(NOW + 1), str(NOW)))], ids=["zeros", "a time"]
+)
+async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
+    attacked: Attacked, nonce: str, split: tuple[str, str]
+) -> None:
+    openid = await attacked.log_in()
+    caught = signed(TEXT, nonce=nonce)
+    assert_taken(await post(attacked.client, caught))
+    timestamp, other_nonce = split
+    forgery = forged(caught, openid)
+    query = {**forgery.query, "timestamp": timestamp, "nonce": other_nonce}
+    assert query["signature"] == push_signature(PLAIN["push_token"], timestamp, other_nonce)
+    refused(await post(attacked.client, replace(forgery, query=query)))
+    assert await attacked.users() == 1
+
+
+# The database is away.
+
+
+async def test_a_postponed_withdrawal_is_carried_out_although_its_signature_has_expired(
+    attacked: Attacked, cut_off: Services, make_client: MakeClient, proxy: Proxy, clock: Clock
+) -> None:
+    push = signed(message(await attacked.log_in(), LEFT))
+    for _ in range(3):
+        problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
+    clock.advance(minutes=30)
+    await proxy.accept()
+    await cut_off.promises.drain()
+    assert await attacked.users() == 0
+
+
+async def test_a_forged_message_is_not_put_in_the_place_of_a_withdrawal(
+    attacked: Attacked,
+    cut_off: Services,
+    make_client: MakeClient,
+    proxy: Proxy,
+    clock: Clock,
+    log_lines: LogLines,
+) -> None:
+    alice, bob = [await attacked.log_in(person=person) for person in ("alice", "bob")]
+    caught, genuine = signed(TEXT), signed(message(bob, LEFT))
+    assert_taken(await post(attacked.client, caught))
+    client = make_client(cut_off)
+    # The second is what WeChat is about to say of bob, behind a signature that is not for it.
+    for push in (forged(caught, alice), forged(caught, bob), genuine, forged(genuine, alice)):
+        problem_of(await post(client, push), "storage_unavailable", 503)
+    clock.advance(minutes=30)
+    await proxy.accept()
+    await cut_off.promises.drain()
+    assert await attacked.users() == 1
+    lines = [line["openid"] for line in log_lines() if line["event"] == "push_refused"]
+    assert lines == [alice]
+
+
+async def test_a_handshake_waits_for_the_database_to_come_back(
+    attacked: Attacked, cut_off: Services, make_client: MakeClient, proxy: Proxy
+) -> None:
+    push = signed(TEXT)
+    attacked.client = make_client(cut_off)
+    problem_of(await attacked.verify_url(push), "storage_unavailable", 503)
+    await proxy.accept()
+    assert (await attacked.verify_url(push)).status_code == 200
+
+
+# Kept no longer than needed.
+
+
+async def test_signatures_and_messages_are_swept_in_time(
+    attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    async def kept() -> list[int]:
+        await sweep(services, page_size=1, pause=0)
+        return [await rows.fetchval(f"SELECT count(*) FROM {name}") for name in ("push_nonces", "push_messages")]
+
+    for person in ("alice", "bob", "carol"):
+        assert_taken(await post(attacked.client, signed(message(await attacked.log_in(person=person)))))
+    clock.now += PUSH_NONCES_KEPT
+    assert await kept() == [3, 3]
+    clock.now += A_SECOND
+    assert await kept() == [0, 3]
+    clock.now += PUSH_MESSAGES_KEPT - PUSH_NONCES_KEPT - A_SECOND
+    assert await kept() == [0, 3]
+    clock.now += A_SECOND
+    assert await kept() == [0, 0]
+
+
+async def test_a_signature_is_known_for_as_long_as_a_message_may_wait_for_the_database(services: Services) -> None:
+    waits = timedelta(seconds=services[Withdrawals].kept_in_memory + 2 * FIVE_MINUTES)
+    assert waits <= PUSH_NONCES_KEPT
+
+
+async def test_the_sweep_skips_locked_rows(
+    attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    assert_taken(await post(attacked.client, signed(TEXT)))
+    clock.now += PUSH_NONCES_KEPT + A_SECOND
+    async with rows.transaction():
+        await rows.execute("SELECT FROM push_nonces FOR UPDATE")
+        await sweep(services)
+        assert await rows.fetchval("SELECT count(*) FROM push_nonces") == 1
+    await sweep(services)
+    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM push_nonces"))

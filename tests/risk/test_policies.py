@@ -1,0 +1,585 @@
+"""`RISK_POLICY` and `NICKNAME_CHECK`: WeChat's verdicts on newcomers and names; without a verdict, logins continue."""
+
+import asyncio
+import json
+import signal
+import time
+from asyncio import to_thread
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.database_proxy import Proxy
+from tests.fakes import Clock, service_env
+from tests.loops import let_pass
+from tests.problems import problem_of
+from tests.processes import WXAUTH, Running, free_port, serving
+from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, until
+from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS
+from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
+from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
+from wxauth.server.dev.wechat.people import openid_of
+from wxauth.server.limits.attempts import MAX_ATTEMPTS as NAMES_OF_ONE
+from wxauth.server.service.waits import Waits
+from wxauth.server.wechat.opinions import LOGGED_AGAIN_AFTER, OPINION_TIMEOUT_SECONDS
+
+APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
+RISK: Api = "getuserriskrank"
+TEXT: Api = "msg_sec_check"
+SHORT = 1.0
+"""A WECHAT_TIMEOUT for calls that hang."""
+SOON = OPINION_TIMEOUT_SECONDS + 3.0
+HASTE = 5
+HURRIED = Waits(
+    promises=RETRY_PAUSE_SECONDS / HASTE, background_farewell=FINISH_SECONDS / HASTE, wechat_busy=(0.02, 0.06)
+)
+"""The waits of production, divided by `HASTE`; but not those for WeChat, whose answers most tests are about."""
+
+# Failures of WeChat to give a verdict, as faults of the simulator and as labels of the metric.
+SILENCES = [
+    ({"errcode": 48001}, "wechat_misconfigured", "48001"),
+    ({"errcode": 61010}, "wechat_bad_response", "61010"),
+    ({"errcode": 9410009}, "wechat_rate_limited", "9410009"),
+    ({"errcode": 45009}, "wechat_rate_limited", "45009"),
+    ({"errcode": -1}, "wechat_unavailable", "-1"),
+    ({"errcode": 40001}, "wechat_misconfigured", "40001"),
+    ({"errcode": 987654321}, "wechat_bad_response", "other"),
+    ({"status": 503}, "wechat_unavailable", ""),
+    ({"drop": True}, "wechat_unavailable", ""),
+    ({"garbage": True}, "wechat_bad_response", ""),
+    ({"html": True}, "wechat_bad_response", ""),
+]
+each_silence = pytest.mark.parametrize(("fault", "outcome", "errcode"), SILENCES)
+flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
+
+
+@pytest.fixture
+def make_service(make_service: MakeService) -> MakeService:
+    """Replicas with the shortened waits, or with others by name."""
+    return partial(make_service, waits=HURRIED)
+
+
+async def events_of(service: Service, rows: asyncpg.Connection) -> list[tuple[str, str, Body]]:
+    """Type, actor and data of each event, after the background work has ended."""
+    await service.services.background.drain()
+    events = await rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
+    return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
+
+
+async def checks_of(service: Service, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
+    """How often each came of asking WeChat: policy, outcome, errcode."""
+    await service.services.background.drain()
+    families = text_string_to_metric_families((await service.client.get("/metrics")).text)
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        (sample.labels["policy"], sample.labels["outcome"], sample.labels["errcode"]): sample.value
+        for sample in samples
+        if sample.name == "wxauth_policy_checks_total" and sample.labels["app_id"] == app_id
+    }
+
+
+def logged(log_lines: LogLines, event: str) -> list[Body]:
+    return [line for line in log_lines() if line["event"] == event]
+
+
+# Off.
+
+
+async def test_no_policy_asks_wechat_unless_enabled(make_service: MakeService, rows: asyncpg.Connection) -> None:
+    service = await make_service()
+    alice = await service.log_in("risky-4", nickname="risky")
+    assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
+    assert {call.api for call in service.simulator.calls} == {"code2session"}
+    assert await events_of(service, rows) == []
+    assert await checks_of(service) == {}
+
+
+@pytest.mark.parametrize(("on", "asked"), [("risk_policy", RISK), ("nickname_check", TEXT)])
+async def test_each_policy_asks_its_own_question(make_service: MakeService, on: str, asked: str) -> None:
+    service = await make_service(**{on: "block"})
+    await service.log_in(nickname="Alice")
+    assert [call.api for call in service.simulator.calls] == ["code2session", "stable_token", asked]
+
+
+# The risk of a newcomer.
+
+
+@flag_or_block
+async def test_wechat_is_asked_for_the_risk_only_at_the_first_login(make_service: MakeService, policy: str) -> None:
+    service = await make_service(risk_policy=policy, nickname_check=policy)
+    for app_id, nickname in ((APP_ID, None), (APP_ID, "Al"), (OTHER_APP_ID, "Bo")):  # one person, by the unionid
+        await service.log_in("risky-2", app_id=app_id, nickname=nickname)
+        await service.services.background.drain()
+    openid = openid_of("risky-2", APP_ID)
+    assert service.asked(RISK) == [{"appid": APP_ID, "openid": openid, "scene": 0, "client_ip": "127.0.0.1"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "rank"), [*(("flag", rank) for rank in range(5)), *(("block", n) for n in range(4))]
+)
+async def test_a_risk_is_noted_and_the_person_let_in(
+    make_service: MakeService, log_lines: LogLines, policy: str, rank: int, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy=policy)
+    login = await service.log_in(f"risky-{rank}")
+    assert login["is_new_user"]
+    assert login["user"]["status"] == "active"
+    assert await events_of(service, rows) == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
+    assert await checks_of(service) == {("risk", "flagged" if rank else "pass", ""): 1}
+    lines = [(line["user_id"], line["risk_rank"]) for line in logged(log_lines, "risk_flagged")]
+    assert lines == ([(login["user"]["id"], rank)] if rank else [])
+    assert (await service.me(login))["id"] == login["user"]["id"]
+
+
+async def test_flagging_delays_no_login(make_service: MakeService, rows: asyncpg.Connection) -> None:
+    service = await make_service(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
+    apis: tuple[Api, ...] = ("stable_token", RISK, TEXT)
+    for api in apis:
+        service.simulator.fail(api, hang=True, times=None)
+    async with asyncio.timeout(SOON):
+        login = await service.log_in("risky-4", nickname="risky")
+        assert login["user"]["nickname"] == "risky"
+        await service.change(login, nickname="more risky")
+        await until(lambda: bool(service.simulator.calls_of("stable_token")))
+        await service.services.background.aclose()
+    assert await events_of(service, rows) == []
+
+
+async def test_a_user_of_the_highest_risk_is_banned(
+    make_service: MakeService, log_lines: LogLines, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block")
+    problem_of(await service.log_in.ask("risky-4", nickname="Al"), "wechat_user_blocked", 403)
+    session_id = await rows.fetchval("SELECT id FROM sessions")
+    assert await events_of(service, rows) == [
+        ("user.banned", "system", {"risk_rank": 4}),
+        ("session.ended", "system", {"reason": "banned", "session_ids": [str(session_id)]}),
+    ]
+    assert await rows.fetchval("SELECT status FROM users") == "disabled"
+    session = await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
+    assert session is not None
+    assert tuple(session) == ("banned", None)
+    assert (await checks_of(service))["risk", "blocked", ""] == 1
+    assert logged(log_lines, "logged_in") == []
+    assert [line["risk_rank"] for line in logged(log_lines, "user_banned")] == [4]
+
+    problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
+    assert len(service.asked(RISK)) == 1
+
+
+async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_banned(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="block")
+    root = await service.log_in("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await service.log_in.ask("risky-4")
+    answer = await service.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
+    (event,) = answer.json()["items"]
+    assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
+    path = f"/v1/admin/users/{event['user_id']}"
+    assert (await service.client.patch(path, json={"status": "active"}, headers=bearer(root))).status_code == 200
+    login = await service.log_in("risky-4")
+    assert (login["user"]["id"], login["is_new_user"]) == (event["user_id"], False)
+    assert len(service.asked(RISK)) == 2, "of root and of them, once each"
+
+
+async def test_several_logins_at_once_are_all_stopped_by_one_ban(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, slow=0.3)
+    answers = await asyncio.gather(*(service.log_in.ask("risky-4") for _ in range(5)))
+    for answer in answers:
+        problem_of(answer, "wechat_user_blocked", 403)
+    assert len(service.asked(RISK)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("statement", "status", "events"),
+    [
+        ("UPDATE users SET roles = '{admin}'", 200, ["risk.flagged"]),  # the only administrator is not removed
+        ("UPDATE users SET status = 'disabled'", 403, []),
+        ("DELETE FROM users", 403, []),
+    ],
+)
+async def test_an_administrators_decision_in_the_meantime_takes_precedence(
+    make_service: MakeService, rows: asyncpg.Connection, statement: str, status: int, events: list[str]
+) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, slow=0.5)
+    login = asyncio.create_task(service.log_in.ask("risky-4"))
+    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    await rows.execute(statement)
+    assert (await login).status_code == status
+    assert [kind for kind, _, _ in await events_of(service, rows)] == events
+
+
+async def test_a_ban_that_the_database_does_not_take_is_tried_again(
+    make_service: MakeService, database_url: str, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    async with Proxy(database_url) as proxy:
+        service = await make_service(risk_policy="block", database_url=proxy.url)
+        service.simulator.fail(RISK, errcode=45009, times=1)
+        unjudged = await service.log_in("risky-4")  # keeps these tokens, and need not log in again
+        service.simulator.fail(RISK, slow=0.4)
+        login = asyncio.create_task(service.log_in.ask("risky-4"))
+        await until(lambda: len(service.simulator.calls_of(RISK)) > 1)
+        await proxy.refuse()
+        problem_of(await login, "storage_unavailable", 503)
+        await proxy.accept()
+        await service.services.promises.drain()
+        refreshed = await service.client.post("/v1/refresh", json={"refresh_token": unjudged["refresh_token"]})
+        problem_of(refreshed, "account_disabled", 403)
+        assert "user.banned" in [kind for kind, _, _ in await events_of(service, rows)]
+    assert [line["what"] for line in logged(log_lines, "promise_put_off")] == ["ban"]
+
+
+async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
+    make_service: MakeService, database_url: str, log_lines: LogLines
+) -> None:
+    async with Proxy(database_url) as proxy:
+        service = await make_service(risk_policy="block", database_url=proxy.url)
+        service.simulator.fail(RISK, slow=0.4)
+        login = asyncio.create_task(service.log_in.ask("risky-4"))
+        await until(lambda: bool(service.simulator.calls_of(RISK)))
+        await proxy.refuse()
+        problem_of(await login, "storage_unavailable", 503)
+        await service.services.promises.aclose()
+    assert [line["what"] for line in logged(log_lines, "promise_lost")] == ["ban"]
+
+
+async def test_a_user_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, slow=0.4)
+    login = asyncio.create_task(service.log_in.ask("risky-4"))
+    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    login.cancel()
+    await asyncio.gather(login, return_exceptions=True)
+    assert [kind for kind, _, _ in await events_of(service, rows)] == ["user.banned", "session.ended"]
+    problem_of(await service.log_in.ask("risky-4"), "account_disabled", 403)
+
+
+async def test_a_user_erased_before_the_flag_leaves_no_trace(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="flag")
+    service.simulator.fail(RISK, slow=0.3)
+    await service.log_in("risky-3")
+    await rows.execute("DELETE FROM users")
+    assert await events_of(service, rows) == []
+
+
+async def test_a_phone_code_of_who_is_blocked_is_not_spent(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    problem_of(await service.log_in.ask("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
+    assert service.simulator.calls_of("getuserphonenumber") == []
+
+
+# Names.
+
+
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+async def test_a_new_name_is_shown_to_wechat(make_service: MakeService, method: str) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in()
+    assert (await service.change(alice, method=method, nickName=" 小明 ")).json()["nickname"] == "小明"
+    openid = alice["user"]["openid"]
+    assert service.asked(TEXT) == [{"version": 2, "scene": 1, "openid": openid, "content": "小明", "nickname": "小明"}]
+    assert "小明".encode() in service.simulator.calls_of(TEXT)[0].body
+    assert await checks_of(service) == {("nickname", "pass", ""): 1}
+
+
+@flag_or_block
+async def test_a_name_that_stays_is_not_asked_about_again(make_service: MakeService, policy: str) -> None:
+    service = await make_service(nickname_check=policy)
+    alice = await service.log_in(nickname="Alice")
+    await service.log_in(nickname="Alice")
+    await service.log_in()
+    await service.change(alice, nickname="Alice")
+    await service.change(alice, avatar_url="https://example.com/a.png")
+    assert (await service.change(alice, nickname=None)).json()["nickname"] is None
+    await service.services.background.drain()
+    assert len(service.asked(TEXT)) == 1
+
+
+@flag_or_block
+async def test_a_returning_login_costs_one_call_and_one_statement(
+    make_service: MakeService, policy: str, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy=policy, nickname_check=policy)
+    await service.log_in(nickname="Alice")
+    await service.services.background.drain()
+    calls = len(service.simulator.calls)
+    for nickname in ("Alice", None):
+        session_id = (await service.log_in(nickname=nickname))["session_id"]
+        written_last = "SELECT u.xmin = s.xmin FROM users u, sessions s WHERE s.id = $1"  # by one transaction
+        assert await rows.fetchval(written_last, session_id)
+    await service.services.background.drain()
+    assert len(service.simulator.calls) == calls + 2
+
+
+@flag_or_block
+@pytest.mark.parametrize(("name", "suggest", "label"), [("review me", "review", 21000), ("可疑", "review", 21000)])
+@pytest.mark.parametrize("way", ["login", "PATCH"])
+async def test_a_doubtful_name_is_taken_and_noted(
+    make_service: MakeService,
+    log_lines: LogLines,
+    policy: str,
+    way: str,
+    name: str,
+    suggest: str,
+    label: int,
+    rows: asyncpg.Connection,
+) -> None:
+    service = await make_service(nickname_check=policy)
+    user = await rename_person(service, name, way=way)
+    assert user["nickname"] == name
+    assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
+    assert await checks_of(service) == {("nickname", "flagged", ""): 1}
+    assert name not in str(log_lines())
+
+
+@pytest.mark.parametrize("way", ["login", "PATCH"])
+async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(
+    make_service: MakeService, way: str, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(nickname_check="flag")
+    assert (await rename_person(service, "risky", way=way))["nickname"] == "risky"
+    assert await events_of(service, rows) == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
+    assert await checks_of(service) == {("nickname", "flagged", ""): 1}
+
+
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+async def test_a_risky_name_is_refused_and_nothing_is_changed(
+    make_service: MakeService, method: str, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in(nickname="Alice")
+    answer = await service.change(alice, method=method, nickname="risky", avatar_url="https://example.com/a.png")
+    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["nickname"]
+    assert "risky" not in answer.text
+    assert await service.me(alice) == alice["user"]
+    assert (await checks_of(service))["nickname", "blocked", ""] == 1
+    assert await events_of(service, rows) == []
+
+
+async def test_a_login_goes_on_without_its_risky_name(make_service: MakeService) -> None:
+    service = await make_service(nickname_check="block")
+    first = await service.log_in(nickname="risky")
+    assert (first["is_new_user"], first["user"]["nickname"]) == (True, None)
+    await service.log_in(nickname="Alice")
+    again = await service.log_in(nickname="risky", avatar_url="https://example.com/a.png")
+    assert again["user"]["nickname"] == "Alice"
+    assert again["user"]["avatar_url"] == "https://example.com/a.png"
+    assert await service.me(again) == again["user"]
+
+
+async def test_a_text_refused_by_errcode_is_risky(make_service: MakeService) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in()
+    service.simulator.fail(TEXT, errcode=87014)
+    problem_of(await service.change(alice, nickname="Al"), "invalid_request", 422)
+    assert await checks_of(service) == {("nickname", "blocked", ""): 1}
+
+
+async def test_a_newcomers_risk_and_name_are_asked_about_together(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block")
+    await service.log_in("root")
+    for api in (RISK, TEXT):
+        service.simulator.fail(api, slow=0.3)
+    logging_in = asyncio.create_task(service.log_in("risky-1", nickname="review me"))
+    await until(lambda: all(service.simulator.calls_of(api) for api in (RISK, TEXT)))
+    assert not logging_in.done()
+    login = await logging_in
+    assert login["user"]["nickname"] == "review me"
+    assert sorted(kind for kind, _, _ in await events_of(service, rows)) == ["nickname.flagged", "risk.flagged"]
+
+
+async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService, clock: Clock) -> None:
+    service = await make_service(nickname_check="block", access_token_ttl=86400)
+    alice = await service.log_in()
+    clock.advance(hours=2)
+    assert (await service.change(alice, nickname="risky")).json()["nickname"] == "risky"
+    assert await checks_of(service) == {("nickname", "wechat_bad_response", "61010"): 1}
+
+
+async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_service: MakeService) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in(app_id=OTHER_APP_ID)
+    smaller = await make_service(nickname_check="block", apps=APPS[:1])
+    assert (await smaller.change(alice, nickname="risky")).json()["nickname"] == "risky"
+    assert await checks_of(smaller, "unknown") == {("nickname", "unknown_app", ""): 1}
+
+
+# WeChat's silence.
+
+
+@pytest.mark.slow
+@flag_or_block
+@each_silence
+async def test_a_silent_wechat_stops_nobody_and_is_counted(
+    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy=policy, nickname_check=policy)
+    for api in (RISK, TEXT):
+        service.simulator.fail(api, times=None, **fault)
+    login = await service.log_in("risky-4", nickname="risky")
+    assert (login["user"]["status"], login["user"]["nickname"]) == ("active", "risky")
+    assert (await service.change(login, nickname="more risky")).json()["nickname"] == "more risky"
+    assert await checks_of(service) == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
+    kinds = {kind for kind, _, _ in await events_of(service, rows)}
+    assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
+
+
+@flag_or_block
+@pytest.mark.parametrize(
+    ("account", "outcome", "errcode"),
+    [
+        ({"is_whitelisted": False}, "wechat_misconfigured", "40164"),
+        ({"daily_quota": {"stable_token": 0}}, "wechat_rate_limited", "45009"),
+        ({"denied": {RISK, TEXT}}, "wechat_misconfigured", "48001"),
+        ({"daily_quota": {RISK: 0}}, "wechat_rate_limited", "9410009"),
+    ],
+)
+async def test_an_account_without_permission_stops_nobody(
+    make_service: MakeService, policy: str, account: Body, outcome: str, errcode: str
+) -> None:
+    service = await make_service(risk_policy=policy)
+    for name, value in account.items():
+        setattr(service.simulator.account(APP_ID), name, value)
+    await service.log_in("risky-4")
+    assert await checks_of(service) == {("risk", outcome, errcode): 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["stable_token", RISK])
+async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Api) -> None:
+    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
+    service.simulator.fail(api, hang=True)
+    async with asyncio.timeout(OPINION_TIMEOUT_SECONDS):
+        assert (await service.log_in("risky-4"))["user"]["status"] == "active"
+    assert await checks_of(service) == {("risk", "wechat_timeout", ""): 1}
+
+
+async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block", wechat_timeout=60)
+    for api in (RISK, TEXT):
+        service.simulator.fail(api, hang=True)
+    login = asyncio.create_task(service.log_in("risky-4", nickname="risky"))
+    await until(lambda: service.asked(RISK) and service.asked(TEXT))
+    let_pass(OPINION_TIMEOUT_SECONDS - 1)
+    await asyncio.sleep(0.1)
+    assert not login.done()
+    let_pass(1)
+    await login
+    checks = {("risk", "wechat_timeout", ""): 1, ("nickname", "wechat_timeout", ""): 1}
+    assert await checks_of(service) == checks
+
+
+@pytest.mark.slow
+async def test_time_spent_on_a_slow_code_shortens_the_wait_for_a_policy(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block", wechat_timeout=2)
+    await service.log_in("root")
+    service.simulator.fail("code2session", slow=1.2)
+    service.simulator.fail(RISK, slow=1.2)
+    await service.log_in("risky-4")
+    assert await checks_of(service) == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
+
+
+async def test_a_missing_permission_is_logged_once_a_minute(
+    make_service: MakeService, log_lines: LogLines, clock: Clock
+) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.account(APP_ID).denied = frozenset({RISK})
+    for person in ("anna", "berta", "carla"):
+        await service.log_in(person)
+    (line,) = logged(log_lines, "policy_without_wechat")
+    assert (line["level"], line["policy"], line["app_id"], line["errcode"]) == ("error", "risk", APP_ID, 48001)
+    assert "permissions" in line["what_to_change"]
+    assert logged(log_lines, "wechat_misconfigured") == []
+    clock.advance(seconds=LOGGED_AGAIN_AFTER.total_seconds())
+    await service.log_in("dora")
+    assert len(logged(log_lines, "policy_without_wechat")) == 2
+    assert await checks_of(service) == {("risk", "wechat_misconfigured", "48001"): 4}
+
+
+async def test_a_different_failure_is_logged_at_once(make_service: MakeService, log_lines: LogLines) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block")
+    for errcode in (61010, 9410009):
+        service.simulator.fail(RISK, errcode=errcode)
+    service.simulator.fail(TEXT, errcode=61010)
+    for person in ("anna", "berta"):
+        await service.log_in(person, nickname=person)
+    lines = [(line["policy"], line["errcode"]) for line in logged(log_lines, "policy_without_wechat")]
+    assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
+
+
+async def test_a_policy_applies_again_at_once_after_a_failure(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, errcode=48001)
+    await service.log_in("risky-4", app_id=OTHER_APP_ID)
+    await rows.execute("DELETE FROM users")
+    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+
+
+async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    await service.log_in("root")
+    service.simulator.fail(RISK, errcode=42001)
+    problem_of(await service.log_in.ask("risky-4"), "wechat_user_blocked", 403)
+
+
+# Work in the background.
+
+
+@pytest.mark.slow
+async def test_background_checks_are_limited(make_service: MakeService, log_lines: LogLines) -> None:
+    service = await make_service(nickname_check="flag", wechat_timeout=60)
+    people = [await service.log_in(f"person-{number}") for number in range(MAX_TASKS // NAMES_OF_ONE + 1)]
+    service.simulator.fail("stable_token", hang=True, times=None)
+    for number in range(MAX_TASKS + 3):
+        person = people[number // NAMES_OF_ONE]
+        assert (await service.change(person, nickname=f"name {number}")).status_code == 200
+    assert len(logged(log_lines, "policy_without_wechat")) == 1
+    await service.services.background.aclose()
+    assert await checks_of(service) == {("nickname", "too_busy", ""): 3}
+    (line,) = logged(log_lines, "background_work_left")
+    assert line["pieces"] == MAX_TASKS
+
+
+@pytest.mark.process
+async def test_a_service_that_is_stopped_leaves_what_hangs(
+    database_url: str, simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.fail(RISK, hang=True, times=None)
+    port = str(free_port())
+    with serving(create_simulator(simulator)) as wechat_url:
+        env = service_env(database_url, wechat_base_url=wechat_url, wechat_timeout=60, risk_policy="flag", port=port)
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as running:
+            await to_thread(running.wait_for, '"started"')
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False) as client:
+                assert (await client.post("/v1/login", json={"code": "risky-4"})).status_code == 200
+            await until(lambda: bool(simulator.calls_of(RISK)))
+            started = time.monotonic()
+            assert await to_thread(running.end, signal.SIGTERM) == 0
+            assert time.monotonic() - started < SOON
+            assert '"stopped"' in running.output
+            assert '"background_work_left"' in running.output
+
+
+async def rename_person(service: Service, name: str, *, way: str) -> Body:
+    """The user in the answer after a person has set this name."""
+    if way == "login":
+        return (await service.log_in(nickname=name))["user"]
+    return (await service.change(await service.log_in(), nickname=name)).json()

@@ -1,0 +1,310 @@
+"""`wxauth serve` stops without the loss of a request by a proxy in front of several replicas."""
+
+import asyncio
+import itertools
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+import uvicorn
+
+from tests.fakes import service_env
+from tests.loops import let_pass
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
+from tests.web.test_connections import GET, App, read_all
+from wxauth.server.service.server import listen, uvicorn_options
+from wxauth.server.web.http_server import Server
+
+LEARNING = 20.0
+"""Seconds in which a proxy may learn here that the server leaves, on a clock that the tests move.
+Fewer than a request may take, or the server would close connections for that."""
+BODY = b'{"refresh_token": "forged"}'
+LOGOUT = b"POST /v1/logout HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+class ObservedServer(Server):
+    """A server that shows when it has begun to leave."""
+
+    def __init__(self, config: uvicorn.Config, *, learning: float) -> None:
+        super().__init__(config, learning=learning)
+        self.has_begun_to_leave = threading.Event()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.has_begun_to_leave.set()
+        await super().shutdown(sockets)
+
+
+@dataclass
+class Leaving:
+    """A server, and a way to ask it to end as a signal does."""
+
+    server: ObservedServer
+    port: int
+    app: App
+    thread: threading.Thread
+
+    def connect(self) -> socket.socket:
+        """A connection that the server has accepted."""
+        number = len(self.server.server_state.connections)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        until(lambda: len(self.server.server_state.connections) > number)
+        return connection
+
+    def ask_to_end(self, number: int = signal.SIGTERM) -> None:
+        self.server.handle_exit(number, None)
+        assert self.server.has_begun_to_leave.wait(PATIENCE)
+
+    def let_pass(self, seconds: float) -> None:
+        """Move the server's clock."""
+        self.server.loop.call_soon_threadsafe(let_pass, seconds)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.thread.is_alive()
+
+
+@pytest.fixture
+def leaving() -> Iterator[Leaving]:
+    app = App()
+    options = uvicorn_options() | {
+        "lifespan": "off",
+        "timeout_graceful_shutdown": 30,
+        "loop": "tests.loops:UnhurriedLoop",
+    }
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        server = ObservedServer(uvicorn.Config(app, **options), learning=LEARNING)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        until(lambda: server.started)
+        yield Leaving(server, port, app, thread)
+        app.let_go.set()
+        server.should_exit = server.force_exit = True
+        thread.join()
+
+
+def ask(connection: socket.socket, path: bytes = b"a") -> bytes:
+    """One answer."""
+    connection.sendall(GET % path)
+    return connection.recv(65536)
+
+
+def test_an_idle_connection_is_there_for_one_more_request(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    assert b"connection: close" not in ask(connection)
+    leaving.ask_to_end()
+    connection.sendall(GET % b"last")
+    answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+
+
+def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    ask(connection)
+    leaving.ask_to_end()
+    leaving.let_pass(LEARNING - 10)
+    assert is_quiet(connection)
+    leaving.let_pass(10)
+    assert read_all(connection) == b""
+    until(lambda: leaving.has_ended)
+
+
+def test_a_client_that_connects_during_the_shutdown_is_answered(leaving: Leaving) -> None:
+    leaving.ask_to_end()
+    connection = leaving.connect()
+    connection.sendall(GET % b"new")
+    assert b"connection: close" in read_all(connection)
+    leaving.let_pass(LEARNING)
+    until(lambda: is_free(leaving.port))
+
+
+def test_a_client_that_connects_late_can_still_send_a_request(leaving: Leaving) -> None:
+    early = leaving.connect()
+    leaving.ask_to_end()
+    leaving.let_pass(LEARNING / 2)
+    assert is_quiet(early)
+    late = leaving.connect()
+    leaving.let_pass(LEARNING / 2)
+    assert read_all(early) == b""
+    late.sendall(GET % b"late")
+    assert read_all(late).startswith(b"HTTP/1.1 200")
+
+
+def test_requests_in_hand_are_all_answered(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    connection.sendall(GET % b"waits" + (GET % b"a") * 100)
+    until(lambda: leaving.server.server_state.tasks)
+    leaving.ask_to_end()
+    leaving.app.let_go.set()
+    answer = read_all(connection)
+    assert answer.count(b"HTTP/1.1 200") == 101
+    assert answer.count(b"connection: close") == 1
+
+
+def test_a_request_that_takes_too_long_is_answered_with_an_error(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    connection.sendall(GET % b"waits")
+    until(lambda: leaving.server.server_state.tasks)
+    leaving.ask_to_end()
+    leaving.let_pass(LEARNING + 20)
+    assert is_quiet(connection)
+    leaving.let_pass(10)
+    assert read_all(connection).startswith(b"HTTP/1.1 500")
+
+
+def test_a_person_does_not_wait_for_proxies(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    ask(connection)
+    leaving.ask_to_end(signal.SIGINT)
+    assert read_all(connection) == b""
+
+
+def is_quiet(connection: socket.socket) -> bool:
+    """Whether the server neither sends anything nor closes the connection, in a few of its looks."""
+    return not select.select([connection], [], [], 0.2)[0]
+
+
+# Processes
+
+
+@dataclass
+class Replicas:
+    """Starts `wxauth serve` on one database."""
+
+    folder: Path
+    settings: dict[str, str]
+
+    def start(self, port: int, **changed: str) -> Running:
+        env = self.settings | {"WXAUTH_PORT": str(port)} | {f"WXAUTH_{name}": value for name, value in changed.items()}
+        return Running(WXAUTH, "serve", cwd=self.folder, env=env)
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, database_url: str) -> Replicas:
+    return Replicas(
+        tmp_path,
+        service_env(database_url, wechat_base_url="http://127.0.0.1:1"),
+    )
+
+
+@pytest.mark.process
+def test_on_sigterm_a_replica_is_not_ready_at_once_and_still_answers(replicas: Replicas) -> None:
+    port = free_port()
+    with replicas.start(port) as command, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        until(lambda: is_ready(client))
+        asked_at = time.monotonic()
+        command.process.send_signal(signal.SIGTERM)
+        until(lambda: client.get("/readyz").status_code == 503)
+        answer = client.get("/readyz")
+        assert (answer.json()["status"], answer.headers["connection"]) == ("unavailable", "close")
+        assert "ending" in answer.json()["checks"]["process"]
+        answer = client.get("/livez")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert command.process.wait(PATIENCE) == 0
+        assert time.monotonic() - asked_at >= 2
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+LEFT_ALONE_FOR = 4.0
+"""Seconds; a replica takes two of them to leave."""
+
+
+class Balancer:
+    """Sends requests to two replicas in turn, as a proxy does that keeps connections alive and sends nothing twice.
+
+    To a replica that says that it leaves it opens no other connection for a while: what comes in the very moment in
+    which a listener is closed is reset by the kernel.
+    """
+
+    def __init__(self, ports: list[int]) -> None:
+        self._ports = ports
+        self._idle: dict[int, list[socket.socket]] = {port: [] for port in ports}
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(8)]
+        self._left_alone_until = dict.fromkeys(ports, 0.0)
+        self.outcomes: list[str] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+        for connection in itertools.chain(*self._idle.values()):
+            connection.close()
+
+    def more(self) -> None:
+        """Wait until some more have been sent."""
+        wanted = len(self.outcomes) + 500
+        until(lambda: len(self.outcomes) >= wanted)
+
+    def _send(self, turn: int) -> None:
+        while not self._is_over.is_set():
+            turn += 1
+            port, connection = self._connection(turn)
+            try:
+                connection.sendall(LOGOUT)
+                answer = connection.recv(65536).decode()
+            except OSError as exc:
+                answer = f"lost: {type(exc).__name__}"
+            self.outcomes.append(answer.partition("\r\n")[0] or "lost: closed")
+            if "connection: close" in answer or not answer.startswith("HTTP"):
+                connection.close()
+                self._left_alone_until[port] = time.monotonic() + LEFT_ALONE_FOR
+            else:
+                self._idle[port].append(connection)
+
+    def _connection(self, turn: int) -> tuple[int, socket.socket]:
+        while True:
+            port = self._ports[turn % 2]
+            while self._idle[port]:
+                connection = self._idle[port].pop()
+                if not select.select([connection], [], [], 0)[0]:
+                    return port, connection
+                connection.close()  # the replica has done so
+            if time.monotonic() < self._left_alone_until[port]:
+                turn += 1
+                continue
+            with suppress(ConnectionError):
+                return port, socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+            turn += 1  # refused: the other one, then
+
+
+@pytest.mark.process
+def test_restarts_of_one_replica_of_two_lose_no_request(replicas: Replicas) -> None:
+    ports = [free_port(), free_port()]
+    with ExitStack() as stack:
+        running = [stack.enter_context(replicas.start(port)) for port in ports]
+        for command in running:
+            command.wait_for('"started"')
+        with Balancer(ports) as balancer:
+            for _ in range(2):
+                balancer.more()
+                assert running[0].end(signal.SIGTERM) == 0
+                running[0] = stack.enter_context(replicas.start(ports[0]))
+                running[0].wait_for('"started"')
+            balancer.more()
+    assert set(balancer.outcomes) == {"HTTP/1.1 204 No Content"}

@@ -1,0 +1,112 @@
+"""`examples/sibling`, started next to `wxauth dev` as its README shows."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+
+from examples.sibling.app import app, guard
+from tests.processes import PATIENCE, dev_with_sibling, serving
+from tests.programs import needs
+from tests.world import bearer
+from wxauth.testing import TestIssuer
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).parents[2]
+READMES = [
+    part.partition("## Events about users")[0].partition("## 用户发生变化时")[0]
+    for part in (ROOT / "examples/sibling/README.md").read_text().split("## 中文")
+]
+"""The part about tokens; the other part is in test_example_events.py."""
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """wxauth's and the sibling's."""
+    with dev_with_sibling(tmp_path_factory.mktemp("example")) as world:
+        yield world["SERVICE_URL"], world["ORDERS_URL"]
+
+
+@pytest.fixture(scope="module")
+def login(urls: tuple[str, str]) -> dict[str, Any]:
+    return httpx.post(f"{urls[0]}/v1/login", json={"code": "alice"}, trust_env=False, verify=False).json()
+
+
+def orders(urls: tuple[str, str], token: str) -> httpx.Response:
+    return httpx.get(f"{urls[1]}/orders", headers=bearer(token), trust_env=False, verify=False)
+
+
+def test_the_sibling_accepts_a_token_of_wxauths(urls: tuple[str, str], login: dict[str, Any]) -> None:
+    answer = orders(urls, login["access_token"])
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == [{"item": "oolong tea", "for": login["user"]["openid"]}]
+
+
+def test_the_sibling_refuses_a_tampered_token(urls: tuple[str, str], login: dict[str, Any]) -> None:
+    answer = orders(urls, login["access_token"][:-5] + "AAAAA")
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+
+
+def test_the_sibling_refuses_a_request_without_a_token(urls: tuple[str, str]) -> None:
+    answer = httpx.get(f"{urls[1]}/orders", trust_env=False, verify=False)
+    assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
+
+
+def live_orders(url: str, headers: dict[str, str]) -> connect:
+    return connect(f"{url.replace('http', 'ws', 1)}/orders/live", additional_headers=headers, proxy=None)
+
+
+async def test_the_sibling_takes_orders_on_a_websocket(urls: tuple[str, str], login: dict[str, Any]) -> None:
+    async with live_orders(urls[1], {"Authorization": f"Bearer {login['access_token']}"}) as socket:
+        for item in ("jasmine tea", "pu'er"):
+            await socket.send(item)
+            assert json.loads(await socket.recv()) == {"item": item, "for": login["user"]["openid"]}
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"), [({}, "missing_token"), ({"Authorization": "Bearer nonsense"}, "invalid_token")]
+)
+async def test_the_sibling_refuses_a_websocket(urls: tuple[str, str], headers: dict[str, str], code: str) -> None:
+    with pytest.raises(websockets.InvalidStatus) as refusal:
+        await live_orders(urls[1], headers)
+    response = refusal.value.response
+    assert (response.status_code, json.loads(response.body)["code"]) == (401, code)
+
+
+async def test_a_websocket_ends_with_its_token() -> None:
+    issuer = TestIssuer()
+    with issuer.trusted_by(guard), serving(app) as url:
+        async with live_orders(url, issuer.headers(expires_in=-5)) as socket:  # within the skew that is allowed
+            with pytest.raises(websockets.ConnectionClosed) as end:
+                await asyncio.wait_for(socket.recv(), PATIENCE)
+    assert end.value.rcvd is not None
+    assert (end.value.rcvd.code, end.value.rcvd.reason) == (1008, "token_expired")
+
+
+@pytest.mark.parametrize("readme", READMES, ids=["English", "Chinese"])
+def test_the_commands_of_the_readme_can_be_typed(urls: tuple[str, str], readme: str, tmp_path: Path) -> None:
+    needs("curl")
+    starting, serving_orders, *trying = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert (starting, serving_orders[:15]) == ("scripts/dev\n", ".venv/bin/uvico")
+    typed = "".join(trying).replace(".venv/bin/python", sys.executable)
+    for written, url in zip(("127.0.0.1:8000", "127.0.0.1:8002"), urls, strict=True):
+        typed = typed.replace(written, url.removeprefix("http://"))
+    done = subprocess.run(["sh", "-eu", "-c", typed], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"HTTP/1.1 (\d+)|\"item\":\"(\w+)", done.stdout) == [
+        ("200", ""),
+        ("", "oolong"),
+        ("401", ""),
+        ("401", ""),
+        ("", "jasmine"),
+    ]

@@ -1,0 +1,53 @@
+"""The examples of docs/siblings.md work as shown."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from jose.jwt import get_unverified_claims
+
+from tests.repository.test_readme import code_blocks, table
+from wxauth.testing import TestIssuer
+
+PAGES = sorted((Path(__file__).parents[2] / "docs").glob("siblings*.md"))
+
+pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+@pytest.fixture
+def blocks(page: Path) -> list[str]:
+    return code_blocks(page, "python")
+
+
+def run(block: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    return namespace
+
+
+def test_the_table_of_claims_has_every_claim(page: Path) -> None:
+    rows = {name.strip("`"): there for name, there, _ in table(page, "claim|声明")}
+    always = [name for name, there in rows.items() if there in {"always", "总有"}]
+    assert always == list(get_unverified_claims(TestIssuer().token()))
+    assert rows.keys() - set(always) == {"roles", "app_id", "scope", "external_id"}
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
+def test_the_test_shown_passes_with_the_service_shown(blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    service, its_test, *_ = blocks
+    monkeypatch.setitem(sys.modules, "app", SimpleNamespace(**run(service)))
+    run(its_test)["test_orders_are_the_callers_own"](TestIssuer())
+
+
+async def test_the_middleware_shown_guards_all_but_the_public_path(blocks: list[str]) -> None:
+    shown = run(blocks[2])
+    issuer = TestIssuer(issuer="http://127.0.0.1:8000")
+    transport = httpx.ASGITransport(shown["app"])
+    with issuer.trusted_by(shown["guard"]):
+        async with httpx.AsyncClient(transport=transport, base_url="http://sibling.test") as client:
+            assert (await client.get("/orders")).status_code == 401
+            assert (await client.get("/healthz")).text == "ok\n"
+            assert (await client.get("/orders", headers=issuer.headers(openid="o1"))).text == "o1\n"

@@ -1,0 +1,531 @@
+"""`/v1/verify` and `/v1/introspect`, for reverse proxies and services that cannot use the guard."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.database_proxy import Proxy
+from tests.fakes import Clock, Secrets
+from tests.problems import problem_of
+from tests.sweeps import Sweep, swept
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
+from tests.world import AddSibling, LogIn, MakeClient, MakeServices, bearer
+from wxauth.server.clients.clients import Credentials, remove_client
+from wxauth.server.core.services import Services
+from wxauth.server.keys.keyring import KeyRing
+
+VERIFY = "/v1/verify"
+INTROSPECT = "/v1/introspect"
+METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
+MAX_BODY = 64 * 1024
+NOW = datetime.fromisoformat("2026-11-20T08:00:00Z")
+
+# Statements that end a token before it expires.
+ENDINGS = {
+    "revoked": "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out', session_key = NULL",
+    "banned": "UPDATE users SET status = 'disabled'",
+    "erased": "DELETE FROM users",
+}
+
+
+def basic(name: str, secret: str, *, scheme: str = "Basic") -> dict[str, str]:
+    return {"Authorization": f"{scheme} {b64encode(f'{name}:{secret}'.encode()).decode()}"}
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    return json.loads(decode(token.split(".")[1]))
+
+
+@pytest.fixture
+async def tokens(login: LogIn) -> dict[str, Any]:
+    """A login of alice's."""
+    return await login("alice")
+
+
+@pytest.fixture
+async def token(tokens: dict[str, Any]) -> str:
+    return tokens["access_token"]
+
+
+@pytest.fixture
+async def billing(add_sibling: AddSibling) -> Credentials:
+    """A service client."""
+    return await add_sibling("billing")
+
+
+@pytest.fixture
+def introspect(client: httpx.AsyncClient, billing: Credentials) -> Callable[[str], Awaitable[dict[str, Any]]]:
+    """Ask about a token as the service client, and get the answer's body."""
+
+    async def ask(token: str) -> dict[str, Any]:
+        answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*billing))
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["cache-control"] == "no-store"
+        return answer.json()
+
+    return ask
+
+
+Introspect = Callable[[str], Awaitable[dict[str, Any]]]
+Passes = Callable[[], Coroutine[Any, Any, bool]]
+
+
+@pytest.fixture(params=["verify", "introspect"])
+def passes(request: pytest.FixtureRequest, client: httpx.AsyncClient, introspect: Introspect, token: str) -> Passes:
+    """Whether alice's token is good, asked in either way."""
+
+    async def by_verify() -> bool:
+        answer = await client.get(VERIFY, headers=bearer(token))
+        if answer.status_code != 200:
+            problem_of(answer, "invalid_token", 401)
+        return answer.status_code == 200
+
+    async def by_introspect() -> bool:
+        answer = await introspect(token)
+        assert answer["active"] or answer == {"active": False}
+        return answer["active"]
+
+    return {"verify": by_verify, "introspect": by_introspect}[request.param]
+
+
+# Both.
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+async def test_a_token_ends_at_once_with_its_session_or_user(
+    passes: Passes, rows: asyncpg.Connection, ending: str
+) -> None:
+    assert await passes()
+    await rows.execute(ending)
+    assert not await passes()
+
+
+async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(
+    passes: Passes, rows: asyncpg.Connection
+) -> None:
+    async with rows.transaction():
+        await rows.execute(ENDINGS["revoked"])
+        await rows.execute(ENDINGS["banned"])
+        async with asyncio.timeout(2):
+            assert await passes()
+    assert not await passes()
+
+
+async def test_no_request_that_begins_after_a_sign_out_passes(
+    client: httpx.AsyncClient, passes: Passes, token: str
+) -> None:
+    under_way = [asyncio.create_task(passes()) for _ in range(20)]
+    assert (await client.post("/v1/logout", headers=bearer(token))).status_code == 204
+    assert not any(await asyncio.gather(*(passes() for _ in range(20))))
+    await asyncio.gather(*under_way)  # each has had an answer, whichever came first
+
+
+HOSTILE_AUTHORIZATIONS = [
+    b"",
+    b" ",
+    b":",
+    b"Basic",
+    b"Basic ",
+    b"Basic =",
+    b"Basic ====",
+    b"Basic \xff\xfe",
+    b"Basic !!!!",
+    b"Basic " + b64encode(b""),
+    b"Basic " + b64encode(b":"),
+    b"Basic " + b64encode(b"billing"),
+    b"Basic " + b64encode(b"billing:"),
+    b"Basic " + b64encode(b":secret"),
+    b"Basic " + b64encode(b"billing\0:secret"),
+    b"Basic " + b64encode(b"billing%00:secret"),
+    b"Basic " + b64encode(b"billing%0a:secret"),
+    b"Basic " + b64encode(b"\xff\xfe:\xff"),
+    b"Basic " + b64encode("账单:密钥".encode()),
+    b"Basic " + b64encode(b"%ED%A0%80:%ED%A0%80"),
+    b"Basic " + b64encode(b"BILLING:x"),
+    b"Basic " + b64encode(b"billing' OR 1=1 --:x"),
+    b"Basic " + b64encode(b"billing:" + b"x" * 60_000),
+    b"Basic " + b64encode(b"x" * 60_000 + b":x"),
+    b"Basic " + b64encode(b"billing:x").rstrip(b"="),
+    b"Basic Basic " + b64encode(b"billing:x"),
+    b"Basic," + b64encode(b"billing:x"),
+    b"Basic\t" + b64encode(b"billing:x"),
+    b"Basic " + b64encode(b"billing:x") + b"\x0b",
+    b'Digest username="billing", realm="", nonce="", uri="/", response=""',
+    b"Negotiate YII=",
+    b"Bearer",
+    b"Bearer ",
+    b"Bearer \xff",
+    b"Bearer \0",
+    b"Bearer a b",
+    b"Bearer " + b"." * 60_000,
+    b"bearer null",
+    b"Bearer undefined",
+    b"wxr_x",
+    b"\xe5\xb0\x8f",
+]
+
+
+async def test_a_hostile_authorization_header_is_refused(
+    client: httpx.AsyncClient, billing: Credentials, token: str
+) -> None:
+    with Sweep() as sweep:
+        for authorization in HOSTILE_AUTHORIZATIONS:
+            with sweep.case(authorization[:60]):
+                headers = {b"Authorization": authorization}
+                answer = await client.get(VERIFY, headers=headers)
+                problem_of(answer, answer.json()["code"], 401)
+                assert answer.headers["www-authenticate"] in ("Bearer", 'Bearer error="invalid_token"')
+                answer = await client.post(INTROSPECT, data={"token": token}, headers=headers)
+                problem_of(answer, "invalid_client", 401)
+                assert answer.headers["www-authenticate"] == "Basic"
+
+
+async def test_two_authorization_headers_are_a_bad_request(
+    client: httpx.AsyncClient, billing: Credentials, token: str
+) -> None:
+    bearers, basics = [*bearer(token).items()], [*basic(*billing).items()]
+    by_proxy = {"Authorization": f"{basics[0][1]}, {basics[0][1]}"}  # which joins what came as two
+    with Sweep() as sweep:
+        for name, verifying, introspecting in (("two", bearers * 2, basics * 2), ("joined", by_proxy, by_proxy)):
+            with sweep.case(name):
+                problem_of(await client.get(VERIFY, headers=verifying), "invalid_request", 400)
+                answer = await client.post(INTROSPECT, data={"token": token}, headers=introspecting)
+                problem_of(answer, "invalid_request", 400)
+
+
+async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_answered_with_503(
+    make_services: MakeServices, make_client: MakeClient, database_url: str, billing: Credentials, token: str
+) -> None:
+    async with Proxy(database_url) as proxy:
+        client = make_client(await make_services(database_url=proxy.url))
+        await proxy.refuse()
+        problem_of(await client.get(VERIFY, headers=bearer("not.a.token")), "invalid_token", 401)
+        problem_of(await client.get(VERIFY), "missing_token", 401)
+        problem_of(await client.get(f"{VERIFY}?role=admin", headers=bearer(token)), "storage_unavailable", 503)
+        problem_of(await client.post(INTROSPECT, data={"token": token}), "invalid_client", 401)
+        answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*billing))
+        problem_of(answer, "storage_unavailable", 503)
+        assert int(answer.headers["retry-after"]) > 0
+        await proxy.accept()
+        assert (await client.get(VERIFY, headers=bearer(token))).status_code == 200
+
+
+# Verify.
+
+
+async def test_verify_says_in_the_header_whose_request_it_is(client: httpx.AsyncClient, tokens: dict[str, Any]) -> None:
+    for method in ("GET", "HEAD"):
+        answer = await client.request(method, VERIFY, headers=bearer(tokens["access_token"]))
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["cache-control"] == "no-store"
+        assert {name: value for name, value in answer.headers.items() if name.startswith("x-auth-")} == {
+            "x-auth-user-id": tokens["user"]["id"],
+            "x-auth-app-id": tokens["user"]["app_id"],
+            "x-auth-openid": tokens["user"]["openid"],
+            "x-auth-session-id": tokens["session_id"],
+            "x-auth-roles": "",
+        }
+
+
+async def test_verify_takes_and_refuses_the_tokens_that_the_guard_does(
+    client: httpx.AsyncClient, services: Services, token: str
+) -> None:
+    async def answer(forge: Forgery) -> tuple[int, str | None]:
+        forged = forge(Forger(token, services[KeyRing].signing_key(services.clock())))
+        response = await client.get(VERIFY, headers=bearer(forged))
+        return response.status_code, response.headers.get("www-authenticate")
+
+    challenge = 'Bearer error="invalid_token"'
+    refused = HOSTILE | EXPIRED
+    assert {name: await answer(forge) for name, forge in refused.items()} == dict.fromkeys(refused, (401, challenge))
+    assert {name: await answer(forge) for name, forge in GOOD.items()} == dict.fromkeys(GOOD, (200, None))
+
+
+@swept(
+    ("roles", "query", "status"),
+    [
+        ("{}", "", 200),
+        ("{}", "?role=admin", 403),
+        ("{}", "?role=", 403),
+        ("{admin}", "?role=admin", 200),
+        ("{admin}", "?role=admin&role=admin", 200),
+        ("{admin}", "?role=admin&role=clerk", 403),
+        ("{clerk}", "?role=admin&role=clerk", 403),
+        ("{clerk,admin}", "?role=admin&role=clerk", 200),
+        ("{clerk,admin}", "?role=admin,clerk", 403),
+        ("{admin}", "?role=Admin", 403),
+        ("{admin}", "?role=admin%20", 403),
+        ("{admin}", "?role=%00", 403),
+        ("{admin}", "?role=%FF", 403),
+        ("{admin}", "?role", 403),
+    ],
+)
+async def test_verify_demands_every_role_that_is_asked_for(
+    client: httpx.AsyncClient, rows: asyncpg.Connection, token: str, roles: str, query: str, status: int
+) -> None:
+    await rows.execute(f"UPDATE users SET roles = '{roles}'")
+    answer = await client.get(VERIFY + query, headers=bearer(token))
+    if status == 200:
+        assert (answer.status_code, answer.headers["x-auth-roles"]) == (200, roles.strip("{}"))
+    else:
+        problem_of(answer, "insufficient_role", status)
+        assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+        assert not [name for name in answer.headers if name.startswith("x-auth-")]
+
+
+async def test_a_role_that_is_given_or_taken_counts_at_once_whatever_the_token_says(
+    client: httpx.AsyncClient, introspect: Introspect, rows: asyncpg.Connection, token: str
+) -> None:
+    for roles, status in (("{admin}", 200), ("{}", 403)):
+        await rows.execute(f"UPDATE users SET roles = '{roles}'")
+        assert (await client.get(f"{VERIFY}?role=admin", headers=bearer(token))).status_code == status
+        assert (await introspect(token)).get("roles", []) == (["admin"] if status == 200 else [])
+
+
+async def test_a_refused_role_is_not_echoed(client: httpx.AsyncClient, secrets: Secrets, token: str) -> None:
+    role = secrets.add("a-role-that-nobody-may-read")
+    problem_of(await client.get(VERIFY, params={"role": role}, headers=bearer(token)), "insufficient_role", 403)
+
+
+@pytest.mark.parametrize(
+    "openid", ["小明", "a b", " a ", "a\r\nX-Auth-Roles: admin", "a\nb", "a%41", "\x7f", "é", "o'\"<>,;=\\"]
+)
+async def test_verify_sends_any_openid_in_ascii(
+    client: httpx.AsyncClient, rows: asyncpg.Connection, token: str, openid: str
+) -> None:
+    await rows.execute("UPDATE identities SET openid = $1", openid)
+    answer = await client.get(VERIFY, headers=bearer(token))
+    (value,) = [value for name, value in answer.headers.raw if name.lower() == b"x-auth-openid"]
+    assert all(0x21 <= byte <= 0x7E for byte in value)
+    assert unquote(value.decode()) == openid
+    assert answer.headers["x-auth-roles"] == ""
+
+
+async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(client: httpx.AsyncClient, token: str) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        pytest.fail("the body was read")
+        yield b""
+
+    headers = {**bearer(token), "Content-Length": str(10**9), "Content-Type": "application/json"}
+    assert (await client.request("GET", VERIFY, content=never(), headers=headers)).status_code == 200
+
+
+# Introspect.
+
+
+@pytest.mark.parametrize("roles", ["{}", "{admin,clerk}"])
+async def test_a_valid_token_is_active_and_its_claims_are_returned(
+    introspect: Introspect, login: LogIn, rows: asyncpg.Connection, roles: str
+) -> None:
+    await login("alice")
+    await rows.execute(f"UPDATE users SET roles = '{roles}'")
+    token = (await login("alice"))["access_token"]
+    answer = await introspect(token)
+    assert answer == {"active": True, "token_type": "Bearer", **claims_of(token)}
+    assert ("roles" in answer) is (roles != "{}")
+
+
+async def test_a_claim_outside_the_contract_is_not_returned(
+    introspect: Introspect, services: Services, token: str
+) -> None:
+    forged = Forger(token, services[KeyRing].signing_key(services.clock())).with_claims(active=False, session_key="x")
+    assert await introspect(forged) == {"active": True, "token_type": "Bearer", **claims_of(token)}
+
+
+async def test_introspection_takes_and_refuses_the_tokens_that_the_guard_does(
+    introspect: Introspect, services: Services, token: str
+) -> None:
+    async def introspected(forgeries: dict[str, Forgery]) -> dict[str, Any]:
+        key = services[KeyRing].signing_key(services.clock())
+        forged = {name: forge(Forger(token, key)) for name, forge in forgeries.items()}
+        return {name: await introspect(text) for name, text in forged.items() if len(text) < MAX_BODY}
+
+    refused = await introspected(HOSTILE | EXPIRED)
+    assert {name for name, answer in refused.items() if answer != {"active": False}} == set()
+    assert {name: answer["active"] for name, answer in (await introspected(GOOD)).items()} == dict.fromkeys(GOOD, True)
+
+
+async def test_a_token_is_active_until_it_expires(introspect: Introspect, token: str, clock: Clock) -> None:
+    clock.advance(seconds=929)
+    assert (await introspect(token))["active"] is True
+    clock.advance(seconds=1)
+    assert await introspect(token) == {"active": False}
+
+
+@pytest.mark.parametrize("text", ["{refresh_token}", "{session_id}", "null", " ", "\0", "é", "eyJ" * 1000])
+async def test_any_other_token_is_not_active(introspect: Introspect, tokens: dict[str, Any], text: str) -> None:
+    assert await introspect(text.format(**tokens)) == {"active": False}
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type"),
+    [
+        ("token={token}", "application/x-www-form-urlencoded"),
+        ("token={token}", "application/x-www-form-urlencoded; charset=UTF-8"),
+        ("token={token}", "text/plain"),
+        ("token={token}&token_type_hint=access_token", "application/x-www-form-urlencoded"),
+        ("token_type_hint=refresh_token&token={token}", "application/x-www-form-urlencoded"),
+        ("token_type_hint=nonsense&token={token}&client_id=x", "application/x-www-form-urlencoded"),
+        ("&&token={token}&", "application/x-www-form-urlencoded"),
+        ("token={escaped}", "application/x-www-form-urlencoded"),
+    ],
+)
+async def test_a_form_may_say_more_than_the_token(
+    client: httpx.AsyncClient, billing: Credentials, token: str, form: str, content_type: str
+) -> None:
+    escaped = "".join(f"%{byte:02x}" for byte in token.encode())
+    answer = await client.post(
+        INTROSPECT,
+        content=form.format(token=token, escaped=escaped),
+        headers={**basic(*billing), "Content-Type": content_type},
+    )
+    assert answer.json()["active"] is True
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ("", "token"),
+        ("token", "token"),
+        ("token=", "token"),
+        ("token_type_hint=access_token", "token"),
+        ("Token={token}", "token"),
+        ("token={token}&token={token}", "token"),
+        ('{{"token": "{token}"}}', "token"),
+        ("{token}", "token"),
+        ("&=&", "token"),
+        ("token=\udcff{token}", "body"),
+    ],
+)
+async def test_a_form_without_the_one_token_is_refused_and_not_echoed(
+    client: httpx.AsyncClient, billing: Credentials, token: str, form: str, field: str
+) -> None:
+    content = form.format(token=token).encode(errors="surrogateescape")
+    answer = await client.post(INTROSPECT, content=content, headers=basic(*billing))
+    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
+    assert token[:12] not in answer.text
+
+
+async def test_a_form_has_64_kib_at_most(client: httpx.AsyncClient, billing: Credentials) -> None:
+    answer = await client.post(INTROSPECT, content=b"token=".ljust(MAX_BODY + 1, b"x"), headers=basic(*billing))
+    problem_of(answer, "payload_too_large", 413)
+
+
+@pytest.mark.no_database
+async def test_the_body_of_a_stranger_is_not_read(client: httpx.AsyncClient) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        pytest.fail("the body was read")
+        yield b""
+
+    problem_of(await client.post(INTROSPECT, content=never()), "invalid_client", 401)
+
+
+# Service clients.
+
+
+def altered(text: str) -> str:
+    return ("A" if text[0] != "A" else "B") + text[1:]
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        lambda name, secret: (name, altered(secret)),
+        lambda name, secret: (name, secret[:-1]),
+        lambda name, secret: (name, secret + "="),
+        lambda name, secret: (name, secret + " "),
+        lambda name, secret: (name, secret.swapcase()),
+        lambda name, secret: (name, sha256(secret.encode()).hexdigest()),
+        lambda name, secret: (name, ""),
+        lambda name, secret: (name, secret + ":"),
+        lambda name, secret: ("ledger", secret),
+        lambda name, secret: ("Billing", secret),
+        lambda name, secret: ("billing\n", secret),
+        lambda name, secret: ("", secret),
+        lambda name, secret: (secret, name),
+    ],
+)
+async def test_wrong_credentials_are_refused(
+    client: httpx.AsyncClient,
+    add_sibling: AddSibling,
+    billing: Credentials,
+    token: str,
+    credentials: Callable[[str, str], tuple[str, str]],
+) -> None:
+    await add_sibling("ledger")
+    answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*credentials(*billing)))
+    problem_of(answer, "invalid_client", 401)
+    assert answer.headers.get_list("www-authenticate") == ["Basic"]
+
+
+async def test_a_bearer_is_no_service_client(client: httpx.AsyncClient, token: str) -> None:
+    answer = await client.post(INTROSPECT, data={"token": token}, headers=bearer(token))
+    problem_of(answer, "invalid_client", 401)
+
+
+async def test_credentials_in_the_form_are_not_taken(
+    client: httpx.AsyncClient, billing: Credentials, token: str
+) -> None:
+    answer = await client.post(INTROSPECT, data={"token": token, **billing._asdict()})
+    problem_of(answer, "invalid_client", 401)
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC", "Basic  "])
+@pytest.mark.parametrize("escape", [str, lambda text: "".join(f"%{byte:02X}" for byte in text.encode())])
+async def test_the_scheme_takes_any_case_and_the_credentials_may_be_escaped(
+    client: httpx.AsyncClient, billing: Credentials, token: str, scheme: str, escape: Callable[[str], str]
+) -> None:
+    headers = basic(*map(escape, billing), scheme=scheme)
+    assert (await client.post(INTROSPECT, data={"token": token}, headers=headers)).json()["active"] is True
+
+
+@pytest.mark.parametrize("form", ["!{}", "{}!", "{} {}"])
+async def test_the_right_credentials_with_something_around_are_refused(
+    client: httpx.AsyncClient, billing: Credentials, token: str, form: str
+) -> None:
+    right = basic(*billing)["Authorization"].removeprefix("Basic ")
+    headers = {"Authorization": "Basic " + form.format(right, right)}
+    problem_of(await client.post(INTROSPECT, data={"token": token}, headers=headers), "invalid_client", 401)
+
+
+async def test_a_removed_client_is_refused_at_once(
+    client: httpx.AsyncClient, services: Services, billing: Credentials, token: str
+) -> None:
+    for is_there in (True, False):
+        answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*billing))
+        assert (answer.status_code == 200) is is_there
+        if is_there:
+            await remove_client(services.database, "billing", now=services.clock())
+    problem_of(answer, "invalid_client", 401)
+
+
+async def test_a_secret_is_32_random_bytes_and_is_not_stored(billing: Credentials, rows: asyncpg.Connection) -> None:
+    assert len(decode(billing.client_secret)) == 32
+    stored = await rows.fetchrow("SELECT * FROM clients")
+    assert stored["secret_hash"] == sha256(billing.client_secret.encode()).digest()
+    assert billing.client_secret not in repr(stored)
+    assert billing.client_secret.encode() not in stored.values()
+
+
+# How others find it.
+
+
+@pytest.mark.parametrize("issuer", ["https://auth.test", "https://auth.test/wx"])
+@pytest.mark.parametrize("path", METADATA)
+@pytest.mark.no_database
+async def test_the_metadata_names_the_endpoint(
+    make_services: MakeServices, make_client: MakeClient, issuer: str, path: str
+) -> None:
+    metadata = (await make_client(await make_services(issuer=issuer)).get(path)).json()
+    assert metadata["introspection_endpoint"] == f"{issuer}{INTROSPECT}"
+    assert metadata["introspection_endpoint_auth_methods_supported"] == ["client_secret_basic"]

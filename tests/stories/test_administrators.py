@@ -1,0 +1,323 @@
+"""What administrators manage besides users: keys, sessions, checks and the trail; and which need a fresh login."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import APP, OTHER_APP, Clock, Secrets
+from tests.problems import problem_of
+from tests.processes import serving
+from tests.users.test_admin import NOBODY
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, make_admin
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
+
+LATER = LATER_APP["app_id"]
+ROUTES = [
+    ("GET", "/v1/admin/keys"),
+    ("POST", "/v1/admin/keys/rotate"),
+    ("POST", "/v1/admin/keys/none/withdraw"),
+    ("DELETE", f"/v1/admin/users/{NOBODY}/sessions/{NOBODY}"),
+    ("GET", "/v1/admin/check"),
+    ("POST", "/v1/admin/apps/none/check"),
+]
+LASTING = [
+    ("POST", "/keys/rotate", None),
+    ("POST", "/keys/none/withdraw", None),
+    ("POST", "/apps", {"app_id": "wxnew", "app_secret": "a-secret-of-nobodys", "check": False}),
+    ("PATCH", f"/apps/{APP['app_id']}", {"title": "x"}),
+    ("DELETE", f"/apps/{APP['app_id']}", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_every_route_requires_the_role_admin(
+    client: httpx.AsyncClient, login: LogIn, method: str, path: str
+) -> None:
+    problem_of(await client.request(method, path), "missing_token", 401)
+    problem_of(await client.request(method, path, headers=bearer(await login())), "insufficient_role", 403)
+
+
+# A fresh login.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "path", "body"), LASTING)
+async def test_a_change_that_leaves_lasting_power_requires_a_fresh_login(
+    root: Admin, login: LogIn, clock: Clock, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    options = {} if body is None else {"json": body}
+    clock.advance(minutes=10)
+    refreshed = await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
+    assert (await root.ask(method, path, **options)).status_code in (200, 204, 404, 409)
+    clock.advance(minutes=51)
+    old = await root.client.post("/v1/refresh", json={"refresh_token": refreshed.json()["refresh_token"]})
+    stale = Admin(root.client, old.json())  # its token is fresh, its session is not
+    problem_of(await stale.ask(method, path, **options), "login_too_old", 403)
+    assert (await stale.ask("GET", "/users")).status_code == 200
+    again = Admin(root.client, await login("root"))
+    assert (await again.ask(method, path, **options)).status_code in (200, 204, 404, 409)
+
+
+async def test_an_old_login_gives_nobody_a_role_and_takes_nobodys_account(
+    root: Admin, login: LogIn, clock: Clock
+) -> None:
+    alice, bob, banned = [(await login(name))["user"]["id"] for name in ("alice", "bob", "banned")]
+    thief, victim = (await login("thief"))["user"]["id"], (await login("victim"))["user"]["id"]
+    await root.change(banned, roles=["admin"], status="disabled")
+    stale = await later(root, clock)
+    acts: list[tuple[str, str, dict[str, Any]]] = [
+        ("PATCH", f"/users/{alice}", {"roles": ["admin"]}),
+        ("PATCH", f"/users/{banned}", {"status": "active"}),
+        ("PATCH", f"/users/{alice}", {"roles": ["admin", "editor"]}),
+        ("POST", f"/users/{bob}/merge", {"into": root.id}),
+        ("POST", f"/users/{victim}/merge", {"into": thief}),
+    ]
+    for method, path, body in (*acts, ("PATCH", f"/users/{bob}", {"roles": ["editor"]})):
+        problem_of(await stale.ask(method, path, json=body), "login_too_old", 403)
+    problem_of(await stale.ask("DELETE", f"/users/{victim}"), "login_too_old", 403)
+    assert await stale.names(role="admin", status="active") == ["Root"]
+    again = Admin(root.client, await login("root"))
+    for method, path, body in acts:
+        assert (await again.ask(method, path, json=body)).status_code == 200
+    assert (await again.ask("DELETE", f"/users/{thief}")).status_code == 204
+
+
+async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
+    root: Admin, login: LogIn, clock: Clock
+) -> None:
+    """Otherwise a ban that is lifted later would let an old login evade the rule."""
+    alice, banned, other = [(await login(name))["user"]["id"] for name in ("alice", "banned", "other")]
+    await root.change(banned, roles=["admin"], status="disabled")
+    await root.change(other, status="disabled")
+    stale = await later(root, clock)
+    acts: list[tuple[str, str, dict[str, Any]]] = [
+        ("PATCH", f"/users/{alice}", {"roles": ["admin"], "status": "disabled"}),
+        ("PATCH", f"/users/{other}", {"roles": ["admin"]}),
+        ("PATCH", f"/users/{banned}", {"roles": ["admin", "editor"]}),
+        ("POST", f"/users/{alice}/merge", {"into": banned}),
+        ("POST", f"/users/{banned}/merge", {"into": alice}),
+        ("POST", f"/users/{banned}/merge", {"into": root.id}),
+        ("POST", f"/users/{root.id}/merge", {"into": banned}),
+    ]
+    for method, path, body in acts:
+        problem_of(await stale.ask(method, path, json=body), "login_too_old", 403)
+    again = Admin(root.client, await login("root"))
+    found = {user["id"]: (user["roles"], user["status"]) for user in (await again.read("/users"))["items"]}
+    assert found == {
+        root.id: (["admin"], "active"),
+        alice: ([], "active"),
+        banned: (["admin"], "disabled"),
+        other: ([], "disabled"),
+    }
+    for method, path, body in acts[:4]:
+        assert (await again.ask(method, path, json=body)).status_code == 200
+
+
+async def test_an_old_login_takes_the_role_of_who_is_banned(root: Admin, login: LogIn, clock: Clock) -> None:
+    banned = (await login("banned"))["user"]["id"]
+    await root.change(banned, roles=["admin"], status="disabled")
+    stale = await later(root, clock)
+    await stale.change(banned, roles=[])
+    await stale.change(banned, status="active")
+
+
+async def test_an_old_login_bans_unbans_signs_out_and_removes_roles(root: Admin, login: LogIn, clock: Clock) -> None:
+    alice = (await login("alice"))["user"]["id"]
+    await root.change(alice, roles=["editor", "writer"])
+    stale = await later(root, clock)
+    assert (await stale.change(alice, roles=["editor"], status="disabled"))["roles"] == ["editor"]
+    assert (await stale.change(alice, roles=["editor"], status="active"))["status"] == "active"
+    assert (await stale.ask("DELETE", f"/users/{alice}/sessions")).status_code == 204
+    await stale.change(alice, roles=[])
+
+
+async def later(root: Admin, clock: Clock) -> Admin:
+    """The same session after an hour: its token is fresh, its login is not."""
+    answer = root.answer
+    for minutes in (10, 51):
+        clock.advance(minutes=minutes)
+        answer = (await root.client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})).json()
+    return Admin(root.client, answer)
+
+
+async def test_without_a_limit_any_login_will_do(
+    root: Admin, make_services: MakeServices, make_client: MakeClient, clock: Clock
+) -> None:
+    clock.advance(days=1)
+    old = await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
+    client = make_client(await make_services(admin_fresh_login=0))
+    assert (await Admin(client, old.json()).ask("POST", "/keys/rotate")).status_code == 200
+
+
+# Keys.
+
+
+async def test_a_key_is_rotated_and_the_trail_names_the_actor(root: Admin, services: Services) -> None:
+    [key] = (await root.read("/keys"))["items"]
+    assert key.keys() == {"kid", "alg", "state", "signs_from", "published_until"}
+    assert (key["alg"], key["state"], key["published_until"]) == ("ES256", "signing", None)
+    rotated = (await root.ask("POST", "/keys/rotate")).json()
+    assert rotated["kid"] != key["kid"]
+    assert (await root.ask("POST", "/keys/rotate")).json() == rotated  # it waits already
+    former, waiting = (await root.read("/keys"))["items"]
+    assert (former["state"], waiting["state"], waiting["signs_from"]) == ("signing", "next", rotated["signs_from"])
+    [event] = await root.events(type="signing_key.rotated")
+    assert (event["actor"], event["data"]) == (root.id, {"kid": rotated["kid"]})
+
+
+async def test_a_stolen_key_is_withdrawn_and_another_one_signs_at_once(
+    root: Admin, login: LogIn, client: httpx.AsyncClient
+) -> None:
+    alice = await login("alice")
+    [key] = (await root.read("/keys"))["items"]
+    withdrawn = (await root.ask("POST", f"/keys/{key['kid']}/withdraw")).json()
+    assert (withdrawn["kid"], withdrawn["signing"] != key["kid"]) == (key["kid"], True)
+    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    again = Admin(client, await login("root"))
+    assert [it["kid"] for it in (await again.read("/keys"))["items"]] == [withdrawn["signing"]]
+    problem_of(await again.ask("POST", f"/keys/{key['kid']}/withdraw"), "not_found", 404)
+
+
+# One session.
+
+
+async def test_a_person_is_signed_out_on_one_device(root: Admin, login: LogIn, client: httpx.AsyncClient) -> None:
+    one, other = await login("alice"), await login("alice")
+    user_id = one["user"]["id"]
+    path = f"/users/{user_id}/sessions/{one['session_id']}"
+    assert (await root.ask("DELETE", path)).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(one)), "invalid_token", 401)
+    assert (await client.get("/v1/me", headers=bearer(other))).status_code == 200
+    assert (await root.ask("DELETE", path)).status_code == 204  # again
+    ended = [event for event in await root.events(user_id=user_id) if "session" in event["type"]]
+    assert len(ended) == 1
+    assert ended[0]["actor"] == root.id
+
+
+async def test_a_session_is_ended_only_as_that_of_its_own_user(
+    root: Admin, login: LogIn, client: httpx.AsyncClient
+) -> None:
+    alice, bob = await login("alice"), await login("bob")
+    for user_id, session_id in (
+        (bob["user"]["id"], alice["session_id"]),
+        (alice["user"]["id"], str(uuid4())),
+        (str(uuid4()), alice["session_id"]),
+    ):
+        problem_of(await root.ask("DELETE", f"/users/{user_id}/sessions/{session_id}"), "not_found", 404)
+    problem_of(await root.ask("DELETE", f"/users/{bob['user']['id']}/sessions/none"), "invalid_request", 422)
+    assert (await client.get("/v1/me", headers=bearer(alice))).status_code == 200
+
+
+# The trail.
+
+
+async def test_the_trail_is_asked_for_several_types_and_a_time(root: Admin, login: LogIn, clock: Clock) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, status="disabled")
+    await root.change(user_id, status="active")
+    await root.change(user_id, roles=["editor"])
+    kinds = [event["type"] for event in await root.events(user_id=user_id)]
+    two = [event["type"] for event in await root.events(user_id=user_id, type=[kinds[0], kinds[-1]])]
+    assert two == [kind for kind in kinds if kind in (kinds[0], kinds[-1])]
+    assert len(two) < len(kinds)
+    assert [event["type"] for event in await root.events(user_id=user_id, type="")] == kinds
+
+
+async def test_a_time_of_the_trail_is_from_the_first_to_before_the_second(root: Admin) -> None:
+    user_id = root.id
+    await root.change(user_id, roles=["admin", "editor"])
+    [event] = await root.events(user_id=user_id)
+    made_at = int(event["id"].replace("-", "")[:12], 16) / 1000  # of its UUIDv7
+
+    def at(seconds: float) -> str:
+        from datetime import UTC, datetime
+
+        return datetime.fromtimestamp(made_at + seconds, UTC).isoformat()
+
+    assert await root.events(user_id=user_id, since=at(-1), until=at(1)) == [event]
+    assert await root.events(user_id=user_id, since=at(0)) == [event]
+    assert await root.events(user_id=user_id, since=at(1)) == []
+    assert await root.events(user_id=user_id, until=at(0)) == []
+    problem_of(await root.ask("GET", "/events", params={"since": "yesterday"}), "invalid_request", 422)
+
+
+# The checks.
+
+
+@pytest.fixture(scope="module")
+def real_wechat() -> Iterator[tuple[Simulator, str]]:
+    simulator = Simulator()
+    with serving(create_simulator(simulator)) as url:
+        yield simulator, url
+
+
+@pytest.fixture
+async def checked(
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    rows: asyncpg.Connection,
+    real_wechat: tuple[Simulator, str],
+) -> Admin:
+    client = make_client(await make_simulated_services(wechat_base_url=real_wechat[1]))
+    answer = await client.post("/v1/login", json={"code": "root"})
+    return await make_admin(client, rows, answer.json())
+
+
+async def test_the_checks_are_available_over_http(checked: Admin) -> None:
+    added = {"app_id": LATER, "app_secret": LATER_APP["app_secret"], "check": False}
+    await checked.ask("POST", "/apps", json=added)
+    page = await checked.read("/check")
+    results = {it["name"]: it for it in page["items"]}
+    assert page["next_cursor"] is None
+    assert all(it.keys() == {"name", "ok", "level", "message"} for it in results.values())
+    assert {"database", "schema", "signing_keys", "sealed_data", "issuer", f"wechat {LATER}"} <= results.keys()
+    assert results[f"wechat {LATER} access_token"]["ok"]
+
+
+async def test_the_checks_can_be_limited_to_a_single_app(
+    checked: Admin, real_wechat: tuple[Simulator, str], secrets: Secrets
+) -> None:
+    wrong = secrets.add("a-secret-that-is-wrong")
+    await checked.ask("POST", "/apps", json={"app_id": LATER, "app_secret": wrong, "check": False})
+    bad = (await checked.ask("POST", f"/apps/{LATER}/check")).json()["items"]
+    assert [(it["name"], it["ok"]) for it in bad][:2] == [
+        (f"wechat {LATER}", False),
+        (f"wechat {LATER} access_token", False),
+    ]
+    assert "40125" in bad[0]["message"]
+    first = (await checked.ask("POST", f"/apps/{APPS[0]['app_id']}/check")).json()["items"]
+    assert all(it["name"].startswith(f"wechat {APPS[0]['app_id']}") for it in first)
+    problem_of(await checked.ask("POST", f"/apps/{OTHER_APP['app_id']}/check"), "not_found", 404)
+
+
+async def test_the_checks_report_that_there_is_no_app(
+    checked: Admin, make_simulated_services: MakeServices, make_client: MakeClient
+) -> None:
+    bare = Admin(make_client(await make_simulated_services(apps=[])), checked.answer)
+    [result] = [it for it in (await bare.read("/check"))["items"] if it["name"] == "apps"]
+    assert result["ok"] is False
+
+
+# A person's data.
+
+
+@pytest.mark.oldest_postgres
+async def test_a_persons_data_is_exported_and_the_trail_names_the_actor(
+    root: Admin, client: httpx.AsyncClient, login: LogIn
+) -> None:
+    alice = await login("alice", nickname="Alice")
+    path = f"/users/{alice['user']['id']}/export"
+    handed = await root.ask("GET", path)
+    assert handed.headers["content-disposition"].startswith("attachment")
+    assert handed.headers["cache-control"] == "no-store"
+    own = (await client.get("/v1/me/export", headers=bearer(alice))).json()
+    assert handed.json()["user"] == own["user"]
+    [event] = [it for it in await root.events(type="user.exported") if it["actor"] == root.id]
+    assert event["user_id"] == alice["user"]["id"]
+    problem_of(await root.ask("GET", f"/users/{NOBODY}/export"), "not_found", 404)
+    problem_of(await client.get(f"/v1/admin{path}", headers=bearer(alice)), "insufficient_role", 403)

@@ -1,0 +1,85 @@
+"""A company's own authority: `SSL_CERT_FILE` applies to every host that the service calls.
+
+For WeChat, `tests/wechat/test_connecting.py` has it; for the database, `tests/core/test_database_troubles.py`.
+"""
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.certificates import Authority
+from tests.upstream import Upstream, answer
+from wxauth.errors import KeysUnavailable
+from wxauth.guard.jwks import RemoteKeys
+from wxauth.server.checks.findings import Findings
+from wxauth.server.checks.issuer import check_issuer
+from wxauth.server.core.clock import utc_now
+from wxauth.server.events.name_resolver import NameResolver
+from wxauth.server.events.webhook_transport import WebhookTransport
+from wxauth.server.limits.redis import redis_storage
+from wxauth.server.service.spans import spans_to
+
+pytestmark = pytest.mark.no_database
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """The certificates that this machine trusts."""
+    made = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # the library that sends traces lets these go first
+        monkeypatch.delenv(name, raising=False)
+    return made
+
+
+@pytest.fixture
+async def upstream(authority: Authority) -> AsyncIterator[Upstream]:
+    """A server with a certificate of that authority."""
+    async with Upstream(answer({}), tls=authority.server("127.0.0.1")) as server:
+        yield server
+
+
+async def test_a_webhook_is_delivered(upstream: Upstream) -> None:
+    transport = WebhookTransport(resolve=NameResolver().resolve)
+    answered = await transport.handle_async_request(httpx.Request("POST", upstream.url, content=b"{}"))
+    assert answered.status_code == 200
+    await transport.aclose()
+
+
+async def test_a_guard_asks_the_issuer(upstream: Upstream) -> None:
+    with pytest.raises(KeysUnavailable):
+        await RemoteKeys(upstream.url).find("1")
+    assert len(upstream.requests) == 1
+
+
+async def test_the_check_asks_the_issuer(upstream: Upstream) -> None:
+    [result] = [each async for each in check_issuer(upstream.url, Findings(), now=utc_now(), patience=5)]
+    assert "certificate" not in result.message
+    assert len(upstream.requests) == 1
+
+
+async def test_a_collector_is_sent_traces(upstream: Upstream) -> None:
+    tracing = spans_to(upstream.url)
+    with tracing._tracer.start_as_current_span("request"):
+        pass
+    await tracing.aclose()
+    assert len(upstream.requests) == 1
+
+
+async def test_a_redis_of_a_private_authority_counts(authority: Authority) -> None:
+    async def count(reader: StreamReader, writer: StreamWriter) -> None:
+        while line := await reader.readline():
+            if line.startswith(b"*"):
+                writer.write(b":1\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(count, "127.0.0.1", 0, ssl=authority.server("127.0.0.1"))
+    url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, AsyncExitStack() as closing:
+        storage = redis_storage(url, what="check", patience=5, closing=closing)
+        assert await storage.incr("check", expiry=1) == 1

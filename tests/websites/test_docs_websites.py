@@ -1,0 +1,87 @@
+"""The examples in docs/websites.md run, and each attack that the guides name has its test."""
+
+import re
+import tomllib
+import warnings
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.repository.test_readme import code_blocks, table
+from wxauth.server.cli.clients import clients
+from wxauth.server.service.app import create_api
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs/websites.md"
+TESTS = "\n".join(file.read_text() for file in sorted(ROOT.glob("tests/**/test_*.py")))
+
+
+@pytest.mark.parametrize("page", ["websites-security.md", "doors.md"])
+def test_each_attack_has_a_test(page: str) -> None:
+    for attack, defence, test in table(GUIDE.with_name(page), "attack"):
+        assert attack
+        assert defence
+        assert re.search(rf"^(async )?def {test.strip('`')}\(", TESTS, re.MULTILINE), test
+
+
+def test_the_options_are_those_of_the_command() -> None:
+    documented = {option.strip("`") for option, _ in table(GUIDE, "option")}
+    add = clients.commands["add"]
+    options = {name for parameter in add.params for name in parameter.opts if name.startswith("--")}
+    assert documented == options - {"--json"}
+
+
+@pytest.mark.slow
+def test_every_endpoint_named_in_the_docs_exists() -> None:
+    paths = create_api().openapi()["paths"].keys()
+    named = set(re.findall(r"https://auth\.example\.com(/v1/\w+)", GUIDE.read_text()))
+    assert named
+    assert named <= paths
+
+
+@pytest.mark.parametrize("page", ["websites.md", "websites.zh-CN.md"])
+def test_grafanas_configuration_admits_only_users_with_a_role(page: str) -> None:
+    config = ConfigParser(interpolation=None)
+    [text] = code_blocks(GUIDE.with_name(page), "ini")
+    config.read_string(text)
+    grafana = config["auth.generic_oauth"]
+    assert grafana["use_pkce"] == "true"
+    assert grafana["role_attribute_strict"] == "true"
+    for alternative in grafana["role_attribute_path"].split("||"):
+        assert re.fullmatch(r"contains\(not_null\(roles, `\[\]`\), '\w+'\) && '\w+'", alternative.strip())
+
+
+@pytest.mark.parametrize("page", ["websites.md", "websites.zh-CN.md"])
+def test_oauth2_proxys_configuration_admits_only_users_with_a_role(page: str) -> None:
+    [text] = code_blocks(GUIDE.with_name(page), "toml")
+    proxy = tomllib.loads(text)
+    assert proxy["allowed_groups"] == ["staff"]
+    assert proxy["oidc_groups_claim"] in proxy["scope"].split()
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), [("openid-provider.md", "Who comes in"), ("openid-provider.zh-CN.md", "谁能进来")]
+)
+def test_each_provider_says_who_comes_in(page: str, words: str) -> None:
+    before, *sections = re.split(r"^## ", GUIDE.with_name(page).read_text(), flags=re.MULTILINE)
+    assert re.search(r"^\*\*", before, re.MULTILINE)
+    products = {"Auth.js", "better-auth", "Logto", "Keycloak", "Supabase"}
+    said = {section.partition("\n")[0] for section in sections if f"- **{words}**" in section}
+    assert said == products
+
+
+@pytest.mark.no_database
+async def test_the_site_shown_can_be_run() -> None:
+    [source] = code_blocks(GUIDE, "python")
+    namespace: dict[str, Any] = {}
+    with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
+        exec(source, namespace)
+    transport = httpx.ASGITransport(namespace["app"])
+    async with httpx.AsyncClient(transport=transport, base_url="https://shop.example.com") as client:
+        assert (await client.get("/")).json() is None
+        answer = await client.get("/logout")
+    assert answer.headers["location"].startswith("https://auth.example.com/v1/end_session?id_token_hint=")
+    assert {route.path for route in namespace["app"].routes} == {"/", "/login", "/callback", "/logout"}

@@ -1,0 +1,76 @@
+"""A site is removed in the moment in which a person logs in to it."""
+
+from asyncio import create_task
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import Clock
+from tests.problems import problem_of
+from tests.websites.test_device_grant import refused
+from tests.world import Phone, Site, until_locked
+from wxauth.server.clients.clients import remove_client
+from wxauth.server.core.services import Services
+
+pytestmark = pytest.mark.own_database
+
+Act = Callable[[], Coroutine[Any, Any, Any]]
+
+
+async def both(rows: asyncpg.Connection, held: str, *acts: Act) -> list[Any]:
+    """Do both at once, in this order, after both have come to wait behind a lock on this table."""
+    tasks = []
+    async with rows.transaction():
+        await rows.execute(f"SELECT FROM {held} FOR UPDATE")
+        for number, act in enumerate(acts):
+            tasks.append(create_task(act()))
+            await until_locked(rows, number + 1)
+    return [await task for task in tasks]
+
+
+@pytest.fixture
+def remove(services: Services, clock: Clock) -> Act:
+    return lambda: remove_client(services.database, "shop", now=clock())
+
+
+async def test_an_approval_before_the_removal_is_good_and_leaves_no_grant(
+    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
+) -> None:
+    scan_id = (await phone.scan(await site.start())).json()["id"]
+    approved, _ = await both(rows, "clients", lambda: phone.decide(scan_id), remove)
+    assert approved.status_code == 204
+    assert await rows.fetchval("SELECT count(*) FROM grants") == 0
+
+
+async def test_an_approval_after_the_removal_finds_no_scan(
+    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
+) -> None:
+    scan_id = (await phone.scan(await site.start())).json()["id"]
+    _, approved = await both(rows, "clients", remove, lambda: phone.decide(scan_id))
+    problem_of(approved, "scan_over", 404)
+    assert await rows.fetchval("SELECT count(*) FROM grants") == 0
+
+
+async def test_a_session_that_is_opened_before_the_removal_ends_with_it(
+    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
+) -> None:
+    started = await site.start()
+    await phone.approve(started)
+    answer, _ = await both(rows, "grants", lambda: site.poll(started), remove)
+    assert answer.status_code == 200
+    ended = "SELECT array_agg(revoked_reason) FROM sessions WHERE client_id IS NOT NULL"
+    assert await rows.fetchval(ended) == ["administrator"]
+
+
+async def test_no_session_is_opened_after_the_removal(
+    site: Site, phone: Phone, remove: Act, rows: asyncpg.Connection
+) -> None:
+    started = await site.start()
+    await phone.approve(started)
+    answer: httpx.Response
+    _, answer = await both(rows, "grants", remove, lambda: site.poll(started))
+    refused(answer, "invalid_grant")
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE client_id IS NOT NULL") == 0
