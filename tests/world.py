@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from inspect import isawaitable
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
 
+from tests.clock import Clock
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.headers import bearer as bearer
 from tests.processes import PATIENCE, Running, children_of
@@ -36,6 +38,7 @@ AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
 BESIDE_LOGINS = f"type NOT IN {AT_LOGIN}"
 """SQL for other types."""
 
+NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
 CALLBACK = "https://shop.example.com/callback"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 CAMERA = 1047
@@ -286,3 +289,12 @@ async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
 async def until_locked(rows: asyncpg.Connection, number: int = 1) -> None:
     """Wait until this many transactions wait for a lock."""
     await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM pg_locks WHERE NOT granted", number))
+
+
+async def later(root: Admin, clock: Clock) -> Admin:
+    """The same session after an hour: its token is fresh, its login is not."""
+    answer = root.answer
+    for minutes in (10, 51):
+        clock.advance(minutes=minutes)
+        answer = (await root.client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})).json()
+    return Admin(root.client, answer)

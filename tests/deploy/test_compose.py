@@ -24,13 +24,12 @@ import pytest
 import yaml
 from starlette.types import Receive, Scope, Send
 
-from tests.core.test_backup import program
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
 from tests.foreign import test_relying_parties as foreign
 from tests.processes import PATIENCE, Running, free_port, run, serving, until
-from tests.programs import needs, needs_node, run_node_tests
-from tests.websites.test_authorize import Browser, exchanged, sent
+from tests.programs import needs, needs_node, postgres_program, run_node_tests
+from tests.websites.browsers import Browser, exchanged, sent
 from tests.world import CALLBACK, CAMERA, Phone, Site, add_client, bearer
 from wxauth.server.clients import clients
 from wxauth.server.core.services import Services
@@ -145,7 +144,7 @@ async def test_the_role_of_the_service_migrates_its_database_and_is_no_superuser
     made = tmp_path / script.name
     made.write_text(script.read_text().replace("/run/secrets", str(secrets)))
     # As the image's own entry point runs it.
-    command = [program("psql"), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", f"--file={made}", postgres.url()]
+    command = [postgres_program("psql"), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", f"--file={made}", postgres.url()]
     try:
         await asyncio.to_thread(subprocess.run, command, check=True)
         url = postgres.url("wxauth").replace("postgres@", "wxauth@")

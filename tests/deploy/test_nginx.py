@@ -12,9 +12,9 @@ import pytest
 
 from tests.certificates import Authority
 from tests.deploy.conftest import Replicas, restart_in_turn
+from tests.docs import code_blocks
 from tests.processes import free_port, until
 from tests.proxies.running import answers, nginx_with
-from tests.repository.test_readme import code_blocks
 from tests.world import bearer
 
 pytestmark = pytest.mark.proxy

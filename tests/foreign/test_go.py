@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.docs import ROOT, code_blocks
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, free_port
 from tests.programs import lacks, needs
-from tests.repository.test_readme import ROOT, code_blocks
 from tests.sweeps import swept
 from tests.tokens.hostile import Forgery
 from tests.world import bearer

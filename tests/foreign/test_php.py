@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.docs import ROOT, code_blocks
 from tests.fakes import SECRET_KEY
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import ACCEPTED, REFUSED
 from tests.processes import Running, free_port, run
 from tests.programs import needs
-from tests.repository.test_readme import ROOT, code_blocks
 from tests.sweeps import swept
 from tests.tokens.hostile import Forgery, decode
 from tests.world import bearer

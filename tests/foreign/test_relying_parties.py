@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
+from tests.docs import DOCS, code_blocks
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import NODE_TESTS, run_node_tests
-from tests.repository.test_readme import DOCS, code_blocks
 from tests.world import bearer
 from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 

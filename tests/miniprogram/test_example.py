@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs import code_blocks
 from tests.processes import dev_with_sibling
 from tests.programs import run_node_tests
-from tests.repository.test_readme import code_blocks
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples/miniprogram"

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.repository.test_readme import code_blocks, failures
+from tests.docs import code_blocks, failures
 from wxauth.errors import WxAuthError
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.docs import ROOT, code_blocks
 from tests.fakes import Clock
 from tests.processes import free_port, serving, until
 from tests.proxies.running import Recorder, answers, echo, nginx_with
-from tests.repository.test_readme import ROOT, code_blocks
 from tests.world import bearer
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, create_simulator

@@ -5,7 +5,6 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from time import process_time
 from typing import Any
 from urllib.parse import urlencode
@@ -15,8 +14,9 @@ import httpx
 import pytest
 
 from tests.database_proxy import Proxy
-from tests.fakes import APP, OTHER_APP, Clock, Secrets
+from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
+from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, assert_taken, every_way, message, post, signed
 from tests.world import (
     BESIDE_LOGINS,
     Body,
@@ -36,15 +36,11 @@ from wxauth.server.dev.wechat.push_sender import (
     Mode,
     SignedPush,
     encrypt,
-    make_message,
     push_signature,
-    sign_push,
 )
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.service.waits import Waits
 
-PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
-SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
 WITHOUT_PUSH = {"app_id": "wxtest0000000000c3", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
 # WeChat's own example: https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html
 EXAMPLE = {"app_id": "wxba5fad812f8e6fb9", "app_secret": "-", "push_token": "AAAAA", "push_aes_key": "A" * 43}
@@ -68,21 +64,11 @@ EXAMPLE_PUSH = {
     "msg_signature": "046e02f8204d34f8ba5fa3b1db94908f3df2e9b3",
 }
 
-REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
 PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
-NOW = 1_795_161_600
 AN_HOUR = 3600
 HURRIED = Waits(withdrawals=0.25, promises=0.1)
 HARDLY_MORE = 1.8
 """Seconds for an answer, where the database has a quarter of a second."""
-
-
-nonces = count(10**9)
-every_way = pytest.mark.parametrize(
-    ("app", "mode", "format"),
-    [(PLAIN, "plain", "json"), (PLAIN, "plain", "xml"), (SEALED, "aes", "json"), (SEALED, "aes", "xml")],
-    ids=["plain-json", "plain-xml", "aes-json", "aes-xml"],
-)
 
 
 @pytest.fixture
@@ -109,33 +95,10 @@ def log_in(login: LogIn, rows: asyncpg.Connection) -> LogInWithAll:
     return log_in
 
 
-def message(
-    openid: str, event: str = REVOKED, revoke_info: Any = "6", *, app: Mapping[str, str] = PLAIN, now: int = NOW
-) -> dict[str, Any]:
-    return make_message(openid, event, revoke_info, app_id=app["app_id"], now=now)
-
-
-def signed(
-    content: Mapping[str, Any],
-    app: Mapping[str, str] = PLAIN,
-    mode: Mode = "plain",
-    format: Format = "json",
-    **changed: Any,
-) -> SignedPush:
-    values = {"timestamp": str(NOW), "nonce": str(next(nonces)), **changed}
-    return sign_push(app, content, mode=mode, format=format, **values)
-
-
 def signed_body(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
     """Any body, behind a query that WeChat has signed."""
     query = signed({}, app).query
     return SignedPush(query, body, "application/octet-stream")
-
-
-async def post(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
-    headers = {"Content-Type": push.content_type}
-    url = f"/v1/wechat/push/{app['app_id']}"
-    return await client.post(url, params=dict(push.query), content=push.body, headers=headers)
 
 
 async def send(
@@ -144,11 +107,6 @@ async def send(
     """Push a message that must be accepted."""
     how = how or ({"mode": "aes"} if "push_aes_key" in app else {})
     assert_taken(await post(client, signed(content, app, **how), app))
-
-
-def assert_taken(answer: httpx.Response) -> None:
-    assert (answer.status_code, answer.text) == (200, "success")
-    assert answer.headers["content-type"].startswith("text/plain")
 
 
 async def verify(

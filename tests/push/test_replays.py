@@ -11,7 +11,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from tests.push.test_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
+from tests.push.messages import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, push_signature

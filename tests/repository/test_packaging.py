@@ -9,10 +9,8 @@ import sysconfig
 import tarfile
 import tomllib
 import venv
-from email.parser import Parser
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -23,12 +21,12 @@ from packaging.version import Version
 
 import wxauth
 from tests.programs import demand_mark, lacks
+from tests.repository.project import PROJECT, metadata, pins
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(ROOT.glob("requirements/*.lock"))
 DEV_LOCK = ROOT / "requirements/dev.lock"
 LOWEST_LOCK = ROOT / "requirements/guard-lowest.lock"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SIBLING = """
 from typing import Annotated
 from fastapi import Depends, FastAPI
@@ -84,12 +82,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = sysconfig.get_path("purelib", vars={"base": str(home)})
     (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return programs
-
-
-def metadata(wheel: Path) -> Any:
-    with ZipFile(wheel) as archive:
-        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        return Parser().parsestr(archive.read(name).decode())
 
 
 @pytest.mark.wheel
@@ -369,10 +361,6 @@ def test_the_source_distribution_makes_the_same_wheel(sdist: Path, wheel: Path, 
     run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, cwd=source)
     again = next(tmp_path.glob("*.whl"))
     assert checksums(again) == checksums(wheel)
-
-
-def pins(lock: Path) -> dict[str, str]:
-    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", lock.read_text(), re.MULTILINE))
 
 
 @each_lock

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 
 from scripts.write_settings import pages
 from tests.conftest import NOWHERE, SETTINGS
+from tests.docs import DOCS, both_languages, code_blocks, failures, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited, WxAuthError
@@ -33,13 +34,11 @@ from wxauth.server.wechat.errcodes import (
 
 ROOT = Path(__file__).parents[2]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
-DOCS = ROOT / "docs"
 GUIDES = sorted(DOCS.glob("*.md"))
 FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
 
 both_readmes = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
-both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["English", "Chinese"])
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 IN_ENGLISH_ALONE = DOCS / "development.md"
 """For those who change the code, whose names and comments are English."""
@@ -54,17 +53,6 @@ def example_settings() -> dict[str, tuple[bool, str]]:
     """Of `.env.example`: each name without its prefix, whether it is commented out, and its value."""
     lines = re.findall(rf"^(# )?{PREFIX}(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
     return {name: (bool(comment), value) for comment, name, value in lines}
-
-
-def code_blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def table(page: Path, header: str) -> list[list[str]]:
-    """The cells of the table whose first column has this header."""
-    rows = re.search(rf"^\| (?:{header}) \|.*\n\|[-:|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
-    assert rows, f"{page.name} has no table of {header}"
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1].splitlines()]
 
 
 def shape(readme: Path) -> dict[str, list[Any]]:
@@ -138,11 +126,6 @@ def test_the_example_holds_no_secret() -> None:
 def test_the_tables_of_errors_have_every_failure_once(language: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", (DOCS / f"http{language}.md").read_text(), re.MULTILINE)
     assert sorted(rows) == sorted((kind.code, str(kind.status)) for kind in failures(WxAuthError))
-
-
-def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
-    below = [failure for child in kind.__subclasses__() for failure in failures(child)]
-    return [kind, *below] if "code" in vars(kind) and kind.__module__ == "wxauth.errors" else below
 
 
 @both_languages

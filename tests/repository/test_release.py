@@ -14,7 +14,7 @@ import yaml
 
 import wxauth
 from tests.programs import needs
-from tests.repository.test_packaging import PROJECT, metadata
+from tests.repository.project import PROJECT, metadata
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.docs import ROOT, table
 from tests.programs import OLDEST_NODE
-from tests.repository.test_packaging import PROJECT, pins
-from tests.repository.test_readme import ROOT, table
+from tests.repository.project import PROJECT, pins
 
 PAGES = sorted((ROOT / "docs").glob("versions*.md"))
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.repository.test_readme import DOCS, both_languages, table
+from tests.docs import DOCS, both_languages, table
 
 BY_PROMETHEUS = {"le"}
 """The label of a histogram's buckets, which goes without saying."""

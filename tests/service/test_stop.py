@@ -20,7 +20,7 @@ import uvicorn
 from tests.fakes import service_env
 from tests.loops import let_pass
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
-from tests.web.test_connections import GET, App, read_all
+from tests.web.misbehaving import GET, App, read_all
 from wxauth.server.service.server import listen, uvicorn_options
 from wxauth.server.web.http_server import Server
 

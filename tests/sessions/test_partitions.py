@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.core.test_backup import program
+from tests.programs import postgres_program
 from tests.world import LogIn, bearer
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
@@ -18,7 +18,7 @@ GUIDE = Path(__file__).parents[2] / "docs/database.md"
 
 def cut(database_url: str) -> None:
     (lines,) = re.findall(r"^```sql\n(SELECT rpad.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    command = [program("psql"), "--set=ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", database_url]
+    command = [postgres_program("psql"), "--set=ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", database_url]
     done = subprocess.run(command, input=lines, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.repository.test_readme import code_blocks, table
+from tests.docs import code_blocks, table
 from wxauth.testing import TestIssuer
 
 PAGES = sorted((Path(__file__).parents[2] / "docs").glob("siblings*.md"))

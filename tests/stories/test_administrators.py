@@ -11,8 +11,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
-from tests.users.test_admin import NOBODY
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, make_admin
+from tests.world import NOBODY, Admin, LogIn, MakeClient, MakeServices, bearer, later, make_admin
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
@@ -134,15 +133,6 @@ async def test_an_old_login_bans_unbans_signs_out_and_removes_roles(root: Admin,
     assert (await stale.change(alice, roles=["editor"], status="active"))["status"] == "active"
     assert (await stale.ask("DELETE", f"/users/{alice}/sessions")).status_code == 204
     await stale.change(alice, roles=[])
-
-
-async def later(root: Admin, clock: Clock) -> Admin:
-    """The same session after an hour: its token is fresh, its login is not."""
-    answer = root.answer
-    for minutes in (10, 51):
-        clock.advance(minutes=minutes)
-        answer = (await root.client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})).json()
-    return Admin(root.client, answer)
 
 
 async def test_without_a_limit_any_login_will_do(

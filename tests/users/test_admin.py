@@ -13,10 +13,9 @@ from pydantic import TypeAdapter
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, Admin, LogIn, bearer, make_admin
+from tests.world import BESIDE_LOGINS, NOBODY, Admin, LogIn, bearer, make_admin
 from wxauth.server.users.bodies import EventsAnswer, UserDetailAnswer, UsersAnswer
 
-NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
 ROUTES = [
     ("GET", "/v1/admin/users"),
     ("GET", f"/v1/admin/users/{NOBODY}"),

@@ -1,19 +1,17 @@
 """Clients that are slow, send too much at once, or disconnect during a request."""
 
-import asyncio
 import gc
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from tests.processes import PATIENCE, serving, until
+from tests.web.misbehaving import GET, LARGE, App, read_all
 from wxauth.server.service.server import uvicorn_options
 from wxauth.server.web.exchange import Exchange
 from wxauth.server.web.http_protocol import MAX_QUEUED, HttpProtocol, Patience
@@ -21,65 +19,9 @@ from wxauth.server.web.http_server import Server
 
 SOON = 0.3
 """Seconds for which a client is waited for here."""
-LARGE = 64 * 2**20
 
-GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 POST = b"POST /%b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
-
-
-class App:
-    """Answers with the path and the body; some paths behave differently."""
-
-    def __init__(self) -> None:
-        self.let_go = threading.Event()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def start(status: int = 200, **headers: str) -> None:
-            fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-            await send({"type": "http.response.start", "status": status, "headers": fields})
-
-        async def end(body: bytes) -> None:
-            await send({"type": "http.response.body", "body": body})
-
-        match scope["path"]:
-            case "/unread":
-                await start(413, content_length="2")
-                await end(b"no")
-            case "/waits":
-                await asyncio.to_thread(self.let_go.wait, PATIENCE)
-                await start(content_length="2")
-                await end(b"ok")
-            case "/large":
-                await start(content_length=str(LARGE))
-                for _ in range(LARGE // 2**20):
-                    await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
-                await end(b"")
-            case "/unmeasured":
-                await start()
-                await send({"type": "http.response.body", "body": b"in ", "more_body": True})
-                await end(b"parts")
-            case "/split":
-                await start(x=(await receive())["body"].decode())
-                await end(b"")
-            case "/fails":
-                raise ZeroDivisionError
-            case "/fails-later":
-                await start(content_length="9")
-                raise ZeroDivisionError
-            case "/breaks":
-                await start(content_length="9")
-                await send({"type": "http.response.body", "body": b"in ", "more_body": True})
-            case path:
-                body = b""
-                while True:
-                    message = await receive()
-                    body += message["body"]
-                    if not message["more_body"]:
-                        break
-                text = path.encode() + b" " + body
-                await start(content_length=str(len(text)))
-                await end(text)
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +51,6 @@ def exchanges() -> int:
     """How many requests are kept."""
     gc.collect()
     return sum(type(each) is Exchange for each in gc.get_objects())
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    received = []
-    with connection, suppress(ConnectionError):
-        while part := connection.recv(65536):
-            received.append(part)
-    return b"".join(received)
 
 
 def exchange(connect: Connect, sent: bytes) -> bytes:

@@ -1,9 +1,7 @@
 """A yes to a scan is proved by a new `wx.login`, because a stolen access token must open no session of the thief's."""
 
-import asyncio
 from asyncio import create_task, gather
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -14,8 +12,8 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.websites.test_device_grant import refused
-from tests.world import GetPhone, MakeClient, MakeServices, Phone, Site, bearer, until
+from tests.websites.browsers import refused, wechat_thinking
+from tests.world import GetPhone, MakeClient, MakeServices, Phone, Site, bearer
 from wxauth.server.core.database import CONNECTIONS
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
@@ -29,27 +27,6 @@ async def claimed(site: Site, phone: Phone) -> tuple[dict[str, Any], str]:
 
 def asked_wechat(wechat: WeChatByRespx) -> int:
     return len(wechat.calls)
-
-
-@asynccontextmanager
-async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """WeChat does not answer until the block ends. Waits until it has been asked this often."""
-    may_answer, asked = asyncio.Event(), []
-
-    async def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
-        await may_answer.wait()
-        return wechat._answer(request)
-
-    async def is_asked(times: int = 1) -> None:
-        await until(lambda: len(asked) >= times)
-
-    wechat.route.mock(side_effect=answer)
-    try:
-        yield is_asked
-    finally:
-        may_answer.set()
-        wechat.route.mock(side_effect=wechat._answer)
 
 
 @pytest.mark.parametrize("body", [None, {}, {"login_code": ""}, {"login_code": "c" * 257}, {"login_code": None}, []])

@@ -5,10 +5,10 @@ import hashlib
 import re
 from asyncio import gather
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
 from uuid import UUID
 
 import asyncpg
@@ -21,7 +21,18 @@ from tests.problems import problem_of
 from tests.processes import free_port
 from tests.sweeps import swept
 from tests.upstream import PostgresTap
-from tests.websites.test_device_grant import refused
+from tests.websites.browsers import (
+    ASKED,
+    CHALLENGE,
+    VERIFIER,
+    Browser,
+    Tab,
+    exchanged,
+    id_claims,
+    refused,
+    sent,
+    tokens_of,
+)
 from tests.world import (
     CALLBACK,
     CAMERA,
@@ -41,85 +52,6 @@ from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import IdTokenKeys
 
-VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
-ASKED = {
-    "client_id": "shop",
-    "redirect_uri": CALLBACK,
-    "response_type": "code",
-    "scope": "openid profile",
-    "state": "s-1",
-    "nonce": "n-1",
-    "code_challenge": CHALLENGE,
-    "code_challenge_method": "S256",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Browser:
-    """A browser of its own, cookies included."""
-
-    client: httpx.AsyncClient
-
-    async def open(self, **parameters: str | None) -> httpx.Response:
-        asked = {name: value for name, value in {**ASKED, **parameters}.items() if value is not None}
-        return await self.client.get(f"/v1/authorize?{urlencode(asked)}")
-
-    async def show(self, **parameters: str | None) -> "Tab":
-        answer = await self.open(**parameters)
-        assert answer.status_code == 200, answer.headers.get("location", answer.text)
-        return Tab(self, answer.text)
-
-
-@dataclass(frozen=True, slots=True)
-class Tab:
-    """A page that shows a code."""
-
-    browser: Browser
-    html: str
-
-    def found(self, pattern: str) -> str:
-        match = re.search(pattern, self.html)
-        assert match, self.html
-        return match[1]
-
-    @property
-    def scene(self) -> str:
-        return self.found(r"/v1/scans/([\w-]{22})/code")
-
-    @property
-    def request_id(self) -> str:
-        return self.found(r"/v1/authorize/([\w-]{22})/next")
-
-    async def ask(self, browser: Browser | None = None) -> httpx.Response:
-        return await (browser or self.browser).client.get(f"/v1/authorize/{self.request_id}/state")
-
-    async def state(self) -> str:
-        return (await self.ask()).json()["state"]
-
-    async def go_on(self, browser: Browser | None = None) -> httpx.Response:
-        return await (browser or self.browser).client.get(f"/v1/authorize/{self.request_id}/next")
-
-    async def approved_by(self, phone: Phone, verdict: str = "approve") -> dict[str, str]:
-        """Scan the code, decide, and return the parameters that the site is sent."""
-        claimed = await phone.claim(scene=self.scene, entry_scene=CAMERA)
-        assert claimed.status_code == 200, claimed.text
-        assert (await phone.decide(claimed.json()["id"], verdict)).status_code == 204
-        return sent(await self.go_on())
-
-
-def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
-    """The parameters that a redirect sends to the site."""
-    assert answer.status_code == 303, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    url = answer.headers["location"]
-    assert url.startswith(to), url
-    assert not urlsplit(url).fragment
-    reported = parse_qs(urlsplit(url).query, keep_blank_values=True)
-    assert all(len(values) == 1 for values in reported.values())
-    return {name: values[0] for name, values in reported.items()}
-
-
 Exchange = Callable[..., Awaitable[httpx.Response]]
 
 
@@ -132,29 +64,6 @@ def browser(make_client: MakeClient, services: Services) -> Browser:
 async def shop(add_site: AddSite) -> Site:
     """A confidential site with redirect URIs."""
     return await add_site(logout_uris=["https://shop.example.com/bye"], scopes=["openid", "profile", "phone", "roles"])
-
-
-async def exchanged(site: Site, code: str, **form: str) -> httpx.Response:
-    values = {"code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER, **form}
-    return await site.post("/v1/token", grant_type="authorization_code", **values)
-
-
-async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: str | None) -> dict[str, Any]:
-    reported = await (await browser.show(**parameters)).approved_by(phone)
-    answer = await exchanged(site, reported["code"])
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def id_claims(
-    client: httpx.AsyncClient, token: str, audience: str = "shop", algorithm: str = "RS256"
-) -> dict[str, Any]:
-    """The claims of an id_token, checked by the published keys."""
-    keys = (await client.get("/.well-known/jwks.json")).json()["keys"]
-    (key,) = [key for key in keys if key["kid"] == jwt.get_unverified_header(token)["kid"]]
-    options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
-    demands = {"algorithms": [algorithm], "audience": audience, "issuer": "https://auth.test"}
-    return jwt.decode(token, key, **demands, options=options)
 
 
 async def test_a_user_logs_in_to_a_site_by_scanning(shop: Site, browser: Browser, phone: Phone, clock: Clock) -> None:

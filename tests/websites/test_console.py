@@ -10,13 +10,24 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.console.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
+from tests.console.asking import ASKED_BY_THE_PAGE, COOKIE, SESSION, extend_session
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.stories.test_administrators import later
-from tests.websites.test_authorize import VERIFIER, Browser, exchanged, sent
-from tests.websites.test_device_grant import refused
-from tests.world import CAMERA, FAR, AddSite, Admin, Body, GetPhone, MakeClient, MakeServices, Phone, bearer, make_admin
+from tests.websites.browsers import VERIFIER, Browser, exchanged, refused, sent
+from tests.world import (
+    CAMERA,
+    FAR,
+    AddSite,
+    Admin,
+    Body,
+    GetPhone,
+    MakeClient,
+    MakeServices,
+    Phone,
+    bearer,
+    later,
+    make_admin,
+)
 from wxauth.server.clients.rows import find_site
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.migrations import migrate

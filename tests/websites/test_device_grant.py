@@ -13,6 +13,7 @@ from jose.jwt import get_unverified_claims
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
+from tests.websites.browsers import refused
 from tests.world import (
     DEVICE_CODE,
     EDGE,
@@ -39,16 +40,6 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 from wxauth.server.users.merging import link_unionid
 from wxauth.tokens.issuer import TokenIssuer
-
-
-def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
-    """An answer in the words of RFC 6749."""
-    assert (answer.status_code, answer.json().get("error")) == (status, error), answer.text
-    assert answer.json().keys() == {"error", "error_description"}
-    assert answer.json()["error_description"]
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-type"] == "application/json"
-    return answer
 
 
 async def tokens_of(site: Site, phone: Phone, **form: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.repository.test_readme import code_blocks, table
+from tests.docs import code_blocks, table
 from wxauth.server.cli.clients import clients
 from wxauth.server.service.app import create_api
 

@@ -13,8 +13,8 @@ from jose import jwt
 
 from tests.fakes import APP, Clock
 from tests.problems import problem_of
-from tests.websites.test_authorize import ASKED, Browser, Tab, sent
-from tests.websites.test_device_grant import refused, tokens_of
+from tests.websites.browsers import ASKED, Browser, Tab, refused, sent
+from tests.websites.test_device_grant import tokens_of
 from tests.world import CALLBACK, CAMERA, AddSite, Admin, LogIn, MakeClient, MakeServices, Phone, Site, bearer
 from wxauth.guard import BearerGuard
 from wxauth.server.core.sealing import Sealer

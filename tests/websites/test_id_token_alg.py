@@ -7,7 +7,7 @@ import pytest
 from jose import jwt
 
 from tests.problems import problem_of
-from tests.websites.test_authorize import Browser, id_claims, tokens_of
+from tests.websites.browsers import Browser, id_claims, tokens_of
 from tests.world import AddSite, MakeClient, Phone, Site, bearer
 from wxauth.server.clients.clients import change_client
 from wxauth.server.core.services import Services

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.websites.test_device_grant import refused
+from tests.websites.browsers import refused
 from tests.world import Phone, Site, until_locked
 from wxauth.server.clients.clients import remove_client
 from wxauth.server.core.services import Services

@@ -9,9 +9,8 @@ import httpx
 import pytest
 
 from tests.sweeps import Sweep
-from tests.websites import test_authorize, test_web_view, test_wechats_pages
-from tests.websites.test_authorize import exchanged
-from tests.websites.test_device_grant import refused
+from tests.websites import browsers, test_web_view, test_wechats_pages
+from tests.websites.browsers import exchanged, refused
 from tests.websites.test_wechats_pages import PAGE, GetBrowser, redirect_parameters
 from tests.websites.test_wechats_pages import get_browser as get_browser  # fixtures
 from tests.websites.test_wechats_pages import make_services as make_services
@@ -40,8 +39,8 @@ async def by_a_device(shop: Site, phone: Phone, _: GetBrowser) -> Redeem:
     return lambda: shop.poll(started)
 
 
-async def tab_of(get_browser: GetBrowser) -> test_authorize.Tab:
-    return await test_authorize.Browser(get_browser("website").client).show()
+async def tab_of(get_browser: GetBrowser) -> browsers.Tab:
+    return await browsers.Browser(get_browser("website").client).show()
 
 
 async def by_a_page_that_has_not_gone_on(_: Site, phone: Phone, get_browser: GetBrowser) -> Redeem:
@@ -60,7 +59,7 @@ async def by_a_typed_code(shop: Site, phone: Phone, get_browser: GetBrowser) -> 
     tab = await tab_of(get_browser)
     claimed = await phone.claim(user_code=tab.found(r"([B-Z]{4}-[B-Z]{4})"))
     assert (await phone.decide(claimed.json()["id"])).status_code == 204
-    code = test_authorize.sent(await tab.go_on())["code"]
+    code = browsers.sent(await tab.go_on())["code"]
     return lambda: exchanged(shop, code)
 
 
@@ -121,7 +120,7 @@ async def test_no_door_is_left_open_when_all_sessions_of_a_user_end(
                 await act(phone, root)
                 answer = await redeem()
                 if door is by_a_page_that_has_not_gone_on:
-                    assert test_authorize.sent(answer)["error"] == "access_denied"
+                    assert browsers.sent(answer)["error"] == "access_denied"
                 else:
                     refused(answer, "access_denied" if door is by_a_device else "invalid_grant")
                 assert await rows.fetchval("SELECT count(*) FROM sessions WHERE client_id IS NOT NULL") == 0

@@ -17,11 +17,9 @@ import pytest
 from tests.fakes import OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.websites.test_approval import wechat_thinking
-from tests.websites.test_authorize import ASKED, Browser, exchanged, id_claims
-from tests.websites.test_authorize import browser as browser  # a fixture
+from tests.websites.browsers import ASKED, Browser, exchanged, id_claims, refused, wechat_thinking
+from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
-from tests.websites.test_device_grant import refused
 from tests.world import CALLBACK, AddSite, GetPhone, LogLines, MakeClient, MakeServices, Phone, Site, bearer
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.services import Services

@@ -15,7 +15,7 @@ import pytest
 from tests.fakes import Clock, Secrets
 from tests.sweeps import Sweep
 from tests.websites import test_web_view as web_view
-from tests.websites.test_authorize import ASKED, exchanged, id_claims
+from tests.websites.browsers import ASKED, exchanged, id_claims
 from tests.world import (
     CALLBACK,
     EDGE,

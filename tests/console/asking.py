@@ -1,0 +1,11 @@
+"""How the console's page asks for its session."""
+
+import httpx
+
+SESSION = "/admin/session"
+ASKED_BY_THE_PAGE = {"X-Wxauth-Console": "1"}
+COOKIE = "__Host-wxauth-console"
+
+
+async def extend_session(client: httpx.AsyncClient) -> httpx.Response:
+    return await client.put(SESSION, headers=ASKED_BY_THE_PAGE)

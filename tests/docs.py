@@ -1,0 +1,28 @@
+"""What tests of documents read in them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from wxauth.errors import WxAuthError
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["English", "Chinese"])
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def table(page: Path, header: str) -> list[list[str]]:
+    """The cells of the table whose first column has this header."""
+    rows = re.search(rf"^\| (?:{header}) \|.*\n\|[-:|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    assert rows, f"{page.name} has no table of {header}"
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1].splitlines()]
+
+
+def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
+    below = [failure for child in kind.__subclasses__() for failure in failures(child)]
+    return [kind, *below] if "code" in vars(kind) and kind.__module__ == "wxauth.errors" else below

@@ -1,0 +1,56 @@
+"""Messages that WeChat pushes, and how they are sent."""
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes import APP, OTHER_APP
+from wxauth.server.dev.wechat.push_sender import (
+    Format,
+    Mode,
+    SignedPush,
+    make_message,
+    sign_push,
+)
+
+PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
+SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
+REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
+NOW = 1_795_161_600
+nonces = count(10**9)
+every_way = pytest.mark.parametrize(
+    ("app", "mode", "format"),
+    [(PLAIN, "plain", "json"), (PLAIN, "plain", "xml"), (SEALED, "aes", "json"), (SEALED, "aes", "xml")],
+    ids=["plain-json", "plain-xml", "aes-json", "aes-xml"],
+)
+
+
+def message(
+    openid: str, event: str = REVOKED, revoke_info: Any = "6", *, app: Mapping[str, str] = PLAIN, now: int = NOW
+) -> dict[str, Any]:
+    return make_message(openid, event, revoke_info, app_id=app["app_id"], now=now)
+
+
+def signed(
+    content: Mapping[str, Any],
+    app: Mapping[str, str] = PLAIN,
+    mode: Mode = "plain",
+    format: Format = "json",
+    **changed: Any,
+) -> SignedPush:
+    values = {"timestamp": str(NOW), "nonce": str(next(nonces)), **changed}
+    return sign_push(app, content, mode=mode, format=format, **values)
+
+
+async def post(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
+    headers = {"Content-Type": push.content_type}
+    url = f"/v1/wechat/push/{app['app_id']}"
+    return await client.post(url, params=dict(push.query), content=push.body, headers=headers)
+
+
+def assert_taken(answer: httpx.Response) -> None:
+    assert (answer.status_code, answer.text) == (200, "success")
+    assert answer.headers["content-type"].startswith("text/plain")

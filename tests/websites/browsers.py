@@ -1,0 +1,156 @@
+"""A person's browser at the page of a site, and what the site makes of the answers."""
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+from jose import jwt
+
+from tests.fakes import WeChatByRespx
+from tests.world import (
+    CALLBACK,
+    CAMERA,
+    Phone,
+    Site,
+    until,
+)
+
+
+def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
+    """An answer in the words of RFC 6749."""
+    assert (answer.status_code, answer.json().get("error")) == (status, error), answer.text
+    assert answer.json().keys() == {"error", "error_description"}
+    assert answer.json()["error_description"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+    return answer
+
+
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+ASKED = {
+    "client_id": "shop",
+    "redirect_uri": CALLBACK,
+    "response_type": "code",
+    "scope": "openid profile",
+    "state": "s-1",
+    "nonce": "n-1",
+    "code_challenge": CHALLENGE,
+    "code_challenge_method": "S256",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """A browser of its own, cookies included."""
+
+    client: httpx.AsyncClient
+
+    async def open(self, **parameters: str | None) -> httpx.Response:
+        asked = {name: value for name, value in {**ASKED, **parameters}.items() if value is not None}
+        return await self.client.get(f"/v1/authorize?{urlencode(asked)}")
+
+    async def show(self, **parameters: str | None) -> "Tab":
+        answer = await self.open(**parameters)
+        assert answer.status_code == 200, answer.headers.get("location", answer.text)
+        return Tab(self, answer.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A page that shows a code."""
+
+    browser: Browser
+    html: str
+
+    def found(self, pattern: str) -> str:
+        match = re.search(pattern, self.html)
+        assert match, self.html
+        return match[1]
+
+    @property
+    def scene(self) -> str:
+        return self.found(r"/v1/scans/([\w-]{22})/code")
+
+    @property
+    def request_id(self) -> str:
+        return self.found(r"/v1/authorize/([\w-]{22})/next")
+
+    async def ask(self, browser: Browser | None = None) -> httpx.Response:
+        return await (browser or self.browser).client.get(f"/v1/authorize/{self.request_id}/state")
+
+    async def state(self) -> str:
+        return (await self.ask()).json()["state"]
+
+    async def go_on(self, browser: Browser | None = None) -> httpx.Response:
+        return await (browser or self.browser).client.get(f"/v1/authorize/{self.request_id}/next")
+
+    async def approved_by(self, phone: Phone, verdict: str = "approve") -> dict[str, str]:
+        """Scan the code, decide, and return the parameters that the site is sent."""
+        claimed = await phone.claim(scene=self.scene, entry_scene=CAMERA)
+        assert claimed.status_code == 200, claimed.text
+        assert (await phone.decide(claimed.json()["id"], verdict)).status_code == 204
+        return sent(await self.go_on())
+
+
+def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
+    """The parameters that a redirect sends to the site."""
+    assert answer.status_code == 303, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    url = answer.headers["location"]
+    assert url.startswith(to), url
+    assert not urlsplit(url).fragment
+    reported = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    assert all(len(values) == 1 for values in reported.values())
+    return {name: values[0] for name, values in reported.items()}
+
+
+async def exchanged(site: Site, code: str, **form: str) -> httpx.Response:
+    values = {"code": code, "redirect_uri": CALLBACK, "code_verifier": VERIFIER, **form}
+    return await site.post("/v1/token", grant_type="authorization_code", **values)
+
+
+async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: str | None) -> dict[str, Any]:
+    reported = await (await browser.show(**parameters)).approved_by(phone)
+    answer = await exchanged(site, reported["code"])
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def id_claims(
+    client: httpx.AsyncClient, token: str, audience: str = "shop", algorithm: str = "RS256"
+) -> dict[str, Any]:
+    """The claims of an id_token, checked by the published keys."""
+    keys = (await client.get("/.well-known/jwks.json")).json()["keys"]
+    (key,) = [key for key in keys if key["kid"] == jwt.get_unverified_header(token)["kid"]]
+    options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
+    demands = {"algorithms": [algorithm], "audience": audience, "issuer": "https://auth.test"}
+    return jwt.decode(token, key, **demands, options=options)
+
+
+@asynccontextmanager
+async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """WeChat does not answer until the block ends. Waits until it has been asked this often."""
+    may_answer, asked = asyncio.Event(), []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        await may_answer.wait()
+        return wechat._answer(request)
+
+    async def is_asked(times: int = 1) -> None:
+        await until(lambda: len(asked) >= times)
+
+    wechat.route.mock(side_effect=answer)
+    try:
+        yield is_asked
+    finally:
+        may_answer.set()
+        wechat.route.mock(side_effect=wechat._answer)
