@@ -1,6 +1,5 @@
 """The caller of a request, and what users do with their own account."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -22,6 +21,7 @@ from wxauth.server.sessions.rows import (
 )
 from wxauth.server.users import user_rows
 from wxauth.server.users.standing import Standing, decide_with_standing, lock_standing
+from wxauth.server.web.paging import Page
 from wxauth.tokens.claims import Principal
 
 log = get_logger()
@@ -62,9 +62,10 @@ async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
 
 async def list_sessions(
     database: Database, clock: Clock, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
-) -> Sequence[OpenSession]:
-    """The caller's open sessions, the last used first: up to `limit + 1`. Raises: StorageUnavailable."""
-    return await open_sessions(database, caller.user.id, now=clock(), limit=limit + 1, after=after)
+) -> Page[OpenSession]:
+    """A page of the caller's open sessions, the last used first. Raises: StorageUnavailable."""
+    found = await open_sessions(database, caller.user.id, now=clock(), limit=limit + 1, after=after)
+    return Page.by_time(found, limit, lambda session: (session["last_used_at"], session["id"]))
 
 
 async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -> None:

@@ -17,7 +17,6 @@ from wxauth.server.users.bodies import (
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import timed_cursor
 
 router = Router("me")
 
@@ -42,14 +41,12 @@ async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> SessionsAnswer:
     """The open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
-    found = await account.list_sessions(database, clock, caller, after=query.after, limit=query.limit)
-    sessions = found[: query.limit]
-    last = sessions[-1] if len(found) > len(sessions) else None
+    page = await account.list_sessions(database, clock, caller, after=query.after, limit=query.limit)
     return {
         "items": [
-            {**open_session_answer(session), "current": session["id"] == caller.session_id} for session in sessions
+            {**open_session_answer(session), "current": session["id"] == caller.session_id} for session in page.items
         ],
-        "next_cursor": None if last is None else timed_cursor(last["last_used_at"], last["id"]),
+        "next_cursor": page.next_cursor,
     }
 
 

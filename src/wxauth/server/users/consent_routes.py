@@ -16,7 +16,7 @@ from wxauth.server.consents.rows import holding_consents, newest_consents
 from wxauth.server.users.callers import CallerDep, CallerInTurnDep, DeviceDep
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.paging import timed_cursor
+from wxauth.server.web.paging import Page
 
 _NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
 
@@ -29,12 +29,8 @@ async def list_my_consents(
 ) -> ConsentsAnswer:
     """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
     found = await newest_consents(database, caller.user.id, limit=query.limit + 1, after=query.after)
-    consents = found[: query.limit]
-    last = consents[-1] if len(found) > len(consents) else None
-    return {
-        "items": consent_answers(consents),
-        "next_cursor": None if last is None else timed_cursor(last["given_at"], last["id"]),
-    }
+    page = Page.by_time(found, query.limit, lambda consent: (consent["given_at"], consent["id"]))
+    return {"items": consent_answers(page.items), "next_cursor": page.next_cursor}
 
 
 @router.post("/v1/me/consents", summary=Title("Give consent", "同意协议"), failures=[_NOT_IN_FORCE, RateLimited])

@@ -2,7 +2,7 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
@@ -41,7 +41,8 @@ class HasId(Protocol):
         """Its id, a UUIDv7."""
 
 
-Row = TypeVar("Row", bound=HasId)
+Row = TypeVar("Row")
+RowWithId = TypeVar("RowWithId", bound=HasId)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,20 @@ class Page(Generic[Row]):
     """Whether the search stopped before the page was full: `next_cursor` continues it."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], limit: int) -> Self:
+    def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":
         """Make a page of rows that were queried with `limit + 1`: one row too many means that there is a next page."""
+        return cls._of(rows, limit, lambda last: cursor_at(last.id))
+
+    @classmethod
+    def by_time(cls, rows: Sequence[Row], limit: int, place: Callable[[Row], tuple[datetime, UUID]]) -> Self:
+        """As `of`, in a list that is sorted by time and id: the place of a row."""
+        return cls._of(rows, limit, lambda last: timed_cursor(*place(last)))
+
+    @classmethod
+    def _of(cls, rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> Self:
         items = rows[:limit]
         is_last = len(rows) <= limit
-        return cls(items, None if is_last else cursor_at(items[-1].id))
+        return cls(items, None if is_last else cursor(items[-1]))
 
 
 def cursor_at(row_id: UUID) -> str:
