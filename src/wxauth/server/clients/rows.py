@@ -55,7 +55,7 @@ SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, 
 
 
 def _all_but_the_name(given: str) -> str:
-    # Setting the key, even to the same value, would lock it against the scans that refer to it.
+    # Setting the key, even to the same value, would lock it against new requests and grants, which refer to it.
     return ", ".join(f"{column} = {given}.{column}" for column in Client.model_fields if column != "name")
 
 

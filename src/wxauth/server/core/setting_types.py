@@ -21,9 +21,10 @@ SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 """The beginning of variables that Kubernetes sets for a Service. One named "wxauth" sets WXAUTH_PORT."""
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
-_SHORTEST_TRAIL: Final = 180
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
 """The first parts of the service's own paths. A test compares them with the routes."""
+_SHORTEST_TRAIL: Final = 180
+"""Days."""
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")

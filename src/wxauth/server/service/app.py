@@ -172,16 +172,6 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     return BehindProxies(app, settings.trusted_proxies)
 
 
-def _check_domain_file(value: str) -> Route:
-    """A file with which WeChat verifies a domain."""
-    name, _, content = value.partition(":")
-
-    async def read(_: Request) -> Response:
-        return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
-
-    return Route(f"/{name}", read)
-
-
 def create_api(services: Services | None = None, *, example_code: str | None = None) -> FastAPI:
     """The routes and their documentation. Without services, it can only be read.
 
@@ -213,9 +203,19 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     add_console(api)
     if services is not None:
         api.state.services = services
-        api.router.routes.extend(_check_domain_file(value) for value in services.settings.check_files)
+        api.router.routes.extend(_route_of_domain_file(value) for value in services.settings.check_files)
     api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
+
+
+def _route_of_domain_file(value: str) -> Route:
+    """The route of a file with which WeChat verifies a domain: `name:content`."""
+    name, _, content = value.partition(":")
+
+    async def read(_: Request) -> Response:
+        return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
+
+    return Route(f"/{name}", read)
 
 
 @asynccontextmanager

@@ -110,7 +110,7 @@ def is_open_on_computers(client: Client) -> bool:
 
 
 class Visits:
-    """Sends browsers to WeChat's page, and lets those log in that come back."""
+    """Sends browsers to WeChat's page, and logs in the people whose browsers return from it."""
 
     def __init__(
         self,

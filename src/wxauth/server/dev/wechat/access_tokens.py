@@ -53,6 +53,8 @@ class AccessTokens:
         """Check that a token is valid. Raises: CallRefused."""
         if token in self._killed:
             raise CallRefused(40001)
+        if token not in self._ends:
+            raise CallRefused(40014)
         if self._clock() >= self._ends[token]:
             raise CallRefused(42001)
 
