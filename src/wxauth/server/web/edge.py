@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,6 +37,16 @@ _FIRST_FAULT = 500
 log = get_logger()
 
 
+class _Head(NamedTuple):
+    """What the header fields say about every request."""
+
+    given_id: str | None
+    declared_size: int | None
+    trace: str | None
+    is_typed: bool
+    """Whether each Content-Type is short enough to be parsed."""
+
+
 class Edge:
     """The outermost layer around the app.
 
@@ -65,30 +75,10 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        given_id = None
-        declared_size = None
-        trace_token = None
-        cookies: list[bytes] = []
-        is_typed = True
-        for name, value in scope["headers"]:
-            if name not in _NOTED:  # one lookup is cheaper than five comparisons
-                continue
-            if name == b"x-request-id":
-                given_id = value.decode("latin-1")
-            elif name == b"content-length":
-                declared_size = int(value)  # the server has checked that this is a number
-            elif name == b"content-type":
-                is_typed &= len(value) <= MAX_CONTENT_TYPE
-            elif name == b"cookie":
-                cookies.append(value)
-            elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
-                trace_token = trace_id.set(trace[1].decode())
-        if cookies:
-            scope[COOKIES_KEY] = b";".join(cookies)
-            scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
-        current_id = accepted_request_id(given_id)
-        scope[REQUEST_ID_KEY] = current_id
+        given_id, declared_size, trace, is_typed = _take_head(scope)
+        scope[REQUEST_ID_KEY] = current_id = accepted_request_id(given_id)
         id_token = request_id.set(current_id)
+        trace_token = None if trace is None else trace_id.set(trace)
         status = received = 0
 
         async def receive_within_limit() -> Message:
@@ -159,6 +149,30 @@ class UnderPath:
         if scope["type"] != "lifespan":
             scope = {**scope, "root_path": self._root_path}
         await self._app(scope, receive, send)
+
+
+def _take_head(scope: Scope) -> _Head:
+    """Read the header fields that concern every request. Cookies are put aside, for the routes that read them."""
+    given_id = declared_size = trace_given = None
+    cookies: list[bytes] = []
+    is_typed = True
+    for name, value in scope["headers"]:
+        if name not in _NOTED:  # one lookup is cheaper than five comparisons
+            continue
+        if name == b"x-request-id":
+            given_id = value.decode("latin-1")
+        elif name == b"content-length":
+            declared_size = int(value)  # the server has checked that this is a number
+        elif name == b"content-type":
+            is_typed &= len(value) <= MAX_CONTENT_TYPE
+        elif name == b"cookie":
+            cookies.append(value)
+        elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
+            trace_given = trace[1].decode()
+    if cookies:
+        scope[COOKIES_KEY] = b";".join(cookies)
+        scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
+    return _Head(given_id, declared_size, trace_given, is_typed)
 
 
 def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:
