@@ -178,6 +178,23 @@ def test_commands_scripts_and_links_have_targets(page: Path) -> None:
         assert not anchor or anchor in anchors(there), f"no {anchor} in {there.name}"
 
 
+PAGES_ABOUT_THE_CODE = [*DOCS.glob("architecture*.md"), IN_ENGLISH_ALONE, *DOCS.glob("decisions/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES_ABOUT_THE_CODE, ids=lambda path: path.name)
+def test_the_modules_that_a_page_about_the_code_names_exist(page: Path) -> None:
+    folders = [ROOT / "src/wxauth/server", ROOT / "src/wxauth", ROOT]
+    named = re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text())
+    assert [name for name in named if not any((folder / name).is_file() for folder in folders)] == []
+
+
+def test_the_pages_that_the_code_names_exist() -> None:
+    text = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"docs/[\w/-]+\.md", text))
+    assert "docs/decisions/0006-flattened-dependencies.md" in named
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
 def anchors(page: Path) -> set[str]:
     """Those that GitHub gives the headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)

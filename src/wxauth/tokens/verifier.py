@@ -1,7 +1,8 @@
 """Verification of access tokens as RFC 8725 and RFC 9068 require, in our own routes and in other services.
 
 python-jose's own `jwt.decode` accepts too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size).
-So only its key objects are used, and every rule is written out here.
+So only its key objects are used, and every rule is written out here. See
+docs/decisions/0002-python-jose-only-signs.md.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Access to PostgreSQL: one pool of connections, and the mapping of its errors to ours.
 
 Statements are run by asyncpg directly: a short one takes 25 µs of CPU so, and 8 to 9 times as much through SQLAlchemy's
-connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once).
+connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once). See
+docs/decisions/0001-statements-are-text.md.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 A forked process shares the memory of its parent's imports; docs/workers.md has the numbers. uvicorn's supervisor spawns
 its workers, and leaves them on the port when it is killed. Replace this with it once it forks, and takes its workers
-along.
+along. See docs/decisions/0003-forked-workers.md.
 """
 
 import asyncio

@@ -7,6 +7,7 @@ got no answer from WeChat within 5 s.
 No request to WeChat is idempotent: even a GET uses up the code in it. So nothing is sent twice here, and a failure to
 connect means that nothing was sent. aiohttp sends a GET again if a kept connection closes without an answer. If that
 can be turned off, and costs a tenth of a login at most, an `httpx.AsyncBaseTransport` over aiohttp would replace this.
+See docs/decisions/0005-httpx-over-our-transport.md.
 """
 
 import asyncio
