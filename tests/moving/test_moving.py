@@ -158,7 +158,7 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LogIn, cli
         "created_at": "2023-01-02T03:04:05Z",
         "last_login_at": "2026-11-20T08:00:00Z",
     }
-    assert await mover.events() == [("user.created", "operator")]
+    assert await mover.events() == [("user.created", "operator"), ("user.phone_bound", "operator")]
 
 
 async def test_a_line_needs_only_app_id_and_openid(mover: Mover, login: LogIn, clock: Clock) -> None:
@@ -677,6 +677,46 @@ async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
         assert mover.refusals == [(1, field)]
     assert await mover.import_lines({**ALICE, "roles": [], "status": "active"}, **wants) == (0, 1, 0, 0)
     assert await mover.import_lines({**BOB, "status": "active"}, allow_admin=True, **wants) == (0, 1, 0, 0)
+
+
+async def test_events_say_all_that_a_line_adds_once(mover: Mover, rows: asyncpg.Connection) -> None:
+    def consent(document: str, version: str, given: str, withdrawn: str | None = None) -> Body:
+        return {"document": document, "version": version, "given_at": given, "withdrawn_at": withdrawn}
+
+    async def told() -> list[tuple[str, str, Any]]:
+        events = await rows.fetch("SELECT type, user_id::text, data FROM events ORDER BY id")
+        return [(event["type"], event["user_id"], json.loads(event["data"])) for event in events]
+
+    line = {
+        **FULL,
+        "user_id": USER_ID,
+        "former_ids": [OTHER_ID],
+        "status": "disabled",
+        "ban_reason": "spam",
+        "consents": [
+            consent("privacy", "1", "2025-01-01T00:00:00Z"),
+            consent("privacy", "2", "2025-02-01T00:00:00Z"),
+            consent("terms", "1", "2025-01-01T00:00:00Z", "2025-03-01T00:00:00Z"),
+        ],
+    }
+    assert await mover.import_lines(line, BOB) == (2, 0, 0, 0)
+    bob = await rows.fetchval("SELECT id::text FROM users WHERE id::text <> $1", USER_ID)
+    assert sorted(await told(), key=lambda event: event[1] == bob) == [
+        ("user.created", USER_ID, {"roles": ["editor"]}),
+        ("user.merged", USER_ID, {"former_id": OTHER_ID}),
+        ("user.banned", USER_ID, {"reason": "spam"}),
+        ("user.phone_bound", USER_ID, {}),
+        ("consent.given", USER_ID, {"document": "privacy", "version": "2"}),
+        ("user.created", bob, {}),
+    ]
+    assert await mover.import_lines(line, BOB) == (0, 0, 2, 0)
+    assert len(await told()) == 6
+    more = {**BOB, "phone": NUMBER, "consents": [consent("privacy", "1", "2025-01-01T00:00:00Z")]}
+    assert await mover.import_lines(more) == (0, 1, 0, 0)
+    assert (await told())[6:] == [
+        ("user.phone_bound", bob, {}),
+        ("consent.given", bob, {"document": "privacy", "version": "1"}),
+    ]
 
 
 async def test_events_may_be_left_out(mover: Mover) -> None:

@@ -45,7 +45,7 @@ _JOINED: Final = Title(
 @click.option("--allow-admin", is_flag=True, help="Accept lines with the role admin, or that unban an administrator.")
 @click.option("--restore", is_flag=True, help="Accept lines whose user_id is that of an erased user.")
 @click.option("--join", is_flag=True, help="Accept lines that contradict the user whom only their external_id names.")
-@click.option("--quiet-events", is_flag=True, help="Write no events of new users, identities and names.")
+@click.option("--quiet-events", is_flag=True, help="Write no events of what the file adds.")
 @json_option
 def import_command(
     file: IO[bytes],

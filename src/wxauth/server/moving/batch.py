@@ -1,7 +1,7 @@
 """The rules of an import: lines are applied one by one, as logins are, and stored together."""
 
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,7 +14,7 @@ from wxauth.server.core.trail import OPERATOR, EventType
 from wxauth.server.core.users import PROFILE, STAFF_ROLES, UserFields, UserStatus
 from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
-from wxauth.server.moving.import_rows import Found, UserToImport, store
+from wxauth.server.moving.import_rows import ConsentsNoted, Found, UserToImport, add_events, store
 from wxauth.server.moving.lines import Line, later
 from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change_standing
 
@@ -55,7 +55,7 @@ class Options:
     joins: bool = False
     """An external_id joins identities even if they contradict each other."""
     quiet_events: bool = False
-    """New users, new identities and changed profiles are not recorded as events."""
+    """What the file adds to new or stored users is not recorded as events, but the standing of stored users is."""
     dry_run: bool = False
 
 
@@ -171,9 +171,10 @@ class Batch:
         """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
         made, before = self._made, self._users_before
         changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
-        await store(
+        new = [user for user_id, user in made.users.items() if user_id not in before]
+        noted = await store(
             transaction,
-            new_users=[user for user_id, user in made.users.items() if user_id not in before],
+            new_users=new,
             changed_users=[user for _, user in changed],
             unionids=[{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
             new_identities=_rows_of(made.identities, self._identities_before, is_new=True),
@@ -188,8 +189,9 @@ class Batch:
                 for external_id, user_id in made.former_external_ids.items()
             ],
             consents=list(made.consents.values()),
-            events=[] if self._options.quiet_events else list(self._events(changed)),
         )
+        if not self._options.quiet_events:
+            await add_events(transaction, list(self._events(new, changed, noted)))
         standings = [(user.id, Standing.of(former), Standing.of(user)) for former, user in changed]
         return [
             await change_standing(transaction, user_id, before=former, after=standing, by=OPERATOR, now=self._now)
@@ -366,18 +368,42 @@ class Batch:
                 is_new = True
         return is_new
 
-    def _events(self, changed: Iterable[tuple[UserToImport, UserToImport]]) -> Iterator[dict[str, Any]]:
-        def event(kind: EventType, user_id: UUID, app_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
+    def _events(
+        self,
+        new: Iterable[UserToImport],
+        changed: Iterable[tuple[UserToImport, UserToImport]],
+        noted: Iterable[ConsentsNoted],
+    ) -> Iterator[dict[str, Any]]:
+        def event(
+            kind: EventType, user_id: UUID, app_id: str | None = None, data: Mapping[str, Any] | None = None
+        ) -> dict[str, Any]:
             told = {"id": new_id(self._now), "type": kind.value, "at": self._now, "actor": OPERATOR.name}
-            return {**told, "user_id": user_id, "app_id": app_id, "data": data}
+            return {**told, "user_id": user_id, "app_id": app_id, "data": data or {}}
 
         for user_id, app_id, kind in self._added:
             roles = self._made.users[user_id].roles if kind is EventType.USER_CREATED else ()
             yield event(kind, user_id, app_id, {"roles": roles} if roles else {})
+        for former_id, user_id in self._made.former_ids.items():
+            yield event(EventType.USER_MERGED, user_id, data={"former_id": former_id})  # by whom is not known
+        for user in new:
+            if Standing.of(user).is_banned:
+                ban = {"reason": user.ban_reason, "until": user.banned_until}
+                data = {name: value for name, value in ban.items() if value is not None}
+                yield event(EventType.USER_BANNED, user.id, data=data)
+            if user.phone is not None:
+                yield event(EventType.PHONE_BOUND, user.id)
         for before, after in changed:
             fields = [name for name in PROFILE if getattr(before, name) != getattr(after, name)]
             if fields:
-                yield event(EventType.PROFILE_CHANGED, after.id, None, {"fields": fields})
+                yield event(EventType.PROFILE_CHANGED, after.id, data={"fields": fields})
+            if before.phone != after.phone:
+                yield event(EventType.PHONE_BOUND, after.id)
+        for each in noted:
+            held = each["before"] or {}
+            for document, version in sorted((each["after"] or {}).items()):
+                if held.get(document) != version:
+                    consent = {"document": document, "version": version}
+                    yield event(EventType.CONSENT_GIVEN, each["user_id"], data=consent)
 
 
 def _rows_of(made: dict[_Key, _Identity], before: dict[_Key, _Identity], *, is_new: bool) -> list[dict[str, Any]]:

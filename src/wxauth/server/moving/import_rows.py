@@ -61,6 +61,14 @@ class _ConsentRow(TypedDict):
     given_at: datetime
 
 
+class ConsentsNoted(TypedDict):
+    """The present consents of a user, document → version, before and after the batch."""
+
+    user_id: UUID
+    before: dict[str, str] | None
+    after: dict[str, str] | None
+
+
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in UserToImport.model_fields)
 # App_ids and openids are parallel arrays.
 _IDENTITIES: Final = Statement[_IdentityRow]("""
@@ -160,8 +168,11 @@ _ADD_CONSENTS: Final = _adding(
     "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
 )
 _ADD_EVENTS: Final = _adding("events", "id", "type", "at", "actor", "user_id", "app_id", "data")
-_NOTE_CONSENTS: Final = Statement[Nothing](f"""
-UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids)
+_NOTE_CONSENTS: Final = Statement[ConsentsNoted](f"""
+WITH noted AS (
+    UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
+)
+SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
 """)  # noqa: S608 - put together from constants
 
 Rows = Sequence[Mapping[str, Any]]
@@ -281,9 +292,8 @@ async def store(
     former_ids: Rows,
     former_external_ids: Rows,
     consents: Rows,
-    events: Rows,
-) -> None:
-    """Write a batch. Raises: one of `CONFLICTS`."""
+) -> Sequence[ConsentsNoted]:
+    """Write a batch, and return whose consents it concerns. Raises: one of `CONFLICTS`."""
     for statement, rows in (
         (_ADD_USERS, new_users),
         (_CHANGE_USERS, changed_users),
@@ -293,9 +303,14 @@ async def store(
         (_ADD_FORMER_IDS, former_ids),
         (_ADD_FORMER_EXTERNAL_IDS, former_external_ids),
         (_ADD_CONSENTS, consents),
-        (_ADD_EVENTS, events),
     ):
         if rows:
             await transaction.run(statement, rows=rows)
-    if consents:
-        await transaction.run(_NOTE_CONSENTS, user_ids=list({consent["user_id"] for consent in consents}))
+    givers = list({consent["user_id"] for consent in consents})
+    return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
+
+
+async def add_events(transaction: Transaction, events: Rows) -> None:
+    """Record the events of a batch, in this order for each user."""
+    if events:
+        await transaction.run(_ADD_EVENTS, rows=events)
