@@ -17,9 +17,9 @@ from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.phones.rows import delete_answers
 from wxauth.server.profile.rows import clear_fields
 from wxauth.server.push.rows import claim_signature, remember_message
-from wxauth.server.users.erasing import erase_identities
+from wxauth.server.users.erasing import erase_identities, erase_user
 from wxauth.server.users.merging_rows import is_joined
-from wxauth.server.users.user_rows import erase_user, lock_user_of
+from wxauth.server.users.user_rows import lock_user_of
 from wxauth.server.wechat.push import (
     PushSignature,
     WeChatMessage,

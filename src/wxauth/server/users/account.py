@@ -19,7 +19,7 @@ from wxauth.server.sessions.rows import (
     open_sessions,
     user_in_session,
 )
-from wxauth.server.users import user_rows
+from wxauth.server.users import erasing
 from wxauth.server.users.standing import Standing, decide_with_standing, lock_standing
 from wxauth.server.web.paging import Page
 from wxauth.tokens.claims import Principal
@@ -53,7 +53,7 @@ async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
 
     async def decide(transaction: Transaction, _: Standing) -> bool:
         await _check_session(transaction, caller, now=now)
-        return await user_rows.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+        return await erasing.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
 
     if not await decide_with_standing(database, user_id, decide):
         raise InvalidToken("the user has just been merged or erased")

@@ -14,7 +14,7 @@ from wxauth.server.core.models import EventFields
 from wxauth.server.core.trail import Actor, EventSearch, find_events
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import EndReason, OpenSession, end_session_of, end_sessions, open_sessions
-from wxauth.server.users import user_rows
+from wxauth.server.users import erasing, user_rows
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.splitting import split
@@ -198,7 +198,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin, StorageUnavailable."""
 
     async def erase(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
-        await user_rows.erase_user(transaction, remaining_id, by=by, now=now)
+        await erasing.erase_user(transaction, remaining_id, by=by, now=now)
         return remaining_id
 
     erased_id = await _decide(database, user_id, erase, may_end_an_administrator=True)

@@ -1,4 +1,4 @@
-"""Erasing one of the WeChat accounts of a user who was merged from several, with all that came with it."""
+"""Erasing a user, or one of the WeChat accounts of a user who was merged from several, with all that came with it."""
 
 from datetime import datetime
 from functools import partial
@@ -7,10 +7,31 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import PROFILE
-from wxauth.server.sessions.rows import EndReason, record_ended
+from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
 from wxauth.server.users.erasure_rows import erase_person_data
+from wxauth.server.users.merging_rows import former_ids
 from wxauth.server.users.origins import Parting, Side
 from wxauth.server.users.splitting_rows import erase_leaving
+from wxauth.server.users.user_rows import delete_user
+
+
+async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
+    """Erase a locked user. Returns False if there is none with this id.
+
+    Only events with the ids of the user and of the sessions remain. They contain the address of an administrator who
+    erases a user, but not the person's own. If there is a lot to erase, the rest follows later: see `erasure_rows.py`.
+    """
+    if by.name == str(user_id):
+        by = Actor(by.name)
+    former = await former_ids(transaction, user_id)
+    sessions = await open_session_ids(transaction, user_id, now=now)
+    if not await delete_user(transaction, user_id):
+        return False
+    await erase_person_data(transaction, [user_id, *former])
+    await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
+    data = {"former_ids": former}
+    await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
+    return True
 
 
 async def erase_identities(

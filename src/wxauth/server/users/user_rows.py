@@ -1,4 +1,4 @@
-"""The stored users: searching, reading and erasing them."""
+"""The stored users: searching, reading and deleting them."""
 
 import re
 from collections.abc import Sequence
@@ -16,9 +16,6 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserFields, UserStatus
-from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
-from wxauth.server.users.erasure_rows import erase_person_data
-from wxauth.server.users.merging_rows import former_ids
 from wxauth.server.users.standing import ADMIN
 
 
@@ -127,7 +124,7 @@ SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER
 """)
 _USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
-_ERASE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
+_DELETE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
 
 
 async def find_users(
@@ -214,23 +211,9 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
     return user_id
 
 
-async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a locked user. Returns False if there is none with this id.
-
-    Only events with the ids of the user and of the sessions remain. They contain the address of an administrator who
-    erases a user, but not the person's own. If there is a lot to erase, the rest follows later: see `erasure_rows.py`.
-    """
-    if by.name == str(user_id):
-        by = Actor(by.name)
-    former = await former_ids(transaction, user_id)
-    sessions = await open_session_ids(transaction, user_id, now=now)
-    if await transaction.value(_ERASE, user_id=user_id) is None:
-        return False
-    await erase_person_data(transaction, [user_id, *former])
-    await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
-    data = {"former_ids": former}
-    await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
-    return True
+async def delete_user(transaction: Transaction, user_id: UUID) -> bool:
+    """Delete a user, and by foreign keys what is theirs alone. Returns False if there is none with this id."""
+    return await transaction.value(_DELETE, user_id=user_id) is not None
 
 
 async def record_profile_change(
