@@ -243,6 +243,18 @@ async def test_a_neighbours_cookie_does_not_replace_the_consoles(
     assert (await extend_session(client)).json()["user"]["id"] == root.id
 
 
+@pytest.mark.parametrize("space", ["\xa0", "\x85", "\x1f"], ids=ascii)
+async def test_a_name_that_only_looks_like_the_consoles_is_not_its_cookie(
+    services: Services, client: httpx.AsyncClient, root: Admin, space: str
+) -> None:
+    await opened(services, client, root)
+    thiefs = client.cookies[COOKIE]
+    client.cookies.clear()
+    named = f"{space}{COOKIE}={thiefs}".encode("latin-1")
+    answer = await client.put(SESSION, headers=[(b"X-Wxauth-Console", b"1"), (b"Cookie", named)])
+    assert answer.status_code == 204
+
+
 async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(
     services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:

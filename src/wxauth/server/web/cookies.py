@@ -15,6 +15,10 @@ COOKIES_KEY: Final = "wxauth.cookies"
 MAX_COOKIES: Final = 4096
 """Bytes of all `Cookie` headers of a request. If there are more, they are ignored."""
 
+_SPACE: Final = " \t"
+"""What browsers may send around a name. Any other space is part of it: a no-break space before `__Host-` makes a name
+that a neighbour domain may set."""
+
 
 def cookie_in(request: Request, name: str) -> str | None:
     """The value of a cookie as it was sent: ours need no unquoting.
@@ -26,7 +30,7 @@ def cookie_in(request: Request, name: str) -> str | None:
     if len(header) > MAX_COOKIES:
         return None
     pairs = (pair.partition("=") for pair in header.decode("latin-1").split(";"))
-    values = [value.strip() for key, _, value in pairs if key.strip() == name]
+    values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
     if len(values) > 1:
         raise InvalidRequest(f"Cookie must have one {name}", status=400)
     return values[0] if values else None
