@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.problems import problem_of
-from tests.world import MakeService, Service, until
+from tests.world import MakeService, Service, make_admin, until
 from wxauth.server.dev.wechat import Simulator
 
 RISK: Any = "getuserriskrank"
@@ -118,6 +118,27 @@ async def test_the_next_process_asks_again_for_a_verdict_lost_with_its_process(
     await killed.services.background.aclose()
     await asyncio.gather(login, return_exceptions=True)
     problem_of(await log_in(other), "wechat_user_blocked", 403)
+
+
+@pytest.mark.parametrize(
+    ("policy", "person", "event"), [("block", "risky-4", "user.banned"), ("flag", "risky-2", "risk.flagged")]
+)
+async def test_a_newcomer_who_is_merged_while_wechat_is_asked_is_judged_as_the_user_who_remains(
+    make_service: MakeService, simulator: Simulator, rows: asyncpg.Connection, policy: str, person: str, event: str
+) -> None:
+    service = await make_service()
+    root, alice = await make_admin(service.client, rows, await service.log_in("root")), await service.log_in("alice")
+    judging = await make_service(risk_policy=policy)
+    simulator.fail(RISK, slow=1.0)
+    login = asyncio.create_task(log_in(judging, person))
+    await until(lambda: asked(simulator))
+    known = [root.id, alice["user"]["id"]]
+    newcomer = await rows.fetchval("SELECT id::text FROM users WHERE NOT (id::text = ANY ($1))", known)
+    assert (await root.merge(newcomer, into=alice["user"]["id"])).status_code == 200
+    await login
+    await judging.services.background.drain()
+    told = await rows.fetch("SELECT type, user_id::text FROM events WHERE type IN ('user.banned', 'risk.flagged')")
+    assert [tuple(row) for row in told] == [(event, alice["user"]["id"])]
 
 
 async def test_a_user_from_before_the_policy_is_not_checked(make_service: MakeService, simulator: Simulator) -> None:

@@ -26,6 +26,7 @@ from wxauth.server.risk.rows import is_banned, note_judged, note_judged_in
 from wxauth.server.users.flags import record_flag
 from wxauth.server.users.person import Person
 from wxauth.server.users.standing import Standing, change_standing, lock_standing
+from wxauth.server.users.user_rows import lock_user_of
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.opinions import Opinions
 
@@ -122,7 +123,7 @@ class Risk:
         rank = await self._rank(person, ip, patience=patience)
         if rank is None:
             # Another replica may have stored the verdict meanwhile.
-            return RiskVerdict.BANNED if await is_banned(self._database, person.user_id) else RiskVerdict.LET_IN
+            return RiskVerdict.BANNED if await is_banned(self._database, person) else RiskVerdict.LET_IN
         if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
             return RiskVerdict.BLOCKED
         if rank:
@@ -162,17 +163,19 @@ class Risk:
         """
         now = self._clock()
         async with self._database.begin() as transaction:
-            before = await lock_standing(transaction, person.user_id)
-            if before is None:  # erased: nobody to ban
+            # Whose the identity is now: the user may have been merged meanwhile.
+            user_id = await lock_user_of(transaction, app_id=person.app_id, openid=person.openid)
+            before = None if user_id is None else await lock_standing(transaction, user_id)
+            if user_id is None or before is None:  # erased: nobody to ban
                 return True
-            await note_judged_in(transaction, person.user_id)
+            await note_judged_in(transaction, user_id)
             if before.is_banned:
                 return True
             if not self._roles_at_sign_up() >= set(before.roles):
                 return False
             settled = await change_standing(
                 transaction,
-                person.user_id,
+                user_id,
                 before=before,
                 after=Standing(UserStatus.DISABLED, before.roles),
                 by=SYSTEM,
