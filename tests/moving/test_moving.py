@@ -258,6 +258,18 @@ async def test_placeholders_for_a_missing_id_join_no_users(mover: Mover, name: s
     words = ["NULL", "null", "None", "undefined", "nan", "NaN", "(NULL)", "#N/A", "\\N", "-", "0", " "]
     words += ["none", "N/A", "unknown", "Unknown", "test", "ｎｕｌｌ", "无", "空", "暂无", "未知", "未绑定", "测试"]
     words += ["[object Object]", "#REF!", "-1", "-1.0", "1.38E+10", "1.38e10", "1e+21", "（空）"]
+    words += [
+        "1,38E+10",
+        "+1.38E+10",
+        "\u22121",
+        "${id}",
+        "{{ external_id }}",
+        "external_id",
+        "n.a.",
+        "无数据",
+        "inf",
+        "TBD",
+    ]
     zeros = ["0.0", "000", "-" * 28, "0" * 28, str(UUID(int=0)), f"{{{UUID(int=0)}}}"]
     for text in [*words, *zeros]:
         lines = [{**person, name: text} for person in (ALICE, ALICE_THERE, BOB)]

@@ -7,16 +7,47 @@ from typing import Final, TypeGuard
 _MAX_LENGTH: Final = 128
 _PLACEHOLDERS: Final = frozenset(
     {
-        *("null", "\\n", "none", "undefined", "nan", "nil", "n/a", "na", "0", "-", "object object"),
+        *(
+            "null",
+            "\\n",
+            "none",
+            "undefined",
+            "nan",
+            "nil",
+            "n/a",
+            "n.a.",
+            "na",
+            "0",
+            "-",
+            "object object",
+            "inf",
+            "tbd",
+        ),
         *("#n/a", "#name?", "#null!", "#num!", "#ref!", "#value!", "#div/0!"),
-        *("unknown", "empty", "blank", "missing", "test", "true", "false"),
-        *("无", "空", "空值", "暂无", "没有", "未知", "不详", "未填", "未填写", "未绑定", "未授权", "待定", "测试"),
+        *("unknown", "empty", "blank", "missing", "test", "true", "false", "external_id", "openid", "unionid"),
+        *(
+            "无",
+            "空",
+            "空值",
+            "暂无",
+            "没有",
+            "无数据",
+            "未知",
+            "不详",
+            "未填",
+            "未填写",
+            "未绑定",
+            "未授权",
+            "待定",
+            "测试",
+        ),
     }
 )
 _AROUND: Final = " \t\r\n()<>[]{}\"'"
 """What may stand around a placeholder: (null), [object Object]."""
-_NO_ID: Final = re.compile(r"-[0-9.]+|[0-9](\.[0-9]+e[+-]?|e[+-])[0-9]+")
-"""A negative number, such as -1, or one that was rounded, such as 1.38E+10; not 5e13, as hexadecimal ids begin."""
+_NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
+"""A negative number, such as -1; one that was rounded, such as 1.38E+10, but not 5e13, as hexadecimal ids begin; or a
+variable that was not replaced, such as ${id}."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -31,11 +62,13 @@ def is_placeholder(text: str) -> bool:
     Zeros alone, as in a UUID of zeros, are a placeholder, and so are a text without letters and digits, a negative
     number, and a number that a spreadsheet has rounded. Full-width letters count as others do.
     """
-    plain = (text if text.isascii() else unicodedata.normalize("NFKC", text)).strip(_AROUND).lower()
+    whole = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
+    plain = whole.strip(_AROUND)
     return (
         plain in _PLACEHOLDERS
         or not any(map(str.isalnum, plain.replace("0", "")))
         or _NO_ID.fullmatch(plain) is not None
+        or _NO_ID.fullmatch(whole.strip()) is not None
     )
 
 
