@@ -559,6 +559,23 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
     ]
 
 
+async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
+    phone: MiniPrograms, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    alice = await phone.log_in(has_unionid=True)
+    there = await phone.log_in("bob", SECOND, has_unionid=True)
+    alice_id, bob_id = alice["user"]["id"], there["user"]["id"]
+    # As after an import of two lines with one external_id, of which no event tells.
+    await rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
+    await rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
+    await rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
+    await leave_wechat(phone, there, clock)
+    assert await users(rows) == {alice_id}
+    assert await rows.fetch("SELECT app_id FROM identities") == [(FIRST,)]
+    await leave_wechat(phone, alice, clock)
+    assert await users(rows) == set()
+
+
 @pytest.fixture
 async def merged(make_phone: MakePhone, rows: asyncpg.Connection) -> Merged:
     """Bob, of whom much is stored, was merged into Alice by an operator."""

@@ -146,12 +146,13 @@ SELECT EXISTS (SELECT FROM events
                        OR user_id = ANY ({_OTHER_PART}) AND data ->> 'new_user_id' = ANY ({_ONE_PART}::text[])))
 """)  # noqa: S608 - put together from constants
 # Whether the user was merged because of a phone number or by an operator, so that WeChat does not know about it. These
-# events are never deleted.
+# events are never deleted. An import joins without such an event: then two unionids tell two WeChat accounts apart.
 _IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
                 WHERE type = 'user.merged' AND data ? 'by'
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
+    OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
 _REMAINING: Final = Statement[UUID]("SELECT user_id FROM former_users WHERE id = :former_id")
 _FORMER_EXTERNAL_IDS: Final = Statement[str](
@@ -240,7 +241,7 @@ async def are_split(asked: Database | Transaction, one_id: UUID, other_id: UUID)
 
 
 async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
-    """Whether the user is the result of a merge by a phone number or an operator, and not only by WeChat's unionid."""
+    """Whether the user was joined from several WeChat accounts: by a phone number, an operator, or an import."""
     return bool(await transaction.value(_IS_JOINED, user_id=user_id))
 
 
