@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import httpx
+import pytest
 from fastapi.dependencies.models import Dependant
 
 from tests.problems import problem_of
-from tests.world import Body, LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import Body, LogIn, MakeClient, MakeServices, Service, bearer, until_locked
 from wxauth.server.limits.turns import AT_ONCE, MAX_PRESENT
 from wxauth.server.service.app import create_api
 from wxauth.server.service.waits import Waits
@@ -43,6 +44,21 @@ async def test_forty_connections_of_one_person_leave_transactions_for_others(
         assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == AT_ONCE
         assert not any(task.done() for task in waiting)
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {204}
+
+
+async def test_ten_phone_codes_of_one_person_leave_transactions_for_others(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    codes = [service.phone_code() for _ in range(10)]
+    async with row_locked(rows, alice):
+        waiting = [asyncio.create_task(service.bind(alice, code)) for code in codes]
+        await until_locked(rows, AT_ONCE)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await until_locked(rows, AT_ONCE + 1)
+        assert (await service.change(bob, nickname="Bob")).status_code == 200
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
 
 async def test_a_request_beyond_those_that_wait_is_refused(

@@ -5,10 +5,9 @@ connections of one phone held all of them, and everybody's logins and changes wa
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import Final
-from uuid import UUID
 
 from wxauth.errors import RateLimited
 
@@ -42,12 +41,12 @@ class Turns:
 
     def __init__(self, *, patience: float = PATIENCE_SECONDS) -> None:
         self._patience = patience
-        self._lines: dict[UUID, _Line] = {}
+        self._lines: dict[Hashable, _Line] = {}
 
     @asynccontextmanager
-    async def turn(self, user_id: UUID) -> AsyncIterator[None]:
-        """Hold a turn during the block. Raises: RateLimited."""
-        line = self._lines.setdefault(user_id, _Line())
+    async def turn(self, person: Hashable) -> AsyncIterator[None]:
+        """Hold a turn of a person, named by user id or identity, during the block. Raises: RateLimited."""
+        line = self._lines.setdefault(person, _Line())
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=_RETRY_AFTER)
         line.present += 1
@@ -64,4 +63,4 @@ class Turns:
         finally:
             line.present -= 1
             if not line.present:
-                del self._lines[user_id]
+                del self._lines[person]

@@ -38,6 +38,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserFields
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.places import RETRY_AFTER, Places
+from wxauth.server.limits.turns import Turns
 from wxauth.server.phones.rows import (
     PhoneRefusal,
     StoredAnswer,
@@ -142,6 +143,7 @@ class Phones:
         self._under_way = Places[tuple[str, str]](
             of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
         )
+        self._turns = Turns()
         self._asking: dict[bytes, _Asking] = {}
         self._has_logged_unopened = False
 
@@ -170,7 +172,7 @@ class Phones:
                     if found is None:
                         raise
             try:
-                outcome = await self._bind(found) if isinstance(found, StoredAnswer) else found
+                outcome = await self._bind_in_turn(found) if isinstance(found, StoredAnswer) else found
             except CannotOpen as exc:
                 _log_unopened(app.app_id, exc)
                 raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
@@ -283,6 +285,11 @@ class Phones:
     async def _store(self, answer: StoredAnswer) -> None:
         if not await add_phone_answer(self._database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
+
+    async def _bind_in_turn(self, answer: StoredAnswer) -> UserFields | PhoneRefusal:
+        """As `_bind`, after other codes of the person: each binding waits for their row with a transaction."""
+        async with self._turns.turn((answer.app_id, answer.openid)):
+            return await self._bind(answer)
 
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserFields | PhoneRefusal:
         now = self._clock()
