@@ -70,7 +70,8 @@ def upgrade() -> None:
             IF NEW.type IN (
                 'user.created', 'user.merged', 'user.split', 'identity.added', 'consent.given', 'consent.withdrawn',
                 'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
-                'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
+                'user.phone_removed', 'user.profile_changed', 'user.attributes_changed', 'user.authorization_revoked',
+                'session.ended'
             ) THEN
                 INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
             END IF;
@@ -143,8 +144,8 @@ def upgrade() -> None:
                 NULL) AND octet_length(former_secret_hash) = 32),
             CONSTRAINT clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
             CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0)),
-            CONSTRAINT clients_scopes_check CHECK ((scopes <@ '{introspect,access_token,users,phones,events}') =
-                (title IS NULL)),
+            CONSTRAINT clients_scopes_check CHECK ((scopes <@
+                '{introspect,access_token,users,phones,events,attributes}') = (title IS NULL)),
             CONSTRAINT clients_is_public_check CHECK (NOT (is_public AND device)),
             CONSTRAINT clients_id_token_alg_check CHECK ((id_token_alg IS NULL) = (title IS NULL) AND
                 id_token_alg IN ('RS256', 'ES256')),
@@ -370,6 +371,7 @@ def upgrade() -> None:
             external_id VARCHAR(128),
             phone_verified_at TIMESTAMP WITH TIME ZONE,
             consents JSONB,
+            attributes JSONB,
             unjudged_since TIMESTAMP WITH TIME ZONE,
             ban_reason TEXT,
             banned_until TIMESTAMP WITH TIME ZONE,

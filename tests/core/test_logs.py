@@ -88,6 +88,7 @@ ALICE = UserInSession(
     external_id=None,
     phone_verified_at=None,
     consents=None,
+    attributes=None,
     app_id="wx1",
     openid="openid-alice",
 )

@@ -63,6 +63,7 @@ STATEMENTS = dict(statements())
 def test_all_rooms_with_statements_are_checked() -> None:
     assert {name.partition(".")[0] for name in STATEMENTS} == {
         "apps",
+        "attributes",
         "checks",
         "clients",
         "consents",
@@ -185,6 +186,9 @@ def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff
 
 def test_a_result_has_every_column_of_a_user() -> None:
     # Consents are shown as those still due, and to administrators as a list.
+    # Attributes are shown to staff and services alone.
     # Of the time at which a number was verified, only its presence is shown.
-    returned = {"id", "consents", *ProfileAndStanding.__annotations__} - {"phone_verified"} | {"phone_verified_at"}
+    returned = {"id", "consents", "attributes", *ProfileAndStanding.__annotations__} - {"phone_verified"} | {
+        "phone_verified_at"
+    }
     assert returned == set(UserFields.model_fields)

@@ -663,6 +663,38 @@ async def test_roles_and_status_of_stored_users_change_only_with_the_option(
 
 
 @pytest.mark.oldest_postgres
+async def test_attributes_are_those_of_new_users_and_with_the_option_of_stored_ones(
+    mover: Mover, rows: asyncpg.Connection
+) -> None:
+    async def stored() -> object:
+        return json.loads(await rows.fetchval("SELECT COALESCE(attributes, '{}')::text FROM users"))
+
+    line = {**ALICE, "attributes": {"tier": "gold", "shop": {"id": 7}, "none": None}}
+    assert await mover.import_lines(line) == (1, 0, 0, 0)
+    assert await stored() == {"tier": "gold", "shop": {"id": 7}}
+    assert await mover.import_lines(line, takes_attributes=True) == (0, 0, 1, 0)
+    patch = {**ALICE, "attributes": {"tier": None, "shop": {"city": "上海"}}}
+    assert await mover.import_lines(patch) == (0, 0, 1, 0)
+    assert await mover.import_lines(patch, takes_attributes=True) == (0, 1, 0, 0)
+    assert await stored() == {"shop": {"id": 7, "city": "上海"}}
+    told = await rows.fetch("SELECT data FROM events WHERE type = 'user.attributes_changed' ORDER BY id")
+    assert [json.loads(each["data"]) for each in told] == [{"names": ["shop", "tier"]}] * 2
+    large = [{**ALICE, "attributes": {name: "x" * 1500}} for name in ("shop", "more")]
+    assert await mover.import_lines(*large, takes_attributes=True) == (0, 1, 0, 1)
+    assert mover.refusals == [(2, "attributes")]
+    assert await mover.import_lines({**BOB, "attributes": {"No": 1}}) == (0, 0, 0, 1)
+    assert json.loads(await mover.export())["attributes"] == {"shop": "x" * 1500}
+
+
+async def test_columns_of_csv_name_attributes(mover: Mover, rows: asyncpg.Connection) -> None:
+    header = "app_id,openid,attributes.tier,attributes.level,attributes.shop"
+    table = f"{header}\n{','.join(ALICE.values())},gold,3,\n"
+    assert (await mover.import_text(table.encode(), is_csv=True)).created == 1
+    table = f'{header}\n{",".join(ALICE.values())},,null,"{{""id"": 7}}"\n'
+    assert (await mover.import_text(table.encode(), is_csv=True, takes_attributes=True)).updated == 1
+    assert json.loads(await rows.fetchval("SELECT attributes::text FROM users")) == {"tier": "gold", "shop": {"id": 7}}
+
+
 async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connection) -> None:
     admins = [{**person, "roles": ["admin"]} for person in (ALICE, BOB)]
     assert await mover.import_lines(*admins, allow_admin=True) == (2, 0, 0, 0)
@@ -835,6 +867,7 @@ async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: asyncpg.Conne
         "banned_until": "2099-01-01T00:00:00Z",
         "identity_created_at": "2024-01-02T03:04:05Z",
         "consents": consents,
+        "attributes": {"tier": "gold", "shop": {"id": 7}},
         "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"],
         "former_external_ids": ["7", "8"],
     }
@@ -844,7 +877,11 @@ async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: asyncpg.Conne
     await rows.execute("TRUNCATE users, former_users, consents CASCADE")
 
     cells = {
-        name: json.dumps(value) if name == "consents" else "|".join(value) if isinstance(value, list) else value
+        name: json.dumps(value)
+        if name in ("consents", "attributes")
+        else "|".join(value)
+        if isinstance(value, list)
+        else value
         for name, value in line.items()
     }
     written = io.StringIO()

@@ -27,6 +27,7 @@ TOLD = {
     "identities",
     "external_id",
     "consents",
+    "attributes",
 }
 
 
@@ -55,7 +56,8 @@ async def test_a_user_is_returned_without_number_and_unionid(
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json().keys() == TOLD
     assert answer.json() == {
-        **{name: user[name] for name in TOLD - {"former_ids", "identities", "consents"}},
+        **{name: user[name] for name in TOLD - {"former_ids", "identities", "consents", "attributes"}},
+        "attributes": {},
         "former_ids": [],
         "consents": [],
         "identities": [{"app_id": user["app_id"], "openid": user["openid"]}],

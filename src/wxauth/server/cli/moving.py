@@ -42,6 +42,7 @@ _JOINED: Final = Title(
 @click.option("--overwrite", is_flag=True, help="Replace stored names, pictures and numbers with those of the file.")
 @click.option("--roles", is_flag=True, help="Change the roles of users who exist already.")
 @click.option("--status", is_flag=True, help="Ban and unban users who exist already.")
+@click.option("--attributes", is_flag=True, help="Change the attributes of users who exist already, as a merge patch.")
 @click.option("--allow-admin", is_flag=True, help="Accept lines with the role admin, or that unban an administrator.")
 @click.option("--restore", is_flag=True, help="Accept lines whose user_id is that of an erased user.")
 @click.option("--join", is_flag=True, help="Accept lines that contradict the user whom only their external_id names.")
@@ -54,6 +55,7 @@ def import_command(
     overwrite: bool,
     roles: bool,
     status: bool,
+    attributes: bool,
     allow_admin: bool,
     restore: bool,
     join: bool,
@@ -69,6 +71,7 @@ def import_command(
         overwrite=overwrite,
         takes_roles=roles,
         takes_status=status,
+        takes_attributes=attributes,
         allow_admin=allow_admin,
         restore=restore,
         joins=join,

@@ -9,8 +9,10 @@ from uuid import UUID
 
 import click
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from wxauth.errors import NotFound
+from wxauth.server.attributes.attributes import WrongAttributes, check_patch, typed_attribute
 from wxauth.server.cli.moving import export_command, import_command
 from wxauth.server.cli.options import confirm, more, page_options, text_option, time_option, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show, to_the_minute
@@ -49,6 +51,22 @@ def _reason(context: click.Context, parameter: click.Parameter, value: str | Non
         return TypeAdapter(Reason | None).validate_python(text_option(context, parameter, value))
     except ValidationError:
         raise click.BadParameter("must be at most 500 characters, without control characters.") from None
+
+
+def _attributes(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, object]:
+    """A merge patch: of `NAME=VALUE` the value, of `NAME=` null."""
+    patch: dict[str, object] = {}
+    for given in values:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise click.BadParameter("must be NAME=VALUE, or NAME= to remove it.")
+        patch[name] = typed_attribute(value) if value else None
+    try:
+        check_patch(patch)
+    except WrongAttributes as exc:
+        text = str(exc)
+        raise click.BadParameter(f"{text[0].lower()}{text[1:]}.") from None
+    return patch
 
 
 def _identity(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, str]:
@@ -163,6 +181,10 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
         ("phone", _phone(user)),
         ("unionid", printable(user["unionid"])),
         ("external_id", printable(user["external_id"])),
+        *(
+            ("attribute", f"{name}={printable(to_json(value).decode())}")
+            for name, value in sorted(user["attributes"].items())
+        ),
         *(("former_external_id", printable(each)) for each in user.get("former_external_ids", ())),
         ("created_at", to_the_minute(user["created_at"])),
         ("last_login_at", to_the_minute(user["last_login_at"])),
@@ -232,6 +254,23 @@ def grant_command(user_id: UUID, role: str) -> None:
 def revoke_command(user_id: UUID, role: str) -> None:
     """Revoke a role of a user."""
     _change(user_id, UserChange(revoked=role))
+
+
+@users.command()
+@_user_argument
+@click.option(
+    "--attribute",
+    "attributes",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_attributes,
+    help="An attribute; may be repeated. A VALUE that is JSON is JSON, any other is text; NAME= removes it.",
+)
+def set_command(user_id: UUID, attributes: dict[str, object]) -> None:
+    """Change the attributes of a user."""
+    if not attributes:
+        raise click.UsageError("--attribute must be given.")
+    _change(user_id, UserChange(attributes=attributes))
 
 
 @users.command()

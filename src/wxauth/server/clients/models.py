@@ -30,6 +30,8 @@ class Scope(StrEnum):
     """See their phone numbers, too."""
     EVENTS = "events"
     """Read the feed of events."""
+    ATTRIBUTES = "attributes"
+    """Change the attributes of users."""
 
 
 IdTokenAlg = Literal["RS256", "ES256"]

@@ -48,6 +48,7 @@ def _asking_for(scope: Scope) -> Callable[[Request, Database, Clock], Awaitable[
 IntrospectingClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.INTROSPECT)), FOR_CLIENT]
 WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_TOKEN)), FOR_CLIENT]
 UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_CLIENT]
+AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 
 

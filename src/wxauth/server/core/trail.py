@@ -47,6 +47,7 @@ class EventType(StrEnum):
     PHONE_BOUND = "user.phone_bound"
     PHONE_REMOVED = "user.phone_removed"
     PROFILE_CHANGED = "user.profile_changed"
+    ATTRIBUTES_CHANGED = "user.attributes_changed"
     AUTHORIZATION_REVOKED = "user.authorization_revoked"
     SESSION_ENDED = "session.ended"
 
@@ -94,6 +95,7 @@ SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.PHONE_BOUND: (),
     EventType.PHONE_REMOVED: (),
     EventType.PROFILE_CHANGED: ("fields",),
+    EventType.ATTRIBUTES_CHANGED: ("names",),
     EventType.AUTHORIZATION_REVOKED: ("fields",),
     EventType.SESSION_ENDED: ("session_ids", "reason"),
 }

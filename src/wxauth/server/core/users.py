@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from sqlalchemy import Text, text
@@ -49,6 +49,8 @@ class UserFields(SQLModel):
     consents: dict[str, str] | None = Field(sa_type=JSONB)
     """The present consents, document → version; null means the same as empty. They are stored here so that a login
     reads no other table."""
+    attributes: dict[str, Any] | None = Field(sa_type=JSONB)
+    """The operator's own facts about the user; null means the same as empty: see `attributes/`."""
 
     @property
     def phone_verified(self) -> bool | None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from wxauth.server.attributes.attributes import WrongAttributes, changed_names, patched
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.trail import OPERATOR, EventType
@@ -20,7 +21,7 @@ from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _RULED: Final = frozenset(
-    {"unionid", "external_id", "phone", "roles", "status", "created_at", "last_login_at", "consents"}
+    {"unionid", "external_id", "phone", "roles", "status", "created_at", "last_login_at", "consents", "attributes"}
 )
 """The fields of a line with rules of their own."""
 _FILLED: Final = tuple(name for name in UserFields.model_fields if name in Line.model_fields and name not in _RULED)
@@ -49,6 +50,8 @@ class Options:
     """The file changes the roles of stored users."""
     takes_status: bool = False
     """The file bans and unbans stored users."""
+    takes_attributes: bool = False
+    """The file changes the attributes of stored users."""
     allow_admin: bool = False
     restore: bool = False
     """Erased users are restored."""
@@ -288,6 +291,11 @@ class Batch:
             fields.status = "disabled" if is_banned else "active"
             fields.ban_reason = line.ban_reason if is_banned else None
             fields.banned_until = line.banned_until if is_banned else None
+        if line.attributes and (is_new or self._options.takes_attributes):
+            try:
+                fields.attributes = patched(user.attributes or {}, line.attributes) or None
+            except WrongAttributes:
+                raise LineRefused([faults.ATTRIBUTES]) from None
         fields.unionid = user.unionid or line.unionid
         fields.external_id = user.external_id or line.external_id
         fields.created_at = min(user.created_at, line.created_at or user.created_at)
@@ -392,12 +400,16 @@ class Batch:
                 yield event(EventType.USER_BANNED, user.id, data=data)
             if user.phone is not None:
                 yield event(EventType.PHONE_BOUND, user.id)
+            if user.attributes:
+                yield event(EventType.ATTRIBUTES_CHANGED, user.id, data={"names": sorted(user.attributes)})
         for before, after in changed:
             fields = [name for name in PROFILE if getattr(before, name) != getattr(after, name)]
             if fields:
                 yield event(EventType.PROFILE_CHANGED, after.id, data={"fields": fields})
             if before.phone != after.phone:
                 yield event(EventType.PHONE_BOUND, after.id)
+            if names := changed_names(before.attributes or {}, after.attributes or {}):
+                yield event(EventType.ATTRIBUTES_CHANGED, after.id, data={"names": names})
         for each in noted:
             held = each["before"] or {}
             for document, version in sorted((each["after"] or {}).items()):

@@ -35,6 +35,13 @@ NO_HEADER: Final = Fault(
     ),
 )
 
+ATTRIBUTES: Final = Fault(
+    "attributes",
+    Title(
+        "must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all",
+        "必须是 JSON 对象：至多 32 个由小写字母、数字、_ 组成的名称，嵌套至多 4 层，合计至多 2048 字节",
+    ),
+)
 ADMIN: Final = Fault(
     "roles",
     Title(

@@ -8,11 +8,15 @@ from typing import IO, Final
 
 from pydantic_core import from_json, to_json
 
+from wxauth.server.attributes.attributes import typed_attribute
 from wxauth.server.moving.faults import MAX_LINE, NO_HEADER, NOT_CSV, NOT_UTF8, TOO_LONG, WRONG_CELLS, Fault
 from wxauth.server.moving.lines import Line
 
 _PIECE: Final = 64 * 1024
 _LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
+
+_ATTRIBUTE: Final = "attributes."
+"""Followed by the name of an attribute, it is the name of a column."""
 
 _Physical = tuple[int, bytes | None]
 """A line of the file with its number; None if it is too long."""
@@ -51,10 +55,10 @@ class CsvLines:
         if isinstance(header, Fault):
             raise BadHeader(header)
         self._names = [name.strip() for name in header]
-        known = [name for name in self._names if name in Line.model_fields]
+        known = [name for name in self._names if _is_known(name)]
         if not {"app_id", "openid"} <= set(known) or len(set(known)) < len(known):
             raise BadHeader(NO_HEADER)
-        self.unknown = [name for name in self._names if name and name not in Line.model_fields]
+        self.unknown = [name for name in self._names if name and not _is_known(name)]
 
     def __iter__(self) -> Iterator[tuple[int, bytes | Fault]]:
         """Each record that is not blank."""
@@ -66,11 +70,12 @@ class CsvLines:
                 yield number, to_json(self._identity(cells))
 
     def _identity(self, cells: list[str]) -> dict[str, object]:
-        return {
-            name: _value(name, cell)
-            for name, cell in zip(self._names, cells, strict=True)
-            if cell and name in Line.model_fields
+        given = [(name, cell) for name, cell in zip(self._names, cells, strict=True) if cell and _is_known(name)]
+        identity = {name: _value(name, cell) for name, cell in given if not name.startswith(_ATTRIBUTE)}
+        attributes = {
+            name.removeprefix(_ATTRIBUTE): typed_attribute(cell) for name, cell in given if name.startswith(_ATTRIBUTE)
         }
+        return {**identity, "attributes": attributes} if attributes else identity
 
     def _record(self, width: int | None = None) -> tuple[int, list[str] | Fault]:
         """The cells of the next record, with the number of its first line; no cells at the end.
@@ -107,10 +112,14 @@ class CsvLines:
             yield text.decode() + "\n"
 
 
+def _is_known(name: str) -> bool:
+    return name in Line.model_fields or name.startswith(_ATTRIBUTE)
+
+
 def _value(name: str, cell: str) -> object:
     if name in _LISTS:
         return cell.split("|")
-    if name == "consents":
+    if name in ("consents", "attributes"):
         try:
             return from_json(cell)
         except ValueError:

@@ -20,8 +20,9 @@ from pydantic import (
 
 from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
+from wxauth.server.attributes.bodies import AttributesPatch
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.moving.faults import NOT_JSON, Fault
+from wxauth.server.moving.faults import ATTRIBUTES, NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
 from wxauth.server.web import bodies
@@ -192,6 +193,8 @@ class Line(_Strict):
         Title("must be at most 500 characters, without control characters", "必须不超过 500 个字符，且不含控制字符"),
     ] = None
     banned_until: TimeOrNone = None
+    attributes: Annotated[AttributesPatch | None, OrNone, ATTRIBUTES.wanted] = None
+    """A merge patch."""
     created_at: TimeOrNone = None
     """When the user was created."""
     identity_created_at: TimeOrNone = None

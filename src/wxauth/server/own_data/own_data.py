@@ -48,6 +48,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
         "status": "active",
         "created_at": "2026-11-20T08:00:00Z",
         "last_login_at": "2026-11-20T08:00:00Z",
+        "attributes": {"tier": "gold"},
     },
     "identities": [
         {
@@ -207,6 +208,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     profile = {
         **user.model_dump(exclude={"consents"}),  # listed below
         "phone_verified": user.phone_verified,
+        "attributes": user.attributes or {},
         "former_ids": former,
         "former_external_ids": await former_external_ids(state, user_id),
         "unionids": await rows.unionids_of(state, user_id),

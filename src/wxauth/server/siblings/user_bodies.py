@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
+from wxauth.server.attributes.bodies import ShownAttributes
 from wxauth.server.clients.models import Scope
 from wxauth.server.siblings.rows import UserForSiblings
 from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer
@@ -76,6 +77,7 @@ class UserForSiblingsAnswer(TypedDict):
     ]
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
     consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
+    attributes: ShownAttributes
     phone: NotRequired[
         Annotated[str | None, Field(description="E.164. Only with the scope `phones`.", examples=["+8613800138000"])]
     ]
@@ -112,6 +114,7 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
         "consents": [
             {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
         ],
+        "attributes": user.attributes or {},
     }
     if user.former_external_ids:
         answer["former_external_ids"] = user.former_external_ids

@@ -3,7 +3,9 @@
 from uuid import UUID
 
 from wxauth.errors import NotFound, Title
-from wxauth.server.clients.service_clients import UsersClientDep
+from wxauth.server.attributes.bodies import AttributesRequest
+from wxauth.server.clients.service_clients import AttributesClientDep, UsersClientDep
+from wxauth.server.core.trail import Actor
 from wxauth.server.siblings.rows import look_up
 from wxauth.server.siblings.user_bodies import (
     LookupAnswer,
@@ -12,9 +14,11 @@ from wxauth.server.siblings.user_bodies import (
     lookup_answer,
     user_for_siblings,
 )
+from wxauth.server.users.admin import change_attributes
 from wxauth.server.users.admin_routes import NO_SUCH_USER
+from wxauth.server.users.callers import DeviceDep
 from wxauth.server.users.user_rows import IdentityRow
-from wxauth.server.web.dependencies import DatabaseDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
 router = Router("siblings")
@@ -42,3 +46,25 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
     openids: list[IdentityRow] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
     users = await look_up(database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
     return lookup_answer(users, client.scopes)
+
+
+@router.patch(
+    "/v1/users/{user_id}/attributes",
+    summary=Title("Change a user's attributes", "修改用户属性"),
+    failures=[NO_SUCH_USER],
+)
+async def patch_attributes(
+    client: AttributesClientDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
+    user_id: UUID,
+    body: AttributesRequest,
+) -> None:
+    """Change attributes by a merge patch (RFC 7396), for a service client with the scope `attributes`.
+
+    Names that the patch does not have stay as they are, and null removes one. For an id that was merged away, the user
+    that remains is changed.
+    """
+    by = Actor(client.name, device.ip)
+    await change_attributes(database, user_id, body.root, by=by, now=clock())

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound, StorageUnavailable
+from wxauth.server.attributes.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -69,6 +70,8 @@ class UserChange:
     """All roles of the user from now on."""
     granted: str | None = None
     revoked: str | None = None
+    attributes: Attributes | None = None
+    """A merge patch of the user's attributes."""
 
     def applied_to(self, before: Standing) -> Standing:
         """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
@@ -135,7 +138,9 @@ async def change_user(
     may_add_roles: bool = True,
     now: datetime,
 ) -> None:
-    """Ban or unban a user, or set their roles. A ban ends all sessions. A former id means the user that remains.
+    """Ban or unban a user, set their roles, or change attributes. A ban ends all sessions.
+
+    A former id means the user that remains.
 
     Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed. With `spares_staff`, users who
     are staff cannot be changed.
@@ -151,11 +156,27 @@ async def change_user(
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        return await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
+        changed = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
+        if change.attributes is not None:
+            await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
+        return changed
 
     may_end_an_administrator = change.may_end_an_administrator and not spares_staff
     settled = await _decide(database, user_id, decide, may_end_an_administrator=may_end_an_administrator)
     settled.report()
+
+
+async def change_attributes(database: Database, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime) -> None:
+    """Apply a checked merge patch to a user's attributes. A former id means the user that remains.
+
+    Raises: InvalidRequest, if they would be too many; NotFound, StorageUnavailable.
+    """
+
+    async def decide(transaction: Transaction, remaining_id: UUID, _: Standing) -> bool:
+        await _patch_attributes(transaction, remaining_id, patch, by=by, now=now)
+        return True
+
+    await _decide(database, user_id, decide)
 
 
 async def merge_users(
@@ -282,6 +303,15 @@ async def _decide(
         if decided is not None:
             return decided
     raise StorageUnavailable("too many changes to this user at once")
+
+
+async def _patch_attributes(
+    transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
+) -> None:
+    try:
+        await patch_attributes(transaction, user_id, patch, by=by, now=now)
+    except WrongAttributes as exc:
+        raise InvalidRequest.of("attributes", str(exc)) from None
 
 
 async def _remaining(database: Database, user_id: UUID) -> UUID:

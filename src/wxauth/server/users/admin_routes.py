@@ -66,7 +66,7 @@ async def read_user(_: StaffDep, database: DatabaseDep, clock: ClockDep, user_id
 
 @router.patch(
     "/v1/admin/users/{user_id}",
-    summary=Title("Ban, unban, set roles", "封禁、解封、设置角色"),
+    summary=Title("Ban, unban, set roles and attributes", "封禁、解封、设置角色与属性"),
     failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
@@ -82,12 +82,15 @@ async def change_user(
     A ban ends every session and is lifted automatically within a minute after `until`. Roles take effect at once in
     wxauth, and with the next access token in siblings. To add a role, or to change a banned user who keeps the role
     `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot
-    set roles, nor change users with one of these roles.
+    set roles or attributes, nor change users with one of these roles.
     """
     now = clock()
-    change = UserChange(status=body.status, reason=body.reason, until=body.until, roles=body.roles)
-    if body.roles is not None and not staff.is_administrator:
-        raise InsufficientRole("roles: this needs the role admin")
+    change = UserChange(
+        status=body.status, reason=body.reason, until=body.until, roles=body.roles, attributes=body.attributes
+    )
+    for name in ("roles", "attributes"):
+        if getattr(body, name) is not None and not staff.is_administrator:
+            raise InsufficientRole(f"{name}: this needs the role admin")
     await admin.change_user(
         database,
         user_id,

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
+from wxauth.server.attributes.bodies import AttributesPatch, ShownAttributes
 from wxauth.server.consents.bodies import ConsentAnswer, consent_answers
 from wxauth.server.consents.consents import missing_from
 from wxauth.server.core.models import EventFields
@@ -74,6 +75,9 @@ class UserChangeRequest(BaseModel):
     )
     roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
         default=None, description=f"The complete list of the user's roles, at most {MAX_ROLES}."
+    )
+    attributes: AttributesPatch | None = Field(
+        default=None, description="A merge patch (RFC 7396) of the user's attributes: null removes a name."
     )
 
 
@@ -258,6 +262,8 @@ class _WithIdentities(TypedDict):
 class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
     """A user, with all identities."""
 
+    attributes: ShownAttributes
+
     reason: NotRequired[
         Annotated[str, Field(description="The reason for the ban, for staff only. Absent if there is none.")]
     ]
@@ -354,6 +360,7 @@ def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
     answer: ListedUserAnswer = {
         "id": user.id,
         "identities": user.identities,
+        "attributes": user.attributes or {},
         **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
     }
     if user.ban_reason is not None:

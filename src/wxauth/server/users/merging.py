@@ -16,6 +16,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import LastAdmin, MergeRefused, NotFound, StorageUnavailable
+from wxauth.server.attributes.attributes import add_missing_attributes
+from wxauth.server.attributes.rows import read_attributes
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
@@ -120,6 +122,10 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                  be left
     roles        of both; if banned,       of the remaining user      of both
                  without those of staff
+    attributes   of both: the remaining    of the remaining user      as by a late unionid
+                 user's own, and those
+                 that it lacks, if all
+                 of them fit
     actor        `system`                  the person                 the operator, or administrator
 
     Unionid, nickname, picture, number and external id are those of the remaining user; those that are missing come from
@@ -143,6 +149,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
             )
     await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
     belongings = await belongings_of(transaction, pair.into)
+    formers_attributes = await read_attributes(transaction, pair.former_id)
     is_by_phone = source is MergeSource.PHONE
     moved = await merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
@@ -155,6 +162,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     if moved.fields:
         await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
     await record_moved(transaction, pair.into, belongings, by=by, now=now)
+    if formers_attributes and source is not MergeSource.PHONE:
+        await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)
     # The reason is about the former user, whose own event has it: it must not remain with the other one after a split.
     is_formers_ban = after.is_banned and after.ban_reason == former.ban_reason != before.ban_reason
     settled = await change_standing(

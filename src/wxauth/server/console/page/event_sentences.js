@@ -6,7 +6,8 @@ import { dateAndTime, isText, number, phrase, text } from './texts.js'
 /** The types of events in the audit trail. */
 export const TYPES = [
   ...['user.created', 'user.merged', 'user.split', 'user.erased', 'user.exported', 'user.banned', 'user.unbanned'],
-  ...['user.roles_changed', 'user.phone_bound', 'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked'],
+  ...['user.roles_changed', 'user.phone_bound', 'user.phone_removed', 'user.profile_changed'],
+  ...['user.attributes_changed', 'user.authorization_revoked'],
   ...['identity.added', 'consent.given', 'consent.withdrawn', 'session.ended', 'scan.approved', 'site.authorized'],
   ...['risk.flagged', 'nickname.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
   ...['app.added', 'app.changed', 'app.removed', 'access_token.read', 'access_token.forced'],
@@ -53,12 +54,12 @@ const DETAILS = {
 }
 
 /** The subject of an event: a document, a client, a key, the changed fields. */
-function named({ document, version, name, client_id, kid, fields, label }) {
+function named({ document, version, name, client_id, kid, fields, names, label }) {
   const words = [
     document ? `${document} ${version}` : null,
     name ?? client_id,
     kid ? code(kid) : null,
-    fields?.join(', '),
+    (fields ?? names)?.join(', '),
     label === undefined ? null : String(label),
   ].filter(Boolean)
   return words.length ? phrase('named', { name: words[0] }).concat(words.slice(1).map((word) => `, ${word}`)) : []

@@ -27,6 +27,7 @@ export function showPerson(main, { id }) {
 function person(user, reload) {
   const path = `/users/${user.id}`
   const name = user.nickname ?? user.id
+  const attributes = Object.entries(user.attributes)
   const trouble = h('div', {})
   const changed = async (change) => {
     await patch(path, change)
@@ -67,6 +68,7 @@ function person(user, reload) {
         [text('phone'), phone(user)],
         ['unionid', code(user.unionid)],
         user.external_id !== undefined ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
+        attributes.length ? [text('attributes'), attributes.map(([name, value]) => code(`${name}=${JSON.stringify(value)}`))] : null,
         user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
         [text('created'), time(user.created_at)],
         [text('lastLogin'), time(user.last_login_at)],

@@ -1,0 +1,161 @@
+"""The attributes of users: the operator's own facts about them, a JSON object, which a merge patch changes."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from itertools import chain
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+
+from wxauth.server.attributes.rows import read_attributes, write_attributes
+from wxauth.server.core.database import Transaction
+from wxauth.server.core.trail import Actor, EventType, record_event
+
+MAX_BYTES: Final = 2048
+"""Bytes of a user's attributes as compact JSON."""
+MAX_NAMES: Final = 32
+MAX_DEPTH: Final = 4
+"""How deep lists and objects may be nested in a value."""
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+Attributes = Mapping[str, Any]
+
+
+class WrongAttributes(ValueError):
+    """A patch that breaks a rule, or whose result would. Its text is the rule."""
+
+
+def check_patch(patch: Attributes) -> None:
+    """Check a merge patch: its names, and each value. Raises: WrongAttributes."""
+    if not all(_NAME.fullmatch(name) for name in patch):
+        raise WrongAttributes("Must have names of 1 to 32 of a-z, 0-9 and _, each beginning with a letter")
+    for value in patch.values():
+        _check_value(value, depth=0)
+
+
+def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
+    """The attributes after a checked merge patch (RFC 7396). Raises: WrongAttributes, if they are too many."""
+    after: dict[str, Any] = _merged(attributes, patch)
+    if len(after) > MAX_NAMES:
+        raise WrongAttributes(f"Must be at most {MAX_NAMES} in all")
+    if _stored_size(after) > MAX_BYTES:
+        raise WrongAttributes(f"Must be at most {MAX_BYTES} bytes in all, as compact JSON")
+    return after
+
+
+def typed_attribute(text: str) -> Any:
+    """The value of an attribute that somebody has typed: JSON if it is JSON, else the text itself."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+
+
+def changed_names(before: Attributes, after: Attributes) -> list[str]:
+    """The names whose values differ, sorted."""
+    return sorted(name for name in before.keys() | after.keys() if _canonical(before, name) != _canonical(after, name))
+
+
+async def patch_attributes(
+    transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
+) -> None:
+    """Apply a checked merge patch to a user whom the transaction has locked, and record it.
+
+    Raises: WrongAttributes.
+    """
+    before = await read_attributes(transaction, user_id)
+    await _store(transaction, user_id, before, patched(before, patch), by=by, now=now)
+
+
+async def add_missing_attributes(
+    transaction: Transaction, user_id: UUID, others: Attributes, *, by: Actor, now: datetime
+) -> None:
+    """Add those that a locked user lacks of another user's, or none if they would be too many, and record it."""
+    before = await read_attributes(transaction, user_id)
+    try:
+        after = patched({**others, **before}, {})
+    except WrongAttributes:
+        return
+    await _store(transaction, user_id, before, after, by=by, now=now)
+
+
+async def _store(
+    transaction: Transaction, user_id: UUID, before: Attributes, after: Attributes, *, by: Actor, now: datetime
+) -> None:
+    if names := changed_names(before, after):
+        await write_attributes(transaction, user_id, after)
+        kind = EventType.ATTRIBUTES_CHANGED
+        await record_event(transaction, kind, by=by, at=now, user_id=user_id, data={"names": names})
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    """RFC 7396, section 2."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), value)
+    return merged
+
+
+def _check_value(value: Any, *, depth: int) -> None:
+    match value:
+        case str():
+            _check_text(value)
+        case bool() | None:
+            pass
+        case int() | float():
+            try:
+                is_finite = abs(float(value)) != float("inf") and value == value
+            except OverflowError:
+                is_finite = False
+            if not is_finite:
+                raise WrongAttributes("Must have no number beyond a double's range")
+        case _:
+            if depth == MAX_DEPTH:
+                raise WrongAttributes(f"Must be nested at most {MAX_DEPTH} deep")
+            is_object = isinstance(value, Mapping)
+            for name in value if is_object else ():
+                _check_text(name)
+            for part in value.values() if is_object else value:
+                _check_value(part, depth=depth + 1)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise WrongAttributes("Must be without lone surrogates") from None
+    if "\0" in text:
+        raise WrongAttributes("Must be without U+0000")
+
+
+def _stored_size(attributes: Attributes) -> int:
+    """Bytes as compact JSON. PostgreSQL writes out each digit: 1e300 is read as 301 of them."""
+    return len(to_json(attributes)) + sum(_digits_added(number) for number in _floats_in(attributes))
+
+
+def _floats_in(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_floats_in, value.values()))
+    elif isinstance(value, list):
+        yield from chain.from_iterable(map(_floats_in, value))
+
+
+def _digits_added(number: float) -> int:
+    return max(0, len(format(Decimal(repr(number)), "f")) - len(to_json(number)))
+
+
+def _canonical(attributes: Attributes, name: str) -> str | None:
+    """Comparable, unlike Python's values, of which 1 equals true."""
+    return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
