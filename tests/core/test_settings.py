@@ -33,7 +33,7 @@ DEFAULTS = {
     "WECHAT_OPEN_URL": "https://open.weixin.qq.com",
     "WECHAT_TIMEOUT": 5,
     "WECHAT_PROXY": None,
-    "PHONE_POLICY": "refuse",
+    "PHONE_POLICY": "move",
     "LINK_PHONE_DAYS": 60,
     "PHONE_CHECK_OPENID": True,
     "PHONE_REGION": "CN",

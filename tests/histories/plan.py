@@ -9,7 +9,7 @@ PEOPLE: Final = tuple(f"person-{number}" for number in range(10))
 NUMBERS: Final = tuple(f"1380013800{number}" for number in range(4))
 """Fewer than there are people, so that they take one another's."""
 DOCUMENTS: Final = {"privacy": "1", "terms": "3"}
-POLICIES: Final = ("refuse", "share", "link")
+POLICIES: Final = ("move", "refuse", "share", "link")
 """Of `PHONE_POLICY`."""
 LIKELY: Final = {
     "log_in": 30,

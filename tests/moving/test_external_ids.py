@@ -8,7 +8,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.fakes import Secrets
-from tests.world import NUMBER, LogIn, bearer, log_in
+from tests.world import NUMBER, LogIn, MakeClient, MakeServices, bearer, log_in
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.testing import TestIssuer
@@ -83,9 +83,9 @@ async def me(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]
 
 
 async def test_a_user_who_verifies_a_number_takes_it_from_one_who_has_not(
-    simulated_client: httpx.AsyncClient, rows: asyncpg.Connection, phone_code: Any
+    make_simulated_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection, phone_code: Any
 ) -> None:
-    client = simulated_client
+    client = make_client(await make_simulated_services(phone_policy="refuse"))
     alice, bob, carol = [await log_in(client, person) for person in ("alice", "bob", "carol")]
     await rows.execute("UPDATE users SET phone = $1", NUMBER)
     shown = await me(client, alice)

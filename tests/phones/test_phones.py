@@ -305,7 +305,8 @@ async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(se
     assert "phone_error" not in (await service.client.post("/v1/refresh", json=token)).json()
 
 
-async def test_a_login_succeeds_although_its_phone_number_is_taken(service: Service) -> None:
+async def test_a_login_succeeds_although_its_phone_number_is_taken(make_service: MakeService) -> None:
+    service = await make_service(phone_policy="refuse")
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
     assert (bob["phone_error"], bob["user"]["phone"]) == ("phone_taken", None)
@@ -322,8 +323,9 @@ async def test_a_login_succeeds_although_binding_its_number_fails_internally(
 
 
 async def test_a_number_that_failed_at_login_is_bound_by_the_same_code_later(
-    service: Service, rows: asyncpg.Connection
+    make_service: MakeService, rows: asyncpg.Connection
 ) -> None:
+    service = await make_service(phone_policy="refuse")
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     code = service.phone_code("bob")
     bob = await service.log_in("bob", phone_code=code)
@@ -343,9 +345,68 @@ async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: a
 # A number that another user has.
 
 
-async def test_a_number_of_another_users_is_refused_until_they_are_gone(
-    service: Service, rows: asyncpg.Connection
+async def test_a_number_moves_to_who_verifies_it_last(service: Service, rows: asyncpg.Connection, clock: Clock) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    await service.bind(alice, code := service.phone_code("alice"))
+    clock.now += A_SECOND
+    assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
+    shown = await service.me(alice)
+    assert shown == {**alice["user"], "phone": None, "phone_verified": None}, "nothing else has changed"
+    events = await rows.fetch(f"SELECT type, actor, user_id::text, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
+    alice_id, bob_id = alice["user"]["id"], bob["user"]["id"]
+    assert [tuple(event) for event in events] == [
+        ("user.phone_bound", alice_id, alice_id, "{}"),
+        ("user.phone_bound", bob_id, bob_id, "{}"),
+        ("user.phone_removed", "system", alice_id, '{"reason": "moved"}'),
+    ]
+    assert (await service.bind(alice, code)).json()["phone"] is None, "an earlier tap takes nothing back"
+    clock.now += A_SECOND
+    assert (await service.bind(alice, service.phone_code("alice"))).json()["phone"] == NUMBER
+    assert (await service.me(bob))["phone"] is None
+
+
+async def test_a_number_moves_from_a_banned_user_and_from_staff(service: Service, rows: asyncpg.Connection) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    await service.bind(alice, service.phone_code("alice"))
+    await rows.execute("UPDATE users SET status = 'disabled', roles = '{support}' WHERE phone IS NOT NULL")
+    assert (await service.bind(bob, service.phone_code("bob"))).json()["phone"] == NUMBER
+    assert await rows.fetchval("SELECT phone_verified_at FROM users WHERE id = $1", alice["user"]["id"]) is None
+
+
+async def test_a_tap_from_before_the_holders_does_not_move_the_number(service: Service, clock: Clock) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    service.simulator.fail(API, slow=0.2)
+    early = asyncio.create_task(service.bind(bob, service.phone_code("bob")))
+    await until(lambda: service.asked(API))
+    clock.now += A_SECOND
+    assert (await service.bind(alice, service.phone_code("alice"))).json()["phone"] == NUMBER
+    problem_of(await early, "phone_taken", 409)
+    assert (await service.me(alice))["phone"] == NUMBER
+
+
+async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(
+    service: Service, other: asyncpg.Connection, rows: asyncpg.Connection
 ) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    carol = await service.log_in("carol")
+    await service.bind(alice, service.phone_code("alice"))
+    async with other.transaction():  # as a merge of Alice into Carol does
+        await other.execute("UPDATE users SET phone = NULL, phone_verified_at = NULL WHERE phone IS NOT NULL")
+        await other.execute(
+            "UPDATE users SET phone = $1, phone_verified_at = '2020-01-01Z' WHERE id = $2",
+            NUMBER,
+            carol["user"]["id"],
+        )
+        binding = asyncio.create_task(service.bind(bob, service.phone_code("bob")))
+        await until_locked(rows)
+    assert (await binding).json()["phone"] == NUMBER
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == 1
+
+
+async def test_a_number_of_another_users_is_refused_until_they_are_gone(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(phone_policy="refuse")
     alice, bob = await service.log_in("alice"), await service.log_in("bob")
     await service.bind(alice, service.phone_code("alice"))
     code = service.phone_code("bob")
@@ -366,7 +427,7 @@ async def test_a_number_may_be_shared_if_the_policy_allows_sharing(make_service:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12)])
+@pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12), ("move", 12)])
 async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
     make_service: MakeService, rows: asyncpg.Connection, policy: str, winners: int
 ) -> None:
@@ -379,8 +440,10 @@ async def test_the_policy_decides_between_many_who_bind_one_number_at_once(
         )
     )
     assert sorted(answer.status_code for answer in answers) == [200] * winners + [409] * (12 - winners)
-    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == winners
+    holders = 1 if policy == "move" else winners
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == holders
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.phone_bound'") == winners
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.phone_removed'") == winners - holders
 
 
 # The same code again.
@@ -639,7 +702,7 @@ async def test_an_answer_does_not_wait_for_the_database_for_ever(
         promises=its.promises,
         attempts=Attempts(its.database, its.clock, what="phone_code", detail="too many"),
         timeout=5.0,
-        may_share=False,
+        policy="move",
         check_openid=True,
         kept_in_memory=0.0,
     )
@@ -847,7 +910,7 @@ async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
 ) -> None:
     code = service.phone_code()
     await service.log_in("alice", phone_code=code)
-    await service.log_in("bob", phone_code=service.phone_code("bob"))
+    await service.log_in("bob", phone_code=service.phone_code("bob", phone=OTHER_NUMBER))
     clock.now += PHONE_ANSWERS_KEPT
     await sweep(service.services, page_size=1, pause=0)
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 2

@@ -294,6 +294,7 @@ ExemptNetworks = Annotated[tuple[str, ...], AfterValidator(_check_exempt)]
 WebOrigin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
+PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]

@@ -43,6 +43,7 @@ from wxauth.server.core.setting_types import (
     Lower,
     Networks,
     PagePath,
+    PhonePolicy,
     Policy,
     Port,
     ProxyUrl,
@@ -400,17 +401,18 @@ class Settings(DatabaseSettings):
     ] = None
 
     phone_policy: Annotated[
-        Literal["refuse", "share", "link"],
-        Lower,
+        PhonePolicy,
         Setting(
-            "What happens to a phone number that another user has: `refuse` refuses it (`phone_taken`), `share` "
-            "lets both users have it, `link` merges a new user of another mini-program into that user, under "
-            "conditions that prevent account theft: [phone numbers](wechat.md#phone-numbers).",
-            "手机号已属于其他用户时：`refuse` 拒绝（`phone_taken`），`share` 允许共用，`link` "
+            "What happens to a phone number that another user has verified: `move` takes it from that user, because "
+            "the newest verification counts, `refuse` refuses it (`phone_taken`), `share` lets both users have it, "
+            "`link` merges a new user of another mini-program into that user, under conditions that prevent account "
+            "theft: [phone numbers](wechat.md#phone-numbers).",
+            "手机号已由其他用户验证时：`move` 以最近一次验证为准，将号码从原用户处移走，`refuse` "
+            "拒绝（`phone_taken`），`share` 允许共用，`link` "
             "在满足防盗号的条件时，将另一小程序的新用户并入该用户，条件见 [手机号](wechat.zh-CN.md#手机号)。",
             heading=Title("Users", "用户"),
         ),
-    ] = "refuse"
+    ] = "move"
     link_phone_days: Annotated[
         Days,
         Field(ge=1),

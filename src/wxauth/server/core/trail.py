@@ -93,7 +93,7 @@ SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.USER_UNBANNED: (),
     EventType.ROLES_CHANGED: ("before", "after"),
     EventType.PHONE_BOUND: (),
-    EventType.PHONE_REMOVED: (),
+    EventType.PHONE_REMOVED: ("reason",),
     EventType.PROFILE_CHANGED: ("fields",),
     EventType.ATTRIBUTES_CHANGED: ("names",),
     EventType.AUTHORIZATION_REVOKED: ("fields",),

@@ -34,6 +34,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
+from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserFields
 from wxauth.server.limits.attempts import Attempts
@@ -93,9 +94,8 @@ class Phones:
         wechat_api: WeChat.
         clock: The time.
         timeout: Seconds that a request waits for WeChat.
-        may_share: Whether several users may have one number.
-        linked_within: A person who verifies a number that another user has verified within this time is merged into
-            that user; None: never.
+        policy: What happens to a number that another user has verified.
+        linked_within: With the policy `link`: how recently that user must have verified it.
         roles_of_anybody: The roles that a new user can get. Users with other roles are never merged by phone number.
         promises: Retries storing the answers that could not be stored.
         attempts: Limits calls to WeChat per person. Successful ones count too, because each number costs money.
@@ -117,8 +117,8 @@ class Phones:
         attempts: Attempts,
         observe_merge: ObserveMerge = lambda _source: None,
         timeout: float,
-        may_share: bool,
-        linked_within: timedelta | None = None,
+        policy: PhonePolicy,
+        linked_within: timedelta = timedelta(),
         roles_of_anybody: Callable[[], AbstractSet[str]] = frozenset,
         check_openid: bool,
         kept_in_memory: float = KEPT_IN_MEMORY_SECONDS,
@@ -133,7 +133,7 @@ class Phones:
         self._attempts = attempts
         self._observe_merge = observe_merge
         self._timeout = timeout
-        self._may_share = may_share
+        self._policy = policy
         self._roles_of_anybody = roles_of_anybody
         self._linked_within = linked_within
         self._check_openid = check_openid
@@ -300,10 +300,8 @@ class Phones:
             log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
             await refuse_answer(self._database, answer.code_hash, now=now)
             raise
-        outcome = await bind_phone(
-            self._database, answer, phone, may_share=self._may_share, yields_to_newer=is_late, now=now
-        )
-        if outcome is PhoneRefusal.TAKEN and self._linked_within is not None and not is_late:
+        outcome = await bind_phone(self._database, answer, phone, policy=self._policy, yields_to_newer=is_late, now=now)
+        if outcome is PhoneRefusal.TAKEN and self._policy == "link" and not is_late:
             linked = await link_phone(
                 self._database,
                 answer,
@@ -314,7 +312,7 @@ class Phones:
             )
             if linked is None:  # not allowed, or another request has just done it: then this binds
                 outcome = await bind_phone(
-                    self._database, answer, phone, may_share=False, yields_to_newer=False, now=now
+                    self._database, answer, phone, policy=self._policy, yields_to_newer=False, now=now
                 )
             else:
                 linked.merged.report(self._observe_merge)

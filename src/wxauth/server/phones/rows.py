@@ -11,12 +11,17 @@ import asyncpg
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_users
 from wxauth.server.users.user_rows import lock_user_of, user_of
+
+MOVED: Final = "moved"
+"""The reason in the event of a user whose number another one has verified."""
+_ATTEMPTS: Final = 5
 
 
 class PhoneRefusal(StrEnum):
@@ -29,7 +34,7 @@ class PhoneRefusal(StrEnum):
     WITHDRAWN = "withdrawn"
     """The person has withdrawn the number since giving it."""
     TAKEN = "taken"
-    """Another user has the number."""
+    """Another user has the number; with the policy `move`, by a newer verification."""
     OUTDATED = "outdated"
     """The user has bound another number since."""
 
@@ -58,11 +63,17 @@ class _Circumstances(TypedDict):
     is_withdrawn: bool
     status: str
     has_another: bool
-    is_held_by_another: bool
+    held_since: datetime | None
+    """When another user last verified the number."""
 
 
 class _BoundUser(UserFields):
     is_first: bool
+
+
+class _FormerHolder(TypedDict):
+    id: UUID
+    had_verified: bool
 
 
 _FIND: Final = Statement[_AnswerAndUser](f"""
@@ -90,9 +101,8 @@ SELECT i.created_at AS identity_created_at, status,
                   AND data -> 'fields' @> '"phone"') AS is_withdrawn,
        EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                 WHERE user_id = users.id AND settled_at > :asked_at) AS has_another,
-       EXISTS (SELECT FROM users other
-                WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL AND other.id <> users.id)
-           AS is_held_by_another
+       (SELECT max(other.phone_verified_at) FROM users other WHERE other.phone = :phone AND other.id <> users.id)
+           AS held_since
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
@@ -126,11 +136,18 @@ _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
 """)
-_UNVERIFIED_HOLDERS: Final = Statement[UUID]("SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NULL")
-_TAKE_OVER: Final = Statement[UUID]("""
-UPDATE users SET phone = NULL
- WHERE id = ANY (:user_ids::uuid[]) AND phone = :phone AND phone_verified_at IS NULL AND id <> :verified_by
-RETURNING id
+# Those who lose a number that somebody verifies. Without `verified_until`, only those who have never verified it.
+_LOSERS: Final = Statement[UUID]("""
+SELECT id FROM users
+ WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
+""")
+_TAKE_OVER: Final = Statement[_FormerHolder]("""
+WITH before AS (
+    SELECT id, phone_verified_at IS NOT NULL AS had_verified FROM users
+     WHERE id = ANY (:user_ids::uuid[]) AND phone = :phone AND id <> :verified_by
+)
+UPDATE users SET phone = NULL, phone_verified_at = NULL FROM before WHERE users.id = before.id
+RETURNING before.id, before.had_verified
 """)
 _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
@@ -194,44 +211,51 @@ async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) 
 
 
 async def bind_phone(
-    database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, yields_to_newer: bool, now: datetime
+    database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
 ) -> UserFields | PhoneRefusal:
     """Bind an answer's number to its user, settle the answer, and return the changed user.
 
     An answer that another request has settled changes nothing. An answer from before an erasure or a withdrawal is
-    deleted. Users who have the number from an import, and have never verified it, lose it.
+    deleted. Users who have the number from an import, and have never verified it, lose it. With the policy `move`, so
+    do those who verified it before this answer: WeChat binds a number to one account at a time.
 
     Args:
         database: Where users and answers are.
         answer: The answer.
         phone: Its number, E.164.
-        may_share: Whether another user may have the number too.
+        policy: What happens if another user has verified the number. `link` refuses it here: see `link_phone`.
         yields_to_newer: Whether a number that the user has bound since the answer takes precedence.
         now: The time.
 
     Raises: StorageUnavailable.
     """
-    async with database.begin() as transaction:
-        user_id, unverified = await _lock_user_and_unverified(transaction, answer, phone)
-        if user_id is None:
-            return PhoneRefusal.CANNOT_LOG_IN
-        refusal = await _refusal(
-            transaction, answer, user_id, phone, may_share=may_share, yields_to_newer=yields_to_newer
-        )
-        if refusal is not None:
-            if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
-                await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
-            else:
-                await transaction.run(_NOTE_REFUSAL, code_hash=answer.code_hash, now=now)
-            return refusal
-        user = await _bind(transaction, answer, user_id, phone, now=now)
-        if user.is_first:
-            await _note_proof(transaction, answer)
-            by = Actor(str(user_id))
-            await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
-            if unverified:
-                await _take_over(transaction, phone, unverified, verified_by=user_id, now=now)
-        return user
+    verified_until = answer.asked_at if policy == "move" else None
+    for _ in range(_ATTEMPTS):
+        async with database.begin() as transaction:
+            user_id, losers = await _lock_user_and_losers(transaction, answer, phone, verified_until=verified_until)
+            if user_id is None:
+                return PhoneRefusal.CANNOT_LOG_IN
+            refusal = await _refusal(
+                transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer
+            )
+            if refusal is not None:
+                if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
+                    await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
+                else:
+                    await transaction.run(_NOTE_REFUSAL, code_hash=answer.code_hash, now=now)
+                return refusal
+            now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
+            if not {user_id, *losers}.issuperset(now_losers):
+                continue  # a merge or a split has just given the number to somebody whom we have not locked
+            user = await _bind(transaction, answer, user_id, phone, now=now)
+            if user.is_first:
+                await _note_proof(transaction, answer)
+                by, app_id = Actor(str(user_id)), answer.app_id
+                await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=app_id)
+                if losers:
+                    await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
+            return user
+    raise StorageUnavailable("too many changes of this number at once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +299,7 @@ async def link_phone(
         if merged is None:
             return None
         # While we waited for the locks, the identity may have moved to another user: then all of this is rolled back.
-        refusal = await _refusal(transaction, answer, holder_id, phone, may_share=False, yields_to_newer=False)
+        refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False)
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
         await _note_proof(transaction, answer)
@@ -322,29 +346,35 @@ async def sweep_answers(database: Database, *, asked_before: datetime, size: int
         return await transaction.run(_SWEEP, asked_before=asked_before, size=size)
 
 
-async def _lock_user_and_unverified(
-    transaction: Transaction, answer: StoredAnswer, phone: str
+async def _lock_user_and_losers(
+    transaction: Transaction, answer: StoredAnswer, phone: str, *, verified_until: datetime | None
 ) -> tuple[UUID | None, Sequence[UUID]]:
-    """Lock the number, the answer's user (None if there is none), and the users who have not verified the number."""
+    """Lock the number, the answer's user (None if there is none), and the users who lose the number."""
     await transaction.value(_LOCK_NUMBER, phone=phone)
-    unverified = await transaction.values(_UNVERIFIED_HOLDERS, phone=phone)
-    if unverified:  # all at once, because users are always locked in the order of ids
+    losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
+    if losers:  # all at once, because users are always locked in the order of ids
         owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
-        await lock_users(transaction, [*unverified, *([] if owner_id is None else [owner_id])])
-    return await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid), unverified
+        await lock_users(transaction, [*losers, *([] if owner_id is None else [owner_id])])
+    return await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid), losers
 
 
 async def _take_over(
-    transaction: Transaction, phone: str, unverified: Sequence[UUID], *, verified_by: UUID, now: datetime
+    transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of these users, who are locked and have not verified it."""
-    former = await transaction.values(_TAKE_OVER, user_ids=unverified, phone=phone, verified_by=verified_by)
-    for former_id in former:
-        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former_id)
+    """Clear the number of these users, who are locked. The event of who had verified it has the reason."""
+    for former in await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by):
+        data = {"reason": MOVED} if former["had_verified"] else None
+        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former["id"], data=data)
 
 
 async def _refusal(
-    transaction: Transaction, answer: StoredAnswer, user_id: UUID, phone: str, *, may_share: bool, yields_to_newer: bool
+    transaction: Transaction,
+    answer: StoredAnswer,
+    user_id: UUID,
+    phone: str,
+    *,
+    policy: PhonePolicy,
+    yields_to_newer: bool,
 ) -> PhoneRefusal | None:
     """Why this user, who is locked, must not get the answer's number; None if there is no reason."""
     found = await transaction.row(
@@ -365,9 +395,10 @@ async def _refusal(
         return PhoneRefusal.CANNOT_LOG_IN
     if yields_to_newer and found["has_another"]:
         return PhoneRefusal.OUTDATED
-    if not may_share and found["is_held_by_another"]:
-        return PhoneRefusal.TAKEN
-    return None
+    held_since = found["held_since"]
+    if held_since is None or policy == "share" or (policy == "move" and held_since <= answer.asked_at):
+        return None
+    return PhoneRefusal.TAKEN
 
 
 async def _bind(
