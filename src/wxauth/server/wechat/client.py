@@ -48,7 +48,7 @@ PICTURE: Final = "picture"
 
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
-_HEADERS = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"})
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"}
 
 log = get_logger()
 
@@ -75,16 +75,22 @@ class _Call(NamedTuple):
     deadline: float
     is_for_picture: bool
 
-    def to(self, base: httpx.URL) -> httpx.Request:
-        """The request to a host, parsed before. Its secrets are in the extension `target`, not in the URL."""
-        path = base.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
-        extensions = {"target": path + self.target, "deadline": self.deadline}
+    def to(self, host: httpx.Request) -> httpx.Request:
+        """The request to a host, like one prepared before. Its secrets are in the extension `target`, not in the URL.
+
+        With `stream`, httpx does not prepare the fields of a GET again, which takes as long as all else that it does.
+        """
+        path = host.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
+        extensions = {**host.extensions, "target": path + self.target, "deadline": self.deadline}
         if self.is_for_picture:
             extensions["max_body"] = MAX_PICTURE
         if self.body is None:
-            return httpx.Request("GET", base, headers=_HEADERS, extensions=extensions)
-        headers = {**_HEADERS, "Content-Type": "application/json"}
-        return httpx.Request("POST", base, headers=headers, content=self.body, extensions=extensions)
+            request = httpx.Request("GET", host.url, headers=host.headers, stream=host.stream, extensions=extensions)
+            request.read()
+            return request
+        headers = host.headers.copy()
+        headers["Content-Type"] = "application/json"
+        return httpx.Request("POST", host.url, headers=headers, content=self.body, extensions=extensions)
 
 
 class WeChat:
@@ -111,8 +117,8 @@ class WeChat:
         hints: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._http = http
-        self._base = httpx.URL(base_url)
-        self._fallback = httpx.URL(fallback_url or base_url)
+        self._base = http.build_request("GET", base_url, headers=_HEADERS)
+        self._fallback = http.build_request("GET", fallback_url or base_url, headers=_HEADERS)
         self._timeout = timeout
         self._busy_pauses = busy_pauses
         self._observe = observe
@@ -254,7 +260,7 @@ class WeChat:
             return await self._http.send(asked.to(self._base), stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Nothing was sent, so the code is not used up: try once more, with the fallback host if there is one.
-            hosts = {"host": self._base.host, "next_host": self._fallback.host}
+            hosts = {"host": self._base.url.host, "next_host": self._fallback.url.host}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
         return await self._http.send(asked.to(self._fallback), stream=True)
 

@@ -1,7 +1,8 @@
 """The httpx client by which WeChat is asked.
 
-Of what it offers, two things are left out: the jar that looks for cookies in each answer, which takes half of the
-client's time and must stay empty, and the reading of a body that is in memory already.
+Of what it offers, three things are left out: the jar that looks for cookies in each answer, which takes half of the
+client's time and must stay empty; the search for a password in each URL; and the reading of a body that is in memory
+already.
 """
 
 from typing import Final
@@ -27,7 +28,7 @@ class WeChatHttp(httpx.AsyncClient):
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        super().__init__(transport=transport, follow_redirects=False, trust_env=False, timeout=None)
+        super().__init__(transport=transport, auth=httpx.Auth(), follow_redirects=False, trust_env=False, timeout=None)
 
     @property  # type: ignore[misc]  # no other jar can be set
     def cookies(self) -> httpx.Cookies:
