@@ -76,6 +76,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
         "is_enabled": True,
         "sign_up": "open",
         "sign_up_roles": None,
+        "claims": None,
         "has_app_secret": True,
         "has_push_token": True,
         "has_push_aes_key": False,

@@ -335,11 +335,11 @@ async def test_a_valid_token_is_active_and_its_claims_are_returned(
     assert ("roles" in answer) is (roles != "{}")
 
 
-async def test_a_claim_outside_the_contract_is_not_returned(
+async def test_an_added_claim_is_returned_and_pretends_nothing(
     introspect: Introspect, services: Services, token: str
 ) -> None:
-    forged = Forger(token, services[KeyRing].signing_key(services.clock())).with_claims(active=False, session_key="x")
-    assert await introspect(forged) == {"active": True, "token_type": "Bearer", **claims_of(token)}
+    forged = Forger(token, services[KeyRing].signing_key(services.clock())).with_claims(active=False, tier="gold")
+    assert await introspect(forged) == {"active": True, "token_type": "Bearer", **claims_of(token), "tier": "gold"}
 
 
 async def test_introspection_takes_and_refuses_the_tokens_that_the_guard_does(

@@ -1,7 +1,7 @@
 """Signing access tokens (RFC 9068)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -31,11 +31,12 @@ class TokenIssuer:
         external_id: str | None = None,
         client_id: str | None = None,
         scope: str = "",
+        added: Mapping[str, Any] | None = None,
     ) -> str:
         """Sign an access token. `now` is in epoch seconds, `expires_in` in seconds.
 
         In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` the scopes granted,
-        separated by spaces. Without it, the claim `client_id` is `app_id`.
+        separated by spaces. Without it, the claim `client_id` is `app_id`. `added` are more claims of other names.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -54,6 +55,8 @@ class TokenIssuer:
             claims["roles"] = list(roles)
         if external_id is not None:
             claims["external_id"] = external_id
+        if added:
+            claims |= added
         return sign(key.signer, key.header, claims)
 
 

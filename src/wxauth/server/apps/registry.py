@@ -12,6 +12,7 @@ from pydantic_core import from_json, to_json
 from wxauth.errors import StorageUnavailable, UnknownApp
 from wxauth.server.apps.models import SealedApp
 from wxauth.server.apps.rows import stored_apps
+from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
@@ -49,6 +50,7 @@ class Apps:
         of_settings: The apps in the settings, the default one first.
         observe: Called with the ids of all apps, and the id of the default one.
         refresh_pause: Seconds between two reads of the stored apps.
+        claims: What is added to the access tokens of logins to apps without claims of their own.
         hint: A text for the developer whose app is unknown, appended to `detail`.
     """
 
@@ -60,6 +62,7 @@ class Apps:
         *,
         observe: Callable[[Sequence[str], str | None], None] = lambda _ids, _default: None,
         refresh_pause: float = REFRESH_PAUSE_SECONDS,
+        claims: ClaimsTemplate | None = None,
         hint: str = "",
     ) -> None:
         self._database = database
@@ -67,6 +70,7 @@ class Apps:
         self._of_settings = [KnownApp(app, "settings") for app in of_settings]
         self._observe = observe
         self._refresh_pause = refresh_pause
+        self._claims = claims
         self._hint = f"; {hint}" if hint else ""
         self._stored: dict[str, tuple[SealedApp, KnownApp]] = {}
         self._is_read = False
@@ -106,6 +110,11 @@ class Apps:
         """The kind of an app; None if it is unknown, or was removed."""
         known = self._known.get(app_id)
         return None if known is None else known.app.kind
+
+    def claims_of(self, app_id: str) -> ClaimsTemplate | None:
+        """What is added to the access tokens of logins to an app."""
+        known = self._known.get(app_id)
+        return self._claims if known is None or known.app.claims is None else known.app.claims_template
 
     def all(self) -> Sequence[KnownApp]:
         """All apps: those in the settings, then the others in the order in which they were added."""

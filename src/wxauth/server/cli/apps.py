@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.managing import ManagedApps
@@ -39,6 +40,15 @@ def _roles(_: click.Context, __: click.Parameter, value: str | None) -> str | li
     return [role.strip() for role in value.split(",") if role.strip()]
 
 
+def _claims(_: click.Context, __: click.Parameter, value: str | None) -> object:
+    if value is None or value == "default":
+        return value and ""
+    try:
+        return from_json(value)
+    except ValueError:
+        raise click.BadParameter('must be a JSON object like {"role": "authenticated"}, or default.') from None
+
+
 def _app_options(command: Command) -> Command:
     """Add the options that `add` and `set` share. An option has the name of its field."""
     for option in (
@@ -62,6 +72,12 @@ def _app_options(command: Command) -> Command:
             "--sign-up-roles",
             callback=_roles,
             help="Roles of newcomers, separated by commas; default: as WXAUTH_SIGN_UP_ROLES says.",
+        ),
+        click.option(
+            "--claims",
+            metavar="JSON",
+            callback=_claims,
+            help="What is added to access tokens of its logins; {} adds nothing; default: as WXAUTH_CLAIMS says.",
         ),
         click.option("--title", help="The name that administrators see. Empty: none."),
         click.argument("app_id"),

@@ -5,13 +5,14 @@ import os
 import re
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.errors import Title
+from wxauth.server.core.claims import check_claims
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.urls import is_secure
@@ -180,6 +181,20 @@ def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _read_claims(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return from_json(value) if value else {}
+    except ValueError:
+        raise ValueError('must be a JSON object like {"role": "authenticated"}') from None
+
+
+def _check_claims(value: dict[str, Any]) -> dict[str, Any]:
+    check_claims(value)
+    return value
+
+
 def _check_region(value: str) -> str:
     from phonenumbers import SUPPORTED_REGIONS  # takes a tenth of a second, which few commands need
 
@@ -296,6 +311,8 @@ WebOrigin = Annotated[str, AfterValidator(_check_origin)]
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
+Claims = Annotated[dict[str, Any], AfterValidator(_check_claims)]
+JsonClaims = BeforeValidator(_read_claims)
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]

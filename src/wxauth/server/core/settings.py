@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from wxauth.errors import Title
+from wxauth.server.core.claims import ClaimsTemplate, compile_claims
 from wxauth.server.core.setting_types import (
     SECONDS,
     SECRETS_DIR,
@@ -32,6 +34,7 @@ from wxauth.server.core.setting_types import (
     AppList,
     AppSecret,
     Audience,
+    Claims,
     CommaList,
     DatabaseUrl,
     Days,
@@ -40,6 +43,7 @@ from wxauth.server.core.setting_types import (
     EmptyIsNone,
     ExemptNetworks,
     Issuer,
+    JsonClaims,
     Lower,
     Networks,
     PagePath,
@@ -131,6 +135,12 @@ class AppFields(BaseModel):
         description="The roles of new users. Null: those in `WXAUTH_SIGN_UP_ROLES`.",
         examples=[["member"]],
     )
+    claims: Annotated[Claims | None, EmptyIsNone] = Field(
+        default=None,
+        description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
+        "Null: as in `WXAUTH_CLAIMS`.",
+        examples=[{"role": "authenticated"}],
+    )
 
 
 class App(AppFields):
@@ -151,6 +161,11 @@ class App(AppFields):
         if key is not None and "push_token" in info.data and info.data["push_token"] is None:
             raise ValueError("must be set together with push_token")
         return key
+
+    @cached_property
+    def claims_template(self) -> ClaimsTemplate | None:
+        """Its own claims, compiled; None if it has none."""
+        return compile_claims(self.claims) if self.claims else None
 
     @property
     def is_mini_program(self) -> bool:
@@ -474,6 +489,18 @@ class Settings(DatabaseSettings):
             '导入的用户以文件为准。`APPS` 中各应用自己的 `"sign_up_roles": ["member"]` 优先。',
         ),
     ] = ()
+    claims: Annotated[
+        Claims,
+        NoDecode,
+        JsonClaims,
+        Setting(
+            'What is added to the access tokens of logins, in JSON: `{"role": "authenticated", "tier": '
+            '"$attributes.tier"}`. See [attributes.md](attributes.md#claims). `"claims"` of an app in `APPS` takes '
+            "precedence.",
+            '登录的访问令牌中另加的声明（JSON）：`{"role": "authenticated", "tier": "$attributes.tier"}`，见 '
+            '[attributes.md](attributes.zh-CN.md#声明)。`APPS` 中各应用自己的 `"claims"` 优先。',
+        ),
+    ] = {}
     consents: Annotated[
         dict[str, str],
         NoDecode,
@@ -730,6 +757,11 @@ class Settings(DatabaseSettings):
     def access_token_lifetime(self, *, session_lifetime: int) -> int:
         """The lifetime of an access token in seconds: at least 1, and otherwise no longer than its session."""
         return max(1, min(self.access_token_ttl, session_lifetime))
+
+    @cached_property
+    def claims_template(self) -> ClaimsTemplate | None:
+        """The claims of logins to apps without claims of their own, compiled; None if there are none."""
+        return compile_claims(self.claims) if self.claims else None
 
     def may_sign_up(self, app: App) -> bool:
         """Whether unknown people may sign up with this app."""

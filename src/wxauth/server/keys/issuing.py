@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 from wxauth.server.keys.keyring import KeyRing
@@ -21,6 +22,8 @@ class TokenSession:
     """The website; None for a session in an app."""
     scope: str = ""
     """The scopes of a website's token, separated by spaces."""
+    claims: ClaimsTemplate | None = None
+    """What is added to the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +66,6 @@ class Issuer:
             external_id=user.external_id,
             client_id=session.client_id,
             scope=session.scope,
+            added=None if session.claims is None else session.claims.filled(user, sees_roles=sees_roles),
         )
         return AccessToken(value, expires_in)

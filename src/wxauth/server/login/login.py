@@ -239,7 +239,8 @@ class Logins:
         phone_error: str | None = None,
         now: datetime,
     ) -> Tokens:
-        issued = self._issuer.issue(user, TokenSession(id=session_id, left=refresh_expires_in), now=now)
+        claims = self._apps.claims_of(user.app_id)
+        issued = self._issuer.issue(user, TokenSession(id=session_id, left=refresh_expires_in, claims=claims), now=now)
         return Tokens(
             access_token=issued.value,
             expires_in=issued.expires_in,

@@ -101,6 +101,7 @@ def build_services(
         sealer,
         settings.apps,
         observe=metrics.count_apps,
+        claims=settings.claims_template,
         refresh_pause=waits.apps_refresh,
         hint=unknown_app_hint,
     )

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from wxauth.errors import InvalidToken
+from wxauth.server.core.claims import RESERVED_CLAIMS
 from wxauth.server.core.database import Database
 from wxauth.server.sessions.rows import user_in_session
 from wxauth.server.users.callers import sees_roles
@@ -33,4 +34,4 @@ async def introspect(verifier: Verifier, database: Database, token: str, *, now:
         claims["roles"] = user.roles
     if user.external_id is not None:
         claims["external_id"] = user.external_id
-    return claims
+    return claims | {name: value for name, value in principal.claims.items() if name not in RESERVED_CLAIMS}

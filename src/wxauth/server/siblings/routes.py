@@ -153,7 +153,7 @@ async def introspect(
     banned user, or a refresh token. The roles are the user's current ones.
     """
     claims = await introspection.introspect(verifier, database, _token_in(await request.body()), now=clock())
-    return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
+    return {"active": False} if claims is None else {**claims, "active": True, "token_type": "Bearer"}
 
 
 @router.get(
