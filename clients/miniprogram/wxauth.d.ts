@@ -182,7 +182,7 @@ export interface Auth {
    */
   request<Data = any>(options: RequestOptions): Promise<Answer<Data>>
   /** Changes the given fields; null or empty clears. */
-  updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null }): Promise<User>
+  updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null; phone?: null }): Promise<User>
   /** Uploads a picture: the local path, or the event of `bindchooseavatar`. */
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
   /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where there is no code. */

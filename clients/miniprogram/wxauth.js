@@ -244,7 +244,7 @@ export function createAuth(options) {
 		loginCode: async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
 		getToken: async () => (await current()).access,
 		request: (options) => guarded('request', options),
-		updateProfile: ({ nickname, avatarUrl: avatar_url }) => change('/v1/me', POST({ nickname, avatar_url })),
+		updateProfile: ({ nickname, avatarUrl: avatar_url, phone }) => change('/v1/me', POST({ nickname, avatar_url, phone })),
 		setAvatar: (picture) =>
 			change('/v1/me/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
 		bindPhone: (tap) => change('/v1/me/phone', POST({ code: given(tap, 'code', 'phone_refused') })),

@@ -27,6 +27,7 @@ MAY: Final = {
     ("GET", "/v1/admin/users"),
     ("GET", "/v1/admin/users/{user_id}"),
     ("PATCH", "/v1/admin/users/{user_id}"),
+    ("DELETE", "/v1/admin/users/{user_id}/phone"),
     ("DELETE", "/v1/admin/users/{user_id}/sessions"),
     ("DELETE", "/v1/admin/users/{user_id}/sessions/{session_id}"),
     ("GET", "/v1/admin/events"),
@@ -112,10 +113,13 @@ async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not
         {"status": "active"},
         {"status": "disabled", "until": "2099-01-01T00:00:00Z"},
         {"reason": "not so"},
+        {"nickname": None},
+        {"avatar_url": None},
         {},
     ):
         problem_of(await sue.ask("PATCH", f"/users/{user_id}", json=change), "insufficient_role", 403)
-    for path in (f"/users/{user_id}/sessions", f"/users/{user_id}/sessions/{session_id}"):
+    of_user = f"/users/{user_id}"
+    for path in (f"{of_user}/sessions", f"{of_user}/sessions/{session_id}", f"{of_user}/phone"):
         problem_of(await sue.ask("DELETE", path), "insufficient_role", 403)
     assert await root.read(f"/users/{user_id}") == before
     assert len(await root.events()) == events

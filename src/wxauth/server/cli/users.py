@@ -23,6 +23,7 @@ from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
 from wxauth.server.login.bodies import session_keys_answer
 from wxauth.server.own_data.own_data import export_person
+from wxauth.server.phones.removing import remove_phone_of
 from wxauth.server.session_keys.session_keys import SessionKeys, SessionKeyState
 from wxauth.server.users.admin import (
     TooManyRoles,
@@ -266,11 +267,14 @@ def revoke_command(user_id: UUID, role: str) -> None:
     callback=_attributes,
     help="An attribute; may be repeated. A VALUE that is JSON is JSON, any other is text; NAME= removes it.",
 )
-def set_command(user_id: UUID, attributes: dict[str, object]) -> None:
-    """Change the attributes of a user."""
-    if not attributes:
-        raise click.UsageError("--attribute must be given.")
-    _change(user_id, UserChange(attributes=attributes))
+@click.option("--no-phone", is_flag=True, help="Remove the phone number.")
+def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) -> None:
+    """Change the attributes of a user, or remove the phone number."""
+    if not attributes and not no_phone:
+        raise click.UsageError("--attribute or --no-phone must be given.")
+    _change(user_id, UserChange(attributes=attributes or None))
+    if no_phone:
+        with_database(lambda database, now: remove_phone_of(database, user_id, by=OPERATOR, now=now))
 
 
 @users.command()

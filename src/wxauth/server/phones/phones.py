@@ -180,7 +180,7 @@ class Phones:
             case PhoneRefusal.TAKEN:
                 raise PhoneTaken("another user has this number")
             case PhoneRefusal.WITHDRAWN:
-                raise InvalidCode("the person has withdrawn their number since they gave it: tap again")
+                raise InvalidCode("the number was withdrawn or removed since the person gave it: tap again")
             case PhoneRefusal() | None:
                 raise InvalidToken("the user has just been banned or erased")
         return outcome

@@ -16,12 +16,13 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.dependencies import AppsDep
 from wxauth.server.core.users import UserInSession
+from wxauth.server.phones import removing
 from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.phones.phones import Phones
 from wxauth.server.users.bodies import UserAnswer, user_answer
-from wxauth.server.users.callers import CallerDep
+from wxauth.server.users.callers import CallerDep, CallerInTurnDep
 from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.dependencies import SettingsDep, provide
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
 
 router = Router("me")
@@ -55,3 +56,9 @@ async def bind_my_phone(
     app_id, openid = caller.user.app_id, caller.user.openid
     user = await phones.bind(apps.find(app_id), openid=openid, code=body.code)
     return user_answer(UserInSession.of(user, app_id=app_id, openid=openid), settings.consents)
+
+
+@router.delete("/v1/me/phone", summary=Title("Remove my phone number", "移除我的手机号"))
+async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
+    """Remove the caller's number. Idempotent. The phone button's next code binds one again."""
+    await removing.remove_my_phone(database, clock, caller)

@@ -17,7 +17,7 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_users
-from wxauth.server.users.user_rows import lock_user_of, user_of
+from wxauth.server.users.user_rows import clear_fields, lock_user_of, user_of
 
 MOVED: Final = "moved"
 """The reason in the event of a user whose number another one has verified."""
@@ -32,7 +32,7 @@ class PhoneRefusal(StrEnum):
     ERASED = "erased"
     """The user who gave the number has been erased since, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"
-    """The person has withdrawn the number since giving it."""
+    """The number has been withdrawn, or removed by the person or staff, since it was given."""
     TAKEN = "taken"
     """Another user has the number; with the policy `move`, by a newer verification."""
     OUTDATED = "outdated"
@@ -97,8 +97,9 @@ _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('
 _CIRCUMSTANCES: Final = Statement[_Circumstances]("""
 SELECT i.created_at AS identity_created_at, status,
        EXISTS (SELECT FROM events
-                WHERE events.user_id = users.id AND type = 'user.authorization_revoked' AND at > :asked_at
-                  AND data -> 'fields' @> '"phone"') AS is_withdrawn,
+                WHERE events.user_id = users.id AND at > :asked_at
+                  AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
+                       OR type = 'user.phone_removed' AND actor <> 'system')) AS is_withdrawn,
        EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                 WHERE user_id = users.id AND settled_at > :asked_at) AS has_another,
        (SELECT max(other.phone_verified_at) FROM users other WHERE other.phone = :phone AND other.id <> users.id)
@@ -306,6 +307,17 @@ async def link_phone(
         user = await transaction.row(_SETTLE, code_hash=answer.code_hash, now=now, user_id=holder_id)
         assert user is not None
         return LinkedPhone(user, merged)
+
+
+async def remove_phone(
+    transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
+) -> bool:
+    """Remove the number of a locked user, also one that is not bound yet. Returns whether there was one."""
+    await delete_answers(transaction, user_id)
+    if not await clear_fields(transaction, user_id, ["phone"]):
+        return False
+    await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
+    return True
 
 
 async def delete_answers(transaction: Transaction, user_id: UUID) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo
 
 from wxauth.server.pictures.avatars import Avatars
-from wxauth.server.web.bodies import TEXT
+from wxauth.server.web.bodies import TEXT, OnlyNull
 
 # An absolute https URL without user information, or the empty string. The hosts tmp, usr and store are refused:
 # WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
@@ -45,6 +45,9 @@ class ProfileChange(BaseModel):
         default=None,
         validation_alias=AliasChoices("avatar_url", "avatarUrl"),
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
+    )
+    phone: OnlyNull = Field(
+        default=None, description="null removes the number. Only `POST /v1/me/phone` and a login set one."
     )
 
     def changes(self) -> dict[str, str | None]:

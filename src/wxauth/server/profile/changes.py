@@ -25,7 +25,9 @@ async def change_profile(
     caller: Caller,
     changes: Mapping[str, str | None],
 ) -> UserInSession:
-    """Set those of `nickname` and `avatar_url` that are given, clear those that are None, and return the changed user.
+    """Set those of `nickname` and `avatar_url` that are given, and clear those, and `phone`, that are None.
+
+    Returns the changed user.
 
     Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has
         changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased;

@@ -1,14 +1,15 @@
-"""The statements that change nicknames and picture URLs, and clear withdrawn data."""
+"""The statements that change nicknames and picture URLs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, TypedDict
-from uuid import UUID
 
-from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
+from wxauth.server.core.trail import Actor
 from wxauth.server.core.users import ORIGIN, USER, UserFields, UserInSession
 from wxauth.server.limits.rates import PROFILE_CHANGES
+from wxauth.server.phones.rows import remove_phone
 from wxauth.server.users.user_rows import record_profile_change
 
 
@@ -29,30 +30,22 @@ UPDATE users SET nickname = CASE WHEN :has_nickname THEN :nickname ELSE nickname
  WHERE id = :user_id
 RETURNING {USER}
 """)  # noqa: S608 - put together from constants
-_CLEAR: Final = Statement[bool]("""
-WITH before AS (
-    SELECT id, phone FROM users WHERE id = :user_id
-)
-UPDATE users SET nickname = CASE WHEN 'nickname' = ANY (:fields::text[]) THEN NULL ELSE nickname END,
-                 avatar_url = CASE WHEN 'avatar_url' = ANY (:fields::text[]) THEN NULL ELSE avatar_url END,
-                 phone = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE users.phone END,
-                 phone_verified_at = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE phone_verified_at END
-  FROM before
- WHERE users.id = before.id
-RETURNING before.phone IS NOT NULL AND users.phone IS NULL
-""")
 
 
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserFields | None:
-    """Set those of `nickname` and `avatar_url` that are given. Returns the changed user; None if the user is gone.
+    """Set those of `nickname` and `avatar_url` that are given, and remove the phone number if that is. It must be None.
+
+    Returns the changed user; None if the user is gone.
 
     Raises: RateLimited, StorageUnavailable.
     """
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
         before = await transaction.row(_BEFORE, user_id=user.id)
+        if before is not None and "phone" in changes:
+            await remove_phone(transaction, user.id, by=Actor(str(user.id)), app_id=user.app_id, now=now)
         changed: UserFields | None = await transaction.row(
             _CHANGE,
             user_id=user.id,
@@ -69,8 +62,3 @@ async def store_profile(
                 await PROFILE_CHANGES.count_user(transaction, user, now=now)
                 await record_profile_change(transaction, user.id, fields, app_id=user.app_id, now=now)
     return changed
-
-
-async def clear_fields(transaction: Transaction, user_id: UUID, fields: Sequence[str]) -> bool:
-    """Clear those of `nickname`, `avatar_url` and `phone` that are named. Returns whether a phone was cleared."""
-    return bool(await transaction.value(_CLEAR, user_id=user_id, fields=fields))

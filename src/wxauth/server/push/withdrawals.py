@@ -15,11 +15,10 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.phones.rows import delete_answers
-from wxauth.server.profile.rows import clear_fields
 from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.erasing import erase_identities, erase_user
 from wxauth.server.users.merging_rows import is_joined
-from wxauth.server.users.user_rows import lock_user_of
+from wxauth.server.users.user_rows import clear_fields, lock_user_of
 from wxauth.server.wechat.push import (
     PushSignature,
     WeChatMessage,
@@ -187,12 +186,12 @@ class Withdrawals:
                     # not log in anyway.
                     await erase_user(transaction, user_id, by=WECHAT, now=now)
             else:
-                has_lost_phone = await clear_fields(transaction, user_id, withdrawal.fields)
+                cleared = await clear_fields(transaction, user_id, withdrawal.fields)
                 if "phone" in withdrawal.fields:
                     await delete_answers(transaction, user_id)
                 record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
                 await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
-                if has_lost_phone:
+                if "phone" in cleared:
                     await record(EventType.PHONE_REMOVED)
         if user_id is None:
             log.info("push_of_nobody", app_id=app_id)

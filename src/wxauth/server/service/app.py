@@ -55,6 +55,7 @@ from wxauth.server.login.bodies import LoginRequest
 from wxauth.server.numbers import routes as number_routes
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.own_data import routes as own_data_routes
+from wxauth.server.phones import admin_routes as admin_phone_routes
 from wxauth.server.phones import routes as phone_routes
 from wxauth.server.pictures import routes as picture_routes
 from wxauth.server.profile import routes as profile_routes
@@ -95,6 +96,7 @@ _ROUTERS: Final = (
     phone_routes.router,
     picture_routes.router,
     admin_routes.router,
+    admin_phone_routes.router,
     session_key_routes.router,
     app_routes.router,
     admin_key_routes.router,

@@ -52,7 +52,7 @@ async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
     user_id, now = caller.user.id, clock()
 
     async def decide(transaction: Transaction, _: Standing) -> bool:
-        await _check_session(transaction, caller, now=now)
+        await check_session(transaction, caller, now=now)
         return await erasing.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
 
     if not await decide_with_standing(database, user_id, decide):
@@ -73,7 +73,7 @@ async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -
     user_id, now = caller.user.id, clock()
     async with database.begin() as transaction:
         await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
-        await _check_session(transaction, caller, now=now)
+        await check_session(transaction, caller, now=now)
         await end_sessions(
             transaction,
             user_id,
@@ -94,7 +94,7 @@ async def end_my_session(database: Database, clock: Clock, caller: Caller, sessi
     log.info("logged_out", user_id=caller.user.id, session_id=session_id)
 
 
-async def _check_session(transaction: Transaction, caller: Caller, *, now: datetime) -> None:
+async def check_session(transaction: Transaction, caller: Caller, *, now: datetime) -> None:
     """Check that the caller's session is still open, and the locked user's. Raises: InvalidToken.
 
     Since the request began, the user may have been merged or banned, or this identity split off.

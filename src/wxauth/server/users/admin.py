@@ -1,6 +1,6 @@
 """What administrators, and operators with commands, do with users."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -12,7 +12,7 @@ from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import EventFields
-from wxauth.server.core.trail import Actor, EventSearch, find_events
+from wxauth.server.core.trail import Actor, EventSearch, EventType, find_events, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import EndReason, OpenSession, end_session_of, end_sessions, open_sessions
 from wxauth.server.users import erasing, user_rows
@@ -72,6 +72,8 @@ class UserChange:
     revoked: str | None = None
     attributes: Attributes | None = None
     """A merge patch of the user's attributes."""
+    cleared: Collection[str] = ()
+    """Of `nickname` and `avatar_url`, those that must not stay."""
 
     def applied_to(self, before: Standing) -> Standing:
         """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
@@ -138,7 +140,7 @@ async def change_user(
     may_add_roles: bool = True,
     now: datetime,
 ) -> None:
-    """Ban or unban a user, set their roles, or change attributes. A ban ends all sessions.
+    """Ban or unban a user, set their roles, change attributes, or clear name or picture. A ban ends all sessions.
 
     A former id means the user that remains.
 
@@ -151,18 +153,25 @@ async def change_user(
         raise InvalidRequest.of("until", "Must be in the future")
 
     async def decide(transaction: Transaction, remaining_id: UUID, before: Standing) -> StandingChange:
-        if spares_staff:
-            _check_no_staff(before)
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
         changed = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
         if change.attributes is not None:
             await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
+        if change.cleared and (fields := await user_rows.clear_fields(transaction, remaining_id, change.cleared)):
+            kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
+            await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
         return changed
 
     may_end_an_administrator = change.may_end_an_administrator and not spares_staff
-    settled = await _decide(database, user_id, decide, may_end_an_administrator=may_end_an_administrator)
+    settled = await decide_about(
+        database,
+        user_id,
+        decide,
+        spares_staff=spares_staff,
+        may_end_an_administrator=may_end_an_administrator,
+    )
     settled.report()
 
 
@@ -176,7 +185,7 @@ async def change_attributes(database: Database, user_id: UUID, patch: Attributes
         await _patch_attributes(transaction, remaining_id, patch, by=by, now=now)
         return True
 
-    await _decide(database, user_id, decide)
+    await decide_about(database, user_id, decide)
 
 
 async def merge_users(
@@ -222,7 +231,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
         await erasing.erase_user(transaction, remaining_id, by=by, now=now)
         return remaining_id
 
-    erased_id = await _decide(database, user_id, erase, may_end_an_administrator=True)
+    erased_id = await decide_about(database, user_id, erase, may_end_an_administrator=True)
     log.info("user_erased", user_id=erased_id, actor=by.name)
 
 
@@ -236,13 +245,11 @@ async def end_all_sessions(
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
 
-    async def end(transaction: Transaction, remaining_id: UUID, standing: Standing) -> UUID:
-        if spares_staff:
-            _check_no_staff(standing)
+    async def end(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
         await end_sessions(transaction, remaining_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
         return remaining_id
 
-    remaining_id = await _decide(database, user_id, end)
+    remaining_id = await decide_about(database, user_id, end, spares_staff=spares_staff)
     log.info("sessions_ended", user_id=remaining_id, actor=by.name)
 
 
@@ -256,16 +263,14 @@ async def end_one_session(
     Raises: NotFound, InsufficientRole, StorageUnavailable.
     """
 
-    async def end(transaction: Transaction, remaining_id: UUID, standing: Standing) -> UUID:
-        if spares_staff:
-            _check_no_staff(standing)
+    async def end(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
         if not await end_session_of(
             transaction, remaining_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
         ):
             raise NotFound("this user has no such session")
         return remaining_id
 
-    remaining_id = await _decide(database, user_id, end)
+    remaining_id = await decide_about(database, user_id, end, spares_staff=spares_staff)
     log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
 
 
@@ -274,18 +279,20 @@ async def list_events(database: Database, search: EventSearch, *, before: UUID |
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
 
 
-async def _decide(
+async def decide_about(
     database: Database,
     user_id: UUID,
     decide: Callable[[Transaction, UUID, Standing], Awaitable[T]],
     *,
+    spares_staff: bool = False,
     may_end_an_administrator: bool = False,
 ) -> T:
     """Call `decide` with the user of a present or former id, locked, as `decide_with_standing` does.
 
-    If the id has just come to mean another user, by a merge or a split, that one is locked instead.
+    If the id has just come to mean another user, by a merge or a split, that one is locked instead. With
+    `spares_staff`, users who are staff are refused.
 
-    Raises: NotFound, LastAdmin, StorageUnavailable; what `decide` raises.
+    Raises: NotFound, LastAdmin, InsufficientRole, StorageUnavailable; what `decide` raises.
     """
     for _ in range(_ATTEMPTS):
         remaining_id = await _remaining(database, user_id)
@@ -295,6 +302,8 @@ async def _decide(
         ) -> T | None:
             if await current_user(transaction, user_id) != remaining_id:
                 return None
+            if spares_staff and standing.is_staff:
+                raise InsufficientRole("this user is an administrator or other staff: this needs the role admin")
             return await decide(transaction, remaining_id, standing)
 
         decided = await decide_with_standing(
@@ -319,11 +328,6 @@ async def _remaining(database: Database, user_id: UUID) -> UUID:
     if remaining_id is None:
         raise _no_such_user()
     return remaining_id
-
-
-def _check_no_staff(standing: Standing) -> None:
-    if standing.is_staff:
-        raise InsufficientRole("this user is an administrator or other staff: this needs the role admin")
 
 
 def _no_such_user() -> NotFound:

@@ -14,6 +14,7 @@ from wxauth.errors import (
     Title,
 )
 from wxauth.server.core.trail import EventSearch
+from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.bodies import (
@@ -66,7 +67,9 @@ async def read_user(_: StaffDep, database: DatabaseDep, clock: ClockDep, user_id
 
 @router.patch(
     "/v1/admin/users/{user_id}",
-    summary=Title("Ban, unban, set roles and attributes", "封禁、解封、设置角色与属性"),
+    summary=Title(
+        "Ban, unban, set roles and attributes, clear name and picture", "封禁、解封、设置角色与属性、清除昵称与头像"
+    ),
     failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
@@ -79,6 +82,8 @@ async def change_user(
 ) -> UserDetailAnswer:
     """Set the given fields; others are unchanged, but a ban replaces the reason and the end of an earlier ban.
 
+    A name or picture that must not stay is cleared by null; nobody can set another person's.
+
     A ban ends every session and is lifted automatically within a minute after `until`. Roles take effect at once in
     wxauth, and with the next access token in siblings. To add a role, or to change a banned user who keeps the role
     `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot
@@ -86,7 +91,12 @@ async def change_user(
     """
     now = clock()
     change = UserChange(
-        status=body.status, reason=body.reason, until=body.until, roles=body.roles, attributes=body.attributes
+        status=body.status,
+        reason=body.reason,
+        until=body.until,
+        roles=body.roles,
+        attributes=body.attributes,
+        cleared=body.model_fields_set.intersection(PROFILE),
     )
     for name in ("roles", "attributes"):
         if getattr(body, name) is not None and not staff.is_administrator:

@@ -24,6 +24,7 @@ from wxauth.server.web.bodies import (
     EXAMPLE_OPENID,
     EXAMPLE_SESSION_ID,
     TEXT,
+    OnlyNull,
     ShownAppId,
     ShownEventId,
     ShownIp,
@@ -59,9 +60,10 @@ def _without_empty(values: Any) -> Any:
 
 
 class UserChangeRequest(BaseModel):
-    """Changes of a user. An absent or null field is unchanged; a ban replaces the reason and end of an earlier ban."""
+    """Changes of a user. An absent field is unchanged, and so is a null one, except for name and picture."""
 
     model_config = ConfigDict(
+        extra="forbid",
         json_schema_extra={
             "examples": [{"status": "disabled", "reason": "spam", "until": "2026-11-27T18:00:00+08:00"}]
         },
@@ -79,6 +81,8 @@ class UserChangeRequest(BaseModel):
     attributes: AttributesPatch | None = Field(
         default=None, description="A merge patch (RFC 7396) of the user's attributes: null removes a name."
     )
+    nickname: OnlyNull = Field(default=None, description="null clears a name that must not stay.")
+    avatar_url: OnlyNull = Field(default=None, description="null clears a picture that must not stay.")
 
 
 class MergeRequest(BaseModel):

@@ -1,7 +1,7 @@
 """The stored users: searching, reading and deleting them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -124,6 +124,21 @@ SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER
 """)
 _USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
+_CLEAR: Final = Statement[list[str]]("""
+WITH before AS (
+    SELECT id, nickname, avatar_url, phone FROM users WHERE id = :user_id
+)
+UPDATE users SET nickname = CASE WHEN 'nickname' = ANY (:fields::text[]) THEN NULL ELSE users.nickname END,
+                 avatar_url = CASE WHEN 'avatar_url' = ANY (:fields::text[]) THEN NULL ELSE users.avatar_url END,
+                 phone = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE users.phone END,
+                 phone_verified_at = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE phone_verified_at END
+  FROM before
+ WHERE users.id = before.id
+RETURNING array_remove(ARRAY[
+    CASE WHEN before.nickname IS DISTINCT FROM users.nickname THEN 'nickname' END,
+    CASE WHEN before.avatar_url IS DISTINCT FROM users.avatar_url THEN 'avatar_url' END,
+    CASE WHEN before.phone IS DISTINCT FROM users.phone THEN 'phone' END], NULL)
+""")
 _DELETE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
 
 
@@ -214,6 +229,11 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 async def delete_user(transaction: Transaction, user_id: UUID) -> bool:
     """Delete a user, and by foreign keys what is theirs alone. Returns False if there is none with this id."""
     return await transaction.value(_DELETE, user_id=user_id) is not None
+
+
+async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
+    """Clear those of `nickname`, `avatar_url` and `phone` of a locked user that are named. Returns which were there."""
+    return await transaction.value(_CLEAR, user_id=user_id, fields=list(fields)) or ()
 
 
 async def record_profile_change(

@@ -30,6 +30,15 @@ def _in_utc(time: datetime) -> datetime:
 Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 """A time with an offset, converted to UTC. A time whose UTC is beyond the years 1 to 9999 is refused."""
 
+
+def _null(value: object) -> None:
+    if value is not None:
+        raise ValueError("Must be null, or absent")
+
+
+OnlyNull = Annotated[None, BeforeValidator(_null)]
+"""A field that can only be cleared."""
+
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"

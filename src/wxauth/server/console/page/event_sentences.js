@@ -46,6 +46,9 @@ const DETAILS = {
       return roles.length ? text(name, { roles: roles.join(', ') }) : ''
     }),
   ],
+  'user.phone_removed': ({ reason }) => [
+    isText(`removed_${reason}`) ? text('because', { reason: text(`removed_${reason}`) }) : '',
+  ],
   'session.ended': ({ session_ids = [], reason }) => [
     session_ids.length > 1 ? text('sessionsEnded', { n: number(session_ids.length) }) : '',
     isText(`ended_${reason}`) ? text('because', { reason: text(`ended_${reason}`) }) : '',

@@ -37,6 +37,14 @@ function person(user, reload) {
   const isBanned = user.status === 'disabled'
   const unban = act('unban', () => busy(unban, trouble, () => changed({ status: 'active' })))
   const exported = act('export', () => busy(exported, trouble, () => exportPerson(user)))
+  const removal = (what, carryOut) =>
+    act(what, () =>
+      sure(actOn(what, name), text(`sure_${what}`), what, async () => {
+        await carryOut()
+        toast(text('done'))
+        reload()
+      }),
+    )
   const mayChange = mayAdminister() || !user.roles.some((role) => STAFF.includes(role))
   const acts = [
     isBanned ? unban : null,
@@ -56,6 +64,9 @@ function person(user, reload) {
           act('erase', () => erase(user), { kind: 'danger' }),
         ]
       : []),
+    user.phone ? removal('removePhone', () => remove(`${path}/phone`)) : null,
+    user.nickname ? removal('clearName', () => patch(path, { nickname: null })) : null,
+    user.avatar_url ? removal('clearPicture', () => patch(path, { avatar_url: null })) : null,
   ]
   return [
     h(
