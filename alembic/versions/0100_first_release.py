@@ -68,10 +68,10 @@ def upgrade() -> None:
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF NEW.type IN (
-                'user.created', 'user.merged', 'user.split', 'identity.added', 'consent.given', 'consent.withdrawn',
-                'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
-                'user.phone_removed', 'user.profile_changed', 'user.attributes_changed', 'user.authorization_revoked',
-                'session.ended'
+                'user.created', 'user.merged', 'user.split', 'identity.added', 'identity.removed', 'consent.given',
+                'consent.withdrawn', 'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed',
+                'user.phone_bound', 'user.phone_removed', 'user.profile_changed', 'user.attributes_changed',
+                'user.authorization_revoked', 'session.ended'
             ) THEN
                 INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
             END IF;

@@ -73,6 +73,8 @@ class Book:
                     self.users.pop(former_id, None)
             case "identity.added":
                 user.apps.add(event["app_id"])
+            case "identity.removed":
+                user.apps.discard(event["app_id"])
             case "user.banned":
                 user.status = "disabled"
             case "user.unbanned":
@@ -122,7 +124,6 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
     apps: dict[str, set[str]] = defaultdict(set)
     for row in found.tables["identities"]:
         apps[str(row["user_id"])].add(row["app_id"])
-    closed = {asked.app_id for asked in found.asked if asked.what == "withdraw everything"}
     for user_id, row in stored.items():
         known = book.users.get(user_id)
         if known is None:
@@ -135,8 +136,7 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
                 _consents_of(row),
             ),
             "has a number": (known.has_number, row["phone"] is not None),
-            # WeChat closes one of several accounts of a user without an event.
-            "apps": (sorted(known.apps - (closed - apps[user_id])), sorted(apps[user_id])),
+            "apps": (sorted(known.apps), sorted(apps[user_id])),
         }
         for name, (told, stands) in facts.items():
             if told != stands:

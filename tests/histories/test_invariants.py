@@ -56,7 +56,7 @@ def user(user_id: UUID, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def found() -> Found:
-    """Alice, into whom Carol was merged; Bob, who is banned; and somebody who is erased."""
+    """Alice, into whom Carol was merged; Bob, who is banned and has left an app; and somebody who is erased."""
     trail = [
         event(1, "user.created", ALICE, ONE),
         event(2, "user.created", BOB, ONE, roles=["member"]),
@@ -70,6 +70,8 @@ def found() -> Found:
         event(10, "session.ended", BOB, session_ids=[str(OVER)], reason="banned"),
         event(11, "user.created", GONE, ONE),
         event(12, "user.erased", GONE, former_ids=[]),
+        event(13, "identity.added", BOB, OTHER),
+        event(14, "identity.removed", BOB, OTHER),
     ]
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in all_tables().tables}
     tables |= {
@@ -136,6 +138,7 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
         BOB,
         "apps",
     ),
+    "an account that was closed without a word": (lambda found: found.tables["identities"].pop(1), ALICE, "apps"),
     "a user who is gone without a word": (lambda found: found.tables["users"].pop(), BOB, "does not exist"),
     "a user of whom nobody was told": (
         lambda found: found.tables["users"].append(user(UUID(int=9))),
@@ -157,7 +160,7 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
     ),
     "an event of the feed alone": (lambda found: found.trail.pop(5), ALICE, "is not in the trail"),
     "a former id that an erasure does not name": (
-        lambda found: found.feed.append(event(13, "user.erased", ALICE, former_ids=[])),
+        lambda found: found.feed.append(event(15, "user.erased", ALICE, former_ids=[])),
         ALICE,
         "is erased without",
     ),

@@ -413,7 +413,9 @@ class Town:
         self.simulator.fail(api, **fault)
 
     async def _connections(self, query: str) -> list[int]:
-        with suppress(OSError, asyncpg.PostgresError):  # it is just recovering
+        with suppress(
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
+        ):  # recovering
             rows = await asyncpg.connect(self.database_url)
             found = await rows.fetch(
                 f"{query} pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

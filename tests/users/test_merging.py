@@ -1,6 +1,7 @@
 """Two users who become one: by a number that both have verified, or by an operator's word."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -554,6 +555,7 @@ async def test_a_closed_account_of_a_user_merged_by_number_is_erased_alone(
     )
     assert [tuple(event) for event in events] == [
         ("session.ended", alice["session_id"]),
+        ("identity.removed", None),
         ("session.ended", there["session_id"]),
         ("user.erased", None),
     ]
@@ -635,6 +637,32 @@ async def test_what_came_with_a_merge_stays_if_the_other_account_is_closed(
     assert left == [None, "https://a.test/bob.png", NUMBER, "10023"]
     assert len(user["consents"]) == 1
     assert await rows.fetchval("SELECT DISTINCT user_id::text FROM consents") == merged.bob["user"]["id"]
+
+
+async def test_other_services_learn_what_is_lost_with_a_closed_account(
+    make_phone: MakePhone, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    """Who knows users by the feed alone would keep Bob's consent, and take Alice for a user of his app."""
+    phone = await make_phone(consents="privacy:2,terms:3")
+    root = await make_admin(phone.client, rows, await phone.log_in("root"))
+    alice = await phone.log_in(consents={"privacy": "2"})
+    bob = await phone.log_in("bob", SECOND, consents={"terms": "3"})
+    assert (await phone.verify(bob, "bob", SECOND)).status_code == 200
+    await root.merge(bob["user"]["id"], into=alice["user"]["id"])
+    await leave_wechat(phone, bob, clock)
+    told = await rows.fetch("SELECT type, user_id::text, app_id, data FROM events WHERE actor = 'wechat' ORDER BY id")
+    of_alice = [
+        (event["type"], event["app_id"], json.loads(event["data"]))
+        for event in told
+        if event["user_id"] == alice["user"]["id"]
+    ]
+    assert of_alice == [
+        ("session.ended", None, {"reason": "erased", "session_ids": [bob["session_id"]]}),
+        ("identity.removed", SECOND, {}),
+        ("user.phone_removed", None, {}),
+        ("consent.withdrawn", None, {"document": "terms", "version": "3"}),
+    ]
+    assert [each["document"] for each in (await root.read(f"/users/{alice['user']['id']}"))["consents"]] == ["privacy"]
 
 
 async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(

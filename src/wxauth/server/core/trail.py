@@ -37,6 +37,7 @@ class EventType(StrEnum):
     USER_MERGED = "user.merged"
     USER_SPLIT = "user.split"
     IDENTITY_ADDED = "identity.added"
+    IDENTITY_REMOVED = "identity.removed"
     CONSENT_GIVEN = "consent.given"
     CONSENT_WITHDRAWN = "consent.withdrawn"
     USER_ERASED = "user.erased"
@@ -86,6 +87,7 @@ SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.USER_MERGED: ("former_id", "by"),
     EventType.USER_SPLIT: ("new_user_id", "former_ids", "app_ids", "kept_app_ids"),
     EventType.IDENTITY_ADDED: (),
+    EventType.IDENTITY_REMOVED: (),
     EventType.CONSENT_GIVEN: ("document", "version"),
     EventType.CONSENT_WITHDRAWN: ("document", "version"),
     EventType.USER_ERASED: ("former_ids",),

@@ -1,4 +1,4 @@
-"""The number and the consents that a merge moves to another user, and the events by which siblings learn of it."""
+"""The number and the consents that a user gets or loses with identities, and the events that say so."""
 
 from datetime import datetime
 from typing import Final, TypedDict

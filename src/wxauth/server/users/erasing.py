@@ -8,6 +8,7 @@ from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import PROFILE
 from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
+from wxauth.server.users.belongings_rows import belongings_of, record_moved
 from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.merging_rows import former_ids
 from wxauth.server.users.origins import Parting, Side
@@ -40,7 +41,8 @@ async def erase_identities(
     """Erase an identity of a locked user and all others with its unionid, with what is known to have come with them.
 
     That is name, picture, number, external ids and consents, the reason for a ban, and events and refusals of the
-    former ids. The identities' sessions are deleted, and recorded as ended.
+    former ids. The identities' sessions are deleted, and recorded as ended. What the user has lost is recorded, so that
+    who knows users by events alone loses it too.
 
     Returns False, and does nothing, if the user has no other identity.
     """
@@ -48,12 +50,14 @@ async def erase_identities(
     if parting is None or parting.is_whole:
         return False
     lost = [name for name in parting.fields_on(Side.LEAVES) if name != "phone" or not parting.is_number_of_staying]
+    before = await belongings_of(transaction, user_id)
     session_ids = await erase_leaving(transaction, parting, lost=lost, now=now)
     await erase_person_data(transaction, parting.leaving_ids)
     await record_ended(transaction, user_id, session_ids, reason=EndReason.ERASED, by=by, now=now)
     record = partial(record_event, transaction, by=by, at=now, user_id=user_id)
+    for left_app_id in sorted(parting.apps_of_leaving):
+        await record(EventType.IDENTITY_REMOVED, app_id=left_app_id)
     if profile := [name for name in PROFILE if name in lost]:
         await record(EventType.PROFILE_CHANGED, data={"fields": profile})
-    if "phone" in lost:
-        await record(EventType.PHONE_REMOVED)
+    await record_moved(transaction, user_id, before, by=by, now=now)
     return True
