@@ -21,6 +21,7 @@ from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import Api, PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat.people import openid_of
 
 Body = dict[str, Any]
 """The body of an answer."""
@@ -80,6 +81,16 @@ class LogIn:
 async def log_in(client: httpx.AsyncClient, person: str = "alice", **how: Any) -> Body:
     """Log a person in where WeChat is the simulator: `await log_in(client, "bob", app=MOBILE_APP)`."""
     return await LogIn(client)(person, **how)
+
+
+async def leave(
+    client: httpx.AsyncClient, login: Body, *, path: str = "", method: str = "DELETE", person: str | None = None
+) -> httpx.Response:
+    """Ask for the erasure of a person who has logged in, with a new code: of this person, or else of the same one."""
+    user = login["user"]
+    known = {openid_of(name, user["app_id"]): name for name in ("alice", "bob", "carol", "dave")}
+    code = person or known.get(user["openid"], user["openid"])  # WeChatByRespx takes an openid as a code
+    return await client.request(method, f"/v1/me{path}", json={"login_code": code}, headers=bearer(login))
 
 
 def _has_no_code() -> str:

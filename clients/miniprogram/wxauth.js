@@ -266,7 +266,12 @@ export function createAuth(options) {
 		},
 		async deleteAccount() {
 			const asked = era
-			await own('/v1/me', null, DELETE)
+			// Proved by a new wx.login, which somebody who has stolen the token cannot make.
+			const erase = async () => own('/v1/me/erasure', null, POST({ login_code: await auth.loginCode() }))
+			await erase().catch((e) => {
+				if (!e.status || !ONCE_MORE.test(e.code)) throw e
+				return erase()
+			})
 			if (asked === era) forget()
 		},
 	}

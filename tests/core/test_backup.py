@@ -15,7 +15,7 @@ from tests.fakes import WeChatByRespx
 from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.programs import postgres_program
-from tests.world import LogIn, MakeClient, MakeServices, bearer
+from tests.world import LogIn, MakeClient, MakeServices, bearer, leave
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -96,7 +96,7 @@ async def test_a_user_erased_after_the_backup_is_back(
 ) -> None:
     alice = await login("alice")
     back_up()
-    assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    assert (await leave(client, alice)).status_code == 204
     restored = make_client(await make_services(database_url=restore()))
     again = (await restored.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
     assert again["user"]["id"] == alice["user"]["id"]

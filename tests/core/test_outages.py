@@ -15,7 +15,7 @@ import pytest
 
 from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock, Secrets, WeChatByRespx
-from tests.world import LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import Body, LogIn, MakeClient, MakeServices, bearer, leave, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -51,8 +51,8 @@ class FrontDoor:
     async def merge(self, former: str, into: str, *, token: str) -> httpx.Response:
         return await self.client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=bearer(token))
 
-    async def leave(self, token: str) -> httpx.Response:
-        return await self.client.delete("/v1/me", headers=bearer(token))
+    async def leave(self, login: Body) -> httpx.Response:
+        return await leave(self.client, login)
 
     async def token(self, person: str = "alice") -> str:
         return str((await self.log_in(person)).json()["access_token"])
@@ -308,10 +308,10 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
     service: FrontDoor, rows: asyncpg.Connection
 ) -> None:
     alice = (await service.log_in("alice")).json()
-    bob = await service.token("bob")
+    bob = (await service.log_in("bob")).json()
     async with rows.transaction():
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice["user"]["id"])
-        waiting = [asyncio.create_task(service.leave(alice["access_token"])) for _ in range(TRANSACTIONS)]
+        waiting = [asyncio.create_task(service.leave(alice)) for _ in range(TRANSACTIONS)]
         await until(lambda: waits_for_lock(rows))
         async with asyncio.timeout(HURRIED.lock + 1.0):
             assert (await service.leave(bob)).status_code == 204
@@ -419,10 +419,10 @@ async def test_the_last_administrator_stays_under_any_isolation_level(
     make_service: MakeFrontDoor, isolated_url: str, rows: asyncpg.Connection, pooled: str
 ) -> None:
     service = await make_service(isolated_url + pooled, deadlines=PATIENT)
-    tokens = [await service.token(f"person-{n}") for n in range(TRANSACTIONS)]
+    logins = [(await service.log_in(f"person-{n}")).json() for n in range(TRANSACTIONS)]
     await rows.execute("UPDATE users SET roles = '{admin}'")
-    answers = await asyncio.gather(*map(service.leave, tokens))
-    assert sorted(answer.status_code for answer in answers) == [204] * (len(tokens) - 1) + [409]
+    answers = await asyncio.gather(*map(service.leave, logins))
+    assert sorted(answer.status_code for answer in answers) == [204] * (len(logins) - 1) + [409]
 
 
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])

@@ -17,7 +17,7 @@ from tests.problems import problem_of
 from tests.processes import Running, free_port, run, until
 from tests.programs import needs
 from tests.proxies.running import answers
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
 from wxauth.server.checks.database import check_database
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import CheckLevel, CheckResult
@@ -88,7 +88,7 @@ async def test_a_person_logs_in_refreshes_and_logs_out(client: httpx.AsyncClient
 async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient, login: LogIn) -> None:
     people = await gather(*(login(f"person-{number}") for number in range(20)))
     assert len({person["user"]["id"] for person in people}) == 20
-    erased = await gather(*(client.delete("/v1/me", headers=bearer(person)) for person in people))
+    erased = await gather(*(leave(client, person) for person in people))
     assert {answer.status_code for answer in erased} == {204}
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, until
+from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, leave, until
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
@@ -66,7 +66,7 @@ async def test_the_feed_contains_only_ids(
     alice = await login("alice", nickname="小明")
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
     await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
-    await client.delete("/v1/me", headers=bearer(alice))
+    await leave(client, alice)
     page = await read()
     user_id = alice["user"]["id"]
     common = {"at": "2026-11-20T08:00:00Z", "user_id": user_id, "app_id": APP["app_id"], "actor": user_id}
@@ -204,7 +204,7 @@ async def test_no_profile_change_is_sent_after_the_persons_erasure(
     for name in ("Al", "Alice"):
         await rename(client, alice, nickname=name)
     await read()
-    await client.delete("/v1/me", headers=bearer(alice))
+    await leave(client, alice)
     clock.advance(minutes=1)
     events = [event["type"] for event in (await read())["items"]]
     assert events == ["user.created", "user.profile_changed", "session.ended", "user.erased"]

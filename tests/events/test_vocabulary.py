@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import LogIn, LogLines, bearer, until_locked
+from tests.world import LogIn, LogLines, bearer, leave, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
@@ -151,7 +151,7 @@ async def test_an_expired_session_is_not_recorded(
     old, new = await login(), await login()
     await rows.execute("UPDATE sessions SET expires_at = created_at WHERE id = $1::text::uuid", old["session_id"])
     await client.post("/v1/logout", json={"refresh_token": old["refresh_token"]})
-    await client.delete("/v1/me", headers=bearer(new))
+    await leave(client, new)
     assert await ends(rows) == [("erased", [new["session_id"]])]
 
 

@@ -19,7 +19,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
-from tests.world import Admin, Body, LogIn, MakeServices, bearer, until
+from tests.world import Admin, Body, LogIn, MakeServices, bearer, leave, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -139,7 +139,7 @@ async def test_an_event_is_sent_signed_as_the_official_library_requires(
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
     webhook = await root.add("orders", receiver.url)
     alice = await login("alice")
-    await client.delete("/v1/me", headers=bearer(alice))
+    await leave(client, alice)
     await deliver(services)
     verifier = Webhook(webhook["secret"])
     messages = [verifier.verify(body, headers) for headers, body in receiver.got]
@@ -514,7 +514,7 @@ async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # of one user: sent one after the other
         await client.post("/v1/logout", headers=bearer(await login("alice")))
     for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each of another user
-        await client.delete("/v1/me", headers=bearer(await login("carol")))
+        await leave(client, await login("carol"))
     receiver.usual = "hang"
     await place_events(patient)
     await patient[Deliveries].begin_due()

@@ -15,7 +15,7 @@ from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
 from tests.programs import needs, needs_node
-from tests.world import Body, add_client, bearer, until
+from tests.world import Body, add_client, leave, until
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
@@ -123,7 +123,7 @@ async def test_a_running_service_makes_both_forget_an_erased_users_orders(
             return answer
 
         async def erase(login: Body) -> None:
-            assert (await phone.delete("/v1/me", headers=bearer(login))).status_code == 204
+            assert (await leave(phone, login)).status_code == 204
 
         async def are_orders_erased(login: Body) -> bool:
             return await shop.of(login["user"]["id"]) == []

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import Clock
 from tests.problems import problem_of
-from tests.world import Body, LogLines, MakeService, Service, bearer
+from tests.world import Body, LogLines, MakeService, Service, leave
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.limits.attempts import MAX_ATTEMPTS
@@ -105,7 +105,7 @@ async def test_a_failure_that_is_not_the_codes_fault_is_not_counted(
 async def test_an_erasure_does_not_reset_the_limit(service: Service) -> None:
     alice = await service.log_in()
     await send_wrong_codes(service, alice)
-    assert (await service.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    assert (await leave(service.client, alice)).status_code == 204
     refused(await service.bind(await service.log_in(), "nonsense"))
 
 

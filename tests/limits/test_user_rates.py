@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.fakes import OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import Body, LogIn, LogLines, MakeClient, MakeServices, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 
@@ -37,7 +37,7 @@ class Replicas:
         return (await self.clients[0].delete(f"/v1/me/consents/{document}", headers=bearer(login))).status_code
 
     async def erase(self, login: Body) -> None:
-        assert (await self.clients[0].delete("/v1/me", headers=bearer(login))).status_code == 204
+        assert (await leave(self.clients[0], login)).status_code == 204
 
     async def upload(self, login: Body, file: bytes) -> httpx.Response:
         return await self.clients[0].post("/v1/me/avatar", files={"file": ("a", file)}, headers=bearer(login))

@@ -27,7 +27,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
-from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, until
+from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, leave, until
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
@@ -573,7 +573,7 @@ async def test_an_erased_person_comes_back_only_if_that_is_wanted(
 ) -> None:
     line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
     await mover.import_lines(line)
-    await client.delete("/v1/me", headers=bearer(await login("alice")))
+    await leave(client, await login("alice"))
     assert await mover.users() == []
     assert await mover.import_lines(line, {**BOB, "user_id": OTHER_ID}) == (0, 0, 0, 2)
     assert mover.refusals == [(1, "user_id"), (2, "user_id")]
@@ -587,7 +587,7 @@ async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
     mover: Mover, client: httpx.AsyncClient, login: LogIn, erased_id: str
 ) -> None:
     await mover.import_lines({**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]})
-    await client.delete("/v1/me", headers=bearer(await login("alice")))
+    await leave(client, await login("alice"))
     line = {**BOB, "former_ids": [erased_id]}
     for dry_run in (True, False):
         assert await mover.import_lines(line, dry_run=dry_run) == (0, 0, 0, 1)

@@ -19,7 +19,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import EventType
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -239,7 +239,7 @@ async def test_slow_readers_of_large_documents_do_not_delay_other_readers(
     problem_of(refused, "rate_limited", 429)
     assert refused.headers["retry-after"] == "60"
     assert (await document_of(client, await login("dave")))["events"], "a small one has its place"
-    erased = await client.delete("/v1/me", headers=bearer(people[0]))
+    erased = await leave(client, people[0])
     assert erased.status_code == 204, "an erasure waits for no reader"
     for reader in readers:
         reader.goes_on.set()

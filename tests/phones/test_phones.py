@@ -28,6 +28,7 @@ from tests.world import (
     MakeService,
     Service,
     bearer,
+    leave,
     until,
     until_locked,
     with_part,
@@ -413,7 +414,7 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(
     for _ in range(2):
         problem_of(await service.bind(bob, code), "phone_taken", 409)
     assert (await service.me(bob))["phone"] is None
-    await service.client.delete("/v1/me", headers=bearer(alice))
+    await leave(service.client, alice)
     assert (await service.bind(bob, code)).json()["phone"] == NUMBER
     assert len(service.asked(API)) == 2
     assert await pending(rows) == 0
@@ -547,7 +548,7 @@ async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, code))
     await until(lambda: service.asked(API))
-    await service.client.delete("/v1/me", headers=bearer(alice))
+    await leave(service.client, alice)
     clock.now += A_SECOND
     again = await service.log_in()
     problem_of(await binding, "invalid_token", 401)
@@ -925,7 +926,7 @@ async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
 async def test_an_erased_users_answers_are_gone(service: Service, rows: asyncpg.Connection) -> None:
     await service.log_in("alice", phone_code=service.phone_code("alice"))
     bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
-    assert (await service.client.delete("/v1/me", headers=bearer(bob))).status_code == 204
+    assert (await leave(service.client, bob)).status_code == 204
     assert await pending(rows) == 0
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 1
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, until_locked
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave, until_locked
 from wxauth.errors import InvalidRequest
 from wxauth.server.dev.wechat.push_sender import make_message, sign_push
 from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_USER
@@ -737,7 +737,7 @@ async def test_a_new_picture_replaces_the_former_picture(
         ("POST", {"avatarUrl": ""}),
         ("PATCH", {"avatar_url": "https://a.example/1.png"}),
         ("LOGIN", {"avatarUrl": "https://a.example/1.png"}),
-        ("DELETE", None),
+        ("DELETE", {"login_code": "openid-a1-alice"}),
     ],
 )
 async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
@@ -747,11 +747,11 @@ async def test_a_picture_is_deleted_when_avatar_url_no_longer_points_to_it(
     uploaded: Uploaded,
     rows: asyncpg.Connection,
     method: str,
-    change: dict[str, str | None] | None,
+    change: dict[str, str | None],
 ) -> None:
     url, other_url = await uploaded(), await uploaded(by=await login("bob"))
     if method == "LOGIN":
-        await login("alice", **change or {})
+        await login("alice", **change)
     else:
         answer = await client.request(method, "/v1/me", json=change, headers=bearer(alice))
         assert answer.is_success, answer.text
@@ -904,7 +904,7 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(
         assert (await client.get(expected)).status_code == 200
     owners = await rows.fetch("SELECT user_id::text FROM avatars")
     assert [row[0] for row in owners] == ([] if holder_has == "a URL" else [user["id"]])
-    await client.delete("/v1/me", headers=bearer(linked.json()))
+    await leave(client, linked.json())
     assert await number_of_pictures(rows) == 0
 
 

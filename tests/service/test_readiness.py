@@ -8,7 +8,7 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.fakes import Clock
-from tests.world import LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import LogIn, MakeClient, MakeServices, leave, until_locked
 
 MANY = 400
 
@@ -24,7 +24,7 @@ async def test_however_many_ask_the_database_is_asked_once(
         asking = [asyncio.create_task(client.get("/readyz")) for _ in range(MANY)]
         await until_locked(rows)
         async with asyncio.timeout(1.8):  # they keep nobody from a transaction
-            erased = await client.delete("/v1/me", headers=bearer(tokens))
+            erased = await leave(client, tokens)
         assert erased.status_code == 204
         assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1
     answers = await asyncio.gather(*asking)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import run, serving
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, leave, make_admin
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -287,8 +287,11 @@ async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
 ) -> None:
     keys, _ = interrupted
     alice = await keys.log_in()
-    path = {"log out": ("POST", "/v1/logout"), "erase": ("DELETE", "/v1/me")}[end]
-    meanwhile.happens = lambda: keys.client.request(*path, headers=bearer(alice))
+    acts = {
+        "log out": lambda: keys.client.post("/v1/logout", headers=bearer(alice)),
+        "erase": lambda: leave(keys.client, alice),
+    }
+    meanwhile.happens = acts[end]
     assert await keys.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
     assert not await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"])
     assert await keys.events() == []

@@ -10,7 +10,7 @@ from jose import jwt
 
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import AddSibling, Body, LogIn, MakeClient, MakeServices, bearer, leave, until_locked
 from wxauth.server.core.services import Services
 
 pytestmark = pytest.mark.oldest_postgres
@@ -106,7 +106,7 @@ async def test_a_session_signed_out_during_an_erasure_ends_once(
         signing_out = create_task(client.request(method, path, headers=bearer(first)))
         await until_locked(rows)
         kept = second if path == "/v1/logout" else first
-        erasing = create_task(client.delete("/v1/me", headers=bearer(kept)))
+        erasing = create_task(leave(client, kept))
         await until_locked(rows, 2)
     assert [(await answer).status_code for answer in (signing_out, erasing)] == [204, 204]
     events = await rows.fetch(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
-from tests.world import LogIn, MakeServices, bearer
+from tests.world import LogIn, MakeServices, bearer, leave
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
@@ -151,7 +151,7 @@ async def test_the_newest_thousand_sessions_of_each_app_remain_and_the_rest_ends
         if end == "merge":
             assert (await login(unionid=OTHER_UNIONID))["user"]["id"] == carol["user"]["id"]
         else:
-            assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+            assert (await leave(client, alice)).status_code == 204
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
 
 

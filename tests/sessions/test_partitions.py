@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.programs import postgres_program
-from tests.world import LogIn, bearer
+from tests.world import LogIn, bearer, leave
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -47,7 +47,7 @@ async def test_erasing_a_user_reaches_every_partition(
         SELECT '01a316a4-dc00-7000-8000-000000000000', user_id, app_id, openid, created_at, last_used_at, expires_at
           FROM sessions""")
     assert await rows.fetchval("SELECT count(*) FROM sessions_2027_01") == 1
-    assert (await client.delete("/v1/me", headers=bearer(tokens))).status_code == 204
+    assert (await leave(client, tokens)).status_code == 204
     assert await rows.fetchval("SELECT count(*) FROM sessions") == 0
 
 

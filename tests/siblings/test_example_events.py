@@ -15,7 +15,7 @@ from examples.sibling import feed
 from examples.sibling.orders import Orders
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.serving import serving
-from tests.world import Body, LogIn, add_client, bearer
+from tests.world import Body, LogIn, add_client, leave
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
@@ -112,7 +112,7 @@ async def test_the_receiver_forgets_an_erased_users_orders(
     monkeypatch.setenv("WEBHOOK_SECRET", secrets.add(added.secret))
     alice = await login("alice")
     orders.add(alice["user"]["id"], "oolong")
-    assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    assert (await leave(client, alice)).status_code == 204
     await place_events(services)
     await services[Deliveries].begin_due()
     await services[Deliveries].drain()
@@ -157,7 +157,7 @@ async def test_the_reader_follows_a_merge_and_starts_over_if_events_are_missing(
 
         bob = (await log_in(APP, person="bob"))["user"]["id"]
         orders.add(bob, "jasmine")
-        await client.delete("/v1/me", headers=bearer(last))
+        await leave(client, last)
         await place_events(services)
         await rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
         await read_on()

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from tests.world import AddSibling, LogIn, bearer
+from tests.world import AddSibling, LogIn, bearer, leave
 from wxauth.server.clients.clients import Credentials
 from wxauth.server.clients.models import Scope
 
@@ -104,7 +104,7 @@ async def test_an_erased_user_is_not_found_by_any_id(
     login: LogIn, client: httpx.AsyncClient, orders: Credentials
 ) -> None:
     former, holder, answer = await merged(login)
-    assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
+    assert (await leave(client, answer)).status_code == 204
     for user_id in (former, holder, uuid4()):
         problem_of(await client.get(f"/v1/users/{user_id}", auth=orders), "not_found", 404)
     assert (await client.post(LOOKUP, json={"ids": [former, holder]}, auth=orders)).json() == {"items": []}

@@ -116,7 +116,7 @@ async def test_a_ban_of_who_is_being_split_off_leaves_the_other_one(house: House
 @pytest.mark.parametrize(
     ("method", "path", "options"),
     [
-        ("DELETE", "", {}),
+        ("DELETE", "", {"json": {"login_code": "openid-b2-bob"}}),
         ("DELETE", "/sessions", {}),
         ("PATCH", "", {"json": {"nickname": "Bob"}}),
         ("POST", "/consents", {"json": {"privacy": "1"}}),

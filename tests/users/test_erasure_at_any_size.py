@@ -11,7 +11,7 @@ import pytest
 
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, until
+from tests.world import Admin, LogIn, MakeClient, MakeServices, bearer, leave, until
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import keep_erasing, sweep, sweep_now
 from wxauth.server.moving.batch import Options
@@ -42,7 +42,7 @@ CONSENTS = "SELECT count(*) FROM consents"
 
 
 async def erase(client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
-    erased = await client.delete("/v1/me", headers=bearer(answer))
+    erased = await leave(client, answer)
     assert erased.status_code == 204, erased.text
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, until_locked
+from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, leave, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -165,7 +165,7 @@ async def test_erasing_the_remaining_user_erases_the_former_ids(
         former,
     )
     merged = await login(unionid=UNION)
-    assert (await client.delete("/v1/me", headers=bearer(merged))).status_code == 204
+    assert (await leave(client, merged)).status_code == 204
     events = await rows.fetch(
         "SELECT type, user_id::text, ip, data FROM events"
         f" WHERE {BESIDE_LOGINS} AND type <> 'session.ended' ORDER BY type"

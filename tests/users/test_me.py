@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, LogIn, bearer, until_locked
+from tests.world import BESIDE_LOGINS, LogIn, bearer, leave, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -68,7 +68,7 @@ async def test_an_erased_person_is_gone_everywhere(
     await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})  # leaves an event with an address
     stolen, answer = answer["session_id"], await login("alice")
     user_id = answer["user"]["id"]
-    assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
+    assert (await leave(client, answer)).status_code == 204
     problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
     gone = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
     problem_of(gone, "invalid_refresh_token", 400)
@@ -93,7 +93,7 @@ async def test_the_only_administrator_cannot_erase_themselves(
 ) -> None:
     answer = await login("alice")
     await rows.execute("UPDATE users SET roles = '{admin}'")
-    problem_of(await client.delete("/v1/me", headers=bearer(answer)), "last_admin", 409)
+    problem_of(await leave(client, answer), "last_admin", 409)
     assert (await client.get("/v1/me", headers=bearer(answer))).status_code == 200
 
 
@@ -102,14 +102,14 @@ async def test_the_last_of_two_administrators_who_leave_at_once_stays(
 ) -> None:
     both = [await login("alice"), await login("bob")]
     await rows.execute("UPDATE users SET roles = '{admin}'")
-    left = await asyncio.gather(*(client.delete("/v1/me", headers=bearer(answer)) for answer in both))
+    left = await asyncio.gather(*(leave(client, answer) for answer in both))
     assert sorted(answer.status_code for answer in left) == [204, 409]
 
 
 async def test_the_audit_trail_cannot_be_changed(
     login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    await client.delete("/v1/me", headers=bearer(await login()))
+    await leave(client, await login())
     for statement in ("DELETE FROM events", "UPDATE events SET actor = 'nobody'", "UPDATE events SET type = 'other'"):
         with pytest.raises(asyncpg.RaiseError, match="append-only"):
             await rows.execute(statement)

@@ -20,7 +20,19 @@ from tests.clock import Clock
 from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.processes import run
-from tests.world import NUMBER, Admin, Body, LogIn, MakeClient, MakeServices, bearer, log_in, make_admin, until_locked
+from tests.world import (
+    NUMBER,
+    Admin,
+    Body,
+    LogIn,
+    MakeClient,
+    MakeServices,
+    bearer,
+    leave,
+    log_in,
+    make_admin,
+    until_locked,
+)
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth.server.dev.wechat.push_sender import Mode, make_message, sign_push
 
@@ -244,7 +256,7 @@ async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone
     assert bob["phone_error"] == "phone_taken"
     clock.advance(days=4)
     alice = await phone.log_in()
-    assert (await phone.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    assert (await leave(phone.client, alice)).status_code == 204
     bob = await phone.log_in("bob", phone_code=code)
     assert bob["user"]["phone"] == NUMBER
     carol = await phone.log_in("carol", SECOND, phone_code=phone.phone_code("carol", SECOND))

@@ -26,6 +26,7 @@ from tests.world import (
     MakeClient,
     MakeServices,
     bearer,
+    leave,
     make_admin,
     until_locked,
 )
@@ -730,7 +731,7 @@ async def test_erasing_a_user_of_a_split_leaves_the_other_user(town: Town, rows:
     alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
     await town.merge(bob, alice)
     await town.split(alice, bob)
-    assert (await town.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    assert (await leave(town.client, alice)).status_code == 204
     assert [(user_id, data) for _, user_id, _, data in await recorded(rows, "user.erased")] == [
         (id_of(alice), {"former_ids": []})
     ]

@@ -44,6 +44,7 @@ from wxauth.server.login.bodies import (
     DecryptRequest,
     LoginRequest,
     LogoutRequest,
+    ProofRequest,
     RefreshRequest,
     SessionKeyResetRequest,
     SessionKeysAnswer,
@@ -70,7 +71,6 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.web.answers import Problem
 from wxauth.server.websites.bodies import (
-    ApproveRequest,
     AuthorizationAnswer,
     AuthorizationRequest,
     ClaimedAnswer,
@@ -91,7 +91,7 @@ BODIES: dict[str, type[BaseModel]] = {
     kind.__name__: kind
     for kind in (
         LoginRequest,
-        ApproveRequest,
+        ProofRequest,
         AuthorizationRequest,
         ClaimRequest,
         RefreshRequest,
@@ -166,6 +166,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("change_me", "patch /v1/me"),
         ("change_me_by_post", "post /v1/me"),
         ("erase_me", "delete /v1/me"),
+        ("erase_me_by_post", "post /v1/me/erasure"),
         ("change_my_avatar", "post /v1/me/avatar"),
         ("read_avatar", "get /v1/avatars/{file_name}"),
         ("bind_my_phone", "post /v1/me/phone"),

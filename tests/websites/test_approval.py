@@ -13,7 +13,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.websites.browsers import refused, wechat_thinking
-from tests.world import GetPhone, MakeClient, MakeServices, Phone, Site, bearer
+from tests.world import GetPhone, MakeClient, MakeServices, Phone, Site, bearer, leave
 from wxauth.server.core.database import CONNECTIONS
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
@@ -165,7 +165,7 @@ async def sign_out(phone: Phone, _other: Phone, _scan_id: str, _started: dict[st
 
 
 async def erase(phone: Phone, _other: Phone, _scan_id: str, _started: dict[str, Any]) -> None:
-    assert (await phone.client.delete("/v1/me", headers=bearer(phone.tokens))).status_code == 204
+    assert (await leave(phone.client, phone.tokens)).status_code == 204
 
 
 @pytest.mark.parametrize("meanwhile", [deny, take_over, sign_out, erase])

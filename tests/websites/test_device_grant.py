@@ -29,6 +29,7 @@ from tests.world import (
     Phone,
     Site,
     bearer,
+    leave,
     scene_of,
     until_locked,
 )
@@ -360,7 +361,7 @@ async def test_a_user_shut_out_between_approval_and_tokens_gets_none(
         await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", UUID(phone.user_id))
 
     async def erase(phone: Phone) -> None:
-        assert (await client.delete("/v1/me", headers=bearer(phone.tokens))).status_code == 204
+        assert (await leave(client, phone.tokens)).status_code == 204
 
     async def sign_out(phone: Phone) -> None:
         assert (await client.post("/v1/logout", headers=bearer(phone.tokens))).status_code == 204
@@ -769,7 +770,7 @@ async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(
     claimed = await phone.scan(await site.start())
     async with rows.transaction():
         await rows.execute("SELECT FROM events FOR UPDATE")  # the erasure comes to them at its end
-        erasing = create_task(client.delete("/v1/me", headers=bearer(phone.tokens)))
+        erasing = create_task(leave(client, phone.tokens))
         await until_locked(rows)
         saying_yes = create_task(phone.decide(claimed.json()["id"]))
         await until_locked(rows, 2)

@@ -20,7 +20,7 @@ from tests.sweeps import Sweep
 from tests.websites.browsers import ASKED, Browser, exchanged, id_claims, refused, wechat_thinking
 from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
-from tests.world import CALLBACK, AddSite, GetPhone, LogLines, MakeClient, MakeServices, Phone, Site, bearer
+from tests.world import CALLBACK, AddSite, GetPhone, LogLines, MakeClient, MakeServices, Phone, Site, bearer, leave
 from wxauth.server.console.sessions import ConsoleSessions
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType
@@ -296,7 +296,7 @@ async def ban(phone: Phone, rows: asyncpg.Connection) -> None:
 
 
 async def erase(phone: Phone, rows: asyncpg.Connection) -> None:
-    assert (await phone.client.delete("/v1/me", headers=bearer(phone.tokens))).status_code == 204
+    assert (await leave(phone.client, phone.tokens)).status_code == 204
 
 
 async def sign_out(phone: Phone, rows: asyncpg.Connection) -> None:

@@ -202,7 +202,7 @@ export interface Auth {
    * devices. Never rejects, and takes precedence over a login or a refresh under way.
    */
   logout(options?: { everywhere?: boolean }): Promise<void>
-  /** Erases the person at the service, and the session here. */
+  /** Erases the person at the service, proved by a new `wx.login`, and the session here. */
   deleteAccount(): Promise<void>
 }
 

@@ -227,7 +227,7 @@ test('an account is deleted only after a question', async () => {
   await until(() => demo.confirms.length === 1)
   await page.does('delete')
   await page.shows('尚未登录')
-  assert.equal(demo.phone.count('DELETE /v1/me'), 1)
+  assert.equal(demo.phone.count('POST /v1/me/erasure'), 1)
   await page.does('log-in')
   await page.shows('用户 ID')
   assert.ok(!page.text.includes(id), 'the next login is a new user')

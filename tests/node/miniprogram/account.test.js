@@ -245,6 +245,7 @@ test("revokeSession of a session of somebody else's rejects, and its id cannot r
   assert.ok(await isGood(await auth.getToken()))
 })
 
+const ERASURE = 'POST /v1/me/erasure'
 const MEMBERS = {
   updateProfile: [(auth) => auth.updateProfile({ nickname: '小明' }), 'POST /v1/me'],
   bindPhone: [
@@ -253,14 +254,15 @@ const MEMBERS = {
   ],
   sessions: [(auth) => auth.sessions(), 'GET /v1/me/sessions'],
   consent: [(auth) => auth.consent({ terms: '3' }), 'POST /v1/me/consents'],
-  deleteAccount: [(auth) => auth.deleteAccount(), 'DELETE /v1/me'],
+  deleteAccount: [(auth) => auth.deleteAccount(), ERASURE],
 }
 for (const [name, [call, kind]] of Object.entries(MEMBERS)) {
   test(`${name}: a 401 refreshes once and sends once more`, async () => {
     const { auth, phone, person } = await loggedIn()
     await expireAtService()
     await call(auth, person)
-    assert.deepEqual([phone.count(kind), phone.count('POST /v1/refresh'), phone.count('login')], [2, 1, 0])
+    const logins = name === 'deleteAccount' ? 1 : 0 // its proof
+    assert.deepEqual([phone.count(kind), phone.count('POST /v1/refresh'), phone.count('login')], [2, 1, logins])
   })
 
   test(`${name}: a second 401 rejects with it`, async () => {
@@ -365,4 +367,29 @@ test('deleteAccount erases the person, and the session here', async () => {
   assert.equal(await auth.deleteAccount(), undefined)
   assert.deepEqual([auth.user, kept(phone), await isGood(token)], [null, undefined, false])
   assert.notEqual((await auth.login()).id, id)
+})
+
+for (const code of ['code_used', 'invalid_code', 'wechat_unavailable', 'wechat_timeout'])
+  test(`deleteAccount proves the person once more after ${code}`, async () => {
+    const { auth, phone } = await loggedIn()
+    phone.next(ERASURE, fates.answers(400, { code }))
+    await auth.deleteAccount()
+    assert.deepEqual([auth.user, phone.count('login'), phone.count(ERASURE)], [null, 2, 2])
+    const codes = phone.callsOf(ERASURE).map((call) => call.data.login_code)
+    assert.notEqual(...codes)
+  })
+
+test('deleteAccount of another person than the one in WeChat rejects, and erases nobody', async () => {
+  const { auth, phone } = await loggedIn()
+  phone.person = newPerson()
+  await rejection(auth.deleteAccount(), 'wrong_person')
+  assert.ok(auth.user)
+  assert.ok(await isGood(await auth.getToken()))
+})
+
+test('deleteAccount without a code of WeChat rejects, and asks nothing', async () => {
+  const { auth, phone } = await loggedIn()
+  phone.next('login', fates.notSent)
+  await rejection(auth.deleteAccount(), 'wx_login_failed')
+  assert.deepEqual(phone.callsOf(ERASURE), [])
 })

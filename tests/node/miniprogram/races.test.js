@@ -199,7 +199,7 @@ test('an answer about a user who has logged out meanwhile is not kept', async ()
 test('a deleteAccount that is answered after another login does not forget that', async () => {
   const { auth, phone } = await loggedIn()
   const gate = new Gate()
-  phone.next('DELETE /v1/me', gate.after)
+  phone.next('POST /v1/me/erasure', gate.after)
   const deletion = auth.deleteAccount()
   await gate.arrived
   await auth.logout()

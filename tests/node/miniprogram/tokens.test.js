@@ -261,7 +261,8 @@ const REFUSALS = {
     await passAtService(GRACE + 1)
   },
   refresh_token_expired: async () => passAtService(31 * DAY),
-  invalid_refresh_token: async (auth) => ask('DELETE', '/v1/me', { token: await auth.getToken() }),
+  invalid_refresh_token: async (auth, phone) =>
+    ask('POST', '/v1/me/erasure', { token: await auth.getToken(), body: { login_code: phone.person } }),
 }
 for (const [code, refuse] of Object.entries(REFUSALS))
   test(`a refresh that the service refuses with ${code} ends in one silent login`, async () => {

@@ -75,6 +75,19 @@ class LoginRequest(BaseModel):
     )
 
 
+class ProofRequest(BaseModel):
+    """The proof that the person is present: a new login at WeChat."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
+    )
+
+    login_code: LoginCode = Field(
+        description="The code of a new `wx.login`, or of `SendAuth` in a mobile app. Works once, for some minutes.",
+        repr=False,
+    )
+
+
 class RefreshRequest(BaseModel):
     """The refresh token of the last login or refresh."""
 

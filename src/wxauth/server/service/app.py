@@ -49,8 +49,8 @@ from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing
 from wxauth.server.keys import admin_routes as admin_key_routes
 from wxauth.server.keys import routes as key_routes
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.login import leaving_routes, session_key_routes
 from wxauth.server.login import routes as login_routes
-from wxauth.server.login import session_key_routes
 from wxauth.server.login.bodies import LoginRequest
 from wxauth.server.numbers import routes as number_routes
 from wxauth.server.numbers.numbers import Numbers
@@ -89,6 +89,7 @@ _CHECK_PAUSE_SECONDS: Final = 1.0
 _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
+    leaving_routes.router,
     identity_routes.router,
     consent_routes.router,
     own_data_routes.router,

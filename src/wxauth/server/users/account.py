@@ -47,6 +47,17 @@ async def caller(database: Database, principal: Principal, *, now: datetime) -> 
     return Caller(principal.session_id, user)
 
 
+async def check_may_leave(database: Database, clock: Clock, caller: Caller) -> None:
+    """Check that the caller could be erased now. Raises: LastAdmin, InvalidToken, StorageUnavailable."""
+
+    async def decide(transaction: Transaction, _: Standing) -> bool:
+        await check_session(transaction, caller, now=clock())
+        return True
+
+    if not await decide_with_standing(database, caller.user.id, decide):
+        raise _gone()
+
+
 async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
     """Erase the caller. The next login makes a new user. Raises: LastAdmin, InvalidToken, StorageUnavailable."""
     user_id, now = caller.user.id, clock()
@@ -56,7 +67,7 @@ async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
         return await erasing.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
 
     if not await decide_with_standing(database, user_id, decide):
-        raise InvalidToken("the user has just been merged or erased")
+        raise _gone()
     log.info("user_erased", user_id=user_id)
 
 
@@ -101,3 +112,7 @@ async def check_session(transaction: Transaction, caller: Caller, *, now: dateti
     """
     if await user_in_session(transaction, session_id=caller.session_id, user_id=caller.user.id, now=now) is None:
         raise InvalidToken("the session has ended")
+
+
+def _gone() -> InvalidToken:
+    return InvalidToken("the user has just been merged or erased")

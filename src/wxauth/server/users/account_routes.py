@@ -1,11 +1,11 @@
-"""`/v1/me`: users read and erase their account, and list and end their sessions."""
+"""`/v1/me`: users read their account, and list and end their sessions."""
 
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Query
 
-from wxauth.errors import LastAdmin, NotFound, Title
+from wxauth.errors import NotFound, Title
 from wxauth.server.users import account
 from wxauth.server.users.bodies import (
     SessionsAnswer,
@@ -25,15 +25,6 @@ router = Router("me")
 async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
     return user_answer(caller.user, settings.consents)
-
-
-@router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=[LastAdmin])
-async def erase_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
-    """Erase the user, the identities, the sessions, and their data in the audit trail.
-
-    The next login creates a new user.
-    """
-    await account.erase_me(database, clock, caller)
 
 
 @router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))

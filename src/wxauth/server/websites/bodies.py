@@ -56,16 +56,6 @@ class ClaimRequest(BaseModel):
         )
 
 
-class ApproveRequest(BaseModel):
-    """The proof that the person is present: a new `wx.login`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
-    )
-
-    login_code: LoginCode = Field(description="The code of a new `wx.login`. Works once, for five minutes.", repr=False)
-
-
 class AuthorizationRequest(BaseModel):
     """A site's request, as the parameters of `/v1/authorize`, and a new `wx.login` code as proof of presence."""
 

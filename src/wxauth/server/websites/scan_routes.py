@@ -16,10 +16,11 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongPerson,
 )
+from wxauth.server.login.bodies import ProofRequest
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.bodies import ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
+from wxauth.server.websites.bodies import ClaimedAnswer, ClaimRequest, claimed_answer
 from wxauth.server.websites.dependencies import ScansDep
 from wxauth.server.websites.scan_rows import Verdict
 from wxauth.server.websites.scanning_phones import PhoneDep
@@ -56,9 +57,7 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, devi
         *WECHAT_FAILURES,
     ],
 )
-async def approve_scan(
-    caller: PhoneDep, scan_id: UUID, body: ApproveRequest, scans: ScansDep, device: DeviceDep
-) -> None:
+async def approve_scan(caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, device: DeviceDep) -> None:
     """The person approves: the site gets a session. Idempotent: 204 again until the code would have expired.
 
     `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to

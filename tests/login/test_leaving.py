@@ -1,0 +1,105 @@
+"""Leaving: a person asks to be erased, and proves to be present."""
+
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.problems import problem_of
+from tests.world import LogIn, MakeClient, MakeServices, bearer, leave, log_in
+from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest, Simulator
+
+BOTH_WAYS = pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/erasure")])
+
+
+async def is_there(client: httpx.AsyncClient, login: Any) -> bool:
+    return (await client.get("/v1/me", headers=bearer(login))).status_code == 200
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("body", [None, {}, {"login_code": ""}, {"login_code": "c" * 257}, {"login_code": None}, []])
+async def test_a_thief_with_a_bearer_alone_erases_nobody(
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, method: str, path: str, body: Any
+) -> None:
+    alice = await login("alice")
+    before = len(wechat.calls)
+    refused = await client.request(method, f"/v1/me{path}", json=body, headers=bearer(alice))
+    problem_of(refused, "invalid_request", 422)
+    assert len(wechat.calls) == before
+    assert await is_there(client, alice)
+
+
+@BOTH_WAYS
+async def test_a_thief_with_a_bearer_and_the_own_code_erases_nobody(
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, method: str, path: str
+) -> None:
+    alice = await login("alice")
+    key = await rows.fetchval("SELECT session_key FROM sessions")
+    code = wechat.code_for("mallory")
+    problem_of(await leave(client, alice, method=method, path=path, person=code), "wrong_person", 403)
+    assert await is_there(client, alice)
+    assert await rows.fetchval("SELECT session_key FROM sessions") == key
+
+
+@BOTH_WAYS
+async def test_a_person_who_is_present_leaves(
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection, method: str, path: str
+) -> None:
+    alice = await login("alice")
+    code = wechat.code_for("alice")
+    assert (await leave(client, alice, method=method, path=path, person=code)).status_code == 204
+    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+
+
+async def test_the_code_must_be_of_the_sessions_own_app(
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx
+) -> None:
+    alice = await login("alice", app=OTHER_APP, unionid="union-alice")
+    code = wechat.code_for("alice", app_id=APP["app_id"], unionid="union-alice")
+    problem_of(await leave(client, alice, person=code), "wrong_person", 403)
+    assert wechat.calls[-1]["appid"] == OTHER_APP["app_id"]
+    code = wechat.code_for("alice", app_id=OTHER_APP["app_id"], unionid="union-alice")
+    assert (await leave(client, alice, person=code)).status_code == 204
+
+
+async def test_in_a_mobile_app_the_sdks_code_proves_the_person(
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator
+) -> None:
+    client = make_client(await make_simulated_services(apps=[*APPS, MOBILE_APP]))
+    alice = await log_in(client, "alice", app=MOBILE_APP)
+    mallory = simulator.make_code(CodeRequest(person="mallory", app_id=MOBILE_APP["app_id"]))
+    problem_of(await leave(client, alice, person=mallory), "wrong_person", 403)
+    code = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE_APP["app_id"]))
+    assert (await leave(client, alice, person=code)).status_code == 204
+
+
+async def test_the_only_administrator_is_refused_before_wechat_is_asked(
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    before, code = len(wechat.calls), wechat.code_for("alice")
+    problem_of(await leave(client, alice, person=code), "last_admin", 409)
+    assert len(wechat.calls) == before
+    await rows.execute("UPDATE users SET roles = '{}'")
+    assert (await leave(client, alice, person=code)).status_code == 204, "the code is not spent"
+
+
+@pytest.mark.parametrize(
+    ("wechats", "code", "status"),
+    [
+        (httpx.Response(200, json={"errcode": 40029}), "invalid_code", 400),
+        (httpx.Response(200, json={"errcode": 40163}), "code_used", 400),
+        (httpx.Response(500), "wechat_unavailable", 503),
+        (httpx.ReadTimeout("slow"), "wechat_timeout", 504),
+    ],
+)
+async def test_nobody_is_erased_where_wechat_does_not_say_who_it_is(
+    client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, wechats: Any, code: str, status: int
+) -> None:
+    alice = await login("alice")
+    wechat.answers(wechats)
+    problem_of(await leave(client, alice), code, status)
+    assert await is_there(client, alice)
