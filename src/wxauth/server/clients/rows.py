@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth.server.clients.models import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Nothing, Statement, row_of
+from wxauth.server.core.statements import Nothing, Statement, model_of
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_sessions_of_client, lock_users_of_client
 
@@ -91,7 +91,7 @@ async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secr
         return None
     columns = vars(row)
     secrets = Secrets(**{column: columns[column] for column in _SECRETS})
-    return row_of(Client, {column: columns[column] for column in Client.model_fields}), secrets
+    return model_of(Client, {column: columns[column] for column in Client.model_fields}), secrets
 
 
 async def find_site(database: Database, name: str) -> Client | None:

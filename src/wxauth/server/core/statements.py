@@ -29,20 +29,29 @@ _PIECES: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_set: Final = object.__setattr__
+
 
 class Nothing(TypedDict):
     """The row type of a statement that returns no rows."""
 
 
 def row_of(model: type[Model], columns: Mapping[str, Any]) -> Model:
-    """A row as a model, without validation, because PostgreSQL has checked it: 0.8 µs instead of 7 for a user.
+    """A row as a model, without validation, because PostgreSQL has checked it."""
+    return model_of(model, dict(columns.items()))  # of a driver's row, these are read faster than by key
 
-    Pydantic's `model_construct` would fill in defaults and aliases, which a row does not need, and takes 6 µs.
+
+def model_of(model: type[Model], values: dict[str, Any]) -> Model:
+    """A model with these values for all of its fields, without validation. The dictionary becomes the model's own.
+
+    SQLModel's `__new__` would set the same attributes first, and pydantic's `model_construct` fill in defaults and
+    aliases: a user takes 1, 2 and 13 µs.
     """
-    values = dict(columns)
-    made = model.__new__(model)
-    for name, value in (("__dict__", values), ("__pydantic_fields_set__", set(values)), *_EMPTY):
-        object.__setattr__(made, name, value)
+    made = object.__new__(model)
+    _set(made, "__dict__", values)
+    _set(made, "__pydantic_fields_set__", set(values))
+    _set(made, "__pydantic_extra__", None)
+    _set(made, "__pydantic_private__", None)
     return made
 
 
@@ -88,9 +97,6 @@ class Statement(Generic[T_co]):
                 pass  # reported below
         given, names = set(values), set(self.names)
         raise TypeError(f"missing: {sorted(names - given)}, unknown: {sorted(given - names)}, of:{self.text}")
-
-
-_EMPTY: Final = (("__pydantic_extra__", None), ("__pydantic_private__", None))
 
 
 def _maker(kind: Any) -> Callable[[Mapping[str, Any]], Any] | None:

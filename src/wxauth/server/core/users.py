@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME
-from wxauth.server.core.statements import row_of
+from wxauth.server.core.statements import model_of
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32
@@ -67,12 +67,14 @@ class UserInSession(UserFields):
     @classmethod
     def of(cls, user: UserFields, *, app_id: str, openid: str) -> Self:
         """The user in a session of this identity."""
-        return row_of(
-            cls, {**{name: getattr(user, name) for name in UserFields.model_fields}, "app_id": app_id, "openid": openid}
-        )
+        columns = vars(user)
+        values = {name: columns[name] for name in _COLUMNS}
+        values["app_id"], values["openid"] = app_id, openid
+        return model_of(cls, values)
 
 
-USER: Final = ", ".join(f"users.{name}" for name in UserFields.model_fields)
+_COLUMNS: Final = tuple(UserFields.model_fields)
+USER: Final = ", ".join(f"users.{name}" for name in _COLUMNS)
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
 ORIGIN: Final = """COALESCE(
            (SELECT came_from FROM identities WHERE app_id = :app_id AND openid = :openid),
