@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
+import httpx
 
 from tests.histories.town import Asked, Login, Town
 from tests.world import Body, bearer, until
@@ -75,7 +76,7 @@ async def rest(town: Town) -> Found:
 async def _is_reachable(town: Town) -> bool:
     try:
         return all([(await client.get("/readyz")).status_code == 200 for client in town.clients])
-    except OSError:
+    except (OSError, httpx.TransportError):  # a worker has just been killed
         return False
 
 

@@ -331,10 +331,12 @@ def _may_be_gone(found: Found, asked: Asked) -> bool:
     """Whether an erasure of this user, or of the one to merge with, may have come before this."""
     number_of = found.group_of
     numbers = {number_of.get(str(user_id)) for user_id in (asked.user_id, asked.value)} - {None}
+    # WeChat closes the account of a person, whose user was perhaps not known when its message was sent.
+    people = {asked.person} | {other.person for other in found.asked if number_of.get(other.user_id or "") in numbers}
     return any(
         other.what in ("erase", "withdraw everything")
         and (other.is_done or other.is_in_doubt)
-        and (_is_about(found, other, asked) or number_of.get(other.user_id or "") in numbers)
+        and (other.person in people or number_of.get(other.user_id or "") in numbers)
         and not asked.precedes(other)
         for other in found.asked
         if other is not asked
@@ -481,6 +483,8 @@ def history_of(found: Found, about: str | None) -> str:
     group(found)
     number = found.group_of.get(about or "")
     ids = {user_id for user_id, its in found.group_of.items() if its == number} | {about}
+    into = {asked.value for asked in found.asked if asked.what == "merge" and asked.user_id in ids}
+    ids |= into  # of refused merges, too
     people = {asked.person for asked in found.asked if asked.user_id in ids} | {about}
     asked = [
         f"  {each}"

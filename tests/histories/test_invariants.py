@@ -343,6 +343,19 @@ def test_what_another_request_explains_is_not_reported(found: Found, lost: Asked
     assert [fault for fault in check(found) if str(lost) in fault.text] == []
 
 
+def test_a_user_who_is_not_found_may_be_gone_with_an_account_that_was_closed_while_the_user_was_not_known(
+    found: Found,
+) -> None:
+    merge = asked(20, "merge", ALICE, str(GONE), status=404)
+    found.asked = [each for each in found.asked if each.person != "gone"]
+    add(found, asked(2, "log in", GONE, {}, person="gone", status=403), merge)
+    assert any("is not found" in fault.text for fault in check(found))
+    closed = asked(4, "withdraw everything", GONE, "everything", person="gone", ended=8)
+    closed.user_id = None
+    add(found, closed)
+    assert [fault for fault in check(found) if "is not found" in fault.text] == []
+
+
 def test_what_only_an_earlier_or_a_refused_request_would_explain_is_reported(found: Found) -> None:
     add(found, asked(14, "unban", ALICE), asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE, status=403))
     assert any("is not banned" in fault.text for fault in check(found))
