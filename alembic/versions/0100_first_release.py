@@ -128,6 +128,7 @@ def upgrade() -> None:
             app_id TEXT,
             account_app_id TEXT,
             website_app_id TEXT,
+            backchannel_logout_uri TEXT,
             near BOOLEAN DEFAULT false NOT NULL,
             user_code BOOLEAN DEFAULT false NOT NULL,
             email_domain TEXT,
@@ -262,6 +263,17 @@ def upgrade() -> None:
          WHERE state = 'pending' AND (attempts = 0 OR attempts = 1 AND is_leased)
     """)
     op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
+    op.execute("""
+        CREATE TABLE backchannel_logouts (
+            session_id UUID NOT NULL,
+            client_id TEXT NOT NULL,
+            user_id UUID NOT NULL,
+            attempts INTEGER DEFAULT 0 NOT NULL,
+            next_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT backchannel_logouts_pkey PRIMARY KEY (session_id)
+        )
+    """)
+    op.execute("CREATE INDEX backchannel_logouts_client_id_next_at_idx ON backchannel_logouts (client_id, next_at)")
     op.execute("""
         CREATE TABLE sweeps (
             name TEXT NOT NULL,
@@ -522,6 +534,23 @@ def upgrade() -> None:
             AFTER INSERT OR UPDATE
                 OF generation, created_at, expires_at, revoked_at, revoked_reason, session_key ON sessions
             FOR EACH ROW EXECUTE FUNCTION check_session()
+    """)
+    op.execute("""
+        CREATE FUNCTION queue_backchannel_logout() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
+               AND current_setting('wxauth.site_knows', true) IS DISTINCT FROM 'on' THEN
+                INSERT INTO backchannel_logouts (session_id, client_id, user_id, next_at)
+                SELECT NEW.id, name, NEW.user_id, NEW.revoked_at
+                  FROM clients WHERE name = NEW.client_id AND backchannel_logout_uri IS NOT NULL;
+            END IF;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER sessions_queue_backchannel_logout AFTER UPDATE OF revoked_at ON sessions
+            FOR EACH ROW EXECUTE FUNCTION queue_backchannel_logout()
     """)
     op.execute("""
         CREATE TABLE identities (
@@ -838,6 +867,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE events_unplaced")
     op.execute("DROP TABLE events")
     op.execute("DROP TABLE erasures")
+    op.execute("DROP TABLE backchannel_logouts")
     op.execute("DROP TABLE deliveries")
     op.execute("DROP TABLE console_sessions")
     op.execute("DROP TABLE consents")
@@ -851,6 +881,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION check_user()")
     op.execute("DROP FUNCTION delete_former_avatar()")
     op.execute("DROP FUNCTION check_session()")
+    op.execute("DROP FUNCTION queue_backchannel_logout()")
     op.execute("DROP FUNCTION take_sessions_along()")
     op.execute("DROP FUNCTION remember_unionid()")
     op.execute("DROP FUNCTION end_phone_proofs()")

@@ -24,7 +24,8 @@ from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.events.placing import place_events
-from wxauth.server.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
+from wxauth.server.events.sending import LEASE
+from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
 from wxauth.server.events.webhook_rows import Priority, lease_delivery
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_other_rows

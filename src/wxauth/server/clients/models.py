@@ -78,6 +78,8 @@ class Client(SQLModel):
     """The service account with which people log in on its pages in WeChat's browser; null: with a scanned code."""
     website_app_id: str | None = Field(default=None, sa_type=Text)
     """The website app with which people may log in on a computer that has WeChat, besides the code; null: none."""
+    backchannel_logout_uri: str | None = Field(default=None, sa_type=Text)
+    """Where a logout token is sent when one of its sessions ends; null: nowhere."""
     near: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
     """Whether phone and browser must be in the same network."""
     user_code: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})

@@ -47,6 +47,7 @@ _SITES_NAMED: Final = Statement[str](
     f"{_select('name')} WHERE name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
 )
 _DELETE: Final = Statement[str]("DELETE FROM clients WHERE name = :name RETURNING name")
+_DELETE_LOGOUTS: Final = Statement[Nothing]("DELETE FROM backchannel_logouts WHERE client_id = :name")
 _PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} WHERE is_public")
 _COLUMNS: Final = ", ".join(Client.model_fields)
 _ADDED_PART: Final = f"""
@@ -165,5 +166,6 @@ async def delete_client(database: Database, name: str, *, by: Actor, now: dateti
             return False
         # After the DELETE, which waits for logins that are opening a session of this client.
         await end_sessions_of_client(transaction, name, by=by, now=now)
+        await transaction.run(_DELETE_LOGOUTS, name=name)
         await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
         return True

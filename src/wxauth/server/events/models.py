@@ -1,4 +1,4 @@
-"""The tables of the feed, of webhooks and of deliveries."""
+"""The tables of the feed, of webhooks and of deliveries, to webhooks and to sites."""
 
 from datetime import datetime
 from uuid import UUID
@@ -195,3 +195,21 @@ class Delivery(SQLModel, table=True):
     at: datetime = Field(sa_type=TIME)
     priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
     """See `Priority` in `events/webhook_rows.py`; the lowest goes first."""
+
+
+class BackchannelLogout(SQLModel, table=True):
+    """The end of a session that its site has not been told of yet. A trigger on `sessions` adds it.
+
+    Whatever becomes of the session and its user, even an erasure, the token names both as the site's id_token did. The
+    row is deleted with the last attempt. It has no foreign keys, so that ending a session locks no client.
+    """
+
+    __tablename__ = "backchannel_logouts"
+    __table_args__ = (Index(None, "client_id", "next_at"),)
+
+    session_id: UUID = Field(primary_key=True)
+    client_id: str = Field(sa_type=Text)
+    user_id: UUID
+    attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
+    next_at: datetime = Field(sa_type=TIME)
+    """When the next attempt is due, or until when a process has leased it."""

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.events.feed_bodies import KnownType
-from wxauth.server.events.webhook_deliveries import SendOutcome
+from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import MAX_URL
 from wxauth.server.events.webhooks import WithSecret
@@ -147,7 +147,7 @@ def webhooks_answer(webhooks: Sequence[WebhookRow]) -> WebhooksAnswer:
     return {"items": [webhook_answer(webhook) for webhook in webhooks], "next_cursor": None}
 
 
-def trial_answer(answer: SendOutcome) -> TrialAnswer:
+def trial_answer(answer: Answer) -> TrialAnswer:
     """The outcome of a test: a status, or the reason why there is none."""
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}

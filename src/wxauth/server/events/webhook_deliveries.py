@@ -1,4 +1,6 @@
-"""Webhook deliveries: each process leases some of the due ones, and retries each until it succeeds or fails for good.
+"""Deliveries: each process leases some of the due ones, and retries each until it succeeds or fails for good.
+
+An event goes to a webhook, a logout token to a site (`events/backchannel_logouts.py`).
 
 A process leases a delivery for half a minute, which is longer than an attempt. If the process is killed, another leases
 the delivery after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
@@ -7,42 +9,42 @@ attempt could not be stored.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from random import Random, SystemRandom
-from time import perf_counter
 from typing import Any, Final
 from uuid import UUID
 
 import httpx
 from pydantic_core import to_json
 
-from wxauth import __version__
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.chores import keep_doing
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
+from wxauth.server.events.backchannel_logouts import BackchannelLogouts
+from wxauth.server.events.backchannel_rows import LeasedLogout
 from wxauth.server.events.feed_bodies import event_for_siblings
+from wxauth.server.events.sending import LEASE, Answer, send
 from wxauth.server.events.signatures import signed_headers
 from wxauth.server.events.webhook_rows import (
     DeliveryOutcome,
     DeliveryState,
+    LeasedDelivery,
     Priority,
+    Receiver,
     disable_webhook,
-    due_webhooks,
+    due_receivers,
     lease_delivery,
     settle_delivery,
 )
 
 CHECK_PAUSE_SECONDS: Final = 0.5
 """Seconds between two checks for due deliveries."""
-LEASE: Final = timedelta(seconds=30)
-"""How long a delivery belongs to the process that leased it."""
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
 """Seconds to wait for a receiver's response."""
 MAX_CONCURRENT: Final = 32
@@ -68,21 +70,6 @@ _SETTLE_PAUSE_SECONDS: Final = 0.5
 log = get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class SendOutcome:
-    """The outcome of sending a message: a status, or a few words about why there is none."""
-
-    status: int | None
-    milliseconds: int
-    error: str | None = None
-    retry_after: timedelta | None = None
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the receiver has accepted the message."""
-        return self.status is not None and 200 <= self.status < 300
-
-
 class Deliveries:
     """Sends due deliveries and test messages.
 
@@ -90,6 +77,7 @@ class Deliveries:
         database: Where the deliveries are.
         sealer: Opens the secrets.
         clock: The time.
+        logouts: Sends logout tokens.
         transport: Sends to the receivers.
         observe: Called after each attempt with the webhook's name and the outcome.
         patience: Seconds to wait for a receiver's response.
@@ -103,6 +91,7 @@ class Deliveries:
         sealer: Sealer,
         clock: Clock,
         *,
+        logouts: BackchannelLogouts,
         transport: httpx.AsyncBaseTransport,
         observe: Callable[[str, str], None] = lambda _webhook, _outcome: None,
         patience: float = RECEIVER_TIMEOUT_SECONDS,
@@ -112,12 +101,13 @@ class Deliveries:
         self._database = database
         self._sealer = sealer
         self._clock = clock
+        self._logouts = logouts
         self._transport = transport
         self._observe = observe
         self._patience = patience
         self._pause = pause
         self._random = random or SystemRandom()
-        self._under_way: dict[Priority, Counter[UUID]] = {priority: Counter() for priority in Priority}
+        self._under_way: dict[Priority, Counter[Receiver]] = {priority: Counter() for priority in Priority}
         self._tasks: set[asyncio.Task[None]] = set()
         self._awakened = asyncio.Event()
         self._is_closing = False
@@ -140,8 +130,8 @@ class Deliveries:
 
     async def begin_due(self) -> None:
         """Start as many due deliveries as the limits allow. Raises: StorageUnavailable."""
-        for webhook_id, priority in await due_webhooks(self._database, now=self._clock()):
-            self._begin(webhook_id, priority)
+        for receiver, priority in await due_receivers(self._database, now=self._clock()):
+            self._begin(receiver, priority)
 
     async def drain(self) -> None:
         """Wait until no attempt is running."""
@@ -150,7 +140,7 @@ class Deliveries:
 
     async def send(
         self, webhook_id: UUID, webhook: Mapping[str, Any], event: Mapping[str, Any], *, now: datetime
-    ) -> SendOutcome:
+    ) -> Answer:
         """Sign an event with a webhook's secrets, and send it once. The answer includes any failure."""
         try:
             keys = self._open_secrets(webhook_id, webhook, now=now)
@@ -161,39 +151,10 @@ class Deliveries:
                 reason=str(exc),
                 what_to_change=WRONG_SECRET_KEY.en,
             )
-            return SendOutcome(None, 0, "the secret cannot be opened")
+            return Answer(None, 0, "the secret cannot be opened")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
-        started = perf_counter()
-        response = error = None
-        try:
-            request = httpx.Request(
-                "POST",
-                webhook["url"],
-                content=body,
-                headers={
-                    **signed_headers(str(event["id"]), body, keys, now=now),
-                    "content-type": "application/json",
-                    "accept": "*/*",
-                    "user-agent": f"wxauth/{__version__}",
-                },
-            )
-            async with asyncio.timeout(self._patience):
-                response = await self._transport.handle_async_request(request)
-        except TimeoutError:
-            error = f"no answer in {self._patience:g} s"
-        except httpx.TransportError as exc:
-            error = str(exc)
-        except (httpx.InvalidURL, UnicodeError):
-            error = "URL cannot be used"
-        milliseconds = round((perf_counter() - started) * 1000)
-        if response is None:
-            return SendOutcome(None, milliseconds, error)
-        await response.aclose()  # the body does not matter: the status is known
-        return SendOutcome(
-            response.status_code,
-            milliseconds,
-            retry_after=_pause_in(response.headers.get("Retry-After"), now=now),
-        )
+        headers = {**signed_headers(str(event["id"]), body, keys, now=now), "content-type": "application/json"}
+        return await send(self._transport, webhook["url"], content=body, headers=headers, patience=self._patience)
 
     async def aclose(self) -> None:
         """Start no more deliveries, and wait briefly for running ones. Other processes take over the rest."""
@@ -206,40 +167,54 @@ class Deliveries:
         await asyncio.gather(*left, return_exceptions=True)
         await self._transport.aclose()
 
-    def _begin(self, webhook_id: UUID, priority: Priority) -> None:
-        """Start to deliver one more of a webhook's deliveries at a time, if the limits allow it."""
-        if not self._is_closing and self._may_begin(webhook_id, priority):
-            self._under_way[priority][webhook_id] += 1
-            task = asyncio.create_task(self._deliver_one_by_one(webhook_id, priority), name=f"webhook {webhook_id}")
+    def _begin(self, receiver: Receiver, priority: Priority) -> None:
+        """Start to deliver one more of a receiver's deliveries at a time, if the limits allow it."""
+        if not self._is_closing and self._may_begin(receiver, priority):
+            self._under_way[priority][receiver] += 1
+            task = asyncio.create_task(self._deliver_one_by_one(receiver, priority), name=f"delivery to {receiver}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _may_begin(self, webhook_id: UUID, priority: Priority) -> bool:
+    def _may_begin(self, receiver: Receiver, priority: Priority) -> bool:
         under_way = self._under_way[priority]
-        own = under_way[webhook_id]
+        own = under_way[receiver]
         return own == 0 or (own < MAX_CONCURRENT_FOR_ONE and under_way.total() < MAX_CONCURRENT)
 
-    async def _deliver_one_by_one(self, webhook_id: UUID, priority: Priority) -> None:
+    async def _deliver_one_by_one(self, receiver: Receiver, priority: Priority) -> None:
         is_first = True
         try:
             while not self._is_closing:
                 now = self._clock()
-                delivery = await lease_delivery(self._database, webhook_id, priority, now=now, until=now + LEASE)
+                delivery = await self._lease(receiver, priority, now=now)
                 if delivery is None:
                     return
                 if is_first:  # not earlier: to find that all due ones wait for others takes as long as there are many
-                    self._begin(webhook_id, priority)
+                    self._begin(receiver, priority)
                     is_first = False
-                await self._deliver(delivery, now=now)
+                if isinstance(delivery, LeasedLogout):
+                    await self._log_out(delivery, now=now)
+                else:
+                    await self._deliver(delivery, now=now)
         except StorageUnavailable as exc:  # leased again when this lease is over
-            log.warning("delivery_held_up", webhook_id=webhook_id, reason=exc.code)
+            log.warning("delivery_held_up", receiver=str(receiver), reason=exc.code)
         except Exception:
-            log.exception("delivery_failed", webhook_id=webhook_id)
+            log.exception("delivery_failed", receiver=str(receiver))
         finally:
             under_way = self._under_way[priority]
-            under_way[webhook_id] -= 1
-            if not under_way[webhook_id]:
-                del under_way[webhook_id]
+            under_way[receiver] -= 1
+            if not under_way[receiver]:
+                del under_way[receiver]
+
+    async def _lease(
+        self, receiver: Receiver, priority: Priority, *, now: datetime
+    ) -> LeasedDelivery | LeasedLogout | None:
+        if isinstance(receiver, str):
+            return await self._logouts.lease(receiver, now=now)
+        return await lease_delivery(self._database, receiver, priority, now=now, until=now + LEASE)
+
+    async def _log_out(self, logout: LeasedLogout, *, now: datetime) -> None:
+        next_at = await self._logouts.deliver(logout)
+        await self._store(lambda: self._logouts.settle(logout, next_at), until=now + LEASE)
 
     async def _deliver(self, delivery: Mapping[str, Any], *, now: datetime) -> None:
         name = delivery["name"]
@@ -270,8 +245,9 @@ class Deliveries:
         if attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
         pause = RETRY_SCHEDULE[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
-        if answer.retry_after is not None:
-            pause = max(pause, min(answer.retry_after, LONGEST_RETRY_AFTER))
+        retry_after = _pause_in(answer.retry_after, now=now)
+        if retry_after is not None:
+            pause = max(pause, min(retry_after, LONGEST_RETRY_AFTER))
         next_at = self._clock() + pause
         return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
@@ -285,17 +261,23 @@ class Deliveries:
         return keys
 
     async def _settle(self, delivery: Mapping[str, Any], outcome: DeliveryOutcome, *, until: datetime) -> None:
-        """Store the outcome, retrying through an outage: a lost outcome means a second delivery."""
+        await self._store(
+            lambda: settle_delivery(
+                self._database,
+                delivery["webhook_id"],
+                delivery["event_id"],
+                attempts=delivery["attempts"],
+                outcome=outcome,
+                now=self._clock(),
+            ),
+            until=until,
+        )
+
+    async def _store(self, settle: Callable[[], Awaitable[None]], *, until: datetime) -> None:
+        """Store an outcome, retrying through an outage: a lost outcome means a second delivery."""
         while True:
             try:
-                await settle_delivery(
-                    self._database,
-                    delivery["webhook_id"],
-                    delivery["event_id"],
-                    attempts=delivery["attempts"],
-                    outcome=outcome,
-                    now=self._clock(),
-                )
+                await settle()
             except StorageUnavailable:
                 if self._clock() > until:
                     raise

@@ -93,8 +93,9 @@ class _PlacedSince(_PlacedRow):
     is_end: bool
 
 
-class _DueWebhook(TypedDict):
-    id: UUID
+class _DueReceiver(TypedDict):
+    webhook_id: UUID | None
+    client_id: str | None
     priority: int
 
 
@@ -173,9 +174,22 @@ SELECT f.position, f.event_id, f.type, e.at >= :since AS is_included, e.at < :si
 """)
 
 # ORDER BY makes PostgreSQL use the index regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
-# without ORDER BY the whole table.
-_DUE: Final = Statement[_DueWebhook]("""
-SELECT w.id, priority
+# without ORDER BY the whole table. The sites are those that logouts name, even if a site has been removed since.
+_DUE: Final = Statement[_DueReceiver]("""
+WITH RECURSIVE sites (client_id) AS (
+    (SELECT client_id FROM backchannel_logouts ORDER BY client_id LIMIT 1)
+     UNION ALL
+    SELECT (SELECT l.client_id FROM backchannel_logouts l WHERE l.client_id > sites.client_id
+             ORDER BY l.client_id LIMIT 1)
+      FROM sites WHERE sites.client_id IS NOT NULL
+)
+SELECT NULL::uuid AS webhook_id, client_id, -1 AS priority
+  FROM sites CROSS JOIN LATERAL (
+       SELECT FROM backchannel_logouts l
+        WHERE l.client_id = sites.client_id AND l.next_at <= :now
+        ORDER BY l.next_at LIMIT 1) due
+ UNION ALL
+SELECT w.id, NULL, priority
   FROM webhooks w CROSS JOIN generate_series(0, 3) AS priority CROSS JOIN LATERAL (
        SELECT FROM deliveries d
         WHERE d.webhook_id = w.id AND d.priority = priority.priority AND d.state = 'pending' AND d.next_at <= :now
@@ -268,12 +282,14 @@ class DeliveryState(StrEnum):
 
 
 class Priority(IntEnum):
-    """The order of deliveries. Each priority has its own limits, and waits for no other.
+    """The order of what is sent. Each priority has its own limits, and waits for no other.
 
     So the events that a person can cause repeatedly never delay those of higher priority, except that person's own:
     the first tries of one user's events go to a webhook one after the other.
     """
 
+    LOGOUT = -1
+    """Logout tokens, to sites. The others are of events, to webhooks."""
     BAN = 0
     """Bans, and sessions ended by a ban or an administrator. Nobody can cause these for themselves."""
     ERASURE = 1
@@ -425,9 +441,19 @@ async def placed_since(
     return events, rows[-1]["position"] if rows and not rows[-1]["is_end"] else None
 
 
-async def due_webhooks(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
-    """The enabled webhooks with due deliveries, once for each priority. Raises: StorageUnavailable."""
-    return [(row["id"], Priority(row["priority"])) for row in await database.rows(_DUE, now=now)]
+Receiver = UUID | str
+"""The id of a webhook, or the name of a site."""
+
+
+async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[Receiver, Priority]]:
+    """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority.
+
+    Raises: StorageUnavailable.
+    """
+    return [
+        (row["webhook_id"] or row["client_id"] or "", Priority(row["priority"]))
+        for row in await database.rows(_DUE, now=now)
+    ]
 
 
 async def lease_delivery(

@@ -15,8 +15,9 @@ from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
 from wxauth.server.events.name_resolver import NameResolver
+from wxauth.server.events.sending import Answer
 from wxauth.server.events.signatures import new_webhook_secret, shown_secret
-from wxauth.server.events.webhook_deliveries import Deliveries, SendOutcome
+from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
 from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page
@@ -129,7 +130,7 @@ class Webhooks:
         log.info("webhook_secret_renewed", webhook=name, actor=by.name)
         return WithSecret(renewed, shown_secret(secret))
 
-    async def send_test(self, name: str, *, by: Actor) -> SendOutcome:
+    async def send_test(self, name: str, *, by: Actor) -> Answer:
         """Send a test message, even to a disabled webhook, and return its outcome.
 
         Raises: NotFound, StorageUnavailable.

@@ -189,7 +189,7 @@ class Logins:
     async def log_out(self, *, session_id: UUID) -> None:
         """End a session. Idempotent: it may have ended, or may never have existed. Raises: StorageUnavailable."""
         user_id = await end_session(
-            self._database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=self._clock()
+            self._database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self._clock()
         )
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)

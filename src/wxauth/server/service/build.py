@@ -18,6 +18,7 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings, Settings
+from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_transport import WebhookTransport
@@ -163,11 +164,22 @@ def build_services(
         pauses_for_others=waits.phones_of_others,
         farewell=waits.phones_farewell,
     )
+    receivers = WebhookTransport(resolve=name_resolver.resolve)
     deliveries = Deliveries(
         database,
         sealer,
         clock,
-        transport=WebhookTransport(resolve=name_resolver.resolve),
+        logouts=BackchannelLogouts(
+            settings=settings,
+            database=database,
+            clock=clock,
+            keys=keys,
+            id_token_keys=id_token_keys,
+            transport=receivers,
+            observe=metrics.backchannel_logout,
+            patience=waits.backchannel_logouts,
+        ),
+        transport=receivers,
         observe=metrics.webhook_delivery,
         patience=waits.webhooks,
         pause=waits.deliveries,

@@ -17,6 +17,7 @@ from wxauth.errors import (
     WeChatUnavailable,
     WxAuthError,
 )
+from wxauth.server.events.backchannel_logouts import LogoutOutcome
 from wxauth.server.refusals.refusals import Dropped
 from wxauth.server.users.merging import MergeSource
 from wxauth.server.websites.doors import Door, DoorOutcome
@@ -123,6 +124,12 @@ WEBHOOK_DELIVERIES: Final = CounterRow(
     "Attempts to deliver an event, by webhook and outcome: delivered, retried (another attempt follows) or failed.",
     ("webhook", "outcome"),
 )
+BACKCHANNEL_LOGOUTS: Final = CounterRow(
+    "wxauth_backchannel_logouts",
+    "Attempts to send a logout token to a site, by outcome: delivered, retried (another attempt follows) or failed.",
+    ("outcome",),
+    tuple(LogoutOutcome),
+)
 COUNTERS: Final = (
     REQUESTS,
     LOGINS,
@@ -136,6 +143,7 @@ COUNTERS: Final = (
     SCANS,
     DOORS,
     WEBHOOK_DELIVERIES,
+    BACKCHANNEL_LOGOUTS,
 )
 
 REQUEST_SECONDS: Final = HistogramRow(

@@ -36,6 +36,7 @@ from wxauth.server.core.metrics import CountedBlock, Stopwatch
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.refusals.refusals import Dropped
 from wxauth.server.service.metric_table import (
+    BACKCHANNEL_LOGOUTS,
     BUILD,
     CLOCK_AHEAD,
     COUNTERS,
@@ -183,6 +184,10 @@ class PrometheusMetrics(Collector):
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
         """Count an attempt to deliver an event."""
         self._counters[WEBHOOK_DELIVERIES][webhook, outcome].inc()
+
+    def backchannel_logout(self, outcome: str) -> None:
+        """Count an attempt to send a logout token."""
+        self._counters[BACKCHANNEL_LOGOUTS][outcome,].inc()
 
     def put_off(self, what: str, number: int) -> None:
         """Set the number of promises of a kind that wait to be retried."""

@@ -7,7 +7,7 @@ from typing import Final
 from wxauth.server.apps import registry
 from wxauth.server.core import background, promises
 from wxauth.server.core.database import DEADLINES, Deadlines
-from wxauth.server.events import webhook_deliveries
+from wxauth.server.events import backchannel_logouts, webhook_deliveries
 from wxauth.server.keys import keyring
 from wxauth.server.limits import turns
 from wxauth.server.numbers import numbers
@@ -23,6 +23,7 @@ class Waits:
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
+    backchannel_logouts: float = backchannel_logouts.RECEIVER_TIMEOUT_SECONDS
     background_farewell: float = background.FINISH_SECONDS
     deliveries: float = webhook_deliveries.CHECK_PAUSE_SECONDS
     keys_refresh: float = keyring.REFRESH_PAUSE_SECONDS

@@ -82,6 +82,25 @@ after_create(
                 OF generation, created_at, expires_at, revoked_at, revoked_reason, session_key ON sessions
             FOR EACH ROW EXECUTE FUNCTION check_session()
     """,
+    # A trigger, so that no statement that ends a session can omit its site. A session that had only expired has ended
+    # by time. A statement that ends a session because its site asked sets `wxauth.site_knows`.
+    """
+        CREATE FUNCTION queue_backchannel_logout() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
+               AND current_setting('wxauth.site_knows', true) IS DISTINCT FROM 'on' THEN
+                INSERT INTO backchannel_logouts (session_id, client_id, user_id, next_at)
+                SELECT NEW.id, name, NEW.user_id, NEW.revoked_at
+                  FROM clients WHERE name = NEW.client_id AND backchannel_logout_uri IS NOT NULL;
+            END IF;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER sessions_queue_backchannel_logout AFTER UPDATE OF revoked_at ON sessions
+            FOR EACH ROW EXECUTE FUNCTION queue_backchannel_logout()
+    """,
 )
 
 

@@ -96,10 +96,14 @@ _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FO
 _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
-def _ending_part(condition: str) -> str:
+_OF_WEBSITE: Final = " AND client_id = :client_id"
+
+
+def _ending_part(condition: str = "", *, site_knows: bool = False) -> str:
     # Idempotent: if it is sent twice, the second one finds an ended session. If the session had only expired, there is
     # no event. The user is locked first, as for each event about a user. If the session was moved to another user
-    # during that wait, it is not ended.
+    # during that wait, it is not ended. If the site asks for the end itself, a trigger sends it no logout token.
+    knowing = ", set_config('wxauth.site_knows', 'on', true) AS site_knows" if site_knows else ""
     return f"""
 WITH open AS (
     SELECT id, user_id FROM sessions WHERE id = :session_id AND revoked_at IS NULL{condition}
@@ -107,7 +111,7 @@ WITH open AS (
     SELECT users.id FROM users JOIN open ON users.id = open.user_id FOR NO KEY UPDATE OF users
 ), ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
-      FROM person
+      FROM person{knowing}
      WHERE sessions.id = :session_id AND sessions.user_id = person.id AND revoked_at IS NULL
     RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
@@ -120,8 +124,10 @@ SELECT ended.user_id FROM open LEFT JOIN ended ON true
 """  # noqa: S608 - put together from constants
 
 
-_END: Final = Statement[_Ended](_ending_part(""))
-_END_ONE_OF_WEBSITE: Final = Statement[_Ended](_ending_part(" AND client_id = :client_id"))
+_END: Final = Statement[_Ended](_ending_part())
+_END_KNOWN_TO_SITE: Final = Statement[_Ended](_ending_part(site_knows=True))
+_END_ONE_OF_WEBSITE: Final = Statement[_Ended](_ending_part(_OF_WEBSITE))
+_END_ONE_KNOWN_TO_WEBSITE: Final = Statement[_Ended](_ending_part(_OF_WEBSITE, site_knows=True))
 _END_CONSOLES: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
   FROM console_sessions
@@ -146,9 +152,13 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
  WHERE user_id = :user_id AND revoked_at IS NULL AND id IS DISTINCT FROM :kept_id
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
-# Locks the sessions, so that one that is being ended concurrently is recorded only there.
-_OPEN: Final = Statement[UUID]("""
-SELECT id FROM sessions WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now ORDER BY id FOR UPDATE
+# One that is being ended concurrently is recorded only there.
+_END_OPEN: Final = Statement[UUID]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
+ WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
+   AND (:app_ids::text[] IS NULL
+        OR (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))
+RETURNING id
 """)
 
 
@@ -280,27 +290,41 @@ async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> 
 
 
 async def end_session(
-    database: Database, *, session_id: UUID, reason: EndReason, by: Actor | None = None, now: datetime
+    database: Database,
+    *,
+    session_id: UUID,
+    reason: EndReason,
+    by: Actor | None = None,
+    site_knows: bool = False,
+    now: datetime,
 ) -> UUID | None:
     """End a session. Returns its user's id, or None if the session had ended or never existed.
 
-    Without `by`, it is ended by its user.
+    Without `by`, it is ended by its user. With `site_knows`, its site gets no logout token.
 
     Raises: StorageUnavailable.
     """
-    return await _end(database, _END, session_id=session_id, reason=reason, by=by, now=now)
+    statement = _END_KNOWN_TO_SITE if site_knows else _END
+    return await _end(database, statement, session_id=session_id, reason=reason, by=by, now=now)
 
 
 async def end_session_of_website(
-    database: Database, *, session_id: UUID, client_id: str, reason: EndReason, now: datetime
+    database: Database,
+    *,
+    session_id: UUID,
+    client_id: str,
+    reason: EndReason,
+    site_knows: bool = False,
+    now: datetime,
 ) -> UUID | None:
     """End a session of a website. Returns the user's id, or None if the website has no such open session.
 
+    With `site_knows`, the website gets no logout token.
+
     Raises: StorageUnavailable.
     """
-    return await _end(
-        database, _END_ONE_OF_WEBSITE, session_id=session_id, reason=reason, by=None, now=now, client_id=client_id
-    )
+    statement = _END_ONE_KNOWN_TO_WEBSITE if site_knows else _END_ONE_OF_WEBSITE
+    return await _end(database, statement, session_id=session_id, reason=reason, by=None, now=now, client_id=client_id)
 
 
 async def end_sessions(
@@ -393,9 +417,17 @@ async def end_sessions_of_identities(
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
-async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:
-    """Lock the open sessions of a user who is about to be erased. Returns their ids."""
-    return await transaction.values(_OPEN, user_id=user_id, now=now)
+async def end_erased_sessions(
+    transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]] | None = None, *, now: datetime
+) -> Sequence[UUID]:
+    """End the open sessions of a locked user, or of these identities of the user, before they are deleted.
+
+    Returns their ids. They end first, so that their sites learn of it as of every other end.
+    """
+    app_ids, openids = (None, None) if identities is None else ([a for a, _ in identities], [o for _, o in identities])
+    return await transaction.values(
+        _END_OPEN, user_id=user_id, app_ids=app_ids, openids=openids, reason=EndReason.ERASED, now=now
+    )
 
 
 async def record_ends(

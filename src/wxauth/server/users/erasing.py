@@ -7,7 +7,7 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import PROFILE
-from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
+from wxauth.server.sessions.rows import EndReason, end_erased_sessions, record_ended
 from wxauth.server.users.belongings_rows import belongings_of, record_moved
 from wxauth.server.users.erasure_rows import erase_person_data
 from wxauth.server.users.merging_rows import former_ids
@@ -25,7 +25,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     if by.name == str(user_id):
         by = Actor(by.name)
     former = await former_ids(transaction, user_id)
-    sessions = await open_session_ids(transaction, user_id, now=now)
+    sessions = await end_erased_sessions(transaction, user_id, now=now)
     if not await delete_user(transaction, user_id):
         return False
     await erase_person_data(transaction, [user_id, *former])

@@ -8,6 +8,7 @@ from uuid import UUID
 from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.sessions.rows import end_erased_sessions
 from wxauth.server.users.origins import FIELDS, Parting, Side
 
 # The caller has locked the user. The statements below run in this order, so that unique values are removed before they
@@ -91,12 +92,6 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing](
     "UPDATE former_users SET user_id = :new_user_id WHERE id = ANY (:former_ids::uuid[])"
 )
 # A trigger deletes the identities' sessions with them.
-_OPEN_SESSIONS: Final = Statement[UUID]("""
-SELECT id FROM sessions
- WHERE user_id = :user_id AND (app_id, openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[]))
-   AND revoked_at IS NULL AND expires_at > :now
- ORDER BY id FOR UPDATE
-""")
 _ERASE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS gone (app_id, openid)
  WHERE (identities.app_id, identities.openid) = (gone.app_id, gone.openid)
@@ -190,7 +185,7 @@ async def erase_leaving(
     keys = {"app_ids": [app_id for app_id, _ in parting.keys], "openids": [openid for _, openid in parting.keys]}
     unionid = parting.leaving[0]["unionid"]
     gone = [each["external_id"] for each in parting.external_ids if parting.side_of(each["origin"]) is Side.LEAVES]
-    session_ids = await transaction.values(_OPEN_SESSIONS, user_id=user_id, now=now, **keys)
+    session_ids = await end_erased_sessions(transaction, user_id, parting.keys, now=now)
     await _move_external_ids_away(transaction, parting, gone)
     await transaction.run(_GIVE_UP_UNIONID, user_id=user_id, unionid=unionid, its_ids=leaving_ids, **keys)
     await transaction.run(_ERASE_IDENTITIES, **keys)

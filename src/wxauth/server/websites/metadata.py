@@ -33,6 +33,8 @@ def _document(issuer: str) -> dict[str, Any]:
         "introspection_endpoint": f"{issuer}/v1/introspect",
         "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
         "end_session_endpoint": f"{issuer}/v1/end_session",
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "response_types_supported": [RESPONSE_TYPE],
         "response_modes_supported": [RESPONSE_MODE],
         "grant_types_supported": list(GRANT_TYPES),

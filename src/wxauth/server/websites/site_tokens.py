@@ -295,7 +295,7 @@ class SiteTokens:
                 session_id = (await self._verifier.verify(token, now=self._clock().timestamp())).session_id
             except InvalidToken:
                 return
-        await end_web_session(self._database, self._clock, client.name, session_id)
+        await end_web_session(self._database, self._clock, client.name, session_id, site_knows=True)
 
 
 async def _ensure_keys(id_token_keys: IdTokenKeys, issuer: Issuer, now: datetime) -> None:
@@ -323,13 +323,19 @@ _WHY: Final = {
 }
 
 
-async def end_web_session(database: Database, clock: Clock, client_id: str, session_id: UUID) -> None:
-    """End a session, if it belongs to this client. Raises: StorageUnavailable."""
+async def end_web_session(
+    database: Database, clock: Clock, client_id: str, session_id: UUID, *, site_knows: bool = False
+) -> None:
+    """End a session, if it belongs to this client. With `site_knows`, the client gets no logout token.
+
+    Raises: StorageUnavailable.
+    """
     user_id = await end_session_of_website(
         database,
         session_id=session_id,
         client_id=client_id,
         reason=EndReason.SIGNED_OUT,
+        site_knows=site_knows,
         now=clock(),
     )
     if user_id is not None:

@@ -1,0 +1,144 @@
+"""Logout tokens: sites learn that a session has ended (OpenID Connect Back-Channel Logout 1.0)."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+from secrets import token_urlsafe
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import httpx
+from pydantic_core import to_json
+
+from wxauth.server.clients.clients import ID_TOKEN_ALG
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import Settings
+from wxauth.server.events.backchannel_rows import LeasedLogout, lease_logout, settle_logout
+from wxauth.server.events.sending import LEASE, Answer, send
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.rsa_keys import RsaKey
+from wxauth.tokens.issuer import sign
+from wxauth.tokens.keys import SigningKey, base64url
+
+LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
+RECEIVER_TIMEOUT_SECONDS: Final = 5.0
+"""Seconds to wait for a site's response."""
+RETRY_SCHEDULE: Final = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=2),
+    timedelta(minutes=10),
+)
+"""The pause before each attempt but the first."""
+FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
+"""After these, the same site would refuse the next token, too."""
+
+log = get_logger()
+
+
+class LogoutOutcome(StrEnum):
+    """The outcome of an attempt."""
+
+    DELIVERED = "delivered"
+    RETRIED = "retried"
+    FAILED = "failed"
+
+
+class BackchannelLogouts:
+    """Makes and sends logout tokens. `Deliveries` decides when.
+
+    Args:
+        transport: Sends to the sites.
+        observe: Called after each attempt with the outcome.
+        patience: Seconds to wait for a site's response.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        keys: KeyRing,
+        id_token_keys: IdTokenKeys,
+        transport: httpx.AsyncBaseTransport,
+        observe: Callable[[str], None],
+        patience: float = RECEIVER_TIMEOUT_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._keys = keys
+        self._id_token_keys = id_token_keys
+        self._transport = transport
+        self._observe = observe
+        self._patience = patience
+
+    async def lease(self, client_id: str, *, now: datetime) -> LeasedLogout | None:
+        """Lease a site's next due logout. Raises: StorageUnavailable."""
+        return await lease_logout(self._database, client_id, now=now, until=now + LEASE)
+
+    async def deliver(self, logout: LeasedLogout) -> datetime | None:
+        """Send a new logout token once. Returns when to try again, or None if that is not necessary or useless.
+
+        Raises: StorageUnavailable, if no token can be signed now; CannotOpen.
+        """
+        if logout.uri is None:
+            return None
+        key = await self._key(logout.id_token_alg)
+        token = logout_token(key, logout, issuer=self._settings.issuer, now=self._clock())
+        answer = await send(
+            self._transport,
+            logout.uri,
+            content=urlencode({"logout_token": token}).encode(),
+            headers={"content-type": "application/x-www-form-urlencoded"},
+            patience=self._patience,
+        )
+        outcome = _outcome_of(answer, attempts=logout.attempts)
+        next_at = self._clock() + RETRY_SCHEDULE[logout.attempts - 1] if outcome is LogoutOutcome.RETRIED else None
+        self._observe(outcome)
+        fields = {"client_id": logout.client_id, "attempt": logout.attempts, "status": answer.status}
+        if outcome is LogoutOutcome.DELIVERED:
+            log.info("backchannel_logout_sent", **fields)
+        else:
+            log.warning("backchannel_logout_not_sent", **fields, reason=answer.error, next_at=next_at)
+        return next_at
+
+    async def settle(self, logout: LeasedLogout, next_at: datetime | None) -> None:
+        """Store the outcome. Raises: StorageUnavailable."""
+        await settle_logout(self._database, logout, next_at=next_at)
+
+    async def _key(self, alg: str | None) -> RsaKey | SigningKey:
+        now = self._clock()
+        return await self._id_token_keys.read(now) if alg == ID_TOKEN_ALG else self._keys.signing_key(now)
+
+
+def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str, now: datetime) -> str:
+    """A logout token (section 2.4), signed as the client's id_tokens are.
+
+    Its own `typ` keeps it from being accepted as an id_token or an access token.
+    """
+    issued_at = int(now.timestamp())
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "sub": str(logout.user_id),
+        "aud": logout.client_id,
+        "iat": issued_at,
+        "exp": issued_at + int(LOGOUT_TOKEN_LASTS.total_seconds()),
+        "jti": token_urlsafe(16),
+        "sid": str(logout.session_id),
+        "events": {LOGOUT_EVENT: {}},
+    }
+    header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
+    return sign(key.signer, base64url(to_json(header)), claims)
+
+
+def _outcome_of(answer: Answer, *, attempts: int) -> LogoutOutcome:
+    if answer.is_accepted:
+        return LogoutOutcome.DELIVERED
+    is_final = answer.status in FINAL_STATUSES or attempts > len(RETRY_SCHEDULE)
+    return LogoutOutcome.FAILED if is_final else LogoutOutcome.RETRIED

@@ -1,0 +1,55 @@
+"""Sends one message to somebody else's server, and reports how that went."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from time import perf_counter
+from typing import Final
+
+import httpx
+
+from wxauth import __version__
+
+LEASE: Final = timedelta(seconds=30)
+"""How long a message belongs to the process that leased it. Longer than any attempt."""
+USER_AGENT: Final = f"wxauth/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a message: a status, or a few words about why there is none."""
+
+    status: int | None
+    milliseconds: int
+    error: str | None = None
+    retry_after: str | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the receiver has accepted the message."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+async def send(
+    transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
+) -> Answer:
+    """POST this once. `patience` is in seconds. Of the response, only the status and `Retry-After` are kept."""
+    started = perf_counter()
+    response = error = None
+    try:
+        request = httpx.Request(
+            "POST", url, content=content, headers={**headers, "accept": "*/*", "user-agent": USER_AGENT}
+        )
+        async with asyncio.timeout(patience):
+            response = await transport.handle_async_request(request)
+    except TimeoutError:
+        error = f"no answer in {patience:g} s"
+    except httpx.TransportError as exc:
+        error = str(exc)
+    except (httpx.InvalidURL, UnicodeError):
+        error = "URL cannot be used"
+    milliseconds = round((perf_counter() - started) * 1000)
+    if response is None:
+        return Answer(None, milliseconds, error)
+    await response.aclose()  # the body does not matter: the status is known
+    return Answer(response.status_code, milliseconds, retry_after=response.headers.get("Retry-After"))
