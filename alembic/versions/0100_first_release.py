@@ -25,6 +25,9 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
+    op.execute(
+        "CREATE INDEX events_actor_type_id_idx ON events (actor, type, id) WHERE (actor = user_id::text) IS NOT TRUE"
+    )
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("""
@@ -366,7 +369,9 @@ def upgrade() -> None:
             CONSTRAINT refusals_pkey PRIMARY KEY (id)
         )
     """)
+    op.execute("CREATE INDEX refusals_app_id_id_idx ON refusals (app_id, id) WHERE app_id IS NOT NULL")
     op.execute("CREATE INDEX refusals_code_id_idx ON refusals (code, id)")
+    op.execute("CREATE INDEX refusals_network_id_idx ON refusals (network, id) WHERE network IS NOT NULL")
     op.execute("CREATE INDEX refusals_request_id_idx ON refusals (request_id)")
     op.execute("CREATE INDEX refusals_user_id_id_idx ON refusals (user_id, id) WHERE user_id IS NOT NULL")
     op.execute("""

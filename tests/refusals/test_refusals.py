@@ -135,6 +135,39 @@ async def test_refusals_are_found_by_code_and_time_page_by_page_the_newest_first
     assert ([each["request_id"] for each in rest["items"]], rest["next_cursor"]) == ([ids[0]], None)
 
 
+@pytest.mark.oldest_postgres
+async def test_refusals_are_found_by_network_and_app(client: httpx.AsyncClient, root: Admin) -> None:
+    addresses = ("203.0.113.7", "203.0.114.9", "198.51.100.1", "2001:db8:1:2::3", "2001:db8:2::1")
+    for address in addresses:
+        await refused(client, "nonsense", **{"X-Forwarded-For": address})
+    unknown = await client.post("/v1/login", json={"code": "x", "app_id": "wxother"}, headers=ADDRESS)
+    assert unknown.status_code >= 400
+    for network, found in (
+        ("203.0.113.0/24", ["203.0.113.0/24", "203.0.113.0/24"]),
+        ("203.0.113.7", ["203.0.113.0/24", "203.0.113.0/24"]),
+        ("203.0.113.99/25", ["203.0.113.0/24", "203.0.113.0/24"]),
+        ("203.0.0.0/16", ["203.0.113.0/24", "203.0.114.0/24", "203.0.113.0/24"]),
+        ("203.0.114.0/23", ["203.0.114.0/24"]),
+        ("0.0.0.0/0", ["203.0.113.0/24", "198.51.100.0/24", "203.0.114.0/24", "203.0.113.0/24"]),
+        ("2001:db8:1::/48", ["2001:db8:1::/48"]),
+        ("2001:db8:1:2::3", ["2001:db8:1::/48"]),
+        ("2001:db8::/32", ["2001:db8:2::/48", "2001:db8:1::/48"]),
+        ("::/0", ["2001:db8:2::/48", "2001:db8:1::/48"]),
+        ("192.0.2.0/24", []),
+    ):
+        assert [each["network"] for each in await listed(root, network=network)] == found, network
+    assert len(await listed(root, network="")) == 6
+    assert [each["code"] for each in await listed(root, app_id="wxother")] == ["unknown_app"]
+    assert len(await listed(root, app_id=APP["app_id"])) == 5
+    assert len(await listed(root, app_id=APP["app_id"], network="203.0.113.0/24", code="invalid_code")) == 1
+    page = await root.read("/refusals", network="203.0.0.0/16", limit=2)
+    rest = await root.read("/refusals", network="203.0.0.0/16", limit=2, cursor=page["next_cursor"])
+    assert (len(page["items"]), len(rest["items"]), rest["next_cursor"]) == (2, 1, None)
+    for wrong in ("203.0.113", "203.0.113.0/33", "office", "203.0.113.7/24/8", "\0"):
+        answer = await root.ask("GET", "/refusals", params={"network": wrong})
+        assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "network"
+
+
 # A flood.
 
 
@@ -316,4 +349,7 @@ async def test_wxauth_refusals_prints_refusals(
     assert "203.0.113.0/24" in shown
     assert json.loads((await refusals("--json", "--code", "invalid_code")).stdout)["items"] == expected
     assert json.loads((await refusals("--json", "--code", "code_used")).stdout)["items"] == []
+    assert json.loads((await refusals("--json", "--network", "203.0.0.0/16")).stdout)["items"] == expected
+    assert json.loads((await refusals("--json", "--app-id", "wxother")).stdout)["items"] == []
     assert (await refusals("--since", "friday")).returncode == 2
+    assert (await refusals("--network", "office")).returncode == 2

@@ -1,6 +1,7 @@
 """`wxauth refusals`: list refused logins."""
 
 from datetime import datetime
+from ipaddress import ip_network
 from uuid import UUID
 
 import click
@@ -8,15 +9,25 @@ import click
 from wxauth.server.cli.options import more, page_options, text_option, time_option
 from wxauth.server.cli.printing import json_option, printable, show
 from wxauth.server.cli.resources import with_database
+from wxauth.server.core.ip_addresses import IpNetwork
 from wxauth.server.refusals.refusals import list_refusals
 from wxauth.server.refusals.routes import refusals_answer
 from wxauth.server.refusals.rows import RefusalSearch
+
+
+def _network(_context: click.Context, _parameter: click.Parameter, value: str | None) -> IpNetwork | None:
+    try:
+        return None if value is None else ip_network(value, strict=False)
+    except ValueError:
+        raise click.BadParameter("must be a network or an address, such as 203.0.113.0/24.") from None
 
 
 @click.command()
 @click.option("--request-id", callback=text_option, help="The request id that the phone shows.")
 @click.option("--user-id", type=click.UUID, help="Only refusals of this user.")
 @click.option("--code", callback=text_option, help="Only refusals with this code, such as account_disabled.")
+@click.option("--app-id", callback=text_option, help="Only refusals in this app.")
+@click.option("--network", callback=_network, metavar="CIDR", help="Only refusals from this network: 203.0.113.0/24.")
 @click.option("--since", callback=time_option, metavar="TIME", help="None earlier: 2026-11-27T10:00:00+08:00.")
 @click.option("--until", callback=time_option, metavar="TIME", help="Only before this time.")
 @page_options
@@ -25,6 +36,8 @@ def refusals(
     request_id: str | None,
     user_id: UUID | None,
     code: str | None,
+    app_id: str | None,
+    network: IpNetwork | None,
     since: datetime | None,
     until: datetime | None,
     limit: int,
@@ -35,7 +48,15 @@ def refusals(
 
     They are kept for 14 days. COUNT is how many a line stands for. JSON is that of GET /v1/admin/refusals.
     """
-    search = RefusalSearch(request_id=request_id or None, user_id=user_id, code=code or None, since=since, until=until)
+    search = RefusalSearch(
+        request_id=request_id or None,
+        user_id=user_id,
+        code=code or None,
+        app_id=app_id or None,
+        network=network,
+        since=since,
+        until=until,
+    )
     page = with_database(lambda database, _: list_refusals(database, search, before=cursor, limit=limit))
     rows = [
         (

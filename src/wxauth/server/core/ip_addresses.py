@@ -1,9 +1,10 @@
 """IP addresses in a canonical form, and the networks that they belong to."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, NamedTuple
 
 IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
 
 
 class PrefixLengths(NamedTuple):
@@ -16,6 +17,14 @@ class PrefixLengths(NamedTuple):
         """The network of an address. Raises: ValueError, if the text is no address."""
         address = plain_address(ip)
         return str(ip_network((address, self.v4 if address.version == 4 else self.v6), strict=False))
+
+    def length_of(self, network: IpNetwork) -> int:
+        """The length for the version of a network."""
+        return self.v4 if network.version == 4 else self.v6
+
+    def widened(self, network: IpNetwork) -> IpNetwork:
+        """The network of this length that contains a longer one; any other as it is."""
+        return network.supernet(new_prefix=min(network.prefixlen, self.length_of(network)))
 
     def network_in_sql(self, address: str) -> str:
         """`network_of` as an expression of SQL. `address` is one, too."""

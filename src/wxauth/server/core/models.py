@@ -29,6 +29,8 @@ SCHEMA_NAMES = {
 SQLModel.metadata.naming_convention = SCHEMA_NAMES
 
 TIME = DateTime(timezone=True)
+BY_ANOTHER = "(actor = user_id::text) IS NOT TRUE"
+"""SQL: whether an event is by somebody else than the user concerned."""
 
 
 def after_create(table: type[SQLModel], *statements: str) -> None:
@@ -70,6 +72,8 @@ class Event(EventFields, table=True):
         Index(None, "user_id", "id"),
         Index(None, "type", "id"),
         Index(None, "actor", "id", postgresql_where=text("ip IS NOT NULL")),
+        # What somebody did to others. Most events are of people about themselves, and are found by `user_id`.
+        Index(None, "actor", "type", "id", postgresql_where=text(BY_ANOTHER)),
     )
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at, new_id
-from wxauth.server.core.models import EventFields
+from wxauth.server.core.models import BY_ANOTHER, EventFields
 from wxauth.server.core.statements import Nothing, Statement
 
 
@@ -121,6 +121,8 @@ class EventSearch:
 
     types: Sequence[str] = ()
     user_id: UUID | None = None
+    actor: str | None = None
+    """The name of an `Actor`."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -154,10 +156,23 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
  ORDER BY found.id DESC LIMIT :limit
 """)  # noqa: S608 - put together from constants
 """Reads the newest events of each type through the index. Otherwise all events of these types would be sorted."""
-_OF_USER: Final = Statement[EventFields](f"{_EVENTS} WHERE events.user_id = :user_id AND {_NEWEST}")
+_IS_BY: Final = "(:actor::text IS NULL OR events.actor = :actor)"
+_OF_USER: Final = Statement[EventFields](f"{_EVENTS} WHERE events.user_id = :user_id AND {_IS_BY} AND {_NEWEST}")
 _OF_USER_AND_TYPES: Final = Statement[EventFields](
-    f"{_EVENTS} WHERE events.user_id = :user_id AND events.type = ANY (:types) AND {_NEWEST}"
+    f"{_EVENTS} WHERE events.user_id = :user_id AND {_IS_BY} AND events.type = ANY (:types) AND {_NEWEST}"
 )
+# What the actor did to others, of each type; and what they did to themselves. Rows are compared as a whole, because
+# only the index on these three columns fits that. Otherwise the planner, if it expects many matches, reads all events.
+_OF_ACTOR: Final = Statement[EventFields](f"""
+(SELECT found.* FROM unnest(:types::text[]) AS kind
+  CROSS JOIN LATERAL (
+     {_EVENTS} WHERE (events.actor, events.type, events.id) >= (:actor, kind, :since)
+        AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND {BY_ANOTHER}
+      ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
+ UNION ALL
+({_EVENTS} WHERE events.user_id = :actor_id AND events.actor = :actor AND events.type = ANY (:types) AND {_NEWEST})
+ ORDER BY id DESC LIMIT :limit
+""")  # noqa: S608 - put together from constants
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
 
@@ -201,9 +216,21 @@ async def find_events(
     newest = {"since": since, "before": min(until, before or _LAST_ID), "limit": limit}
     types = list(dict.fromkeys(search.types))
     if search.user_id is not None and types:
-        return await database.rows(_OF_USER_AND_TYPES, user_id=search.user_id, types=types, **newest)
+        of_user = {"user_id": search.user_id, "actor": search.actor}
+        return await database.rows(_OF_USER_AND_TYPES, **of_user, types=types, **newest)
     if search.user_id is not None:
-        return await database.rows(_OF_USER, user_id=search.user_id, **newest)
+        return await database.rows(_OF_USER, user_id=search.user_id, actor=search.actor, **newest)
+    if search.actor is not None:
+        by_actor = {"actor": search.actor, "actor_id": _id_in(search.actor), "types": types or list(EventType)}
+        return await database.rows(_OF_ACTOR, **by_actor, **newest)
     if types:
         return await database.rows(_OF_TYPES, types=types, **newest)
     return await database.rows(_OF_ALL, **newest)
+
+
+def _id_in(actor: str) -> UUID | None:
+    """The id of an actor who is a user."""
+    try:
+        return UUID(actor)
+    except ValueError:
+        return None

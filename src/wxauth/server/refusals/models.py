@@ -35,4 +35,6 @@ class RefusedLogin(Refusal, table=True):
         Index(None, "request_id"),
         Index(None, "user_id", "id", postgresql_where=text("user_id IS NOT NULL")),
         Index(None, "code", "id"),
+        Index(None, "app_id", "id", postgresql_where=text("app_id IS NOT NULL")),
+        Index(None, "network", "id", postgresql_where=text("network IS NOT NULL")),
     )

@@ -14,7 +14,7 @@ from wxauth.server.refusals.models import Refusal
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.refusals.rows import RefusalSearch
 from wxauth.server.users.callers import StaffDep
-from wxauth.server.web.bodies import TEXT, ShownAppId, ShownUserId, Time
+from wxauth.server.web.bodies import TEXT, Network, ShownAppId, ShownUserId, Time
 from wxauth.server.web.dependencies import DatabaseDep, provide
 from wxauth.server.web.direct import Router
 from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery
@@ -33,6 +33,13 @@ class RefusalsQuery(PageQuery):
     user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The refused user, if known.")
     code: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
         default=None, description="The code of the problem, such as `account_disabled`."
+    )
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="The app in which the login was refused."
+    )
+    network: Annotated[Network | None, OrEmpty] = Field(
+        default=None,
+        description="The networks inside this one (CIDR), such as `203.0.113.0/24`; of an address, its /24 or /48.",
     )
     since: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only at or after this time.")
     until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
@@ -79,7 +86,13 @@ async def list_refusals(
     """
     await recorded.store()
     search = RefusalSearch(
-        request_id=query.request_id, user_id=query.user_id, code=query.code, since=query.since, until=query.until
+        request_id=query.request_id,
+        user_id=query.user_id,
+        code=query.code,
+        app_id=query.app_id,
+        network=query.network,
+        since=query.since,
+        until=query.until,
     )
     page = await refusals.list_refusals(database, search, before=query.cursor, limit=query.limit)
     return refusals_answer(page)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import first_id_at
+from wxauth.server.core.ip_addresses import TRUNCATED, IpNetwork
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.refusals.models import Refusal
 
@@ -19,6 +20,9 @@ class RefusalSearch:
     request_id: str | None = None
     user_id: UUID | None = None
     code: str | None = None
+    app_id: str | None = None
+    network: IpNetwork | None = None
+    """A network that those stored are in, or that is in one of them."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -39,15 +43,26 @@ SELECT noted.id, at, code, wechat_errcode, app_id, noted.user_id, network::cidr,
  WHERE noted.user_id IS NULL OR there.id IS NOT NULL
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
-_TYPES: Final = {"request_id": "text", "user_id": "uuid", "code": "text"}
+_TYPES: Final = {"request_id": "text", "user_id": "uuid", "app_id": "text", "code": "text"}
+_NETWORKS: Final = "networks"
+_BOUNDED: Final = "refusals.network BETWEEN :first_network::inet AND :last_network::inet"
+_SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
+"""Networks shorter than this, by version of IP, are not searched by their index: they have too many rows to sort."""
 
 
 def _finding(by: str | None) -> Statement[Refusal]:
-    """The search that uses the index on this column. The other columns are filtered."""
+    """The search that uses the index on this column. The other columns are filtered.
+
+    The entries of `networks`, which are several, are found through the index and then sorted.
+    """
     fits = " AND ".join(
         f"refusals.{name} = :{name}" if name == by else f"(:{name}::{kind} IS NULL OR refusals.{name} = :{name})"
         for name, kind in _TYPES.items()
     )
+    if by == "network":  # one, so that its index also sorts
+        fits += " AND refusals.network = :first_network::inet AND :last_network::inet IS NOT NULL"
+    else:
+        fits += f" AND {_BOUNDED if by == _NETWORKS else f'(:first_network::inet IS NULL OR {_BOUNDED})'}"
     return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
@@ -60,6 +75,9 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 _BY_REQUEST: Final = _finding("request_id")
 _BY_USER: Final = _finding("user_id")
 _BY_CODE: Final = _finding("code")
+_BY_APP: Final = _finding("app_id")
+_BY_NETWORK: Final = _finding("network")
+_BY_NETWORKS: Final = _finding(_NETWORKS)
 _OF_ALL: Final = _finding(None)
 _SWEEP: Final = Statement[Nothing]("""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
@@ -88,23 +106,36 @@ async def find_refusals(
     database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
 ) -> Sequence[Refusal]:
     """The newest refused logins that match the search and are older than `before`. Raises: StorageUnavailable."""
-    if search.request_id is not None:
-        statement = _BY_REQUEST
-    elif search.user_id is not None:
-        statement = _BY_USER
-    else:
-        statement = _OF_ALL if search.code is None else _BY_CODE
+    network = None if search.network is None else TRUNCATED.widened(search.network)
     # Compares ids instead of times, because an id begins with its time.
     until = first_id_at(search.until) if search.until is not None else _LAST_ID
     return await database.rows(
-        statement,
+        _statement(search, network),
         request_id=search.request_id,
         user_id=search.user_id,
+        app_id=search.app_id,
         code=search.code,
+        first_network=None if network is None else str(network),
+        last_network=None if network is None else str(network.broadcast_address),
         first=first_id_at(search.since) if search.since is not None else UUID(int=0),
         before=min(until, before or _LAST_ID),
         limit=limit,
     )
+
+
+def _statement(search: RefusalSearch, network: IpNetwork | None) -> Statement[Refusal]:
+    """The search by the column with the fewest rows."""
+    if search.request_id is not None:
+        return _BY_REQUEST
+    if search.user_id is not None:
+        return _BY_USER
+    if network is not None and network.prefixlen == TRUNCATED.length_of(network):
+        return _BY_NETWORK
+    if network is not None and network.prefixlen >= _SEARCHED_BY_NETWORK[network.version]:
+        return _BY_NETWORKS
+    if search.code is not None:
+        return _BY_CODE
+    return _OF_ALL if search.app_id is None else _BY_APP
 
 
 async def sweep_refusals(database: Database, *, before: datetime, size: int) -> int:

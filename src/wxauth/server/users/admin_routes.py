@@ -207,5 +207,11 @@ async def end_session_of_user(
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
 async def list_events(_: StaffDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]) -> EventsAnswer:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
-    search = EventSearch(user_id=query.user_id, types=query.type, since=query.since, until=query.until)
+    search = EventSearch(
+        user_id=query.user_id,
+        actor=query.actor.lower() if query.actor else None,
+        types=query.type,
+        since=query.since,
+        until=query.until,
+    )
     return events_answer(await admin.list_events(database, search, before=query.cursor, limit=query.limit))

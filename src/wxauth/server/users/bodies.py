@@ -140,6 +140,10 @@ class EventsQuery(PageQuery):
     """Which events to list."""
 
     user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="The user concerned.")
+    actor: Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)] | None = Field(
+        default=None,
+        description="Who did it: the id of a user, the name of a service client, `system`, `operator` or `wechat`.",
+    )
     type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from wxauth.errors import InsufficientRole, InsufficientScope, LoginTooOld, RateLimited
+from wxauth.errors import InsufficientRole, InsufficientScope, InvalidRequest, LoginTooOld, RateLimited
 from wxauth.guard.bearer import authorizations_of, bearer_token
 from wxauth.server.core.database import Database
 from wxauth.server.core.ip_addresses import plain_address
@@ -24,6 +24,7 @@ from wxauth.server.users.account import Caller
 from wxauth.server.users.standing import ADMIN
 from wxauth.server.web.answers import BEARER, GUARDED, Entails
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
+from wxauth.server.web.direct import check_query_names
 from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
@@ -131,20 +132,26 @@ class Staff:
     is_administrator: bool
 
 
-async def staff_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Staff:
+async def staff_of(
+    connection: HTTPConnection, principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
+) -> Staff:
     """The member of staff who sends the request, by the roles stored now.
 
-    Raises: InsufficientRole, InsufficientScope; as `account.caller`.
+    Operations for staff refuse query parameters that they lack: a misspelt filter would match everything.
+
+    Raises: InsufficientRole, InsufficientScope, InvalidRequest; as `account.caller`.
     """
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("a website's token does not administer")
     user = (await account.caller(database, principal, now=clock())).user
     if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this needs the role admin, or for a part of it support")
+    check_query_names(connection)
     return Staff(Actor(str(user.id), device.ip), ADMIN in user.roles)
 
 
-StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope))]
+_UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent: there are no parameters")
+StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
 """The member of staff who sends the request. Whoever has just lost the role is refused at once."""
 
 

@@ -2,10 +2,11 @@
 
 import re
 from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema
 
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
@@ -29,6 +30,21 @@ def _in_utc(time: datetime) -> datetime:
 
 Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 """A time with an offset, converted to UTC. A time whose UTC is beyond the years 1 to 9999 is refused."""
+
+
+def _network(value: object) -> object:
+    try:
+        return ip_network(value.strip(), strict=False) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("Must be an address or a network, such as 203.0.113.0/24") from None
+
+
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    BeforeValidator(_network),
+    WithJsonSchema({"type": "string", "examples": ["203.0.113.0/24"]}),
+]
+"""A network in CIDR notation, or an address."""
 
 
 def _null(value: object) -> None:

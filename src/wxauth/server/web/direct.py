@@ -28,7 +28,7 @@ from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
@@ -100,6 +100,8 @@ class DirectRoute(APIRoute):
             if name not in dependencies
         }
         self.plan = Plan(self.dependant, self._arguments)
+        self.query_names = _query_names(hints.values())
+        """The query parameters that the operation has."""
         if self.include_in_schema:
             self._document(list(entailed_by(self.dependant, self._arguments)), failures)
         self.app = self._serve
@@ -260,6 +262,16 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
+def check_query_names(connection: HTTPConnection) -> None:
+    """Check that a request has no query parameter that its direct route lacks. Raises: InvalidRequest."""
+    if not connection.scope["query_string"]:
+        return
+    known: Sequence[str] = connection.scope["route"].query_names
+    if unknown := sorted(connection.query_params.keys() - set(known)):
+        message = f"Must be one of {', '.join(known)}" if known else "Must be absent: there are no parameters"
+        raise invalid_request({"loc": ("query", name), "msg": message, "type": "unknown"} for name in unknown)
+
+
 def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
     """Our own error for the first of pydantic's errors. It names the fields, never their values."""
     shown = islice(errors, _MAX_ERRORS)
@@ -326,6 +338,12 @@ def _query(model: type[BaseModel]) -> Argument:
 
     wrong = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
     return Argument(read, Entails(failures=_refusals(partial(validated, values) for values in wrong)))
+
+
+def _query_names(hints: Iterable[Any]) -> Sequence[str]:
+    """The query parameters of an endpoint with these parameters."""
+    queries = [get_args(hint)[0] for hint in hints if any(isinstance(meta, Query) for meta in metadata_of(hint))]
+    return sorted(name for model in queries for name in model.model_fields)
 
 
 def _refusals(tries: Iterable[Callable[[], Any]]) -> Sequence[Failure]:

@@ -40,12 +40,14 @@ export function showEvents(main, { query }) {
   const fields = [
     typesField(query.getAll('type')),
     field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
+    field({ name: 'actor', label: text('actor'), value: query.get('actor') ?? '', hint: text('actorHint') }),
     moment({ name: 'since', label: text('since'), value: query.get('since') }),
     moment({ name: 'until', label: text('until'), value: query.get('until') }),
   ]
   const wanted = {
     type: query.getAll('type'),
     user_id: query.get('user_id'),
+    actor: query.get('actor'),
     since: query.get('since'),
     until: query.get('until'),
   }

@@ -3,6 +3,7 @@
 import { get } from './api.js'
 import { h } from './dom.js'
 import { personOf } from './events.js'
+import { appField } from './known.js'
 import { code, field, list, load, moment, time, whole } from './parts.js'
 import { filters } from './search.js'
 import { isText, number, text } from './texts.js'
@@ -53,6 +54,8 @@ export function showSignIns(main, { query }) {
       options: [['', text('any')], ...CODES.map((each) => [each, text(`refused_${each}`).split(/[.。:：,，]/)[0]])],
     }),
     field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
+    field({ name: 'network', label: text('network'), value: query.get('network') ?? '', hint: text('networkHint') }),
+    appField({ name: 'app_id', label: text('app'), value: query.get('app_id') ?? '', none: text('any') }),
     moment({ name: 'since', label: text('since'), value: query.get('since') }),
     moment({ name: 'until', label: text('until'), value: query.get('until') }),
   ]

@@ -234,6 +234,8 @@ const TEXTS = {
   exporting: ['Exporting…', '正在导出…'],
 
   requestId: ['Request id', '请求 ID'],
+  actorHint: ['A person’s id, a service’s name, system, operator or wechat', '用户 ID、服务客户端的名称、system、operator 或 wechat'],
+  networkHint: ['An address, or a network such as 203.0.113.0/24', 'IP 或网段，如 203.0.113.0/24'],
   requestIdHint: ['The phone shows it with every error', '手机报错时会显示'],
   why: ['Why', '原因'],
   network: ['Network', '网段'],

@@ -1,0 +1,82 @@
+"""`GET /v1/admin/events?actor=…`: what did my colleague do yesterday?"""
+
+import json
+
+import asyncpg
+import pytest
+
+from tests.clock import Clock
+from tests.problems import problem_of
+from tests.world import Admin, LogIn
+from wxauth.server.core.trail import _OF_ACTOR, EventType
+
+
+async def types(root: Admin, **query: object) -> list[str]:
+    return [event["type"] for event in (await root.read("/events", **query))["items"]]
+
+
+@pytest.fixture
+async def alice_id(root: Admin, login: LogIn, clock: Clock) -> str:
+    """Alice, whom the administrator has banned and unbanned."""
+    user_id = (await login("alice", nickname="Alice"))["user"]["id"]
+    clock.advance(minutes=1)
+    await root.change(user_id, status="disabled")
+    clock.advance(minutes=1)
+    await root.change(user_id, status="active")
+    return str(user_id)
+
+
+@pytest.mark.oldest_postgres
+async def test_events_are_found_by_actor_the_newest_first(root: Admin, alice_id: str, clock: Clock) -> None:
+    by_root = ["user.unbanned", "session.ended", "user.banned", "user.created"]
+    assert await types(root, actor=root.id) == by_root, "what they did to themselves, too"
+    assert await types(root, actor=root.id.upper()) == by_root
+    assert await types(root, actor=alice_id) == ["user.created"]
+    assert await types(root, actor="nobody") == []
+    assert await types(root, actor="") == await types(root)
+    assert await types(root, actor=root.id, type=["user.banned", "user.created"]) == ["user.banned", "user.created"]
+    assert await types(root, actor=root.id, user_id=alice_id) == by_root[:3]
+    assert await types(root, actor=root.id, user_id=alice_id, type="user.banned") == ["user.banned"]
+    assert await types(root, actor=root.id, since=clock().isoformat()) == ["user.unbanned"]
+    problem_of(await root.ask("GET", "/events", params={"actor": "x" * 65}), "invalid_request", 422)
+
+
+async def test_events_of_an_actor_come_page_by_page(root: Admin, alice_id: str) -> None:
+    found, cursor = [], None
+    while True:
+        page = await root.read("/events", actor=root.id, limit=1, **({"cursor": cursor} if cursor else {}))
+        found += [event["type"] for event in page["items"]]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert found == await types(root, actor=root.id)
+
+
+@pytest.mark.parametrize("actor", ["system", "operator", "wechat", "ledger"])
+async def test_actors_who_are_nobody_are_found_by_name(root: Admin, rows: asyncpg.Connection, actor: str) -> None:
+    await rows.execute(
+        "INSERT INTO events (id, type, at, actor) VALUES (gen_random_uuid(), 'app.changed', now(), $1)", actor
+    )
+    assert await types(root, actor=actor) == ["app.changed"]
+    assert "app.changed" not in await types(root, actor=root.id)
+
+
+async def test_among_many_events_an_index_finds_an_actors(rows: asyncpg.Connection) -> None:
+    """Of an actor with few events, or with few of one type among a great many others."""
+    await rows.execute(
+        "INSERT INTO events (id, type, at, actor, user_id)"
+        " SELECT gen_random_uuid(), CASE WHEN n % 3 = 0 THEN 'user.created' ELSE 'session.ended' END, now(),"
+        " CASE WHEN n % 3 = 0 THEN id::text ELSE 'system' END, id"
+        " FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, 30000) n) AS made"
+    )
+    await rows.execute("ANALYZE events")
+    last, first = "ffffffff-ffff-ffff-ffff-ffffffffffff", "00000000-0000-0000-0000-000000000000"
+    values = {"since": first, "before": last, "limit": 50, "actor_id": None}
+    for actor, kinds in (("system", ["user.banned"]), ("operator", list(EventType)), ("operator", ["session.ended"])):
+        given = {**values, "actor": actor, "types": kinds}
+        async with rows.transaction():
+            await rows.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            plan = await rows.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_OF_ACTOR.text}", *_OF_ACTOR.arguments(given)
+            )
+        read = json.loads(plan)[0]["Plan"]
+        assert read["Shared Hit Blocks"] + read["Shared Read Blocks"] < 400, (actor, kinds, plan)
