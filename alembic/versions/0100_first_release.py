@@ -506,6 +506,8 @@ def upgrade() -> None:
             rotated_at TIMESTAMP WITH TIME ZONE,
             ip INET,
             user_agent TEXT,
+            opened_ip INET,
+            opened_user_agent TEXT,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             last_used_at TIMESTAMP WITH TIME ZONE NOT NULL,
             expires_at TIMESTAMP WITH TIME ZONE NOT NULL,

@@ -78,7 +78,10 @@ export interface Session {
   app_id: string
   /** Such as `iOS 17.1, WeChat 8.0.44`. */
   device: string | null
+  /** The address of its last use. */
   ip: string | null
+  /** From where it was opened. */
+  opened: { ip: string | null; device: string | null }
   created_at: string
   last_used_at: string
   expires_at: string

@@ -246,7 +246,7 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
         }
     ]
     sessions = alice.pop("sessions")
-    assert alice.pop("consents") == []
+    assert (alice.pop("consents"), alice.pop("ended_sessions")) == ([], [])
     assert [alice] == listed
     assert [session.pop("app_id") for session in sessions] == [OTHER_APP["app_id"], APP["app_id"]]
     for session in sessions:
@@ -255,6 +255,7 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
             "client_id": None,
             "device": None,
             "ip": "127.0.0.1",
+            "opened": {"ip": "127.0.0.1", "device": None},
             "created_at": "2026-11-20T08:00:00Z",
             "last_used_at": "2026-11-20T08:00:00Z",
             "expires_at": "2026-12-20T08:00:00Z",
@@ -294,8 +295,13 @@ async def test_a_change_sets_the_given_fields(
     user_id = (await login("alice", nickname="Alice"))["user"]["id"]
     before = await root.change(user_id, roles=["editor"])
     changed = await root.change(user_id, **change)
-    sessions = [] if status == "disabled" else before["sessions"]
-    assert changed == {**before, "status": status, "roles": roles, "sessions": sessions}
+    ended = [
+        {**session, "ended_at": "2026-11-20T08:00:00Z", "ended_reason": "banned"}
+        for session in before["sessions"]
+        if status == "disabled"
+    ]
+    sessions = [] if ended else before["sessions"]
+    assert changed == {**before, "status": status, "roles": roles, "sessions": sessions, "ended_sessions": ended}
     assert (await root.ask("GET", f"/users/{user_id}")).json() == changed
 
 

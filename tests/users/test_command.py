@@ -204,6 +204,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
     await rows.execute("UPDATE sessions SET expires_at = '2999-01-01Z'")
     shown = await users("show", user["id"])
     assert (shown.returncode, shown.stderr) == (0, "")
+    used = "used 2026-11-20T08:00+00:00  127.0.0.1  -  opened 2026-11-20T08:00+00:00 from 127.0.0.1"
     assert [line.split(maxsplit=1) for line in shown.stdout.splitlines()] == [
         ["id", user["id"]],
         ["status", "active"],
@@ -216,7 +217,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
         ["created_at", "2026-11-20T08:00+00:00"],
         ["last_login_at", "2026-11-20T08:00+00:00"],
         ["identity", f"{user['app_id']}  {user['openid']}"],
-        ["session", f"{alice['session_id']}  {user['app_id']}  used 2026-11-20T08:00+00:00  127.0.0.1  -"],
+        ["session", f"{alice['session_id']}  {user['app_id']}  {used}"],
     ]
     shown = await users("show", user["id"], "--json")
     answer = await client.get(f"/v1/admin/users/{user['id']}", headers=bearer(alice))

@@ -36,7 +36,7 @@ from wxauth.server.users.admin import (
     read_user,
     split_user,
 )
-from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
+from wxauth.server.users.bodies import OpenSessionAnswer, Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
 
@@ -194,9 +194,17 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
             (
                 "session",
                 f"{session['id']}  {session['app_id']}  used {to_the_minute(session['last_used_at'])}"
-                f"  {session['ip'] or '-'}  {printable(session['device'])}",
+                f"  {session['ip'] or '-'}  {printable(session['device'])}  {_opened(session)}",
             )
             for session in user["sessions"]
+        ),
+        *(
+            (
+                "ended_session",
+                f"{session['id']}  {session['app_id']}  {session['ended_reason']} {to_the_minute(session['ended_at'])}"
+                f"  used {to_the_minute(session['last_used_at'])}  {session['ip'] or '-'}  {_opened(session)}",
+            )
+            for session in user["ended_sessions"]
         ),
         *(
             (
@@ -208,6 +216,10 @@ def _table(user: UserDetailAnswer, states: Sequence[SessionKeyState]) -> list[tu
         ),
         *(("session_key", f"{state.app_id}  {state.openid}  {_validity(state)}") for state in states),
     ]
+
+
+def _opened(session: OpenSessionAnswer) -> str:
+    return f"opened {to_the_minute(session['created_at'])} from {session['opened']['ip'] or '-'}"
 
 
 def _phone(user: UserDetailAnswer) -> str:

@@ -230,6 +230,15 @@ class DatabaseSettings(BaseSettings):
             default="json",
         ),
     ] = Field(default_factory=lambda: "console" if sys.stdout.isatty() else "json")
+    log_addresses: Annotated[
+        bool,
+        Setting(
+            "Whether the log's lines of logins and refreshes have the address (`ip`). Then the log is personal data: "
+            "[which addresses, when](privacy.md#which-addresses-when).",
+            "登录与刷新的日志行是否带上 IP（`ip`）。此时日志属于个人信息，见 "
+            "[哪些 IP，何时](privacy.zh-CN.md#哪些-ip何时)。",
+        ),
+    ] = False
     secrets_dir: Annotated[
         SecretsFolder,
         Setting(
@@ -762,6 +771,10 @@ class Settings(DatabaseSettings):
     def claims_template(self) -> ClaimsTemplate | None:
         """The claims of logins to apps without claims of their own, compiled; None if there are none."""
         return compile_claims(self.claims) if self.claims else None
+
+    def address_in_log(self, ip: str | None) -> dict[str, str | None]:
+        """The address as a field of a log line, if `LOG_ADDRESSES` is set."""
+        return {"ip": ip} if self.log_addresses else {}
 
     def may_sign_up(self, app: App) -> bool:
         """Whether unknown people may sign up with this app."""

@@ -41,16 +41,20 @@ DELETE FROM events
 """)
 _TRUNCATED: Final = f"{TRUNCATED.network_in_sql('ip')}::inet"
 _IS_NOT_TRUNCATED: Final = f"masklen(ip) > {TRUNCATED.length_in_sql('ip')}"
+_OPENED_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('opened_ip')}::inet"
+_IS_OPENED_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {TRUNCATED.length_in_sql('opened_ip')}"
 _TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
 UPDATE events SET ip = {_TRUNCATED}
  WHERE id > :after AND id <= :until AND at < :older_than AND {_IS_NOT_TRUNCATED}
 """)  # noqa: S608 - put together from constants
 # Locked rows are skipped and left to the next lap, because a sweep that waits for locks could deadlock.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
-UPDATE sessions SET ip = {_TRUNCATED}
+UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
+                    opened_ip = CASE WHEN {_IS_OPENED_NOT_TRUNCATED} THEN {_OPENED_TRUNCATED} ELSE opened_ip END
  WHERE id = ANY (ARRAY(
      SELECT id FROM sessions
-      WHERE id > :after AND id <= :until AND last_used_at < :older_than AND {_IS_NOT_TRUNCATED}
+      WHERE id > :after AND id <= :until AND created_at < :older_than
+        AND (last_used_at < :older_than AND {_IS_NOT_TRUNCATED} OR {_IS_OPENED_NOT_TRUNCATED})
         FOR UPDATE SKIP LOCKED))
 """)  # noqa: S608 - put together from constants
 _TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""

@@ -118,6 +118,7 @@ class Entering:
             is_new=login.is_new,
             wechat_ms=wechat_ms,
             database_ms=database_ms,
+            **self._settings.address_in_log(device.ip),
         )
         return Entered(login, user, identity.openid, now)
 

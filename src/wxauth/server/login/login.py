@@ -176,7 +176,8 @@ class Logins:
             raise _refused(outcome, token.session_id)
 
         now = self._clock()  # again, because waiting for the database may have taken seconds
-        log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id)
+        address = self._settings.address_in_log(device.ip)
+        log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **address)
         return self._tokens(
             outcome,
             session_id=token.session_id,

@@ -14,7 +14,7 @@ from wxauth.server.core.trail import SYSTEM, Actor
 from wxauth.server.core.users import USER, UserInSession, UserStatus
 from wxauth.server.sessions.lifetimes import Lifetimes
 from wxauth.server.sessions.refresh_tokens import RefreshToken
-from wxauth.server.sessions.rows import EndReason, end_session
+from wxauth.server.sessions.rows import NO_ADDRESS, EndReason, end_session
 
 Rotated = TypeVar("Rotated", bound="RotatedSession")
 
@@ -81,6 +81,10 @@ class _SessionNotRotated(TypedDict):
 
 
 _NEW_PLACE_PART: Final = f""",
+       opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
+                        THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
+       opened_user_agent = CASE WHEN {_IS_GOOD} AND s.user_agent IS DISTINCT FROM :user_agent
+                                THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
 

@@ -74,6 +74,12 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
             "scope": None,
             "authenticated_at": None,
             "authenticated_by": None,
+            "device": "iOS 17.1, WeChat 8.0.44",
+            "opened": {
+                "ip": "203.0.113.7",
+                "device": "iOS 17.1, WeChat 8.0.44",
+                "user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44",
+            },
         }
     ],
     "consents": [

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Snapshot, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserFields
+from wxauth.server.sessions.devices import describe_device
+from wxauth.server.sessions.rows import OPENED
 
 PAGE: Final = 250
 """Rows read and serialized at once. That takes some milliseconds, during which the event loop answers nobody else."""
@@ -30,12 +32,12 @@ _UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = 
 _IDENTITIES: Final = Statement[Told]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
-_SESSIONS: Final = Statement[Told]("""
-SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, created_at, last_used_at, expires_at,
+_SESSIONS: Final = Statement[Told](f"""
+SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, {OPENED}, created_at, last_used_at, expires_at,
        revoked_at AS ended_at, revoked_reason AS ended_reason,
        client_id, scope, authenticated_at, authenticated_by
   FROM sessions WHERE user_id = :user_id ORDER BY id
-""")
+""")  # noqa: S608 - put together from constants
 _CONSENTS: Final = Statement[Told]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
@@ -88,7 +90,7 @@ async def exported_identities(state: Snapshot, user_id: UUID) -> AsyncIterator[R
 async def exported_sessions(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
     """Every stored session, open or ended, without its session_key."""
     async for page in state.pages(_SESSIONS, PAGE, user_id=user_id):
-        yield [dict(row) for row in page]
+        yield [_session(dict(row)) for row in page]
 
 
 async def consents_by(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
@@ -113,3 +115,10 @@ async def exported_avatar(state: Snapshot, user_id: UUID) -> tuple[str, bytes, d
     """The picture's content type, bytes and time of upload; None if there is none."""
     row = await state.row(_AVATAR, user_id=user_id)
     return None if row is None else (row["content_type"], row["content"], row["created_at"])
+
+
+def _session(row: dict[str, Any]) -> dict[str, object]:
+    """A session with its devices described, and with the place from which it was opened."""
+    ip, user_agent = row.pop("opened_ip"), row.pop("opened_user_agent")
+    opened = {"ip": None if ip is None else str(ip), "device": describe_device(user_agent), "user_agent": user_agent}
+    return {**row, "device": describe_device(row["user_agent"]), "opened": opened}

@@ -42,7 +42,11 @@ class Session(SQLModel, table=True):
     """How often the refresh token has been rotated."""
     rotated_at: datetime | None = Field(sa_type=TIME)
     ip: str | None = Field(sa_type=INET)
+    """The address of the last use, and so on."""
     user_agent: str | None = Field(sa_type=Text)
+    opened_ip: str | None = Field(sa_type=INET)
+    """The address from which the session was opened, if the last use came from another one: see `OPENED`."""
+    opened_user_agent: str | None = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_used_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)

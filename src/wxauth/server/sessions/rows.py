@@ -48,14 +48,25 @@ class OpenSession(TypedDict):
     """The website; None for a mini-program."""
     user_agent: str | None
     ip: object | None
-    """An address, as asyncpg reads it."""
+    """The address of the last use, as asyncpg reads it."""
+    opened_ip: object | None
+    """The address from which the session was opened."""
+    opened_user_agent: str | None
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
 
 
+class PastSession(OpenSession):
+    """A login that has ended or expired."""
+
+    ended_at: datetime
+    ended_reason: str
+    """An `EndReason`, or `expired`."""
+
+
 class EndedSession(TypedDict):
-    """A session that has ended."""
+    """A session that has just been ended."""
 
     id: UUID
     user_id: UUID
@@ -81,12 +92,25 @@ SELECT s.app_id, s.openid, {USER}
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)  # noqa: S608 - put together from constants
-_OPEN_SESSIONS: Final = Statement[OpenSession]("""
-SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
+NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
+"""SQL: stands in `opened_ip` for none, and an empty `opened_user_agent` for none."""
+OPENED: Final = f"""
+NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
+NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
+"""SQL for the place from which a session was opened. It is stored by the first refresh from another place, so that it
+costs a login nothing, and a session that never moves no space."""
+_LISTED: Final = f"id, app_id, client_id, user_agent, ip, {OPENED}, created_at, last_used_at, expires_at"
+_OPEN_SESSIONS: Final = Statement[OpenSession](f"""
+SELECT {_LISTED} FROM sessions
  WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
    AND (:after_used_at::timestamptz IS NULL OR (last_used_at, id) < (:after_used_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
-""")
+""")  # noqa: S608 - put together from constants
+_PAST_SESSIONS: Final = Statement[PastSession](f"""
+SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
+  FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
+ ORDER BY last_used_at DESC, id DESC LIMIT :limit
+""")  # noqa: S608 - put together from constants
 _ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
@@ -260,6 +284,14 @@ async def open_sessions(
     return await database.rows(
         _OPEN_SESSIONS, user_id=user_id, now=now, limit=limit, after_used_at=last_used_at, after_id=session_id
     )
+
+
+async def past_sessions(database: Database, user_id: UUID, *, now: datetime, limit: int) -> Sequence[PastSession]:
+    """A user's sessions that have ended or expired and are still stored, the last used first.
+
+    Raises: StorageUnavailable.
+    """
+    return await database.rows(_PAST_SESSIONS, user_id=user_id, now=now, limit=limit)
 
 
 async def are_of_one_user(database: Database, one_id: UUID, other_id: UUID) -> bool:

@@ -14,7 +14,15 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.models import EventFields
 from wxauth.server.core.trail import Actor, EventSearch, EventType, find_events, record_event
 from wxauth.server.core.users import MAX_ROLES, UserStatus
-from wxauth.server.sessions.rows import EndReason, OpenSession, end_session_of, end_sessions, open_sessions
+from wxauth.server.sessions.rows import (
+    EndReason,
+    OpenSession,
+    PastSession,
+    end_session_of,
+    end_sessions,
+    open_sessions,
+    past_sessions,
+)
 from wxauth.server.users import erasing, user_rows
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
@@ -47,12 +55,14 @@ class TooManyRoles(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserDetail:
-    """A user, with all identities, open sessions and consents."""
+    """A user, with all identities, sessions and consents."""
 
     user: ListedUser
     former_ids: Sequence[UUID]
     former_external_ids: Sequence[str]
     sessions: Sequence[OpenSession]
+    ended_sessions: Sequence[PastSession]
+    """Sessions that have ended or expired, the last used first."""
     consents_given: Sequence[ConsentRow]
     """The newest consents, including withdrawn ones."""
 
@@ -126,6 +136,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         former_ids=await former_ids(database, user.id),
         former_external_ids=await former_external_ids(database, user.id),
         sessions=await open_sessions(database, user.id, now=now, limit=LISTED),
+        ended_sessions=await past_sessions(database, user.id, now=now, limit=LISTED),
         consents_given=await newest_consents(database, user.id, limit=LISTED),
     )
 

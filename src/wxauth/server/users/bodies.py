@@ -151,10 +151,20 @@ class EventsQuery(PageQuery):
     until: Annotated[Time | None, OrEmpty] = Field(default=None, description="Only before this time.")
 
 
+ShownDevice = Annotated[str, Field(examples=["iOS 17.1, WeChat 8.0.44"])]
+
+
 class SessionsQuery(TimedPageQuery):
     """Which of one's open sessions to list."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
+
+
+class OpenedAnswer(TypedDict):
+    """From where a session was opened."""
+
+    ip: ShownIp | None
+    device: ShownDevice | None
 
 
 class OpenSessionAnswer(TypedDict):
@@ -164,17 +174,23 @@ class OpenSessionAnswer(TypedDict):
     app_id: ShownAppId
     client_id: Annotated[str | None, Field(description="The website; null for a login in the mini-program.")]
     device: Annotated[
-        str | None,
-        Field(
-            description="Operating system, and WeChat or browser, from the User-Agent.",
-            examples=["iOS 17.1, WeChat 8.0.44"],
-        ),
+        ShownDevice | None, Field(description="Operating system, and WeChat or browser, from the User-Agent.")
     ]
     ip: Annotated[ShownIp | None, Field(description="The IP address of its last use.")]
+    opened: OpenedAnswer
     created_at: datetime
     last_used_at: Annotated[datetime, Field(examples=["2026-11-20T09:30:00Z"])]
     expires_at: Annotated[
         datetime, Field(description="When it expires if it is not used.", examples=["2026-12-20T09:30:00Z"])
+    ]
+
+
+class EndedSessionAnswer(OpenSessionAnswer):
+    """A login that has ended or expired."""
+
+    ended_at: Annotated[datetime, Field(examples=["2026-11-20T10:00:00Z"])]
+    ended_reason: Annotated[
+        str, Field(description="As in the event `session.ended`; or `expired`.", examples=["signed_out"])
     ]
 
 
@@ -281,7 +297,7 @@ class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
 
 
 class UserDetailAnswer(ListedUserAnswer):
-    """A user, with all identities and open sessions."""
+    """A user, with all identities and sessions."""
 
     former_ids: NotRequired[
         Annotated[
@@ -296,6 +312,10 @@ class UserDetailAnswer(ListedUserAnswer):
         ]
     ]
     sessions: Annotated[list[OpenSessionAnswer], Field(description="The hundred used most recently.")]
+    ended_sessions: Annotated[
+        list[EndedSessionAnswer],
+        Field(description="Of those that have ended or expired and are still stored, the hundred used most recently."),
+    ]
     consents: Annotated[list[ConsentAnswer], Field(description="The newest hundred, including withdrawn ones.")]
 
 
@@ -383,6 +403,14 @@ def user_detail_answer(detail: UserDetail) -> UserDetailAnswer:
     answer: UserDetailAnswer = {
         **listed_user_answer(detail.user),  # type: ignore[typeddict-item]  # mypy requires optional keys
         "sessions": [open_session_answer(session) for session in detail.sessions],
+        "ended_sessions": [
+            {
+                **open_session_answer(session),
+                "ended_at": session["ended_at"],
+                "ended_reason": session["ended_reason"],
+            }
+            for session in detail.ended_sessions
+        ],
         "consents": consent_answers(detail.consents_given),
     }
     if detail.former_ids:
@@ -408,6 +436,10 @@ def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
         "client_id": session["client_id"],
         "device": describe_device(session["user_agent"]),
         "ip": _address(session["ip"]),
+        "opened": {
+            "ip": _address(session["opened_ip"]),
+            "device": describe_device(session["opened_user_agent"]),
+        },
         "created_at": session["created_at"],
         "last_used_at": session["last_used_at"],
         "expires_at": session["expires_at"],

@@ -233,7 +233,8 @@ class SiteTokens:
         now = self._clock()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in requested)
-        log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id)
+        address = self._settings.address_in_log(ip)  # that of the site's server
+        log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **address)
         session = WebSession(
             id=token.session_id,
             generation=outcome.generation,

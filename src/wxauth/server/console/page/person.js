@@ -97,6 +97,7 @@ function person(user, reload) {
       ).elements,
     ),
     part(text('devices'), ...devices(user, mayChange, reload)),
+    user.ended_sessions.length ? part(text('endedDevices'), ...endedDevices(user.ended_sessions)) : null,
     part(text('refusedLogins'), refusalsOf(user)),
     user.consents ? part(text('consents'), ...consents(user.consents)) : null,
     part(text('eventsOfPerson'), eventsOf(user)),
@@ -128,15 +129,35 @@ function devices(user, mayChange, reload) {
     return [
       session.device ?? text('unknownDevice'),
       code(session.client_id ?? session.app_id),
-      whole(session.ip),
       time(session.created_at),
+      openedFrom(session),
       time(session.last_used_at),
+      whole(session.ip),
       ...(mayChange ? [[out, trouble]] : []),
     ]
   })
-  const columns = ['device', 'app', 'address', 'created', 'lastUsed', ...(mayChange ? ['acts'] : [])].map(text)
+  const columns = ['device', 'app', 'opened', 'openedFrom', 'lastUsed', 'usedFrom', ...(mayChange ? ['acts'] : [])].map(text)
   return table(text('devices'), columns, rows).elements
 }
+
+/** The address from which a session was opened, with the device if that was another one. */
+const openedFrom = ({ opened, device }) =>
+  [whole(opened.ip), opened.device !== device ? h('div', {}, h('small', {}, opened.device ?? text('unknownDevice'))) : null].filter(Boolean)
+
+const endedDevices = (sessions) =>
+  table(
+    text('endedDevices'),
+    ['device', 'app', 'opened', 'openedFrom', 'lastUsed', 'usedFrom', 'ended'].map(text),
+    sessions.map((session) => [
+      session.device ?? text('unknownDevice'),
+      code(session.client_id ?? session.app_id),
+      time(session.created_at),
+      openedFrom(session),
+      time(session.last_used_at),
+      whole(session.ip),
+      [time(session.ended_at), h('div', {}, h('small', {}, text(`ended_${session.ended_reason}`)))],
+    ]),
+  ).elements
 
 const consents = (given) =>
   table(

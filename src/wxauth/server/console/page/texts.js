@@ -234,6 +234,11 @@ const TEXTS = {
   exporting: ['Exporting…', '正在导出…'],
 
   requestId: ['Request id', '请求 ID'],
+  opened: ['Opened', '登录时间'],
+  openedFrom: ['Opened from', '登录 IP'],
+  usedFrom: ['Last used from', '最近使用 IP'],
+  ended: ['Ended', '结束时间'],
+  endedDevices: ['Ended sessions', '已结束的会话'],
   actorHint: ['A person’s id, a service’s name, system, operator or wechat', '用户 ID、服务客户端的名称、system、operator 或 wechat'],
   networkHint: ['An address, or a network such as 203.0.113.0/24', 'IP 或网段，如 203.0.113.0/24'],
   requestIdHint: ['The phone shows it with every error', '手机报错时会显示'],
@@ -424,6 +429,7 @@ const TEXTS = {
   ended_erased: ['because of the erasure', '因删除用户'],
   ended_administrator: ['by staff', '由管理员或客服操作'],
   ended_replaced: ['there were too many devices', '登录设备过多'],
+  ended_expired: ['not used for too long', '长期未使用'],
   ended_merged: ['because of a merge', '因合并'],
 
   // The reasons why a login was refused, by code.
