@@ -44,6 +44,8 @@ WxAuthError
 ├── CursorExpired               410
 ├── NameTaken                   409  the name of a client or a webhook
 ├── SignUpClosed                403
+├── SignUpRefused               403  the operator's own service refuses a newcomer
+├── SignUpUnavailable           503  that service does not answer
 ├── LastAdmin                   409
 ├── AppTaken, AppInSettings     409  the app exists already, or is defined in the settings
 ├── PhoneTaken                  409
@@ -539,6 +541,28 @@ class SignUpClosed(WxAuthError):
     code = "sign_up_closed"
     status = 403
     title = Title("This app is not open to new users.", "暂不开放新用户注册。")
+
+
+class SignUpRefused(WxAuthError):
+    """The operator's own service has refused a new user, with a text of its own or without one."""
+
+    code = "sign_up_refused"
+    status = 403
+    title = Title("This service does not accept your registration.", "暂时无法为你注册。")
+
+    def __init__(self, detail: str = "the operator's service has refused this person", *, title: str | None = None):
+        super().__init__(detail)
+        if title is not None:
+            self.title = Title(title, title)  # type: ignore[misc]  # this error's own, in place of the class's
+
+
+class SignUpUnavailable(WxAuthError):
+    """The operator's own service does not say whether a new user may sign up."""
+
+    code = "sign_up_unavailable"
+    status = 503
+    title = Title("Registration is not possible now, please try again.", "暂时无法注册，请稍后再试。")
+    retry_after = 3
 
 
 class LastAdmin(WxAuthError):

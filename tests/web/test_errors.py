@@ -41,6 +41,8 @@ STATUS_OF = {
     "wechat_misconfigured": 502,
     "account_disabled": 403,
     "sign_up_closed": 403,
+    "sign_up_refused": 403,
+    "sign_up_unavailable": 503,
     "merge_refused": 409,
     "split_refused": 409,
     "invalid_refresh_token": 400,
@@ -200,7 +202,7 @@ async def test_a_fault_is_logged_and_hidden_from_the_caller(
     assert line["event"] == "request_failed"
     assert line["error"] == "asyncpg.exceptions.NotNullViolationError"
     assert line["request_id"] == problem["request_id"]
-    assert any(re.search(r"/wxauth/server/login/login\.py:\d+ log_in$", frame) for frame in line["frames"])
+    assert any(re.search(r"/wxauth/server/login/entering\.py:\d+ record_identity$", frame) for frame in line["frames"])
 
 
 FAULTS_THAT_QUOTE = {

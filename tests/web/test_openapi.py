@@ -17,6 +17,7 @@ from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.world import Admin, MakeClient, MakeServices
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
+from wxauth.server.attributes.bodies import AttributesRequest
 from wxauth.server.checks.routes import CheckReportAnswer
 from wxauth.server.clients.bodies import (
     ClientAnswer,
@@ -98,6 +99,7 @@ BODIES: dict[str, type[BaseModel]] = {
         LogoutRequest,
         ProfileChange,
         PhoneRequest,
+        AttributesRequest,
         ConsentsRequest,
         DecryptRequest,
         UserChangeRequest,
@@ -215,6 +217,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),
         ("look_user_up", "get /v1/users/{user_id}"),
         ("look_users_up", "post /v1/users/lookup"),
+        ("patch_attributes", "patch /v1/users/{user_id}/attributes"),
         ("read_feed", "get /v1/events"),
         ("claim_scan", "post /v1/me/scans"),
         ("approve_scan", "post /v1/me/scans/{scan_id}/approve"),
@@ -327,7 +330,8 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: 
             "post",
             "invalid_request payload_too_large unknown_app invalid_code code_used wechat_user_blocked "
             "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
-            "account_disabled sign_up_closed snapshot_user wrong_app_kind rate_limited storage_unavailable "
+            "account_disabled sign_up_closed sign_up_refused sign_up_unavailable "
+            "snapshot_user wrong_app_kind rate_limited storage_unavailable "
             "internal_error",
         ),
         (
@@ -458,6 +462,7 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
         "get /v1/apps/{app_id}/access-token",
         "get /v1/users/{user_id}",
         "post /v1/users/lookup",
+        "patch /v1/users/{user_id}/attributes",
         "get /v1/events",
     ):
         assert guarded.pop(name) == [{"service_client": []}]

@@ -15,6 +15,7 @@ from wxauth.server.checks.issuer import check_issuer
 from wxauth.server.checks.redis import REDIS_PATIENCE_SECONDS, check_redis
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.checks.rows import some_users
+from wxauth.server.checks.sign_up_hook import check_sign_up_hook
 from wxauth.server.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.server.core.clock import Clock, utc_now
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
@@ -62,8 +63,9 @@ async def examine(
         *await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines)),
     ]
     async with aclosing(_transport(settings)) as transport:
-        redis, issuer, *apps = await asyncio.gather(
+        redis, sign_up_hook, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
+            _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
             *_apps(settings, found, transport, clock),
         )
@@ -75,7 +77,7 @@ async def examine(
         results.append(
             bad("apps", message, "没有应用，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
         )
-    return [*results, *redis, *issuer, *(result for app in apps for result in app)]
+    return [*results, *redis, *sign_up_hook, *issuer, *(result for app in apps for result in app)]
 
 
 async def examine_app(

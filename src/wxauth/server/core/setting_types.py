@@ -173,6 +173,34 @@ def _check_events_kept(value: int) -> int:
     return value
 
 
+def _check_hook_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or re.search(r"[\s#\\]", value) or "@" in urlsplit(value).netloc:
+        raise ValueError("must be a URL like https://host/path, without user and fragment; http in a private network")
+    return value
+
+
+def _check_webhook_secret(value: SecretStr) -> SecretStr:
+    webhook_secret_bytes(value)
+    return value
+
+
+def webhook_secret_bytes(value: SecretStr) -> bytes:
+    """The bytes of a secret for signatures. Raises: ValueError, unless they are 24 to 64."""
+    prefix, text = value.get_secret_value()[:6], value.get_secret_value()[6:]
+    try:
+        key = base64.b64decode(text, validate=True) if prefix == "whsec_" else b""
+    except ValueError:
+        key = b""
+    if not 24 <= len(key) <= 64:
+        raise ValueError("must be whsec_ followed by 24 to 64 random bytes in base64")
+    return key
+
+
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
         raise ValueError(f"must be at most {MAX_ROLES} roles like member or beta-tester, separated by commas")
@@ -310,6 +338,8 @@ WebOrigin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
+HookUrl = Annotated[str, AfterValidator(_check_hook_url)]
+WebhookSecret = Annotated[SecretStr, AfterValidator(_check_webhook_secret)]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 Claims = Annotated[dict[str, Any], AfterValidator(_check_claims)]
 JsonClaims = BeforeValidator(_read_claims)

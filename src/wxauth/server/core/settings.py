@@ -42,6 +42,7 @@ from wxauth.server.core.setting_types import (
     DomainFile,
     EmptyIsNone,
     ExemptNetworks,
+    HookUrl,
     Issuer,
     JsonClaims,
     Lower,
@@ -66,6 +67,7 @@ from wxauth.server.core.setting_types import (
     TrailDays,
     UnionidPolicy,
     Url,
+    WebhookSecret,
     WebOrigin,
     secret_key_bytes,
 )
@@ -498,6 +500,40 @@ class Settings(DatabaseSettings):
             '导入的用户以文件为准。`APPS` 中各应用自己的 `"sign_up_roles": ["member"]` 优先。',
         ),
     ] = ()
+    sign_up_hook_url: Annotated[
+        HookUrl | None,
+        EmptyIsNone,
+        Setting(
+            "URL of a service of yours that is asked before somebody becomes a new user: "
+            "[sign-up-hook.md](sign-up-hook.md). `https`, or `http` in a private network.",
+            "新用户注册前询问的、你自己的服务的地址：[sign-up-hook.md](sign-up-hook.zh-CN.md)。须为 `https`，"
+            "内网可用 `http`。",
+        ),
+    ] = None
+    sign_up_hook_secret: Annotated[
+        WebhookSecret | None,
+        EmptyIsNone,
+        Field(validate_default=True),
+        Setting(
+            "Signs these requests: `whsec_` followed by 24 to 64 random bytes in base64.",
+            "对这些请求签名的密钥：`whsec_` 加上 24 至 64 个随机字节的 base64。",
+        ),
+    ] = None
+    sign_up_hook_timeout: Annotated[
+        float,
+        Field(gt=0, le=10),
+        SECONDS,
+        Setting("Time limit for such a request.", "这种请求的时限。"),
+    ] = 2.0
+    sign_up_hook_failure: Annotated[
+        Literal["refuse", "allow"],
+        Lower,
+        Setting(
+            "What becomes of a newcomer if that service gives no answer: `refuse` (503 `sign_up_unavailable`) or "
+            "`allow`.",
+            "该服务没有回应时如何处理新用户：`refuse`（503 `sign_up_unavailable`）或 `allow`（允许注册）。",
+        ),
+    ] = "refuse"
     claims: Annotated[
         Claims,
         NoDecode,
@@ -752,6 +788,13 @@ class Settings(DatabaseSettings):
         if len({app.app_id for app in apps}) != len(apps):
             raise ValueError("must have each app_id once")
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
+
+    @field_validator("sign_up_hook_secret")
+    @classmethod
+    def _no_hook_without_secret(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if secret is None and info.data.get("sign_up_hook_url") is not None:
+            raise ValueError("must be set together with WXAUTH_SIGN_UP_HOOK_URL")
+        return secret
 
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -33,7 +33,8 @@ class WebhookTransport(httpx.AsyncBaseTransport):
 
     Names are resolved here, and connections go to the address that was checked. So neither a name that resolves
     differently the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and
-    proxies from the environment are not used. A response contains only the status and `Retry-After`.
+    proxies from the environment are not used. A response contains only the status, `Retry-After`, and a body, of which
+    somebody who closes the response unread gets nothing.
 
     Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
 
@@ -126,15 +127,30 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
 
 class _Body(httpx.AsyncByteStream):
-    """A response body, of which only the beginning is read, and nothing is shown."""
+    """A response body. If nobody wants it, only the beginning is read."""
 
     def __init__(self, answer: httpcore.Response) -> None:
         self._answer = answer
+        self._is_wanted = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Read the body. Raises: httpx.TransportError."""
+        self._is_wanted = True
+        try:
+            async for chunk in self._answer.aiter_stream():
+                yield chunk
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as exc:
+            failure = _named(exc)
+        else:
+            return
+        raise failure  # outside the `except`, as above
 
     async def aclose(self) -> None:
         """Read to the end of a short response, so that its connection can be reused."""
         read = 0
         try:
+            if self._is_wanted:
+                return
             with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
                 async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                     async for chunk in self._answer.aiter_stream():

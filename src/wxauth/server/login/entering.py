@@ -1,6 +1,6 @@
 """From WeChat's code to a stored login: shared by all kinds of apps and ways to log in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from wxauth.errors import AccountDisabled, RateLimited, SignUpClosed, SnapshotUser, WeChatMisconfigured
@@ -10,9 +10,10 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.sealing import Sealer, session_key_context
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.users import UserFields
+from wxauth.server.core.users import MAX_ROLES, UserFields
 from wxauth.server.login.judging import judge_login
 from wxauth.server.login.login_rows import LoggedIn, Login, record_login
+from wxauth.server.login.newcomers import Newcomers, Welcome
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.profile.nicknames import Nicknames
@@ -43,7 +44,7 @@ class Entered:
 
 
 class Entering:
-    """Exchanges codes with WeChat, and stores logins."""
+    """Exchanges codes with WeChat, and stores logins. `newcomers`, if given, is asked about each new user."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Entering:
         wechat: WeChat,
         database: Database,
         sealer: Sealer,
+        newcomers: Newcomers | None = None,
     ) -> None:
         self._nicknames = nicknames
         self._clock = clock
@@ -69,6 +71,7 @@ class Entering:
         self._wechat = wechat
         self._database = database
         self._sealer = sealer
+        self._newcomers = newcomers
 
     async def log_in_with_code(
         self,
@@ -148,47 +151,63 @@ class Entering:
 
         A session is opened for `expires_in` seconds, unless that is None.
 
-        Raises: SnapshotUser, SignUpClosed, LacksUnionid, AccountDisabled, StorageUnavailable.
+        Raises: SnapshotUser, SignUpClosed, LacksUnionid, SignUpRefused, SignUpUnavailable, AccountDisabled,
+            StorageUnavailable.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
-        with self._metrics.storing() as storing:
-            try:
-                login = await record_login(
-                    self._database,
-                    Login(
-                        app_id=app.app_id,
-                        openid=identity.openid,
-                        unionid=identity.unionid,
-                        nickname=nickname,
-                        avatar_url=avatar_url,
-                        session_key=self._sealed(app, identity),
-                        ip=device.ip,
-                        user_agent=device.user_agent,
-                        expires_in=expires_in,
-                        is_judged=self._risk.is_noted,
-                        may_sign_up=self._settings.may_sign_up(app) and not lacks_unionid,
-                        roles=self._settings.roles_at_sign_up(app),
-                        may_be_snapshot=not app.is_mini_program,
-                    ),
-                    now=now,
-                    observe_merge=self._metrics.merged,
-                )
-            except SignUpClosed:
-                if not lacks_unionid:
-                    raise
+        may_sign_up = self._settings.may_sign_up(app) and not lacks_unionid
+        login_to_store = Login(
+            app_id=app.app_id,
+            openid=identity.openid,
+            unionid=identity.unionid,
+            nickname=nickname,
+            avatar_url=avatar_url,
+            session_key=self._sealed(app, identity),
+            ip=device.ip,
+            user_agent=device.user_agent,
+            expires_in=expires_in,
+            is_judged=self._risk.is_noted,
+            may_sign_up=may_sign_up and self._newcomers is None,
+            roles=self._settings.roles_at_sign_up(app),
+            may_be_snapshot=not app.is_mini_program,
+        )
+        try:
+            login, milliseconds = await self._record(login_to_store, now=now)
+        except SignUpClosed:
+            if lacks_unionid:
                 log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
                 raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
-            except SnapshotUser:
-                raise _snapshot(app) from None
+            if self._newcomers is None or not may_sign_up:
+                raise
+            # Only now is it known that this would be a new user, and no connection is held meanwhile.
+            welcome = await self._newcomers.welcome(app, identity, ip=device.ip)
+            login, milliseconds = await self._record(_welcomed(login_to_store, welcome), now=now)
+            if login.is_new and login.user.external_id != welcome.external_id:
+                log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
+        except SnapshotUser:
+            raise _snapshot(app) from None
         if login.is_disabled:
             log.warning("login_refused", reason="account_disabled", user_id=login.user.id, app_id=app.app_id)
             raise AccountDisabled(until=login.user.banned_until, user_id=login.user.id)
-        return login, storing.milliseconds
+        return login, milliseconds
+
+    async def _record(self, login: Login, *, now: datetime) -> tuple[LoggedIn, float]:
+        with self._metrics.storing() as storing:
+            logged_in = await record_login(self._database, login, now=now, observe_merge=self._metrics.merged)
+        return logged_in, storing.milliseconds
 
     def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:
         if identity.session_key is None:
             return None
         return self._sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
+
+
+def _welcomed(login: Login, welcome: Welcome) -> Login:
+    roles = tuple(dict.fromkeys((*login.roles, *welcome.roles)))
+    if len(roles) > MAX_ROLES:
+        log.warning("sign_up_hook_member_left_out", app_id=login.app_id, member="roles")
+        roles = tuple(login.roles)
+    return replace(login, may_sign_up=True, roles=roles, welcome=welcome)
 
 
 def _snapshot(app: App) -> SnapshotUser:

@@ -97,7 +97,8 @@ class Logins:
         If the phone_code fails, the login still succeeds, because its code is used up. The same is true if a consent is
         not in force or cannot be recorded: the person is asked for it again.
 
-        Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
+        Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
+            SignUpUnavailable, AccountDisabled, StorageUnavailable.
         """
         try:
             return await self._log_in(

@@ -16,6 +16,7 @@ from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
+from wxauth.server.login.newcomers import Welcome
 from wxauth.server.users.merging import ObserveMerge, link_unionid
 from wxauth.server.users.merging_rows import People, are_split, people_of
 
@@ -137,12 +138,22 @@ SELECT * FROM person
 """)  # noqa: S608 - put together from constants
 
 
-def _sign_up_part(holder: str, source: str) -> str:
+# An external id that another user has, or had, is left out. If two newcomers get the same one at once, the unique index
+# lets one succeed.
+_WELCOME_PART: Final = """,
+           CASE WHEN NOT EXISTS (SELECT FROM users WHERE external_id = :external_id)
+                     AND NOT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)
+                THEN :external_id::text END,
+           :attributes::jsonb"""
+
+
+def _sign_up_part(holder: str, source: str, *, is_welcome: bool = False) -> str:
+    columns, values = (", external_id, attributes", _WELCOME_PART) if is_welcome else ("", "")
     return f"""
 WITH {holder}person AS (
-    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
+    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since{columns})
     SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text, :roles::text[], :now::timestamptz,
-           :now, CASE WHEN :is_judged THEN :now END
+           :now, CASE WHEN :is_judged THEN :now END{values}
       {source}
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), identity AS (
@@ -164,18 +175,18 @@ _UNKNOWN_PART: Final = "WHERE NOT EXISTS (SELECT FROM identities WHERE app_id = 
 # For an unknown identity without a unionid, which always makes a new user. If a concurrent login adds the identity
 # first, this one violates its primary key.
 _SIGN_UP: Final = Statement[EnteredUser](_sign_up_part("", _UNKNOWN_PART))
-# For an unknown identity with an unknown unionid, which makes a new user, too. The row of the unionid, which is written
-# first as in `_ENTER`, decides the race: the second of two logins waits for the first one's row, makes no user, and
-# goes on to `_ENTER`.
-_SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](
-    _sign_up_part(
-        f"""holder AS (
+_SIGN_UP_WELCOME: Final = Statement[EnteredUser](_sign_up_part("", _UNKNOWN_PART, is_welcome=True))
+_HOLDER_PART: Final = f"""holder AS (
     INSERT INTO unionids (unionid, user_id) SELECT :unionid, :new_user_id {_UNKNOWN_PART}
     ON CONFLICT DO NOTHING
     RETURNING user_id
-), """,
-        "FROM holder",
-    )
+), """
+# For an unknown identity with an unknown unionid, which makes a new user, too. The row of the unionid, which is written
+# first as in `_ENTER`, decides the race: the second of two logins waits for the first one's row, makes no user, and
+# goes on to `_ENTER`.
+_SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](_sign_up_part(_HOLDER_PART, "FROM holder"))
+_SIGN_UP_WITH_UNIONID_WELCOME: Final = Statement[EnteredUser](
+    _sign_up_part(_HOLDER_PART, "FROM holder", is_welcome=True)
 )
 
 
@@ -284,6 +295,8 @@ class Login:
     may_sign_up: bool
     roles: Sequence[str] = ()
     """The roles of a person who signs up."""
+    welcome: Welcome | None = None
+    """What else such a person has from the start."""
     may_be_snapshot: bool = False
     """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
 
@@ -416,8 +429,12 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
     }
     if login.may_sign_up:
         statement = _SIGN_UP if login.unionid is None else _SIGN_UP_WITH_UNIONID
-        made = {"new_user_id": ids.new_user, "roles": login.roles, "is_judged": login.is_judged}
-        if (user := await database.row(statement, **entering, **made)) is not None:
+        made: dict[str, object] = {"new_user_id": ids.new_user, "roles": login.roles, "is_judged": login.is_judged}
+        if (welcome := login.welcome) is not None:
+            statement = _SIGN_UP_WELCOME if login.unionid is None else _SIGN_UP_WITH_UNIONID_WELCOME
+            made |= {"external_id": welcome.external_id, "attributes": welcome.attributes or None}
+            made["nickname"] = login.nickname or welcome.nickname
+        if (user := await database.row(statement, **{**entering, **made})) is not None:
             return user
     return await database.row(_ENTER, **entering, profile_event_id=new_id(now))
 

@@ -46,6 +46,7 @@ from wxauth.server.service.waits import WAITS, Waits
 from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
+from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
@@ -204,6 +205,9 @@ def build_services(
         policy=settings.risk_policy,
         roles_at_sign_up=roles_at_sign_up,
     )
+    sign_up_hook = make_sign_up_hook(
+        settings, clock, transport=WebhookTransport(resolve=name_resolver.resolve), observe=metrics.sign_up_hook
+    )
     entering = Entering(
         settings=settings,
         database=database,
@@ -215,6 +219,7 @@ def build_services(
         avatars=avatars,
         risk=risk,
         numbers=numbers,
+        newcomers=sign_up_hook,
     )
     logins = Logins(
         settings=settings,
@@ -329,7 +334,7 @@ def build_services(
         closing=[
             [avatars],  # first: no request is left that waits for its picture
             # Each waits some seconds for its unfinished work. They wait together, so that a stop does not take the sum.
-            [background, phones, deliveries],
+            [background, phones, deliveries, *([] if sign_up_hook is None else [sign_up_hook])],
             [promises],  # after those, which may have put off more
             [wechat_tokens],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat

@@ -29,6 +29,7 @@ _FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
 
 _REQUEST_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _WECHAT_BOUNDS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
+_HOOK_BOUNDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _DATABASE_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
@@ -158,7 +159,14 @@ WECHAT_SECONDS: Final = HistogramRow(
 DATABASE_SECONDS: Final = HistogramRow(
     "wxauth_database_seconds", "Duration of storing a login in the database.", _DATABASE_BOUNDS
 )
-HISTOGRAMS: Final = (REQUEST_SECONDS, WECHAT_SECONDS, DATABASE_SECONDS)
+SIGN_UP_HOOK_SECONDS: Final = HistogramRow(
+    "wxauth_sign_up_hook_seconds",
+    "Duration of asking SIGN_UP_HOOK_URL about a new user, by outcome: allowed, refused, failed, or not_asked because "
+    "it has failed too often a moment ago.",
+    _HOOK_BOUNDS,
+    ("outcome",),
+)
+HISTOGRAMS: Final = (REQUEST_SECONDS, WECHAT_SECONDS, DATABASE_SECONDS, SIGN_UP_HOOK_SECONDS)
 
 PUT_OFF: Final = ("wxauth_put_off", "Writes queued for retry while the database is unavailable, by kind.", ("what",))
 BUILD: Final = ("wxauth_build", "The running version.")

@@ -55,6 +55,7 @@ from wxauth.server.service.metric_table import (
     REQUEST_SECONDS,
     REQUESTS,
     SCANS,
+    SIGN_UP_HOOK_SECONDS,
     SIGNING_KEY_AGE,
     STORED,
     WEBHOOK_DELIVERIES,
@@ -188,6 +189,10 @@ class PrometheusMetrics(Collector):
     def backchannel_logout(self, outcome: str) -> None:
         """Count an attempt to send a logout token."""
         self._counters[BACKCHANNEL_LOGOUTS][outcome,].inc()
+
+    def sign_up_hook(self, outcome: str, seconds: float) -> None:
+        """Time a request about a new user."""
+        self._histograms[SIGN_UP_HOOK_SECONDS].labels(outcome).observe(seconds)
 
     def put_off(self, what: str, number: int) -> None:
         """Set the number of promises of a kind that wait to be retried."""

@@ -18,6 +18,8 @@ from wxauth.errors import (
     NotFound,
     RateLimited,
     SignUpClosed,
+    SignUpRefused,
+    SignUpUnavailable,
     SnapshotUser,
     StorageUnavailable,
     UnknownApp,
@@ -62,8 +64,8 @@ OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
-_DENIED: Final = (AccountDisabled, SignUpClosed, WeChatUserBlocked, LacksUnionid)
-_TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, StorageUnavailable)
+_DENIED: Final = (AccountDisabled, SignUpClosed, SignUpRefused, WeChatUserBlocked, LacksUnionid)
+_TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, SignUpUnavailable, StorageUnavailable)
 _OUTCOMES: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,

@@ -438,6 +438,8 @@ const TEXTS = {
   refused_code_used: ['The code was used twice. Try again; if it lasts, tell the developers', 'code 被重复使用。请重试，若持续出现请联系开发'],
   refused_wechat_user_blocked: ['WeChat takes the account for a risk', '微信判定账号有风险'],
   refused_sign_up_closed: ['Not invited: this app lets nobody unknown in', '未受邀：此应用不接受新用户'],
+  refused_sign_up_refused: ['Your own service refused the newcomer', '你的服务拒绝了该新用户'],
+  refused_sign_up_unavailable: ['Your own service did not say whether the newcomer may sign up. Tell the operator', '你的服务未答复是否允许注册，请联系运维'],
   refused_rate_limited: ['Too many logins from this address', '该地址登录过于频繁'],
   refused_wechat_unavailable: ['WeChat did not work. Try again in a minute', '微信服务异常，请稍后重试'],
   refused_wechat_timeout: ['WeChat did not answer in time. Try again in a minute', '微信响应超时，请稍后重试'],

@@ -1,0 +1,1 @@
+"""A service of the operator's is asked who may sign up."""
