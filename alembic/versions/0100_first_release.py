@@ -135,6 +135,7 @@ def upgrade() -> None:
             near BOOLEAN DEFAULT false NOT NULL,
             user_code BOOLEAN DEFAULT false NOT NULL,
             email_domain TEXT,
+            sso BOOLEAN DEFAULT false NOT NULL,
             id_token_alg TEXT,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             former_secret_until TIMESTAMP WITH TIME ZONE,
@@ -155,7 +156,8 @@ def upgrade() -> None:
                 id_token_alg IN ('RS256', 'ES256')),
             CONSTRAINT clients_service_check CHECK (title IS NOT NULL OR NOT (is_public OR near OR user_code)
                 AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, account_app_id, website_app_id,
-                email_domain) = 0)
+                email_domain) = 0),
+            CONSTRAINT clients_sso_check CHECK (NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near))
         )
     """)
     op.execute("""
@@ -688,12 +690,17 @@ def upgrade() -> None:
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,
             session_id UUID NOT NULL,
+            browser_login_id UUID,
             CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
             CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
                 DELETE CASCADE
         )
     """)
     op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
+    op.execute("""
+        CREATE INDEX website_sessions_browser_login_id_idx ON website_sessions (browser_login_id) WHERE
+            browser_login_id IS NOT NULL
+    """)
     op.execute("""
         CREATE TABLE site_requests (
             id UUID NOT NULL,
@@ -723,10 +730,13 @@ def upgrade() -> None:
             browser_hash BYTEA NOT NULL,
             state TEXT,
             presses INTEGER DEFAULT 0 NOT NULL,
+            browser_login_id UUID,
+            query TEXT,
             CONSTRAINT login_pages_pkey PRIMARY KEY (request_id),
             CONSTRAINT login_pages_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
                 CASCADE,
-            CONSTRAINT login_pages_page_hash_key UNIQUE (page_hash)
+            CONSTRAINT login_pages_page_hash_key UNIQUE (page_hash),
+            CONSTRAINT login_pages_query_check CHECK ((browser_login_id IS NULL) = (query IS NULL))
         )
     """)
     op.execute("""
@@ -807,17 +817,21 @@ def upgrade() -> None:
             openid TEXT NOT NULL,
             approving_session_id UUID,
             authenticated_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            authenticated_by TEXT NOT NULL,
             browser_ip INET,
             browser_user_agent TEXT,
             expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
             session_id UUID,
+            browser_login_id UUID,
             CONSTRAINT grants_pkey PRIMARY KEY (id),
             CONSTRAINT grants_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
             CONSTRAINT grants_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities (app_id, openid)
                 ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT grants_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website')),
-            CONSTRAINT grants_approving_session_id_check CHECK ((door IN ('account', 'website')) =
-                (approving_session_id IS NULL))
+            CONSTRAINT grants_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website',
+                'sso')),
+            CONSTRAINT grants_approving_session_id_check CHECK ((door IN ('account', 'website', 'sso')) =
+                (approving_session_id IS NULL)),
+            CONSTRAINT grants_browser_login_id_check CHECK (door <> 'sso' OR browser_login_id IS NOT NULL)
         )
     """)
     op.execute("CREATE INDEX grants_app_id_openid_idx ON grants (app_id, openid)")
@@ -837,10 +851,42 @@ def upgrade() -> None:
             CONSTRAINT authorization_codes_code_hash_key UNIQUE (code_hash)
         )
     """)
+    op.execute("""
+        CREATE TABLE browser_logins (
+            id UUID NOT NULL,
+            cookie_hash BYTEA NOT NULL,
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            authenticated_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            authenticated_by TEXT NOT NULL,
+            codes_at TIMESTAMP WITH TIME ZONE[] DEFAULT '{}' NOT NULL,
+            CONSTRAINT browser_logins_pkey PRIMARY KEY (id),
+            CONSTRAINT browser_logins_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
+                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT browser_logins_cookie_hash_key UNIQUE (cookie_hash),
+            CONSTRAINT browser_logins_cookie_hash_check CHECK (octet_length(cookie_hash) = 32)
+        )
+    """)
+    op.execute("CREATE INDEX browser_logins_app_id_openid_idx ON browser_logins (app_id, openid)")
+    op.execute("CREATE INDEX browser_logins_authenticated_at_idx ON browser_logins (authenticated_at)")
+    op.execute("""
+        CREATE TABLE browser_login_sites (
+            browser_login_id UUID NOT NULL,
+            client_id TEXT NOT NULL,
+            CONSTRAINT browser_login_sites_pkey PRIMARY KEY (browser_login_id, client_id),
+            CONSTRAINT browser_login_sites_browser_login_id_fkey FOREIGN KEY(browser_login_id) REFERENCES
+                browser_logins (id) ON DELETE CASCADE,
+            CONSTRAINT browser_login_sites_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON
+                DELETE CASCADE
+        )
+    """)
+    op.execute("CREATE INDEX browser_login_sites_client_id_idx ON browser_login_sites (client_id)")
 
 
 def downgrade() -> None:
     """Remove them."""
+    op.execute("DROP TABLE browser_login_sites")
+    op.execute("DROP TABLE browser_logins")
     op.execute("DROP TABLE authorization_codes")
     op.execute("DROP TABLE grants")
     op.execute("DROP TABLE visits")

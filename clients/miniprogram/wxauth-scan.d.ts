@@ -28,6 +28,11 @@ export interface Claimed {
   same_network: boolean | null
   /** Whether the code was typed. If so, warn the person: somebody else may have read the code out to them. */
   typed: boolean
+  /**
+   * For how many seconds other sites can be entered from this browser after the approval, without the phone. Tell the
+   * person so, and until when. Null: not at all.
+   */
+  sso_ttl: number | null
   created_at: string
   expires_at: string
 }

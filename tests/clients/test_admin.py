@@ -14,7 +14,7 @@ from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
     **{"account_app_id": None, "website_app_id": None},
-    **{"near": False, "user_code": False, "email_domain": None, "id_token_alg": None},
+    **{"near": False, "user_code": False, "email_domain": None, "sso": False, "id_token_alg": None},
     "backchannel_logout_uri": None,
 }
 SITE: Body = {
@@ -30,6 +30,7 @@ SITE: Body = {
     "near": True,
     "user_code": True,
     "email_domain": "example.com",
+    "sso": False,
     "id_token_alg": "ES256",
 }
 REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
@@ -37,6 +38,8 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("redirect_uris", {"redirect_uris": [], "device": False}),
     ("logout_uris", {"logout_uris": ["https://*.example.com/"]}),
     ("logout_uris", {"redirect_uris": []}),
+    ("sso", {"sso": True}),
+    ("sso", {"sso": True, "near": False, "redirect_uris": [], "logout_uris": []}),
     ("scopes", {"scopes": ["openid", "everything"]}),
     ("scopes", {"scopes": ["wxauth:admin"]}),
     ("scopes", {"scopes": []}),

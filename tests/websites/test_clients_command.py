@@ -51,8 +51,20 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "near": True,
         "user_code": True,
         "email_domain": "example.com",
+        "sso": False,
         "id_token_alg": "ES256",
+        "backchannel_logout_uri": None,
     }
+
+
+async def test_a_site_shares_the_login_of_browsers_if_no_phone_has_to_be_near(clients: Command) -> None:
+    assert (await clients("add", "shop", "--redirect-uri", CALLBACK, "--sso")).returncode == 0
+    (listed,) = json.loads((await clients("list", "--json")).stdout)
+    assert listed["sso"] is True
+    for refused in (("set", "shop", "--near"), ("add", "tv", "--device", "--sso")):
+        answer = await clients(*refused)
+        assert (answer.returncode, "--sso" in answer.stderr) == (2, True), answer.stderr
+    assert (await clients("set", "shop", "--no-sso", "--near")).returncode == 0
 
 
 async def test_a_site_has_the_scopes_openid_and_profile_and_its_name_as_title_by_default(clients: Command) -> None:

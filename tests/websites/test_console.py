@@ -96,7 +96,7 @@ async def test_an_administrators_scan_opens_the_console(browser: Browser, phone:
     assert (await extend_session(browser.client)).status_code == 200
     assert await sessions_of(phone) == ["wxauth-admin", None]
     events = [(event["type"], event["data"].get("by")) for event in await root.events(user_id=root.id)]
-    assert events == [("console.opened", "scan"), ("scan.approved", None)]
+    assert events == [("console.opened", "scan"), ("site.authorized", None), ("scan.approved", None)]
 
 
 async def test_an_old_login_opens_no_console_although_its_token_is_good(

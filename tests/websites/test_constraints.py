@@ -28,8 +28,9 @@ VISIT = (
 USER = "INSERT INTO users (id, created_at) VALUES (gen_random_uuid(), now())"
 IDENTITY = "INSERT INTO identities (app_id, openid, user_id, created_at) SELECT 'wx1', 'o1', id, now() FROM users"
 GRANT = (
-    "INSERT INTO grants (id, client_id, scope, door, app_id, openid, authenticated_at, expires_at)"
-    " SELECT gen_random_uuid(), 'shop', 'openid', 'account', app_id, openid, now(), now() FROM identities"
+    "INSERT INTO grants (id, client_id, scope, door, app_id, openid, authenticated_at, authenticated_by,"
+    " expires_at) SELECT gen_random_uuid(), 'shop', 'openid', 'account', app_id, openid, now(), 'wechat_account', now()"
+    " FROM identities"
 )
 CODE = (
     "INSERT INTO authorization_codes (grant_id, code_hash, redirect_uri, code_challenge, expires_at)"

@@ -92,6 +92,7 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(site: Site, pho
         "browser": {"device": "Windows, Edge 141", "ip": OFFICE},
         "same_network": False,
         "typed": False,
+        "sso_ttl": None,
         "created_at": "2026-11-20T08:00:00Z",
         "expires_at": "2026-11-20T08:03:00Z",
     }

@@ -391,7 +391,7 @@ async def test_an_answer_is_in_the_trail_alone_and_counted_by_its_door(
     assert (event["actor"], str(event["user_id"]), json.loads(event["data"])) == (
         phone.user_id,
         phone.user_id,
-        {"client_id": "shop"},
+        {"client_id": "shop", "door": "mini_program"},
     )
     assert (event["app_id"], str(event["ip"])) == (wechat_app(phone), "127.0.0.1")
     assert EventType.SITE_AUTHORIZED not in SENT_TO_SIBLINGS

@@ -191,7 +191,7 @@ async def test_a_person_logs_in_to_a_site_by_wechats_page(
     event = await rows.fetchrow("SELECT * FROM events WHERE type = 'site.authorized'")
     assert event is not None
     assert (event["app_id"], event["data"], str(event["user_id"])) == (
-        *(app_id, '{"client_id": "shop"}'),
+        *(app_id, f'{{"door": "{door}", "client_id": "shop"}}'),
         alice["user"]["id"],
     )
     assert event["ip"] is not None

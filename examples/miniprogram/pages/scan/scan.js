@@ -2,7 +2,7 @@ import { auth, run } from '../../auth.js'
 import { approve, claim, deny, scanOf, scanSeen } from '../../wxauth-scan.js'
 
 Page({
-  data: { claimed: null, verdict: null, failed: null, isBusy: false },
+  data: { claimed: null, until: null, verdict: null, failed: null, isBusy: false },
 
   // By a code that the camera saw; without one, the page asks for it. 相机扫码进入；否则由本页扫码或输入。
   onLoad(options) {
@@ -23,7 +23,8 @@ Page({
       this.setData({ claimed: null, verdict: null, failed: null })
       await getApp().started
       try {
-        this.setData({ claimed: { ...(await claim(auth, scan)) } })
+        const claimed = await claim(auth, scan)
+        this.setData({ claimed: { ...claimed }, until: timeAfter(claimed.sso_ttl) })
       } catch (error) {
         this.setData({ failed: error.title })
       }
@@ -45,3 +46,11 @@ Page({
     })
   },
 })
+
+// Until when other sites can be entered from this browser, too. 此时刻之前，该浏览器也可以进入其他网站。
+function timeAfter(seconds) {
+  if (!seconds) return null
+  const at = new Date(Date.now() + seconds * 1000)
+  const two = (number) => `0${number}`.slice(-2)
+  return `${at.getMonth() + 1}月${at.getDate()}日 ${two(at.getHours())}:${two(at.getMinutes())}`
+}

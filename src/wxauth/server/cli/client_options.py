@@ -26,6 +26,7 @@ _HINTS: Final = {
     "near": "--near",
     "user_code": "--user-code",
     "email_domain": "--email-domain",
+    "sso": "--sso",
     "id_token_alg": "--id-token-alg",
 }
 _REDIRECT_URI = "A redirect_uri: https, or http on a loopback address. Repeatable."
@@ -68,6 +69,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         text(
             "--email-domain", "email_domain", "DOMAIN", "Give users the address <user id>@DOMAIN, which nobody reads."
         ),
+        flag("sso", "Share the browser's login with other such sites: who has scanned for one goes on to the next."),
         click.option(
             "--id-token-alg",
             type=click.Choice(ID_TOKEN_ALGS),

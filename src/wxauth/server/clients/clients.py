@@ -337,6 +337,10 @@ def _check_site(client: Client) -> None:
         raise WrongClient("scopes", f"{scopes[0]} is for services with a secret")
     if client.logout_uris and not client.redirect_uris:
         raise WrongClient("logout_uris", "must be empty without a redirect URI")
+    if client.sso and not client.redirect_uris:
+        raise WrongClient("sso", "needs a redirect URI: a device has no browser whose login it could share")
+    if client.sso and client.near:
+        raise WrongClient("sso", "excludes near, which asks for a phone at each login: choose one of the two")
     if _APP_ID.fullmatch(client.name):
         raise WrongClient("name", "must not be a site's: it looks like the app_id of a mini-program")
 

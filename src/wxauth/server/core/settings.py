@@ -657,6 +657,14 @@ class Settings(DatabaseSettings):
     web_session_max_age: Annotated[
         Seconds, Setting("Maximum lifetime of a website's session.", "网站会话的最长寿命。")
     ] = 2592000
+    sso_ttl: Annotated[
+        AnySeconds,
+        Setting(
+            "How long after a proof a browser may log in to the sites added with `--sso` without another one. A "
+            "shorter value counts at once. `0` turns it off.",
+            "浏览器证明身份后，多久之内登录以 `--sso` 添加的网站无需再次证明；调短立即生效。`0` 表示关闭。",
+        ),
+    ] = 28800
     link_check_file: Annotated[
         DomainFile | None,
         EmptyIsNone,

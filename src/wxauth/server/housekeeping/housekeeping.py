@@ -25,6 +25,9 @@ from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
 from wxauth.server.users.standing import lift_bans
+from wxauth.server.websites.browser_login_rows import sweep_browser_logins
+from wxauth.server.websites.browser_logins import proved_after
+from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import sweep_grants
 from wxauth.server.websites.scan_rows import sweep_tries
 from wxauth.server.websites.site_request_rows import sweep_site_requests
@@ -261,13 +264,16 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
 
 
 async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: float) -> None:
-    """Delete sites' requests, scans, visits and grants that are over. Raises: StorageUnavailable."""
+    """Delete sites' requests, scans, visits, grants and browsers' logins that are over. Raises: StorageUnavailable."""
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
+    # The code of the proof itself is good for its full time, however short `SSO_TTL` is.
+    proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
     for delete_page in (
         partial(sweep_site_requests, database, now=now, observe=services.metrics.scan),
         partial(sweep_grants, database, now=now),
+        partial(sweep_browser_logins, database, before=proved_before),
         partial(sweep_tries, database, now=now),
     ):
         while await delete_page(size=page_size) >= page_size:  # noqa: ASYNC110

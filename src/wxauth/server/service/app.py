@@ -74,7 +74,15 @@ from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.server.web.proxies import BehindProxies
-from wxauth.server.websites import authorization_routes, metadata, oauth_routes, page_routes, scan_routes, visit_routes
+from wxauth.server.websites import (
+    authorization_routes,
+    continuing_routes,
+    metadata,
+    oauth_routes,
+    page_routes,
+    scan_routes,
+    visit_routes,
+)
 from wxauth.server.websites.cors import SiteCors
 
 _DESCRIPTION = """
@@ -116,6 +124,7 @@ _ROUTERS: Final = (
     oauth_routes.router,
     page_routes.router,
     visit_routes.router,
+    continuing_routes.router,
     webhook_routes.router,
     push_routes.router,
 )

@@ -48,6 +48,7 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.websites.authorizations import Authorizations
+from wxauth.server.websites.continuing import Continuing
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.scans import Scans
@@ -310,6 +311,7 @@ def build_services(
                 numbers=numbers,
                 entering=entering,
             ),
+            Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics),
             Authorizations: Authorizations(
                 settings=settings, database=database, clock=clock, metrics=metrics, proofs=proofs
             ),

@@ -115,7 +115,10 @@ class WebsiteSession(SQLModel, table=True):
     __table_args__ = (
         ForeignKeyConstraint(["session_id"], ["sessions.id"], ondelete="CASCADE"),
         Index(None, "session_id"),
+        Index(None, "browser_login_id", postgresql_where=text("browser_login_id IS NOT NULL")),
     )
 
     client_id: str = Field(sa_type=Text, primary_key=True)
     session_id: UUID = Field(primary_key=True)
+    browser_login_id: UUID | None
+    """The browser's login that opened it, which may have ended; null if none did."""

@@ -123,7 +123,7 @@ _OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE i
 _OF_WEBSITE: Final = " AND client_id = :client_id"
 
 
-def _ending_part(condition: str = "", *, site_knows: bool = False) -> str:
+def _ending_part(condition: str = "", *, also: str = "", site_knows: bool = False) -> str:
     # Idempotent: if it is sent twice, the second one finds an ended session. If the session had only expired, there is
     # no event. The user is locked first, as for each event about a user. If the session was moved to another user
     # during that wait, it is not ended. If the site asks for the end itself, a trigger sends it no logout token.
@@ -143,7 +143,7 @@ WITH open AS (
     SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, COALESCE(:actor, user_id::text), user_id, app_id,
            :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
       FROM ended WHERE was_open
-)
+){also}
 SELECT ended.user_id FROM open LEFT JOIN ended ON true
 """  # noqa: S608 - put together from constants
 
@@ -152,6 +152,19 @@ _END: Final = Statement[_Ended](_ending_part())
 _END_KNOWN_TO_SITE: Final = Statement[_Ended](_ending_part(site_knows=True))
 _END_ONE_OF_WEBSITE: Final = Statement[_Ended](_ending_part(_OF_WEBSITE))
 _END_ONE_KNOWN_TO_WEBSITE: Final = Statement[_Ended](_ending_part(_OF_WEBSITE, site_knows=True))
+# The browser that logged in to a site has to prove itself again. The other sites' sessions stay.
+_END_ELSEWHERE: Final = Statement[_Ended](
+    _ending_part(
+        also=""", browser AS (
+    DELETE FROM browser_logins USING website_sessions w, ended
+     WHERE was_open AND w.session_id = ended.id AND browser_logins.id = w.browser_login_id
+)""",
+    )
+)
+_END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
+DELETE FROM browser_logins USING website_sessions w
+ WHERE w.session_id = :session_id AND browser_logins.id = w.browser_login_id
+""")
 _END_CONSOLES: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
   FROM console_sessions
@@ -256,6 +269,31 @@ _END_GRANTS_OF_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM grants USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
  WHERE grants.app_id = i.app_id AND grants.openid = i.openid AND grants.session_id IS NULL
 """)
+_END_BROWSER_LOGINS: Final = Statement[Nothing]("""
+DELETE FROM browser_logins USING identities i
+ WHERE i.user_id = :user_id AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
+""")
+_END_BROWSER_LOGINS_OF_IDENTITIES: Final = Statement[Nothing]("""
+DELETE FROM browser_logins USING unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
+ WHERE browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
+""")
+_END_OF_BROWSER_LOGIN: Final = Statement[EndedSession]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
+  FROM website_sessions w
+ WHERE w.browser_login_id = :browser_login_id AND sessions.id = w.session_id AND sessions.user_id = :user_id
+   AND revoked_at IS NULL
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
+""")
+# The sessions of one website that one browser's login has opened, beyond the newest ones.
+_END_BEYOND: Final = Statement[EndedSession]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
+ WHERE id = ANY (ARRAY(
+           SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
+            WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
+              AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
+            ORDER BY s.id DESC OFFSET :at_most))
+RETURNING id, user_id, expires_at > :now AS was_open
+""")
 _LAST_OF_PAGE: Final = Statement[_LastSession](
     "SELECT id, created_at FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
@@ -332,11 +370,14 @@ async def end_session(
 ) -> UUID | None:
     """End a session. Returns its user's id, or None if the session had ended or never existed.
 
-    Without `by`, it is ended by its user. With `site_knows`, its site gets no logout token.
+    Without `by`, it is ended by its user. If the user does so from another session, the browser's login that opened
+    this one ends, too. With `site_knows`, its site gets no logout token.
 
     Raises: StorageUnavailable.
     """
     statement = _END_KNOWN_TO_SITE if site_knows else _END
+    if reason is EndReason.SIGNED_OUT_ELSEWHERE:
+        statement = _END_ELSEWHERE
     return await _end(database, statement, session_id=session_id, reason=reason, by=by, now=now)
 
 
@@ -371,8 +412,10 @@ async def end_sessions(
     """End all sessions of a locked user except `kept`, and record those that were open.
 
     What the user has granted to sites ends, too, unless a session has been opened for it, whichever session approved.
+    So do the logins of the user's browsers.
     """
     await transaction.run(_END_GRANTS, user_id=user_id)
+    await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
     ended = await transaction.rows(_END_OTHERS, user_id=user_id, now=now, reason=reason, kept_id=kept)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
@@ -392,10 +435,40 @@ async def delete_console_sessions(database: Database) -> None:
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a locked user, and record it if it was open. False if the user never had this session."""
+    """End one session of a locked user, and record it if it was open. False if the user never had this session.
+
+    If an administrator does so, the browser's login that opened it ends, too.
+    """
     ended = await transaction.rows(_END_ONE, user_id=user_id, session_id=session_id, now=now, reason=reason)
+    if reason is EndReason.ADMINISTRATOR and any(row["was_open"] for row in ended):
+        await transaction.run(_END_BROWSER_LOGIN_OF_SESSION, session_id=session_id)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
     return bool(ended)
+
+
+async def end_sessions_of_browser_login(
+    transaction: Transaction, browser_login_id: UUID, *, user_id: UUID, by: Actor, now: datetime
+) -> None:
+    """End the websites' sessions that the login of a locked user's browser has opened."""
+    reason = EndReason.SIGNED_OUT
+    ended = await transaction.rows(
+        _END_OF_BROWSER_LOGIN, browser_login_id=browser_login_id, user_id=user_id, now=now, reason=reason
+    )
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+
+
+async def end_sessions_beyond(
+    transaction: Transaction, session_id: UUID, *, browser_login_id: UUID, at_most: int, by: Actor, now: datetime
+) -> None:
+    """End a locked user's oldest open sessions of a website by one browser's login, so that `at_most` are left.
+
+    The website is that of the session `session_id`, which has just been opened.
+    """
+    reason = EndReason.REPLACED
+    ended = await transaction.rows(
+        _END_BEYOND, session_id=session_id, browser_login_id=browser_login_id, at_most=at_most, now=now, reason=reason
+    )
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def end_replaced_sessions(
@@ -433,7 +506,8 @@ async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Act
 
 
 async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's website sessions, because the user is about to be merged into another one."""
+    """End a user's website sessions and browsers' logins, because the user is about to be merged into another one."""
+    await transaction.run(_END_BROWSER_LOGINS, user_id=user_id)
     ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, now=now, reason=EndReason.MERGED)
     await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
 
@@ -441,10 +515,14 @@ async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, b
 async def end_sessions_of_identities(
     transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]], *, by: Actor, now: datetime
 ) -> None:
-    """End a locked user's sessions and grants of these identities (app_id, openid), which are about to be split off."""
+    """End what these identities (app_id, openid) of a locked user, which are about to be split off, have opened.
+
+    These are their sessions, their grants, and the logins of browsers.
+    """
     keys = {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
     reason = EndReason.ADMINISTRATOR
     await transaction.run(_END_GRANTS_OF_IDENTITIES, **keys)
+    await transaction.run(_END_BROWSER_LOGINS_OF_IDENTITIES, **keys)
     ended = await transaction.rows(_END_OF_IDENTITIES, user_id=user_id, **keys, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 

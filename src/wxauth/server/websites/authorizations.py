@@ -23,10 +23,11 @@ from wxauth.server.websites.authorize import (
     SentBack,
     Unanswerable,
     checked_request,
+    refusal,
     requesting_site,
     sent_back,
 )
-from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import (
     add_grant,
@@ -72,6 +73,8 @@ class Authorizations:
             if not may_answer(client):
                 raise Unanswerable(Mistake.CLIENT)
             asked = checked_request(self._settings, client, redirect_uri, parameters)
+            if asked.is_silent:
+                raise refusal(self._settings, asked, "login_required", "a web-view has no login of a browser")
             logged_in_at = await self._login_for(asked, caller.session_id)
         except SentBack as exc:
             await SITES.count_user(self._database, caller.user, now=self._clock())
@@ -119,6 +122,7 @@ async def _make_code(
             openid=person.openid,
             approving_session_id=caller.session_id,
             authenticated_at=logged_in_at,
+            authenticated_by=AMR[Door.MINI_PROGRAM],
             browser_ip=device.ip,
             browser_user_agent=device.user_agent,
             expires_at=now + AUTHORIZATION_CODE_LASTS,
@@ -126,6 +130,6 @@ async def _make_code(
         if not await add_grant(transaction, grant):
             raise Unanswerable(Mistake.CLIENT)
         await put_code(transaction, grant.id, hash_of(code), asked, now=now)
-        await record_authorized(transaction, person, client_id=name, ip=device.ip, now=now)
+        await record_authorized(transaction, person, client_id=name, door=Door.MINI_PROGRAM, ip=device.ip, now=now)
     log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id)
     return code

@@ -17,7 +17,23 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
-from wxauth.server.websites.grant_rows import lock_grant, put_code
+from wxauth.server.sessions.devices import Device
+from wxauth.server.websites.browser_login_rows import Proof
+from wxauth.server.websites.browser_logins import (
+    BrowserCookies,
+    Onward,
+    end_login_of_another,
+    new_login,
+    record_proof,
+)
+from wxauth.server.websites.doors import Door
+from wxauth.server.websites.grant_rows import (
+    LockedGrant,
+    lock_grant,
+    name_browser_login,
+    put_code,
+    record_authorized,
+)
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.redeeming import entitled_person
 from wxauth.server.websites.requests import Parameters
@@ -134,7 +150,7 @@ def checked_request(settings: Settings, client: Client, redirect_uri: str, param
         state=state,
         nonce=parameters.get("nonce"),
         code_challenge=challenge,
-        requires_new_login="login" in parameters.get("prompt", "").split(),
+        prompts=frozenset(parameters.get("prompt", "").split()),
         max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
     )
 
@@ -165,9 +181,13 @@ def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
     prompts = set(parameters.get("prompt", "").split())
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
-    if "none" in prompts:
-        raise OAuthError("login_required", "the person must scan a code each time")
     return scope, challenge
+
+
+def refusal(settings: Settings, asked: SiteRequest, error: str, description: str) -> SentBack:
+    """The exception that reports an error to the site."""
+    log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
+    return SentBack(sent_back(settings, asked.redirect_uri, asked.state, error=error, error_description=description))
 
 
 def sent_back(settings: Settings, redirect_uri: str, state: str | None, **parameters: str) -> str:
@@ -187,36 +207,76 @@ async def scan_state(database: Database, clock: Clock, page_id: str, cookie: str
     return _state(await _page(database, page_id, cookie), now=clock())
 
 
-async def url_after_decision(
-    settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None
-) -> str:
-    """The URL that takes the browser back to the site after the person's decision, with a code or an error.
+async def go_on_after_decision(
+    settings: Settings, database: Database, clock: Clock, page_id: str, cookies: BrowserCookies, *, device: Device
+) -> Onward:
+    """Take the browser back to the site after the person's decision, with a code or an error.
 
     Raises: NotFound, before a decision and once the scan is over; StorageUnavailable.
     """
-    page = await _page(database, page_id, cookie)
+    page = await _page(database, page_id, cookies.browser)
     match _state(page, now=clock()):
         case PageState.DENIED:
             error = {"error": "access_denied", "error_description": "the person has refused"}
-            return sent_back(settings, page.redirect_uri, page.state, **error)
+            return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
         case PageState.APPROVED:
             code = new_secret()
-            if await _has_put(database, clock, page, code):
-                return sent_back(settings, page.redirect_uri, page.state, code=code)
-            error = {"error": "access_denied", "error_description": "the person may not log in any more"}
-            return sent_back(settings, page.redirect_uri, page.state, **error)
+            grant = await _put_code(settings, database, clock, page, code, cookies, device=device)
+            if grant is None:
+                error = {"error": "access_denied", "error_description": "the person may not log in any more"}
+                return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
+            login = new_login(settings, Door(grant.door), cookies, grant.id, is_shared=page.sso)
+            return Onward(sent_back(settings, page.redirect_uri, page.state, code=code), login)
     raise NotFound("there is no decision to go on with")
 
 
-async def _has_put(database: Database, clock: Clock, page: ShownPage, code: str) -> bool:
-    """Store a code for the page's grant, if it can still be redeemed. Raises: StorageUnavailable."""
+async def _put_code(
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    page: ShownPage,
+    code: str,
+    cookies: BrowserCookies,
+    *,
+    device: Device,
+) -> LockedGrant | None:
+    """Store a code for the page's grant, and the login of the browser that it proves.
+
+    Returns the grant; None if it cannot be redeemed any more. Raises: StorageUnavailable.
+    """
     now = clock()
     async with database.begin() as transaction:
         grant = await lock_grant(transaction, page.scan_id, now=now)
-        if grant is None or await entitled_person(transaction, grant, now=now) is None:
-            return False
-        await put_code(transaction, grant.id, hash_of(code), page, now=now)
-        return True
+        person = None if grant is None else await entitled_person(transaction, grant, now=now)
+        if grant is None or person is None:
+            return None
+        door = Door(grant.door)
+        login = new_login(settings, door, cookies, grant.id, is_shared=page.sso)
+        if login is not None:
+            login_id = await record_proof(
+                transaction,
+                settings,
+                Proof(
+                    grant_id=grant.id,
+                    client_id=page.client_id,
+                    user_id=grant.user_id,
+                    app_id=grant.app_id,
+                    openid=grant.openid,
+                    authenticated_at=grant.authenticated_at,
+                    authenticated_by=grant.authenticated_by,
+                ),
+                cookies,
+                login,
+                now=now,
+            )
+            if login_id is None:
+                return None
+            await name_browser_login(transaction, grant.id, login_id)
+        if await put_code(transaction, grant.id, hash_of(code), page, now=now):
+            await record_authorized(transaction, person, client_id=page.client_id, door=door, ip=device.ip, now=now)
+    if page.sso:
+        await end_login_of_another(database, settings, cookies, grant.user_id, now=now)
+    return grant
 
 
 async def _page(database: Database, page_id: str, cookie: str | None) -> ShownPage:

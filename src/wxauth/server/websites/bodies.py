@@ -138,6 +138,14 @@ class ClaimedAnswer(TypedDict):
             examples=[False],
         ),
     ]
+    sso_ttl: Annotated[
+        int | None,
+        Field(
+            description="How many seconds after the approval this browser may log in to other sites, too. Null: it may "
+            "not.",
+            examples=[28800],
+        ),
+    ]
     created_at: datetime
     expires_at: Annotated[datetime, Field(examples=["2026-11-20T08:03:00Z"])]
 
@@ -198,6 +206,7 @@ def claimed_answer(claimed: Claimed) -> ClaimedAnswer:
         "browser": browser,
         "same_network": scan.same_network,
         "typed": claimed.door is Door.TYPED,
+        "sso_ttl": claimed.sso_ttl,
         "created_at": scan.created_at,
         "expires_at": scan.expires_at,
     }

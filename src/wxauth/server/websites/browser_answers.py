@@ -37,6 +37,11 @@ def cookie_name(settings: Settings) -> str:
     return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
 
 
+def login_cookie_name(settings: Settings) -> str:
+    """The name of the cookie of a browser's login."""
+    return "__Host-wxauth-login" if settings.issuer.startswith("https:") else "wxauth-login"
+
+
 def redirect_to(url: str) -> Response:
     """Redirect the browser to a URL, without a referrer."""
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}

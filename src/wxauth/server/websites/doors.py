@@ -18,11 +18,17 @@ class Door(StrEnum):
     """The site is open in WeChat's browser, and WeChat's page identifies the person to the service account."""
     WEBSITE = "website"
     """WeChat's page on a computer identifies the person to the website app."""
+    SSO = "sso"
+    """The browser has a login, which it has proved for this site or another one."""
 
 
 BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 """The doors that use WeChat's own pages."""
 
+
+MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.ACCOUNT})
+"""The doors that prove who uses this browser. A typed code may have been read out to somebody elsewhere, and WeChat's
+page on a computer shows nobody which browser it logs in."""
 
 AMR: Final[Mapping[Door, str]] = {
     Door.SCAN: "wechat_scan",
@@ -31,7 +37,7 @@ AMR: Final[Mapping[Door, str]] = {
     Door.ACCOUNT: "wechat_account",
     Door.WEBSITE: "wechat_website",
 }
-"""The `amr` value (RFC 8176) that tells a site how the person logged in."""
+"""The `amr` value (RFC 8176) that tells a site how the person logged in. That of a browser's login is its proof's."""
 
 
 class DoorOutcome(StrEnum):

@@ -2,12 +2,12 @@
 
 Everything about a grant is decided while its user is locked: it is made, gets a code and is redeemed there, and there
 all sessions of a user are ended, as bans, merges and erasures do. Locks are taken in this order, so that nobody waits
-in a circle: user, client, site's request, and what belongs to the request; then the grant.
+in a circle: user, browser's login, client, site's request, and what belongs to the request; then the grant.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Final
 from uuid import UUID
@@ -16,6 +16,7 @@ from wxauth.server.core.database import Database, Row, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT
 from wxauth.server.websites.models import CodeBinding, GrantFields
 
@@ -34,36 +35,42 @@ class LockedGrant:
     nonce: str | None
     door: str
     authenticated_at: datetime
+    authenticated_by: str
     session_id: UUID | None
+    browser_login_id: UUID | None
     expires_at: datetime
     """Until when it can be redeemed in this way."""
     is_upheld: bool
-    """Whether the session that approved is still open; without such a session, true."""
+    """Whether the session that approved is still open, and the browser's login there; without either, true."""
 
 
 # False if the client has been removed. Its row stays until the end, because a removal deletes all its grants.
 _ADD: Final = Statement[Nothing]("""
-INSERT INTO grants (id, client_id, scope, door, app_id, openid, approving_session_id, authenticated_at, browser_ip,
-                    browser_user_agent, expires_at)
-SELECT :id, name, :scope, :door, :app_id, :openid, :approving_session_id, :authenticated_at, :browser_ip::text::inet,
-       :browser_user_agent, :expires_at
+INSERT INTO grants (id, client_id, scope, door, app_id, openid, approving_session_id, authenticated_at,
+                    authenticated_by, browser_ip, browser_user_agent, expires_at, browser_login_id)
+SELECT :id, name, :scope, :door, :app_id, :openid, :approving_session_id, :authenticated_at, :authenticated_by,
+       :browser_ip::text::inet, :browser_user_agent, :expires_at, :browser_login_id
   FROM clients WHERE name = :client_id FOR KEY SHARE
 """)
-# A grant has one authorization code at a time.
-_PUT_CODE: Final = Statement[Nothing]("""
+# A grant has one authorization code at a time. An inserted row, unlike an updated one, has no `xmax`.
+_PUT_CODE: Final = Statement[bool]("""
 INSERT INTO authorization_codes (grant_id, code_hash, redirect_uri, code_challenge, nonce, expires_at)
 VALUES (:grant_id, :code_hash, :redirect_uri, :code_challenge, :nonce, :expires_at)
 ON CONFLICT (grant_id) DO UPDATE SET code_hash = excluded.code_hash, expires_at = excluded.expires_at
+RETURNING xmax = 0 AS is_first
 """)
+_NAME_LOGIN: Final = Statement[Nothing]("UPDATE grants SET browser_login_id = :browser_login_id WHERE id = :grant_id")
 
 
 def _grant_part(nonce: str, expires_at: str) -> str:
     return f"""
-SELECT g.id, i.user_id, g.app_id, g.openid, g.scope, {nonce} AS nonce, g.door, g.authenticated_at, g.session_id,
-       {expires_at} AS expires_at,
-       g.approving_session_id IS NULL OR EXISTS (
+SELECT g.id, i.user_id, g.app_id, g.openid, g.scope, {nonce} AS nonce, g.door, g.authenticated_at, g.authenticated_by,
+       g.session_id, g.browser_login_id, {expires_at} AS expires_at,
+       (g.approving_session_id IS NULL OR EXISTS (
            SELECT FROM sessions s
-            WHERE s.id = g.approving_session_id AND s.revoked_at IS NULL AND s.expires_at > :now) AS is_upheld
+            WHERE s.id = g.approving_session_id AND s.revoked_at IS NULL AND s.expires_at > :now))
+       AND (g.browser_login_id IS NULL OR EXISTS (
+           SELECT FROM browser_logins l WHERE l.id = g.browser_login_id)) AS is_upheld
   FROM grants g JOIN identities i ON (i.app_id, i.openid) = (g.app_id, g.openid)"""  # noqa: S608 - put together from constants
 
 
@@ -103,15 +110,17 @@ SELECT {USER}, i.app_id, i.openid
 _OPEN_SESSION: Final = Statement[Nothing]("""
 WITH redeemed AS (
     UPDATE grants SET session_id = :session_id WHERE id = :grant_id
-    RETURNING client_id, scope, app_id, openid, browser_ip, browser_user_agent, authenticated_at
+    RETURNING client_id, scope, app_id, openid, browser_ip, browser_user_agent, authenticated_at, authenticated_by,
+              browser_login_id
 ), opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
                           client_id, scope, authenticated_at, authenticated_by)
     SELECT :session_id, :user_id, app_id, openid, browser_ip, browser_user_agent, :now, :now, :expires_at, client_id,
-           scope, authenticated_at, :authenticated_by
+           scope, authenticated_at, authenticated_by
       FROM redeemed
 )
-INSERT INTO website_sessions (client_id, session_id) SELECT client_id, :session_id FROM redeemed
+INSERT INTO website_sessions (client_id, session_id, browser_login_id)
+SELECT client_id, :session_id, browser_login_id FROM redeemed
 """)
 _SWEEP: Final = Statement[UUID]("""
 DELETE FROM grants WHERE id = ANY (ARRAY(
@@ -123,19 +132,19 @@ RETURNING id
 async def lock_person(transaction: Transaction, session_id: UUID, *, now: datetime) -> UserInSession | None:
     """Lock the user of a session, even during a merge; None if user or session can no longer log in."""
     wanted = {"session_id": session_id}
-    return await _lock(transaction, _LOCK_USER_OF_SESSION, _PERSON, wanted, attrgetter("id"), now=now)
+    return await lock_with_user(transaction, _LOCK_USER_OF_SESSION, _PERSON, wanted, attrgetter("id"), now=now)
 
 
 async def lock_visitor(transaction: Transaction, *, app_id: str, openid: str) -> UserInSession | None:
     """Lock the user of an identity, even during a merge; None if the user cannot log in."""
     wanted = {"app_id": app_id, "openid": openid}
-    return await _lock(transaction, _LOCK_USER_OF_IDENTITY, _VISITOR, wanted, attrgetter("id"))
+    return await lock_with_user(transaction, _LOCK_USER_OF_IDENTITY, _VISITOR, wanted, attrgetter("id"))
 
 
 async def lock_grant(transaction: Transaction, grant_id: UUID, *, now: datetime) -> LockedGrant | None:
     """Lock the user of a grant, even during a merge; None if there is no such grant any more."""
     wanted = {"grant_id": grant_id}
-    return await _lock(transaction, _LOCK_USER_OF_GRANT, _GRANT, wanted, attrgetter("user_id"), now=now)
+    return await lock_with_user(transaction, _LOCK_USER_OF_GRANT, _GRANT, wanted, attrgetter("user_id"), now=now)
 
 
 async def lock_grant_of_code(
@@ -154,10 +163,10 @@ async def lock_grant_of_code(
         "redirect_uri": redirect_uri,
         "code_challenge": code_challenge,
     }
-    return await _lock(transaction, _LOCK_USER_OF_CODE, _GRANT_OF_CODE, wanted, attrgetter("user_id"), now=now)
+    return await lock_with_user(transaction, _LOCK_USER_OF_CODE, _GRANT_OF_CODE, wanted, attrgetter("user_id"), now=now)
 
 
-async def _lock(
+async def lock_with_user(
     transaction: Transaction,
     lock: Statement[UUID],
     read: Statement[Row],
@@ -189,24 +198,36 @@ async def add_grant(transaction: Transaction, grant: GrantFields) -> bool:
 
 
 async def put_code(
-    transaction: Transaction, grant_id: UUID, code_hash: bytes, binding: CodeBinding, *, now: datetime
-) -> None:
-    """Store the code of a grant whose user is locked, valid from now on, in place of an earlier one."""
-    await transaction.run(
+    transaction: Transaction,
+    grant_id: UUID,
+    code_hash: bytes,
+    binding: CodeBinding,
+    *,
+    lasts: timedelta = AUTHORIZATION_CODE_LASTS,
+    now: datetime,
+) -> bool:
+    """Store the code of a grant whose user is locked, valid from now on. False if it replaces an earlier one."""
+    is_first = await transaction.value(
         _PUT_CODE,
         grant_id=grant_id,
         code_hash=code_hash,
         redirect_uri=binding.redirect_uri,
         code_challenge=binding.code_challenge,
         nonce=binding.nonce,
-        expires_at=now + AUTHORIZATION_CODE_LASTS,
+        expires_at=now + lasts,
     )
+    return bool(is_first)
+
+
+async def name_browser_login(transaction: Transaction, grant_id: UUID, browser_login_id: UUID) -> None:
+    """Store which browser's login a locked grant has proved."""
+    await transaction.run(_NAME_LOGIN, grant_id=grant_id, browser_login_id=browser_login_id)
 
 
 async def record_authorized(
-    transaction: Transaction, person: UserInSession, *, client_id: str, ip: str | None, now: datetime
+    transaction: Transaction, person: UserInSession, *, client_id: str, door: Door, ip: str | None, now: datetime
 ) -> None:
-    """Record that a site may log in a person who has no scan to approve."""
+    """Record that a site may log in a person: a code has been made."""
     await record_event(
         transaction,
         EventType.SITE_AUTHORIZED,
@@ -214,7 +235,7 @@ async def record_authorized(
         at=now,
         user_id=person.id,
         app_id=person.app_id,
-        data={"client_id": client_id},
+        data={"client_id": client_id, "door": door},
     )
 
 
@@ -223,7 +244,6 @@ async def open_session(
     grant: LockedGrant,
     *,
     session_id: UUID,
-    authenticated_by: str,
     expires_at: datetime,
     now: datetime,
 ) -> bool:
@@ -233,7 +253,6 @@ async def open_session(
         grant_id=grant.id,
         session_id=session_id,
         user_id=grant.user_id,
-        authenticated_by=authenticated_by,
         expires_at=expires_at,
         now=now,
     )

@@ -5,6 +5,9 @@ A site's request is shown on a page of ours (`login_pages`) or by a device (`dev
 either. Whichever door the person takes, it makes a grant (`grants`), which the site exchanges for a session: by its
 device code, or by an authorization code (`authorization_codes`).
 
+Sites added with `--sso` share the login of a browser (`browser_logins`): once a person has proved who uses it, the
+other sites get a grant at the press of a button. `browser_login_sites` has the sites that have got one.
+
 All secrets are stored as hashes.
 """
 
@@ -20,11 +23,14 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import BYTEA, INET
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
 from wxauth.server.websites.doors import BY_WECHATS_PAGE, Door
+
+_WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
+"""The doors at which no session of a phone approves."""
 
 
 def _one_of(column: str, doors: Iterable[Door]) -> str:
@@ -85,10 +91,15 @@ class LoginPage(LoginPageFields, table=True):
     __table_args__ = (
         ForeignKeyConstraint(["request_id"], ["site_requests.id"], ondelete="CASCADE"),
         UniqueConstraint("page_hash"),
+        CheckConstraint("(browser_login_id IS NULL) = (query IS NULL)", name="query"),
     )
 
     presses: int = Field(sa_column_kwargs={"server_default": text("0")})
     """How often the browser has gone to WeChat's page."""
+    browser_login_id: UUID | None
+    """The browser's login whose person the page shows; null on a page that shows nobody."""
+    query: str | None = Field(sa_type=Text)
+    """The parameters of the request on such a page: the press checks them again."""
 
 
 class DeviceCode(SQLModel, table=True):
@@ -214,12 +225,16 @@ class GrantFields(SQLModel):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     approving_session_id: UUID | None
-    """The phone's session that approved; null if WeChat's page has identified the person."""
+    """The phone's session that approved; null if WeChat's page or the browser's login has identified the person."""
     authenticated_at: datetime = Field(sa_type=TIME)
+    authenticated_by: str = Field(sa_type=Text)
+    """How the person has proved who they are, as a value of `amr` (RFC 8176)."""
     browser_ip: str | None = Field(sa_type=INET)
     browser_user_agent: str | None = Field(sa_type=Text)
     expires_at: datetime = Field(sa_type=TIME)
     """Until when it can be redeemed, or a code be made for it."""
+    browser_login_id: UUID | None = None
+    """The browser's login by which it was made, or that it has proved: it ends with that login. Null: none."""
 
 
 class Grant(GrantFields, table=True):
@@ -237,9 +252,10 @@ class Grant(GrantFields, table=True):
         CheckConstraint(_one_of("door", Door), name="door"),
         # By every other door, a session of the phone approves, and the grant ends with it.
         CheckConstraint(
-            f"({_one_of('door', sorted(BY_WECHATS_PAGE))}) = (approving_session_id IS NULL)",
+            f"({_one_of('door', _WITHOUT_PHONE)}) = (approving_session_id IS NULL)",
             name="approving_session_id",
         ),
+        CheckConstraint(f"door <> '{Door.SSO}' OR browser_login_id IS NOT NULL", name="browser_login_id"),
         Index(None, "client_id"),
         Index(None, "app_id", "openid"),
         Index(None, "expires_at"),
@@ -261,3 +277,50 @@ class AuthorizationCode(CodeBinding, table=True):
     grant_id: UUID = Field(primary_key=True)
     code_hash: bytes = Field(sa_type=BYTEA)
     expires_at: datetime = Field(sa_type=TIME)
+
+
+class BrowserLogin(SQLModel, table=True):
+    """The login of a browser, which sites share. Ending it deletes it.
+
+    It belongs to the user of its identity. What ends all sessions of a user also deletes the logins of their browsers.
+    """
+
+    __tablename__ = "browser_logins"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["app_id", "openid"],
+            ["identities.app_id", "identities.openid"],
+            ondelete="CASCADE",
+            onupdate="CASCADE",
+        ),
+        UniqueConstraint("cookie_hash"),
+        CheckConstraint("octet_length(cookie_hash) = 32", name="cookie_hash"),
+        Index(None, "app_id", "openid"),
+        Index(None, "authenticated_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    cookie_hash: bytes = Field(sa_type=BYTEA, repr=False)
+    """The hash of the cookie's value, a new one at each proof."""
+    app_id: str = Field(sa_type=Text)
+    openid: str = Field(sa_type=Text)
+    authenticated_at: datetime = Field(sa_type=TIME)
+    """When the person last proved who they are."""
+    authenticated_by: str = Field(sa_type=Text)
+    """How they did, as a value of `amr` (RFC 8176)."""
+    codes_at: list[datetime] = Field(sa_type=ARRAY(TIME), sa_column_kwargs={"server_default": text("'{}'")})
+    """When the codes of the last minute were made without a proof."""
+
+
+class BrowserLoginSite(SQLModel, table=True):
+    """A site that a browser's login has given a code: the person knows that it learns their name."""
+
+    __tablename__ = "browser_login_sites"
+    __table_args__ = (
+        ForeignKeyConstraint(["browser_login_id"], ["browser_logins.id"], ondelete="CASCADE"),
+        ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
+        Index(None, "client_id"),
+    )
+
+    browser_login_id: UUID = Field(primary_key=True)
+    client_id: str = Field(sa_type=Text, primary_key=True)

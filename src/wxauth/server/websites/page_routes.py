@@ -33,9 +33,11 @@ from wxauth.server.websites.browser_answers import (
     redirect_to,
     text_parameters,
 )
-from wxauth.server.websites.dependencies import ScanPicturesDep, SiteRequestsDep
+from wxauth.server.websites.continuing import Continuing
+from wxauth.server.websites.dependencies import ContinuingDep, ScanPicturesDep, SiteRequestsDep
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.id_tokens import read_hint
+from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
@@ -47,6 +49,7 @@ from wxauth.server.websites.pages import (
     is_in_wechat,
     language_of,
     message_page,
+    person_page,
     unanswerable_page,
     web_view_page,
 )
@@ -71,7 +74,12 @@ router = Router("websites")
     ),
 )
 async def show_code(
-    request: Request, settings: SettingsDep, site_requests: SiteRequestsDep, database: DatabaseDep, device: DeviceDep
+    request: Request,
+    settings: SettingsDep,
+    site_requests: SiteRequestsDep,
+    continuing: ContinuingDep,
+    database: DatabaseDep,
+    device: DeviceDep,
 ) -> Response:
     """Show a page with a code to scan. It then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
@@ -79,9 +87,11 @@ async def show_code(
     the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service account has a
     button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's page.
 
-    Only the code flow is supported, with PKCE (`S256`) for every client. The person must approve each login.
+    In a browser with a login, the page of a site added with `--sso` has a button to go on as the person it shows.
+
+    Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    return await _show_code(request, settings, site_requests, database, device, request.url.query)
+    return await _show_code(request, settings, site_requests, continuing, database, device, request.url.query)
 
 
 @router.post(
@@ -102,7 +112,12 @@ async def show_code(
     },
 )
 async def show_code_by_form(
-    request: Request, settings: SettingsDep, site_requests: SiteRequestsDep, database: DatabaseDep, device: DeviceDep
+    request: Request,
+    settings: SettingsDep,
+    site_requests: SiteRequestsDep,
+    continuing: ContinuingDep,
+    database: DatabaseDep,
+    device: DeviceDep,
 ) -> Response:
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
@@ -113,11 +128,17 @@ async def show_code_by_form(
         return RedirectResponse(
             f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
         )
-    return await _show_code(request, settings, site_requests, database, device, form)
+    return await _show_code(request, settings, site_requests, continuing, database, device, form)
 
 
 async def _show_code(
-    request: Request, settings: Settings, site_requests: SiteRequests, database: Database, device: Device, text: str
+    request: Request,
+    settings: Settings,
+    site_requests: SiteRequests,
+    continuing: Continuing,
+    database: Database,
+    device: Device,
+    text: str,
 ) -> Response:
     language = language_of(request)
     name = cookie_name(settings)
@@ -127,9 +148,18 @@ async def _show_code(
         parameters = parse_parameters(text)
         language = language_of(request, ui_locales=parameters.get("ui_locales"))
         asked = await authorize.check_request(settings, database, parameters)
+        cookies = browser_cookies(request, settings)
+        if asked.is_silent:
+            return redirect_to(await continuing.answer_silently(asked, cookies, device=device))
         if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return web_view_page(request, asked, parameters, language, page=settings.site_page)
-        if is_in_wechat(request) and asked.client.account_app_id is not None:
+        person = await continuing.person_for(asked, cookies)
+        if person is not None:
+            page_id = await site_requests.start_page_with_button(
+                asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=urlencode(parameters)
+            )
+            page = person_page(request, asked, person, page_id, language, issuer=settings.issuer)
+        elif is_in_wechat(request) and asked.client.account_app_id is not None:
             page_id = await site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
             page = account_page(request, asked, page_id, language)
         else:
@@ -163,14 +193,13 @@ async def read_state(request: Request, settings: SettingsDep, database: Database
 
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/next")
 async def redirect_after_decision(
-    request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep
+    request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
-    cookie = cookie_in(request, cookie_name(settings))
+    request_id, cookies = request.path_params["request_id"], browser_cookies(request, settings)
     try:
-        return redirect_to(
-            await authorize.url_after_decision(settings, database, clock, request.path_params["request_id"], cookie)
-        )
+        onward = await authorize.go_on_after_decision(settings, database, clock, request_id, cookies, device=device)
+        return go_on(onward, settings)
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
     except StorageUnavailable as exc:

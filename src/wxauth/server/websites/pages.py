@@ -7,7 +7,7 @@ from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -15,7 +15,10 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
+from wxauth.server.core.users import UserFields
+from wxauth.server.pictures.avatars import AVATARS_PATH
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
+from wxauth.server.websites.browser_logins import is_web_view
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.requests import Parameters
@@ -34,11 +37,10 @@ _ASSETS: Final = {
 }
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action {form_action}; frame-ancestors 'none'"
 )
 DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
-_IN_MINI_PROGRAM: Final = "miniProgram"
 _IN_WECHAT: Final = "MicroMessenger"
 _IN_WECOM: Final = "wxwork"
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
@@ -135,6 +137,39 @@ def account_page(request: Request, asked: SiteRequest, request_id: str, language
     return _page(request, title, body, language)
 
 
+def person_page(
+    request: Request, asked: SiteRequest, person: UserFields, request_id: str, language: Language, *, issuer: str
+) -> Response:
+    """The page of a browser with a login: a button to go on to the site as the person it shows."""
+    texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
+    own_url = f"{root}{AUTHORIZE_PATH}/{request_id}"
+    name = (person.nickname or "").strip()
+    go_on = texts["go_on_as"].format(name=name) if name else texts["go_on_as_you_are"]
+    picture = f'<span class="portrait" aria-hidden="true">{escape(name[:1])}</span>'
+    if person.avatar_url is not None and person.avatar_url.startswith(f"{issuer}{AVATARS_PATH}"):
+        url = escape(f"{root}{person.avatar_url.removeprefix(issuer)}")
+        picture = f'<img class="portrait" src="{url}" width="72" height="72" alt="">'
+    body = f"""
+{_heading(title, asked)}
+{picture}
+<p class="name">{escape(name or texts["no_name"])}</p>
+<form method="post" action="{own_url}/continue"><button class="button">{escape(go_on)}</button></form>
+<form method="post" action="{own_url}/another"><button class="link">{escape(texts["another"])}</button></form>
+{_paragraph("warning", texts["not_you"])}"""
+    return _page(request, title, body, language, form_action=f"'self' {_redirect_source(asked.redirect_uri)}")
+
+
+def _redirect_source(redirect_uri: str) -> str:
+    """What `form-action` must allow for a redirect to the site after a form was sent.
+
+    A browser checks all redirects that follow, and the site may redirect on to another of its own hosts.
+    """
+    url = urlsplit(redirect_uri)
+    if url.scheme == "https":
+        return f"https://{url.netloc} https:"
+    return "http:" if url.netloc.startswith("[") else f"http://{url.netloc}"  # a policy cannot name an IPv6 address
+
+
 def visit_page(request: Request, name: str, language: Language, *, request_id: str) -> Response:
     """The page shown after a visit to WeChat's page, one of `VISIT_PAGES`."""
     texts = TEXTS[language]
@@ -147,7 +182,7 @@ def visit_page(request: Request, name: str, language: Language, *, request_id: s
 
 def is_in_web_view(request: Request) -> bool:
     """Whether the page is open in a mini-program's web-view."""
-    return _IN_MINI_PROGRAM in request.headers.get("user-agent", "")
+    return is_web_view(request.headers.get("user-agent", ""))
 
 
 def web_view_page(
@@ -210,6 +245,7 @@ def _page(
     *,
     attributes: str = "",
     script: str | None = None,
+    form_action: str = "'none'",
     status: int = 200,
 ) -> Response:
     module = "" if script is None else f'<script type="module" src="{script}"></script>'
@@ -231,7 +267,7 @@ def _page(
     headers = {
         "Cache-Control": "no-store",
         "Content-Language": _TAGS[language],
-        "Content-Security-Policy": _POLICY,
+        "Content-Security-Policy": _POLICY.format(form_action=form_action),
         "Referrer-Policy": "no-referrer",
         "Vary": "Accept-Language, User-Agent, Cookie",
         "X-Frame-Options": "DENY",

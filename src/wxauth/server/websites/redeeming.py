@@ -9,15 +9,17 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
-from wxauth.server.sessions.rows import EndReason, end_session_of, session_opened_at
+from wxauth.server.sessions.rows import EndReason, end_session_of, end_sessions_beyond, session_opened_at
 from wxauth.server.websites import grant_rows
-from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, Door
 from wxauth.server.websites.durations import REPEATED_WITHIN
 from wxauth.server.websites.grant_rows import LockedGrant
 from wxauth.server.websites.site_request_rows import poll_is_too_early, polled_device
 
 TOO_FAST: Final = 5
 """Seconds added to the interval by a poll that comes too early."""
+SESSIONS_OF_BROWSER_LOGIN: Final = 20
+"""Open sessions of one site kept per browser's login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Granted:
     scope: str
     nonce: str | None
     authenticated_at: datetime
+    authenticated_by: str
     door: Door
 
 
@@ -112,17 +115,25 @@ async def _open_session(
     person = None if grant is None else await entitled_person(transaction, grant, now=now)
     if grant is None or person is None:
         return NotGranted.DENIED
-    door = Door(grant.door)
-    is_open = await grant_rows.open_session(
-        transaction, grant, session_id=session_id, authenticated_by=AMR[door], expires_at=expires_at, now=now
-    )
-    return Granted(person, grant.scope, grant.nonce, grant.authenticated_at, door) if is_open else NotGranted.UNKNOWN
+    if not await grant_rows.open_session(transaction, grant, session_id=session_id, expires_at=expires_at, now=now):
+        return NotGranted.UNKNOWN
+    if grant.browser_login_id is not None:
+        await end_sessions_beyond(
+            transaction,
+            session_id,
+            browser_login_id=grant.browser_login_id,
+            at_most=SESSIONS_OF_BROWSER_LOGIN,
+            by=SYSTEM,
+            now=now,
+        )
+    return Granted(person, grant.scope, grant.nonce, grant.authenticated_at, grant.authenticated_by, Door(grant.door))
 
 
 async def entitled_person(transaction: Transaction, grant: LockedGrant, *, now: datetime) -> UserInSession | None:
     """The user for whom a grant that is not redeemed may open a session now; None if it may not.
 
-    The grant must not be over, the session that approved it still be open, and the user not be banned.
+    The grant must not be over, the session that approved it and the browser's login not have ended, and the user not
+    be banned.
     """
     if grant.session_id is not None or grant.expires_at <= now or not grant.is_upheld:
         return None

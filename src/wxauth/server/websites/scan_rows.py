@@ -66,6 +66,7 @@ class OpenScan:
     scopes: list[str]
     near: bool
     user_code: bool
+    sso: bool
     is_page: bool
     browser_ip: str | None
     browser_user_agent: str | None
@@ -128,7 +129,8 @@ RETURNING content_type, content
 # Settles the race of two phones: the second waits here, and then sees that the scan is claimed. The request is locked
 # for `_CLAIM`.
 _LOCK_OPEN: Final = Statement[OpenScan](f"""
-SELECT s.id, r.client_id, c.title, c.redirect_uris, c.scopes, c.near, c.user_code, p.request_id IS NOT NULL AS is_page,
+SELECT s.id, r.client_id, c.title, c.redirect_uris, c.scopes, c.near, c.user_code, c.sso,
+       p.request_id IS NOT NULL AS is_page,
        host(r.browser_ip) AS browser_ip, r.browser_user_agent,
        {NEARBY.network_in_sql("r.browser_ip")} = {NEARBY.network_in_sql(":ip::text::inet")} AS same_network,
        s.claimed_session_id, s.claimed_at, r.created_at, s.expires_at

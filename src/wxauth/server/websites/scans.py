@@ -30,7 +30,8 @@ from wxauth.server.sessions.rows import user_of_session
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.websites import scan_rows
-from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.browser_logins import is_web_view
+from wxauth.server.websites.doors import AMR, MAKES_BROWSER_LOGIN, Door, DoorOutcome
 from wxauth.server.websites.durations import CLAIM_LASTS, SCAN_LASTS
 from wxauth.server.websites.grant_rows import add_grant, lock_person
 from wxauth.server.websites.models import GrantFields
@@ -79,6 +80,8 @@ class Claimed:
 
     scan: OpenScan
     door: Door
+    sso_ttl: int | None
+    """How many seconds its browser may log in to other sites after the approval; None: not at all."""
 
 
 class Scans:
@@ -143,7 +146,11 @@ class Scans:
             raise refusal
         self._metrics.scan(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
-        return Claimed(scan, door)
+        return Claimed(scan, door, self._sso_ttl(scan, door))
+
+    def _sso_ttl(self, scan: OpenScan, door: Door) -> int | None:
+        is_shared = scan.sso and scan.is_page and not is_web_view(scan.browser_user_agent or "")
+        return (self._settings.sso_ttl or None) if is_shared and door in MAKES_BROWSER_LOGIN else None
 
     async def approve(self, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
         """Approve a scan that this session has claimed, proved by a new `wx.login`. Idempotent.
@@ -239,6 +246,7 @@ async def _grant(
         openid=person.openid,
         approving_session_id=session_id,
         authenticated_at=now,
+        authenticated_by=AMR[Door(scan.door)],
         browser_ip=scan.browser_ip,
         browser_user_agent=scan.browser_user_agent,
         expires_at=scan.expires_at,

@@ -50,6 +50,11 @@ def code_of(cookie: str, state: str) -> str:
     return _derived(cookie, "code", state)
 
 
+def login_of(cookie: str, grant_id: UUID) -> str:
+    """The cookie of a browser's login that a grant proves: a new one for each proof, the same if it is read twice."""
+    return _derived(cookie, "login", str(grant_id))
+
+
 def _derived(cookie: str, what: str, value: str) -> str:
     digest = hmac.digest(cookie.encode(), f"{what} {value}".encode(), "sha256")
     return urlsafe_b64encode(digest).rstrip(b"=").decode()

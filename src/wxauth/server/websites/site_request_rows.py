@@ -42,6 +42,8 @@ class ShownPage(CodeBinding):
     is_redeemed: bool
     expires_at: datetime
     state: str | None
+    client_id: str
+    sso: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +61,16 @@ class PolledDevice:
 _REQUEST_PART: Final = """
 INSERT INTO site_requests (id, client_id, scope, browser_ip, browser_user_agent, created_at, expires_at, kept_until)
 SELECT :id, :client_id, :scope, :browser_ip::text::inet, :browser_user_agent, :created_at, :expires_at, :kept_until"""
-_PAGE_PART: Final = """
-INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, nonce, code_challenge)
-SELECT :request_id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge FROM request
+
+
+def _page_part(more: str = "", values: str = "") -> str:
+    return f"""
+INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, nonce, code_challenge{more})
+SELECT :request_id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge{values} FROM request
 RETURNING request_id
-"""
+"""  # noqa: S608 - put together from constants
+
+
 # The scan first: if its user code is taken, nothing is stored. Foreign keys are checked after the whole statement.
 _SCANNED_PART: Final = f"""
 WITH scan AS (
@@ -72,17 +79,19 @@ WITH scan AS (
     ON CONFLICT DO NOTHING
     RETURNING id
 ), request AS ({_REQUEST_PART} FROM scan RETURNING id)"""  # noqa: S608 - put together from constants
-_ADD_PAGE: Final = Statement[UUID](f"{_SCANNED_PART}{_PAGE_PART}")
+_ADD_PAGE: Final = Statement[UUID](f"{_SCANNED_PART}{_page_part()}")
 _ADD_PAGE_WITHOUT_SCAN: Final = Statement[UUID](
-    f"WITH request AS ({_REQUEST_PART} ON CONFLICT DO NOTHING RETURNING id){_PAGE_PART}"
+    f"WITH request AS ({_REQUEST_PART} ON CONFLICT DO NOTHING RETURNING id)"
+    f"{_page_part(', browser_login_id, query', ', :browser_login_id, :query')}"
 )
 _ADD_DEVICE: Final = Statement[UUID](f"""{_SCANNED_PART}
 INSERT INTO device_codes (request_id, code_hash) SELECT id, :device_code_hash FROM request RETURNING request_id
 """)  # noqa: S608 - put together from constants
 _PAGE: Final = Statement[ShownPage]("""
 SELECT s.id AS scan_id, s.verdict, s.claimed_at IS NOT NULL AS is_claimed, g.session_id IS NOT NULL AS is_redeemed,
-       s.expires_at, p.redirect_uri, p.state, p.nonce, p.code_challenge
-  FROM login_pages p JOIN scans s ON s.request_id = p.request_id LEFT JOIN grants g ON g.id = s.id
+       s.expires_at, p.redirect_uri, p.state, p.nonce, p.code_challenge, r.client_id, c.sso
+  FROM login_pages p JOIN scans s ON s.request_id = p.request_id JOIN site_requests r ON r.id = p.request_id
+  JOIN clients c ON c.name = r.client_id LEFT JOIN grants g ON g.id = s.id
  WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash
 """)
 _DEVICE: Final = Statement[PolledDevice]("""
@@ -114,9 +123,17 @@ async def add_page(database: Database, request: SiteRequestFields, page: LoginPa
     return await _add(database, _ADD_PAGE, **request.model_dump(), **page.model_dump(), **asdict(scan))
 
 
-async def add_page_without_scan(database: Database, request: SiteRequestFields, page: LoginPageFields) -> Adding:
-    """Store the request of a page that shows no code. Raises: StorageUnavailable."""
-    return await _add(database, _ADD_PAGE_WITHOUT_SCAN, **request.model_dump(), **page.model_dump())
+async def add_page_without_scan(
+    database: Database,
+    request: SiteRequestFields,
+    page: LoginPageFields,
+    *,
+    browser_login_id: UUID | None,
+    query: str | None,
+) -> Adding:
+    """Store the request of a page that shows no code, but perhaps a person. Raises: StorageUnavailable."""
+    values = {**request.model_dump(), **page.model_dump(), "browser_login_id": browser_login_id, "query": query}
+    return await _add(database, _ADD_PAGE_WITHOUT_SCAN, **values)
 
 
 async def add_device(

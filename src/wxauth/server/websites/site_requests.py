@@ -34,9 +34,19 @@ class SiteRequest(CodeBinding):
     scope: str
     """The scopes to grant, separated by spaces."""
     state: str | None
-    requires_new_login: bool
+    prompts: frozenset[str]
     max_age: int | None
     """Seconds."""
+
+    @property
+    def requires_new_login(self) -> bool:
+        """Whether only a new proof will do."""
+        return "login" in self.prompts
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no page may be shown."""
+        return "none" in self.prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +120,19 @@ class SiteRequests:
                 return started
         raise StorageUnavailable("no user code is free")
 
-    async def start_page_with_button(self, asked: SiteRequest, *, browser: Device, cookie: str) -> str:
-        """Store a request whose page has a button to WeChat's page. Returns the id in the page's URLs.
+    async def start_page_with_button(
+        self,
+        asked: SiteRequest,
+        *,
+        browser: Device,
+        cookie: str,
+        browser_login_id: UUID | None = None,
+        query: str | None = None,
+    ) -> str:
+        """Store a request whose page has a button. Returns the id in the page's URLs.
+
+        The button leads to WeChat's page; on a page with `browser_login_id`, on to the site, which has asked by the
+        parameters `query`.
 
         Raises: RateLimited, OAuthError, StorageUnavailable.
         """
@@ -119,7 +140,9 @@ class SiteRequests:
         request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=self._clock())
         page_id = page_id_of(cookie, request.id)
         page = _page(asked, request.id, page_id, cookie)
-        added = await site_request_rows.add_page_without_scan(self._database, request, page)
+        added = await site_request_rows.add_page_without_scan(
+            self._database, request, page, browser_login_id=browser_login_id, query=query
+        )
         if added is Adding.CLIENT_REMOVED:
             raise invalid_client("the client has just been removed")
         return page_id

@@ -26,7 +26,7 @@ from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import challenge_of
-from wxauth.server.websites.doors import AMR, BY_WECHATS_PAGE, Door, DoorOutcome
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, Door, DoorOutcome
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.oauth_errors import (
     AUTHORIZATION_PENDING,
@@ -185,7 +185,7 @@ class SiteTokens:
     ) -> dict[str, Any]:
         count_redeemed(self._metrics, self._numbers, granted.door, now=now)
         fields = {"user_id": granted.user.id, "app_id": granted.user.app_id, "session_id": session_id}
-        log.info("logged_in_to_website", client_id=client.name, by=AMR[granted.door], **fields)
+        log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
         session = WebSession(
             id=session_id,
             generation=0,
@@ -194,7 +194,7 @@ class SiteTokens:
             scope=granted.scope,
             nonce=granted.nonce,
             authenticated_at=granted.authenticated_at,
-            authenticated_by=AMR[granted.door],
+            authenticated_by=granted.authenticated_by,
             expires_at=_end_of(lifetimes, now),
         )
         return await self._tokens_of(session, now=now)

@@ -20,6 +20,7 @@ from wxauth.server.websites.browser_answers import (
     text_parameters,
 )
 from wxauth.server.websites.dependencies import VisitsDep
+from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import VISIT_PAGES, language_of, message_page, visit_page
 from wxauth.server.websites.requests import parse_parameters
@@ -71,13 +72,14 @@ async def come_back_from_wechat(
     """
     if not request.url.query:
         return message_page(request, "visit_gone", language_of(request), status=404)
-    cookie = cookie_in(request, cookie_name(settings))
+    cookies = browser_cookies(request, settings)
+    cookie = cookies.browser
     try:
         parameters = parse_parameters(request.url.query)
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
-        callback = WeChatCallback(cookie, parameters.get("state", ""), parameters.get("code", ""))
-        return redirect_to(await visits.finish(callback, device=device))
+        callback = WeChatCallback(cookie, parameters.get("state", ""), parameters.get("code", ""), cookies)
+        return go_on(await visits.finish(callback, device=device), settings)
     except (NotFound, OAuthError):
         return redirect_to(f"{settings.issuer}{CALLBACK}")
     except StorageUnavailable as exc:

@@ -61,6 +61,7 @@ class Visit:
     state: str | None
     wechat_code_hash: bytes | None
     outcome: str | None
+    sso: bool
     code_expires_at: datetime | None
     """None if the visitor has no grant, or no longer."""
     is_redeemed: bool
@@ -72,6 +73,7 @@ class LockedVisit(CodeBinding):
     id: UUID
     client_id: str
     scope: str
+    sso: bool
     created_at: datetime
     expires_at: datetime
 
@@ -104,7 +106,7 @@ RETURNING id
 def _visit_part(whose: str) -> str:
     return f"""
 SELECT v.id, v.request_id, v.door, v.app_id, r.client_id, c.near, p.redirect_uri, p.state, v.wechat_code_hash,
-       v.outcome, a.expires_at AS code_expires_at, g.session_id IS NOT NULL AS is_redeemed
+       v.outcome, c.sso, a.expires_at AS code_expires_at, g.session_id IS NOT NULL AS is_redeemed
   FROM {whose} v JOIN login_pages p ON p.request_id = v.request_id JOIN site_requests r ON r.id = v.request_id
   JOIN clients c ON c.name = r.client_id
   LEFT JOIN grants g ON g.id = v.id LEFT JOIN authorization_codes a ON a.grant_id = g.id"""  # noqa: S608 - put together from constants
@@ -124,7 +126,7 @@ _FIND: Final = Statement[Visit](f"""{_visit_part("visits")}
  WHERE v.state_hash = :state_hash AND p.browser_hash = :browser_hash
 """)
 _LOCK: Final = Statement[LockedVisit]("""
-SELECT v.id, r.client_id, r.scope, p.redirect_uri, p.nonce, p.code_challenge, v.created_at, v.expires_at
+SELECT v.id, r.client_id, r.scope, c.sso, p.redirect_uri, p.nonce, p.code_challenge, v.created_at, v.expires_at
   FROM visits v JOIN login_pages p ON p.request_id = v.request_id JOIN site_requests r ON r.id = v.request_id
   JOIN clients c ON c.name = r.client_id
  WHERE v.id = :id AND v.outcome IS NULL

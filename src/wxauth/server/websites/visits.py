@@ -44,7 +44,15 @@ from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import visit_rows
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, sent_back
-from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.browser_login_rows import Proof
+from wxauth.server.websites.browser_logins import (
+    BrowserCookies,
+    Onward,
+    end_login_of_another,
+    new_login,
+    record_proof,
+)
+from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.grant_rows import (
     add_grant,
     lock_visitor,
@@ -89,6 +97,7 @@ class WeChatCallback(NamedTuple):
     state: str
     code: str
     """Empty if the person has declined."""
+    cookies: BrowserCookies
 
     def __repr__(self) -> str:
         return "WeChatCallback()"
@@ -176,8 +185,8 @@ class Visits:
             raise PressesUsedUp("the button of one page was pressed too often")
         return _wechats_page(self._settings, app, door, state)
 
-    async def finish(self, callback: WeChatCallback, *, device: Device) -> str:
-        """The URL to which a callback from WeChat's page redirects: the site's, or a page of ours.
+    async def finish(self, callback: WeChatCallback, *, device: Device) -> Onward:
+        """Where the browser goes after a callback from WeChat's page: to the site, or to a page of ours.
 
         Raises: NotFound, if this browser has no such visit; StorageUnavailable.
         """
@@ -191,12 +200,15 @@ class Visits:
             work = self._background.start(self._settle(visit, callback, device=device), name="wechat_visit")
             outcome = await asyncio.shield(work)
             if outcome is not VisitOutcome.LOGGED_IN:
-                return _destination(self._settings, self._clock, visit, outcome, callback)
+                return Onward(_destination(self._settings, self._clock, visit, outcome, callback))
         visit = await _wait_for_outcome(self._settings, self._database, hashes)
         if visit.wechat_code_hash != code_hash:  # another code, or too late
-            return _page(self._settings, visit, callback, "over")
+            return Onward(_page(self._settings, visit, callback, "over"))
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
-        return _destination(self._settings, self._clock, visit, outcome, callback)
+        url = _destination(self._settings, self._clock, visit, outcome, callback)
+        if outcome is not VisitOutcome.LOGGED_IN:
+            return Onward(url)
+        return Onward(url, new_login(self._settings, Door(visit.door), callback.cookies, visit.id, is_shared=visit.sso))
 
     async def _settle(self, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
         """Identify the visitor, and store the outcome for callbacks that wait for it."""
@@ -245,10 +257,11 @@ class Visits:
             person = await lock_visitor(transaction, **ids)
             pending = None if person is None else await visit_rows.lock_visit(transaction, visit.id)
             if person is not None and pending is not None:
-                code = code_of(callback.cookie, callback.state)
-                await _grant(transaction, person, pending, code, door=door, device=device, now=now)
-        if pending is None:
+                await _grant(transaction, self._settings, person, pending, callback, door=door, device=device, now=now)
+        if person is None or pending is None:
             return False
+        if pending.sso:
+            await end_login_of_another(self._database, self._settings, callback.cookies, person.id, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": database_ms}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
         return True
@@ -289,15 +302,29 @@ async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict
 
 async def _grant(
     transaction: Transaction,
+    settings: Settings,
     person: UserInSession,
     visit: LockedVisit,
-    code: str,
+    callback: WeChatCallback,
     *,
     door: Door,
     device: Device,
     now: datetime,
 ) -> None:
-    """Store what the person has granted, by pressing the button, and the site's code."""
+    """Store what the person has granted, by pressing the button, the site's code, and the login of the browser."""
+    login_id = None
+    login = new_login(settings, door, callback.cookies, visit.id, is_shared=visit.sso)
+    if login is not None:
+        proof = Proof(
+            grant_id=visit.id,
+            client_id=visit.client_id,
+            user_id=person.id,
+            app_id=person.app_id,
+            openid=person.openid,
+            authenticated_at=visit.created_at,
+            authenticated_by=AMR[door],
+        )
+        login_id = await record_proof(transaction, settings, proof, callback.cookies, login, now=now)
     grant = GrantFields(
         id=visit.id,
         client_id=visit.client_id,
@@ -307,14 +334,17 @@ async def _grant(
         openid=person.openid,
         approving_session_id=None,
         authenticated_at=visit.created_at,
+        authenticated_by=AMR[door],
         browser_ip=device.ip,
         browser_user_agent=device.user_agent,
         expires_at=visit.expires_at,
+        browser_login_id=login_id,
     )
+    code = code_of(callback.cookie, callback.state)
     await visit_rows.approve_visit(transaction, visit)
     await add_grant(transaction, grant)
     await put_code(transaction, grant.id, hash_of(code), visit, now=now)
-    await record_authorized(transaction, person, client_id=visit.client_id, ip=device.ip, now=now)
+    await record_authorized(transaction, person, client_id=visit.client_id, door=door, ip=device.ip, now=now)
 
 
 def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str, app_id: str) -> VisitOutcome:

@@ -74,6 +74,7 @@ function ask(client, reload) {
     field({ name: 'device', label: text('isDevice'), type: 'checkbox', value: known.device }),
     field({ name: 'near', label: text('near'), type: 'checkbox', value: known.near }),
     field({ name: 'user_code', label: text('userCode'), type: 'checkbox', value: known.user_code }),
+    field({ name: 'sso', label: text('sso'), type: 'checkbox', value: known.sso }),
   ].filter(Boolean)
   const fields = [
     client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),

@@ -1,0 +1,194 @@
+"""The statements for browsers' logins.
+
+What is done with a login is done while its user is locked. Where all sessions of a user end, in `sessions/rows.py`, the
+logins of the user's browsers are deleted. The order of locks is that of `grant_rows.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
+from typing import Final
+from uuid import UUID
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.websites.grant_rows import lock_with_user
+
+
+class BrowserPerson(UserInSession):
+    """The person whose login a browser has."""
+
+    login_id: UUID
+    authenticated_at: datetime
+    authenticated_by: str
+    codes_at: list[datetime]
+    knows_site: bool
+    """Whether the login has given the site in question a code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginOwner:
+    """A browser's login, and its user."""
+
+    id: UUID
+    user_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonPage:
+    """A page that shows the person of a browser's login."""
+
+    browser_login_id: UUID
+    query: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A grant by which a person has proved who uses a browser."""
+
+    grant_id: UUID
+    client_id: str
+    user_id: UUID
+    app_id: str
+    openid: str
+    authenticated_at: datetime
+    authenticated_by: str
+
+
+_WHOSE_PART: Final = """
+  FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
+  JOIN users ON users.id = i.user_id"""
+_PRESENT: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
+_PERSON_PART: Final = f"""
+SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
+       EXISTS (SELECT FROM browser_login_sites b
+                WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_PART}
+ WHERE {_PRESENT} AND users.status = 'active'"""  # noqa: S608 - put together from constants
+_FIND: Final = Statement[BrowserPerson](_PERSON_PART)
+_LOCK_USER: Final = Statement[UUID](f"""
+SELECT users.id{_WHOSE_PART} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
+""")
+# The row is locked for the sweep, which skips it.
+_LOCKED: Final = Statement[BrowserPerson](f"{_PERSON_PART} FOR NO KEY UPDATE OF l")
+_OWNER: Final = Statement[LoginOwner](f"""
+SELECT l.id, i.user_id{_WHOSE_PART} WHERE {_PRESENT} FOR UPDATE OF l
+""")
+_COUNT: Final = Statement[Nothing]("""
+WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
+INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
+""")
+# The browser may still send the former value, if the same proof has been stored before.
+_RENEW: Final = Statement[UUID]("""
+UPDATE browser_logins l
+   SET cookie_hash = :new_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
+       authenticated_by = :authenticated_by
+  FROM identities i
+ WHERE (l.cookie_hash = :cookie_hash OR l.cookie_hash = :new_hash) AND l.authenticated_at > :proved_after
+   AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
+RETURNING l.id
+""")
+_ADD: Final = Statement[UUID]("""
+INSERT INTO browser_logins (id, cookie_hash, app_id, openid, authenticated_at, authenticated_by)
+VALUES (:id, :new_hash, :app_id, :openid, :authenticated_at, :authenticated_by)
+ON CONFLICT (cookie_hash) DO NOTHING
+RETURNING id
+""")
+# Waits for a removal of the client, and then finds none. It also touches a row that is there already, to return it.
+_ADD_SITE: Final = Statement[UUID]("""
+INSERT INTO browser_login_sites (browser_login_id, client_id)
+SELECT :id, name FROM clients WHERE name = :client_id FOR KEY SHARE
+ON CONFLICT (browser_login_id, client_id) DO UPDATE SET client_id = excluded.client_id
+RETURNING browser_login_id
+""")
+_DELETE: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
+_PAGE: Final = Statement[PersonPage]("""
+SELECT p.browser_login_id, p.query
+  FROM login_pages p JOIN site_requests r ON r.id = p.request_id
+ WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash AND p.query IS NOT NULL AND r.expires_at > :now
+""")
+_SWEEP: Final = Statement[UUID]("""
+DELETE FROM browser_logins WHERE id = ANY (ARRAY(
+    SELECT id FROM browser_logins WHERE authenticated_at <= :before LIMIT :size FOR UPDATE SKIP LOCKED))
+RETURNING id
+""")
+
+
+async def find_browser_person(
+    database: Database, cookie_hash: bytes, *, client_id: str, proved_after: datetime
+) -> BrowserPerson | None:
+    """The person whose login a browser has, unless banned; None without a login. Raises: StorageUnavailable."""
+    return await database.row(_FIND, cookie_hash=cookie_hash, client_id=client_id, proved_after=proved_after)
+
+
+async def lock_browser_person(
+    transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
+) -> BrowserPerson | None:
+    """Lock the user of a browser's login, even during a merge; None if there is none that may be used."""
+    wanted = {"cookie_hash": cookie_hash, "proved_after": proved_after}
+    return await lock_with_user(transaction, _LOCK_USER, _LOCKED, wanted, attrgetter("id"), client_id=client_id)
+
+
+async def lock_browser_login(
+    transaction: Transaction, cookie_hash: bytes, *, proved_after: datetime
+) -> LoginOwner | None:
+    """Lock the user of a browser's login, even a banned one; None without a login."""
+    wanted = {"cookie_hash": cookie_hash, "proved_after": proved_after}
+    return await lock_with_user(transaction, _LOCK_USER, _OWNER, wanted, attrgetter("user_id"))
+
+
+async def store_code_times(
+    transaction: Transaction, person: BrowserPerson, codes_at: Sequence[datetime], *, client_id: str
+) -> None:
+    """Store when a locked login has made codes, the last one for this site, which exists."""
+    await transaction.run(_COUNT, id=person.login_id, codes_at=codes_at, client_id=client_id)
+
+
+async def store_proof(
+    transaction: Transaction,
+    proof: Proof,
+    *,
+    login_id: UUID,
+    cookie_hash: bytes | None,
+    new_hash: bytes,
+    proved_after: datetime,
+) -> UUID | None:
+    """Renew the login of the proof's user in this browser, or make one with the id `login_id`. Returns its id.
+
+    `cookie_hash` is that of the value which the browser has sent. None if the site has been removed.
+    """
+    values = {
+        "new_hash": new_hash,
+        "app_id": proof.app_id,
+        "openid": proof.openid,
+        "authenticated_at": proof.authenticated_at,
+        "authenticated_by": proof.authenticated_by,
+    }
+    stored = await transaction.value(
+        _RENEW, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=proof.user_id
+    ) or await transaction.value(_ADD, **values, id=login_id)
+    if stored is None:
+        return None
+    return await transaction.value(_ADD_SITE, id=stored, client_id=proof.client_id)
+
+
+async def delete_browser_login(transaction: Transaction, login_id: UUID) -> None:
+    """Delete a login whose user is locked."""
+    await transaction.run(_DELETE, id=login_id)
+
+
+async def person_page(database: Database, *, page_hash: bytes, browser_hash: bytes, now: datetime) -> PersonPage | None:
+    """The page on which this browser shows a person; None if it is another browser's, or over.
+
+    Raises: StorageUnavailable.
+    """
+    return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash, now=now)
+
+
+async def sweep_browser_logins(database: Database, *, size: int, before: datetime) -> int:
+    """Delete the logins whose proof is as old as `before`, at most `size`. Returns how many.
+
+    Raises: StorageUnavailable.
+    """
+    return len(await database.values(_SWEEP, before=before, size=size))

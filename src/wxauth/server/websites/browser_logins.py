@@ -1,0 +1,118 @@
+"""The logins of browsers, which sites added with `--sso` share.
+
+A proof makes or renews one. Another person's proof in the same browser ends it, and so does logging out there.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.trail import Actor
+from wxauth.server.sessions.rows import end_sessions_of_browser_login
+from wxauth.server.websites.browser_login_rows import (
+    Proof,
+    delete_browser_login,
+    lock_browser_login,
+    store_proof,
+)
+from wxauth.server.websites.doors import MAKES_BROWSER_LOGIN, Door
+from wxauth.server.websites.secrets import hash_of, login_of
+
+_IN_MINI_PROGRAM: Final = "miniProgram"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserCookies:
+    """The cookies of a browser: the one that identifies it, and that of its login. None: not sent."""
+
+    browser: str | None = field(repr=False)
+    login: str | None = field(repr=False)
+    keeps_login: bool = True
+    """False for a web-view of a mini-program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """Where a browser goes next, and the value of its login's cookie if a proof has made or renewed the login."""
+
+    url: str = field(repr=False)
+    login: str | None = field(default=None, repr=False)
+
+
+def is_web_view(user_agent: str) -> bool:
+    """Whether the browser is a mini-program's web-view, which has no login."""
+    return _IN_MINI_PROGRAM in user_agent
+
+
+def proved_after(settings: Settings, now: datetime) -> datetime:
+    """Logins whose proof is not later than this time have ended."""
+    return now - timedelta(seconds=settings.sso_ttl)
+
+
+def new_login(
+    settings: Settings, door: Door, cookies: BrowserCookies, grant_id: UUID, *, is_shared: bool
+) -> str | None:
+    """The value of the browser's login that a grant by this door proves; None if it proves none.
+
+    It is the same if the browser asks twice. `is_shared`: the site was added with `--sso`.
+    """
+    if cookies.browser is None or not (is_shared and settings.sso_ttl and cookies.keeps_login):
+        return None
+    return login_of(cookies.browser, grant_id) if door in MAKES_BROWSER_LOGIN else None
+
+
+async def record_proof(
+    transaction: Transaction, settings: Settings, proof: Proof, cookies: BrowserCookies, login: str, *, now: datetime
+) -> UUID | None:
+    """Renew the login of this person in this browser, or make one, with the new value `login`.
+
+    The user is locked. Returns the login's id; None if the site has been removed.
+    """
+    return await store_proof(
+        transaction,
+        proof,
+        login_id=new_id(now),
+        cookie_hash=None if cookies.login is None else hash_of(cookies.login),
+        new_hash=hash_of(login),
+        proved_after=proved_after(settings, now),
+    )
+
+
+async def end_login_of_another(
+    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
+) -> None:
+    """End the login of this browser if it is another user's: this user has just proved to use the browser.
+
+    Raises: StorageUnavailable.
+    """
+    await _end(database, settings, cookies, now=now, other_than=user_id)
+
+
+async def _end(
+    database: Database,
+    settings: Settings,
+    cookies: BrowserCookies,
+    *,
+    now: datetime,
+    of: UUID | None = None,
+    other_than: UUID | None = None,
+) -> bool:
+    if cookies.login is None or settings.sso_ttl == 0:
+        return False
+    async with database.begin() as transaction:
+        login = await lock_browser_login(transaction, hash_of(cookies.login), proved_after=proved_after(settings, now))
+        if login is None or login.user_id == other_than or of not in (None, login.user_id):
+            return False
+        await delete_browser_login(transaction, login.id)
+        await end_sessions_of_browser_login(
+            transaction, login.id, user_id=login.user_id, by=Actor(str(login.user_id)), now=now
+        )
+    log.info("browser_login_ended", user_id=login.user_id)
+    return True

@@ -1,0 +1,178 @@
+"""Going on with the login of a browser: a site added with `--sso` gets a code without another proof.
+
+The person presses a button on a page that shows their name. A site that has got a code of this login before may also
+ask without a page (`prompt=none`).
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from wxauth.errors import NotFound
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.settings import Settings
+from wxauth.server.sessions.devices import Device
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, Mistake, Unanswerable, check_request, refusal, sent_back
+from wxauth.server.websites.browser_login_rows import (
+    BrowserPerson,
+    PersonPage,
+    find_browser_person,
+    lock_browser_person,
+    person_page,
+    store_code_times,
+)
+from wxauth.server.websites.browser_logins import BrowserCookies, proved_after
+from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
+from wxauth.server.websites.grant_rows import add_grant, put_code, record_authorized
+from wxauth.server.websites.models import GrantFields
+from wxauth.server.websites.requests import parse_parameters
+from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
+from wxauth.server.websites.site_requests import SiteRequest
+
+CODES_PER_MINUTE: Final = 60
+"""How many codes one browser's login gives in any minute."""
+_MINUTE: Final = timedelta(minutes=1)
+
+log = get_logger()
+
+
+class Continuing:
+    """Answers the requests of sites from browsers that have a login."""
+
+    def __init__(self, *, settings: Settings, database: Database, clock: Clock, metrics: Metrics) -> None:
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._metrics = metrics
+
+    async def person_for(self, asked: SiteRequest, cookies: BrowserCookies) -> BrowserPerson | None:
+        """The person whose login this browser has, if it answers the site's request; else None.
+
+        Raises: StorageUnavailable.
+        """
+        if cookies.login is None or not asked.client.sso or self._settings.sso_ttl == 0:
+            return None
+        now = self._clock()
+        person = await find_browser_person(
+            self._database,
+            hash_of(cookies.login),
+            client_id=asked.client.name,
+            proved_after=proved_after(self._settings, now),
+        )
+        return person if person is not None and _answers(person, asked, now=now) else None
+
+    async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> str:
+        """The URL that answers `prompt=none`. Raises: SentBack, Unanswerable, StorageUnavailable."""
+        person = await self.person_for(asked, cookies)
+        if person is None:
+            raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
+        if not person.knows_site:
+            raise refusal(self._settings, asked, "interaction_required", "the person has not gone on to this site yet")
+        url = await self._give_code(asked, cookies, shown=person, device=device)
+        if url is None:
+            raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
+        return url
+
+    async def go_on(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> str:
+        """The URL to which a press of "continue" leads: the site, or the request's page anew, if this one is stale.
+
+        Raises: NotFound, SentBack, Unanswerable, OAuthError, StorageUnavailable.
+        """
+        page = await self._page(page_id, cookies)
+        asked = await check_request(self._settings, self._database, parse_parameters(page.query))
+        person = await self.person_for(asked, cookies)
+        if person is not None and person.login_id == page.browser_login_id:
+            url = await self._give_code(asked, cookies, shown=person, device=device)
+            if url is not None:
+                return url
+        return f"{AUTHORIZE_PATH}?{page.query}"
+
+    async def use_another(self, page_id: str, cookies: BrowserCookies) -> str:
+        """The path of the request's ordinary page, which wants a new proof. Raises: NotFound, StorageUnavailable."""
+        page = await self._page(page_id, cookies)
+        parameters = {**dict(parse_qsl(page.query)), "prompt": "login"}
+        return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
+
+    async def _page(self, page_id: str, cookies: BrowserCookies) -> PersonPage:
+        page = None
+        if cookies.browser is not None and SCENE.fullmatch(page_id):
+            page = await person_page(
+                self._database,
+                page_hash=hash_of(page_id),
+                browser_hash=hash_of(cookies.browser),
+                now=self._clock(),
+            )
+        if page is None:
+            raise NotFound("this browser shows no such page")
+        return page
+
+    async def _give_code(
+        self, asked: SiteRequest, cookies: BrowserCookies, *, shown: BrowserPerson, device: Device
+    ) -> str | None:
+        """The site's URL with a code for the login of this person; None if it has ended, or is another one's now.
+
+        Raises: SentBack, Unanswerable, StorageUnavailable.
+        """
+        assert cookies.login is not None
+        settings, now, code, name = self._settings, self._clock(), new_secret(), asked.client.name
+        after = proved_after(settings, now)
+        async with self._database.begin() as transaction:
+            person = await lock_browser_person(transaction, hash_of(cookies.login), client_id=name, proved_after=after)
+            if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
+                return None
+            recent = [at for at in person.codes_at if at > now - _MINUTE]
+            is_admitted = len(recent) < CODES_PER_MINUTE
+            if is_admitted:
+                await _store_code(
+                    transaction, person, asked, code, left=person.authenticated_at - after, device=device, now=now
+                )
+                await store_code_times(transaction, person, [*recent, now], client_id=name)
+        if not is_admitted:
+            self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
+            raise refusal(settings, asked, "temporarily_unavailable", "this browser has got too many codes")
+        log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
+        return sent_back(settings, asked.redirect_uri, asked.state, code=code)
+
+
+def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
+    """Whether the login of this person is new enough for the site's request, and the right person's."""
+    age = (now - person.authenticated_at).total_seconds()
+    return not asked.requires_new_login and (asked.max_age is None or 0 < asked.max_age >= age)
+
+
+async def _store_code(
+    transaction: Transaction,
+    person: BrowserPerson,
+    asked: SiteRequest,
+    code: str,
+    *,
+    left: timedelta,
+    device: Device,
+    now: datetime,
+) -> None:
+    """Store a grant and its code, which is valid as long as the login is. Raises: Unanswerable."""
+    lasts = min(AUTHORIZATION_CODE_LASTS, left)
+    grant = GrantFields(
+        id=new_id(now),
+        client_id=asked.client.name,
+        scope=asked.scope,
+        door=Door.SSO,
+        app_id=person.app_id,
+        openid=person.openid,
+        approving_session_id=None,
+        authenticated_at=person.authenticated_at,
+        authenticated_by=person.authenticated_by,
+        browser_ip=device.ip,
+        browser_user_agent=device.user_agent,
+        expires_at=now + lasts,
+        browser_login_id=person.login_id,
+    )
+    if not await add_grant(transaction, grant):
+        raise Unanswerable(Mistake.CLIENT)
+    await put_code(transaction, grant.id, hash_of(code), asked, lasts=lasts, now=now)
+    await record_authorized(transaction, person, client_id=asked.client.name, door=Door.SSO, ip=device.ip, now=now)

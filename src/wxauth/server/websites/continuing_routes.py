@@ -1,0 +1,67 @@
+"""Routes for the page of a browser that has a login: to go on as the person it shows, or to use another account."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import NotFound, StorageUnavailable, Title
+from wxauth.server.core.settings import Settings
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.web.dependencies import SettingsDep
+from wxauth.server.web.direct import Router
+from wxauth.server.web.edge import PROBLEM_KEY
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, SentBack, Unanswerable
+from wxauth.server.websites.browser_answers import HTML, NO_PAGE, REDIRECT, TRY_LATER, redirect_to
+from wxauth.server.websites.browser_logins import BrowserCookies
+from wxauth.server.websites.dependencies import ContinuingDep
+from wxauth.server.websites.login_cookies import browser_cookies
+from wxauth.server.websites.pages import language_of, message_page, unanswerable_page
+
+router = Router("websites")
+
+
+@router.post(
+    AUTHORIZE_PATH + "/{request_id}/continue",
+    summary=Title("Go on with the login of this browser", "以本浏览器的登录继续"),
+    operation_id="continue_with_browser_login",
+    responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
+)
+async def continue_with_login(
+    request: Request, settings: SettingsDep, continuing: ContinuingDep, device: DeviceDep, request_id: str
+) -> Response:
+    """Redirect the browser to the site with a code for the person whom its page shows.
+
+    If the browser's login is another person's now, or may not be used any more, the request's page is shown anew.
+    """
+    return await _pressed(request, settings, lambda cookies: continuing.go_on(request_id, cookies, device=device))
+
+
+@router.post(
+    AUTHORIZE_PATH + "/{request_id}/another",
+    summary=Title("Log in with another account", "使用其他帐号登录"),
+    operation_id="use_another_account",
+    responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
+)
+async def use_another_account(
+    request: Request, settings: SettingsDep, continuing: ContinuingDep, request_id: str
+) -> Response:
+    """Redirect the browser to the request's ordinary page, where somebody else can log in."""
+    return await _pressed(request, settings, lambda cookies: continuing.use_another(request_id, cookies))
+
+
+async def _pressed(request: Request, settings: Settings, lead: Callable[[BrowserCookies], Awaitable[str]]) -> Response:
+    language = language_of(request)
+    try:
+        url = await lead(browser_cookies(request, settings))
+    except NotFound:
+        return message_page(request, "visit_gone", language, status=404)
+    except Unanswerable as exc:
+        return unanswerable_page(request, exc, language)
+    except SentBack as exc:
+        url = exc.url
+    except StorageUnavailable as exc:
+        request.scope[PROBLEM_KEY] = exc
+        return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
+    root = request.scope.get("root_path", "") if url.startswith("/") else ""
+    return redirect_to(f"{root}{url}")

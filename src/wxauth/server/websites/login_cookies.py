@@ -1,0 +1,28 @@
+"""The cookie of a browser's login."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.server.core.settings import Settings
+from wxauth.server.web.cookies import cookie_in
+from wxauth.server.websites.browser_answers import cookie_name, login_cookie_name, redirect_to
+from wxauth.server.websites.browser_logins import BrowserCookies, Onward
+from wxauth.server.websites.pages import is_in_web_view
+
+
+def browser_cookies(request: Request, settings: Settings) -> BrowserCookies:
+    """The cookies that a browser sends. A web-view has no login. Raises: InvalidRequest."""
+    browser = cookie_in(request, cookie_name(settings))
+    if is_in_web_view(request):
+        return BrowserCookies(browser, None, keeps_login=False)
+    return BrowserCookies(browser, cookie_in(request, login_cookie_name(settings)))
+
+
+def go_on(onward: Onward, settings: Settings) -> Response:
+    """Redirect the browser. If it has a new login, it keeps the value until it is closed."""
+    response = redirect_to(onward.url)
+    if onward.login is not None:
+        is_secure = settings.issuer.startswith("https:")
+        name = login_cookie_name(settings)
+        response.set_cookie(name, onward.login, path="/", secure=is_secure, httponly=True, samesite="lax")
+    return response
