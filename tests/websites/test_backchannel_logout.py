@@ -12,6 +12,7 @@ import pytest
 from jose import jwt
 
 from tests.fakes import Clock, Secrets
+from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.websites.browsers import refused
 from tests.world import (
@@ -476,3 +477,42 @@ async def test_an_address_that_is_not_allowed_is_never_asked(
     (line,) = [line for line in log_lines() if line["event"] == "backchannel_logout_not_sent"]
     assert (line["status"], line["reason"]) in [(None, "address refused"), (None, "host not found")]
     assert await waiting(rows) == 1
+
+
+# The URI.
+
+
+@pytest.mark.parametrize(
+    ("uri", "rule"),
+    [
+        ("https://shop.example.com/logout#now", "fragment"),
+        ("http://1.1.1.1/logout", "private"),
+        ("https://169.254.169.254/logout", "public or private"),
+        ("ftp://127.0.0.1/logout", "https://"),
+        ("https://me:mine@shop.example.com/logout", "password"),
+    ],
+)
+async def test_a_uri_that_may_not_be_asked_is_refused_when_it_is_given(
+    uri: str, rule: str, shop: Site, root: Admin
+) -> None:
+    added = {"name": "library", "redirect_uris": ["https://library.example.com/"], "backchannel_logout_uri": uri}
+    for answer in (
+        await root.ask("POST", "/clients", json=added),
+        await root.ask("PATCH", "/clients/shop", json={"backchannel_logout_uri": uri}),
+    ):
+        problem = problem_of(answer, "invalid_request", 422)
+        (error,) = problem["errors"]
+        assert error["field"] == "backchannel_logout_uri"
+        assert rule in error["message"]
+
+
+async def test_administrators_set_and_clear_the_uri(shop: Site, root: Admin, receiver: Receiver) -> None:
+    for uri in (None, receiver.url):
+        answer = await root.ask("PATCH", "/clients/shop", json={"backchannel_logout_uri": uri})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["backchannel_logout_uri"] == uri
+
+
+async def test_a_service_has_no_such_uri(root: Admin, receiver: Receiver) -> None:
+    body = {"name": "ledger", "backchannel_logout_uri": receiver.url}
+    problem_of(await root.ask("POST", "/clients", json=body), "invalid_request", 422)

@@ -28,7 +28,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         *("add", "shop", "--json", "--redirect-uri", CALLBACK, "--redirect-uri", "http://127.0.0.1/callback"),
         *("--logout-uri", "https://shop.example.com/", "--device", "--app", "wx1a2b3c4d5e6f7a8b", "--title", "小店"),
         *("--scope", "roles", "--scope", "openid", "--near", "--user-code", "--email-domain", "example.com"),
-        *("--id-token-alg", "ES256"),
+        *("--id-token-alg", "ES256", "--backchannel-logout-uri", "http://127.0.0.1/logout"),
     )
     assert (added.returncode, added.stderr) == (0, "")
     credentials = json.loads(added.stdout)
@@ -45,6 +45,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "device": True,
         "redirect_uris": [CALLBACK, "http://127.0.0.1/callback"],
         "logout_uris": ["https://shop.example.com/"],
+        "backchannel_logout_uri": "http://127.0.0.1/logout",
         "app_id": "wx1a2b3c4d5e6f7a8b",
         "account_app_id": None,
         "website_app_id": None,
@@ -53,7 +54,6 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "email_domain": "example.com",
         "sso": False,
         "id_token_alg": "ES256",
-        "backchannel_logout_uri": None,
     }
 
 
@@ -124,7 +124,7 @@ async def test_given_fields_of_a_site_are_changed_and_an_empty_text_clears_a_fie
     assert listed["id_token_alg"] == "RS256"
     done = await clients(
         *("set", "shop", "--title", "", "--redirect-uri", "", "--email-domain", "example.com"),
-        *("--id-token-alg", "ES256"),
+        *("--id-token-alg", "ES256", "--backchannel-logout-uri", "http://127.0.0.1/logout"),
     )
     assert done.returncode == 0, done.stderr
     (listed,) = json.loads((await clients("list", "--json")).stdout)

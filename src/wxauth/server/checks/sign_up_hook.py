@@ -6,8 +6,8 @@ from typing import Final
 
 from wxauth.server.checks.result import CheckResult, bad, good
 from wxauth.server.core.clock import Clock
+from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.settings import Settings
-from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.sign_up.hook import HookFailed, make_sign_up_hook
 

@@ -20,6 +20,7 @@ from wxauth.server.clients.clients import (
     refers_to_apps,
     refuse_reserved,
     refuse_wrong_apps,
+    refuse_wrong_receiver,
     remove_client,
     renew_secret,
     reserved_names,
@@ -27,6 +28,7 @@ from wxauth.server.clients.clients import (
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.database import Database
+from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.settings import ClientCommandSettings
 
 
@@ -62,7 +64,13 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
         client = build_client(client_name, options)  # a wrong call is refused without the database
         _check_apps(options)
         refuse_reserved(client, _reserved())
-    credentials = with_database(lambda database, now: add_client(database, client, now=now))
+
+    async def add(database: Database, now: datetime) -> Credentials | None:
+        with refused_as_wrong_call():
+            await refuse_wrong_receiver(options, NameResolver())
+        return await add_client(database, client, now=now)
+
+    credentials = with_database(add)
     _show(client_name, credentials, client.scopes, as_json=as_json)
 
 
@@ -81,6 +89,7 @@ def set_command(client_name: str, **options: Any) -> None:
 
     async def change(database: Database, now: datetime) -> Client:
         with refused_as_wrong_call():
+            await refuse_wrong_receiver(changes, NameResolver())
             return await change_client(database, client_name, changes, reserved=reserved, now=now)
 
     changed = with_database(change)

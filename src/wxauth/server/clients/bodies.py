@@ -30,6 +30,9 @@ class _ClientOptions(BaseModel):
     website_app_id: str | None = Field(
         default=None, description="The website app for logins on a computer with WeChat; null: none."
     )
+    backchannel_logout_uri: str | None = Field(
+        default=None, description="Where a logout token is sent when one of the site's sessions ends; null: nowhere."
+    )
     near: StrictBool | None = Field(default=None, description="Phone and browser must be in the same network.")
     user_code: StrictBool | None = Field(default=None, description="Users may type this site's codes.")
     email_domain: str | None = Field(default=None, description="Users get a made-up e-mail address in this domain.")

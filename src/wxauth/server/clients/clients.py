@@ -21,6 +21,8 @@ from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NA
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.receiver_urls import RefusedUrl, check_url
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
@@ -307,6 +309,20 @@ def refuse_wrong_apps(values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -
         app_id = values.get(field)
         if app_id and kinds.get(app_id, "mini_program") != kind:
             raise WrongClient(field, rule)
+
+
+async def refuse_wrong_receiver(values: Mapping[str, Any], resolver: NameResolver) -> None:
+    """Raises: WrongClient, if logout tokens must not be sent to the `backchannel_logout_uri` in these fields."""
+    uri = values.get("backchannel_logout_uri")
+    if not uri:
+        return
+    if "#" in uri:
+        raise WrongClient("backchannel_logout_uri", "must be without a fragment")
+    try:
+        await check_url(uri, resolver=resolver)
+    except RefusedUrl as exc:
+        rule = str(exc)
+        raise WrongClient("backchannel_logout_uri", f"{rule[:1].lower()}{rule[1:]}") from None
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:

@@ -18,6 +18,7 @@ from wxauth.server.clients.bodies import (
     client_answer,
     new_client_answer,
 )
+from wxauth.server.clients.dependencies import NameResolverDep
 from wxauth.server.clients.models import AddedClient
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.clients.uris import URI_RULE
@@ -44,6 +45,7 @@ async def add_client(
     administrator: FreshAdministratorDep,
     settings: SettingsDep,
     apps: AppsDep,
+    name_resolver: NameResolverDep,
     database: DatabaseDep,
     clock: ClockDep,
     body: ClientRequest,
@@ -56,6 +58,7 @@ async def add_client(
     now = clock()
     client = clients.build_client(body.name, body.model_dump(exclude={"name"}))
     await _check_apps(apps, client.model_dump())
+    await clients.refuse_wrong_receiver(client.model_dump(), name_resolver)
     clients.refuse_reserved(client, await clients.reserved_names(database, settings.audience, settings.apps))
     credentials = await clients.add_client(database, client, by=administrator, now=now)
     added = AddedClient(**client.model_dump(), created_at=now)
@@ -71,6 +74,7 @@ async def change_client(
     administrator: FreshAdministratorDep,
     settings: SettingsDep,
     apps: AppsDep,
+    name_resolver: NameResolverDep,
     database: DatabaseDep,
     clock: ClockDep,
     name: ClientName,
@@ -83,6 +87,7 @@ async def change_client(
     """
     now, changes = clock(), body.model_dump(exclude_unset=True)
     await _check_apps(apps, changes)
+    await clients.refuse_wrong_receiver(changes, name_resolver)
     changed = await clients.change_client(
         database,
         name,

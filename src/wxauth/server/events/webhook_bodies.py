@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.models import CLIENT_NAME
+from wxauth.server.core.receiver_urls import MAX_URL
 from wxauth.server.events.feed_bodies import KnownType
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
-from wxauth.server.events.webhook_urls import MAX_URL
 from wxauth.server.events.webhooks import WithSecret
 from wxauth.server.web.bodies import ShownEventId, Time
 from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery

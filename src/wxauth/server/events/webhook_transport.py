@@ -9,7 +9,7 @@ from typing import Any, Final
 import httpcore
 import httpx
 
-from wxauth.server.events.webhook_addresses import Scheme, is_refused
+from wxauth.server.core.receiver_addresses import Scheme, is_refused
 
 MAX_ANSWER: Final = 4096
 """Bytes of a response body that are read. A connection with a longer response is not reused."""

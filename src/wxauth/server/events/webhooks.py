@@ -10,16 +10,16 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.receiver_urls import RefusedUrl, check_url
 from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
-from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.signatures import new_webhook_secret, shown_secret
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
-from wxauth.server.events.webhook_urls import RefusedUrl, check_url
 from wxauth.server.web.paging import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)

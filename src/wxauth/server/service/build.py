@@ -14,12 +14,12 @@ from wxauth.server.console.sessions import ConsoleSessions, ConsoleTokens
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
+from wxauth.server.core.name_resolver import NameResolver
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
-from wxauth.server.events.name_resolver import NameResolver
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.events.webhooks import Webhooks

@@ -65,6 +65,7 @@ function ask(client, reload) {
     field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
     field({ name: 'redirect_uris', label: text('redirectUris'), type: 'textarea', value: (known.redirect_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'logout_uris', label: text('logoutUris'), type: 'textarea', value: (known.logout_uris ?? []).join('\n'), hint: text('onePerLine') }),
+    field({ name: 'backchannel_logout_uri', label: text('backchannelLogoutUri'), value: known.backchannel_logout_uri ?? '', hint: text('optional') }),
     appField({ name: 'app_id', label: text('app'), value: known.app_id ?? '', none: text('defaultApp'), kinds: ['mini_program'] }),
     appField({ name: 'account_app_id', label: text('accountApp'), value: known.account_app_id ?? '', none: text('noApp'), kinds: ['official_account'] }),
     appField({ name: 'website_app_id', label: text('websiteApp'), value: known.website_app_id ?? '', none: text('noApp'), kinds: ['website'] }),

@@ -1,4 +1,7 @@
-"""Which addresses a webhook may have, so that no URL reaches services that only this machine can reach."""
+"""Which addresses a receiver of webhooks or logout tokens may have.
+
+No URL may reach services that only this machine can reach.
+"""
 
 from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal

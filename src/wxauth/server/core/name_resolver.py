@@ -1,4 +1,4 @@
-"""Resolves the host names of webhooks in threads."""
+"""Resolves the host names of receivers in threads."""
 
 import asyncio
 import socket

@@ -1,12 +1,12 @@
-"""Which URLs a webhook may have, as far as that can be checked before sending."""
+"""Which URLs a receiver of webhooks or logout tokens may have, as far as that can be checked before sending."""
 
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 
-from wxauth.server.events.name_resolver import NameResolver
-from wxauth.server.events.webhook_addresses import Scheme, is_refused
+from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.core.receiver_addresses import Scheme, is_refused
 
 MAX_URL: Final = 2048
 
@@ -14,11 +14,11 @@ _LAST_PORT: Final = 65535
 
 
 class RefusedUrl(ValueError):
-    """This URL is not allowed for a webhook."""
+    """This URL is not allowed for a receiver."""
 
 
 async def check_url(text: str, *, resolver: NameResolver) -> None:
-    """Check a webhook's URL: https, or http if every address of its host is private or loopback.
+    """Check a receiver's URL: https, or http if every address of its host is private or loopback.
 
     An https URL is accepted even if its name does not resolve now. The address is checked again on each connection.
 

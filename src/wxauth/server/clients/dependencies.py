@@ -1,0 +1,10 @@
+"""What the routes of clients need, as dependencies."""
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from wxauth.server.core.name_resolver import NameResolver
+from wxauth.server.web.dependencies import provide
+
+NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
