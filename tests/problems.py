@@ -32,6 +32,8 @@ def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]
     if code == "invalid_request":
         expected |= {"errors"}
         assert all(error.keys() == {"field", "message"} for error in document["errors"])
+    if code == "account_leaving":
+        expected |= {"erase_at"}
     optional = {"wechat_errcode"} | ({"until"} if code == "account_disabled" else set())
     assert document.keys() - optional == expected
     return document

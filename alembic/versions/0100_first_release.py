@@ -74,7 +74,7 @@ def upgrade() -> None:
                 'user.created', 'user.merged', 'user.split', 'identity.added', 'identity.removed', 'consent.given',
                 'consent.withdrawn', 'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed',
                 'user.phone_bound', 'user.phone_removed', 'user.profile_changed', 'user.attributes_changed',
-                'user.authorization_revoked', 'session.ended'
+                'user.authorization_revoked', 'user.leaving', 'user.stayed', 'session.ended'
             ) THEN
                 INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
             END IF;
@@ -391,6 +391,7 @@ def upgrade() -> None:
             phone_verified_at TIMESTAMP WITH TIME ZONE,
             consents JSONB,
             attributes JSONB,
+            erase_at TIMESTAMP WITH TIME ZONE,
             unjudged_since TIMESTAMP WITH TIME ZONE,
             ban_reason TEXT,
             banned_until TIMESTAMP WITH TIME ZONE,
@@ -407,6 +408,7 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
+    op.execute("CREATE INDEX users_erase_at_idx ON users (erase_at) WHERE erase_at IS NOT NULL")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute(r"""

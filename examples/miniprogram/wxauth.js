@@ -1,6 +1,7 @@
 // The session of a mini-program. wxauth.d.ts documents the functions.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
+const SHUT_OUT = /^account_(disabled|leaving)$/
 const TITLES = {
 	__proto__: null,
 	network_error: '网络不可用|No network',
@@ -12,11 +13,11 @@ const TITLES = {
 
 export class AuthError extends Error {
 	constructor(code, more = /** @type {any} */ ({})) {
-		const { title, detail, status = null, requestId = null, retryAfter = null, wechatErrcode = null } = more
+		const { title, detail, status = null, requestId = null, retryAfter = null, wechatErrcode = null, eraseAt = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
 		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
 		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
-		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode })
+		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode, eraseAt })
 	}
 }
 
@@ -125,9 +126,9 @@ export function createAuth(options) {
 		try {
 			const code = await auth.loginCode()
 			check(asked)
-			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code, consents } = fields
+			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code, consents, stay } = fields
 			const at = now()
-			const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents }
+			const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents, stay }
 			const answer = await post('/v1/login', body, 'refresh_token')
 			if (asked !== era) endSession(answer.refresh_token)
 			check(asked)
@@ -137,7 +138,7 @@ export function createAuth(options) {
 		} catch (e) {
 			check(asked)
 			if (!isLast && ONCE_MORE.test(e.code)) return logIn(fields, asked, true)
-			if (e.code === 'account_disabled') forget(e)
+			if (SHUT_OUT.test(e.code)) forget(e)
 			throw e
 		}
 	}
@@ -168,7 +169,7 @@ export function createAuth(options) {
 			if (tokens === old) take(answer, at) // else it was overtaken
 		} catch (e) {
 			if (tokens === old) {
-				if (e.code === 'account_disabled') forget(e)
+				if (SHUT_OUT.test(e.code)) forget(e)
 				if (e.status !== 400) throw e
 				keep(user, null)
 				await login()
@@ -325,9 +326,9 @@ function bodyOf({ statusCode: status, data, header }, wanted) {
 	const body = isText(data) ? attempt(() => JSON.parse(data)) || data : data
 	const isGood = /^2/.test(status)
 	if (isGood && (wanted ? body && body[wanted] : !isText(body))) return body
-	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode } = (!isGood && body) || {}
+	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode, erase_at: eraseAt } = (!isGood && body) || {}
 	const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
 	const retryAfter = name && /^\d+$/.test(header[name]) ? +header[name] : null
-	const more = { title, detail, status, requestId, retryAfter, wechatErrcode }
+	const more = { title, detail, status, requestId, retryAfter, wechatErrcode, eraseAt }
 	throw new AuthError(isText(code) ? code : 'http_error', more)
 }

@@ -39,6 +39,7 @@ WxAuthError
 ├── InvalidSignature            403  a message push that WeChat did not sign
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
+├── AccountLeaving              403
 ├── LoginTooOld                 403  an administrator's change that requires a fresh login
 ├── WrongPerson                 403  the new wx.login code belongs to another person than the session
 ├── CursorExpired               410
@@ -504,6 +505,23 @@ class AccountDisabled(WxAuthError):
     def members(self) -> Mapping[str, Any]:
         """`until`, if the ban ends by itself."""
         return {} if self.until is None else {"until": self.until}
+
+
+class AccountLeaving(WxAuthError):
+    """The person has asked to be erased, and may still change their mind."""
+
+    code = "account_leaving"
+    status = 403
+    title = Title("This account is about to be deleted.", "该账号正在注销中。")
+
+    def __init__(self, erase_at: datetime, *, user_id: UUID | None = None) -> None:
+        super().__init__("the person has asked to be erased: a login with stay cancels that")
+        self.erase_at = erase_at
+        self.user_id = user_id
+
+    def members(self) -> Mapping[str, Any]:
+        """`erase_at`, when the user is erased."""
+        return {"erase_at": self.erase_at}
 
 
 class LoginTooOld(WxAuthError):

@@ -89,6 +89,7 @@ ALICE = UserInSession(
     phone_verified_at=None,
     consents=None,
     attributes=None,
+    erase_at=None,
     app_id="wx1",
     openid="openid-alice",
 )

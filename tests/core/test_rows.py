@@ -186,9 +186,8 @@ def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff
 
 def test_a_result_has_every_column_of_a_user() -> None:
     # Consents are shown as those still due, and to administrators as a list.
-    # Attributes are shown to staff and services alone.
+    # Attributes, and when somebody is erased who is leaving, are shown to staff and services alone.
     # Of the time at which a number was verified, only its presence is shown.
-    returned = {"id", "consents", "attributes", *ProfileAndStanding.__annotations__} - {"phone_verified"} | {
-        "phone_verified_at"
-    }
+    elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at"}
+    returned = elsewhere | set(ProfileAndStanding.__annotations__) - {"phone_verified"}
     assert returned == set(UserFields.model_fields)

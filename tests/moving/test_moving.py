@@ -196,6 +196,31 @@ async def test_blanks_are_as_good_as_no_name_and_no_picture(mover: Mover) -> Non
     assert names == [("", ""), (FULL["nickname"], FULL["avatar_url"])]
 
 
+async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx
+) -> None:
+    line = {**ALICE, "nickname": "Alice", "erase_at": "2026-11-27T08:00:00Z"}
+    assert await mover.import_lines(line) == (1, 0, 0, 0)
+    assert ("user.leaving", "operator") in await mover.events()
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert (answer.json()["code"], answer.json()["erase_at"]) == ("account_leaving", line["erase_at"])
+    exported = json.loads(await mover.export())
+    assert exported["erase_at"] == line["erase_at"]
+    before = await mover.users()
+    for other in ({}, {"erase_at": None}, {"erase_at": "2026-11-28T08:00:00Z"}):
+        changed = {**line, "nickname": "Mallory", "roles": ["editor"], **other} if other else {**ALICE, "nickname": "M"}
+        assert await mover.import_lines(changed, overwrite=True, takes_roles=True) == (0, 0, 0, 1)
+        assert mover.refusals == [(1, "user_id")]
+    assert await mover.import_lines(exported) == (0, 0, 1, 0)
+    assert await mover.users() == before
+
+
+async def test_a_file_makes_nobody_leave_who_is_there(mover: Mover) -> None:
+    await mover.import_lines(ALICE)
+    assert await mover.import_lines({**ALICE, "erase_at": "2026-11-27T08:00:00Z"}, overwrite=True) == (0, 0, 1, 0)
+    assert (await mover.user())["erase_at"] is None
+
+
 async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
     await mover.import_lines({**ALICE, "status": "disabled"})
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
@@ -865,6 +890,7 @@ async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: asyncpg.Conne
         "status": "disabled",
         "ban_reason": "spam",
         "banned_until": "2099-01-01T00:00:00Z",
+        "erase_at": "2098-01-01T00:00:00Z",
         "identity_created_at": "2024-01-02T03:04:05Z",
         "consents": consents,
         "attributes": {"tier": "gold", "shop": {"id": 7}},

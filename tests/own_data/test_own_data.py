@@ -75,6 +75,7 @@ async def test_the_export_of_all_stored_data_is_one_document(
         "created_at": "2026-11-20T08:00:00Z",
         "last_login_at": "2026-11-20T08:00:00Z",
         "attributes": {},
+        "erase_at": None,
     }
     assert [(identity["app_id"], identity["openid"]) for identity in document["identities"]] == [
         (APP["app_id"], "openid-a1-alice"),

@@ -28,6 +28,7 @@ TOLD = {
     "external_id",
     "consents",
     "attributes",
+    "erase_at",
 }
 
 
@@ -56,8 +57,9 @@ async def test_a_user_is_returned_without_number_and_unionid(
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json().keys() == TOLD
     assert answer.json() == {
-        **{name: user[name] for name in TOLD - {"former_ids", "identities", "consents", "attributes"}},
+        **{name: user[name] for name in TOLD - {"former_ids", "identities", "consents", "attributes", "erase_at"}},
         "attributes": {},
+        "erase_at": None,
         "former_ids": [],
         "consents": [],
         "identities": [{"app_id": user["app_id"], "openid": user["openid"]}],

@@ -229,6 +229,7 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
         {
             "id": people["Alice"],
             "attributes": {},
+            "erase_at": None,
             "identities": [
                 {"app_id": APP["app_id"], "openid": "openid-a1-ali"},
                 {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-ali"},

@@ -80,6 +80,12 @@ async def phone(make_phone: MakePhone) -> MiniPrograms:
     return await make_phone(phone_policy="link")
 
 
+@pytest.fixture
+async def lenient_phone(make_phone: MakePhone) -> MiniPrograms:
+    """With days to change one's mind."""
+    return await make_phone(phone_policy="link", erasure_grace_days=7)
+
+
 async def users(rows: asyncpg.Connection) -> set[str]:
     return {str(row["id"]) for row in await rows.fetch("SELECT id FROM users")}
 
@@ -93,6 +99,20 @@ async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
 
 
 # By number.
+
+
+async def test_the_number_of_who_is_leaving_merges_nobody(
+    lenient_phone: MiniPrograms, rows: asyncpg.Connection
+) -> None:
+    phone = lenient_phone
+    alice = await phone.log_in()
+    await phone.verify(alice)
+    assert (await leave(phone.client, alice)).status_code == 202
+    before = await rows.fetchrow("SELECT * FROM users")
+    newcomer = await phone.log_in(app_id=SECOND)
+    problem_of(await phone.verify(newcomer, app_id=SECOND), "phone_taken", 409)
+    assert await rows.fetchrow("SELECT * FROM users WHERE erase_at IS NOT NULL") == before
+    assert await merges(rows) == []
 
 
 async def test_a_new_user_who_verifies_a_number_becomes_its_holder(

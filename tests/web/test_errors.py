@@ -40,6 +40,7 @@ STATUS_OF = {
     "wechat_bad_response": 502,
     "wechat_misconfigured": 502,
     "account_disabled": 403,
+    "account_leaving": 403,
     "sign_up_closed": 403,
     "sign_up_refused": 403,
     "sign_up_unavailable": 503,

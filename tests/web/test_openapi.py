@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.world import Admin, MakeClient, MakeServices
+from tests.world import Admin, MakeClient, MakeServices, bearer
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
 from wxauth.server.attributes.bodies import AttributesRequest
 from wxauth.server.checks.routes import CheckReportAnswer
@@ -330,7 +330,7 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: 
             "post",
             "invalid_request payload_too_large unknown_app invalid_code code_used wechat_user_blocked "
             "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
-            "account_disabled sign_up_closed sign_up_refused sign_up_unavailable "
+            "account_disabled account_leaving sign_up_closed sign_up_refused sign_up_unavailable "
             "snapshot_user wrong_app_kind rate_limited storage_unavailable "
             "internal_error",
         ),
@@ -438,14 +438,15 @@ def boolean_fields() -> dict[str, set[str]]:
 async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin) -> None:
     fields = boolean_fields()
     wrong: list[object] = [0, 1, 0.0, "", "0", "false", "off", "yes", [], {}]
-    assert set().union(*fields.values()) == {"check", "is_enabled", "is_public", "device", "near", "user_code"}
+    assert set().union(*fields.values()) == {"check", "is_enabled", "is_public", "device", "near", "stay", "user_code"}
     with Sweep() as sweep:
         for name, members in fields.items():
-            method, path = re.sub(r"{\w+}", "shop", name.replace("/v1/admin", "")).split()
+            method, path = re.sub(r"{\w+}", "shop", name).split()
             for member in members:
                 for value in wrong:
                     with sweep.case(name, member, value):
-                        answer = await root.ask(method.upper(), path, json={member: value})
+                        headers = bearer(root.answer)
+                        answer = await root.client.request(method.upper(), path, json={member: value}, headers=headers)
                         errors = problem_of(answer, "invalid_request", 422)["errors"]
                         assert member in {error["field"] for error in errors}
 

@@ -4,6 +4,7 @@ import re
 from asyncio import create_task, gather, sleep
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -635,6 +636,18 @@ async def test_a_ban_holds_at_the_door_and_between_code_and_token(
     assert redirect_parameters(await get_browser(door).log_in())["error"] == "access_denied"
     await root.change(alice["user"]["id"], status="active")
     await tokens_for(shop, await get_browser(door).log_in())
+
+
+@DOORS
+async def test_who_is_leaving_is_refused_at_the_door_and_between_code_and_token(
+    shop: Site, get_browser: GetBrowser, rows: asyncpg.Connection, clock: Clock, door: str
+) -> None:
+    await log_in(shop.client)
+    location = await get_browser(door).log_in()
+    await rows.execute("UPDATE users SET erase_at = $1", clock() + timedelta(days=7))
+    assert (await exchanged(shop, redirect_parameters(location)["code"])).json()["error"] == "invalid_grant"
+    assert redirect_parameters(await get_browser(door).log_in())["error"] == "access_denied"
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE erase_at IS NOT NULL") == 1
 
 
 async def test_an_erasure_between_code_and_token_leaves_nothing_to_log_in_to(

@@ -97,6 +97,8 @@ export interface LoginFields {
   phoneCode?: string | null
   /** The documents that the person agrees to: `{ privacy: '2026-05' }`. Versions not in force are ignored, and stay due. */
   consents?: Record<string, string>
+  /** Cancels the erasure that the person has asked for, after `account_leaving`. */
+  stay?: boolean
 }
 
 /** As for `wx.request`. Its other options are passed on; `success`, `fail` and `complete` are not called. */
@@ -136,6 +138,7 @@ export declare class AuthError extends Error {
       requestId?: string | null
       retryAfter?: number | null
       wechatErrcode?: number | null
+      eraseAt?: string | null
     },
   )
   /**
@@ -154,6 +157,8 @@ export declare class AuthError extends Error {
   retryAfter: number | null
   /** WeChat's error code, if WeChat refused the service's call. */
   wechatErrcode: number | null
+  /** For `account_leaving`: when the person is erased, unless they log in with `stay`. RFC 3339. */
+  eraseAt: string | null
 }
 
 /** A person's session on this phone. Members need no `this`. */
@@ -202,7 +207,10 @@ export interface Auth {
    * devices. Never rejects, and takes precedence over a login or a refresh under way.
    */
   logout(options?: { everywhere?: boolean }): Promise<void>
-  /** Erases the person at the service, proved by a new `wx.login`, and the session here. */
+  /**
+   * Erases the person at the service, proved by a new `wx.login`, and the session here. If the service has days of grace,
+   * it erases the person after them, and a login meanwhile is `account_leaving`.
+   */
   deleteAccount(): Promise<void>
 }
 

@@ -7,8 +7,11 @@ import {
   ban,
   checkError,
   DAY,
+  endSession,
+  expireAtService,
   kept,
   LIFE,
+  loggedIn,
   logInElsewhere,
   newPerson,
   pass,
@@ -485,4 +488,33 @@ test('a slash at the end of the address of the service makes no difference', asy
 test('people are told apart', async () => {
   const ids = await times(2, async () => (await start({ person: newPerson() }).auth.login()).id)
   assert.notEqual(ids[0], ids[1])
+})
+
+const LEAVING = fates.answers(403, {
+  code: 'account_leaving',
+  title: '该账号正在注销中。',
+  request_id: 'r',
+  erase_at: '2026-11-27T08:00:00Z',
+})
+
+test('a login of who is leaving rejects with the time, and one with stay says so to the service', async () => {
+  const { auth, phone } = start()
+  phone.next(LOGIN, LEAVING)
+  const error = await rejection(auth.login(), 'account_leaving')
+  assert.deepEqual([error.eraseAt, error.status, auth.user], ['2026-11-27T08:00:00Z', 403, null])
+  await auth.login({ stay: true })
+  assert.deepEqual(
+    phone.callsOf(LOGIN).map((call) => call.data.stay),
+    [undefined, true],
+  )
+  assert.ok(auth.user)
+})
+
+test('who has left on another phone is forgotten at the next request, and is not logged in again', async () => {
+  const { auth, phone } = await loggedIn()
+  await endSession(auth)
+  await expireAtService()
+  phone.next(LOGIN, LEAVING)
+  await rejection(auth.request({ url: '/v1/me' }), 'account_leaving')
+  assert.deepEqual([auth.user, kept(phone), phone.count(LOGIN)], [null, undefined, 1])
 })

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import STAFF_ROLES, USER, UserInSession
+from wxauth.server.core.users import MAY_LOG_IN, STAFF_ROLES, USER, UserInSession
 
 
 class _SpentLink(TypedDict):
@@ -15,11 +15,11 @@ class _SpentLink(TypedDict):
     is_good: bool
 
 
-_ADMINISTRATORS: Final = Statement[UUID]("""
-SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id LIMIT 2
-""")
+_ADMINISTRATORS: Final = Statement[UUID](f"""
+SELECT id FROM users WHERE 'admin' = ANY (roles) AND {MAY_LOG_IN} ORDER BY id LIMIT 2
+""")  # noqa: S608 - put together from constants
 _IS_STAFF: Final = Statement[int](
-    "SELECT 1 FROM users WHERE id = :user_id AND roles && :staff::text[] AND status = 'active'"
+    f"SELECT 1 FROM users WHERE id = :user_id AND roles && :staff::text[] AND {MAY_LOG_IN}"  # noqa: S608 - put together from constants
 )
 # Storing a link also deletes the expired ones.
 _STORE_LINK: Final = Statement[Nothing]("""
@@ -37,7 +37,7 @@ _SPEND_LINK: Final = Statement[_SpentLink](
 # belongs to the user afterwards.
 _OPEN: Final = Statement[UserInSession](f"""
 WITH person AS (
-    SELECT {USER} FROM users WHERE id = :user_id AND status = 'active' AND roles && :staff::text[]
+    SELECT {USER} FROM users WHERE id = :user_id AND {MAY_LOG_IN} AND roles && :staff::text[]
        FOR NO KEY UPDATE
 ), identity AS (
     SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN person ON i.user_id = person.id
@@ -62,7 +62,7 @@ async def some_administrators(database: Database) -> Sequence[UUID]:
 
 
 async def is_staff(database: Database, user_id: UUID) -> bool:
-    """Whether this user has a staff role, and is not banned. Raises: StorageUnavailable."""
+    """Whether this user has a staff role, and may log in. Raises: StorageUnavailable."""
     return await database.value(_IS_STAFF, user_id=user_id, staff=list(STAFF_ROLES)) is not None
 
 

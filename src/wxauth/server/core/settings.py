@@ -574,6 +574,15 @@ class Settings(DatabaseSettings):
             "会话、同意记录与审计记录中的 IP 在多久后只保留 /24（IPv6 为 /48）网段；`0` 为不缩短。",
         ),
     ] = 0
+    erasure_grace_days: Annotated[
+        Days,
+        Field(le=15),
+        Setting(
+            "How long users who erase their account may change their mind; `0` erases at once. Meanwhile they are "
+            "signed out everywhere, and a login is `account_leaving`.",
+            "用户注销账号后多久之内可以反悔；`0` 为立即删除。期间所有设备均已退出，登录返回 `account_leaving`。",
+        ),
+    ] = 0
     ended_sessions_kept_days: Annotated[
         Days,
         Field(ge=1),

@@ -50,6 +50,8 @@ class EventType(StrEnum):
     PROFILE_CHANGED = "user.profile_changed"
     ATTRIBUTES_CHANGED = "user.attributes_changed"
     AUTHORIZATION_REVOKED = "user.authorization_revoked"
+    USER_LEAVING = "user.leaving"
+    USER_STAYED = "user.stayed"
     SESSION_ENDED = "session.ended"
 
     SCAN_APPROVED = "scan.approved"
@@ -99,6 +101,8 @@ SENT_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.PROFILE_CHANGED: ("fields",),
     EventType.ATTRIBUTES_CHANGED: ("names",),
     EventType.AUTHORIZATION_REVOKED: ("fields",),
+    EventType.USER_LEAVING: ("erase_at",),
+    EventType.USER_STAYED: (),
     EventType.SESSION_ENDED: ("session_ids", "reason"),
 }
 """The types of events that other services receive, with the fields of the data that they get. These fields are not

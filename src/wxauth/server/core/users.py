@@ -51,6 +51,9 @@ class UserFields(SQLModel):
     reads no other table."""
     attributes: dict[str, Any] | None = Field(sa_type=JSONB)
     """The operator's own facts about the user; null means the same as empty: see `attributes/`."""
+    erase_at: datetime | None = Field(sa_type=TIME)
+    """When housekeeping erases the user, who has asked for it; null for everybody else. Until then the user has no
+    session, and nobody merges or splits them: see `users/leaving.py`."""
 
     @property
     def phone_verified(self) -> bool | None:
@@ -73,6 +76,8 @@ class UserInSession(UserFields):
         return model_of(cls, values)
 
 
+MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
+"""SQL: whether a user is neither banned nor leaving."""
 _COLUMNS: Final = tuple(UserFields.model_fields)
 USER: Final = ", ".join(f"users.{name}" for name in _COLUMNS)
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""

@@ -84,7 +84,7 @@ after_create(
                 'user.created', 'user.merged', 'user.split', 'identity.added', 'identity.removed', 'consent.given',
                 'consent.withdrawn', 'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed',
                 'user.phone_bound', 'user.phone_removed', 'user.profile_changed', 'user.attributes_changed',
-                'user.authorization_revoked', 'session.ended'
+                'user.authorization_revoked', 'user.leaving', 'user.stayed', 'session.ended'
             ) THEN
                 INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
             END IF;

@@ -1,4 +1,4 @@
-"""Housekeeping: erases what is left of erased users; sweeps ended sessions, retired keys, old events and addresses."""
+"""Housekeeping: erases users who have left, and what remains of them; sweeps ended sessions, old keys and events."""
 
 import asyncio
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from wxauth.server.push.rows import sweep_messages, sweep_nonces
 from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
+from wxauth.server.users.leaving import erase_next_due
 from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.browser_login_rows import sweep_browser_logins
 from wxauth.server.websites.browser_logins import proved_after
@@ -60,6 +61,8 @@ CHECK_PAUSE_SECONDS: Final = 300.0
 """Seconds between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
 """Seconds between two checks for bans that have ended: each must be lifted within a minute."""
+LEAVING_CHECK_PAUSE_SECONDS: Final = 20.0
+"""Seconds between two checks for users who asked to be erased: each must be within a minute of their time."""
 BANS_PER_TRANSACTION: Final = 100
 """How many bans one transaction lifts."""
 SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
@@ -287,6 +290,14 @@ async def lift_ended_bans(services: Services, *, page_size: int, pause: float) -
         await asyncio.sleep(pause)
 
 
+async def erase_those_who_left(services: Services, *, page_size: int, pause: float) -> None:
+    """Erase the users whose days of grace are over. Raises: StorageUnavailable."""
+    if not _clocks_agree(services):
+        return
+    while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110
+        await asyncio.sleep(pause)
+
+
 def _clocks_agree(services: Services) -> bool:
     """Whether our clock and the database's agree. If not, one is badly wrong, and deletion by age is irreversible."""
     clock = services.clock
@@ -297,6 +308,7 @@ _CHORES: Final = (
     (sweep_other_rows, CHECK_PAUSE_SECONDS),
     (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS),
     (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
+    (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS),
     (sweep_sessions, CHECK_PAUSE_SECONDS),
 )
 """Every chore except `sweep_aged`, which returns its counts, and the seconds between two checks for due work."""

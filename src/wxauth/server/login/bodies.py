@@ -1,9 +1,19 @@
 """Requests with codes, and answers with tokens."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NotRequired
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+)
 from typing_extensions import TypedDict
 
 from wxauth.server.login.login import Tokens
@@ -72,6 +82,11 @@ class LoginRequest(BaseModel):
         json_schema_extra={"default": {}},
         description="Documents that the user agrees to, with their versions. Versions not in force are ignored: "
         "see `consents_due`.",
+    )
+    stay: StrictBool = Field(
+        default=False,
+        description="Whether somebody who has asked to be erased, and is refused with `account_leaving`, has changed "
+        "their mind: the erasure is cancelled. Of anybody else it changes nothing.",
     )
 
 
@@ -157,6 +172,12 @@ class SessionKeyResetRequest(BaseModel):
         validation_alias=AliasChoices("app_id", "appId", "appid"),
         description="Also accepted as `appId`, `appid`.",
     )
+
+
+class LeavingAnswer(TypedDict):
+    """When a person is erased who has asked for it."""
+
+    erase_at: Annotated[datetime, Field(examples=["2026-11-27T08:00:00Z"])]
 
 
 class TokenAnswer(TypedDict):

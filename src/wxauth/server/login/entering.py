@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from wxauth.errors import AccountDisabled, RateLimited, SignUpClosed, SnapshotUser, WeChatMisconfigured
+from wxauth.errors import AccountDisabled, AccountLeaving, RateLimited, SignUpClosed, SnapshotUser, WeChatMisconfigured
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
@@ -80,6 +80,7 @@ class Entering:
         *,
         nickname: str | None = None,
         avatar_url: str | None = None,
+        stays: bool = False,
         expires_in: int,
         device: Device,
     ) -> Entered:
@@ -87,9 +88,10 @@ class Entering:
 
         Nothing is stored about the made-up person of a snapshot, nor about an unknown person who may not sign up, or
         who lacks the unionid that the app requires: without it, one person could become two users. A nickname or
-        picture is left out if the user changes them too often.
+        picture is left out if the user changes them too often. Somebody who has asked to be erased is refused, unless
+        the person `stays`.
 
-        Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
+        Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, AccountLeaving, StorageUnavailable.
         """
         identity, wechat_ms = await self.exchange_code(app, code)
         now, nicknames = self._clock(), self._nicknames
@@ -98,6 +100,7 @@ class Entering:
             identity,
             nickname=None if nicknames.are_checked else nickname,
             avatar_url=None if self._avatars.serves(avatar_url) else avatar_url,
+            stays=stays,
             expires_in=expires_in,
             device=device,
             now=now,
@@ -143,6 +146,7 @@ class Entering:
         *,
         nickname: str | None = None,
         avatar_url: str | None = None,
+        stays: bool = False,
         expires_in: int | None,
         device: Device,
         now: datetime,
@@ -152,7 +156,7 @@ class Entering:
         A session is opened for `expires_in` seconds, unless that is None.
 
         Raises: SnapshotUser, SignUpClosed, LacksUnionid, SignUpRefused, SignUpUnavailable, AccountDisabled,
-            StorageUnavailable.
+            AccountLeaving, StorageUnavailable.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
         may_sign_up = self._settings.may_sign_up(app) and not lacks_unionid
@@ -169,6 +173,7 @@ class Entering:
             is_judged=self._risk.is_noted,
             may_sign_up=may_sign_up and self._newcomers is None,
             roles=self._settings.roles_at_sign_up(app),
+            stays=stays,
             may_be_snapshot=not app.is_mini_program,
         )
         try:
@@ -189,6 +194,9 @@ class Entering:
         if login.is_disabled:
             log.warning("login_refused", reason="account_disabled", user_id=login.user.id, app_id=app.app_id)
             raise AccountDisabled(until=login.user.banned_until, user_id=login.user.id)
+        if login.leaves_at is not None:
+            log.info("login_refused", reason="account_leaving", user_id=login.user.id, app_id=app.app_id)
+            raise AccountLeaving(login.leaves_at, user_id=login.user.id)
         return login, milliseconds
 
     async def _record(self, login: Login, *, now: datetime) -> tuple[LoggedIn, float]:

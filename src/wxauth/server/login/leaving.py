@@ -1,19 +1,31 @@
 """A person leaves: the erasure of the own account, for which an access token is no proof."""
 
+from datetime import datetime, timedelta
+
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
+from wxauth.server.core.settings import Settings
 from wxauth.server.login.proof import Proofs
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
 
 
 async def leave(
-    proofs: Proofs, database: Database, clock: Clock, caller: Caller, *, login_code: str, ip: str | None
-) -> None:
+    proofs: Proofs,
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    caller: Caller,
+    *,
+    login_code: str,
+    ip: str | None,
+) -> datetime | None:
     """Erase the caller, proved by a new login at WeChat. WeChat is asked only about somebody who may leave.
+
+    Returns when the caller is erased, if there are days of grace; None if that is done.
 
     Raises: LastAdmin, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
     """
     await account.check_may_leave(database, clock, caller)
     await proofs.prove(caller, login_code, ip=ip)
-    await account.erase_me(database, clock, caller)
+    return await account.erase_me(database, clock, caller, grace=timedelta(days=settings.erasure_grace_days))

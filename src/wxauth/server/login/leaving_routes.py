@@ -1,5 +1,10 @@
 """`DELETE /v1/me` and `POST /v1/me/erasure`: a person leaves."""
 
+from typing import Any, Final
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -10,12 +15,12 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WrongPerson,
 )
-from wxauth.server.login.bodies import ProofRequest
+from wxauth.server.login.bodies import LeavingAnswer, ProofRequest
 from wxauth.server.login.dependencies import ProofsDep
 from wxauth.server.login.leaving import leave
 from wxauth.server.users.callers import CallerInTurnDep, DeviceDep
-from wxauth.server.web.answers import WECHAT_FAILURES
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep
+from wxauth.server.web.answers import WECHAT_FAILURES, example_of
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")
@@ -30,6 +35,12 @@ _FAILURES = [
     LastAdmin,
     *WECHAT_FAILURES,
 ]
+_LEAVING: Final[dict[int | str, dict[str, Any]]] = {
+    202: {
+        "description": "With `ERASURE_GRACE_DAYS`: the user is erased then.",
+        "content": {"application/json": {"example": example_of(LeavingAnswer)}},
+    }
+}
 
 
 @router.post(
@@ -37,20 +48,29 @@ _FAILURES = [
     summary=Title("Erase my account (for clients whose DELETE has no body)", "注销我的账号（DELETE 无法带请求体时）"),
     operation_id="erase_me_by_post",
     failures=_FAILURES,
+    responses=_LEAVING,
 )
-@router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=_FAILURES)
+@router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=_FAILURES, responses=_LEAVING)
 async def erase_me(
     caller: CallerInTurnDep,
     body: ProofRequest,
     proofs: ProofsDep,
+    settings: SettingsDep,
     database: DatabaseDep,
     clock: ClockDep,
     device: DeviceDep,
-) -> None:
+) -> Response | None:
     """Erase the user, the identities, the sessions, and their data in the audit trail.
 
     `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
     the session's identity. The next login creates a new user. Some clients send no body with DELETE, so POST to
     `/v1/me/erasure` does the same.
+
+    With `ERASURE_GRACE_DAYS`, all sessions end, and the rest follows at `erase_at`, unless the person logs in with
+    `stay` before.
     """
-    await leave(proofs, database, clock, caller, login_code=body.login_code, ip=device.ip)
+    erase_at = await leave(proofs, settings, database, clock, caller, login_code=body.login_code, ip=device.ip)
+    if erase_at is None:
+        return None
+    leaving: LeavingAnswer = {"erase_at": erase_at}
+    return Response(to_json(leaving), 202, headers={"Cache-Control": "no-store"}, media_type="application/json")

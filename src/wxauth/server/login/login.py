@@ -90,6 +90,7 @@ class Logins:
         avatar_url: str | None,
         phone_code: str | None = None,
         consents: Mapping[str, str],
+        stays: bool = False,
         device: Device,
     ) -> Tokens:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
@@ -98,7 +99,7 @@ class Logins:
         not in force or cannot be recorded: the person is asked for it again.
 
         Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
-            SignUpUnavailable, AccountDisabled, StorageUnavailable.
+            SignUpUnavailable, AccountDisabled, AccountLeaving, StorageUnavailable.
         """
         try:
             return await self._log_in(
@@ -108,6 +109,7 @@ class Logins:
                 avatar_url=avatar_url,
                 phone_code=phone_code,
                 consents=consents,
+                stays=stays,
                 device=device,
             )
         except WxAuthError as error:
@@ -123,6 +125,7 @@ class Logins:
         avatar_url: str | None,
         phone_code: str | None,
         consents: Mapping[str, str],
+        stays: bool,
         device: Device,
     ) -> Tokens:
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
@@ -135,6 +138,7 @@ class Logins:
             code,
             nickname=nickname,
             avatar_url=avatar_url,
+            stays=stays,
             expires_in=refresh_expires_in,
             device=device,
         )

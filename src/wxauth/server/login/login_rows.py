@@ -13,10 +13,11 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import EventType
-from wxauth.server.core.users import ORIGIN, USER, UserFields
+from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
 from wxauth.server.login.newcomers import Welcome
+from wxauth.server.users.leaving import stay
 from wxauth.server.users.merging import ObserveMerge, link_unionid
 from wxauth.server.users.merging_rows import People, are_split, people_of
 
@@ -31,15 +32,22 @@ class EnteredUser(UserFields):
     unjudged_since: datetime | None
     banned_until: datetime | None
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the user has asked to be erased, and is not banned, which counts first."""
+        return self.erase_at is not None and self.status == "active"
 
+
+_MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
+"""As `MAY_LOG_IN`, of what a statement returns."""
 _OPEN_PART: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now, :now, :now + make_interval(secs => :expires_in)"""
 _CREATED_DATA: Final = """CASE WHEN cardinality(roles) > 0 THEN jsonb_build_object('roles', roles) ELSE '{}' END"""
-_SET_LAST_LOGIN_PART: Final = """
-       SET last_login_at = CASE users.status WHEN 'active' THEN :now ELSE users.last_login_at END"""
+_SET_LAST_LOGIN_PART: Final = f"""
+       SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END"""
 
 
 # The origin of this identity: see `users/origins.py`. It is looked up only if a field changes.
@@ -67,7 +75,7 @@ _COUNTED_PART: Final = taking_part(
                 || COALESCE(convert_to(unionid, 'UTF8'),
                             convert_to(:app_id, 'UTF8') || '\\000'::bytea || convert_to(:openid, 'UTF8'))), :now, 1
       FROM before
-     WHERE status = 'active'
+     WHERE {_MAY_ENTER}
        AND (COALESCE(:nickname, nickname), COALESCE(:avatar_url, avatar_url))
            IS DISTINCT FROM (nickname, avatar_url)""",
     began_by=f":now::timestamptz - interval '{WINDOW.total_seconds():.0f} seconds'",
@@ -95,23 +103,24 @@ WITH person AS (
        AND users.identity_lost_at IS NULL
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), opened AS ({_OPEN_PART}
-      FROM person WHERE status = 'active' AND :session_id::uuid IS NOT NULL
+      FROM person WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
 
 
-# For a known identity whose unionid has not changed: records the login in the user's row, and opens a session. A banned
-# user is returned unchanged, and gets no session. The caller makes the session's id, so that a statement that is sent
-# twice opens one session. Only the user's row is locked, because a lock on the identity's would write another page.
-# After waiting for that row, this statement still sees the identity's row as it was before the wait. `identity_lost_at`
-# is on the locked row and cannot be stale: if it is set, the statements below lock the identity, too.
+# For a known identity whose unionid has not changed: records the login in the user's row, and opens a session. A user
+# who is banned or leaving is returned unchanged, and gets no session. The caller makes the session's id, so that a
+# statement that is sent twice opens one session. Only the user's row is locked, because a lock on the identity's would
+# write another page. After waiting for that row, this statement still sees the identity's row as it was before the
+# wait. `identity_lost_at` is on the locked row and cannot be stale: if it is set, the statements below lock the
+# identity, too.
 _RETURN: Final = Statement[EnteredUser](_returning_part(""))
 # The same if nickname and picture are those already stored, because most mini-programs send them with each login.
 _RETURN_AS_BEFORE: Final = Statement[EnteredUser](
     _returning_part("""
-       AND (users.status <> 'active'
+       AND (users.status <> 'active' OR users.erase_at IS NOT NULL
             OR (:nickname::text IS NULL OR users.nickname = :nickname)
                AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))""")
 )
@@ -120,7 +129,7 @@ _RETURN_AS_BEFORE: Final = Statement[EnteredUser](
 # change is left out, because a login is never refused for that.
 _RETURN_WITH_PROFILE: Final = Statement[EnteredUser](f"""
 WITH before AS (
-    SELECT users.id, users.unionid, users.status, users.nickname, users.avatar_url
+    SELECT users.id, users.unionid, users.status, users.erase_at, users.nickname, users.avatar_url
       FROM identities i, users{_KNOWN_PART}
        FOR NO KEY UPDATE OF users FOR SHARE OF i
 ), counted AS ({_COUNTED_PART}
@@ -130,7 +139,7 @@ WITH before AS (
      WHERE users.id = before.id
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), opened AS ({_OPEN_PART}
-      FROM person WHERE status = 'active' AND :session_id::uuid IS NOT NULL
+      FROM person WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 ), renamed AS ({_renamed_part("person")}
 )
@@ -208,7 +217,8 @@ def _is_of_another_account(identity: str, holder: str) -> str:
 # the unionid, and is locked, so that it still belongs to that user after a wait. Nothing is changed, and no row is
 # returned, if the unionid of a known identity belongs to another user, or if the unionid of an unknown identity belongs
 # to a user who already has another identity in this app, unless that is of another account of the same person, whose
-# users were merged. The user is locked before the unionid, as in a merge and an erasure, to avoid deadlocks.
+# users were merged. The user is locked before the unionid, as in a merge and an erasure, to avoid deadlocks. A user
+# who is leaving gets no further identity.
 _ENTER: Final = Statement[EnteredUser](f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
@@ -233,7 +243,7 @@ WITH known AS (
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
     RETURNING user_id
 ), joined AS (
-    UPDATE users{_SET_LAST_LOGIN_PART}{_profile_part("users.status = 'active'")},
+    UPDATE users{_SET_LAST_LOGIN_PART}{_profile_part(MAY_LOG_IN)},
            unionid = COALESCE(:unionid, users.unionid)
       FROM fit
      WHERE users.id = fit.id
@@ -244,14 +254,14 @@ WITH known AS (
      WHERE app_id = :app_id AND openid = :openid AND :unionid IS NOT NULL
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT :app_id, :openid, id, :now, :unionid FROM joined WHERE NOT EXISTS (SELECT FROM known)
+    SELECT :app_id, :openid, id, :now, :unionid FROM joined WHERE NOT EXISTS (SELECT FROM known) AND erase_at IS NULL
 ), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
     SELECT :event_id, '{EventType.IDENTITY_ADDED.value}', :now, id::text, id, :app_id, :ip::text::inet
-      FROM joined WHERE NOT EXISTS (SELECT FROM known)
+      FROM joined WHERE NOT EXISTS (SELECT FROM known) AND erase_at IS NULL
 ), renamed AS ({_renamed_part("joined")}
 ), opened AS ({_OPEN_PART}
-      FROM joined WHERE status = 'active' AND :session_id::uuid IS NOT NULL
+      FROM joined WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM joined
@@ -297,6 +307,8 @@ class Login:
     """The roles of a person who signs up."""
     welcome: Welcome | None = None
     """What else such a person has from the start."""
+    stays: bool = False
+    """Whether somebody who has asked to be erased has changed their mind."""
     may_be_snapshot: bool = False
     """Whether WeChat may return a snapshot's user here. If so, a unionid that belongs to another openid marks one."""
 
@@ -313,6 +325,11 @@ class LoggedIn:
     user: EnteredUser
     ignored_fields: Sequence[str]
     """Which of `nickname` and `avatar_url` were not stored, because the user has changed the profile too often."""
+
+    @property
+    def leaves_at(self) -> datetime | None:
+        """When the user is erased, who has asked for it, so that no session was opened."""
+        return self.user.erase_at if self.user.is_leaving else None
 
     @property
     def is_disabled(self) -> bool:
@@ -334,17 +351,21 @@ async def record_login(
     accounts of one person, whose users were merged, may have an openid each. The unionid is also ignored if its user
     was split from this one. But if its user is banned, the login is that user's, and refused.
 
-    Raises: SignUpClosed, SnapshotUser, StorageUnavailable.
+    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving, StorageUnavailable.
     """
     ids = _Ids(session=new_id(now))
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
         try:
-            if (user := await _returning(database, login, ids, now=now)) is not None:
-                return _logged_in(user, login, ids)
-            if ids.new_user is None:
-                ids = ids._replace(new_user=new_id(now))
-            if (user := await _entering(database, login, ids, now=now)) is not None:
+            user = await _returning(database, login, ids, now=now)
+            if user is None:
+                if ids.new_user is None:
+                    ids = ids._replace(new_user=new_id(now))
+                user = await _entering(database, login, ids, now=now)
+            if user is not None and user.is_leaving and login.stays:
+                await stay(database, user.id, now=now)
+                continue
+            if user is not None:
                 return _logged_in(user, login, ids)
             if (unionid_conflict := await _unionid_conflict(database, login)) is not None:
                 if (user := await _banned_holder(database, login)) is not None:
@@ -355,7 +376,7 @@ async def record_login(
                 raise SignUpClosed("sign-up is closed for this app")
             if login.unionid is not None:
                 identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
-                await link_unionid(database, **identity, now=now, observe=observe_merge)
+                await link_unionid(database, **identity, stays=login.stays, now=now, observe=observe_merge)
         except CONFLICTS as exc:
             conflict = exc
             if (unionid_conflict := await _unionid_conflict(database, login)) is not None:

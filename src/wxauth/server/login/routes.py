@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from wxauth.errors import (
     AccountDisabled,
+    AccountLeaving,
     CodeUsed,
     InvalidCode,
     InvalidRefreshToken,
@@ -77,6 +78,7 @@ async def admit_login(device: DeviceDep, metrics: MetricsDep, limiter: LoginLimi
         SnapshotUser,
         WrongAppKind,
         AccountDisabled,
+        AccountLeaving,
         RateLimited,
         *WECHAT_FAILURES,
         StorageUnavailable,
@@ -104,6 +106,7 @@ async def log_in(
             avatar_url=body.avatar_url or None,
             phone_code=body.phone_code or None,
             consents=body.consents,
+            stays=body.stay,
             device=device,
         )
         counted.outcome = "new" if tokens.is_new_user else "ok"

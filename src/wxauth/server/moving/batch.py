@@ -21,7 +21,18 @@ from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 _RULED: Final = frozenset(
-    {"unionid", "external_id", "phone", "roles", "status", "created_at", "last_login_at", "consents", "attributes"}
+    {
+        "unionid",
+        "external_id",
+        "phone",
+        "roles",
+        "status",
+        "created_at",
+        "last_login_at",
+        "consents",
+        "attributes",
+        "erase_at",
+    }
 )
 """The fields of a line with rules of their own."""
 _FILLED: Final = tuple(name for name in UserFields.model_fields if name in Line.model_fields and name not in _RULED)
@@ -220,6 +231,7 @@ class Batch:
         found = (
             (faults.ADMIN, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
             (faults.MERGED, line.user_id in self._former_ids),
+            (faults.LEAVING, self._is_leaving_without(line, owner_id)),
             (faults.ERASED, is_gone and not self._options.restore),
             (faults.SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
             (
@@ -236,6 +248,11 @@ class Batch:
         if any(is_so for _, is_so in found):
             raise LineRefused([fault for fault, is_so in found if is_so])
         return owner_id
+
+    def _is_leaving_without(self, line: Line, owner_id: UUID | None) -> bool:
+        """Whether the user has asked to be erased, and the file does not know: an export of theirs does."""
+        erase_at = None if owner_id is None else self._users[owner_id].erase_at
+        return erase_at is not None and erase_at != line.erase_at
 
     def _names_alone(self, line: Line) -> bool:
         """Whether only its external_id joins a line to a user: no openid, unionid or id of the user does."""
@@ -291,6 +308,8 @@ class Batch:
             fields.status = "disabled" if is_banned else "active"
             fields.ban_reason = line.ban_reason if is_banned else None
             fields.banned_until = line.banned_until if is_banned else None
+        if is_new:
+            fields.erase_at = line.erase_at
         if line.attributes and (is_new or self._options.takes_attributes):
             try:
                 fields.attributes = patched(user.attributes or {}, line.attributes) or None
@@ -400,6 +419,8 @@ class Batch:
                 yield event(EventType.USER_BANNED, user.id, data=data)
             if user.phone is not None:
                 yield event(EventType.PHONE_BOUND, user.id)
+            if user.erase_at is not None:
+                yield event(EventType.USER_LEAVING, user.id, data={"erase_at": user.erase_at})
             if user.attributes:
                 yield event(EventType.ATTRIBUTES_CHANGED, user.id, data={"names": sorted(user.attributes)})
         for before, after in changed:

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from wxauth.server.core.database import Database
 from wxauth.server.moving.export_rows import all_identities
 
-_RARE: Final = ("attributes", "ban_reason", "banned_until", "former_external_ids")
+_RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> int:

@@ -63,6 +63,10 @@ MERGED: Final = Fault("user_id", Title("must not have been merged into another u
 ERASED: Final = Fault(
     "user_id", Title("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复")
 )
+LEAVING: Final = Fault(
+    "user_id",
+    Title("must not be of a user who has asked to be erased", "不能属于正在注销的用户"),
+)
 ANOTHER_USER: Final = Fault(
     "user_id",
     Title(

@@ -195,6 +195,8 @@ class Line(_Strict):
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, OrNone, ATTRIBUTES.wanted] = None
     """A merge patch."""
+    erase_at: TimeOrNone = None
+    """When a new user is erased, who has asked for it."""
     created_at: TimeOrNone = None
     """When the user was created."""
     identity_created_at: TimeOrNone = None

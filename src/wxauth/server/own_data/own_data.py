@@ -49,6 +49,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
         "created_at": "2026-11-20T08:00:00Z",
         "last_login_at": "2026-11-20T08:00:00Z",
         "attributes": {"tier": "gold"},
+        "erase_at": None,
     },
     "identities": [
         {

@@ -32,6 +32,8 @@ class EndReason(StrEnum):
     BANNED = "banned"
     REUSED = "reused"
     ERASED = "erased"
+    LEAVING = "leaving"
+    """The person has asked to be erased, after the days of grace."""
     ADMINISTRATOR = "administrator"
     """By an administrator or operator, or as a result of a change of theirs."""
     REPLACED = "replaced"

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from wxauth.server.attributes.bodies import ShownAttributes
 from wxauth.server.clients.models import Scope
 from wxauth.server.siblings.rows import UserForSiblings
-from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer
+from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer, ShownEraseAt
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownNickname, ShownPictureUrl, ShownUserId
 
 LOOKED_UP_AT_ONCE: Final = 200
@@ -78,6 +78,7 @@ class UserForSiblingsAnswer(TypedDict):
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
     consents: Annotated[list[DocumentVersion], Field(description="The user's current consents.")]
     attributes: ShownAttributes
+    erase_at: ShownEraseAt
     phone: NotRequired[
         Annotated[str | None, Field(description="E.164. Only with the scope `phones`.", examples=["+8613800138000"])]
     ]
@@ -115,6 +116,7 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
             {"document": document, "version": version} for document, version in sorted((user.consents or {}).items())
         ],
         "attributes": user.attributes or {},
+        "erase_at": user.erase_at,
     }
     if user.former_external_ids:
         answer["former_external_ids"] = user.former_external_ids

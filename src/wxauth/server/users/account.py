@@ -1,14 +1,14 @@
 """The caller of a request, and what users do with their own account."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, NotFound
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.trail import Actor
+from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.rows import (
     EndReason,
@@ -20,6 +20,7 @@ from wxauth.server.sessions.rows import (
     user_in_session,
 )
 from wxauth.server.users import erasing
+from wxauth.server.users.leaving import leave_later
 from wxauth.server.users.standing import Standing, decide_with_standing, lock_standing
 from wxauth.server.web.paging import Page
 from wxauth.tokens.claims import Principal
@@ -58,17 +59,27 @@ async def check_may_leave(database: Database, clock: Clock, caller: Caller) -> N
         raise _gone()
 
 
-async def erase_me(database: Database, clock: Clock, caller: Caller) -> None:
-    """Erase the caller. The next login makes a new user. Raises: LastAdmin, InvalidToken, StorageUnavailable."""
+async def erase_me(database: Database, clock: Clock, caller: Caller, *, grace: timedelta) -> datetime | None:
+    """Erase the caller, after the days of grace. The next login after that makes a new user.
+
+    Returns when the caller is erased; None if that is done.
+
+    Raises: LastAdmin, InvalidToken, StorageUnavailable.
+    """
     user_id, now = caller.user.id, clock()
+    erase_at = now + grace if grace else None
 
     async def decide(transaction: Transaction, _: Standing) -> bool:
         await check_session(transaction, caller, now=now)
-        return await erasing.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+        if erase_at is None:
+            return await erasing.erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
+        await leave_later(transaction, user_id, erase_at=erase_at, now=now)
+        return True
 
     if not await decide_with_standing(database, user_id, decide):
         raise _gone()
-    log.info("user_erased", user_id=user_id)
+    log.info("user_erased" if erase_at is None else EventType.USER_LEAVING.logged, user_id=user_id)
+    return erase_at
 
 
 async def list_sessions(

@@ -1,7 +1,7 @@
 """What administrators, and operators with commands, do with users."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
@@ -24,6 +24,7 @@ from wxauth.server.sessions.rows import (
     past_sessions,
 )
 from wxauth.server.users import erasing, user_rows
+from wxauth.server.users.leaving import cancel_leaving
 from wxauth.server.users.merging import ObserveMerge, merge_by_operator
 from wxauth.server.users.merging_rows import current_user, former_external_ids, former_ids
 from wxauth.server.users.splitting import split
@@ -84,6 +85,8 @@ class UserChange:
     """A merge patch of the user's attributes."""
     cleared: Collection[str] = ()
     """Of `nickname` and `avatar_url`, those that must not stay."""
+    cancels_leaving: bool = False
+    """Whether a user who has asked to be erased is kept."""
 
     def applied_to(self, before: Standing) -> Standing:
         """The standing after the changes. A ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
@@ -99,7 +102,7 @@ class UserChange:
                 raise InvalidRequest("a reason and an end are a ban's", errors=errors)
         elif self.status is None:
             reason, until = reason or before.ban_reason, until or before.banned_until
-        return Standing(status, roles, reason, until)
+        return replace(before, status=status, roles=roles, ban_reason=reason, banned_until=until)
 
     @property
     def may_end_an_administrator(self) -> bool:
@@ -170,6 +173,8 @@ async def change_user(
         changed = await change_standing(transaction, remaining_id, before=before, after=after, by=by, now=now)
         if change.attributes is not None:
             await _patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
+        if change.cancels_leaving:
+            await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
         if change.cleared and (fields := await user_rows.clear_fields(transaction, remaining_id, change.cleared)):
             kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)

@@ -82,12 +82,13 @@ async def change_user(
 ) -> UserDetailAnswer:
     """Set the given fields; others are unchanged, but a ban replaces the reason and the end of an earlier ban.
 
-    A name or picture that must not stay is cleared by null; nobody can set another person's.
+    A name or picture that must not stay is cleared by null; nobody can set another person's. `erase_at` null keeps a
+    user who has asked to be erased; nobody can set a time.
 
     A ban ends every session and is lifted automatically within a minute after `until`. Roles take effect at once in
     wxauth, and with the next access token in siblings. To add a role, or to change a banned user who keeps the role
     `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support` cannot
-    set roles or attributes, nor change users with one of these roles.
+    set roles or attributes, keep users who are leaving, nor change users with one of these roles.
     """
     now = clock()
     change = UserChange(
@@ -97,9 +98,11 @@ async def change_user(
         roles=body.roles,
         attributes=body.attributes,
         cleared=body.model_fields_set.intersection(PROFILE),
+        cancels_leaving="erase_at" in body.model_fields_set,
     )
-    for name in ("roles", "attributes"):
-        if getattr(body, name) is not None and not staff.is_administrator:
+    for name in ("roles", "attributes", "erase_at"):
+        is_given = name in body.model_fields_set and (name == "erase_at" or getattr(body, name) is not None)
+        if is_given and not staff.is_administrator:
             raise InsufficientRole(f"{name}: this needs the role admin")
     await admin.change_user(
         database,

@@ -60,7 +60,7 @@ def _without_empty(values: Any) -> Any:
 
 
 class UserChangeRequest(BaseModel):
-    """Changes of a user. An absent field is unchanged, and so is a null one, except for name and picture."""
+    """Changes of a user. An absent field is unchanged, and so is a null one, except for the last three."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -83,6 +83,7 @@ class UserChangeRequest(BaseModel):
     )
     nickname: OnlyNull = Field(default=None, description="null clears a name that must not stay.")
     avatar_url: OnlyNull = Field(default=None, description="null clears a picture that must not stay.")
+    erase_at: OnlyNull = Field(default=None, description="null keeps a user who has asked to be erased.")
 
 
 class MergeRequest(BaseModel):
@@ -278,6 +279,11 @@ class OwnIdentitiesAnswer(TypedDict):
     items: list[OwnIdentityAnswer]
 
 
+ShownEraseAt = Annotated[
+    datetime | None, Field(description="When the user is erased, who has asked for it; null for everybody else.")
+]
+
+
 class _WithIdentities(TypedDict):
     id: ShownUserId
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
@@ -287,6 +293,7 @@ class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
     """A user, with all identities."""
 
     attributes: ShownAttributes
+    erase_at: ShownEraseAt
 
     reason: NotRequired[
         Annotated[str, Field(description="The reason for the ban, for staff only. Absent if there is none.")]
@@ -389,6 +396,7 @@ def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
         "id": user.id,
         "identities": user.identities,
         "attributes": user.attributes or {},
+        "erase_at": user.erase_at,
         **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
     }
     if user.ban_reason is not None:

@@ -24,6 +24,7 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
 from wxauth.server.users.belongings_rows import belongings_of, record_moved
+from wxauth.server.users.leaving import cancel_leaving, check_may_enter
 from wxauth.server.users.merging_rows import (
     are_split,
     current_user,
@@ -103,6 +104,11 @@ class MergePair:
         """Whether no other user is an administrator."""
         return bool(self.administrators) and self.administrators <= {self.former_id, self.into}
 
+    @property
+    def is_anybody_leaving(self) -> bool:
+        """Whether one of the two has asked to be erased."""
+        return self.former.is_leaving or self.remaining.is_leaving
+
 
 async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
     """Merge two locked users. All merges are done here.
@@ -180,14 +186,16 @@ async def link_unionid(
     app_id: str,
     openid: str,
     unionid: str,
+    stays: bool = False,
     now: datetime,
     observe: ObserveMerge = lambda _source: None,
 ) -> None:
     """Merge the user of a known identity into the user of a unionid that WeChat now gives for this identity.
 
-    Nothing is done if both are the same user, if one of them does not exist, or if they were split.
+    Nothing is done if both are the same user, if one of them does not exist, or if they were split. Somebody who is
+    leaving is merged only if the person `stays`.
 
-    Raises: StorageUnavailable.
+    Raises: AccountDisabled, AccountLeaving, StorageUnavailable.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     for _ in range(_ATTEMPTS):
@@ -200,6 +208,8 @@ async def link_unionid(
                 continue  # merged, erased or split meanwhile
             if await are_split(transaction, user_id, holder_id):
                 return
+            if pair.is_anybody_leaving:
+                pair = await _kept(transaction, pair, stays=stays, now=now)
             merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
             await name_identity(transaction, **identity)
         merged.report(observe)
@@ -232,7 +242,7 @@ async def link_by_phone(
     later, and `harmless_roles` are those that anybody gets by signing up.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
-    if pair is None or pair.administrators or pair.former.is_banned:
+    if pair is None or pair.administrators or pair.former.is_banned or pair.is_anybody_leaving:
         return None
     if await are_split(transaction, user_id, holder_id):
         return None
@@ -274,6 +284,8 @@ async def merge_by_operator(
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None:
                 continue
+            if pair.is_anybody_leaving:
+                raise MergeRefused("one of them is leaving: cancel that first")
             if await have_both_external_ids(transaction, user_id, remaining_id):
                 raise MergeRefused("both have an external_id, of which one would be lost")
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
@@ -298,6 +310,16 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
     if administrators and not are_concerned:
         return None
     return MergePair(former_id, into, standings[former_id], standings[into], administrators)
+
+
+async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime) -> MergePair:
+    """The two users of one person, of whom neither leaves any more. Raises: AccountDisabled, AccountLeaving."""
+    both = ((pair.former_id, pair.former), (pair.into, pair.remaining))
+    for user_id, standing in sorted(both, key=lambda one: not one[1].is_banned):
+        if standing.is_banned or not stays:
+            check_may_enter(user_id, standing)
+        await cancel_leaving(transaction, user_id, standing, by=Actor(str(user_id)), now=now)
+    return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
 
 
 def _longer_ban(one: Standing, other: Standing) -> Standing:

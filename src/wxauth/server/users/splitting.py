@@ -57,8 +57,11 @@ async def split(
         if remaining_id is None:
             raise NotFound("there is no such user")
         async with database.begin() as transaction:
-            if await lock_standing(transaction, remaining_id) is None:
+            standing = await lock_standing(transaction, remaining_id)
+            if standing is None:
                 continue  # merged or erased meanwhile
+            if standing.is_leaving:
+                raise SplitRefused("the user is leaving: cancel that first")
             parting = await Parting.of(transaction, remaining_id, (app_id, openid))
             if parting is None:
                 raise SplitRefused("the user has no such identity")

@@ -45,11 +45,13 @@ class Standing:
     """The reason for the ban, for staff only: never sent to the user, nor to other services."""
     banned_until: datetime | None = None
     """When the ban ends by itself; None for a ban without an end."""
+    erase_at: datetime | None = None
+    """When the user is erased, who has asked for it. Only `users/leaving.py` changes that."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
         """The standing of a locked user."""
-        return cls(UserStatus(row.status), tuple(row.roles), row.ban_reason, row.banned_until)
+        return cls(UserStatus(row.status), tuple(row.roles), row.ban_reason, row.banned_until, row.erase_at)
 
     @property
     def is_banned(self) -> bool:
@@ -57,9 +59,14 @@ class Standing:
         return self.status is UserStatus.DISABLED
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether the user has asked to be erased."""
+        return self.erase_at is not None
+
+    @property
     def is_administrator(self) -> bool:
-        """Whether the user is an active administrator."""
-        return ADMIN in self.roles and not self.is_banned
+        """Whether the user is an active administrator, who can log in."""
+        return ADMIN in self.roles and not self.is_banned and not self.is_leaving
 
     @property
     def is_staff(self) -> bool:

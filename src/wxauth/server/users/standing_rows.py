@@ -9,6 +9,7 @@ from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.users import MAY_LOG_IN
 
 
 class LockedUser(SQLModel):
@@ -19,29 +20,32 @@ class LockedUser(SQLModel):
     roles: list[str]
     ban_reason: str | None
     banned_until: datetime | None
+    erase_at: datetime | None
 
 
+_COLUMNS: Final = ", ".join(LockedUser.model_fields)
+_IS_ADMINISTRATOR: Final = f"'admin' = ANY (roles) AND {MAY_LOG_IN}"
 # In the order of ids, to avoid deadlocks.
 _LOCK: Final = Statement[LockedUser](
-    "SELECT id, status, roles, ban_reason, banned_until FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE"
+    f"SELECT {_COLUMNS} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE"  # noqa: S608 - put together from constants
 )
 # Also locks all administrators, in the same order. Decides the race of two administrators who demote each other: the
 # second one waits, and then sees that no other is left.
-_LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser]("""
-SELECT id, status, roles, ban_reason, banned_until
-  FROM users WHERE id = ANY (:user_ids) OR ('admin' = ANY (roles) AND status = 'active')
+_LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser](f"""
+SELECT {_COLUMNS}
+  FROM users WHERE id = ANY (:user_ids) OR ({_IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
-""")
-_ARE_ADMINISTRATORS: Final = Statement[bool]("""
-SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND 'admin' = ANY (roles) AND status = 'active')
-""")
+""")  # noqa: S608 - put together from constants
+_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
+SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {_IS_ADMINISTRATOR})
+""")  # noqa: S608 - put together from constants
 # A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
 # just been changed is checked again.
-_LOCK_ENDED_BANS: Final = Statement[LockedUser]("""
-SELECT id, status, roles, ban_reason, banned_until
+_LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
+SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
    FOR UPDATE SKIP LOCKED
-""")
+""")  # noqa: S608 - put together from constants
 _SET: Final = Statement[Nothing]("""
 UPDATE users SET status = :status, roles = :roles, ban_reason = :ban_reason, banned_until = :banned_until,
                  ban_from = CASE WHEN ban_reason IS NOT DISTINCT FROM :ban_reason THEN ban_from END

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, NotRequired, Union, get_args, get_origin
 
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import get_type_hints, is_typeddict
 
 from wxauth.errors import (
+    AccountLeaving,
     CodeUsed,
     InternalError,
     InvalidCode,
@@ -74,6 +75,7 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
         "WeChat answered errcode 40029: the code is invalid, has expired, or is another app's", errcode=40029
     ),
     CodeUsed: CodeUsed("WeChat answered errcode 40163: the code has been used", errcode=40163),
+    AccountLeaving: AccountLeaving(datetime(2026, 11, 27, 8, tzinfo=UTC)),
     WeChatMisconfigured: WeChatMisconfigured(
         "WeChat answered errcode 40164: this server's address is not on the IP whitelist", errcode=40164
     ),
@@ -93,6 +95,7 @@ class Problem(BaseModel):
     until: Annotated[datetime | None, Field(description="For `account_disabled`: when the ban ends automatically.")] = (
         None
     )
+    erase_at: Annotated[datetime | None, Field(description="For `account_leaving`: when the user is erased.")] = None
     errors: Annotated[list[dict[str, str]] | None, Field(description="For `invalid_request`: field and message.")] = (
         None
     )

@@ -85,8 +85,9 @@ class DirectRoute(APIRoute):
     ) -> None:
         hints = get_type_hints(endpoint, include_extras=True)
         answer = hints.pop("return", None)
-        if answer is NoneType:
+        if answer is NoneType or answer == Response | None:  # usually nothing, and sometimes a response of its own
             declared.setdefault("status_code", 204)
+            declared.setdefault("response_model", None)
         elif isinstance(answer, type) and issubclass(answer, Response):
             declared.setdefault("response_class", answer)
         self.title = summary

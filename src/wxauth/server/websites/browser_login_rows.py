@@ -13,7 +13,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.grant_rows import lock_with_user
 
 
@@ -65,7 +65,7 @@ _PERSON_PART: Final = f"""
 SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
        EXISTS (SELECT FROM browser_login_sites b
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_PART}
- WHERE {_PRESENT} AND users.status = 'active'"""  # noqa: S608 - put together from constants
+ WHERE {_PRESENT} AND {MAY_LOG_IN}"""  # noqa: S608 - put together from constants
 _FIND: Final = Statement[BrowserPerson](_PERSON_PART)
 _LOCK_USER: Final = Statement[UUID](f"""
 SELECT users.id{_WHOSE_PART} WHERE {_PRESENT} FOR NO KEY UPDATE OF users

@@ -15,7 +15,7 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Row, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT
 from wxauth.server.websites.models import CodeBinding, GrantFields
@@ -95,7 +95,7 @@ _PERSON: Final = Statement[UserInSession](f"""
 SELECT {USER}, approving.app_id, approving.openid
   FROM sessions approving JOIN users ON users.id = approving.user_id
  WHERE approving.id = :session_id AND approving.revoked_at IS NULL AND approving.expires_at > :now
-   AND users.status = 'active'
+   AND {MAY_LOG_IN}
 """)  # noqa: S608 - put together from constants
 _LOCK_USER_OF_IDENTITY: Final = Statement[UUID]("""
 SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
@@ -104,7 +104,7 @@ SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app
 _VISITOR: Final = Statement[UserInSession](f"""
 SELECT {USER}, i.app_id, i.openid
   FROM identities i JOIN users ON users.id = i.user_id
- WHERE i.app_id = :app_id AND i.openid = :openid AND users.status = 'active'
+ WHERE i.app_id = :app_id AND i.openid = :openid AND {MAY_LOG_IN}
 """)  # noqa: S608 - put together from constants
 # Finds no grant if its client has just been removed. A removal that comes later waits, and then ends the session.
 _OPEN_SESSION: Final = Statement[Nothing]("""

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from wxauth.errors import (
     AccountDisabled,
+    AccountLeaving,
     CodeUsed,
     InvalidCode,
     NotFound,
@@ -72,7 +73,7 @@ OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
-_DENIED: Final = (AccountDisabled, SignUpClosed, SignUpRefused, WeChatUserBlocked, LacksUnionid)
+_DENIED: Final = (AccountDisabled, AccountLeaving, SignUpClosed, SignUpRefused, WeChatUserBlocked, LacksUnionid)
 _TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, SignUpUnavailable, StorageUnavailable)
 _OUTCOMES: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,

@@ -7,7 +7,7 @@ import { dateAndTime, isText, number, phrase, text } from './texts.js'
 export const TYPES = [
   ...['user.created', 'user.merged', 'user.split', 'user.erased', 'user.exported', 'user.banned', 'user.unbanned'],
   ...['user.roles_changed', 'user.phone_bound', 'user.phone_removed', 'user.profile_changed'],
-  ...['user.attributes_changed', 'user.authorization_revoked'],
+  ...['user.attributes_changed', 'user.authorization_revoked', 'user.leaving', 'user.stayed'],
   ...['identity.added', 'identity.removed', 'consent.given', 'consent.withdrawn', 'session.ended'],
   ...['scan.approved', 'site.authorized'],
   ...['risk.flagged', 'nickname.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
@@ -40,6 +40,7 @@ const DETAILS = {
     until ? text('banEnds', { until: dateAndTime(until) }) : '',
     reason ? text('because', { reason }) : '',
   ],
+  'user.leaving': ({ erase_at }) => [erase_at ? text('erasedThen', { at: dateAndTime(erase_at) }) : ''],
   'user.roles_changed': ({ before = [], after = [] }) => [
     ...['rolesAdded', 'rolesTaken'].map((name, place) => {
       const [from, to] = place ? [after, before] : [before, after]

@@ -36,6 +36,7 @@ function person(user, reload) {
   }
   const isBanned = user.status === 'disabled'
   const unban = act('unban', () => busy(unban, trouble, () => changed({ status: 'active' })))
+  const keep = act('keep', () => busy(keep, trouble, () => changed({ erase_at: null })))
   const exported = act('export', () => busy(exported, trouble, () => exportPerson(user)))
   const removal = (what, carryOut) =>
     act(what, () =>
@@ -61,6 +62,7 @@ function person(user, reload) {
           exported,
           act('merge', () => merge(user)),
           user.identities.length > 1 ? act('split', () => split(user)) : null,
+          user.erase_at ? keep : null,
           act('erase', () => erase(user), { kind: 'danger' }),
         ]
       : []),
@@ -74,6 +76,7 @@ function person(user, reload) {
       { class: 'card' },
       h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, user.nickname ?? text('noName')), code(user.id)), standing(user)),
       facts([
+        user.erase_at ? [text('erasedAt'), time(user.erase_at)] : null,
         isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
         user.reason ? [text('banWhy'), user.reason] : null,
         [text('phone'), phone(user)],

@@ -9,7 +9,7 @@ import { filters } from './search.js'
 import { isText, number, text } from './texts.js'
 
 const CODES = [
-  ...['account_disabled', 'sign_up_closed', 'sign_up_refused', 'sign_up_unavailable', 'wechat_user_blocked', 'rate_limited', 'invalid_code', 'code_used'],
+  ...['account_disabled', 'account_leaving', 'sign_up_closed', 'sign_up_refused', 'sign_up_unavailable', 'wechat_user_blocked', 'rate_limited', 'invalid_code', 'code_used'],
   ...['wechat_unavailable', 'wechat_timeout', 'wechat_bad_response', 'wechat_rate_limited', 'wechat_misconfigured'],
   ...['snapshot_user', 'unknown_app', 'wrong_app_kind', 'invalid_request', 'payload_too_large'],
   ...['storage_unavailable', 'internal_error'],

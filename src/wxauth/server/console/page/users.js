@@ -54,8 +54,10 @@ export function showUsers(main, { query }) {
 export const named = (user) =>
   h('div', { class: 'named' }, picture(user), h('a', { href: `#/users/${user.id}` }, user.nickname ?? text('noName')))
 
-export const standing = ({ status }) =>
-  status === 'disabled' ? tag(text('banned'), 'bad') : tag(text('active'), 'ok')
+export function standing({ status, erase_at }) {
+  if (status === 'disabled') return tag(text('banned'), 'bad')
+  return erase_at ? tag(text('leaving'), 'bad') : tag(text('active'), 'ok')
+}
 
 export function phone(user) {
   if (!user.phone) return null
