@@ -65,6 +65,7 @@ SETTINGS = {
     "secret_key": SECRET_KEY,
     "issuer": "https://auth.test",
     "wechat_base_url": "https://wechat.test",
+    "staff_reads": False,  # so that the trail of a test has what the test is about
 }
 
 

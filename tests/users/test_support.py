@@ -27,6 +27,7 @@ MAY: Final = {
     ("GET", "/v1/admin/users"),
     ("GET", "/v1/admin/users/{user_id}"),
     ("PATCH", "/v1/admin/users/{user_id}"),
+    ("GET", "/v1/admin/users/{user_id}/phone"),
     ("DELETE", "/v1/admin/users/{user_id}/phone"),
     ("DELETE", "/v1/admin/users/{user_id}/sessions"),
     ("DELETE", "/v1/admin/users/{user_id}/sessions/{session_id}"),

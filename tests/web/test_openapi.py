@@ -173,6 +173,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_avatar", "get /v1/avatars/{file_name}"),
         ("bind_my_phone", "post /v1/me/phone"),
         ("remove_my_phone", "delete /v1/me/phone"),
+        ("read_phone_of_user", "get /v1/admin/users/{user_id}/phone"),
         ("remove_phone_of_user", "delete /v1/admin/users/{user_id}/phone"),
         ("decrypt", "post /v1/me/decrypt"),
         ("list_my_consents", "get /v1/me/consents"),

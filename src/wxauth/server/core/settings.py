@@ -763,6 +763,13 @@ class Settings(DatabaseSettings):
     ] = None
 
     admin_page: AdminPage = False
+    staff_reads: Annotated[
+        bool,
+        Setting(
+            "Whether the audit trail records what staff read of people: `staff.searched` and `staff.read`.",
+            "审计记录是否记下工作人员对用户资料的查看：`staff.searched` 与 `staff.read`。",
+        ),
+    ] = True
     admin_fresh_login: Annotated[
         AnySeconds,
         Setting(

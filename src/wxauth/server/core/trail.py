@@ -54,6 +54,8 @@ class EventType(StrEnum):
     USER_STAYED = "user.stayed"
     SESSION_ENDED = "session.ended"
 
+    STAFF_SEARCHED = "staff.searched"
+    STAFF_READ = "staff.read"
     SCAN_APPROVED = "scan.approved"
     SITE_AUTHORIZED = "site.authorized"
     RISK_FLAGGED = "risk.flagged"

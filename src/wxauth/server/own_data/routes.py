@@ -12,8 +12,9 @@ from wxauth.errors import RateLimited, StorageUnavailable, Title
 from wxauth.server.core.database import reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.own_data.own_data import EXAMPLE_OWN_DATA, Export, export_mine, export_person
-from wxauth.server.users.admin_routes import NO_SUCH_USER
+from wxauth.server.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.server.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
+from wxauth.server.users.staff_reads import Read
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -54,10 +55,12 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
     failures=[NO_SUCH_USER, RateLimited],
 )
 async def export_user(
-    administrator: AdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
+    administrator: AdministratorDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> Response:
     """All data stored about a user, as in the user's own export. The audit trail records who exported it."""
-    return _answer(await export_person(database, user_id, by=administrator, now=clock()))
+    export = await export_person(database, user_id, by=administrator, now=clock())
+    reads.note_read(administrator, user_id, Read.EXPORT)
+    return _answer(export)
 
 
 class _Download(StreamingResponse):

@@ -69,6 +69,7 @@ from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import user_routes
 from wxauth.server.users import account_routes, admin_routes, consent_routes
+from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
 from wxauth.server.web.docs import add_docs
@@ -258,6 +259,7 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
         services[Apps].keep_fresh(),
         services[Numbers].keep_storing(),
         services[Refusals].keep_storing(),
+        services[StaffReads].keep_storing(),
         services[IdTokenKeys].keep_fresh(),
         keep_sweeping(services),
         keep_erasing(services),

@@ -47,6 +47,7 @@ from wxauth.server.session_keys.session_keys import SessionKeys
 from wxauth.server.sessions.refresh_tokens import RefreshTokens
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.sign_up.hook import make_sign_up_hook
+from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
 from wxauth.server.websites.scan_limits import ScanLimits
@@ -189,6 +190,7 @@ def build_services(
     avatars = Avatars(database, clock, issuer=settings.issuer)
     numbers = Numbers(database, clock, store_pause=waits.numbers_store)
     refusals = Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
+    staff_reads = StaffReads(database, clock, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
     nicknames = Nicknames(
         database,
         opinions,
@@ -329,6 +331,7 @@ def build_services(
             ),
             Numbers: numbers,
             Refusals: refusals,
+            StaffReads: staff_reads,
             PrometheusMetrics: metrics,
             Readiness: Readiness(database, keys, clock),
             Tracing: tracing,
@@ -340,7 +343,7 @@ def build_services(
             [promises],  # after those, which may have put off more
             [wechat_tokens],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat
-            [numbers, refusals],  # together, because each waits some seconds, too
+            [numbers, refusals, staff_reads],  # together, because each waits some seconds, too
             [login_limiter, scan_limits],  # anywhere: only connections to Redis
             [database],  # after all that store something at the end
             [tracing],  # last, so that it sends the spans of the others

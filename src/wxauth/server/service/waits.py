@@ -14,6 +14,7 @@ from wxauth.server.numbers import numbers
 from wxauth.server.phones import phones
 from wxauth.server.push import withdrawals
 from wxauth.server.refusals import refusals
+from wxauth.server.users import staff_reads
 from wxauth.server.wechat import client, opinions
 
 
@@ -33,6 +34,7 @@ class Waits:
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = promises.RETRY_PAUSE_SECONDS
     refusals_store: float = refusals.STORE_PAUSE_SECONDS
+    staff_reads_store: float = staff_reads.STORE_PAUSE_SECONDS
     turns: float = turns.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS

@@ -131,9 +131,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 
     Raises: NotFound, StorageUnavailable.
     """
-    user = await user_rows.read_user(database, user_id)
-    while user is None:  # again, if the user that remains has just been merged, too
-        user = await user_rows.read_user(database, await _remaining(database, user_id))
+    user = await read_listed_user(database, user_id)
     return UserDetail(
         user=user,
         former_ids=await former_ids(database, user.id),
@@ -142,6 +140,17 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         ended_sessions=await past_sessions(database, user.id, now=now, limit=LISTED),
         consents_given=await newest_consents(database, user.id, limit=LISTED),
     )
+
+
+async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
+    """A user with all identities. For a former id, the user that remains after the merge.
+
+    Raises: NotFound, StorageUnavailable.
+    """
+    user = await user_rows.read_user(database, user_id)
+    while user is None:  # again, if the user that remains has just been merged, too
+        user = await user_rows.read_user(database, await _remaining(database, user_id))
+    return user
 
 
 async def change_user(

@@ -1,9 +1,10 @@
 """`/v1/admin/users` and `/v1/admin/events`: administrators manage users, and read the audit trail."""
 
+from dataclasses import replace
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Depends, Query
 
 from wxauth.errors import (
     InsufficientRole,
@@ -16,7 +17,7 @@ from wxauth.errors import (
 from wxauth.server.core.trail import EventSearch
 from wxauth.server.core.users import PROFILE
 from wxauth.server.users import admin
-from wxauth.server.users.admin import UserChange
+from wxauth.server.users.admin import UserChange, UserDetail
 from wxauth.server.users.bodies import (
     EventsAnswer,
     EventsQuery,
@@ -31,11 +32,16 @@ from wxauth.server.users.bodies import (
     user_detail_answer,
     users_answer,
 )
-from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
+from wxauth.server.users.callers import FreshAdministratorDep, FreshLoginDep, Staff, StaffDep
+from wxauth.server.users.masked_phones import with_masked_phone
+from wxauth.server.users.search_terms import term_of
+from wxauth.server.users.staff_reads import Read, StaffReads
 from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, MetricsDep, SettingsDep
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, MetricsDep, SettingsDep, provide
 from wxauth.server.web.direct import Router
+
+StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads))]
 
 NO_SUCH_USER: Final = NotFound("there is no such user")
 NO_SUCH_SESSION: Final = NotFound("this user has no such session")
@@ -46,9 +52,16 @@ router = Router("admin")
 
 @router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
 async def list_users(
-    _: StaffDep, settings: SettingsDep, database: DatabaseDep, query: Annotated[UsersQuery, Query()]
+    staff: StaffDep,
+    reads: StaffReadsDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    query: Annotated[UsersQuery, Query()],
 ) -> UsersAnswer:
-    """The newest first. All given filters must match; an empty parameter counts as absent."""
+    """The newest first. All given filters must match; an empty parameter counts as absent.
+
+    The role `support` sees phone numbers masked, and may search for whole ones.
+    """
     search = UserSearch(
         text=query.q or None,
         phones=possible_numbers(query.q or "", region=settings.phone_region),
@@ -56,13 +69,21 @@ async def list_users(
         role=query.role,
         app_id=query.app_id,
     )
-    return users_answer(await admin.list_users(database, search, before=query.cursor, limit=query.limit))
+    page = await admin.list_users(database, search, before=query.cursor, limit=query.limit)
+    reads.note_search(staff.actor, term=term_of(query.q, region=settings.phone_region), found=len(page.items))
+    if not staff.is_administrator:
+        page = replace(page, items=list(map(with_masked_phone, page.items)))
+    return users_answer(page)
 
 
 @router.get("/v1/admin/users/{user_id}", summary=Title("Read a user", "查看用户"), failures=[NO_SUCH_USER])
-async def read_user(_: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> UserDetailAnswer:
-    """A user with all identities and open sessions."""
-    return user_detail_answer(await admin.read_user(database, user_id, now=clock()))
+async def read_user(
+    staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
+) -> UserDetailAnswer:
+    """A user with all identities and sessions. The role `support` sees the phone number masked."""
+    detail = await admin.read_user(database, user_id, now=clock())
+    reads.note_read(staff.actor, detail.user.id, Read.USER)
+    return _answer_for(staff, detail)
 
 
 @router.patch(
@@ -113,7 +134,7 @@ async def change_user(
         may_add_roles=is_fresh,
         now=now,
     )
-    return user_detail_answer(await admin.read_user(database, user_id, now=now))
+    return _answer_for(staff, await admin.read_user(database, user_id, now=now))
 
 
 @router.post(
@@ -208,8 +229,11 @@ async def end_session_of_user(
 
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
-async def list_events(_: StaffDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]) -> EventsAnswer:
+async def list_events(
+    _: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
+) -> EventsAnswer:
     """The newest first. All given filters must match; an empty parameter counts as absent."""
+    await reads.store()
     search = EventSearch(
         user_id=query.user_id,
         actor=query.actor.lower() if query.actor else None,
@@ -218,3 +242,10 @@ async def list_events(_: StaffDep, database: DatabaseDep, query: Annotated[Event
         until=query.until,
     )
     return events_answer(await admin.list_events(database, search, before=query.cursor, limit=query.limit))
+
+
+def _answer_for(staff: Staff, detail: UserDetail) -> UserDetailAnswer:
+    """The answer about a user, as this member of staff may see it."""
+    if not staff.is_administrator:
+        detail = replace(detail, user=with_masked_phone(detail.user))
+    return user_detail_answer(detail)

@@ -9,7 +9,7 @@ export const TYPES = [
   ...['user.roles_changed', 'user.phone_bound', 'user.phone_removed', 'user.profile_changed'],
   ...['user.attributes_changed', 'user.authorization_revoked', 'user.leaving', 'user.stayed'],
   ...['identity.added', 'identity.removed', 'consent.given', 'consent.withdrawn', 'session.ended'],
-  ...['scan.approved', 'site.authorized'],
+  ...['staff.searched', 'staff.read', 'scan.approved', 'site.authorized'],
   ...['risk.flagged', 'nickname.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
   ...['app.added', 'app.changed', 'app.removed', 'access_token.read', 'access_token.forced'],
   ...['client.added', 'client.changed', 'client.secret_renewed', 'client.removed'],
@@ -55,6 +55,10 @@ const DETAILS = {
     session_ids.length > 1 ? text('sessionsEnded', { n: number(session_ids.length) }) : '',
     isText(`ended_${reason}`) ? text('because', { reason: text(`ended_${reason}`) }) : '',
   ],
+  'staff.searched': ({ term, found, count }) => [
+    term ? text('searchedBy', { term: text(`term_${term}`), n: number(found) }) : text('manyTimes', { n: number(count) }),
+  ],
+  'staff.read': ({ what, count }) => [what ? text(`read_${what}`) : text('manyTimes', { n: number(count) })],
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
 }
 

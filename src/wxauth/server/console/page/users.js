@@ -3,7 +3,7 @@
 import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
-import { code, field, list, tag, time, whole } from './parts.js'
+import { act, busy, code, field, list, tag, time, whole } from './parts.js'
 import { filters } from './search.js'
 import { text } from './texts.js'
 
@@ -61,7 +61,20 @@ export function standing({ status, erase_at }) {
 
 export function phone(user) {
   if (!user.phone) return null
+  if (user.phone.includes('*')) return masked(user)
   return user.phone_verified === false ? [whole(user.phone), ' ', tag(text('unproved'), 'note')] : whole(user.phone)
+}
+
+/** A masked number with a button that shows it, which is in the audit trail. */
+function masked(user) {
+  const place = h('span', {}, whole(user.phone), ' ')
+  const show = act(
+    'showPhone',
+    () => busy(show, null, async () => place.replaceChildren(phone({ ...user, ...(await get(`/users/${user.id}/phone`)) }) ?? '')),
+    { kind: 'small', label: text('showPhoneOf', { name: user.nickname ?? user.id }) },
+  )
+  place.append(show)
+  return place
 }
 
 const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']

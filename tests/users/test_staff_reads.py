@@ -1,0 +1,195 @@
+"""What staff read of people is in the trail, written beside the answers; and `support` sees phone numbers masked."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.clock import Clock
+from tests.database_proxy import Proxy
+from tests.problems import problem_of
+from tests.sweeps import swept
+from tests.world import NOBODY, NUMBER, Admin, Body, LogIn, MakeClient, MakeServices
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.services import Services
+from wxauth.server.users.masked_phones import masked
+from wxauth.server.users.search_terms import Term, term_of
+from wxauth.server.users.staff_reads import MAX_OWN_EVENTS, StaffReads
+
+MASKED = "+86138****8000"
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(staff_reads=True)
+
+
+@pytest.fixture
+async def alice(login: LogIn, rows: asyncpg.Connection) -> Body:
+    answer = await login("alice", nickname="小明")
+    alice_id = answer["user"]["id"]
+    await rows.execute("UPDATE users SET phone = $1, phone_verified_at = now() WHERE id = $2", NUMBER, alice_id)
+    return answer
+
+
+@pytest.fixture
+async def sue(client: httpx.AsyncClient, alice: Body, login: LogIn, rows: asyncpg.Connection) -> Admin:
+    """A member of the support staff."""
+    answer = await login("sue")
+    await rows.execute("UPDATE users SET roles = '{support}' WHERE id = $1", answer["user"]["id"])
+    return Admin(client, answer)
+
+
+async def reads(staff: Admin) -> list[tuple[Any, ...]]:
+    items = (await staff.read("/events", type=["staff.searched", "staff.read"], limit=200))["items"]
+    assert {event["actor"] for event in items} <= {staff.id}
+    assert {event["ip"] for event in items} <= {"127.0.0.1"}
+    return [(event["type"], event["user_id"], event["data"]) for event in items[::-1]]
+
+
+@pytest.mark.oldest_postgres
+async def test_what_staff_search_and_read_is_in_the_trail(root: Admin, alice: Body) -> None:
+    user_id = alice["user"]["id"]
+    for q in (NUMBER, user_id.upper(), "小", "o" * 28, ""):
+        await root.read("/users", q=q)
+    await root.read(f"/users/{user_id}")
+    await root.read(f"/users/{user_id}/phone")
+    await root.read(f"/users/{user_id}/export")
+    assert await reads(root) == [
+        ("staff.searched", None, {"term": "phone", "found": 1}),
+        ("staff.searched", None, {"term": "user_id", "found": 1}),
+        ("staff.searched", None, {"term": "text", "found": 1}),
+        ("staff.searched", None, {"term": "wechat_id", "found": 0}),
+        ("staff.searched", None, {"term": "none", "found": 2}),
+        ("staff.read", user_id, {"what": "user"}),
+        ("staff.read", user_id, {"what": "phone"}),
+        ("staff.read", user_id, {"what": "export"}),
+    ]
+
+
+async def test_what_was_not_found_was_not_read(root: Admin) -> None:
+    for path in (f"/users/{NOBODY}", f"/users/{NOBODY}/phone", f"/users/{NOBODY}/export"):
+        problem_of(await root.ask("GET", path), "not_found", 404)
+    assert await reads(root) == []
+
+
+async def test_reading_can_be_left_out_of_the_trail(
+    make_services: MakeServices, make_client: MakeClient, root: Admin, alice: Body
+) -> None:
+    quiet = Admin(make_client(await make_services(staff_reads=False)), root.answer)
+    await quiet.read("/users", q=NUMBER)
+    await quiet.read(f"/users/{alice['user']['id']}")
+    assert await reads(quiet) == []
+
+
+async def test_an_answer_does_not_wait_for_the_trail(
+    services: Services, root: Admin, alice: Body, rows: asyncpg.Connection
+) -> None:
+    async with rows.transaction():
+        await rows.execute("LOCK TABLE events IN EXCLUSIVE MODE")
+        assert (await asyncio.wait_for(root.ask("GET", f"/users/{alice['user']['id']}"), 5)).status_code == 200
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.read'") == 0
+    await services[StaffReads].store()
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.read'") == 1
+    await services[StaffReads].store()
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.read'") == 1
+
+
+async def test_the_last_reads_are_stored_at_shutdown(services: Services, root: Admin, rows: asyncpg.Connection) -> None:
+    await root.read("/users")
+    await services[StaffReads].aclose()
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.searched'") == 1
+
+
+async def test_so_many_a_second_have_an_event_and_the_others_are_counted(
+    services: Services, root: Admin, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    for _ in range(MAX_OWN_EVENTS + 3):
+        await root.read("/users")
+    await services[StaffReads].store()
+    clock.advance(seconds=1)
+    await root.read("/users")
+    stored = [data for _, _, data in await reads(root)]
+    assert len(stored) == MAX_OWN_EVENTS + 2
+    assert [data for data in stored if "count" in data] == [{"count": 3}]
+
+
+async def test_reads_in_an_outage_are_stored_after_it(
+    make_services: MakeServices, make_client: MakeClient, root: Admin, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    services = await make_services(staff_reads=True, database_url=proxy.url)
+    admin = Admin(make_client(services), root.answer)
+    await admin.read("/users")
+    await proxy.refuse()
+    with pytest.raises(StorageUnavailable):
+        await services[StaffReads].store()
+    await proxy.accept()
+    await services[StaffReads].store()
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'staff.searched'") == 1
+
+
+async def test_the_address_of_staff_who_were_erased_meanwhile_is_not_stored(
+    services: Services, root: Admin, rows: asyncpg.Connection
+) -> None:
+    await root.read("/users")
+    await rows.execute("DELETE FROM users WHERE id = $1", root.id)
+    await services[StaffReads].store()
+    stored = await rows.fetch("SELECT actor, ip FROM events WHERE type = 'staff.searched'")
+    assert [tuple(event) for event in stored] == [(root.id, None)]
+
+
+# Masked numbers.
+
+
+async def test_support_sees_phone_numbers_masked_and_one_when_it_asks(sue: Admin, alice: Body) -> None:
+    user_id = alice["user"]["id"]
+    assert [user["phone"] for user in (await sue.read("/users", q="138 0013 8000"))["items"]] == [MASKED]
+    assert (await sue.read(f"/users/{user_id}"))["phone"] == MASKED
+    assert (await sue.change(user_id, status="disabled"))["phone"] == MASKED
+    assert await sue.read(f"/users/{user_id}/phone") == {"phone": NUMBER, "phone_verified": True}
+    assert await sue.read(f"/users/{sue.id}/phone") == {"phone": None, "phone_verified": None}
+    assert ("staff.read", user_id, {"what": "phone"}) in await reads(sue)
+
+
+async def test_administrators_see_whole_numbers(root: Admin, alice: Body) -> None:
+    user_id = alice["user"]["id"]
+    assert [user["phone"] for user in (await root.read("/users", q=NUMBER))["items"]] == [NUMBER]
+    assert (await root.read(f"/users/{user_id}"))["phone"] == NUMBER
+
+
+@swept(
+    ("phone", "shown"),
+    [
+        ("+8613800138000", MASKED),
+        ("+85291234567", "+852****4567"),
+        ("+123456789", "+1****6789"),
+        ("+12345678", "+******78"),
+        ("+12", "+12"),
+    ],
+)
+def test_four_digits_of_a_number_are_hidden(phone: str, shown: str) -> None:
+    assert masked(phone) == shown
+
+
+@swept(
+    ("text", "term"),
+    [
+        ("13800138001", Term.PHONE),
+        ("+86 138 0013 8001", Term.PHONE),
+        ("8613800138001", Term.PHONE),
+        ("+852 9123 4567", Term.PHONE),
+        ("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17", Term.USER_ID),
+        ("01933C5E-8F1A-7C3E-9B1D-2F6A4E8C0D17", Term.USER_ID),
+        ("oGZUI0egBJY1zhBYw2KhdUfwVJJE", Term.WECHAT_ID),
+        ("小明", Term.TEXT),
+        ("10023", Term.TEXT),
+        ("138", Term.TEXT),
+        ("Alice", Term.TEXT),
+        ("", Term.NONE),
+        (None, Term.NONE),
+    ],
+)
+def test_the_form_of_a_term_says_what_it_is(text: str | None, term: Term) -> None:
+    assert term_of(text, region="CN") is term
