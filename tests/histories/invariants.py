@@ -481,8 +481,9 @@ def check(found: Found) -> list[Fault]:
 def history_of(found: Found, about: str | None) -> str:
     """What was asked and recorded about a user, and about those who were merged with them."""
     group(found)
-    number = found.group_of.get(about or "")
-    ids = {user_id for user_id, its in found.group_of.items() if its == number} | {about}
+    own = {about} | {asked.user_id for asked in found.asked if asked.person == about}
+    numbers = {found.group_of.get(user_id or "") for user_id in own} - {None}
+    ids = {user_id for user_id, its in found.group_of.items() if its in numbers} | {about}
     into = {asked.value for asked in found.asked if asked.what == "merge" and asked.user_id in ids}
     ids |= into  # of refused merges, too
     people = {asked.person for asked in found.asked if asked.user_id in ids} | {about}
