@@ -66,6 +66,34 @@ async def test_a_second_user_of_the_account_is_merged_at_its_next_login(
     assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{}'") == 1
 
 
+@pytest.mark.parametrize("was_there_before", [False, True])
+async def test_the_second_account_enters_an_app_where_the_first_came_without_a_unionid(
+    root: Admin, login: LogIn, rows: asyncpg.Connection, was_there_before: bool
+) -> None:
+    """Under `PHONE_POLICY=link`, one number makes two such accounts one user, too."""
+    if was_there_before:
+        await login("home")
+    work, home = await login("work"), await login("home", unionid=HOME, app=OTHER_APP)
+    await root.merge(home["user"]["id"], into=work["user"]["id"])
+    answers = [await login("home", unionid=HOME) for _ in range(2)]
+    assert [answer["is_new_user"] for answer in answers] == [False, False]
+    assert ids(answers) == ids([work])
+    assert await identities(rows) == [("openid-a1-home", HOME), ("openid-a1-work", None)]
+    assert ids([await login("work", unionid=WORK)]) == ids([work])
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{}'") == 1
+
+
+async def test_at_a_door_that_knows_snapshots_an_openid_beside_one_without_a_unionid_may_be_made_up(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    client = (await make_service(apps=[*APPS, MOBILE_APP], login_rate_limit="")).client
+    root = await make_admin(client, rows, await log_in(client, "root"))
+    work, home = await log_in(client, "work", app=MOBILE_APP), await log_in(client, "home")
+    await root.merge(home["user"]["id"], into=work["user"]["id"])
+    await rows.execute("UPDATE identities SET unionid = NULL WHERE app_id = $1", MOBILE_APP["app_id"])
+    problem_of(await LogIn(client).ask("home", app=MOBILE_APP), "snapshot_user", 403)
+
+
 async def test_a_third_openid_with_either_unionid_is_another_person(
     root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:

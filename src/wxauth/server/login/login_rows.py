@@ -204,12 +204,17 @@ def _is_of_another_account(identity: str, holder: str) -> str:
 
     Both are of one user. WeChat has one openid for each account and app, so this identity must have another unionid.
     And :unionid must not be an earlier one of the same account: it came from another user by a merge, or the user has
-    it in another app.
+    it in another app. An identity whose unionid is unknown is of another account if it and an identity with :unionid
+    are one user only by a merge, unless one of the two openids may be a snapshot's.
     """
     return f"""({identity}.unionid <> :unionid
                 AND ({identity}.came_from IS DISTINCT FROM {holder}.came_from
                      OR EXISTS (SELECT FROM identities it
-                                 WHERE it.user_id = {identity}.user_id AND it.unionid = :unionid)))"""
+                                 WHERE it.user_id = {identity}.user_id AND it.unionid = :unionid))
+                OR {identity}.unionid IS NULL AND NOT :may_be_snapshot
+                   AND EXISTS (SELECT FROM identities it
+                                WHERE it.user_id = {identity}.user_id AND it.unionid = :unionid
+                                  AND it.came_from IS DISTINCT FROM {identity}.came_from))"""  # noqa: S608 - put together from constants
 
 
 # For a known identity, or a known unionid. The row of the unionid decides to which user the unionid belongs: the second
@@ -405,7 +410,7 @@ async def _unionid_conflict(database: Database, login: Login) -> _UnionidConflic
     if login.unionid is None:
         return None
     identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
-    if await database.value(_IS_ANOTHERS, **identity) is not None:
+    if await database.value(_IS_ANOTHERS, **identity, may_be_snapshot=login.may_be_snapshot) is not None:
         return _UnionidConflict.ANOTHER_OPENID
     user_id, holder_id = await people_of(database, **identity)
     if user_id is None or holder_id is None or user_id == holder_id:
@@ -457,7 +462,7 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
             made["nickname"] = login.nickname or welcome.nickname
         if (user := await database.row(statement, **{**entering, **made})) is not None:
             return user
-    return await database.row(_ENTER, **entering, profile_event_id=new_id(now))
+    return await database.row(_ENTER, **entering, profile_event_id=new_id(now), may_be_snapshot=login.may_be_snapshot)
 
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
