@@ -1,7 +1,7 @@
 // The session of a mini-program. wxauth.d.ts documents the functions.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
-const SHUT_OUT = /^account_(disabled|leaving)$/
+const SHUT_OUT = /^(account_(disabled|leaving)|session_replaced)$/
 const TITLES = {
 	__proto__: null,
 	network_error: '网络不可用|No network',
@@ -9,6 +9,7 @@ const TITLES = {
 	wx_login_failed: '微信登录失败|WeChat login failed',
 	phone_refused: '未授权手机号|No phone number',
 	session_revoked: '登录已失效|Logged out',
+	session_replaced: '账号已在其他设备登录|Logged in elsewhere',
 }
 
 export class AuthError extends Error {
@@ -38,6 +39,7 @@ export function createAuth(options) {
 	let lastTime = 0
 	let era = {} // ends with the session, maybe with an error
 	let underWay = {} // login, refresh: promises
+	let isReplaced // by a login on another device: else both would log each other out for ever
 	const listeners = new Set()
 
 	const read = () => attempt(() => host.getStorageSync(storageKey))
@@ -49,6 +51,7 @@ export function createAuth(options) {
 		stored = text
 		return attempt(() => {
 			const kept = JSON.parse(text)
+			if (kept.place === place) isReplaced = kept.isReplaced
 			if (kept.place !== place || !kept.user.id || (kept.tokens && !kept.tokens.refresh)) return
 			keep(kept.user, kept.tokens)
 			return true
@@ -59,7 +62,7 @@ export function createAuth(options) {
 		const isChanged = JSON.stringify(newUser) !== JSON.stringify(user)
 		user = newUser
 		tokens = newTokens
-		const text = user ? JSON.stringify({ place, user, tokens }) : ''
+		const text = user || isReplaced ? JSON.stringify({ place, user, tokens, isReplaced }) : ''
 		if (text !== stored) {
 			attempt(() => host.setStorageSync(storageKey, text))
 			// Better no session than a used token.
@@ -71,6 +74,7 @@ export function createAuth(options) {
 
 	function forget(error) {
 		era.error = error
+		isReplaced = error && error.code === 'session_replaced' ? true : undefined
 		era = {}
 		underWay = {}
 		keep(null, null)
@@ -118,6 +122,7 @@ export function createAuth(options) {
 	function take(answer, at) {
 		const { access_token: access, refresh_token: refresh, expires_in, refresh_expires_in } = answer
 		lastTime = at
+		isReplaced = undefined
 		keep(answer.user, { access, refresh, at, life: expires_in * 1000, until: at + refresh_expires_in * 1000 })
 	}
 
@@ -170,7 +175,7 @@ export function createAuth(options) {
 		} catch (e) {
 			if (tokens === old) {
 				if (SHUT_OUT.test(e.code)) forget(e)
-				if (e.status !== 400) throw e
+				if (e.status !== 400 || isReplaced) throw e
 				keep(user, null)
 				await login()
 			}
@@ -186,6 +191,7 @@ export function createAuth(options) {
 		if (underWay.refresh) return underWay.refresh
 		if (load()) return current(refused, asked)
 		if (tokens) return begin('refresh', refresh(tokens))
+		if (isReplaced) return fail('session_replaced')
 		await login()
 		check(asked)
 		return tokens

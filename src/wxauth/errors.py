@@ -29,6 +29,7 @@ WxAuthError
 │   ├── InvalidRefreshToken     400
 │   ├── RefreshTokenExpired     400
 │   ├── RefreshTokenReused      400
+│   ├── SessionReplaced         400
 │   └── SessionRevoked          400
 ├── ScanRefused           a scanned code, as the phone sees it
 │   ├── ScanOver                404
@@ -378,6 +379,13 @@ class SessionRevoked(SessionError):
 
     code = "session_revoked"
     title = Title("You have been logged out, please log in again.", "您已退出登录，请重新登录。")
+
+
+class SessionReplaced(SessionError):
+    """A newer login took the session's place, because the app lets a person have only so many."""
+
+    code = "session_replaced"
+    title = Title("You have logged in on another device.", "您的账号已在其他设备登录。")
 
 
 # Codes that are scanned.

@@ -77,6 +77,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
         "sign_up": "open",
         "sign_up_roles": None,
         "claims": None,
+        "max_sessions": None,
         "has_app_secret": True,
         "has_push_token": True,
         "has_push_aes_key": False,
@@ -255,6 +256,16 @@ async def test_newcomers_of_an_app_have_its_roles(root: Admin, client: httpx.Asy
     for roles in ([], ["reader", "member"], None):
         changed = (await root.ask("PATCH", path, json={"sign_up_roles": roles})).json()
         assert changed["sign_up_roles"] == roles
+
+
+async def test_the_number_of_sessions_of_a_person_is_set_and_cleared(root: Admin) -> None:
+    await add(root, max_sessions=1)
+    path = f"/apps/{LATER_APP['app_id']}"
+    assert (await root.read(path))["max_sessions"] == 1
+    for wrong in (0, 101, True, "two"):
+        problem_of(await root.ask("PATCH", path, json={"max_sessions": wrong}), "invalid_request", 422)
+    for number in (100, None):
+        assert (await root.ask("PATCH", path, json={"max_sessions": number})).json()["max_sessions"] == number
 
 
 async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Admin) -> None:

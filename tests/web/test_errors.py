@@ -49,6 +49,7 @@ STATUS_OF = {
     "invalid_refresh_token": 400,
     "refresh_token_expired": 400,
     "refresh_token_reused": 400,
+    "session_replaced": 400,
     "session_revoked": 400,
     "missing_token": 401,
     "invalid_token": 401,

@@ -345,7 +345,7 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: 
             "/v1/refresh",
             "post",
             "invalid_request payload_too_large invalid_refresh_token refresh_token_expired refresh_token_reused "
-            "session_revoked account_disabled storage_unavailable internal_error",
+            "session_replaced session_revoked account_disabled storage_unavailable internal_error",
         ),
         (
             "/v1/verify",

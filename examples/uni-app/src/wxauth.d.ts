@@ -144,7 +144,8 @@ export declare class AuthError extends Error {
   /**
    * The service's code, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `invalid_argument`,
    * `origin_not_allowed`, `http_error` (an answer that is not a problem document). `session_revoked` also means that a
-   * logout, or another person on this phone, came between.
+   * logout, or another person on this phone, came between; `session_replaced` that a login on another device took this
+   * session's place: only `login()` gets a new one.
    */
   code: string
   /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */

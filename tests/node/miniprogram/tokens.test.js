@@ -323,3 +323,35 @@ test('a token that the service has refused is not used again, though the clock s
   assert.notEqual(await auth.getToken(), refused)
   assert.equal(phone.count(REFRESH), 1)
 })
+
+const REPLACED = fates.answers(400, { code: 'session_replaced', title: '您的账号已在其他设备登录。', request_id: 'r' })
+
+test('a session whose place another device has taken is forgotten, and nothing logs in by itself', async () => {
+  const { auth, phone } = await loggedIn()
+  await endSession(auth)
+  phone.calls.length = 0
+  phone.next(REFRESH, REPLACED)
+  await expireAtService()
+  await rejection(me(auth), 'session_replaced')
+  assert.equal(auth.user, null)
+  for (const again of [() => me(auth), () => auth.getToken(), () => auth.sessions()]) {
+    const error = await rejection(again(), 'session_replaced')
+    assert.equal(error.title, '账号已在其他设备登录')
+  }
+  const later = startAgain(phone)
+  await rejection(me(later), 'session_replaced')
+  assert.deepEqual([phone.count('login'), phone.count(LOGIN)], [0, 0])
+  await later.login()
+  assert.equal((await me(later)).statusCode, 200)
+  assert.equal(phone.count(LOGIN), 1)
+})
+
+test('after a logout, who was replaced logs in silently again', async () => {
+  const { auth, phone } = await loggedIn()
+  await endSession(auth)
+  phone.next(REFRESH, REPLACED)
+  await expireAtService()
+  await rejection(me(auth), 'session_replaced')
+  await auth.logout()
+  assert.equal((await me(auth)).statusCode, 200)
+})

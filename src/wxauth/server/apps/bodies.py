@@ -96,6 +96,7 @@ class AppAnswer(TypedDict):
     sign_up: SignUp | None
     sign_up_roles: Annotated[list[str] | None, Field(examples=[None])]
     claims: Annotated[dict[str, Any] | None, Field(examples=[None])]
+    max_sessions: Annotated[int | None, Field(examples=[None])]
     has_app_secret: bool
     has_push_token: bool
     has_push_aes_key: Annotated[bool, Field(examples=[False])]
@@ -133,6 +134,7 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
         "sign_up": app.sign_up,
         "sign_up_roles": None if app.sign_up_roles is None else list(app.sign_up_roles),
         "claims": app.claims,
+        "max_sessions": app.max_sessions,
         "has_app_secret": True,
         "has_push_token": app.push_token is not None,
         "has_push_aes_key": app.push_aes_key is not None,

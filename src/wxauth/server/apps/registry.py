@@ -111,6 +111,11 @@ class Apps:
         known = self._known.get(app_id)
         return None if known is None else known.app.kind
 
+    def max_sessions_of(self, app_id: str) -> int | None:
+        """How many sessions a person may have in an app; None if it sets no limit of its own, or is unknown."""
+        known = self._known.get(app_id)
+        return None if known is None else known.app.max_sessions
+
     def claims_of(self, app_id: str) -> ClaimsTemplate | None:
         """What is added to the access tokens of logins to an app."""
         known = self._known.get(app_id)

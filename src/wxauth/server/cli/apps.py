@@ -49,6 +49,14 @@ def _claims(_: click.Context, __: click.Parameter, value: str | None) -> object:
         raise click.BadParameter('must be a JSON object like {"role": "authenticated"}, or default.') from None
 
 
+def _max_sessions(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
+    if value is None or value == "default":
+        return value and ""
+    if not value.isascii() or not value.isdecimal():
+        raise click.BadParameter("must be a number of 1 to 100, or default.")
+    return int(value)
+
+
 def _app_options(command: Command) -> Command:
     """Add the options that `add` and `set` share. An option has the name of its field."""
     for option in (
@@ -78,6 +86,12 @@ def _app_options(command: Command) -> Command:
             metavar="JSON",
             callback=_claims,
             help="What is added to access tokens of its logins; {} adds nothing; default: as WXAUTH_CLAIMS says.",
+        ),
+        click.option(
+            "--max-sessions",
+            metavar="N",
+            callback=_max_sessions,
+            help="How many sessions a person may have in it, 1 to 100; default: the newest hundred are kept.",
         ),
         click.option("--title", help="The name that administrators see. Empty: none."),
         click.argument("app_id"),

@@ -343,6 +343,7 @@ WebhookSecret = Annotated[SecretStr, AfterValidator(_check_webhook_secret)]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 Claims = Annotated[dict[str, Any], AfterValidator(_check_claims)]
 JsonClaims = BeforeValidator(_read_claims)
+MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]

@@ -46,6 +46,7 @@ from wxauth.server.core.setting_types import (
     Issuer,
     JsonClaims,
     Lower,
+    MaxSessions,
     Networks,
     PagePath,
     PhonePolicy,
@@ -142,6 +143,12 @@ class AppFields(BaseModel):
         description="What is added to the access tokens of its logins, in place of `WXAUTH_CLAIMS`; `{}` adds nothing. "
         "Null: as in `WXAUTH_CLAIMS`.",
         examples=[{"role": "authenticated"}],
+    )
+    max_sessions: Annotated[MaxSessions | None, EmptyIsNone] = Field(
+        default=None,
+        description="How many sessions one person may have in it: a login ends the oldest beyond that at once. Null: "
+        "the newest hundred are kept.",
+        examples=[1],
     )
 
 

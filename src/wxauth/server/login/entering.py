@@ -173,6 +173,7 @@ class Entering:
             is_judged=self._risk.is_noted,
             may_sign_up=may_sign_up and self._newcomers is None,
             roles=self._settings.roles_at_sign_up(app),
+            max_sessions=app.max_sessions,
             stays=stays,
             may_be_snapshot=not app.is_mini_program,
         )

@@ -11,6 +11,7 @@ from wxauth.errors import (
     InvalidRefreshToken,
     RefreshTokenExpired,
     RefreshTokenReused,
+    SessionReplaced,
     SessionRevoked,
     WrongAppKind,
     WxAuthError,
@@ -161,8 +162,8 @@ class Logins:
     async def refresh(self, *, refresh_token: str, device: Device) -> Tokens:
         """Exchange a refresh token for a new pair of tokens. Every use rotates it.
 
-        Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionRevoked, AccountDisabled,
-            StorageUnavailable.
+        Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
+            AccountDisabled, StorageUnavailable.
         """
         now = self._clock()
         token = self._refresh_tokens.parse(refresh_token)
@@ -178,7 +179,8 @@ class Logins:
             now=now,
         )
         if isinstance(outcome, RefreshRefused):
-            raise _refused(outcome, token.session_id)
+            has_limit = outcome.app_id is not None and self._apps.max_sessions_of(outcome.app_id) is not None
+            raise _refused(outcome, token.session_id, has_limit=has_limit)
 
         now = self._clock()  # again, because waiting for the database may have taken seconds
         address = self._settings.address_in_log(device.ip)
@@ -259,13 +261,15 @@ class Logins:
         )
 
 
-def _refused(refused: RefreshRefused, session_id: UUID) -> WxAuthError:
+def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
     match refused.why:
         case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE:
             return InvalidRefreshToken("there is no such session")
         case RefreshRefusal.DISABLED:
             return AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
-        case RefreshRefusal.REVOKED:
+        case RefreshRefusal.REPLACED if has_limit:
+            return SessionReplaced("a newer login took this session's place: see max_sessions of the app")
+        case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:
             return SessionRevoked("the session has been ended")
         case RefreshRefusal.EXPIRED:
             return RefreshTokenExpired("the session has not been used for too long")

@@ -12,11 +12,12 @@ from wxauth.server.core.database import CONFLICTS, Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.trail import EventType
+from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
 from wxauth.server.login.newcomers import Welcome
+from wxauth.server.sessions.rows import EndReason
 from wxauth.server.users.leaving import stay
 from wxauth.server.users.merging import ObserveMerge, link_unionid
 from wxauth.server.users.merging_rows import People, are_split, people_of
@@ -95,7 +96,19 @@ def _renamed_part(after: str) -> str:
      WHERE (now.nickname, now.avatar_url) IS DISTINCT FROM (before.nickname, before.avatar_url)"""  # noqa: S608 - put together from constants
 
 
-def _returning_part(conditions: str) -> str:
+# What a login to an app with `max_sessions` ends. The user's row is locked by then.
+_REPLACED_PART: Final = f""", replaced AS (
+    SELECT id, replace_sessions(id, :app_id, :openid, :session_id, :max_sessions, :now) AS session_ids
+      FROM person WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
+), replacement AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+    SELECT :ended_event_id, '{EventType.SESSION_ENDED.value}', :now, '{SYSTEM.name}', id, :app_id,
+           jsonb_build_object('session_ids', session_ids, 'reason', '{EndReason.REPLACED.value}')
+      FROM replaced WHERE cardinality(session_ids) > 0
+)"""  # noqa: S608 - put together from constants
+
+
+def _returning_part(conditions: str, *, also: str = "") -> str:
     return f"""
 WITH person AS (
     UPDATE users{_SET_LAST_LOGIN_PART}
@@ -105,7 +118,7 @@ WITH person AS (
 ), opened AS ({_OPEN_PART}
       FROM person WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
-)
+){also}
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
 
@@ -118,16 +131,20 @@ SELECT * FROM person
 # identity, too.
 _RETURN: Final = Statement[EnteredUser](_returning_part(""))
 # The same if nickname and picture are those already stored, because most mini-programs send them with each login.
-_RETURN_AS_BEFORE: Final = Statement[EnteredUser](
-    _returning_part("""
+_AS_BEFORE_PART: Final = """
        AND (users.status <> 'active' OR users.erase_at IS NOT NULL
             OR (:nickname::text IS NULL OR users.nickname = :nickname)
-               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))""")
-)
+               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))"""
+_RETURN_AS_BEFORE: Final = Statement[EnteredUser](_returning_part(_AS_BEFORE_PART))
+_RETURN_REPLACING: Final = Statement[EnteredUser](_returning_part("", also=_REPLACED_PART))
+_RETURN_AS_BEFORE_REPLACING: Final = Statement[EnteredUser](_returning_part(_AS_BEFORE_PART, also=_REPLACED_PART))
 # The same with another nickname or picture. The former values are read under a lock. Otherwise, if two logins change
 # them at the same time, one could also record the other's change, or none. If the user changes them too often, the
 # change is left out, because a login is never refused for that.
-_RETURN_WITH_PROFILE: Final = Statement[EnteredUser](f"""
+
+
+def _renaming_part(also: str = "") -> str:
+    return f"""
 WITH before AS (
     SELECT users.id, users.unionid, users.status, users.erase_at, users.nickname, users.avatar_url
       FROM identities i, users{_KNOWN_PART}
@@ -142,9 +159,13 @@ WITH before AS (
       FROM person WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 ), renamed AS ({_renamed_part("person")}
-)
+){also}
 SELECT * FROM person
-""")  # noqa: S608 - put together from constants
+"""  # noqa: S608 - put together from constants
+
+
+_RETURN_WITH_PROFILE: Final = Statement[EnteredUser](_renaming_part())
+_RETURN_WITH_PROFILE_REPLACING: Final = Statement[EnteredUser](_renaming_part(_REPLACED_PART))
 
 
 # An external id that another user has, or had, is left out. If two newcomers get the same one at once, the unique index
@@ -224,7 +245,10 @@ def _is_of_another_account(identity: str, holder: str) -> str:
 # to a user who already has another identity in this app, unless that is of another account of the same person, whose
 # users were merged. The user is locked before the unionid, as in a merge and an erasure, to avoid deadlocks. A user
 # who is leaving gets no further identity.
-_ENTER: Final = Statement[EnteredUser](f"""
+
+
+def _entering_part(also: str = "") -> str:
+    return f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
 ), before AS (
@@ -247,7 +271,7 @@ WITH known AS (
     SELECT :unionid::text, id FROM fit WHERE :unionid::text IS NOT NULL
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
     RETURNING user_id
-), joined AS (
+), person AS (
     UPDATE users{_SET_LAST_LOGIN_PART}{_profile_part(MAY_LOG_IN)},
            unionid = COALESCE(:unionid, users.unionid)
       FROM fit
@@ -255,22 +279,26 @@ WITH known AS (
        AND (:unionid::text IS NULL OR EXISTS (SELECT FROM holder WHERE holder.user_id = fit.id))
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), identity_unionid AS (
-    UPDATE identities SET unionid = :unionid FROM joined
+    UPDATE identities SET unionid = :unionid FROM person
      WHERE app_id = :app_id AND openid = :openid AND :unionid IS NOT NULL
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT :app_id, :openid, id, :now, :unionid FROM joined WHERE NOT EXISTS (SELECT FROM known) AND erase_at IS NULL
+    SELECT :app_id, :openid, id, :now, :unionid FROM person WHERE NOT EXISTS (SELECT FROM known) AND erase_at IS NULL
 ), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
     SELECT :event_id, '{EventType.IDENTITY_ADDED.value}', :now, id::text, id, :app_id, :ip::text::inet
-      FROM joined WHERE NOT EXISTS (SELECT FROM known) AND erase_at IS NULL
-), renamed AS ({_renamed_part("joined")}
+      FROM person WHERE NOT EXISTS (SELECT FROM known) AND erase_at IS NULL
+), renamed AS ({_renamed_part("person")}
 ), opened AS ({_OPEN_PART}
-      FROM joined WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
+      FROM person WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
-)
-SELECT * FROM joined
-""")  # noqa: S608 - put together from constants
+){also}
+SELECT * FROM person
+"""  # noqa: S608 - put together from constants
+
+
+_ENTER: Final = Statement[EnteredUser](_entering_part())
+_ENTER_REPLACING: Final = Statement[EnteredUser](_entering_part(_REPLACED_PART))
 # Whether another openid of the app has the unionid, which a unique index forbids; or whether the unionid belongs to
 # another user who has another openid of the app, which is not of another account.
 _IS_ANOTHERS: Final = Statement[int](f"""
@@ -312,6 +340,8 @@ class Login:
     """The roles of a person who signs up."""
     welcome: Welcome | None = None
     """What else such a person has from the start."""
+    max_sessions: int | None = None
+    """How many sessions of the identity stay open at most, with the one that is opened; None for no such limit."""
     stays: bool = False
     """Whether somebody who has asked to be erased has changed their mind."""
     may_be_snapshot: bool = False
@@ -437,13 +467,16 @@ async def _is_known(database: Database, login: Login) -> bool:
 
 
 async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
-    opening = _opening(login, ids, now)
+    opening = {**_opening(login, ids, now), **_replacing(login, now)}
+    is_limited = login.max_sessions is not None
     if login.nickname is None and login.avatar_url is None:
-        return await database.row(_RETURN, **opening)
+        return await database.row(_RETURN_REPLACING if is_limited else _RETURN, **opening)
     opening |= {"nickname": login.nickname, "avatar_url": login.avatar_url}
-    if (user := await database.row(_RETURN_AS_BEFORE, **opening)) is not None:
+    as_before = _RETURN_AS_BEFORE_REPLACING if is_limited else _RETURN_AS_BEFORE
+    if (user := await database.row(as_before, **opening)) is not None:
         return user
-    return await database.row(_RETURN_WITH_PROFILE, **opening, profile_event_id=new_id(now))
+    with_profile = _RETURN_WITH_PROFILE_REPLACING if is_limited else _RETURN_WITH_PROFILE
+    return await database.row(with_profile, **opening, profile_event_id=new_id(now))
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
@@ -462,7 +495,9 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
             made["nickname"] = login.nickname or welcome.nickname
         if (user := await database.row(statement, **{**entering, **made})) is not None:
             return user
-    return await database.row(_ENTER, **entering, profile_event_id=new_id(now), may_be_snapshot=login.may_be_snapshot)
+    enter = _ENTER if login.max_sessions is None else _ENTER_REPLACING
+    more = {**_replacing(login, now), "may_be_snapshot": login.may_be_snapshot}
+    return await database.row(enter, **entering, **more, profile_event_id=new_id(now))
 
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
@@ -475,6 +510,12 @@ def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
         user=user,
         ignored_fields=ignored_fields,
     )
+
+
+def _replacing(login: Login, now: datetime) -> dict[str, object]:
+    if login.max_sessions is None:
+        return {}
+    return {"max_sessions": login.max_sessions, "ended_event_id": new_id(now)}
 
 
 def _opening(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:

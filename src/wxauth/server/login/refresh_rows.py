@@ -30,6 +30,8 @@ class RefreshRefusal(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     REUSED = "reused"
+    REPLACED = "replaced"
+    """A newer login of the identity took the session's place."""
     OUT_OF_SCOPE = "out_of_scope"
     """The website's session was granted none of the scopes, or not all that are demanded."""
 
@@ -42,6 +44,8 @@ class RefreshRefused:
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
+    app_id: str | None = None
+    """The session's app, for `REPLACED`."""
 
 
 # The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy. The
@@ -76,6 +80,8 @@ class _SessionNotRotated(TypedDict):
     status: str
     banned_until: datetime | None
     revoked_at: datetime | None
+    revoked_reason: str | None
+    app_id: str
     is_expired: bool
     is_in_scope: bool
 
@@ -117,7 +123,7 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
 )
 
 _WHY_NOT: Final = Statement[_SessionNotRotated](f"""
-SELECT users.id AS user_id, status, banned_until, revoked_at,
+SELECT users.id AS user_id, status, banned_until, revoked_at, revoked_reason, s.app_id,
        LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now AS is_expired,
        s.client_id IS NULL OR ({_IS_IN_SCOPE}) AS is_in_scope
   FROM sessions s JOIN users ON users.id = s.user_id
@@ -210,6 +216,8 @@ async def _why_not(database: Database, **values: object) -> RefreshRefused | Non
         return RefreshRefused(RefreshRefusal.UNKNOWN)
     if row["status"] == UserStatus.DISABLED:
         return RefreshRefused(RefreshRefusal.DISABLED, row["user_id"], row["banned_until"])
+    if row["revoked_reason"] == EndReason.REPLACED:
+        return RefreshRefused(RefreshRefusal.REPLACED, row["user_id"], app_id=row["app_id"])
     if row["revoked_at"] is not None:
         return RefreshRefused(RefreshRefusal.REVOKED, row["user_id"])
     if row["is_expired"]:

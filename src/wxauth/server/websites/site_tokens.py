@@ -318,6 +318,7 @@ _WHY: Final = {
     RefreshRefusal.UNKNOWN: "there is no such session of this client",
     RefreshRefusal.DISABLED: "the user has been disabled",
     RefreshRefusal.REVOKED: "the session has been ended",
+    RefreshRefusal.REPLACED: "the session has been ended",
     RefreshRefusal.EXPIRED: "the session has not been used for too long",
     RefreshRefusal.REUSED: "the refresh token had been used before: the session has been ended",
     RefreshRefusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",

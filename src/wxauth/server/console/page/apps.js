@@ -126,6 +126,7 @@ function ask(app, reload) {
       field({ name: 'sign_up_roles', label: text('signUpRoles'), value: (known.sign_up_roles ?? []).join(', '), hint: text('signUpRolesHint') }),
       knownRoles().then((roles) => roles.filter((role) => !STAFF.includes(role)).map((role) => [role])),
     ),
+    field({ name: 'max_sessions', label: text('maxSessions'), type: 'number', value: known.max_sessions ?? '', hint: text('maxSessionsHint') }),
     field({ name: 'is_enabled', label: text('enabled'), type: 'checkbox', value: known.is_enabled ?? true }),
     field({ name: 'check', label: text('checkFirst'), type: 'checkbox', value: true }),
   ].filter(Boolean)
@@ -141,6 +142,7 @@ function ask(app, reload) {
         sign_up: values.sign_up || null,
         unionid: values.unionid || null,
         sign_up_roles: roles.length ? roles : null,
+        max_sessions: values.max_sessions ? Number(values.max_sessions) : null,
       }
       for (const name of SECRETS) if (!body[name]) delete body[name]
       if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if not set

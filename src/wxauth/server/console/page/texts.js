@@ -329,6 +329,8 @@ const TEXTS = {
   signUpDefault: ['as the service says', '按服务设置'],
   signUpOpen: ['open', '允许'],
   signUpClosed: ['closed', '不允许'],
+  maxSessions: ['Sessions of a person', '每人的会话数'],
+  maxSessionsHint: ['1 to 100: a login ends the oldest beyond that; empty: the newest hundred are kept', '1 至 100：登录后超出的最早会话随即结束；留空则保留最新的一百个'],
   signUpRoles: ['Roles of newcomers', '新用户角色'],
   signUpRolesHint: ['with commas between; empty: as the service says', '以逗号分隔；留空则按服务设置'],
   source: ['Source', '来源'],

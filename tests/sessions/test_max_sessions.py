@@ -1,0 +1,103 @@
+"""`max_sessions` of an app: how many sessions a person may have in it."""
+
+import asyncio
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.problems import problem_of
+from tests.world import Body, LogIn, MakeClient, MakeServices, bearer
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import InvalidSettings
+
+UNION = "union-alice"
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(apps=[{**APP, "max_sessions": 1}, {**OTHER_APP, "max_sessions": 2}], login_rate_limit="")
+
+
+async def is_open(client: httpx.AsyncClient, session: Body) -> bool:
+    return (await client.get("/v1/me", headers=bearer(session))).status_code == 200
+
+
+@pytest.mark.parametrize("fields", [{}, {"nickname": "Alice"}, {"unionid": UNION}], ids=str)
+async def test_a_login_ends_the_one_before(
+    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection, clock: Clock, fields: Body
+) -> None:
+    former = await login("alice")
+    clock.advance(seconds=1)
+    latter = await login("alice", **fields)
+    assert [await is_open(client, session) for session in (former, latter)] == [False, True]
+    problem_of(await client.get("/v1/verify", headers=bearer(former)), "invalid_token", 401)
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": former["refresh_token"]})
+    problem_of(refreshed, "session_replaced", 400)
+    [ended] = await rows.fetch("SELECT actor, data, user_id::text FROM events WHERE type = 'session.ended'")
+    assert tuple(ended) == (
+        "system",
+        f'{{"reason": "replaced", "session_ids": ["{former["session_id"]}"]}}',
+        latter["user"]["id"],
+    )
+    keyless = "SELECT count(*) FROM sessions WHERE revoked_at IS NOT NULL AND session_key IS NULL"
+    assert await rows.fetchval(keyless) == 1
+
+
+async def test_of_fifty_logins_at_once_one_session_is_left(
+    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    for _ in range(2):  # the first ones, and those of somebody who is known
+        sessions = await asyncio.gather(*(login("alice") for _ in range(50)))
+        assert sum([await is_open(client, session) for session in sessions]) == 1
+    ids = "SELECT jsonb_array_elements(data -> 'session_ids') FROM events WHERE type = 'session.ended'"
+    ended = await rows.fetch(ids)
+    assert len(ended) == len(set(ended)) == 99
+
+
+async def test_each_identity_has_its_own_number(login: LogIn, client: httpx.AsyncClient, clock: Clock) -> None:
+    here = await login("alice", unionid=UNION)
+    there = []
+    for _ in range(3):
+        clock.advance(seconds=1)
+        there.append(await login("alice", app=OTHER_APP, unionid=UNION))
+    assert await is_open(client, here)
+    assert [await is_open(client, session) for session in there] == [False, True, True]
+
+
+async def test_a_smaller_number_counts_from_the_next_login(
+    login: LogIn,
+    client: httpx.AsyncClient,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    clock: Clock,
+) -> None:
+    unlimited = make_client(await make_services(apps=[APP, OTHER_APP], login_rate_limit=""))
+    before = []
+    for _ in range(3):
+        before.append(await LogIn(unlimited, wechat)("alice"))
+        clock.advance(seconds=1)
+    assert all([await is_open(client, session) for session in before])
+    await login("alice")
+    assert not any([await is_open(client, session) for session in before])
+    refreshed = await unlimited.post("/v1/refresh", json={"refresh_token": before[0]["refresh_token"]})
+    problem_of(refreshed, "session_revoked", 400)
+
+
+async def test_who_may_not_log_in_ends_nothing(
+    login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    problem_of(await login.ask("alice"), "account_disabled", 403)
+    await rows.execute("UPDATE users SET status = 'active'")
+    assert await is_open(client, alice)
+
+
+@pytest.mark.parametrize("wrong", [0, 101, -1, "many", 1.5, True])
+async def test_the_number_is_1_to_100(make_services: MakeServices, wrong: object) -> None:
+    with pytest.raises(InvalidSettings, match="max_sessions"):
+        await make_services(apps=[{**APP, "max_sessions": wrong}])
