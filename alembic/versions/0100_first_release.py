@@ -135,6 +135,7 @@ def upgrade() -> None:
             near BOOLEAN DEFAULT false NOT NULL,
             user_code BOOLEAN DEFAULT false NOT NULL,
             email_domain TEXT,
+            link BOOLEAN DEFAULT false NOT NULL,
             sso BOOLEAN DEFAULT false NOT NULL,
             id_token_alg TEXT,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -157,7 +158,8 @@ def upgrade() -> None:
             CONSTRAINT clients_service_check CHECK (title IS NOT NULL OR NOT (is_public OR near OR user_code)
                 AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, account_app_id, website_app_id,
                 email_domain) = 0),
-            CONSTRAINT clients_sso_check CHECK (NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near))
+            CONSTRAINT clients_sso_check CHECK (NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near)),
+            CONSTRAINT clients_link_check CHECK (NOT link OR (cardinality(redirect_uris) > 0 AND NOT near))
         )
     """)
     op.execute("""
@@ -754,6 +756,8 @@ def upgrade() -> None:
             browser_hash BYTEA NOT NULL,
             state TEXT,
             presses INTEGER DEFAULT 0 NOT NULL,
+            link_presses INTEGER DEFAULT 0 NOT NULL,
+            wrong_numbers INTEGER DEFAULT 0 NOT NULL,
             browser_login_id UUID,
             query TEXT,
             CONSTRAINT login_pages_pkey PRIMARY KEY (request_id),
@@ -832,6 +836,30 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX visits_request_id_idx ON visits (request_id)")
     op.execute("""
+        CREATE TABLE links (
+            id UUID NOT NULL,
+            request_id UUID NOT NULL,
+            scene_hash BYTEA NOT NULL,
+            claimed_session_id UUID,
+            claimed_at TIMESTAMP WITH TIME ZONE,
+            verdict TEXT,
+            decided_at TIMESTAMP WITH TIME ZONE,
+            login_code_hash BYTEA,
+            number BYTEA,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT links_pkey PRIMARY KEY (id),
+            CONSTRAINT links_request_id_fkey FOREIGN KEY(request_id) REFERENCES login_pages (request_id) ON DELETE
+                CASCADE,
+            CONSTRAINT links_request_id_key UNIQUE (request_id),
+            CONSTRAINT links_scene_hash_key UNIQUE (scene_hash),
+            CONSTRAINT links_claim_check CHECK (num_nulls(claimed_session_id, claimed_at) IN (0, 2)),
+            CONSTRAINT links_verdict_check CHECK (num_nulls(verdict, decided_at) IN (0, 2) AND (verdict IS NULL OR
+                (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL))),
+            CONSTRAINT links_number_check CHECK (num_nonnulls(login_code_hash, number) = CASE WHEN verdict =
+                'approved' THEN 2 ELSE 0 END)
+        )
+    """)
+    op.execute("""
         CREATE TABLE grants (
             id UUID NOT NULL,
             client_id TEXT NOT NULL,
@@ -845,14 +873,14 @@ def upgrade() -> None:
             browser_ip INET,
             browser_user_agent TEXT,
             expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            session_id UUID,
             browser_login_id UUID,
+            session_id UUID,
             CONSTRAINT grants_pkey PRIMARY KEY (id),
             CONSTRAINT grants_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
             CONSTRAINT grants_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities (app_id, openid)
                 ON DELETE CASCADE ON UPDATE CASCADE,
             CONSTRAINT grants_door_check CHECK (door IN ('scan', 'typed', 'mini_program', 'account', 'website',
-                'sso')),
+                'link', 'sso')),
             CONSTRAINT grants_approving_session_id_check CHECK ((door IN ('account', 'website', 'sso')) =
                 (approving_session_id IS NULL)),
             CONSTRAINT grants_browser_login_id_check CHECK (door <> 'sso' OR browser_login_id IS NOT NULL)
@@ -913,6 +941,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE browser_logins")
     op.execute("DROP TABLE authorization_codes")
     op.execute("DROP TABLE grants")
+    op.execute("DROP TABLE links")
     op.execute("DROP TABLE visits")
     op.execute("DROP TABLE scan_pictures")
     op.execute("DROP TABLE scans")

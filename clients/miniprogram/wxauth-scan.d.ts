@@ -29,6 +29,11 @@ export interface Claimed {
   /** Whether the code was typed. If so, warn the person: somebody else may have read the code out to them. */
   typed: boolean
   /**
+   * Whether a link in this phone's browser opened the page. If so, ask "did you press the button in your browser just
+   * now?", and show the number to which `approve` resolves.
+   */
+  link: boolean
+  /**
    * For how many seconds other sites can be entered from this browser after the approval, without the phone. Tell the
    * person so, and until when. Null: not at all.
    */
@@ -39,7 +44,7 @@ export interface Claimed {
 
 /** The scan in the `options` of the page's `onLoad`; null if there is no code in them. */
 export declare function scanOf(
-  options: { q?: string; scene?: string; scancode_time?: string | number } | undefined,
+  options: { q?: string; scene?: string; s?: string; cq?: string; scancode_time?: string | number } | undefined,
 ): Scan | null
 
 /**
@@ -59,8 +64,14 @@ export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan 
 /**
  * Approves the login, proved by a new `wx.login`, which this function makes. Rejects with an `AuthError`: `scan_over`,
  * `wrong_person` (another person's WeChat), `wx_login_failed`, or one of WeChat's failures as at a login.
+ *
+ * If a link in this phone's browser opened the page, it resolves to a number: show it, and ask the person to go back
+ * to the browser and type it there within `expiresIn` seconds.
  */
-export declare function approve(auth: Pick<Auth, 'loginCode' | 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>
+export declare function approve(
+  auth: Pick<Auth, 'loginCode' | 'request'>,
+  claimed: Pick<Claimed, 'id'> & Partial<Pick<Claimed, 'link'>>,
+): Promise<{ number: string; expiresIn: number } | undefined>
 
 /** Denies the login. Rejects with an `AuthError`: `scan_over`. */
 export declare function deny(auth: Pick<Auth, 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>

@@ -5,9 +5,12 @@ const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout
 
 /** @type {typeof import('./wxauth-scan.js').scanOf} */
 export function scanOf(options) {
-  const { q, scene, scancode_time } = options || /** @type {any} */ ({})
+  const { q, scene, s, cq, scancode_time } = options || /** @type {any} */ ({})
+  for (const [name, value] of [['s', s], ['cq', cq]]) {
+    if (isText(value)) return { scene: decoded(value), ...entryOf(name, value) } // a link in a phone's browser
+  }
   if (!isText(q) && !isText(scene)) return null
-  const entry = entryOf(q, scene)
+  const entry = isText(q) ? entryOf('q', q) : entryOf('scene', scene)
   if (!isText(q)) return { scene: decoded(scene), ...entry }
   const time = Number(scancode_time)
   return { url: decoded(q), ...(time > 0 && { scancode_time: time }), ...entry }
@@ -35,13 +38,27 @@ export async function claim(auth, scan) {
 export async function approve(auth, claimed) {
   const url = urlOf(claimed, 'approve')
   // Proved by a new wx.login, which somebody who has stolen the token cannot make.
-  const say = async () => void (await post(auth, url, { login_code: await auth.loginCode() }))
+  let code = await auth.loginCode()
+  const say = async () => shown(await post(auth, url, { login_code: code }))
   try {
-    await say()
+    return await say()
   } catch (error) {
     if (!ONCE_MORE.test(error.code)) throw error
-    await say() // if only the answer was lost, the approval counts already
+    if (claimed.link) {
+      try {
+        return await say() // if only the answer was lost, the same code gets the number again, and no other does
+      } catch (again) {
+        if (!ONCE_MORE.test(again.code)) throw again
+      }
+    }
+    code = await auth.loginCode()
+    return say() // if only the answer was lost, the approval counts already
   }
+}
+
+function shown(answer) {
+  const { number, expires_in: expiresIn } = Object(answer)
+  return isText(number) ? { number, expiresIn } : undefined
 }
 
 /** @type {typeof import('./wxauth-scan.js').deny} */
@@ -65,12 +82,12 @@ async function post(auth, url, body, wanted) {
 }
 
 // How the page was opened. A page opened from another page of the mini-program was not opened by a camera.
-function entryOf(q, scene) {
+function entryOf(name, value) {
   // @ts-ignore
   const host = typeof uni === 'undefined' ? wx : uni
   const entry = (host.getEnterOptionsSync && host.getEnterOptionsSync()) || {}
   const { query } = entry
-  const isOurs = !query || (isText(q) ? same(query.q, q) : same(query.scene, scene))
+  const isOurs = !query || same(query[name], value)
   return isOurs && entry.scene ? { entry_scene: entry.scene } : {}
 }
 

@@ -49,6 +49,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "app_id": "wx1a2b3c4d5e6f7a8b",
         "account_app_id": None,
         "website_app_id": None,
+        "link": False,
         "near": True,
         "user_code": True,
         "email_domain": "example.com",

@@ -2,7 +2,7 @@ import { auth, run } from '../../auth.js'
 import { approve, claim, deny, scanOf, scanSeen } from '../../wxauth-scan.js'
 
 Page({
-  data: { claimed: null, until: null, verdict: null, failed: null, isBusy: false },
+  data: { claimed: null, until: null, verdict: null, number: null, failed: null, isBusy: false },
 
   // By a code that the camera saw; without one, the page asks for it. 相机扫码进入；否则由本页扫码或输入。
   onLoad(options) {
@@ -20,7 +20,7 @@ Page({
 
   ask(scan) {
     return run(this, async () => {
-      this.setData({ claimed: null, verdict: null, failed: null })
+      this.setData({ claimed: null, verdict: null, number: null, failed: null })
       await getApp().started
       try {
         const claimed = await claim(auth, scan)
@@ -41,8 +41,8 @@ Page({
 
   decide(say, verdict) {
     return run(this, async () => {
-      await say(auth, this.data.claimed)
-      this.setData({ verdict })
+      const shown = await say(auth, this.data.claimed) // a number, if a link in this phone's browser opened the page
+      this.setData({ verdict, number: shown ? shown.number : null })
     })
   },
 })

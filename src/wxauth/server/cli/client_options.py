@@ -27,6 +27,7 @@ _HINTS: Final = {
     "near": "--near",
     "user_code": "--user-code",
     "email_domain": "--email-domain",
+    "link": "--link",
     "sso": "--sso",
     "id_token_alg": "--id-token-alg",
 }
@@ -76,6 +77,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         text(
             "--email-domain", "email_domain", "DOMAIN", "Give users the address <user id>@DOMAIN, which nobody reads."
         ),
+        flag("link", "Log in a phone's browser outside WeChat by a link to WeChat and a number (SCAN_LINK)."),
         flag("sso", "Share the browser's login with other such sites: who has scanned for one goes on to the next."),
         click.option(
             "--id-token-alg",

@@ -36,6 +36,9 @@ class _ClientOptions(BaseModel):
     near: StrictBool | None = Field(default=None, description="Phone and browser must be in the same network.")
     user_code: StrictBool | None = Field(default=None, description="Users may type this site's codes.")
     email_domain: str | None = Field(default=None, description="Users get a made-up e-mail address in this domain.")
+    link: StrictBool | None = Field(
+        default=None, description="A phone's browser outside WeChat may log in by a link to WeChat and a number."
+    )
     sso: StrictBool | None = Field(
         default=None, description="The site shares the browser's login with other such sites."
     )

@@ -357,6 +357,10 @@ def _check_site(client: Client) -> None:
         raise WrongClient("sso", "needs a redirect URI: a device has no browser whose login it could share")
     if client.sso and client.near:
         raise WrongClient("sso", "excludes near, which asks for a phone at each login: choose one of the two")
+    if client.link and not client.redirect_uris:
+        raise WrongClient("link", "needs a redirect URI: a device has no phone's browser")
+    if client.link and client.near:
+        raise WrongClient("link", "excludes near: a browser and WeChat on one phone may use different networks")
     if _APP_ID.fullmatch(client.name):
         raise WrongClient("name", "must not be a site's: it looks like the app_id of a mini-program")
 

@@ -85,6 +85,8 @@ class Client(SQLModel):
     user_code: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
     """Whether the user codes of its devices may be typed."""
     email_domain: str | None = Field(default=None, sa_type=Text)
+    link: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
+    """Whether a phone's browser outside WeChat may log in by a link to WeChat and a number."""
     sso: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
     """Whether the site shares the browser's login with other such sites."""
     id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
@@ -141,6 +143,7 @@ class StoredClient(AddedClient, table=True):
             name="service",
         ),
         CheckConstraint("NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near)", name="sso"),
+        CheckConstraint("NOT link OR (cardinality(redirect_uris) > 0 AND NOT near)", name="link"),
     )
 
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)

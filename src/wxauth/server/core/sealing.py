@@ -66,6 +66,11 @@ def webhook_secret_context(webhook_id: UUID) -> bytes:
     return b"webhooks\0" + webhook_id.bytes
 
 
+def link_number_context(link_id: UUID) -> bytes:
+    """The context of the number that confirms a link to WeChat. It lives for two minutes, so it is never resealed."""
+    return b"links\0" + link_id.bytes
+
+
 class Sealer:
     """Seals with the current secret key, and opens with it or a previous one.
 

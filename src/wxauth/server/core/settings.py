@@ -642,6 +642,16 @@ class Settings(DatabaseSettings):
             "`camera` 只接受相机直接扫码；`any` 也接受相册、聊天中转发来的码，容易被钓鱼利用。",
         ),
     ] = "camera"
+    scan_link: Annotated[
+        Literal["off", "scheme"],
+        Lower,
+        Setting(
+            "How a phone's browser outside WeChat opens the mini-program, for sites added with `--link`: `off`: not at "
+            "all; `scheme`: by a plaintext scheme. `SCAN_PAGE` must be listed for it in WeChat's console.",
+            "以 `--link` 添加的网站，在微信之外的手机浏览器中如何打开小程序：`off` 不打开；`scheme` 用明文 Scheme，"
+            "须先在微信后台为 `SCAN_PAGE` 登记。",
+        ),
+    ] = "off"
     scan_rate_limit: Annotated[
         RateText,
         Setting(

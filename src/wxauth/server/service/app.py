@@ -78,6 +78,7 @@ from wxauth.server.web.proxies import BehindProxies
 from wxauth.server.websites import (
     authorization_routes,
     continuing_routes,
+    link_routes,
     metadata,
     oauth_routes,
     page_routes,
@@ -126,6 +127,7 @@ _ROUTERS: Final = (
     page_routes.router,
     visit_routes.router,
     continuing_routes.router,
+    link_routes.router,
     webhook_routes.router,
     push_routes.router,
 )

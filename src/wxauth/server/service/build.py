@@ -50,6 +50,7 @@ from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
+from wxauth.server.websites.links import Links
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.scans import Scans
@@ -312,6 +313,16 @@ def build_services(
                 background=background,
                 numbers=numbers,
                 entering=entering,
+            ),
+            Links: Links(
+                settings=settings,
+                database=database,
+                clock=clock,
+                metrics=metrics,
+                apps=apps,
+                sealer=sealer,
+                scan_limits=scan_limits,
+                proofs=proofs,
             ),
             Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics),
             Authorizations: Authorizations(

@@ -221,7 +221,7 @@ async def go_on_after_decision(
             return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
         case PageState.APPROVED:
             code = new_secret()
-            grant = await _put_code(settings, database, clock, page, code, cookies, device=device)
+            grant = await put_code_of_page(settings, database, clock, page, code, cookies, device=device)
             if grant is None:
                 error = {"error": "access_denied", "error_description": "the person may not log in any more"}
                 return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
@@ -230,7 +230,7 @@ async def go_on_after_decision(
     raise NotFound("there is no decision to go on with")
 
 
-async def _put_code(
+async def put_code_of_page(
     settings: Settings,
     database: Database,
     clock: Clock,

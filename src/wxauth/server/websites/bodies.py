@@ -24,7 +24,9 @@ class ClaimRequest(BaseModel):
         hide_input_in_errors=True,
     )
 
-    scene: str | None = Field(default=None, description="`scene` in the query of `onLoad`, decoded.", repr=False)
+    scene: str | None = Field(
+        default=None, description="`scene`, `s` or `cq` in the query of `onLoad`, decoded.", repr=False
+    )
     url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
     user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
     scancode_time: float | None = Field(
@@ -146,8 +148,23 @@ class ClaimedAnswer(TypedDict):
             examples=[28800],
         ),
     ]
+    link: Annotated[
+        bool,
+        Field(
+            description="Whether a link in this phone's browser opened the page. If so, ask whether the person has "
+            "just pressed the button there, and show the number of the approval.",
+            examples=[False],
+        ),
+    ]
     created_at: datetime
     expires_at: Annotated[datetime, Field(examples=["2026-11-20T08:03:00Z"])]
+
+
+class NumberAnswer(TypedDict):
+    """The number to show to the person, who types it in the browser."""
+
+    number: Annotated[str, Field(examples=["482913"])]
+    expires_in: Annotated[int, Field(description="Seconds.", examples=[120])]
 
 
 class DeviceAuthorizationAnswer(TypedDict):
@@ -206,6 +223,7 @@ def claimed_answer(claimed: Claimed) -> ClaimedAnswer:
         "browser": browser,
         "same_network": scan.same_network,
         "typed": claimed.door is Door.TYPED,
+        "link": claimed.door is Door.LINK,
         "sso_ttl": claimed.sso_ttl,
         "created_at": scan.created_at,
         "expires_at": scan.expires_at,

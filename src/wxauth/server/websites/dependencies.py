@@ -7,6 +7,7 @@ from fastapi import Depends
 from wxauth.server.web.dependencies import provide
 from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
+from wxauth.server.websites.links import Links
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.scans import Scans
 from wxauth.server.websites.site_requests import SiteRequests
@@ -15,6 +16,7 @@ from wxauth.server.websites.visits import Visits
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
+LinksDep = Annotated[Links, Depends(provide(Links))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 ScansDep = Annotated[Scans, Depends(provide(Scans))]
 SiteRequestsDep = Annotated[SiteRequests, Depends(provide(SiteRequests))]

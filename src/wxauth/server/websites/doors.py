@@ -18,6 +18,8 @@ class Door(StrEnum):
     """The site is open in WeChat's browser, and WeChat's page identifies the person to the service account."""
     WEBSITE = "website"
     """WeChat's page on a computer identifies the person to the website app."""
+    LINK = "link"
+    """A link in a phone's browser opened the mini-program, which showed a number to type in the browser."""
     SSO = "sso"
     """The browser has a login, which it has proved for this site or another one."""
 
@@ -26,7 +28,7 @@ BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 """The doors that use WeChat's own pages."""
 
 
-MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.ACCOUNT})
+MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 """The doors that prove who uses this browser. A typed code may have been read out to somebody elsewhere, and WeChat's
 page on a computer shows nobody which browser it logs in."""
 
@@ -36,6 +38,7 @@ AMR: Final[Mapping[Door, str]] = {
     Door.MINI_PROGRAM: "wechat_mini_program",
     Door.ACCOUNT: "wechat_account",
     Door.WEBSITE: "wechat_website",
+    Door.LINK: "wechat_link",
 }
 """The `amr` value (RFC 8176) that tells a site how the person logged in. That of a browser's login is its proof's."""
 

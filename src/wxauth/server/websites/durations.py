@@ -9,6 +9,12 @@ CLAIM_LASTS: Final = timedelta(seconds=60)
 """After this time without a decision, another user may take over the claim."""
 VISIT_LASTS: Final = timedelta(seconds=600)
 """How long a visit to WeChat's page may take, and how long its request can be used for another one."""
+LINK_LASTS: Final = timedelta(seconds=180)
+"""How long a link to WeChat can be claimed and approved."""
+LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
+"""How long a request whose page has such a link can be used."""
+NUMBER_LASTS: Final = timedelta(seconds=120)
+"""How long after the approval the number can be typed."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 """How long an authorization code is valid."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)

@@ -96,6 +96,10 @@ class LoginPage(LoginPageFields, table=True):
 
     presses: int = Field(sa_column_kwargs={"server_default": text("0")})
     """How often the browser has gone to WeChat's page."""
+    link_presses: int = Field(sa_column_kwargs={"server_default": text("0")})
+    """How often the browser has been given a link to WeChat."""
+    wrong_numbers: int = Field(sa_column_kwargs={"server_default": text("0")})
+    """How many wrong numbers have been typed in the browser."""
     browser_login_id: UUID | None
     """The browser's login whose person the page shows; null on a page that shows nobody."""
     query: str | None = Field(sa_type=Text)
@@ -207,6 +211,43 @@ class StoredVisit(SQLModel, table=True):
     outcome: str | None = Field(sa_type=Text)
     """A `VisitOutcome`; null until WeChat has answered."""
     created_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class StoredLink(SQLModel, table=True):
+    """A link to WeChat that a page's browser, on a phone, has been given. A page has one at a time.
+
+    Like a scan's, its claim names a session.
+    """
+
+    __tablename__ = "links"
+    __table_args__ = (
+        ForeignKeyConstraint(["request_id"], ["login_pages.request_id"], ondelete="CASCADE"),
+        UniqueConstraint("request_id"),
+        UniqueConstraint("scene_hash"),
+        CheckConstraint("num_nulls(claimed_session_id, claimed_at) IN (0, 2)", name="claim"),
+        CheckConstraint(
+            "num_nulls(verdict, decided_at) IN (0, 2)"
+            " AND (verdict IS NULL OR (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL))",
+            name="verdict",
+        ),
+        CheckConstraint(
+            "num_nonnulls(login_code_hash, number) = CASE WHEN verdict = 'approved' THEN 2 ELSE 0 END", name="number"
+        ),
+    )
+
+    id: UUID = Field(primary_key=True)
+    request_id: UUID
+    scene_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of the scene that the link contains."""
+    claimed_session_id: UUID | None
+    claimed_at: datetime | None = Field(sa_type=TIME)
+    verdict: str | None = Field(sa_type=Text)
+    decided_at: datetime | None = Field(sa_type=TIME)
+    login_code_hash: bytes | None = Field(sa_type=BYTEA)
+    """The hash of the `wx.login` code that proved the approval: only who repeats it reads the number again."""
+    number: bytes | None = Field(sa_type=BYTEA)
+    """The number that the phone shows and the person types in the browser, sealed."""
     expires_at: datetime = Field(sa_type=TIME)
 
 

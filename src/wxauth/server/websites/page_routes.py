@@ -34,9 +34,10 @@ from wxauth.server.websites.browser_answers import (
     text_parameters,
 )
 from wxauth.server.websites.continuing import Continuing
-from wxauth.server.websites.dependencies import ContinuingDep, ScanPicturesDep, SiteRequestsDep
+from wxauth.server.websites.dependencies import ContinuingDep, LinksDep, ScanPicturesDep, SiteRequestsDep
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.id_tokens import read_hint
+from wxauth.server.websites.links import Links
 from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import (
@@ -45,6 +46,7 @@ from wxauth.server.websites.pages import (
     account_page,
     code_page,
     find_asset,
+    is_in_phones_browser,
     is_in_web_view,
     is_in_wechat,
     language_of,
@@ -78,6 +80,7 @@ async def show_code(
     settings: SettingsDep,
     site_requests: SiteRequestsDep,
     continuing: ContinuingDep,
+    links: LinksDep,
     database: DatabaseDep,
     device: DeviceDep,
 ) -> Response:
@@ -91,7 +94,7 @@ async def show_code(
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    return await _show_code(request, settings, site_requests, continuing, database, device, request.url.query)
+    return await _show_code(request, settings, site_requests, continuing, links, database, device, request.url.query)
 
 
 @router.post(
@@ -116,6 +119,7 @@ async def show_code_by_form(
     settings: SettingsDep,
     site_requests: SiteRequestsDep,
     continuing: ContinuingDep,
+    links: LinksDep,
     database: DatabaseDep,
     device: DeviceDep,
 ) -> Response:
@@ -128,7 +132,7 @@ async def show_code_by_form(
         return RedirectResponse(
             f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
         )
-    return await _show_code(request, settings, site_requests, continuing, database, device, form)
+    return await _show_code(request, settings, site_requests, continuing, links, database, device, form)
 
 
 async def _show_code(
@@ -136,6 +140,7 @@ async def _show_code(
     settings: Settings,
     site_requests: SiteRequests,
     continuing: Continuing,
+    links: Links,
     database: Database,
     device: Device,
     text: str,
@@ -163,8 +168,9 @@ async def _show_code(
             page_id = await site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
             page = account_page(request, asked, page_id, language)
         else:
-            started = await site_requests.start_for_page(asked, browser=device, cookie=cookie)
-            page = code_page(request, asked, started, parameters, language)
+            has_link = is_in_phones_browser(request) and links.is_open_to(asked.client.app_id, link=asked.client.link)
+            started = await site_requests.start_for_page(asked, browser=device, cookie=cookie, has_link=has_link)
+            page = code_page(request, asked, started, parameters, language, has_link=has_link)
     except OAuthError as exc:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
         return message_page(request, "mistake", language, detail=mistake, status=400)

@@ -15,12 +15,14 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
+from wxauth.server.clients.uris import origin_of
 from wxauth.server.core.users import UserFields
 from wxauth.server.pictures.avatars import AVATARS_PATH
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
 from wxauth.server.websites.browser_logins import is_web_view
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import SCAN_LASTS
+from wxauth.server.websites.links import TryAgain
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.site_requests import SiteRequest, StartedScan
 from wxauth.server.websites.texts import TEXTS, Texts
@@ -77,20 +79,27 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
 
 
 def code_page(
-    request: Request, asked: SiteRequest, started: StartedScan, parameters: Parameters, language: Language
+    request: Request,
+    asked: SiteRequest,
+    started: StartedScan,
+    parameters: Parameters,
+    language: Language,
+    *,
+    has_link: bool = False,
 ) -> Response:
-    """The page that shows the code and its state."""
+    """The page that shows the code and its state. With `has_link`, a button that opens WeChat is first."""
     texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
     own_url = f"{root}{AUTHORIZE_PATH}/{started.secret}"
     seconds = int(SCAN_LASTS.total_seconds())
     is_phone = _is_on_a_phone(request.headers.get("user-agent", ""))
     first, second = _ways_to_log_in(root, started, texts, is_phone=is_phone)
+    by_link = _link_forms(own_url, texts) if has_link else ""
     by_computer = ""
     if is_open_on_computers(asked.client) and not is_phone:
         by_computer = f'<p><a class="by-computer" href="{own_url}/wechat">{escape(texts["by_computer"])}</a></p>\n'
     body = f"""
 {_heading(title, asked)}
-{first}
+{by_link}{first}
 <p class="status" role="status">{escape(texts[PageState.WAITING].format(seconds=seconds))}</p>
 <a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
 {by_computer}{second}
@@ -104,7 +113,54 @@ def code_page(
         "texts": {state: texts[state] for state in PageState},
     }
     attributes = f' data-state="waiting" data-expires-in="{seconds}" data-page="{escape(to_json(data).decode())}"'
-    return _page(request, title, body, language, attributes=attributes, script=f"{root}{ASSETS_PATH}/page.js")
+    return _page(
+        request,
+        title,
+        body,
+        language,
+        attributes=attributes,
+        script=f"{root}{ASSETS_PATH}/page.js",
+        form_action=_form_action_of_link(asked.redirect_uri) if has_link else "'none'",
+    )
+
+
+def number_page(request: Request, again: TryAgain, page_id: str, language: Language, *, has_link: bool) -> Response:
+    """The page after a number that is wrong, or that cannot be right yet: to type it again, or to open WeChat again."""
+    texts, page = TEXTS[language], again.page
+    own_url = f"{_root(request)}{AUTHORIZE_PATH}/{escape(page_id)}"
+    title = texts["log_in_to"].format(title=page.title)
+    origin = origin_of(page.redirect_uris[0]) if page.redirect_uris else ""
+    body = f"""
+<h1>{escape(title)}</h1>
+<p class="origin">{escape(origin)}</p>
+<p class="status" role="alert">{escape(texts["number_wrong" if again.is_wrong else "number_missing"])}</p>
+{_link_forms(own_url, texts, has_button=has_link)}"""
+    return _page(request, title, body, language, form_action=_form_action_of_link(page.redirect_uri))
+
+
+def _link_forms(own_url: str, texts: Texts, *, has_button: bool = True) -> str:
+    """The button that opens WeChat, and the field for the number that the phone shows then."""
+    button = (
+        f'<form method="post" action="{own_url}/link"><button class="button">{escape(texts["by_link"])}</button></form>'
+    )
+    label = escape(texts["type_number"])
+    return f"""{button if has_button else ""}
+<form class="number" method="post" action="{own_url}/number">
+<label for="number">{label}</label>
+<input id="number" name="number" inputmode="numeric" autocomplete="off" pattern="[0-9 ]*" maxlength="12" required>
+<button class="button">{escape(texts["send_number"])}</button>
+</form>
+"""
+
+
+def _form_action_of_link(redirect_uri: str) -> str:
+    return f"'self' weixin: {_redirect_source(redirect_uri)}"
+
+
+def is_in_phones_browser(request: Request) -> bool:
+    """Whether a phone's browser outside WeChat and WeCom shows the page."""
+    user_agent = request.headers.get("user-agent", "")
+    return _is_on_a_phone(user_agent) and _IN_WECHAT not in user_agent and _IN_WECOM not in user_agent
 
 
 def _ways_to_log_in(root: str, started: StartedScan, texts: Texts, *, is_phone: bool) -> tuple[str, str]:

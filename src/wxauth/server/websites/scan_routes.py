@@ -20,8 +20,8 @@ from wxauth.server.login.bodies import ProofRequest
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.bodies import ClaimedAnswer, ClaimRequest, claimed_answer
-from wxauth.server.websites.dependencies import ScansDep
+from wxauth.server.websites.bodies import ClaimedAnswer, ClaimRequest, NumberAnswer, claimed_answer
+from wxauth.server.websites.dependencies import LinksDep, ScansDep
 from wxauth.server.websites.scan_rows import Verdict
 from wxauth.server.websites.scanning_phones import PhoneDep
 
@@ -46,6 +46,8 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, devi
 @router.post(
     "/v1/me/scans/{scan_id}/approve",
     summary=Title("Approve a login", "登录该网站"),
+    response_model=NumberAnswer,
+    responses={204: {"description": "Approved: there is no number to show"}},
     failures=[
         InvalidCode,
         CodeUsed,
@@ -57,16 +59,26 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, devi
         *WECHAT_FAILURES,
     ],
 )
-async def approve_scan(caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, device: DeviceDep) -> None:
+async def approve_scan(
+    caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, links: LinksDep, device: DeviceDep
+) -> NumberAnswer | None:
     """The person approves: the site gets a session. Idempotent: 204 again until the code would have expired.
+
+    After a link (`"link": true`), the answer is a number, which the person types in the browser before the site gets a
+    session. The same `login_code` gets the same number again.
 
     `login_code` proves that the person holds the phone, because an access token may have been stolen. It must belong to
     the session's identity. The session also gets the new `session_key`.
     """
+    shown = await links.approve(caller, scan_id, body.login_code, ip=device.ip)
+    if shown is not None:
+        return {"number": shown.number, "expires_in": shown.expires_in}
     await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
+    return None
 
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=Title("Deny a login", "拒绝该网站"), failures=[ScanOver])
-async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: DeviceDep) -> None:
+async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, links: LinksDep, device: DeviceDep) -> None:
     """The person denies the login: the site gets nothing."""
-    await scans.decide(caller, scan_id, Verdict.DENIED, ip=device.ip)
+    if not await links.deny(caller, scan_id):
+        await scans.decide(caller, scan_id, Verdict.DENIED, ip=device.ip)

@@ -34,6 +34,7 @@ from wxauth.server.websites.browser_logins import is_web_view
 from wxauth.server.websites.doors import AMR, MAKES_BROWSER_LOGIN, Door, DoorOutcome
 from wxauth.server.websites.durations import CLAIM_LASTS, SCAN_LASTS
 from wxauth.server.websites.grant_rows import add_grant, lock_person
+from wxauth.server.websites.link_rows import claim_link, lock_open_link
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_rows import ClaimedScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, UserCodes, hash_of
@@ -42,6 +43,10 @@ WRONG_USER_CODES: Final = 5
 """How many wrong codes one user may type per minute."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
+
+BY_LINK: Final = frozenset({1286, 1065, 1194})
+"""WeChat's entry scenes for pages opened by a link outside WeChat: a plaintext scheme, an encrypted one, a URL Link. A
+link opened inside WeChat (1167) was sent to somebody."""
 
 _NOT_HELD: Final = "this session has no such scan to decide upon"
 
@@ -70,6 +75,8 @@ class Claim:
     door: Door
     by_camera: bool
     must_be_near: bool
+    is_staff: bool
+    """Whether an administrator or support staff claims."""
     is_stale_staff: bool
     """Whether an administrator claims with a session that is not fresh."""
 
@@ -124,6 +131,7 @@ class Scans:
             door=door,
             by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
             must_be_near=is_staff and not settings.scan_admin_anywhere,
+            is_staff=is_staff,
             is_stale_staff=is_staff
             and not await is_fresh(self._database, caller.session_id, longest=settings.admin_fresh_login, now=now),
         )
@@ -134,8 +142,17 @@ class Scans:
                 transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now
             )
             refusal = None if scan is None else await _refusal(transaction, scan, asked, now=now)
+            if scan is None and scene_hash is not None and door is Door.SCAN:
+                scan = await lock_open_link(transaction, scene_hash, now=now)
+                if scan is not None:
+                    door, refusal = Door.LINK, await _refusal_of_link(transaction, scan, asked, opening, now=now)
+            elif scan is not None and refusal is None and opening.entry_scene in BY_LINK and door is Door.SCAN:
+                refusal = ScanForwarded("a link has opened the page, and this scene is of a picture")
             if scan is not None and refusal is None:
-                await scan_rows.store_claim(transaction, scan, session_id=asked.session_id, door=door, now=now)
+                if door is Door.LINK:
+                    await claim_link(transaction, scan.id, session_id=asked.session_id, now=now)
+                else:
+                    await scan_rows.store_claim(transaction, scan, session_id=asked.session_id, door=door, now=now)
         if scan is None:
             raise ScanOver("there is no such scan that could be decided upon")
         if door is Door.TYPED:
@@ -144,7 +161,8 @@ class Scans:
         if refusal is not None:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
-        self._metrics.scan(ScanOutcome.CLAIMED)
+        if door is not Door.LINK:
+            self._metrics.scan(ScanOutcome.CLAIMED)
         log.info("scan_claimed", same_network=scan.same_network, door=door, **fields)
         return Claimed(scan, door, self._sso_ttl(scan, door))
 
@@ -204,6 +222,21 @@ async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, no
         return ScanTooFar("phone and browser are not known to be in one network")
     if claim.is_stale_staff and ADMIN_SCOPE in scan.scopes:
         return LoginTooOld()
+    return await _taken(transaction, scan, claim, now=now)
+
+
+async def _refusal_of_link(
+    transaction: Transaction, link: OpenScan, claim: Claim, opening: ScanOpening, *, now: datetime
+) -> WxAuthError | None:
+    """Why this session may not claim the link, whatever `SCAN_ENTRY` allows; None if it may."""
+    if opening.entry_scene not in BY_LINK or opening.by_camera:
+        return ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
+    if claim.is_staff:
+        return ScanTooFar("administrators and support staff scan a code with the camera")
+    return await _taken(transaction, link, claim, now=now)
+
+
+async def _taken(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
     holder_id, since = scan.claimed_session_id, scan.claimed_at
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
         holder = await user_of_session(transaction, holder_id)

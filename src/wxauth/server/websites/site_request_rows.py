@@ -31,6 +31,7 @@ class NewScan:
     scan_id: UUID
     scene_hash: bytes
     user_code_hash: bytes
+    scan_expires_at: datetime
 
 
 class ShownPage(CodeBinding):
@@ -75,7 +76,7 @@ RETURNING request_id
 _SCANNED_PART: Final = f"""
 WITH scan AS (
     INSERT INTO scans (id, request_id, scene_hash, user_code_hash, expires_at)
-    VALUES (:scan_id, :id, :scene_hash, :user_code_hash, :expires_at)
+    VALUES (:scan_id, :id, :scene_hash, :user_code_hash, :scan_expires_at)
     ON CONFLICT DO NOTHING
     RETURNING id
 ), request AS ({_REQUEST_PART} FROM scan RETURNING id)"""  # noqa: S608 - put together from constants

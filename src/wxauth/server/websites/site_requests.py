@@ -13,7 +13,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import site_request_rows
-from wxauth.server.websites.durations import OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
+from wxauth.server.websites.durations import LINK_REQUEST_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
 from wxauth.server.websites.models import CodeBinding, LoginPageFields, SiteRequestFields
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 from wxauth.server.websites.scan_limits import ScanLimits
@@ -106,12 +106,18 @@ class SiteRequests:
                 return started
         raise StorageUnavailable("no user code is free")
 
-    async def start_for_page(self, asked: SiteRequest, *, browser: Device, cookie: str) -> StartedScan:
-        """Start a scan that our own page shows in a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    async def start_for_page(
+        self, asked: SiteRequest, *, browser: Device, cookie: str, has_link: bool = False
+    ) -> StartedScan:
+        """Start a scan that our own page shows in a browser. With `has_link`, the page also has a link to WeChat.
+
+        Raises: RateLimited, OAuthError, StorageUnavailable.
+        """
+        lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
         await self._scan_limits.browsers.admit_address(browser.ip)
         for _ in range(_ATTEMPTS):
             now = self._clock()
-            request = _request(asked.client, asked.scope, browser, lasts=SCAN_LASTS, now=now)
+            request = _request(asked.client, asked.scope, browser, lasts=lasts, now=now)
             page_id = page_id_of(cookie, request.id)
             started, scan = _scan(self._user_codes, page_id, now=now)
             page = _page(asked, request.id, page_id, cookie)
@@ -180,7 +186,12 @@ def _scan(user_codes: UserCodes, secret: str, *, now: datetime) -> tuple[Started
     """A new scan with its secrets, and as it is stored."""
     scan_id, scene = new_id(now), new_scene()
     user_code, user_code_hash = user_codes.new()
-    stored = NewScan(scan_id=scan_id, scene_hash=hash_of(scene), user_code_hash=user_code_hash)
+    stored = NewScan(
+        scan_id=scan_id,
+        scene_hash=hash_of(scene),
+        user_code_hash=user_code_hash,
+        scan_expires_at=now + SCAN_LASTS,
+    )
     return StartedScan(scan_id, scene, user_code, secret), stored
 
 

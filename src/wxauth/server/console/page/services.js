@@ -75,6 +75,7 @@ function ask(client, reload) {
     field({ name: 'device', label: text('isDevice'), type: 'checkbox', value: known.device }),
     field({ name: 'near', label: text('near'), type: 'checkbox', value: known.near }),
     field({ name: 'user_code', label: text('userCode'), type: 'checkbox', value: known.user_code }),
+    field({ name: 'link', label: text('link'), type: 'checkbox', value: known.link }),
     field({ name: 'sso', label: text('sso'), type: 'checkbox', value: known.sso }),
   ].filter(Boolean)
   const fields = [

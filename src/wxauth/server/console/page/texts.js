@@ -279,6 +279,7 @@ const TEXTS = {
   isDevice: ['Device grant', '设备授权'],
   near: ['Only from the same network', '仅限同一网络'],
   userCode: ['Code may be typed', '允许手动输入代码'],
+  link: ['Link to WeChat on phones', '手机浏览器可跳转微信登录'],
   sso: ['Shares the login of the browser', '共享浏览器的登录'],
   idTokenAlg: ['id_token signed by', 'id_token 签名算法'],
   emailDomain: ['Email domain', '邮箱域名'],

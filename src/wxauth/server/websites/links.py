@@ -1,0 +1,329 @@
+"""A phone's browser outside WeChat: a link opens the mini-program there, which shows a number to type in the browser.
+
+Such a browser cannot be scanned by its own phone, and a mini-program cannot go back to it. Anybody may open such a
+link, so it may have been sent to somebody: only the number shows that the browser and the phone are one person's.
+"""
+
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import ceil
+from typing import Final
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+from wxauth.errors import CodeUsed, InvalidCode, NotFound, RateLimited, ScanOver, WxAuthError
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.sealing import Sealer, link_number_context
+from wxauth.server.core.settings import App, Settings
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import UserInSession
+from wxauth.server.login.proof import Proofs
+from wxauth.server.sessions.devices import Device
+from wxauth.server.users.account import Caller
+from wxauth.server.websites import link_rows
+from wxauth.server.websites.authorize import put_code_of_page, sent_back
+from wxauth.server.websites.browser_logins import BrowserCookies, Onward, new_login
+from wxauth.server.websites.doors import AMR, Door, DoorOutcome
+from wxauth.server.websites.durations import LINK_LASTS, NUMBER_LASTS
+from wxauth.server.websites.grant_rows import add_grant, lock_person
+from wxauth.server.websites.link_rows import HeldLink, LinkPage, TypedNumber
+from wxauth.server.websites.models import GrantFields
+from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_rows import Verdict
+from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
+from wxauth.server.websites.site_request_rows import ShownPage
+
+DIGITS: Final = 6
+_PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
+_NOT_HELD: Final = "this session has no such scan to decide upon"
+
+log = get_logger()
+
+
+class LinksUsedUp(RateLimited):
+    """The button of a page was pressed as often as it may be: waiting does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownNumber:
+    """The number that the phone shows after an approval."""
+
+    number: str = field(repr=False)
+    expires_in: int
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """A number was typed that cannot be right: the page is shown again."""
+
+    page: LinkPage
+    is_wrong: bool
+    """Whether it was compared and counted. Otherwise nothing has been approved, or it has not six digits."""
+
+
+class Links:
+    """Leads a phone's browser to the mini-program, and lets it go on by the number that the phone shows."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        metrics: Metrics,
+        apps: Apps,
+        sealer: Sealer,
+        scan_limits: ScanLimits,
+        proofs: Proofs,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._metrics = metrics
+        self._apps = apps
+        self._sealer = sealer
+        self._scan_limits = scan_limits
+        self._proofs = proofs
+
+    def is_open_to(self, app_id: str | None, *, link: bool) -> bool:
+        """Whether pages of a site with this app, added with `--link` or not, have a link now."""
+        return link and self._settings.scan_link != "off" and self._app(app_id) is not None
+
+    async def url_after_press(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> str:
+        """The URL that opens the mini-program, with a scene of its own. It ends the link before.
+
+        Raises: NotFound, LinksUsedUp, RateLimited, StorageUnavailable.
+        """
+        now, scene = self._clock(), new_scene()
+        page = await self._page(page_id, cookies, now=now)
+        app = self._app(page.app_id) if self.is_open_to(page.app_id, link=page.link) else None
+        if app is None:
+            raise NotFound("this site has no such link")
+        await self._scan_limits.browsers.admit_address(device.ip)
+        if not await link_rows.put_link(
+            self._database,
+            new_id(now),
+            request_id=page.request_id,
+            scene_hash=hash_of(scene),
+            expires_at=now + LINK_LASTS,
+        ):
+            raise LinksUsedUp("the button of one page was pressed too often")
+        return self._url(app, scene)
+
+    async def approve(self, caller: Caller, link_id: UUID, login_code: str, *, ip: str | None) -> ShownNumber | None:
+        """Approve a link that this session has claimed, and return the number to show; None if there is no such link.
+
+        The same `login_code` gets the same number again. Another one does not: a stolen access token must not read it.
+
+        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+        """
+        held = await link_rows.held_link(self._database, link_id, session_id=caller.session_id, now=self._clock())
+        if held is None:
+            return None
+        if held.verdict is not None:
+            return self._shown_again(held, login_code)
+        if held.expires_at <= self._clock():
+            raise ScanOver(_NOT_HELD)
+        try:
+            await self._proofs.prove(caller, login_code, ip=ip)
+        except (CodeUsed, InvalidCode):
+            # The same request may have been sent twice, and the other one has spent the code.
+            held = await link_rows.held_link(self._database, link_id, session_id=caller.session_id, now=self._clock())
+            if held is not None and held.verdict is not None:
+                return self._shown_again(held, login_code)
+            raise
+        number, now = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}", self._clock()
+        async with self._database.begin() as transaction:
+            person = await lock_person(transaction, caller.session_id, now=now)
+            held = await link_rows.lock_held_link(transaction, link_id, session_id=caller.session_id, now=now)
+            is_ours = person is not None and held is not None and held.verdict is None and held.expires_at > now
+            if is_ours and person is not None and held is not None:
+                sealed = self._sealer.seal(number.encode(), context=link_number_context(link_id))
+                await link_rows.decide_link(
+                    transaction,
+                    link_id,
+                    Verdict.APPROVED,
+                    login_code_hash=hash_of(login_code),
+                    number=sealed,
+                    now=now,
+                )
+                await _record_approval(transaction, person, held, ip=ip, now=now)
+        if person is None or held is None or (held.verdict is None and not is_ours):
+            raise ScanOver(_NOT_HELD)
+        if not is_ours:  # the same request, sent twice, was faster
+            return self._shown_again(held, login_code)
+        log.info("link_approved", scan_id=link_id, client_id=held.client_id, user_id=person.id)
+        return ShownNumber(number, int(NUMBER_LASTS.total_seconds()))
+
+    async def deny(self, caller: Caller, link_id: UUID) -> bool:
+        """Deny a link that this session has claimed. False if there is no such link. Idempotent.
+
+        Raises: ScanOver, StorageUnavailable.
+        """
+        now = self._clock()
+        async with self._database.begin() as transaction:
+            person = await lock_person(transaction, caller.session_id, now=now)
+            held = await link_rows.lock_held_link(transaction, link_id, session_id=caller.session_id, now=now)
+            can_deny = person is not None and held is not None and held.verdict is None and held.expires_at > now
+            if can_deny:
+                await link_rows.decide_link(transaction, link_id, Verdict.DENIED, now=now)
+        if held is None:
+            return False
+        if not can_deny and held.verdict != Verdict.DENIED:
+            raise ScanOver(_NOT_HELD)
+        if can_deny:
+            self._metrics.door(Door.LINK, DoorOutcome.REFUSED)
+            log.info("link_denied", scan_id=link_id, client_id=held.client_id)
+        return True
+
+    async def go_on(self, page_id: str, cookies: BrowserCookies, typed: str, *, device: Device) -> Onward | TryAgain:
+        """Take the browser back to the site, if the number is right, or the person has refused, or the third is wrong.
+
+        A number is counted before it is compared, so that of many at once three are compared.
+
+        Raises: NotFound, StorageUnavailable.
+        """
+        now, number = self._clock(), "".join(typed.split())
+        hashes = self._hashes(page_id, cookies)
+        is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
+        async with self._database.begin() as transaction:
+            session_id = await link_rows.approving_session(transaction, **hashes, now=now)
+            person = None if session_id is None else await lock_person(transaction, session_id, now=now)
+            page = await link_rows.lock_typed_number(transaction, **hashes, now=now)
+            if page is None:
+                raise NotFound("this browser shows no such page")
+            can_be_right = page.number is not None and page.decided_at is not None and is_number
+            if page.decided_at is not None and page.decided_at + NUMBER_LASTS <= now:
+                can_be_right = False
+            if session_id is None or page.claimed_session_id != session_id:
+                can_be_right = False  # approved a moment ago: the next attempt sees it
+            is_right = can_be_right and await self._is_right(transaction, page, number)
+            is_last = can_be_right and not is_right and page.wrong_numbers + 1 >= link_rows.MAX_WRONG_NUMBERS
+            if is_last:
+                await link_rows.end_request(transaction, page.request_id, now=now)
+            if is_right and person is not None and not page.is_granted:
+                await _grant(transaction, person, page, now=now)
+        if page.verdict == Verdict.DENIED:
+            return self._refused(page, "the person has refused")
+        if is_last:
+            self._metrics.door(Door.LINK, DoorOutcome.REFUSED)
+            log.warning("link_numbers_used_up", client_id=page.client_id)
+            return self._refused(page, "too many wrong numbers")
+        if not is_right:
+            return TryAgain(page, is_wrong=can_be_right)
+        if person is None:
+            return self._refused(page, "the person may not log in any more")
+        return await self._code(page, cookies, device=device)
+
+    async def _is_right(self, transaction: Transaction, page: TypedNumber, number: str) -> bool:
+        await link_rows.count_number(transaction, page.request_id)
+        assert page.link_id is not None
+        assert page.number is not None
+        expected = self._sealer.open(page.number, context=link_number_context(page.link_id))
+        is_right = hmac.compare_digest(expected, number.encode())
+        if is_right:
+            await link_rows.count_number(transaction, page.request_id, -1)
+        return is_right
+
+    async def _code(self, page: TypedNumber, cookies: BrowserCookies, *, device: Device) -> Onward:
+        assert page.link_id is not None
+        shown = ShownPage(
+            scan_id=page.link_id,
+            verdict=page.verdict,
+            is_claimed=True,
+            is_redeemed=False,
+            expires_at=self._clock(),
+            redirect_uri=page.redirect_uri,
+            state=page.state,
+            nonce=page.nonce,
+            code_challenge=page.code_challenge,
+            client_id=page.client_id,
+            sso=page.sso,
+        )
+        code = new_secret()
+        grant = await put_code_of_page(self._settings, self._database, self._clock, shown, code, cookies, device=device)
+        if grant is None:
+            return self._refused(page, "the person may not log in any more")
+        login = new_login(self._settings, Door.LINK, cookies, grant.id, is_shared=page.sso)
+        return Onward(sent_back(self._settings, page.redirect_uri, page.state, code=code), login)
+
+    def _refused(self, page: LinkPage, description: str) -> Onward:
+        error = {"error": "access_denied", "error_description": description}
+        return Onward(sent_back(self._settings, page.redirect_uri, page.state, **error))
+
+    def _shown_again(self, held: HeldLink, login_code: str) -> ShownNumber:
+        """The number of an approved link, for who repeats the request. Raises: ScanOver."""
+        ends_at = None if held.decided_at is None else held.decided_at + NUMBER_LASTS
+        left = 0.0 if ends_at is None else (ends_at - self._clock()).total_seconds()
+        if held.number is None or held.login_code_hash != hash_of(login_code) or left <= 0:
+            raise ScanOver(_NOT_HELD)
+        number = self._sealer.open(held.number, context=link_number_context(held.id)).decode()
+        return ShownNumber(number, ceil(left))
+
+    def _app(self, app_id: str | None) -> App | None:
+        try:
+            app = self._apps.for_login(app_id)
+        except WxAuthError:  # unknown, disabled, or not read yet
+            return None
+        return app if app.is_mini_program else None
+
+    def _url(self, app: App, scene: str) -> str:
+        """The plaintext scheme that opens the mini-program: `query` is encoded once more."""
+        parameters = {"appid": app.app_id, "path": self._settings.scan_page, "query": f"s={scene}"}
+        if self._settings.scan_env != "release":
+            parameters["env_version"] = self._settings.scan_env
+        return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
+
+    async def _page(self, page_id: str, cookies: BrowserCookies, *, now: datetime) -> LinkPage:
+        page = await link_rows.link_page(self._database, **self._hashes(page_id, cookies), now=now)
+        if page is None:
+            raise NotFound("this browser shows no such page")
+        return page
+
+    def _hashes(self, page_id: str, cookies: BrowserCookies) -> dict[str, bytes]:
+        if cookies.browser is None or not SCENE.fullmatch(page_id):
+            raise NotFound("this browser shows no such page")
+        return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookies.browser)}
+
+
+async def _record_approval(
+    transaction: Transaction, person: UserInSession, link: HeldLink, *, ip: str | None, now: datetime
+) -> None:
+    await record_event(
+        transaction,
+        EventType.SCAN_APPROVED,
+        by=Actor(str(person.id), ip),
+        at=now,
+        user_id=person.id,
+        app_id=person.app_id,
+        data={"scan_id": link.id, "client_id": link.client_id, "browser_ip": link.browser_ip},
+    )
+
+
+async def _grant(transaction: Transaction, person: UserInSession, page: TypedNumber, *, now: datetime) -> None:
+    """Store what the person has granted: they have been proved in both places only now."""
+    assert page.link_id is not None
+    assert page.decided_at is not None
+    grant = GrantFields(
+        id=page.link_id,
+        client_id=page.client_id,
+        scope=page.scope,
+        door=Door.LINK,
+        app_id=person.app_id,
+        openid=person.openid,
+        approving_session_id=page.claimed_session_id,
+        authenticated_at=page.decided_at,
+        authenticated_by=AMR[Door.LINK],
+        browser_ip=page.browser_ip,
+        browser_user_agent=page.browser_user_agent,
+        expires_at=page.decided_at + NUMBER_LASTS,
+    )
+    await add_grant(transaction, grant)
