@@ -516,3 +516,21 @@ async def test_administrators_set_and_clear_the_uri(shop: Site, root: Admin, rec
 async def test_a_service_has_no_such_uri(root: Admin, receiver: Receiver) -> None:
     body = {"name": "ledger", "backchannel_logout_uri": receiver.url}
     problem_of(await root.ask("POST", "/clients", json=body), "invalid_request", 422)
+
+
+@pytest.mark.slow
+async def test_twenty_sites_learn_of_a_ban_within_two_seconds(
+    add_site: AddSite, phone: Phone, root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    named = []
+    for number in range(20):
+        site = await add_site(f"site{number}", device=True, backchannel_logout_uri=f"{receiver.url}/{number}")
+        named.append(of_id_token(await logged_in(site, phone)))
+    keeping = asyncio.create_task(services[Deliveries].keep_delivering())
+    await root.change(phone.user_id, status="disabled")
+    async with asyncio.timeout(2):
+        await until(lambda: len(receiver.got) == 20)
+    keeping.cancel()
+    await services[Deliveries].drain()
+    assert sorted(told_at(receiver)) == sorted(named)
+    assert await waiting(rows) == 0

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { before, beforeEach, test } from 'node:test'
 import { parse } from 'acorn'
+import { AuthError } from '../../../clients/miniprogram/wxauth.js'
 import { approve, claim, deny, scanOf, scanSeen } from '../../../clients/miniprogram/wxauth-scan.js'
 import { exchange, fates } from './phone.js'
 import { ask, checkError, newPerson, pass, rejection, SERVICE_URL, start } from './world.js'
@@ -43,7 +44,7 @@ test('it is one module beside the client, for old phones too', () => {
   const { body } = parse(SOURCE, { ecmaVersion: 2018, sourceType: 'module' })
   const imports = body.filter((node) => node.type === 'ImportDeclaration').map((node) => node.source.value)
   assert.deepEqual(imports, ['./wxauth.js'])
-  assert.ok(Buffer.byteLength(SOURCE) < 4000)
+  assert.ok(Buffer.byteLength(SOURCE) < 4600)
 })
 
 test('a code that was scanned is claimed and approved, and the site has a session', async () => {
@@ -212,4 +213,25 @@ test('all that goes wrong is an AuthError', async () => {
   assert.equal((await rejection(claim(auth, { user_code: 'x' }), 'rate_limited')).retryAfter, 60)
   phone.isOnline = false
   await rejection(claim(auth, scanOf({ scene: 'x' })), 'network_error')
+})
+
+test('a link is read, and its approval resolves to a number, which the same code asks for again', async () => {
+  for (const name of ['s', 'cq']) {
+    entry = { scene: 1286, query: { [name]: 'kq0Vf5Zc3n8xYt1bW7uR2A' } }
+    assert.deepEqual(scanOf({ [name]: 'kq0Vf5Zc3n8xYt1bW7uR2A' }), { scene: 'kq0Vf5Zc3n8xYt1bW7uR2A', entry_scene: 1286 })
+    entry = { scene: 1286, query: { [name]: 'another' } } // opened from another page since
+    assert.deepEqual(scanOf({ [name]: 'kq0Vf5Zc3n8xYt1bW7uR2A' }), { scene: 'kq0Vf5Zc3n8xYt1bW7uR2A' })
+  }
+  const sent = []
+  let made = 0
+  const auth = {
+    loginCode: async () => `code-${++made}`,
+    async request({ data }) {
+      sent.push(data.login_code)
+      if (sent.length === 1) throw new AuthError('network_error') // the answer was lost
+      return { statusCode: 200, header: {}, data: { number: '482913', expires_in: 120 } }
+    },
+  }
+  assert.deepEqual(await approve(auth, { id: 'x', link: true }), { number: '482913', expiresIn: 120 })
+  assert.deepEqual(sent, ['code-1', 'code-1'])
 })
