@@ -137,6 +137,7 @@ def upgrade() -> None:
             email_domain TEXT,
             link BOOLEAN DEFAULT false NOT NULL,
             sso BOOLEAN DEFAULT false NOT NULL,
+            pkce TEXT DEFAULT 'required' NOT NULL,
             id_token_alg TEXT,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             former_secret_until TIMESTAMP WITH TIME ZONE,
@@ -159,7 +160,9 @@ def upgrade() -> None:
                 AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, account_app_id, website_app_id,
                 email_domain) = 0),
             CONSTRAINT clients_sso_check CHECK (NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near)),
-            CONSTRAINT clients_link_check CHECK (NOT link OR (cardinality(redirect_uris) > 0 AND NOT near))
+            CONSTRAINT clients_link_check CHECK (NOT link OR (cardinality(redirect_uris) > 0 AND NOT near)),
+            CONSTRAINT clients_pkce_check CHECK (pkce = 'required' OR (pkce = 'optional' AND title IS NOT NULL AND
+                NOT is_public))
         )
     """)
     op.execute("""
@@ -749,7 +752,7 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE login_pages (
             redirect_uri TEXT NOT NULL,
-            code_challenge TEXT NOT NULL,
+            code_challenge TEXT,
             nonce TEXT,
             request_id UUID NOT NULL,
             page_hash BYTEA NOT NULL,
@@ -892,7 +895,7 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE authorization_codes (
             redirect_uri TEXT NOT NULL,
-            code_challenge TEXT NOT NULL,
+            code_challenge TEXT,
             nonce TEXT,
             grant_id UUID NOT NULL,
             code_hash BYTEA NOT NULL,

@@ -14,7 +14,7 @@ from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
     **{"account_app_id": None, "website_app_id": None, "link": False},
-    **{"near": False, "user_code": False, "email_domain": None, "sso": False, "id_token_alg": None},
+    **{"near": False, "user_code": False, "email_domain": None, "sso": False, "pkce": "required", "id_token_alg": None},
     "backchannel_logout_uri": None,
 }
 SITE: Body = {

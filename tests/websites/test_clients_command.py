@@ -54,6 +54,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "user_code": True,
         "email_domain": "example.com",
         "sso": False,
+        "pkce": "required",
         "id_token_alg": "ES256",
     }
 
@@ -66,6 +67,22 @@ async def test_a_site_shares_the_login_of_browsers_if_no_phone_has_to_be_near(cl
         answer = await clients(*refused)
         assert (answer.returncode, "--sso" in answer.stderr) == (2, True), answer.stderr
     assert (await clients("set", "shop", "--no-sso", "--near")).returncode == 0
+
+
+async def test_pkce_may_be_optional_for_a_site_with_a_secret(clients: Command) -> None:
+    async def pkce() -> str:
+        (listed,) = json.loads((await clients("list", "--json")).stdout)
+        return str(listed["pkce"])
+
+    assert (await clients("add", "shop", "--redirect-uri", CALLBACK, "--no-pkce")).returncode == 0
+    assert await pkce() == "optional"
+    assert (await clients("set", "shop", "--title", "Shop")).returncode == 0
+    assert await pkce() == "optional"
+    assert (await clients("set", "shop", "--pkce")).returncode == 0
+    assert await pkce() == "required"
+    for others in (("page", "--redirect-uri", CALLBACK, "--public"), ("billing",)):
+        answer = await clients("add", *others, "--no-pkce")
+        assert (answer.returncode, "--no-pkce" in answer.stderr) == (2, True), answer.stderr
 
 
 async def test_a_site_has_the_scopes_openid_and_profile_and_its_name_as_title_by_default(clients: Command) -> None:

@@ -29,6 +29,7 @@ _HINTS: Final = {
     "email_domain": "--email-domain",
     "link": "--link",
     "sso": "--sso",
+    "pkce": "--no-pkce",
     "id_token_alg": "--id-token-alg",
 }
 _REDIRECT_URI = "A redirect_uri: https, or http on a loopback address. Repeatable."
@@ -79,6 +80,13 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         ),
         flag("link", "Log in a phone's browser outside WeChat by a link to WeChat and a number (SCAN_LINK)."),
         flag("sso", "Share the browser's login with other such sites: who has scanned for one goes on to the next."),
+        click.option(
+            "--no-pkce",
+            "pkce",
+            flag_value="optional",
+            help="Let it leave PKCE out: you vouch that it checks the nonce. Needs a secret.",
+        ),
+        *([click.option("--pkce", "pkce", flag_value="required", help="Require PKCE again.")] if is_change else []),
         click.option(
             "--id-token-alg",
             type=click.Choice(ID_TOKEN_ALGS),

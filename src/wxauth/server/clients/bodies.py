@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, m
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.clients import Credentials, check_name
-from wxauth.server.clients.models import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
+from wxauth.server.clients.models import CLIENT_NAME, AddedClient, IdTokenAlg, Pkce, Scope
 from wxauth.server.clients.site_scopes import SITE_SCOPE_NAMES
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
@@ -41,6 +41,9 @@ class _ClientOptions(BaseModel):
     )
     sso: StrictBool | None = Field(
         default=None, description="The site shares the browser's login with other such sites."
+    )
+    pkce: Pkce | None = Field(
+        default=None, description="`optional`: a site with a secret may leave PKCE out; null: `required`."
     )
     id_token_alg: IdTokenAlg | None = Field(
         default=None, description="The algorithm that signs a site's id_tokens; null: `RS256`."

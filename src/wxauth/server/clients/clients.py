@@ -145,7 +145,7 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
         defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
         return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
     for field in _OF_SITES:
-        if getattr(client, field):
+        if getattr(client, field) != Client.model_fields[field].default:
             raise WrongClient(field, "is for a site: one with a redirect URI, or with the device grant")
     return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
 
@@ -351,6 +351,8 @@ def _check_site(client: Client) -> None:
         raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
     if client.is_public and (scopes := scopes_in_order(client.scopes)):
         raise WrongClient("scopes", f"{scopes[0]} is for services with a secret")
+    if client.is_public and client.pkce == "optional":
+        raise WrongClient("pkce", "must be required for a public client, which has no secret: leave it so")
     if client.logout_uris and not client.redirect_uris:
         raise WrongClient("logout_uris", "must be empty without a redirect URI")
     if client.sso and not client.redirect_uris:

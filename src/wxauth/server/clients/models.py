@@ -37,6 +37,9 @@ class Scope(StrEnum):
 IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens: RS256 with keys of their own, or ES256 with those of access tokens."""
 
+Pkce = Literal["required", "optional"]
+"""Whether a site must use PKCE. One for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
+
 _NONE: Final = text("'{}'")
 _FALSE: Final = text("false")
 
@@ -89,6 +92,8 @@ class Client(SQLModel):
     """Whether a phone's browser outside WeChat may log in by a link to WeChat and a number."""
     sso: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
     """Whether the site shares the browser's login with other such sites."""
+    pkce: Pkce = Field(default="required", sa_type=Text, sa_column_kwargs={"server_default": text("'required'")})
+    """`required` for a service, too."""
     id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
 
     @property
@@ -144,6 +149,10 @@ class StoredClient(AddedClient, table=True):
         ),
         CheckConstraint("NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near)", name="sso"),
         CheckConstraint("NOT link OR (cardinality(redirect_uris) > 0 AND NOT near)", name="link"),
+        # Without PKCE and without a secret, whoever gets a code could redeem it.
+        CheckConstraint(
+            "pkce = 'required' OR (pkce = 'optional' AND title IS NOT NULL AND NOT is_public)", name="pkce"
+        ),
     )
 
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)

@@ -46,8 +46,8 @@ AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
 RESPONSE_MODE: Final = "query"
 CHALLENGE_METHOD: Final = "S256"
-MAX_ECHOED: Final = 512
-"""Characters of `state` and `nonce`, which are stored for anybody who opens a page."""
+MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
+"""Characters of what is stored for anybody who opens a page, and sent back. Some products put a whole path into it."""
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -134,7 +134,7 @@ async def requesting_site(database: Database, parameters: Parameters) -> tuple[C
 def checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
     """Check the rest of a request, of which a mistake may be reported to the site. Raises: SentBack."""
     state = parameters.get("state")
-    if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
+    if "state" in parameters.repeated or len(state or "") > MAX_ECHOED["state"]:
         state = None
     try:
         scope, challenge = _check(client, parameters)
@@ -155,16 +155,16 @@ def checked_request(settings: Settings, client: Client, redirect_uri: str, param
     )
 
 
-def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
-    """The scopes to grant, and the code challenge. Raises: OAuthError."""
+def _check(client: Client, parameters: Parameters) -> tuple[str, str | None]:
+    """The scopes to grant, and the code challenge, if there is one. Raises: OAuthError."""
     if parameters.repeated:
         raise OAuthError("invalid_request", "a parameter occurs twice")
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
             raise OAuthError(error, f"{name} is not supported")
-    for name in ("state", "nonce"):
-        if len(parameters.get(name, "")) > MAX_ECHOED:
-            raise OAuthError("invalid_request", f"{name} must have at most {MAX_ECHOED} characters")
+    for name, longest in MAX_ECHOED.items():
+        if len(parameters.get(name, "")) > longest:
+            raise OAuthError("invalid_request", f"{name} must have at most {longest} characters")
     response_type = parameters.get("response_type")
     if response_type is None:
         raise OAuthError("invalid_request", "response_type is missing")
@@ -173,15 +173,23 @@ def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
     if parameters.get("response_mode", RESPONSE_MODE) != RESPONSE_MODE:
         raise OAuthError("invalid_request", "response_mode is query")
     scope = granted_scope(client, parameters.get("scope"))
-    challenge = parameters.get("code_challenge", "")
-    if parameters.get("code_challenge_method") != CHALLENGE_METHOD or not _CHALLENGE.fullmatch(challenge):
-        raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
+    challenge = _challenge(client, parameters)
     if not parameters.get("max_age", "0").isdecimal():
         raise OAuthError("invalid_request", "max_age is a number of seconds")
     prompts = set(parameters.get("prompt", "").split())
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
     return scope, challenge
+
+
+def _challenge(client: Client, parameters: Parameters) -> str | None:
+    """The code challenge; None if the client leaves PKCE out, and may. Raises: OAuthError."""
+    challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
+    if client.pkce == "optional" and challenge is None and method is None:
+        return None
+    if method != CHALLENGE_METHOD or not _CHALLENGE.fullmatch(challenge or ""):
+        raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
+    return challenge
 
 
 def refusal(settings: Settings, asked: SiteRequest, error: str, description: str) -> SentBack:

@@ -79,7 +79,8 @@ SELECT users.id
   FROM grants g JOIN identities i ON (i.app_id, i.openid) = (g.app_id, g.openid) JOIN users ON users.id = i.user_id"""
 _CODE_PART: Final = """
   JOIN authorization_codes c ON c.grant_id = g.id
- WHERE c.code_hash = :code_hash AND c.redirect_uri = :redirect_uri AND c.code_challenge = :code_challenge
+ WHERE c.code_hash = :code_hash AND c.redirect_uri = :redirect_uri
+   AND c.code_challenge IS NOT DISTINCT FROM :code_challenge
    AND g.client_id = :client_id"""
 # Settles the race of two that redeem one grant: the second waits here, and then sees that the grant is redeemed.
 _LOCK_USER_OF_GRANT: Final = Statement[UUID](f"{_USER_PART} WHERE g.id = :grant_id FOR NO KEY UPDATE OF users")
@@ -153,7 +154,7 @@ async def lock_grant_of_code(
     *,
     client_id: str,
     redirect_uri: str,
-    code_challenge: str,
+    code_challenge: str | None,
     now: datetime,
 ) -> LockedGrant | None:
     """Lock the user of the grant of an authorization code, even during a merge; None unless all of these match."""

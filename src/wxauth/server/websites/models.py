@@ -69,7 +69,8 @@ class CodeBinding(SQLModel):
     """What an authorization code is bound to (RFC 6749, RFC 7636), and what its id_token repeats."""
 
     redirect_uri: str = Field(sa_type=Text)
-    code_challenge: str = Field(sa_type=Text)
+    code_challenge: str | None = Field(sa_type=Text)
+    """Null if the site uses no PKCE."""
     nonce: str | None = Field(sa_type=Text)
 
 

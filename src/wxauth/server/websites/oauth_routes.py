@@ -1,17 +1,19 @@
 """Routes for OAuth clients: start a scan, get and revoke tokens, read the user (RFC 8628, 6749, 7009)."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import InsufficientScope, InvalidToken, Title
+from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.site_scopes import claims_of
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.users import account
-from wxauth.server.users.callers import DeviceDep, VerifiedDep
-from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
+from wxauth.server.users.callers import DeviceDep, verified
+from wxauth.server.web.answers import BEARER, GUARDED, Entails
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.bodies import (
     DeviceAuthorizationAnswer,
@@ -21,9 +23,10 @@ from wxauth.server.websites.bodies import (
 from wxauth.server.websites.dependencies import SiteRequestsDep, SiteTokensDep
 from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_oauth_request
-from wxauth.server.websites.requests import BROWSER, client_of, form_of
+from wxauth.server.websites.requests import BROWSER, client_of, form_of, is_form
 from wxauth.server.websites.site_requests import INTERVAL, granted_scope
 from wxauth.server.websites.site_tokens import DEVICE_CODE, OPENID_SCOPE
+from wxauth.tokens.claims import Principal
 
 MAX_USER_AGENT: Final = 512
 
@@ -151,6 +154,25 @@ async def revoke(
     return {}
 
 
+async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: ClockDep) -> Principal:
+    """The user of the access token in the header, or in the form's `access_token` (RFC 6750, section 2.2).
+
+    Raises: as `verified`; InvalidRequest, for both.
+    """
+    try:
+        token = (await form_of(request)).get("access_token") if is_form(request) else None
+    except OAuthError as exc:
+        raise InvalidRequest(exc.description, status=400) from None
+    if token is None:
+        return await verified(request, verifier, clock)
+    if "authorization" in request.headers:
+        raise InvalidRequest("send the access token in the header or in the form, not in both", status=400)
+    return await verifier.verify(token, now=clock().timestamp())
+
+
+_BearerDep = Annotated[Principal, Depends(bearer_of_userinfo), Entails(failures=GUARDED, security=BEARER)]
+
+
 @router.get(
     "/v1/userinfo",
     summary=Title("Read the user's claims (OpenID Connect)", "查看登录的用户（OpenID Connect）"),
@@ -164,8 +186,11 @@ async def revoke(
     response_model=UserinfoAnswer,
     failures=[InsufficientScope],
 )
-async def read_userinfo(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
-    """The current claims about the user, as the scopes of a website's access token allow."""
+async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+    """The current claims about the user, as the scopes of a website's access token allow.
+
+    By POST, the token may be the form's `access_token` instead.
+    """
     if OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")
     caller = await account.caller(database, principal, now=clock())

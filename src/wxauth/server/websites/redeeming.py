@@ -77,7 +77,7 @@ async def redeem_code(
     *,
     client_id: str,
     redirect_uri: str,
-    code_challenge: str,
+    code_challenge: str | None,
     session_id: UUID,
     expires_at: datetime,
     now: datetime,

@@ -15,7 +15,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 
 MAX_PARAMETER_LENGTH: Final = 4096
-"""Maximum characters of one parameter."""
+"""Maximum characters of most parameters."""
 MAX_TOKEN_LENGTH: Final = 8192
 """Maximum characters of an `id_token_hint`: a long picture URL or many roles make it longer than the rest."""
 
@@ -69,14 +69,25 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 
 def _longest(name: str) -> int:
-    return MAX_TOKEN_LENGTH if name == "id_token_hint" else MAX_PARAMETER_LENGTH
+    # A `state` that is too long is reported to the site, so it must be read first.
+    return MAX_TOKEN_LENGTH if name in ("id_token_hint", "access_token", "state") else MAX_PARAMETER_LENGTH
+
+
+def is_form(request: Request) -> bool:
+    """Whether the request is a POST with a form."""
+    return request.method == "POST" and _media_type(request) == _FORM
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
 
 
 async def form_of(request: Request) -> Parameters:
     """The parameters of a form. Raises: OAuthError, PayloadTooLarge."""
     body = await request.body()
-    kind = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
-    if body and kind != _FORM:  # a JSON body would look like an empty form, and without `scope` all scopes are granted
+    if (
+        body and _media_type(request) != _FORM
+    ):  # a JSON body would look like an empty form, and without `scope` all scopes are granted
         raise invalid_oauth_request(f"send a form: Content-Type: {_FORM}")
     try:
         form = parse_parameters(body.decode())

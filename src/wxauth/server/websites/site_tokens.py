@@ -150,8 +150,10 @@ class SiteTokens:
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         if "code" not in form:
             raise invalid_oauth_request("code is missing")
-        challenge = challenge_of(form.get("code_verifier", ""))
-        if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
+        verifier = form.get("code_verifier")
+        challenge = None if verifier is None else challenge_of(verifier)
+        is_proved = challenge is not None or (verifier is None and client.pkce == "optional")
+        if not is_proved or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
             raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
         now = self._clock()
         await _ensure_keys(self._id_token_keys, self._issuer, now)

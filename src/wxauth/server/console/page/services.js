@@ -71,6 +71,7 @@ function ask(client, reload) {
     appField({ name: 'website_app_id', label: text('websiteApp'), value: known.website_app_id ?? '', none: text('noApp'), kinds: ['website'] }),
     field({ name: 'email_domain', label: text('emailDomain'), value: known.email_domain ?? '', hint: text('optional') }),
     field({ name: 'id_token_alg', label: text('idTokenAlg'), type: 'select', value: known.id_token_alg === 'ES256' ? 'ES256' : '', options: [['', 'RS256'], ['ES256', 'ES256']] }),
+    field({ name: 'pkce', label: text('pkce'), type: 'select', value: known.pkce === 'optional' ? 'optional' : '', options: [['', text('required')], ['optional', text('optional')]] }),
     client ? null : field({ name: 'is_public', label: text('isPublic'), type: 'checkbox', value: false }),
     field({ name: 'device', label: text('isDevice'), type: 'checkbox', value: known.device }),
     field({ name: 'near', label: text('near'), type: 'checkbox', value: known.near }),

@@ -281,6 +281,8 @@ const TEXTS = {
   userCode: ['Code may be typed', '允许手动输入代码'],
   link: ['Link to WeChat on phones', '手机浏览器可跳转微信登录'],
   sso: ['Shares the login of the browser', '共享浏览器的登录'],
+  pkce: ['PKCE', 'PKCE'],
+  required: ['required', '必填'],
   idTokenAlg: ['id_token signed by', 'id_token 签名算法'],
   emailDomain: ['Email domain', '邮箱域名'],
   newSecret: ['New secret', '更换密钥'],
