@@ -233,7 +233,10 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("authorize_by_form", "post /v1/authorize"),
         ("go_to_wechat", "get /v1/authorize/{request_id}/wechat"),
         ("come_back_from_wechat", "get /v1/authorize/wechat"),
+        ("continue_with_browser_login", "post /v1/authorize/{request_id}/continue"),
+        ("use_another_account", "post /v1/authorize/{request_id}/another"),
         ("end_session", "get /v1/end_session"),
+        ("end_session_by_form", "post /v1/end_session"),
         ("read_picture", "get /v1/scans/{scene}/code"),
         ("show_device_page", "get /d"),
         ("show_link_page", "get /d/{scene}"),
@@ -439,7 +442,8 @@ def boolean_fields() -> dict[str, set[str]]:
 async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin) -> None:
     fields = boolean_fields()
     wrong: list[object] = [0, 1, 0.0, "", "0", "false", "off", "yes", [], {}]
-    assert set().union(*fields.values()) == {"check", "is_enabled", "is_public", "device", "near", "stay", "user_code"}
+    options = {"is_public", "device", "near", "user_code", "sso"}
+    assert set().union(*fields.values()) == {"check", "is_enabled", "stay", *options}
     with Sweep() as sweep:
         for name, members in fields.items():
             method, path = re.sub(r"{\w+}", "shop", name).split()

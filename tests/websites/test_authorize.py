@@ -629,7 +629,7 @@ async def test_logging_out_at_the_site_ends_its_session_and_goes_where_it_may(
     bye = "https://shop.example.com/bye"
     tokens = await tokens_of(shop, browser, phone)
     forged = {"id_token": tokens["id_token"][:-6] + "AAAAAA"}
-    for wrong in (forged, {"id_token": tokens["access_token"]}, {"id_token": ""}):
+    for wrong in (forged, {"id_token": tokens["access_token"]}):
         answer = await log_out(wrong, post_logout_redirect_uri=bye)
         assert (answer.status_code, "location" in answer.headers) == (400, False)
     assert (await log_out(tokens, client_id="other")).status_code == 400

@@ -5,6 +5,7 @@ from asyncio import create_task, gather
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import asyncpg
@@ -432,6 +433,8 @@ class House:
     tokens: dict[str, dict[str, Any]]
     clock: Clock
     rows: asyncpg.Connection
+    replica: Callable[..., Awaitable[httpx.AsyncClient]]
+    """Another replica, with other settings."""
 
     def session_id(self, site: str) -> str:
         claims: dict[str, Any] = jwt.get_unverified_claims(self.tokens[site]["access_token"])
@@ -461,11 +464,17 @@ async def house(
     rows: asyncpg.Connection,
     clock: Clock,
     login: LogIn,
+    make_client: MakeClient,
+    make_services: MakeServices,
 ) -> House:
     root = await make_admin(shop.client, rows, await login("root"))
     alice, bob = await get_phone("alice"), await get_phone("bob")
     tokens = {"shop": await tokens_of(shop, browser, alice), "admin": await entered(browser, desk)}
-    return House(browser, alice, bob, root, shop, desk, tokens, clock, rows)
+
+    async def replica(**settings: Any) -> httpx.AsyncClient:
+        return make_client(await make_services(**settings))
+
+    return House(browser, alice, bob, root, shop, desk, tokens, clock, rows, replica)
 
 
 Act = Callable[[House], Awaitable[object]]
@@ -486,6 +495,11 @@ async def a_ban_that_is_lifted(house: House) -> None:
 
 async def an_erasure(house: House) -> None:
     assert (await leave(house.shop.client, house.alice.tokens)).status_code == 204
+
+
+async def the_person_leaves(house: House) -> None:
+    replica = await house.replica(erasure_grace_days=7)
+    assert (await leave(replica, house.alice.tokens)).status_code == 202
 
 
 async def an_administrators_erasure(house: House) -> None:
@@ -553,6 +567,33 @@ async def a_new_proof_of_the_person(house: House) -> None:
     assert "code" in await (await house.browser.show(prompt="login")).approved_by(house.alice)
 
 
+async def the_sites_own_sign_out(house: House) -> None:
+    asked = {"id_token_hint": house.tokens["admin"]["id_token"]}
+    assert (await house.browser.client.get("/v1/end_session", params=asked)).status_code == 200
+
+
+async def a_sign_out_with_the_hint_of_a_session_that_has_ended(house: House) -> None:
+    await a_revocation(house)
+    await the_sites_own_sign_out(house)
+
+
+async def a_confirmed_sign_out_without_a_hint(house: House) -> None:
+    asked = await house.browser.client.get("/v1/end_session")
+    assert (await house.browser.client.post("/v1/end_session", data=fields_of(asked))).status_code == 200
+
+
+async def a_sign_out_with_a_hint_from_another_browser(house: House) -> None:
+    asked = {"id_token_hint": house.tokens["admin"]["id_token"]}
+    assert (await house.shop.client.get("/v1/end_session", params=asked)).status_code == 200
+
+
+async def a_sign_out_of_another_person_in_this_browser(house: House) -> None:
+    plain = Browser(house.shop.client)
+    tokens = await tokens_of(house.shop, plain, house.bob)
+    asked = {"id_token_hint": tokens["id_token"]}
+    assert (await house.browser.client.get("/v1/end_session", params=asked)).status_code == 200
+
+
 async def the_end_of_one_session_from_the_phone(house: House) -> None:
     path = f"/sessions/{house.session_id('admin')}"
     assert (await house.alice.ask("DELETE", path)).status_code == 204
@@ -588,6 +629,13 @@ async def the_removal_of_the_site(house: House) -> None:
     assert (await house.root.ask("DELETE", "/clients/admin")).status_code == 204
 
 
+def fields_of(page: httpx.Response) -> dict[str, str]:
+    """The hidden fields of the page that asks whether to log out."""
+    found = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+    assert "confirmed" in found, page.text
+    return {name: unescape(value) for name, value in found.items()}
+
+
 def both(reason: str | None) -> Ends:
     return {"shop": reason, "admin": reason}
 
@@ -608,6 +656,7 @@ ENDED, STAYS = False, True
         (a_ban_that_is_lifted, ENDED, both("banned")),
         (an_erasure, ENDED, both("erased")),
         (an_administrators_erasure, ENDED, both("erased")),
+        (the_person_leaves, ENDED, both("leaving")),
         (a_merge_into_another_user, ENDED, both("merged")),
         (a_merge_of_another_user, STAYS, both(None)),
         (a_split_of_the_person, ENDED, both("administrator")),
@@ -618,6 +667,11 @@ ENDED, STAYS = False, True
         (another_persons_typed_code, ENDED, both("signed_out")),
         (another_persons_proof_for_a_site_without_sso, STAYS, both(None)),
         (a_new_proof_of_the_person, STAYS, both(None)),
+        (the_sites_own_sign_out, ENDED, both("signed_out")),
+        (a_sign_out_with_the_hint_of_a_session_that_has_ended, ENDED, both("signed_out")),
+        (a_confirmed_sign_out_without_a_hint, ENDED, both("signed_out")),
+        (a_sign_out_with_a_hint_from_another_browser, STAYS, one("signed_out")),
+        (a_sign_out_of_another_person_in_this_browser, STAYS, both(None)),
         (the_end_of_one_session_from_the_phone, ENDED, one("signed_out_elsewhere")),
         (an_administrators_end_of_one_session, ENDED, one("administrator")),
         (a_revocation, STAYS, one("signed_out")),
@@ -663,6 +717,68 @@ async def test_the_login_of_a_browser_ends_also_where_none_of_its_sessions_is_op
     assert await house.has_login()
     await act(house)
     assert not await house.has_login()
+
+
+# Logging out without a hint.
+
+
+BYE = "https://shop.example.com/bye"
+
+
+async def test_a_sign_out_without_a_hint_asks_first_and_goes_back_to_the_site_that_is_named(house: House) -> None:
+    client = house.browser.client
+    asked = {"client_id": "shop", "post_logout_redirect_uri": BYE, "state": "a b", "ui_locales": "en"}
+    page = await client.get("/v1/end_session", params=asked)
+    assert (page.status_code, "Log out?" in page.text) == (200, True)
+    policy = page.headers["content-security-policy"]
+    assert "form-action 'self' https://shop.example.com https:" in policy
+    assert await house.has_login()
+    answer = await client.post("/v1/end_session", data=fields_of(page))
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{BYE}?state=a+b")
+    assert not await house.has_login()
+    for again in (await client.post("/v1/end_session", data=fields_of(page)), await client.get("/v1/end_session")):
+        assert (again.status_code, "Nobody is logged in" in again.text) == (200, True)
+
+
+async def test_another_site_can_end_no_login_of_a_browser(
+    house: House, make_client: MakeClient, services: Services
+) -> None:
+    client = house.browser.client
+    fields = fields_of(await client.get("/v1/end_session"))
+    for wrong in ({}, {"confirmed": ""}, {"confirmed": "x" * 43}, {"confirmed": "\u0416"}):
+        answer = await client.post("/v1/end_session", data=wrong)
+        assert (answer.status_code, "Log out?" in answer.text) == (200, True)
+    assert "Log out?" in (await client.get("/v1/end_session", params=fields)).text, "by a form alone"
+    # A form of another site comes without the cookie, and is led on by GET.
+    answer = await client.post("/v1/end_session", data=fields, headers={"Sec-Fetch-Site": "cross-site"})
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/v1/end_session?confirmed=")
+    assert "Log out?" in (await client.get(answer.headers["location"])).text
+    answer = await make_client(services).post("/v1/end_session", data=fields)
+    assert (answer.status_code, "Nobody is logged in" in answer.text) == (200, True)
+    evil = {"post_logout_redirect_uri": "https://evil.example/"}
+    assert await house.has_login()
+    answer = await client.post("/v1/end_session", data={**fields, "client_id": "shop", **evil})
+    assert (answer.status_code, "location" in answer.headers) == (200, False)
+
+
+async def test_a_wrong_request_to_log_out_ends_nothing_and_leads_nowhere(house: House) -> None:
+    hint = house.tokens["shop"]["id_token"]
+    bye = {"post_logout_redirect_uri": BYE}
+    for method in ("GET", "POST"):
+        for wrong in (
+            {"id_token_hint": hint, "client_id": "admin", **bye},
+            {"id_token_hint": f"{hint[:-6]}AAAAAA", **bye},
+            {"id_token_hint": house.tokens["shop"]["access_token"], **bye},
+            {"id_token_hint": hint, "state": ["a", "b"], **bye},
+        ):
+            sent_in: dict[str, Any] = {"params": wrong} if method == "GET" else {"data": wrong}
+            answer = await house.browser.client.request(method, "/v1/end_session", **sent_in)
+            assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert await house.ends() == both(None)
+    assert await house.has_login()
+    answer = await house.browser.client.post("/v1/end_session", data={"id_token_hint": hint, **bye})
+    assert (answer.status_code, answer.headers["location"]) == (303, BYE)
 
 
 # Races.

@@ -79,6 +79,7 @@ from wxauth.server.websites import (
     authorization_routes,
     continuing_routes,
     link_routes,
+    logout_routes,
     metadata,
     oauth_routes,
     page_routes,
@@ -128,6 +129,7 @@ _ROUTERS: Final = (
     visit_routes.router,
     continuing_routes.router,
     link_routes.router,
+    logout_routes.router,
     webhook_routes.router,
     push_routes.router,
 )

@@ -15,8 +15,10 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import Actor
 from wxauth.server.sessions.rows import end_sessions_of_browser_login
 from wxauth.server.websites.browser_login_rows import (
+    BrowserPerson,
     Proof,
     delete_browser_login,
+    find_browser_person,
     lock_browser_login,
     store_proof,
 )
@@ -95,6 +97,23 @@ async def end_login_of_another(
     await _end(database, settings, cookies, now=now, other_than=user_id)
 
 
+async def end_login(
+    database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
+) -> None:
+    """End the login of this browser and its sites' sessions, if it is this user's. Raises: StorageUnavailable."""
+    await _end(database, settings, cookies, now=now, of=user_id)
+
+
+async def person_in(
+    database: Database, settings: Settings, cookies: BrowserCookies, *, client_id: str = "", now: datetime
+) -> BrowserPerson | None:
+    """The person whose login this browser has; None without one. Raises: StorageUnavailable."""
+    if cookies.login is None or settings.sso_ttl == 0:
+        return None
+    after = proved_after(settings, now)
+    return await find_browser_person(database, hash_of(cookies.login), client_id=client_id, proved_after=after)
+
+
 async def _end(
     database: Database,
     settings: Settings,
@@ -103,16 +122,15 @@ async def _end(
     now: datetime,
     of: UUID | None = None,
     other_than: UUID | None = None,
-) -> bool:
+) -> None:
     if cookies.login is None or settings.sso_ttl == 0:
-        return False
+        return
     async with database.begin() as transaction:
         login = await lock_browser_login(transaction, hash_of(cookies.login), proved_after=proved_after(settings, now))
         if login is None or login.user_id == other_than or of not in (None, login.user_id):
-            return False
+            return
         await delete_browser_login(transaction, login.id)
         await end_sessions_of_browser_login(
             transaction, login.id, user_id=login.user_id, by=Actor(str(login.user_id)), now=now
         )
     log.info("browser_login_ended", user_id=login.user_id)
-    return True

@@ -20,12 +20,11 @@ from wxauth.server.websites.authorize import AUTHORIZE_PATH, Mistake, Unanswerab
 from wxauth.server.websites.browser_login_rows import (
     BrowserPerson,
     PersonPage,
-    find_browser_person,
     lock_browser_person,
     person_page,
     store_code_times,
 )
-from wxauth.server.websites.browser_logins import BrowserCookies, proved_after
+from wxauth.server.websites.browser_logins import BrowserCookies, person_in, proved_after
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import add_grant, put_code, record_authorized
@@ -55,15 +54,10 @@ class Continuing:
 
         Raises: StorageUnavailable.
         """
-        if cookies.login is None or not asked.client.sso or self._settings.sso_ttl == 0:
+        if not asked.client.sso:
             return None
         now = self._clock()
-        person = await find_browser_person(
-            self._database,
-            hash_of(cookies.login),
-            client_id=asked.client.name,
-            proved_after=proved_after(self._settings, now),
-        )
+        person = await person_in(self._database, self._settings, cookies, client_id=asked.client.name, now=now)
         return person if person is not None and _answers(person, asked, now=now) else None
 
     async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> str:

@@ -31,10 +31,12 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-
 
 @dataclass(frozen=True, slots=True)
 class IdTokenHint:
-    """The client and session named in an id_token of this service, which may have expired."""
+    """The client, session and user named in an id_token of this service, which may have expired."""
 
     client_id: str
     session_id: UUID
+    user_id: UUID
+    """The user's id, which may be a former one by now."""
 
 
 def id_token(
@@ -92,7 +94,7 @@ async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKey
         return None
     if claims["iss"] != settings.issuer:  # the issuer has changed since
         return None
-    return IdTokenHint(claims["aud"], UUID(claims["sid"]))
+    return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
 
 async def _verifier(keys: KeyRing, id_token_keys: IdTokenKeys, alg: str, kid: str) -> Any | None:

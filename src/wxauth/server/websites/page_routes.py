@@ -1,6 +1,5 @@
 """Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links, and logging out."""
 
-from typing import Final
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -8,11 +7,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.problems import Language
-from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
-from wxauth.server.keys.dependencies import IdTokenKeysDep, KeyRingDep
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.caching import cacheable_response
@@ -36,7 +32,6 @@ from wxauth.server.websites.browser_answers import (
 from wxauth.server.websites.continuing import Continuing
 from wxauth.server.websites.dependencies import ContinuingDep, LinksDep, ScanPicturesDep, SiteRequestsDep
 from wxauth.server.websites.doors import Door
-from wxauth.server.websites.id_tokens import read_hint
 from wxauth.server.websites.links import Links
 from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
@@ -55,12 +50,8 @@ from wxauth.server.websites.pages import (
     unanswerable_page,
     web_view_page,
 )
-from wxauth.server.websites.requests import Parameters, parse_parameters
+from wxauth.server.websites.requests import LONGEST_REDIRECT, parse_parameters
 from wxauth.server.websites.site_requests import SiteRequests
-from wxauth.server.websites.site_tokens import end_web_session
-
-_LONGEST_REDIRECT: Final = 8192
-"""Characters of a form that is redirected as a query. Longer URLs do not pass most proxies."""
 
 router = Router("websites")
 
@@ -125,7 +116,7 @@ async def show_code_by_form(
 ) -> Response:
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
-    if request.headers.get("sec-fetch-site") == "cross-site" and len(form) <= _LONGEST_REDIRECT:
+    if request.headers.get("sec-fetch-site") == "cross-site" and len(form) <= LONGEST_REDIRECT:
         # The browser sends a cross-site POST without our cookie, and a new cookie would break its other tabs. After a
         # redirect, it sends a GET with the cookie.
         root = request.scope.get("root_path", "")
@@ -213,49 +204,6 @@ async def redirect_after_decision(
 
 
 @router.get(
-    "/v1/end_session",
-    summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
-    responses={**HTML, 303: {"description": "Back to the site"}, **MISTAKE},
-    failures=[StorageUnavailable],
-    openapi_extra=text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
-)
-async def end_session(
-    request: Request,
-    settings: SettingsDep,
-    keys: KeyRingDep,
-    id_token_keys: IdTokenKeysDep,
-    database: DatabaseDep,
-    clock: ClockDep,
-) -> Response:
-    """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
-
-    Without an id_token of this service, no session ends and there is no redirect, because anybody could have made the
-    link.
-    """
-    language = language_of(request)
-    try:
-        parameters = parse_parameters(request.url.query)
-    except OAuthError:
-        return message_page(request, "no_hint", language, status=400)
-    language = language_of(request, ui_locales=parameters.get("ui_locales"))
-    hint = (
-        None
-        if parameters.repeated
-        else await read_hint(settings, keys, id_token_keys, parameters.get("id_token_hint", ""))
-    )
-    client = None if hint is None else await find_site(database, hint.client_id)
-    if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
-        return message_page(request, "no_hint", language, status=400)
-    await end_web_session(database, clock, client.name, hint.session_id)
-    url = parameters.get("post_logout_redirect_uri")
-    if url is None:
-        return message_page(request, "logged_out", language)
-    if not is_registered(url, client.logout_uris):
-        return message_page(request, "logged_out_nowhere", language)
-    return redirect_to(_with_state(url, parameters))
-
-
-@router.get(
     "/v1/scans/{scene}/code",
     summary=Title("Image of a scan code", "二维码图片"),
     responses={
@@ -301,12 +249,6 @@ async def read_asset(request: Request) -> Response:
         raise NotFound("there is nothing at this path")
     headers = {"Cache-Control": "no-cache"}
     return cacheable_response(request, asset.content, etag=asset.etag, headers=headers, media_type=asset.media_type)
-
-
-def _with_state(url: str, parameters: Parameters) -> str:
-    if "state" not in parameters:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}{urlencode({'state': parameters['state']})}"
 
 
 def _away(request: Request, failure: StorageUnavailable, language: Language) -> Response:

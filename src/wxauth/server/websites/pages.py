@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
-from wxauth.server.clients.uris import origin_of
+from wxauth.server.clients.models import Client
+from wxauth.server.clients.uris import is_registered, origin_of
 from wxauth.server.core.users import UserFields
 from wxauth.server.pictures.avatars import AVATARS_PATH
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
@@ -45,6 +46,9 @@ DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
 _IN_WECHAT: Final = "MicroMessenger"
 _IN_WECOM: Final = "wxwork"
+CONFIRMED: Final = "confirmed"
+"""The field of the page that asks whether to log out."""
+_KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
@@ -213,6 +217,30 @@ def person_page(
 <form method="post" action="{own_url}/another"><button class="link">{escape(texts["another"])}</button></form>
 {_paragraph("warning", texts["not_you"])}"""
     return _page(request, title, body, language, form_action=f"'self' {_redirect_source(asked.redirect_uri)}")
+
+
+def log_out_page(
+    request: Request,
+    person: UserFields,
+    client: Client | None,
+    parameters: Parameters,
+    field: str,
+    language: Language,
+) -> Response:
+    """The page that asks whether to end the login of this browser. `field` proves that the answer is the page's."""
+    texts, title = TEXTS[language], TEXTS[language]["log_out_title"]
+    name = (person.nickname or "").strip() or texts["no_name"]
+    kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters} | {CONFIRMED: field}
+    fields = "".join(f'<input type="hidden" name="{each}" value="{escape(kept[each])}">' for each in kept)
+    body = f"""
+<h1>{escape(title)}</h1>
+{_paragraph("", texts["log_out"].format(name=name))}
+<form method="post" action="{_root(request)}/v1/end_session">{fields}
+<button class="button">{escape(texts["log_out_button"])}</button></form>"""
+    url = kept.get("post_logout_redirect_uri")
+    leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
+    allowed = f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'"
+    return _page(request, title, body, language, form_action=allowed)
 
 
 def _redirect_source(redirect_uri: str) -> str:

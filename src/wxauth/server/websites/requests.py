@@ -19,6 +19,9 @@ MAX_PARAMETER_LENGTH: Final = 4096
 MAX_TOKEN_LENGTH: Final = 8192
 """Maximum characters of an `id_token_hint`: a long picture URL or many roles make it longer than the rest."""
 
+LONGEST_REDIRECT: Final = 8192
+"""Characters of a form that is redirected as a query. Longer URLs do not pass most proxies."""
+
 BROWSER: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which may be any text."""
 

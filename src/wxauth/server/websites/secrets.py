@@ -55,6 +55,11 @@ def login_of(cookie: str, grant_id: UUID) -> str:
     return _derived(cookie, "login", str(grant_id))
 
 
+def log_out_field(login: str) -> str:
+    """The field by which our own page shows that the person of a browser's login wants to log out."""
+    return _derived(login, "log out", "")
+
+
 def _derived(cookie: str, what: str, value: str) -> str:
     digest = hmac.digest(cookie.encode(), f"{what} {value}".encode(), "sha256")
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
