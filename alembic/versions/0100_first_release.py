@@ -456,6 +456,24 @@ def upgrade() -> None:
             FOR EACH ROW EXECUTE FUNCTION check_user()
     """)
     op.execute("""
+        CREATE FUNCTION nickname_bigrams(nickname text) RETURNS text[]
+            LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+        DECLARE
+            folded text := lower(nickname);
+            bigrams text[] := '{}';
+        BEGIN
+            FOR n IN 1 .. char_length(folded) - 1 LOOP
+                bigrams := bigrams || substr(folded, n, 2);
+            END LOOP;
+            RETURN bigrams;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE INDEX users_nickname_bigrams_idx ON users USING gin (nickname_bigrams(nickname))
+            WHERE nickname IS NOT NULL
+    """)
+    op.execute("""
         CREATE TABLE erasures (
             user_id UUID NOT NULL,
             about_after UUID NOT NULL,
@@ -988,6 +1006,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION mark_unplaced()")
     op.execute("DROP FUNCTION delete_places()")
     op.execute("DROP FUNCTION check_user()")
+    op.execute("DROP FUNCTION nickname_bigrams(text)")
     op.execute("DROP FUNCTION delete_former_avatar()")
     op.execute("DROP FUNCTION check_session()")
     op.execute("DROP FUNCTION replace_sessions(uuid, text, text, uuid, integer, timestamptz)")

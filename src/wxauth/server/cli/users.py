@@ -37,6 +37,7 @@ from wxauth.server.users.admin import (
     split_user,
 )
 from wxauth.server.users.bodies import OpenSessionAnswer, Reason, UserDetailAnswer, user_detail_answer, users_answer
+from wxauth.server.users.search_terms import term_of
 from wxauth.server.users.typed_phones import possible_numbers
 from wxauth.server.users.user_rows import UserSearch
 
@@ -94,7 +95,7 @@ users.add_command(export_command)
 @click.option(
     "--q",
     callback=text_option,
-    help="A whole openid, unionid, external id or id, or a phone number. If nothing matches: a part of the nickname.",
+    help="A whole openid, unionid, external id or id, or a phone number; or a part of the nickname.",
 )
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--role", callback=_role)
@@ -114,6 +115,7 @@ def list_command(
     region = read_settings(PhoneSettings).phone_region
     search = UserSearch(
         text=q or None,
+        is_exact=term_of(q, region=region).is_exact,
         phones=possible_numbers(q or "", region=region),
         status=UserStatus(status) if status else None,
         role=role,

@@ -62,15 +62,17 @@ async def list_users(
 
     The role `support` sees phone numbers masked, and may search for whole ones.
     """
+    term = term_of(query.q, region=settings.phone_region)
     search = UserSearch(
         text=query.q or None,
+        is_exact=term.is_exact,
         phones=possible_numbers(query.q or "", region=settings.phone_region),
         status=query.status,
         role=query.role,
         app_id=query.app_id,
     )
     page = await admin.list_users(database, search, before=query.cursor, limit=query.limit)
-    reads.note_search(staff.actor, term=term_of(query.q, region=settings.phone_region), found=len(page.items))
+    reads.note_search(staff.actor, term=term, found=len(page.items))
     if not staff.is_administrator:
         page = replace(page, items=list(map(with_masked_phone, page.items)))
     return users_answer(page)

@@ -127,8 +127,8 @@ class UsersQuery(PageQuery):
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
-        description="A complete openid, unionid, external id or user id, or a phone number as people write it. "
-        "If no user has it, part of a nickname.",
+        description="A complete openid, unionid, external id or user id, or a phone number as people write it; "
+        "or part of a nickname. What has the form of a number, openid, unionid or user id is only looked up whole.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = None
     role: Annotated[Role | None, OrEmpty] = None

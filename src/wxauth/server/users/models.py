@@ -96,6 +96,31 @@ after_create(
 )
 
 
+# An index for parts of nicknames from two characters on, because two are a whole Chinese name. Trigrams need three, and
+# an extension. In plpgsql, because a function in SQL takes fourteen times as long: 170 µs.
+after_create(
+    User,
+    """
+        CREATE FUNCTION nickname_bigrams(nickname text) RETURNS text[]
+            LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+        DECLARE
+            folded text := lower(nickname);
+            bigrams text[] := '{}';
+        BEGIN
+            FOR n IN 1 .. char_length(folded) - 1 LOOP
+                bigrams := bigrams || substr(folded, n, 2);
+            END LOOP;
+            RETURN bigrams;
+        END
+        $$
+    """,
+    """
+        CREATE INDEX users_nickname_bigrams_idx ON users USING gin (nickname_bigrams(nickname))
+            WHERE nickname IS NOT NULL
+    """,
+)
+
+
 class Identity(SQLModel, table=True):
     """One openid in one app."""
 

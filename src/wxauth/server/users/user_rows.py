@@ -1,6 +1,5 @@
 """The stored users: searching, reading and deleting them."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserFields, UserStatus
+from wxauth.server.users.search_terms import id_in
 from wxauth.server.users.standing import ADMIN
 
 
@@ -59,8 +59,10 @@ class UserSearch:
     """Criteria for users. One that is None does not apply."""
 
     text: str | None = None
-    """A complete openid, unionid, external id, phone number or id. If no user has it, part of a nickname, in any
-    case."""
+    """A complete openid, unionid, external id, phone number or id; or else, unless the text can only be such a value,
+    part of a nickname, in any case."""
+    is_exact: bool = False
+    """Whether only the whole text can match: see `search_terms.py`."""
     phones: Sequence[str] = ()
     """The phone numbers that the text may mean, in E.164."""
     status: UserStatus | None = None
@@ -70,6 +72,8 @@ class UserSearch:
 
 WINDOWS: Final = (1_000, 100_000)
 """How many users the first statement of a search examines, and each further one. 100,000 take 30 to 100 ms."""
+INDEXED_FROM: Final = 2
+"""Characters of the shortest part of a nickname that the index finds."""
 SEARCH_SECONDS: Final = 1.0
 """The time after which a search starts no further statement."""
 
@@ -85,14 +89,15 @@ _USER_BY_ID: Final = Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE users.id =
 _CONDITIONS: Final = {
     "named": "users.id = ANY (:named)",
     "part": "strpos(lower(users.nickname), lower(:part)) > 0",
-    "pattern": """users.id IN (WITH fitting AS MATERIALIZED (
-        SELECT u.id FROM users u WHERE lower(u.nickname) LIKE lower(:pattern)) SELECT id FROM fitting)""",
+    "rare_part": """users.id IN (WITH fitting AS MATERIALIZED (
+        SELECT u.id FROM users u
+         WHERE u.nickname IS NOT NULL AND nickname_bigrams(u.nickname) @> nickname_bigrams(:rare_part)
+           AND strpos(lower(u.nickname), lower(:rare_part)) > 0) SELECT id FROM fitting)""",
     "status": "users.status = :status",
     "role": ":role = ANY (users.roles)",
     "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
-_HAS_NICKNAME_INDEX: Final = Statement[bool]("SELECT to_regclass('users_nickname_trgm_idx') IS NOT NULL")
 _LOWEST: Final = UUID(int=0)
 _ABOVE_ALL: Final = UUID(int=2**128 - 1)
 
@@ -162,7 +167,9 @@ async def find_users(
     filters = {name: value for name, value in filters.items() if value is not None}
     part = None
     if search.text is not None:
-        named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=search.phones, id=_id_in(search.text))
+        named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=search.phones, id=id_in(search.text))
+        if search.is_exact and not named:
+            return FoundUsers(())
         part = None if named else search.text
         filters |= {"named": named} if named else {"part": part}
 
@@ -183,15 +190,10 @@ async def find_users(
             break
         before = floor
         is_over = monotonic() - began > seconds
-        if (
-            (is_over or size == WINDOWS[-1])
-            and part is not None
-            and len(filters) == 1
-            and await _is_indexed(database, part)
-        ):
+        if (is_over or size == WINDOWS[-1]) and part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM:
             # The text is rare in nicknames, because otherwise these windows would have filled the page.
             del filters["part"]
-            filters["pattern"] = f"%{_escaped(part)}%"
+            filters["rare_part"] = part
             await search_above(floor=_LOWEST)
             break
         if is_over:
@@ -260,21 +262,3 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
     return Statement[ListedUser](
         f"{_WITH_IDENTITIES} WHERE users.id < :before AND users.id >= :floor{fits} ORDER BY users.id DESC LIMIT :limit"
     )
-
-
-async def _is_indexed(database: Database, text: str) -> bool:
-    """Whether the operator has created a trigram index, and this text is long enough for it."""
-    return len(text) >= 3 and bool(await database.value(_HAS_NICKNAME_INDEX))
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\%_])", r"\\\1", text)
-
-
-def _id_in(text: str) -> UUID | None:
-    """The id in this text, if it is written as in answers, in any case."""
-    try:
-        user_id = UUID(text)
-    except ValueError:
-        return None
-    return user_id if str(user_id) == text.lower() else None

@@ -132,9 +132,11 @@ const TEXTS = {
   formerIds: ['Former ids', '曾用 ID'],
   lastLogin: ['Last login', '最近登录'],
   created: ['Created', '创建时间'],
+  searchedWhole: ['Searched as a whole number or id: nicknames are not searched.', '按完整的号码或 ID 查找，不查昵称。'],
+  searchedNicknames: ['Searched as an external id, and in the nicknames.', '按外部 ID 查找，并查找昵称。'],
   searchUsersHint: [
-    'Openid, unionid, phone number, id, or part of a nickname',
-    'openid、unionid、手机号、ID，或昵称的一部分',
+    'A whole phone number, openid, unionid or id; or part of a nickname, two characters and more',
+    '完整的手机号、openid、unionid 或 ID；或昵称中的两个字及以上',
   ],
   identities: ['Identities', '身份'],
   devices: ['Devices', '登录设备'],

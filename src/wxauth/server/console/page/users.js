@@ -32,7 +32,8 @@ export function showUsers(main, { query }) {
   ]
   const form = filters(fields, 'users')
   const place = h('div', {})
-  main.append(form, place)
+  const searched = query.get('q') ? h('p', { class: 'quiet', role: 'status' }, text(isWhole(query.get('q')) ? 'searchedWhole' : 'searchedNicknames')) : null
+  main.append(form, ...[searched].filter(Boolean), place)
   const wanted = Object.fromEntries(query)
   list({
     place,
@@ -49,6 +50,9 @@ export function showUsers(main, { query }) {
     ],
   })
 }
+
+/** Whether a search term has the form of a number or id, which the service only looks up whole. */
+const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.trim())
 
 /** A person's picture and name, linked to the page about them. */
 export const named = (user) =>
