@@ -502,9 +502,19 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert [(app["app_id"], app["source"], app["is_default"], app["has_push_token"]) for app in listed] == [
         (LATER, "database", True, True)
     ]
-    changed = await apps("set", LATER, "--disable", "--no-push", "--sign-up", "closed", "--sign-up-roles=a,b", "--json")
+    changed = await apps(
+        "set",
+        LATER,
+        "--disable",
+        "--no-push",
+        "--sign-up",
+        "closed",
+        "--sign-up-roles=a,b",
+        "--max-sessions=2",
+        "--json",
+    )
     shown = json.loads(changed.stdout)
-    assert shown["sign_up_roles"] == ["a", "b"]
+    assert (shown["sign_up_roles"], shown["max_sessions"]) == (["a", "b"], 2)
     assert (shown["is_enabled"], shown["has_push_token"], shown["sign_up"]) == (False, False, "closed")
     assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
     table = (await apps("list", WXAUTH_APPS=json.dumps([APP]))).stdout.splitlines()
