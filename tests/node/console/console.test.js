@@ -790,7 +790,7 @@ test('support staff see what they may do, and nothing else', async () => {
     await showPerson(person)
     return page.locator('main button:visible').allInnerTexts()
   }
-  assert.deepEqual(await acts(await newcomer()), ['Ban', 'Sign out everywhere', 'Sign out this device'])
+  assert.deepEqual(await acts(await newcomer()), ['Ban', 'Sign out everywhere', 'Clear name', 'Sign out this device'])
   assert.deepEqual(await acts(root), [])
 })
 
