@@ -77,6 +77,7 @@ from wxauth.server.websites.bodies import (
     ClaimedAnswer,
     ClaimRequest,
     DeviceAuthorizationAnswer,
+    NumberAnswer,
     UserinfoAnswer,
     WebTokensAnswer,
 )
@@ -147,6 +148,7 @@ MODELS = {
     "FeedAnswer": FeedAnswer,
     "AuthorizationAnswer": AuthorizationAnswer,
     "ClaimedAnswer": ClaimedAnswer,
+    "NumberAnswer": NumberAnswer,
     "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
     "WebTokensAnswer": WebTokensAnswer,
     "UserinfoAnswer": UserinfoAnswer,
@@ -231,6 +233,8 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_userinfo_by_post", "post /v1/userinfo"),
         ("authorize", "get /v1/authorize"),
         ("authorize_by_form", "post /v1/authorize"),
+        ("open_mini_program", "post /v1/authorize/{request_id}/link"),
+        ("type_number", "post /v1/authorize/{request_id}/number"),
         ("go_to_wechat", "get /v1/authorize/{request_id}/wechat"),
         ("come_back_from_wechat", "get /v1/authorize/wechat"),
         ("continue_with_browser_login", "post /v1/authorize/{request_id}/continue"),
@@ -442,7 +446,7 @@ def boolean_fields() -> dict[str, set[str]]:
 async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin) -> None:
     fields = boolean_fields()
     wrong: list[object] = [0, 1, 0.0, "", "0", "false", "off", "yes", [], {}]
-    options = {"is_public", "device", "near", "user_code", "sso"}
+    options = {"is_public", "device", "near", "user_code", "sso", "link"}
     assert set().union(*fields.values()) == {"check", "is_enabled", "stay", *options}
     with Sweep() as sweep:
         for name, members in fields.items():
