@@ -1,0 +1,150 @@
+"""The plan "RP-Initiated Logout OP" of the OpenID Foundation's conformance suite, each test named as its module."""
+
+import re
+from collections.abc import Callable
+from html import unescape
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.websites.browsers import Browser, refused, sent, tokens_of
+from tests.world import AddSite, GetPhone, Site
+
+BYE = "https://shop.example.com/signed-out"
+
+
+@pytest.fixture
+async def shop(add_site: AddSite) -> Site:
+    return await add_site(sso=True, pkce="optional", logout_uris=[BYE, f"{BYE}?from=wxauth"])
+
+
+@pytest.fixture
+def browser(make_browser: Callable[[], Browser]) -> Browser:
+    return make_browser()
+
+
+@pytest.fixture
+async def tokens(shop: Site, browser: Browser, get_phone: GetPhone) -> dict[str, Any]:
+    return await tokens_of(shop, browser, await get_phone())
+
+
+async def sign_out(browser: Browser, **parameters: str) -> httpx.Response:
+    return await browser.client.get("/v1/end_session", params=parameters)
+
+
+async def is_logged_in(browser: Browser) -> bool:
+    reported = sent(await browser.open(prompt="none"))
+    assert reported.get("error") in (None, "login_required")
+    return "code" in reported
+
+
+def fields_of(page: httpx.Response) -> dict[str, str]:
+    assert page.status_code == 200, page.text
+    found = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page.text)
+    return {name: unescape(value) for name, value in found}
+
+
+async def test_oidcc_rp_initiated_logout_discovery_endpoint_verification(client: httpx.AsyncClient) -> None:
+    metadata = (await client.get("/.well-known/openid-configuration")).json()
+    assert metadata["end_session_endpoint"] == "https://auth.test/v1/end_session"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_oidcc_rp_initiated_logout(shop: Site, browser: Browser, tokens: dict[str, Any], method: str) -> None:
+    assert await is_logged_in(browser)
+    asked = {"id_token_hint": tokens["id_token"], "post_logout_redirect_uri": BYE, "state": "s-2"}
+    place = {"params": asked} if method == "GET" else {"data": asked}
+    answer = await browser.client.request(method, "/v1/end_session", **place)  # type: ignore[arg-type]
+    assert sent(answer, BYE) == {"state": "s-2"}
+    assert not await is_logged_in(browser)
+    refused(await shop.refresh(tokens), "invalid_grant")
+
+
+async def test_oidcc_rp_initiated_logout_no_state(browser: Browser, tokens: dict[str, Any]) -> None:
+    answer = await sign_out(browser, id_token_hint=tokens["id_token"], post_logout_redirect_uri=BYE)
+    assert (answer.status_code, answer.headers["location"]) == (303, BYE)
+    assert not await is_logged_in(browser)
+
+
+async def test_oidcc_rp_initiated_logout_no_post_logout_redirect_uri(browser: Browser, tokens: dict[str, Any]) -> None:
+    answer = await sign_out(browser, id_token_hint=tokens["id_token"], state="s-2")
+    assert (answer.status_code, "location" in answer.headers) == (200, False)
+    assert not await is_logged_in(browser)
+
+
+async def test_oidcc_rp_initiated_logout_query_added_to_post_logout_redirect_uri(
+    browser: Browser, tokens: dict[str, Any]
+) -> None:
+    asked = {"id_token_hint": tokens["id_token"], "state": "s-2"}
+    answer = await sign_out(browser, **asked, post_logout_redirect_uri=f"{BYE}?added=1")
+    assert (answer.status_code, "location" in answer.headers) == (200, False)
+    answer = await sign_out(browser, **asked, post_logout_redirect_uri=f"{BYE}?from=wxauth")
+    assert sent(answer, BYE) == {"from": "wxauth", "state": "s-2"}
+
+
+async def test_oidcc_rp_initiated_logout_bad_post_logout_redirect_uri(browser: Browser, tokens: dict[str, Any]) -> None:
+    hint = tokens["id_token"]
+    answer = await sign_out(browser, id_token_hint=hint, post_logout_redirect_uri="https://evil.example/")
+    assert (answer.status_code, "location" in answer.headers) == (200, False)
+
+
+@pytest.mark.parametrize("how", ["modified", "another client's", "twice"])
+async def test_oidcc_rp_initiated_logout_modified_id_token_hint(
+    shop: Site, browser: Browser, tokens: dict[str, Any], how: str
+) -> None:
+    head, payload, signature = tokens["id_token"].split(".")
+    modified = f"{head}.{payload}.{signature[:-8]}{'A' * 8}"
+    query: dict[str, Any] = {
+        "modified": {"id_token_hint": modified},
+        "another client's": {"id_token_hint": tokens["id_token"], "client_id": "other"},
+        "twice": {"id_token_hint": [tokens["id_token"]] * 2},
+    }[how]
+    answer = await browser.client.get("/v1/end_session", params={**query, "post_logout_redirect_uri": BYE})
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert await is_logged_in(browser)
+    assert (await shop.refresh(tokens)).status_code == 200
+
+
+async def test_oidcc_rp_initiated_logout_no_id_token_hint(browser: Browser, tokens: dict[str, Any]) -> None:
+    page = await sign_out(browser, client_id="shop", post_logout_redirect_uri=BYE, state="s<2")
+    assert await is_logged_in(browser)
+    form = fields_of(page)
+    (secret,) = form.keys() - {"client_id", "post_logout_redirect_uri", "state", "ui_locales"}
+    forged = await browser.client.post("/v1/end_session", data={**form, secret: "x" * len(form[secret])})
+    assert fields_of(forged) == form
+    assert await is_logged_in(browser)
+    answer = await browser.client.post("/v1/end_session", data=form)
+    assert sent(answer, BYE) == {"state": "s<2"}
+    assert not await is_logged_in(browser)
+
+
+@pytest.mark.parametrize("asked", [{}, {"state": "s-2"}, {"post_logout_redirect_uri": BYE}])
+async def test_oidcc_rp_initiated_logout_no_params(
+    browser: Browser, make_browser: Callable[[], Browser], tokens: dict[str, Any], asked: dict[str, str]
+) -> None:
+    nobody = await sign_out(make_browser(), **asked)
+    assert (nobody.status_code, fields_of(nobody)) == (200, {})
+    page = await sign_out(browser, **asked)
+    answer = await browser.client.post("/v1/end_session", data=fields_of(page))
+    assert (answer.status_code, "location" in answer.headers) == (200, False)
+    assert not await is_logged_in(browser)
+
+
+async def test_a_sign_out_by_another_browser_leaves_the_login_of_the_first(
+    shop: Site, browser: Browser, make_browser: Callable[[], Browser], tokens: dict[str, Any]
+) -> None:
+    assert (await sign_out(make_browser(), id_token_hint=tokens["id_token"])).status_code == 200
+    refused(await shop.refresh(tokens), "invalid_grant")
+    assert await is_logged_in(browser)
+
+
+async def test_a_form_from_another_site_is_redirected_so_that_the_cookie_is_sent(
+    browser: Browser, tokens: dict[str, Any]
+) -> None:
+    answer = await browser.client.post(
+        "/v1/end_session", data={"id_token_hint": tokens["id_token"]}, headers={"Sec-Fetch-Site": "cross-site"}
+    )
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/v1/end_session?id_token_hint={tokens['id_token']}"
+    assert await is_logged_in(browser)
