@@ -145,10 +145,10 @@ export declare class AuthError extends Error {
     },
   )
   /**
-   * The service's code, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `invalid_argument`,
-   * `origin_not_allowed`, `http_error` (an answer that is not a problem document). `session_revoked` also means that a
-   * logout, or another person on this phone, came between; `session_replaced` that a login on another device took this
-   * session's place: only `login()` gets a new one.
+   * The service's code, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `phone_quota_used_up`,
+   * `invalid_argument`, `origin_not_allowed`, `http_error` (an answer that is not a problem document). `session_revoked`
+   * also means that a logout, or another person on this phone, came between; `session_replaced` that a login on another
+   * device took this session's place: only `login()` gets a new one.
    */
   code: string
   /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */
@@ -195,7 +195,7 @@ export interface Auth {
   /** Uploads a picture: the local path, or the event of `bindchooseavatar`. */
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
   /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where there is no code. */
-  bindPhone(tap: string | ButtonEvent<{ code?: string }>): Promise<User>
+  bindPhone(tap: string | ButtonEvent<{ code?: string; errno?: number }>): Promise<User>
   /** Records that the person agrees to these documents, in the versions in force: `{ privacy: '2026-05' }`. */
   consent(documents: Record<string, string>): Promise<User>
   /** Records that the person withdraws a consent. */

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -547,3 +548,40 @@ async def test_a_command_that_fails_prints_one_line(apps: Command, rows: asyncpg
     assert (empty.returncode, "app_secret: must not be empty" in empty.stderr) == (1, True), empty.stderr
     misspelt = await apps("add", "wx other", "--no-check", given="hunter2\n")
     assert (misspelt.returncode, "app_id" in misspelt.stderr, "hunter2" in misspelt.stderr) == (2, True, False)
+
+
+SIMULATED = {"WXAUTH_APPS": json.dumps([{"app_id": APPS[0]["app_id"], "app_secret": APPS[0]["app_secret"]}])}
+PHONE_PATH = "/wxa/business/getuserphonenumber"
+
+
+@pytest.mark.process
+async def test_an_operator_sees_and_clears_what_wechat_counts(apps: Command) -> None:
+    app_id = APPS[0]["app_id"]
+    [quota] = json.loads((await apps("quota", app_id, PHONE_PATH, "--json", **SIMULATED)).stdout)
+    assert quota == {"cgi_path": PHONE_PATH, "daily_limit": 1_000_000, "used": 0, "remain": 1_000_000}
+    table = (await apps("quota", app_id, **SIMULATED)).stdout
+    assert PHONE_PATH in table
+    assert "/wxa/msg_sec_check" in table
+    assert (await apps("quota", app_id, "getuserphonenumber", **SIMULATED)).returncode == 2
+    assert (await apps("clear-quota", app_id, **SIMULATED)).returncode == 2  # without a terminal, and without --yes
+    for _ in range(10):
+        cleared = await apps("clear-quota", app_id, "--yes", **SIMULATED)
+        assert (cleared.returncode, cleared.stdout) == (0, f"cleared the quota of {app_id}\n")
+    eleventh = await apps("clear-quota", app_id, "--yes", **SIMULATED)
+    assert (eleventh.returncode, "48006" in eleventh.stderr) == (1, True), eleventh.stderr
+
+
+@pytest.mark.process
+async def test_an_operator_reads_a_refused_call_by_its_rid_without_a_secret(apps: Command) -> None:
+    app = APPS[0]
+    with serving(create_simulator()) as wechat_url:
+        settings = {**SIMULATED, "WXAUTH_WECHAT_BASE_URL": wechat_url}
+        login = {"appid": app["app_id"], "secret": app["app_secret"], "js_code": "none", "grant_type": "wrong"}
+        async with httpx.AsyncClient() as client:
+            refused = (await client.get(f"{wechat_url}/sns/jscode2session", params=login)).json()["errmsg"]
+        [rid] = re.findall(r"rid: ([0-9a-f-]+)", refused)
+        request = json.loads((await apps("rid", app["app_id"], rid, "--json", **settings)).stdout)
+        asked = "/sns/jscode2session?appid=wxdev00000000000a1&secret=***&js_code=none&grant_type=wrong"
+        assert request["request_url"] == asked
+        unknown = await apps("rid", app["app_id"], "0-0-0", **settings)
+        assert (unknown.returncode, "76003" in unknown.stderr) == (1, True)

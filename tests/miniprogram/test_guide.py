@@ -19,6 +19,7 @@ OF_THE_CLIENT = {
     "timeout",
     "wx_login_failed",
     "phone_refused",
+    "phone_quota_used_up",
     "invalid_argument",
     "origin_not_allowed",
     "http_error",

@@ -78,7 +78,10 @@ export interface Session {
   app_id: string
   /** Such as `iOS 17.1, WeChat 8.0.44`. */
   device: string | null
+  /** The address of its last use. */
   ip: string | null
+  /** From where it was opened. */
+  opened: { ip: string | null; device: string | null }
   created_at: string
   last_used_at: string
   expires_at: string
@@ -142,10 +145,10 @@ export declare class AuthError extends Error {
     },
   )
   /**
-   * The service's code, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `invalid_argument`,
-   * `origin_not_allowed`, `http_error` (an answer that is not a problem document). `session_revoked` also means that a
-   * logout, or another person on this phone, came between; `session_replaced` that a login on another device took this
-   * session's place: only `login()` gets a new one.
+   * The service's code, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `phone_quota_used_up`,
+   * `invalid_argument`, `origin_not_allowed`, `http_error` (an answer that is not a problem document). `session_revoked`
+   * also means that a logout, or another person on this phone, came between; `session_replaced` that a login on another
+   * device took this session's place: only `login()` gets a new one.
    */
   code: string
   /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */
@@ -188,11 +191,11 @@ export interface Auth {
    */
   request<Data = any>(options: RequestOptions): Promise<Answer<Data>>
   /** Changes the given fields; null or empty clears. */
-  updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null }): Promise<User>
+  updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null; phone?: null }): Promise<User>
   /** Uploads a picture: the local path, or the event of `bindchooseavatar`. */
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
   /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where there is no code. */
-  bindPhone(tap: string | ButtonEvent<{ code?: string }>): Promise<User>
+  bindPhone(tap: string | ButtonEvent<{ code?: string; errno?: number }>): Promise<User>
   /** Records that the person agrees to these documents, in the versions in force: `{ privacy: '2026-05' }`. */
   consent(documents: Record<string, string>): Promise<User>
   /** Records that the person withdraws a consent. */

@@ -8,13 +8,15 @@ const TITLES = {
 	timeout: '网络超时|Timed out',
 	wx_login_failed: '微信登录失败|WeChat login failed',
 	phone_refused: '未授权手机号|No phone number',
+	phone_quota_used_up: '暂时无法获取手机号|No phone number at present',
 	session_revoked: '登录已失效|Logged out',
 	session_replaced: '账号已在其他设备登录|Logged in elsewhere',
 }
 
 export class AuthError extends Error {
 	constructor(code, more = /** @type {any} */ ({})) {
-		const { title, detail, status = null, requestId = null, retryAfter = null, wechatErrcode = null, eraseAt = null } = more
+		const { title, detail, status = null, requestId = null, retryAfter = null } = more
+		const { wechatErrcode = null, eraseAt = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
 		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
 		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
@@ -251,7 +253,8 @@ export function createAuth(options) {
 		loginCode: async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
 		getToken: async () => (await current()).access,
 		request: (options) => guarded('request', options),
-		updateProfile: ({ nickname, avatarUrl: avatar_url }) => change('/v1/me', POST({ nickname, avatar_url })),
+		updateProfile: ({ nickname, avatarUrl: avatar_url, phone }) =>
+			change('/v1/me', POST({ nickname, avatar_url, phone })),
 		setAvatar: (picture) =>
 			change('/v1/me/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
 		bindPhone: (tap) => change('/v1/me/phone', POST({ code: given(tap, 'code', 'phone_refused') })),
@@ -310,7 +313,8 @@ function attempt(action) {
 function given(value, name, refused) {
 	const detail = value && value.detail
 	const text = detail ? detail[name] : value
-	return isText(text) ? text : fail((detail && refused) || 'invalid_argument', name)
+	const why = detail && detail.errno === 1400001 ? 'phone_quota_used_up' : refused // WeChat's: the account must buy more
+	return isText(text) ? text : fail((detail && why) || 'invalid_argument', name)
 }
 
 // A URL that could be read in two ways has no origin.
@@ -332,7 +336,8 @@ function bodyOf({ statusCode: status, data, header }, wanted) {
 	const body = isText(data) ? attempt(() => JSON.parse(data)) || data : data
 	const isGood = /^2/.test(status)
 	if (isGood && (wanted ? body && body[wanted] : !isText(body))) return body
-	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode, erase_at: eraseAt } = (!isGood && body) || {}
+	const problem = (!isGood && body) || {}
+	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode, erase_at: eraseAt } = problem
 	const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
 	const retryAfter = name && /^\d+$/.test(header[name]) ? +header[name] : null
 	const more = { title, detail, status, requestId, retryAfter, wechatErrcode, eraseAt }

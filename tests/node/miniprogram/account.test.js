@@ -168,6 +168,16 @@ test('bindPhone of a person who refuses is phone_refused, and asks nothing', asy
   assert.deepEqual(phone.calls, [])
 })
 
+test('bindPhone of an account without numbers left is phone_quota_used_up, which is no refusal', async () => {
+  const { auth, phone } = await loggedIn()
+  const error = await rejection(
+    auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail jsapi has no permission', errno: 1400001 } }),
+    'phone_quota_used_up',
+  )
+  assert.equal(error.title, '暂时无法获取手机号')
+  assert.deepEqual(phone.calls, [])
+})
+
 test('bindPhone rejects with what WeChat says of the code', async () => {
   const { auth } = await loggedIn()
   await rejection(auth.bindPhone('errcode-40029'), 'invalid_code')

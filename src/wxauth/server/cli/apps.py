@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
 import click
@@ -11,11 +12,14 @@ from pydantic_core import from_json
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps, KnownApp
+from wxauth.server.cli.options import confirm, yes_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.cli.resources import with_services
 from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
+from wxauth.server.wechat.api import PATHS_WITH_QUOTA, Quota, WeChatApi
 from wxauth.server.wechat.wechat_tokens import WeChatTokens
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -203,6 +207,64 @@ def force_token_command(app_id: str) -> None:
     """
     with_services(lambda services: services[SharedWeChatTokens].force(app_id))
     click.echo(f"{app_id} has a new token")
+
+
+@apps.command()
+@click.argument("app_id")
+@click.argument("api", required=False)
+@json_option
+def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
+    """Print how often an app may call WeChat today, and has called it.
+
+    API is a path such as /wxa/business/getuserphonenumber; without it, those that wxauth calls.
+    """
+    if api is not None and not api.startswith("/"):
+        raise click.UsageError("API must be a path, such as /wxa/business/getuserphonenumber.")
+
+    async def ask(services: Services) -> list[tuple[str, Quota]]:
+        app = _with_wechat_token(services, app_id)
+        paths = PATHS_WITH_QUOTA if api is None else (api,)
+        return [(path, await services[WeChatApi].quota(app, path)) for path in paths]
+
+    found = with_services(ask)
+    rows = [(path, *map(str, (quota.daily_limit, quota.used, quota.remain))) for path, quota in found]
+    items = [{"cgi_path": path, **asdict(quota)} for path, quota in found]
+    show(items, [("CGI_PATH", "DAILY_LIMIT", "USED", "REMAIN"), *rows], as_json=as_json)
+
+
+@apps.command("clear-quota")
+@click.argument("app_id")
+@yes_option
+def clear_quota_command(app_id: str, yes: bool) -> None:
+    """Set the counts of an app's calls back to zero at WeChat; at most ten times a month."""
+    confirm(lambda: f"Clear the quota of {app_id}, one of ten times this month? 确定清零？本月共十次。", yes=yes)
+
+    async def clear(services: Services) -> None:
+        await services[WeChatApi].clear_quota(_with_wechat_token(services, app_id))
+
+    with_services(clear)
+    click.echo(f"cleared the quota of {app_id}")
+
+
+@apps.command()
+@click.argument("app_id")
+@click.argument("rid")
+@json_option
+def rid_command(app_id: str, rid: str, as_json: bool) -> None:
+    """Print what WeChat remembers of a call, by the rid in its errmsg, for seven days. Secrets are left out."""
+
+    async def ask(services: Services) -> dict[str, Any]:
+        return await services[WeChatApi].request_of(_with_wechat_token(services, app_id), rid)
+
+    request = with_services(ask)
+    show(request, [(name, printable(str(value))) for name, value in request.items()], as_json=as_json)
+
+
+def _with_wechat_token(services: Services, app_id: str) -> App:
+    app = services[Apps].find(app_id)
+    if not app.has_wechat_token:
+        raise Failed(f"{app_id} is a {app.kind}, which has no quotas at WeChat. 该类应用在微信没有额度。")
+    return app
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

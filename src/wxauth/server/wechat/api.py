@@ -1,6 +1,7 @@
 """Calls to those APIs of WeChat that require a WeChat token."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,9 +17,12 @@ from wxauth.server.wechat.client import PICTURE, WeChat
 from wxauth.server.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
+    CLEAR_QUOTA,
     MINI_PROGRAM_CODE,
     PHONE_NUMBER,
+    QUOTA,
     RESET_SESSION_KEY,
+    RID,
     RISK_RANK,
     SESSION_KEY_GONE,
     WECHAT_TOKEN_REFUSED,
@@ -33,7 +37,11 @@ _PATHS: Final = {
     RISK_RANK: "/wxa/getuserriskrank",
     CHECK_TEXT: "/wxa/msg_sec_check",
     MINI_PROGRAM_CODE: "/wxa/getwxacodeunlimit",
+    QUOTA: "/cgi-bin/openapi/quota/get",
+    RID: "/cgi-bin/openapi/rid/get",
 }
+PATHS_WITH_QUOTA: Final = tuple(path for api, path in _PATHS.items() if api not in (QUOTA, RID))
+"""The paths of the APIs that wxauth calls with a WeChat token."""
 _RISK_RANKS: Final = range(5)
 _SIGN_UP: Final = 0
 """getUserRiskRank's `scene`; 1 is marketing."""
@@ -58,6 +66,15 @@ class CodePicture:
 
     content: bytes
     content_type: Literal["image/jpeg", "image/png"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How often an app may call an API in a day."""
+
+    daily_limit: int
+    used: int
+    remain: int
 
 
 class WeChatApi:
@@ -134,6 +151,27 @@ class WeChatApi:
         return await self._post(
             MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene], reports_refusals=False, is_for_picture=True
         )
+
+    async def quota(self, app: App, cgi_path: str) -> Quota:
+        """The quota of an API, by its path. Raises: WeChatError."""
+        return await self._post(QUOTA, app, {"cgi_path": cgi_path}, read=_quota)
+
+    async def request_of(self, app: App, rid: str) -> dict[str, Any]:
+        """What WeChat remembers of a call, by the rid in its answer, for seven days. No secret is part of it.
+
+        Raises: WeChatBadResponse (76003: another account's), other WeChatError.
+        """
+        return await self._post(RID, app, {"rid": rid}, read=_request)
+
+    async def clear_quota(self, app: App) -> None:
+        """Set all counts of today back to zero, at most ten times a month. No WeChat token is needed.
+
+        Raises: WeChatRateLimited (48006: ten times already), other WeChatError.
+        """
+        secret = app.app_secret.get_secret_value()
+        form = urlencode({"appid": app.app_id, "appsecret": secret}).encode()
+        path = "/cgi-bin/clear_quota/v2"
+        await self._wechat.call(CLEAR_QUOTA, app, path, body=form, is_form=True, read=lambda _: None)
 
     async def _post(
         self,
@@ -251,6 +289,26 @@ def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
         case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
             return TextVerdict(suggest, label)
     raise WeChatBadResponse("WeChat's answer has no usable result")
+
+
+def _quota(answer: dict[str, Any]) -> Quota:
+    match answer.get("quota"):
+        case {"daily_limit": int(daily_limit), "used": int(used), "remain": int(remain)}:
+            return Quota(daily_limit, used, remain)
+    raise WeChatBadResponse("WeChat's answer has no usable quota")
+
+
+_SECRET_PARAMETER: Final = re.compile(r"\b((?:access_token|secret|appsecret)=)[^&\s\"]*")
+
+
+def _request(answer: dict[str, Any]) -> dict[str, Any]:
+    request = answer.get("request")
+    if not isinstance(request, dict):
+        raise WeChatBadResponse("WeChat's answer has no request")
+    return {
+        name: _SECRET_PARAMETER.sub(r"\1***", value) if isinstance(value, str) else value
+        for name, value in request.items()
+    }
 
 
 def _picture(answer: dict[str, Any]) -> CodePicture:

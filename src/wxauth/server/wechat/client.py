@@ -74,6 +74,7 @@ class _Call(NamedTuple):
     body: bytes | None
     deadline: float
     is_for_picture: bool
+    content_type: str = "application/json"
 
     def to(self, host: httpx.Request) -> httpx.Request:
         """The request to a host, like one prepared before. Its secrets are in the extension `target`, not in the URL.
@@ -89,7 +90,7 @@ class _Call(NamedTuple):
             request.read()
             return request
         headers = host.headers.copy()
-        headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = self.content_type
         return httpx.Request("POST", host.url, headers=headers, content=self.body, extensions=extensions)
 
 
@@ -164,6 +165,7 @@ class WeChat:
         deadline: float | None = None,
         reports_refusals: bool = True,
         is_for_picture: bool = False,
+        is_form: bool = False,
     ) -> T:
         """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be made.
 
@@ -171,18 +173,20 @@ class WeChat:
             api: The API's name, for logs and metrics.
             app: The app on whose behalf WeChat is called.
             target: Path and query of the request, which contain secrets.
-            body: JSON to send with POST; None for a GET.
+            body: JSON to send with POST, or a form; None for a GET.
             read: Extracts the result from the answer. Raises: WeChatBadResponse.
             secrets: Parts of the request that must not be logged, besides the app's secret.
             expected: errcodes that the caller handles, and that are not logged.
             deadline: When to give up, in the event loop's time; by default, after the client's timeout.
             reports_refusals: Whether errcodes are logged here. If not, the caller logs them.
             is_for_picture: Whether the answer may be a picture, which `read` gets under `PICTURE`.
+            is_form: Whether the body is a form.
 
         Raises: WeChatError.
         """
         try:
-            asked = _Call(target.encode(), body, deadline or self.deadline(), is_for_picture)
+            content_type = "application/x-www-form-urlencoded" if is_form else "application/json"
+            asked = _Call(target.encode(), body, deadline or self.deadline(), is_for_picture, content_type)
             answer = await self._answer_to(api, asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:

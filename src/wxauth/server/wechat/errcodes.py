@@ -31,6 +31,9 @@ RESET_SESSION_KEY: Final = "resetusersessionkey"
 RISK_RANK: Final = "getuserriskrank"
 CHECK_TEXT: Final = "msg_sec_check"
 MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
+QUOTA: Final = "quota_get"
+RID: Final = "rid_get"
+CLEAR_QUOTA: Final = "clear_quota"
 
 SYSTEM_BUSY: Final = -1
 """The only errcode after which WeChat asks to retry."""
@@ -317,6 +320,13 @@ ERRCODES: Final = (
         ),
     ),
     Errcode(
+        48006,
+        Title("the quota was cleared ten times in this month", "本月清零次数已用完（每月 10 次）"),
+        Title("wait until the next month, or ask WeChat for a higher quota", "请等到下月，或向微信申请提高额度"),
+        WeChatRateLimited,
+        at={CLEAR_QUOTA},
+    ),
+    Errcode(
         48001,
         Title("the account may not use this API", "无此接口权限"),
         Title(
@@ -333,6 +343,12 @@ ERRCODES: Final = (
     ),
     Errcode(
         61010, Title("the person has not used the app for two hours", "用户两小时内未访问小程序"), _NOTHING_OF_PERSON
+    ),
+    Errcode(
+        76003,
+        Title("the rid is another account's", "rid 不属于该账号"),
+        Title("give the rid of an answer to this app, of the last seven days", "请使用该应用最近 7 天内的响应中的 rid"),
+        at={RID},
     ),
     Errcode(
         87007,

@@ -16,6 +16,9 @@ Api = Literal[
     "getuserriskrank",
     "msg_sec_check",
     "getwxacodeunlimit",
+    "quota_get",
+    "rid_get",
+    "clear_quota",
 ]
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The kinds of faults."""

@@ -5,11 +5,13 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import time
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 import phonenumbers
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from wxauth.server.dev.wechat.access_tokens import AccessTokens, day_of
 from wxauth.server.dev.wechat.codes import CODE_LIFETIME, LONG_CODE_LIFETIME, Codes
@@ -50,6 +52,9 @@ API_PATHS: Final[dict[str, tuple[str, Api]]] = {
     "/wxa/getuserriskrank": ("POST", "getuserriskrank"),
     "/wxa/msg_sec_check": ("POST", "msg_sec_check"),
     "/wxa/getwxacodeunlimit": ("POST", "getwxacodeunlimit"),
+    "/cgi-bin/openapi/quota/get": ("POST", "quota_get"),
+    "/cgi-bin/openapi/rid/get": ("POST", "rid_get"),
+    "/cgi-bin/clear_quota/v2": ("POST", "clear_quota"),
 }
 
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
@@ -61,6 +66,9 @@ _VERDICTS: Final = {
     "可疑": ("review", 21000),
 }
 _REMEMBERED_CALLS: Final = 1000
+_RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
+_USUAL_QUOTA: Final = 1_000_000
+_CLEARED_A_MONTH: Final = 10
 LOGINS_A_MINUTE: Final = 100
 """How often a person may log in to an app with codes of `wx.login`."""
 
@@ -109,6 +117,10 @@ class Simulator:
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         """The latest calls received."""
+        self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
+        """The latest refused calls by their rid, each with its time and its answer."""
+        self._cleared: Counter[tuple[str, str]] = Counter()
+        """How often each app's quotas were cleared, by month."""
         self._minute = 0
         self._this_minute: Counter[tuple[Api, str]] = Counter()
         """Calls by API and person within `_minute`."""
@@ -122,6 +134,9 @@ class Simulator:
             "getuserriskrank": self._risk_rank,
             "msg_sec_check": self._check_text,
             "getwxacodeunlimit": self._mini_program_code,
+            "quota_get": self._quota,
+            "rid_get": self._rid,
+            "clear_quota": self._clear_quota,
         }
 
     # Controls, which the real WeChat does not have.
@@ -172,7 +187,12 @@ class Simulator:
         try:
             return self._apis[call.api](call)
         except CallRefused as refusal:
-            return refusal.answer()
+            answer = refusal.answer()
+            if (rid := _RID.search(answer["errmsg"])) is not None:
+                self._refused[rid[1]] = self._clock(), call, answer
+                while len(self._refused) > _REMEMBERED_CALLS:
+                    del self._refused[next(iter(self._refused))]
+            return answer
 
     def _app_of(self, api: Api, query: Mapping[str, str], body: bytes) -> str | None:
         if api in ("code2session", "access_token"):
@@ -183,6 +203,8 @@ class Simulator:
             except CallRefused:
                 return None
             return app_id if isinstance(app_id, str) else None
+        if api == "clear_quota":
+            return dict(parse_qsl(body.decode(errors="replace"))).get("appid")
         token = query.get("access_token", "")
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
@@ -315,6 +337,47 @@ class Simulator:
         code = read_code_request(values, account)
         self._count_in_minute(call.api, account.app_id, at_most=PICTURES_A_MINUTE, errcode=45009)
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
+
+    def _quota(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        api = API_PATHS.get(_text(call.json, "cgi_path"), (None, None))[1]
+        if api is None:
+            raise CallRefused(76021)
+        used = self._today[day_of(self._clock()), account.app_id, api]
+        limit = account.daily_quota.get(api, _USUAL_QUOTA)
+        return _ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
+
+    def _rid(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        refused = self._refused.get(_text(call.json, "rid"))
+        if refused is None or refused[1].app_id != account.app_id:
+            raise CallRefused(76003)
+        at, asked, answer = refused
+        path = next(path for path, (_, api) in API_PATHS.items() if api == asked.api)
+        return _ok(
+            request={
+                "invoke_time": int(at),
+                "cost_in_ms": 7,
+                "request_url": f"{path}?{urlencode(asked.query)}",
+                "request_body": asked.body.decode(errors="replace"),
+                "response_body": to_json(answer).decode(),
+                "client_ip": "127.0.0.1",
+            }
+        )
+
+    def _clear_quota(self, call: Call) -> dict[str, Any]:
+        form = dict(parse_qsl(call.body.decode(errors="replace")))
+        account = self._account_of(form.get("appid"), form.get("appsecret"))
+        if not account.is_whitelisted:
+            raise CallRefused(40164)
+        month = datetime.fromtimestamp(self._clock(), tz=UTC).strftime("%Y-%m")
+        self._cleared[month, account.app_id] += 1
+        if self._cleared[month, account.app_id] > _CLEARED_A_MONTH:
+            raise CallRefused(48006)
+        for day, app_id, api in list(self._today):
+            if app_id == account.app_id:
+                del self._today[day, app_id, api]
+        return _ok()
 
     def _account_of(self, app_id: object, secret: object) -> Account:
         """The account of the app with this secret. Raises: CallRefused."""
