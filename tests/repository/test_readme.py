@@ -11,6 +11,7 @@ import pytest
 from dotenv import dotenv_values
 from fastapi import Depends, FastAPI
 
+from scripts.write_docs import INDEX, WHOLE, index, whole
 from scripts.write_settings import pages
 from tests.conftest import NOWHERE, SETTINGS
 from tests.docs import DOCS, both_languages, code_blocks, failures, table
@@ -87,6 +88,20 @@ def test_a_guide_has_the_same_shape_in_both_languages(guide: Path) -> None:
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_settings_are_documented_as_they_are_declared(page: Path) -> None:
     assert page.read_text() == pages()[page], "run scripts/settings"
+
+
+def test_the_list_for_assistants_names_the_guides_of_today() -> None:
+    assert INDEX.read_text() == index(), "run scripts/docs"
+
+
+@pytest.mark.parametrize("listing", WHOLE.values(), ids=lambda page: page.name)
+def test_the_guides_as_one_text_have_every_page_once(listing: Path) -> None:
+    language = "".join(listing.suffixes)
+    pages = {page.name for page in listing.parent.glob("*.md") if "".join(page.suffixes) == language}
+    named = re.findall(r"^<!-- docs/(.*) -->$", whole(listing), re.MULTILINE)
+    assert len(named) == len(set(named))
+    of_the_code = {f"development{language}", f"architecture{language}"}
+    assert pages - {listing.name} - of_the_code <= set(named)
 
 
 def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

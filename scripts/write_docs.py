@@ -1,0 +1,63 @@
+"""Writes, for assistants that code, `docs/llms.txt`, a list of the guides, and `build/llms-full*.txt`, their text."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+INDEX: Final = ROOT / "docs" / "llms.txt"
+WHOLE: Final = {
+    ROOT / "build" / "llms-full.txt": ROOT / "docs" / "README.md",
+    ROOT / "build" / "llms-full.zh-CN.txt": ROOT / "docs" / "README.zh-CN.md",
+}
+"""Each text, with the list of the guides that it has."""
+
+_ROW: Final = re.compile(r"^\| (?P<when>[^|]+?) \| (?P<links>\[.*\)) \|$", re.MULTILINE)
+_LINK: Final = re.compile(r"\[(?P<title>[^]]+)\]\((?P<file>[^)#]+\.md)(?:#[^)]*)?\)")
+_HEAD: Final = """\
+# wxauth
+
+> A login service for WeChat mini-programs: a wx.login code becomes a user in PostgreSQL, a session, and a signed
+> access token that other services verify off-line. It is also an OpenID provider: people log in to websites by a scan.
+
+Errors are application/problem+json with a stable `code`. The OpenAPI document of a running service is at /openapi.json.
+Written by scripts/docs.
+
+## Guides
+
+"""
+
+
+def index() -> str:
+    """The list of the guides, in the form of llmstxt.org."""
+    return _HEAD + "".join(f"- [{title}]({file}): {when}\n" for title, file, when in _guides(ROOT / "docs/README.md"))
+
+
+def whole(listing: Path) -> str:
+    """The text of all guides that a page lists, one after the other."""
+    return "\n\n".join(
+        f"<!-- docs/{file} -->\n{(listing.parent / file).read_text().strip()}" for _, file, _ in _guides(listing)
+    )
+
+
+def _guides(listing: Path) -> Iterator[tuple[str, str, str]]:
+    """Title, file and occasion of each guide, each once."""
+    seen = set()
+    for row in _ROW.finditer(listing.read_text()):
+        for link in _LINK.finditer(row["links"]):
+            if link["file"] not in seen:
+                seen.add(link["file"])
+                yield link["title"], link["file"], row["when"]
+
+
+def main() -> None:
+    """Write the files."""
+    INDEX.write_text(index())
+    for file, listing in WHOLE.items():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(whole(listing) + "\n")
+
+
+if __name__ == "__main__":
+    main()
