@@ -318,6 +318,11 @@ class InvalidToken(BearerError):
     title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
     challenge = 'Bearer error="invalid_token"'
 
+    def __init__(self, detail: str = "", *, for_log: str = "") -> None:
+        super().__init__(detail)
+        self.for_log = for_log
+        """What the token has and what was expected, for the guard's log only. Empty for a malformed token."""
+
 
 class TokenExpired(InvalidToken):
     """The token was valid and has expired."""

@@ -1,24 +1,43 @@
 // The guard: finds the user behind a bearer token (RFC 6750).
 import { RemoteKeys } from './keys.js'
-import { AuthError } from './refusals.js'
+import { AuthError, forLog } from './refusals.js'
 import { authorizations } from './problems.js'
 import { Verifier } from './verifier.js'
 
 /** For `TestIssuer`: `guard[trust](other)` makes the guard trust as `other` does. Returns a function that undoes it. */
 export const trust = Symbol('trust')
 
+const PAUSE = 60 // seconds between two lines of the log about the same cause
+
 export class BearerGuard {
   #verifier
   #now
+  #warn
+  #toldAt = new Map() // by cause: the few fixed messages of the verifier
 
   constructor({ issuer, audience = 'wxauth', keys, now = () => Date.now(), ...remote } = {}) {
     if (keys && remote.internalUrl) throw new TypeError('internalUrl is where keys are read: with keys it must be left out')
     this.#verifier = new Verifier({ issuer, audience, keys: keys ?? new RemoteKeys(issuer, remote) })
     this.#now = now
+    this.#warn = remote.warn ?? ((message) => console.warn(message))
   }
 
   async verify(token) {
-    return this.#verifier.verify(token, this.#now() / 1000)
+    const now = this.#now() / 1000
+    try {
+      return await this.#verifier.verify(token, now)
+    } catch (refusal) {
+      this.#tell(refusal, now)
+      throw refusal
+    }
+  }
+
+  /** Tells the log what the answer does not: the token's value, and the one that is expected. Not of malformed tokens. */
+  #tell(refusal, now) {
+    const toldAt = this.#toldAt.get(refusal.message) ?? -Infinity
+    if (!refusal[forLog] || Math.abs(now - toldAt) < PAUSE) return // absolute: the clock may be set back
+    this.#toldAt.set(refusal.message, now)
+    this.#warn(`A token was refused: ${refusal[forLog]}`)
   }
 
   async user(request, ...roles) {

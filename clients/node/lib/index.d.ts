@@ -73,7 +73,7 @@ export interface GuardOptions {
   timeout?: number
   /** Returns milliseconds on a monotonic clock. By default `performance.now`. */
   timer?: () => number
-  /** Called when the keys cannot be read. By default `console.warn`. */
+  /** Called when the keys cannot be read, and with why a token is refused, once per cause and minute. By default `console.warn`. */
   warn?: (message: string) => void
 }
 

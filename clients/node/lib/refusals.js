@@ -29,6 +29,9 @@ const REFUSALS = {
   },
 }
 
+/** What the token has and what was expected, for the guard's log only: a symbol, so that no framework sends it. */
+export const forLog = Symbol('forLog')
+
 /** A refusal. `message` is for the developer, `title` for the person, in English (`en`) and Chinese (`zh`). */
 export class AuthError extends Error {
   constructor(code, message, { status = REFUSALS[code].status } = {}) {
@@ -43,4 +46,7 @@ export class AuthError extends Error {
   }
 }
 
-export const invalidToken = (message) => new AuthError('invalid_token', message)
+export const invalidToken = (message, logged) => refused('invalid_token', message, logged)
+export const tokenExpired = (message, logged) => refused('token_expired', message, logged)
+
+const refused = (code, message, logged = null) => Object.assign(new AuthError(code, message), { [forLog]: logged })

@@ -1,11 +1,13 @@
 // Checks access tokens by RFC 8725 and RFC 9068. Only the signature is left to jose: it accepts repeated names, any
 // size and claims of other types, which wxauth's own guard refuses, and so does this one.
 import { flattenedVerify } from 'jose'
-import { invalidToken, AuthError } from './refusals.js'
+import { invalidToken, tokenExpired } from './refusals.js'
 import { jsonObject } from './json.js'
 
 const MAX_TOKEN_LENGTH = 8192
 const CLOCK_SKEW = 30 // seconds, for exp, iat and nbf
+const MAX_SHOWN = 200
+const BY = "by this machine's clock"
 const REMEMBERED_TOKENS = 4096
 const MAX_REMEMBERED_LENGTH = 2048
 
@@ -50,13 +52,22 @@ export class Verifier {
     if (token.length > MAX_TOKEN_LENGTH) throw invalidToken('the token is too long')
     const [, header, payload, signature] = COMPACT_FORM.exec(token) ?? []
     if (!signature) throw invalidToken('the token is not a JWS in compact form with an ES256 signature')
-    const key = await this.#keys.find(keyId(jsonObject(bytesOf(header))))
-    if (key === null) throw invalidToken('the token names a key that is not known')
+    const kid = keyId(jsonObject(bytesOf(header)))
+    const key = await this.#keys.find(kid)
+    if (key === null) {
+      throw invalidToken(
+        'the token names a key that is not known',
+        `its kid is ${shown(kid)}, which is no key of ${shown(this.#issuer)}`,
+      )
+    }
     const [claimsBytes] = [payload, signature].map(bytesOf)
     try {
       await flattenedVerify({ protected: header, payload, signature }, key.key, { algorithms: ['ES256'] })
     } catch {
-      throw invalidToken('the signature does not fit')
+      throw invalidToken(
+        'the signature does not fit',
+        `its signature does not fit the key ${shown(kid)} of ${shown(this.#issuer)}`,
+      )
     }
     const claims = frozen(jsonObject(claimsBytes))
     if (token.length <= MAX_REMEMBERED_LENGTH) this.#remember(token, { key, claims })
@@ -75,9 +86,9 @@ export class Verifier {
     const { iss, aud, client_id: clientId, app_id: appId = clientId, openid, jti } = claims
     // A login in a mini-program has no claim app_id. A website's token has one, and a scope.
     const { roles = [], external_id: externalId, scope = Object.hasOwn(claims, 'app_id') ? null : '' } = claims
-    if (iss !== this.#issuer) throw invalidToken('iss is another issuer')
+    if (iss !== this.#issuer) throw invalidToken('iss is another issuer', differing('iss', claims, this.#issuer))
     if (aud !== this.#audience && !(isTextList(aud) && aud.includes(this.#audience))) {
-      throw invalidToken('aud does not name this audience')
+      throw invalidToken('aud does not name this audience', differing('aud', claims, this.#audience))
     }
     if (![clientId, openid, jti].every(isText)) throw invalidToken('client_id, openid or jti is missing or not a string')
     if (![appId, scope, externalId ?? ''].every(isText) || externalId === null) {
@@ -85,9 +96,13 @@ export class Verifier {
     }
     if (!isTextList(roles)) throw invalidToken('roles is not a list of strings')
     const [id, sessionId] = [uuid(claims, 'sub'), uuid(claims, 'sid')]
-    if (time(claims, 'iat') > now + CLOCK_SKEW) throw invalidToken('iat is in the future')
-    if (Object.hasOwn(claims, 'nbf') && time(claims, 'nbf') > now + CLOCK_SKEW) throw invalidToken('nbf is in the future')
-    if (time(claims, 'exp') + CLOCK_SKEW <= now) throw new AuthError('token_expired', 'the token has expired')
+    for (const name of Object.hasOwn(claims, 'nbf') ? ['iat', 'nbf'] : ['iat']) {
+      const begins = time(claims, name)
+      if (begins <= now + CLOCK_SKEW) continue
+      throw invalidToken(`${name} is in the future`, `${name} is ${seconds(begins - now)} in the future ${BY}`)
+    }
+    const ends = time(claims, 'exp')
+    if (ends + CLOCK_SKEW <= now) throw tokenExpired('the token has expired', `expired ${seconds(now - ends)} ago ${BY}`)
     return frozen({
       id,
       appId,
@@ -126,6 +141,19 @@ function time(claims, name) {
   if (!Number.isFinite(value)) throw invalidToken(`${name} is missing or not a finite number`)
   return value
 }
+
+function differing(name, claims, expected) {
+  const found = Object.hasOwn(claims, name) ? shown(claims[name]) : 'missing'
+  return `${name} is ${found}, this guard expects ${shown(expected)}`
+}
+
+/** A value for the log: bounded, and escaped, because a kid is read before the signature is checked. */
+function shown(value) {
+  const text = isText(value) ? `'${value}'` : Array.isArray(value) ? `[${value.map(shown).join(', ')}]` : JSON.stringify(value)
+  return text.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_SHOWN)
+}
+
+const seconds = (duration) => `${Math.round(duration).toLocaleString('en-US')} s`
 
 const isText = (value) => typeof value === 'string'
 const isTextList = (value) => Array.isArray(value) && value.every(isText)

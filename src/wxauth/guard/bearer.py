@@ -12,7 +12,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from wxauth.errors import InsufficientRole, InvalidRequest, MissingToken, WxAuthError
+from wxauth.errors import InsufficientRole, InvalidRequest, InvalidToken, MissingToken, WxAuthError
+from wxauth.guard.reasons import Reasons
 from wxauth.problems import answer_problem
 from wxauth.tokens.claims import Principal
 from wxauth.tokens.keys import KeySource
@@ -25,7 +26,8 @@ class BearerGuard(SecurityBase):
     """Admits requests with a valid access token, in HTTP and WebSocket routes.
 
     Tokens are checked offline: the guard fetches the issuer's public keys now and then, and never asks about a token.
-    A refusal is answered as `application/problem+json`. The app need not register a handler for it.
+    A refusal is answered as `application/problem+json`. The app need not register a handler for it. The logger
+    `wxauth.guard` says why, once per cause and minute, with the token's value and the one that is expected.
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
@@ -59,6 +61,7 @@ class BearerGuard(SecurityBase):
             raise ValueError("internal_url is where keys are read: with keys it must be left out")
         self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys)
         self._clock = clock
+        self._reasons = Reasons()
 
     async def verify(self, token: str) -> Principal:
         """Check a token, and return its user. Needed only for tokens that do not come in a request's header.
@@ -68,7 +71,12 @@ class BearerGuard(SecurityBase):
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
-        return await self._verifier.verify(token, now=self._clock())
+        now = self._clock()
+        try:
+            return await self._verifier.verify(token, now=now)
+        except InvalidToken as refusal:
+            self._reasons.tell(refusal, now=now)
+            raise
 
     def verify_sync(self, token: str) -> Principal:
         """As `verify`, for threads and WSGI: it needs no event loop, and shares its keys with `verify`.
@@ -78,7 +86,12 @@ class BearerGuard(SecurityBase):
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
-        return self._verifier.verify_sync(token, now=self._clock())
+        now = self._clock()
+        try:
+            return self._verifier.verify_sync(token, now=now)
+        except InvalidToken as refusal:
+            self._reasons.tell(refusal, now=now)
+            raise
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """The user behind the request.

@@ -29,6 +29,8 @@ REMEMBERED_TOKENS: Final = 4096
 MAX_REMEMBERED_LENGTH: Final = 2048
 """Characters of a remembered token; ours have about 600. All remembered tokens together take at most 9 MiB."""
 
+_MAX_SHOWN = 200
+_BY = "by this machine's clock"
 _LONGEST_FINITE = sys.float_info.max_10_exp  # any integer with fewer digits is within the range of a float
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
 # The characters with which a part may end, by its length modulo four. The unused bits of the last character must be
@@ -78,9 +80,15 @@ class Verifier:
     def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
         token = jws.string
         if key is None:
-            raise InvalidToken("the token names a key that is not known")
+            raise InvalidToken(
+                "the token names a key that is not known",
+                for_log=f"its kid is {_shown(_key_id(jws[1]))}, which is no key of {_shown(self._issuer)}",
+            )
         if not key.key.verify(token[: jws.end(2)].encode(), _decoded(jws[3])):
-            raise InvalidToken("the signature does not fit")
+            raise InvalidToken(
+                "the signature does not fit",
+                for_log=f"its signature does not fit the key {_shown(key.kid)} of {_shown(self._issuer)}",
+            )
         if len(token) <= MAX_REMEMBERED_LENGTH:
             self._signed_by[token] = key
             if len(self._signed_by) > REMEMBERED_TOKENS:
@@ -88,10 +96,10 @@ class Verifier:
 
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
         if claims.get("iss") != self._issuer:
-            raise InvalidToken("iss is another issuer")
+            raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
         audience = claims.get("aud")
         if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
-            raise InvalidToken("aud does not name this audience")
+            raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
@@ -105,12 +113,12 @@ class Verifier:
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")
         user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
-        if _time(claims, "iat") > now + CLOCK_SKEW:
-            raise InvalidToken("iat is in the future")
-        if "nbf" in claims and _time(claims, "nbf") > now + CLOCK_SKEW:
-            raise InvalidToken("nbf is in the future")
-        if _time(claims, "exp") + CLOCK_SKEW <= now:
-            raise TokenExpired("the token has expired")
+        if (issued := _time(claims, "iat")) > now + CLOCK_SKEW:
+            raise InvalidToken("iat is in the future", for_log=f"iat is {_seconds(issued - now)} in the future {_BY}")
+        if "nbf" in claims and (begins := _time(claims, "nbf")) > now + CLOCK_SKEW:
+            raise InvalidToken("nbf is in the future", for_log=f"nbf is {_seconds(begins - now)} in the future {_BY}")
+        if (ends := _time(claims, "exp")) + CLOCK_SKEW <= now:
+            raise TokenExpired("the token has expired", for_log=f"expired {_seconds(now - ends)} ago {_BY}")
         return Principal(
             user_id,
             app_id,
@@ -160,6 +168,20 @@ def _time(claims: dict[str, Any], name: str) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value  # finite: the decoder refuses others
     raise InvalidToken(f"{name} is missing or not a finite number")
+
+
+def _differing(name: str, claims: dict[str, Any], expected: str) -> str:
+    found = f"is {_shown(claims[name])}" if name in claims else "is missing"
+    return f"{name} {found}, this guard expects {_shown(expected)}"
+
+
+def _shown(value: object) -> str:
+    """A value for the log: escaped, because a `kid` is read before the signature is checked, and bounded."""
+    return f"{value!a:.{_MAX_SHOWN}}"
+
+
+def _seconds(duration: float) -> str:
+    return f"{duration:,.0f} s"
 
 
 def _is_text_list(value: object) -> TypeGuard[list[str]]:
