@@ -26,17 +26,21 @@ BROWSER: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which may be any text."""
 
 _OF_ANY_FORM: Final = (BROWSER, "token")  # revocation accepts even foreign tokens (RFC 7009, section 2.2)
+_CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
 _MAX_PARAMETERS: Final = 100
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
 class Parameters(Mapping[str, str]):
-    """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1)."""
+    """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1).
+
+    Those that change nothing are left out, so that nothing long is kept of them.
+    """
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self._values: dict[str, str] = {}
         for name, value in pairs:
-            if value:
+            if value and name not in _CHANGE_NOTHING:
                 self._values.setdefault(name, value)
         names = [name for name, _ in pairs]
         self.repeated = {name for name in names if names.count(name) > 1}
@@ -65,7 +69,7 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
         raise invalid_oauth_request("there are too many parameters")
-    checked = ((name, value) for name, value in pairs if name not in _OF_ANY_FORM)
+    checked = ((name, value) for name, value in pairs if name not in (*_OF_ANY_FORM, *_CHANGE_NOTHING))
     if any(len(value) > _longest(name) or not value.isprintable() for name, value in checked):
         raise invalid_oauth_request("a parameter is too long, or has a character that cannot be printed")
     return Parameters(pairs)
