@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jose import jwt
 
 from tests.websites.browsers import Browser, refused, sent, tokens_of
 from tests.world import AddSite, GetPhone, Site
@@ -119,7 +120,24 @@ async def test_oidcc_rp_initiated_logout_no_id_token_hint(browser: Browser, toke
     assert not await is_logged_in(browser)
 
 
-@pytest.mark.parametrize("asked", [{}, {"state": "s-2"}, {"post_logout_redirect_uri": BYE}])
+async def test_oidcc_rp_initiated_logout_bad_id_token_hint(
+    shop: Site, browser: Browser, tokens: dict[str, Any]
+) -> None:
+    assert shop.secret is not None
+    foreign = jwt.encode(jwt.get_unverified_claims(tokens["id_token"]), shop.secret, algorithm="HS256")
+    answer = await sign_out(browser, id_token_hint=foreign, post_logout_redirect_uri=BYE)
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    assert await is_logged_in(browser)
+
+
+async def test_oidcc_rp_initiated_logout_only_state(browser: Browser, tokens: dict[str, Any]) -> None:
+    page = await sign_out(browser, state="s-2")
+    answer = await browser.client.post("/v1/end_session", data=fields_of(page))
+    assert (answer.status_code, "location" in answer.headers) == (200, False)
+    assert not await is_logged_in(browser)
+
+
+@pytest.mark.parametrize("asked", [{}, {"post_logout_redirect_uri": BYE}])
 async def test_oidcc_rp_initiated_logout_no_params(
     browser: Browser, make_browser: Callable[[], Browser], tokens: dict[str, Any], asked: dict[str, str]
 ) -> None:

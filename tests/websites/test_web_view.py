@@ -151,7 +151,7 @@ async def test_an_error_for_the_site_is_a_url(shop: Site, phone: Phone) -> None:
         ({"code_challenge": ...}, "invalid_request"),
         ({"request_uri": "https://x"}, "request_uri_not_supported"),
         ({"prompt": "none"}, "login_required"),
-        ({"state": "s" * 513}, "invalid_request"),
+        ({"state": "s" * 4097}, "invalid_request"),
     ):
         sent = redirect_parameters(await answer(phone, **parameters))
         assert (sent["error"], sent["iss"], "code" in sent) == (error, "https://auth.test", False)

@@ -27,20 +27,18 @@ BROWSER: Final = "browser_user_agent"
 
 _OF_ANY_FORM: Final = (BROWSER, "token")  # revocation accepts even foreign tokens (RFC 7009, section 2.2)
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
+"""What nobody reads is left out where its value would be refused."""
 _MAX_PARAMETERS: Final = 100
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
 class Parameters(Mapping[str, str]):
-    """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1).
-
-    Those that change nothing are left out, so that nothing long is kept of them.
-    """
+    """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1)."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self._values: dict[str, str] = {}
         for name, value in pairs:
-            if value and name not in _CHANGE_NOTHING:
+            if value:
                 self._values.setdefault(name, value)
         names = [name for name, _ in pairs]
         self.repeated = {name for name in names if names.count(name) > 1}
@@ -69,10 +67,14 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
         raise invalid_oauth_request("there are too many parameters")
-    checked = ((name, value) for name, value in pairs if name not in (*_OF_ANY_FORM, *_CHANGE_NOTHING))
-    if any(len(value) > _longest(name) or not value.isprintable() for name, value in checked):
+    pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
+    if not all(name in _OF_ANY_FORM or _is_readable(name, value) for name, value in pairs):
         raise invalid_oauth_request("a parameter is too long, or has a character that cannot be printed")
     return Parameters(pairs)
+
+
+def _is_readable(name: str, value: str) -> bool:
+    return len(value) <= _longest(name) and value.isprintable()
 
 
 def _longest(name: str) -> int:
