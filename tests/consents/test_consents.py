@@ -241,7 +241,9 @@ async def test_a_consent_is_answered_with_the_consents_to_documents_in_force(
 
 async def test_an_erased_person_has_agreed_to_nothing(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
     await phone.log_in(consents=IN_FORCE)
-    await phone.ask("DELETE")
+    assert phone.login.wechat is not None
+    proof = {"login_code": phone.login.wechat.code_for("alice")}
+    assert (await phone.ask("DELETE", json=proof)).status_code == 204
     assert await rows.fetchval("SELECT count(*) FROM consents") == 0
     assert (await phone.log_in())["consents_due"] == [PRIVACY, TERMS]
 

@@ -435,7 +435,8 @@ async def test_a_phone_number_has_one_holder_under_any_isolation_level(
     secrets: Secrets,
     pooled: str,
 ) -> None:
-    client = make_client(await make_simulated_services(database_url=isolated_url + pooled))
+    services = await make_simulated_services(database_url=isolated_url + pooled, phone_policy="refuse")
+    client = make_client(services)
 
     tokens = {
         person: (await client.post("/v1/login", json={"code": person})).json()["access_token"]

@@ -412,6 +412,7 @@ OWNERLESS: Final = {
     "events": "the trail remembers who is gone",
     "erasures": "what is left of who is gone, until it is erased",
     "scans": "a claim is remembered a little longer than its session",
+    "links": "as scans",
     "profile_changes": "kept for a minute, and of nobody then",
 }
 """Tables whose rows may name users who are gone."""

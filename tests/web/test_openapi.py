@@ -52,6 +52,7 @@ from wxauth.server.login.bodies import (
     TokenAnswer,
 )
 from wxauth.server.numbers.routes import NumbersAnswer
+from wxauth.server.phones.admin_routes import PhoneAnswer
 from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.refusals.routes import RefusalsAnswer
@@ -120,6 +121,7 @@ BODIES: dict[str, type[BaseModel]] = {
 MODELS = {
     "TokenAnswer": TokenAnswer,
     "UserAnswer": UserAnswer,
+    "PhoneAnswer": PhoneAnswer,
     "SplitAnswer": SplitAnswer,
     "UsersAnswer": UsersAnswer,
     "UserDetailAnswer": UserDetailAnswer,

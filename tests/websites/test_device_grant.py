@@ -93,6 +93,7 @@ async def test_the_phone_shows_the_site_the_browser_and_the_time(site: Site, pho
         "same_network": False,
         "typed": False,
         "sso_ttl": None,
+        "link": False,
         "created_at": "2026-11-20T08:00:00Z",
         "expires_at": "2026-11-20T08:03:00Z",
     }
