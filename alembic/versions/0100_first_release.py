@@ -628,6 +628,26 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
+        CREATE TABLE picture_checks (
+            app_id TEXT NOT NULL,
+            trace_id TEXT NOT NULL,
+            openid TEXT,
+            avatar_id TEXT,
+            suggest TEXT,
+            label INTEGER,
+            at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT picture_checks_pkey PRIMARY KEY (app_id, trace_id),
+            CONSTRAINT picture_checks_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
+                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT picture_checks_asked_check CHECK ((openid IS NULL) = (avatar_id IS NULL)),
+            CONSTRAINT picture_checks_answered_check CHECK ((suggest IS NULL) = (label IS NULL)),
+            CONSTRAINT picture_checks_halves_check CHECK (openid IS NOT NULL OR suggest IS NOT NULL),
+            CONSTRAINT picture_checks_suggest_check CHECK (suggest IN ('pass', 'review', 'risky'))
+        )
+    """)
+    op.execute("CREATE INDEX picture_checks_app_id_openid_idx ON picture_checks (app_id, openid)")
+    op.execute("CREATE INDEX picture_checks_at_idx ON picture_checks (at)")
+    op.execute("""
         CREATE FUNCTION take_sessions_along() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             UPDATE users SET identity_lost_at = now() WHERE id = OLD.user_id;
@@ -974,6 +994,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE wrong_user_codes")
     op.execute("DROP TABLE unionids")
     op.execute("DROP TABLE sessions")
+    op.execute("DROP TABLE picture_checks")
     op.execute("DROP TABLE identities")
     op.execute("DROP TABLE former_users")
     op.execute("DROP TABLE former_external_ids")

@@ -942,6 +942,15 @@ async def test_the_push_url_is_shown(doctor: Examine) -> None:
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
 
 
+async def test_a_check_of_pictures_without_push_is_a_note(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+    apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
+    strict_wechat.account(OTHER_APP_ID).denied = frozenset({"media_check_async"})
+    results = await doctor(apps=apps, avatar_check="flag")
+    assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_AVATAR_CHECK gets no verdict")
+    assert_reported(results, of_app("avatar"), OK, "permitted")
+    assert_reported(results, of_app("avatar", OTHER_APP_ID), BAD, "may not use this API")
+
+
 # Redis.
 
 

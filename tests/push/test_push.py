@@ -38,6 +38,7 @@ from wxauth.server.dev.wechat.push_sender import (
     encrypt,
     push_signature,
 )
+from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.service.waits import Waits
 
@@ -816,6 +817,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
         cut_off.clock,
         background=cut_off.background,
         promises=cut_off.promises,
+        picture_checks=cut_off[PictureChecks],
         patience=HURRIED.withdrawals,
         kept_in_memory=0.0,
     )

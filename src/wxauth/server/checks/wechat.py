@@ -38,6 +38,7 @@ from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.connector import ProxyFailed
 from wxauth.server.wechat.errcodes import (
+    CHECK_PICTURE,
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     DAILY_QUOTA,
@@ -177,7 +178,7 @@ async def _ask_with_token(
 def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
     openid = _OPENID if settings.phone_check_openid else None
     gives_phones = users is not None and users.give_phones
-    return [
+    uses = [
         _Use(
             "phone",
             PHONE_NUMBER,
@@ -202,6 +203,11 @@ def _uses(app: App, settings: Settings, users: UserSample | None) -> list[_Use]:
             _is_off("WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
         ),
     ]
+    if settings.avatar_check != "off":
+        uses.append(
+            _Use("avatar", CHECK_PICTURE, lambda api: api.check_picture(app, openid=_OPENID, url=settings.issuer))
+        )
+    return uses
 
 
 def _is_off(setting: str) -> Title:
@@ -378,6 +384,11 @@ def _judge_push(app: App, settings: Settings) -> CheckResult:
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
         where = "WXAUTH_APPS, 'wxauth apps set'"
+        if app.is_mini_program and settings.avatar_check != "off":
+            message = f"no push_token, so WXAUTH_AVATAR_CHECK gets no verdict: set one ({where}) for {url}"
+            return note(
+                name, message, f"没有 push_token，WXAUTH_AVATAR_CHECK 得不到结果：请设置（{where}），地址为 {url}"
+            )
         message = f"no push_token, so nobody tells what people withdraw: set one ({where}) for {url}"
         return note(name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（{where}），地址为 {url}")
     mode = _ENCRYPTED if app.push_aes_key else _PLAIN

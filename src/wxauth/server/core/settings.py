@@ -471,10 +471,11 @@ class Settings(DatabaseSettings):
             "What happens to a new user whom WeChat rates as a risk: `off` does not ask WeChat, `flag` records an "
             "event, `block` also bans the highest risk level. With `block`, each login of a new user waits for "
             "the rating, 2 s at most, until WeChat has given it once. If WeChat gives none, the user is let in "
-            "and rated at the next login. Details: [risk and nicknames](wechat.md#risk-and-nicknames).",
+            "and rated at the next login. Details: "
+            "[risk, nicknames and pictures](wechat.md#risk-nicknames-and-pictures).",
             "新用户首次登录时是否查询微信安全等级：`off` 不查；`flag` 有风险则记事件；`block` "
             "另外封禁最高等级者，为此在微信给出结果之前，新用户每次登录最多等待 2 秒。微信未给出结果时放行，"
-            "下次登录再查。详见 [风险与昵称](wechat.zh-CN.md#风险与昵称)。",
+            "下次登录再查。详见 [风险、昵称与头像](wechat.zh-CN.md#风险昵称与头像)。",
         ),
     ] = "off"
     nickname_check: Annotated[
@@ -482,9 +483,20 @@ class Settings(DatabaseSettings):
         Setting(
             "What happens to a new nickname that fails WeChat's content check: `off` does not check, `flag` "
             "records an event, `block` also refuses it. With `block`, a new nickname waits for the check, 2 s at "
-            "most. Details: [risk and nicknames](wechat.md#risk-and-nicknames).",
+            "most. Details: [risk, nicknames and pictures](wechat.md#risk-nicknames-and-pictures).",
             "新昵称是否经微信内容安全检测：`off` 不检测；`flag` 有问题则记事件；`block` 另外拒绝违规昵称，"
-            "为此设置新昵称最多等待 2 秒。详见 [风险与昵称](wechat.zh-CN.md#风险与昵称)。",
+            "为此设置新昵称最多等待 2 秒。详见 [风险、昵称与头像](wechat.zh-CN.md#风险昵称与头像)。",
+        ),
+    ] = "off"
+    avatar_check: Annotated[
+        Policy,
+        Setting(
+            "What happens to a picture uploaded in a mini-program that fails WeChat's content check: `off` does not "
+            "check, `flag` records an event, `block` also removes it. WeChat answers by message push, which must be "
+            "set up. Details: [risk, nicknames and pictures](wechat.md#risk-nicknames-and-pictures).",
+            "在小程序中上传的头像是否经微信内容安全检测：`off` 不检测；`flag` 有问题则记事件；"
+            "`block` 另外删除违规头像。微信通过消息推送给出结果，须先配置消息推送。"
+            "详见 [风险、昵称与头像](wechat.zh-CN.md#风险昵称与头像)。",
         ),
     ] = "off"
     sign_up: Annotated[

@@ -60,6 +60,7 @@ class EventType(StrEnum):
     SITE_AUTHORIZED = "site.authorized"
     RISK_FLAGGED = "risk.flagged"
     NICKNAME_FLAGGED = "nickname.flagged"
+    AVATAR_FLAGGED = "avatar.flagged"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
     SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn"
     CONSOLE_LINK_MADE = "console.link_made"

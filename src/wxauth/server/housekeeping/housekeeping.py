@@ -20,6 +20,7 @@ from wxauth.server.limits.rows import sweep_attempts
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
+from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.rows import sweep_messages, sweep_nonces
 from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.rows import delete_console_sessions
@@ -255,6 +256,7 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
     await services[Numbers].merge_hours()
     await delete_console_sessions(database)
     for delete_page in (
+        services[PictureChecks].sweep,
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, began_before=now - WINDOW),
         partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),

@@ -16,9 +16,11 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.places import Places
 from wxauth.server.limits.rates import PICTURES
+from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
 from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
 from wxauth.server.pictures.thumbnails import thumbnail_of
+from wxauth.server.users.person import Person
 
 AVATARS_PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
@@ -40,12 +42,14 @@ class Avatars:
     Args:
         database: Where the pictures are.
         clock: The time.
+        checks: Checks uploaded pictures at WeChat.
         issuer: The base URL of the pictures' URLs.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, issuer: str) -> None:
+    def __init__(self, database: Database, clock: Clock, *, checks: PictureChecks, issuer: str) -> None:
         self._database = database
         self._clock = clock
+        self._checks = checks
         self._base_url = issuer + AVATARS_PATH
         self._uploads = Places[UUID](
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
@@ -95,6 +99,7 @@ class Avatars:
         if changed is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
+        self._checks.begin_later(Person(user.id, user.app_id, user.openid), avatar.id, url=url)
         return UserInSession.of(changed, app_id=user.app_id, openid=user.openid)
 
     async def read(self, file_name: str) -> Avatar:

@@ -1,4 +1,4 @@
-"""The table of users' pictures."""
+"""The tables of users' pictures and of WeChat's checks of them."""
 
 from datetime import datetime
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import (
     CheckConstraint,
     ForeignKeyConstraint,
+    Index,
     Text,
     UniqueConstraint,
 )
@@ -33,6 +34,37 @@ class StoredAvatar(SQLModel, table=True):
     content_type: str = Field(sa_type=Text)
     content: bytes = Field(sa_type=BYTEA)
     created_at: datetime = Field(sa_type=TIME)
+
+
+class PictureCheck(SQLModel, table=True):
+    """WeChat's check of a picture: what was asked, what WeChat answered, or both."""
+
+    __tablename__ = "picture_checks"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["app_id", "openid"],
+            ["identities.app_id", "identities.openid"],
+            onupdate="CASCADE",
+            ondelete="CASCADE",
+        ),
+        CheckConstraint("(openid IS NULL) = (avatar_id IS NULL)", name="asked"),
+        CheckConstraint("(suggest IS NULL) = (label IS NULL)", name="answered"),
+        CheckConstraint("openid IS NOT NULL OR suggest IS NOT NULL", name="halves"),
+        CheckConstraint("suggest IN ('pass', 'review', 'risky')", name="suggest"),
+        Index(None, "app_id", "openid"),
+        Index(None, "at"),
+    )
+
+    app_id: str = Field(sa_type=Text, primary_key=True)
+    trace_id: str = Field(sa_type=Text, primary_key=True)
+    """The name that WeChat gave the check."""
+    openid: str | None = Field(sa_type=Text)
+    """Whose picture it is; null if WeChat's verdict has come first."""
+    avatar_id: str | None = Field(sa_type=Text)
+    """Not a foreign key: a verdict on a replaced picture is still recorded."""
+    suggest: str | None = Field(sa_type=Text)
+    label: int | None
+    at: datetime = Field(sa_type=TIME)
 
 
 after_create(

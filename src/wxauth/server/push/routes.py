@@ -87,7 +87,8 @@ async def receive_push(app_id: str, request: Request, withdrawals: WithdrawalsDe
     """Process a message, and answer `success`. After any other answer, WeChat sends the message again.
 
     `user_authorization_revoke` erases the fields that `RevokeInfo` names (6: nickname and picture, 8: phone number, 19:
-    nickname, 20: picture). `user_authorization_cancellation` erases the user. All other messages are accepted and
+    nickname, 20: picture). `user_authorization_cancellation` erases the user. `wxa_media_check` is WeChat's verdict on
+    a picture (`AVATAR_CHECK`). All other messages are accepted and
     ignored. A repeated message changes nothing. A `timestamp` more than five minutes off is refused. So are a
     `timestamp` and `nonce` already used for another message or for the check of the URL, because without a
     `push_aes_key` the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted

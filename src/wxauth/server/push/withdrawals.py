@@ -1,4 +1,4 @@
-"""WeChat's pushed messages: a person has withdrawn data, or closed their WeChat account."""
+"""WeChat's pushed messages: withdrawn data, closed WeChat accounts, and verdicts on pictures."""
 
 import asyncio
 import re
@@ -15,6 +15,7 @@ from wxauth.server.core.promises import Promises
 from wxauth.server.core.settings import App
 from wxauth.server.core.trail import WECHAT, EventType, record_event
 from wxauth.server.phones.rows import delete_answers
+from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.rows import claim_signature, remember_message
 from wxauth.server.users.erasing import erase_identities, erase_user
 from wxauth.server.users.merging_rows import is_joined
@@ -25,6 +26,7 @@ from wxauth.server.wechat.push import (
     Withdrawal,
     read_handshake,
     read_message,
+    verdict_in,
     withdrawal_in,
 )
 
@@ -50,6 +52,7 @@ class Withdrawals:
         clock: The time.
         background: Finishes work that WeChat no longer waits for.
         promises: Retries withdrawals that could not be stored.
+        picture_checks: Carries out verdicts on pictures.
         patience: Seconds that a response waits for the database.
         kept_in_memory: Seconds for which a failed withdrawal is retried.
     """
@@ -62,6 +65,7 @@ class Withdrawals:
         *,
         background: Background,
         promises: Promises,
+        picture_checks: PictureChecks,
         patience: float = WITHDRAWAL_TIMEOUT_SECONDS,
         kept_in_memory: float = KEPT_IN_MEMORY_SECONDS,
     ) -> None:
@@ -70,6 +74,7 @@ class Withdrawals:
         self._clock = clock
         self._background = background
         self._promises = promises
+        self._picture_checks = picture_checks
         self._patience = patience
         self.kept_in_memory = kept_in_memory
 
@@ -110,15 +115,18 @@ class Withdrawals:
     async def _process(self, message: WeChatMessage) -> None:
         try:
             withdrawal = withdrawal_in(message)
+            verdict = verdict_in(message) if withdrawal is None and self._picture_checks.are_on else None
         except InvalidRequest:
             await self._claim_signature(
                 message.signature
             )  # so that nobody reuses the signature of an unreadable message
             raise
-        if withdrawal is None:
-            await self._claim_signature(message.signature)
-        else:
+        if withdrawal is not None:
             await self._carry_out_or_postpone(message, withdrawal)
+            return
+        await self._claim_signature(message.signature)
+        if verdict is not None:
+            await self._picture_checks.settle(message.app_id, verdict)
 
     async def _claim_signature(self, signature: PushSignature) -> None:
         """Bind a signature to this message, across all replicas.

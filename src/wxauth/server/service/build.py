@@ -35,6 +35,7 @@ from wxauth.server.login.proof import Proofs
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
+from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.profile.nicknames import Nicknames
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.refusals.refusals import Refusals
@@ -188,7 +189,8 @@ def build_services(
         patience=waits.webhooks,
         pause=waits.deliveries,
     )
-    avatars = Avatars(database, clock, issuer=settings.issuer)
+    picture_checks = PictureChecks(database, opinions, clock, background=background, policy=settings.avatar_check)
+    avatars = Avatars(database, clock, checks=picture_checks, issuer=settings.issuer)
     numbers = Numbers(database, clock, store_pause=waits.numbers_store)
     refusals = Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
     staff_reads = StaffReads(database, clock, is_on=settings.staff_reads, store_pause=waits.staff_reads_store)
@@ -283,9 +285,16 @@ def build_services(
             Nicknames: nicknames,
             Risk: risk,
             Avatars: avatars,
+            PictureChecks: picture_checks,
             Turns: Turns(patience=waits.turns),
             Withdrawals: Withdrawals(
-                apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
+                apps.find,
+                database,
+                clock,
+                background=background,
+                promises=promises,
+                picture_checks=picture_checks,
+                patience=waits.withdrawals,
             ),
             Deliveries: deliveries,
             NameResolver: name_resolver,

@@ -103,8 +103,8 @@ WECHAT_TOKEN_READS: Final = CounterRow(
 )
 POLICY_CHECKS: Final = CounterRow(
     "wxauth_policy_checks",
-    "Checks by RISK_POLICY and NICKNAME_CHECK, by outcome: pass, flagged, blocked, or the reason for which there is "
-    "none; errcode is WeChat's.",
+    "Checks by RISK_POLICY, NICKNAME_CHECK and AVATAR_CHECK, by outcome: pass, flagged, blocked, or the reason for "
+    "which there is none; errcode is WeChat's.",
     ("policy", "app_id", "outcome", "errcode"),
 )
 MERGES: Final = CounterRow("wxauth_merges", "Merges of two users, by cause.", ("by",), tuple(MergeSource))

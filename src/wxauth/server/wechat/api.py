@@ -15,6 +15,7 @@ from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeC
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.client import PICTURE, WeChat
 from wxauth.server.wechat.errcodes import (
+    CHECK_PICTURE,
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     CLEAR_QUOTA,
@@ -36,6 +37,7 @@ _PATHS: Final = {
     RESET_SESSION_KEY: "/wxa/resetusersessionkey",
     RISK_RANK: "/wxa/getuserriskrank",
     CHECK_TEXT: "/wxa/msg_sec_check",
+    CHECK_PICTURE: "/wxa/media_check_async",
     MINI_PROGRAM_CODE: "/wxa/getwxacodeunlimit",
     QUOTA: "/cgi-bin/openapi/quota/get",
     RID: "/cgi-bin/openapi/rid/get",
@@ -46,7 +48,10 @@ _RISK_RANKS: Final = range(5)
 _SIGN_UP: Final = 0
 """getUserRiskRank's `scene`; 1 is marketing."""
 _PROFILE: Final = 1
-"""msgSecCheck's `scene` for a person's profile."""
+"""The `scene` of a person's profile, for checks of texts and pictures."""
+_PICTURE: Final = 2
+"""mediaCheckAsync's `media_type` of a picture; 1 is audio."""
+_TRACE_ID: Final = re.compile("[!-~]{1,128}")
 
 T = TypeVar("T")
 
@@ -136,6 +141,16 @@ class WeChatApi:
         if nickname is not None:
             body["nickname"] = nickname
         return await self._post(CHECK_TEXT, app, body, read=_text_verdict, reports_refusals=False)
+
+    async def check_picture(self, app: App, *, openid: str, url: str) -> str:
+        """Have WeChat check a picture in a person's profile. Returns the trace_id that its message push will have.
+
+        The caller logs errcodes.
+
+        Raises: WeChatBadResponse (with errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
+        """
+        body = {"media_url": url, "media_type": _PICTURE, "version": 2, "scene": _PROFILE, "openid": openid}
+        return await self._post(CHECK_PICTURE, app, body, read=_trace_id, secrets=[url], reports_refusals=False)
 
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
@@ -289,6 +304,13 @@ def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
         case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
             return TextVerdict(suggest, label)
     raise WeChatBadResponse("WeChat's answer has no usable result")
+
+
+def _trace_id(answer: dict[str, Any]) -> str:
+    trace_id = answer.get("trace_id")
+    if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
+        raise WeChatBadResponse("WeChat's answer has no usable trace_id")
+    return trace_id
 
 
 def _quota(answer: dict[str, Any]) -> Quota:

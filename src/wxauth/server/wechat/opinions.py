@@ -1,4 +1,4 @@
-"""WeChat's opinions on people and texts. If WeChat gives none, the request goes on without it.
+"""WeChat's opinions on people, texts and pictures. If WeChat gives none, the request goes on without it.
 
 Each such failure is counted, and logged at most once a minute.
 """
@@ -13,18 +13,18 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import App
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.errcodes import CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
+from wxauth.server.wechat.errcodes import CHECK_PICTURE, CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
 
 OPINION_TIMEOUT_SECONDS: Final = 2.0
 """How long a request waits at most for an opinion that decides its outcome."""
 LOGGED_AGAIN_AFTER: Final = timedelta(minutes=1)
 """The time between two log lines about the same failure."""
 
-_APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT}
+_APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT, "avatar": CHECK_PICTURE}
 
 log = get_logger()
 
-PolicyName = Literal["risk", "nickname"]
+PolicyName = Literal["risk", "nickname", "avatar"]
 T = TypeVar("T")
 
 

@@ -1,4 +1,4 @@
-"""Message push: verifying that a request is WeChat's, and what a person withdraws with it.
+"""Message push: verifying that a request is WeChat's, and what a person withdraws, or what WeChat finds, with it.
 
 WeChat's plain signature covers token, timestamp and nonce, but not the message; the handshake has the same kind. So a
 signature is only valid for some minutes, and the caller must check that it is used for one message only.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha1, sha256
 from io import StringIO
-from typing import Any, Final
+from typing import Any, Final, Literal
 from xml.etree.ElementTree import Element, ParseError  # only the types: the parser is defusedxml's
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -32,6 +32,8 @@ REVOKED: Final = "user_authorization_revoke"
 """The event when a person withdraws some data."""
 LEFT: Final = "user_authorization_cancellation"
 """The event when a person's WeChat account is closed."""
+CHECKED: Final = "wxa_media_check"
+"""The event when WeChat has checked a picture."""
 FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
     "6": frozenset({"nickname", "avatar_url"}),
     "8": frozenset({"phone"}),
@@ -53,6 +55,9 @@ _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat's spelling: ten digits from 2001 to 2286
 _NONCE: Final = re.compile(r"[!-~]{1,128}")
 _OPENID: Final = re.compile(r"[!-~]{1,128}")
+_TRACE_ID: Final = _OPENID
+_SUGGESTIONS: Final = re.compile(r"\b(pass|review|risky)\b")
+_LABEL: Final = re.compile(r"\b([0-9]{1,9})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,19 @@ class Withdrawal:
     """Whether the user must be erased, because the WeChat account is closed."""
     mark: bytes
     """Identifies the message: the same for each delivery of it, and different for every other message."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureVerdict:
+    """WeChat's verdict on a picture."""
+
+    trace_id: str
+    suggest: Literal["pass", "review", "risky"] | None
+    """None if WeChat could not check the picture."""
+    label: int
+    """The reason: 100 is a harmless picture, 20001 politics, 20002 pornography, and so on."""
+    errcode: int | None
+    """Why WeChat could not check the picture, if it says so."""
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
@@ -137,6 +155,23 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
         is_whole=event == LEFT,
         mark=_mark(message.app_id, event, openid, sent, *sorted(codes)),
     )
+
+
+def verdict_in(message: WeChatMessage) -> PictureVerdict | None:
+    """The verdict on a picture in a message; None if it has none. Raises: InvalidRequest."""
+    fields = _fields_in(message.text)
+    trace_id = _text(fields.get("trace_id"))
+    if _text(fields.get("Event")).lower() != CHECKED or not _TRACE_ID.fullmatch(trace_id):
+        return None
+    result = fields.get("result")
+    # XML's elements under `result` are read as one text.
+    text = " ".join(map(_text, result.values())) if isinstance(result, dict) else _text(result)
+    suggest, label = _SUGGESTIONS.search(text), _LABEL.search(text)
+    errcode = _text(fields.get("errcode"))
+    number = int(errcode) if re.fullmatch("-?[0-9]{1,9}", errcode) else 0
+    if number or suggest is None or label is None:
+        return PictureVerdict(trace_id, None, 0, number or None)
+    return PictureVerdict(trace_id, suggest[1], int(label[1]), None)  # type: ignore[arg-type]  # one of the pattern's
 
 
 def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted: str = "", now: datetime) -> None:

@@ -10,7 +10,7 @@ export const TYPES = [
   ...['user.attributes_changed', 'user.authorization_revoked', 'user.leaving', 'user.stayed'],
   ...['identity.added', 'identity.removed', 'consent.given', 'consent.withdrawn', 'session.ended'],
   ...['staff.searched', 'staff.read', 'scan.approved', 'site.authorized'],
-  ...['risk.flagged', 'nickname.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
+  ...['risk.flagged', 'nickname.flagged', 'avatar.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
   ...['app.added', 'app.changed', 'app.removed', 'access_token.read', 'access_token.forced'],
   ...['client.added', 'client.changed', 'client.secret_renewed', 'client.removed'],
   ...['webhook.added', 'webhook.changed', 'webhook.secret_renewed', 'webhook.disabled', 'webhook.removed'],

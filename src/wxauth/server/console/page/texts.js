@@ -402,6 +402,7 @@ const TEXTS = {
   'event_site.authorized': ['Logged in to a website', '登录网站'],
   'event_risk.flagged': ['WeChat takes the account for a risk', '微信判定账号有风险'],
   'event_nickname.flagged': ['WeChat takes the nickname for unfit', '微信判定昵称违规'],
+  'event_avatar.flagged': ['WeChat takes the picture for unfit', '微信判定头像违规'],
   'event_signing_key.rotated': ['A new signing key was published', '发布新的签名密钥'],
   'event_signing_key.withdrawn': ['A signing key was withdrawn', '撤回签名密钥'],
   'event_console.link_made': ['A link that opens the console was made', '生成了管理后台的登录链接'],

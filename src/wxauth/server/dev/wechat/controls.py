@@ -15,6 +15,7 @@ Api = Literal[
     "resetusersessionkey",
     "getuserriskrank",
     "msg_sec_check",
+    "media_check_async",
     "getwxacodeunlimit",
     "quota_get",
     "rid_get",
@@ -153,3 +154,5 @@ class Account(_Control):
     """The hosts to which WeChat's page may redirect browsers. Any other gets 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""
+    picture_verdict: Literal["pass", "review", "risky"] | None = "pass"
+    """The verdict on each picture, which is pushed to the service; null: none ever comes."""

@@ -23,6 +23,7 @@ RECEIVER_TIMEOUT_SECONDS: Final = 5.0
 """The time limit of an attempt."""
 
 REVOKED: Final = "user_authorization_revoke"
+CHECKED: Final = "wxa_media_check"
 
 _PATH: Final = "/v1/wechat/push/"
 _BLOCK_BYTES: Final = 32
@@ -70,6 +71,25 @@ def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, n
         "AppID": app_id,
     }
     return {**message, "RevokeInfo": revoke_info} if event == REVOKED else message
+
+
+def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
+    """The message of WeChat's verdict on a picture."""
+    result = {"suggest": suggest, "label": label}
+    return {
+        "ToUserName": f"gh_{app_id[-12:]}",
+        "FromUserName": f"o{app_id}-push",
+        "CreateTime": now,
+        "MsgType": "event",
+        "Event": CHECKED,
+        "appid": app_id,
+        "trace_id": trace_id,
+        "version": 2,
+        "detail": [{"strategy": "content_model", "errcode": 0, **result, "prob": 90}],
+        "errcode": 0,
+        "errmsg": "ok",
+        "result": result,
+    }
 
 
 def sign_push(
@@ -144,8 +164,16 @@ async def _attempt(client: httpx.AsyncClient, url: str, signed: SignedPush) -> d
 def _write(fields: Mapping[str, Any], format: Format) -> bytes:
     if format == "json":
         return to_json(fields)
-    elements = (
-        f"<{name}>{value}</{name}>" if isinstance(value, int) else f"<{name}><![CDATA[{value}]]></{name}>"
-        for name, value in fields.items()
-    )
-    return f"<xml>{''.join(elements)}</xml>".encode()
+    return f"<xml>{_elements(fields)}</xml>".encode()
+
+
+def _elements(fields: Mapping[str, Any]) -> str:
+    return "".join(f"<{name}>{_content(value)}</{name}>" for name, value in fields.items())
+
+
+def _content(value: object) -> str:
+    if isinstance(value, list):
+        return "".join(f"<item>{_content(item)}</item>" for item in value)
+    if isinstance(value, dict):
+        return _elements(value)
+    return str(value) if isinstance(value, int) else f"<![CDATA[{value}]]>"

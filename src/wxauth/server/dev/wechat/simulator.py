@@ -37,7 +37,7 @@ from wxauth.server.dev.wechat.people import (
     risk_of,
     unionid_of,
 )
-from wxauth.server.dev.wechat.push_sender import PushRequest, make_message
+from wxauth.server.dev.wechat.push_sender import CHECKED, PushRequest, make_message, make_verdict
 from wxauth.server.dev.wechat.refused_calls import CallRefused
 
 __all__ = ["API_PATHS", "CODE_LIFETIME", "Call", "Simulator"]
@@ -51,6 +51,7 @@ API_PATHS: Final[dict[str, tuple[str, Api]]] = {
     "/wxa/resetusersessionkey": ("GET", "resetusersessionkey"),
     "/wxa/getuserriskrank": ("POST", "getuserriskrank"),
     "/wxa/msg_sec_check": ("POST", "msg_sec_check"),
+    "/wxa/media_check_async": ("POST", "media_check_async"),
     "/wxa/getwxacodeunlimit": ("POST", "getwxacodeunlimit"),
     "/cgi-bin/openapi/quota/get": ("POST", "quota_get"),
     "/cgi-bin/openapi/rid/get": ("POST", "rid_get"),
@@ -65,6 +66,7 @@ _VERDICTS: Final = {
     "review": ("review", 21000),
     "可疑": ("review", 21000),
 }
+_PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
 _REMEMBERED_CALLS: Final = 1000
 _RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
 _USUAL_QUOTA: Final = 1_000_000
@@ -117,6 +119,8 @@ class Simulator:
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         """The latest calls received."""
+        self.verdicts: deque[tuple[PushRequest, dict[str, Any]]] = deque(maxlen=_REMEMBERED_CALLS)
+        """The verdicts on pictures that are to be pushed, the oldest first."""
         self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
         """The latest refused calls by their rid, each with its time and its answer."""
         self._cleared: Counter[tuple[str, str]] = Counter()
@@ -133,6 +137,7 @@ class Simulator:
             "resetusersessionkey": self._reset_session_key,
             "getuserriskrank": self._risk_rank,
             "msg_sec_check": self._check_text,
+            "media_check_async": self._check_picture,
             "getwxacodeunlimit": self._mini_program_code,
             "quota_get": self._quota,
             "rid_get": self._rid,
@@ -327,6 +332,20 @@ class Simulator:
         verdict = {"suggest": suggest, "label": label}
         detail = [{"strategy": "content_model", "errcode": 0, **verdict, "prob": 90}]
         return _ok(detail=detail, trace_id=secrets.token_hex(16), result=verdict)
+
+    def _check_picture(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        values = call.json
+        is_url = _text(values, "media_url").startswith(("http://", "https://"))
+        wanted = values.get("version"), values.get("media_type")
+        if not is_url or wanted not in ((2, 1), (2, 2)) or values.get("scene") not in (1, 2, 3, 4):
+            raise CallRefused(47001)
+        person, trace_id = self._active_person(values, account), secrets.token_hex(16)
+        if (verdict := account.picture_verdict) is not None:
+            now = int(self._clock())
+            message = make_verdict(trace_id, verdict, _PICTURE_LABELS[verdict], app_id=account.app_id, now=now)
+            self.verdicts.append((PushRequest(person=person, app_id=account.app_id, event=CHECKED), message))
+        return _ok(trace_id=trace_id)
 
     def _mini_program_code(self, call: Call) -> DrawnCode:
         account = self._account_with_token(call)

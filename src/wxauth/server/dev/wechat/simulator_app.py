@@ -1,5 +1,6 @@
 """The simulated WeChat over HTTP."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any, TypeVar
@@ -71,6 +72,20 @@ def create_simulator(
         async with httpx.AsyncClient(transport=push_transport, trust_env=False) as client:
             return await deliver(client, body, wechat.push_message(body), service_url=service_url)
 
+    pushing = set[asyncio.Task[None]]()
+
+    async def push_verdicts() -> None:
+        async with httpx.AsyncClient(transport=push_transport, trust_env=False) as client:
+            while wechat.verdicts:
+                await deliver(client, *wechat.verdicts.popleft(), service_url=service_url)
+
+    def push_later() -> None:
+        """Push in the background: the service has its answer first."""
+        if wechat.verdicts:
+            task = asyncio.create_task(push_verdicts(), name="verdicts")
+            pushing.add(task)
+            task.add_done_callback(pushing.discard)
+
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
         here = str(request.base_url).removesuffix("/")
@@ -85,7 +100,7 @@ def create_simulator(
             Route("/", about),
             Route("/about", about),
             *(
-                Route(path, wires.noting(_api(wechat, api)), methods=[method])
+                Route(path, wires.noting(_api(wechat, api, push_later)), methods=[method])
                 for path, (method, api) in API_PATHS.items()
             ),
             _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
@@ -104,7 +119,7 @@ def create_simulator(
     )
 
 
-def _api(wechat: Simulator, api: Api) -> Callable[[Request], Awaitable[Response]]:
+def _api(wechat: Simulator, api: Api, push_later: Callable[[], None]) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
         call, fault = wechat.call(api, dict(request.query_params), await request.body())
         answer = None
@@ -116,6 +131,7 @@ def _api(wechat: Simulator, api: Api) -> Callable[[Request], Awaitable[Response]
             if (wrong := await answer_wrongly(request, fault)) is not None:
                 return wrong
         right = _as_wechat_does(answer or wechat.answer(call))
+        push_later()
         if fault is not None and fault.cut_off:
             return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
         if fault is not None and fault.json_type:

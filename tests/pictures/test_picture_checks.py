@@ -1,0 +1,280 @@
+"""`AVATAR_CHECK`: WeChat's verdicts on pictures, which come by message push after the upload."""
+
+import json
+from functools import partial
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes import Clock
+from tests.pictures.test_avatars import encoded, plain
+from tests.push.messages import assert_taken, nonces
+from tests.world import Body, LogLines, MakeService, Service, bearer, until
+from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
+from wxauth.server.dev.wechat.people import openid_of
+from wxauth.server.dev.wechat.push_sender import Format, Mode, make_verdict, sign_push
+from wxauth.server.housekeeping.housekeeping import sweep_now
+from wxauth.server.pictures.picture_checks import ANSWERED_WITHIN
+from wxauth.server.service.app import create_api
+
+APP, OTHER_APP = APPS
+APP_ID = APP["app_id"]
+CHECK: Api = "media_check_async"
+flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
+
+
+@pytest.fixture(autouse=True)
+def _silent(simulator: Simulator) -> None:
+    """The tests push the verdicts themselves."""
+    for app in APPS:
+        simulator.account(app["app_id"]).picture_verdict = None
+
+
+async def upload(service: Service, login: Body, colour: int = 0) -> str:
+    file = encoded(plain(colour=(colour, 0, 0)))
+    answer = await service.client.post("/v1/me/avatar", files={"file": ("a.jpg", file)}, headers=bearer(login))
+    assert answer.status_code == 200, answer.text
+    await service.services.background.drain()
+    return answer.json()["avatar_url"]
+
+
+async def trace_ids(rows: asyncpg.Connection) -> list[str]:
+    """The checks under way, the oldest first."""
+    return [row["trace_id"] for row in await rows.fetch("SELECT trace_id FROM picture_checks ORDER BY at, ctid")]
+
+
+async def push(
+    service: Service,
+    clock: Clock,
+    trace_id: str,
+    suggest: str = "risky",
+    label: int = 20002,
+    *,
+    app: Any = APP,
+    mode: Mode | None = None,
+    format: Format = "json",
+    **fields: object,
+) -> None:
+    now = int(clock().timestamp())
+    message = {**make_verdict(trace_id, suggest, label, app_id=app["app_id"], now=now), **fields}
+    mode = mode or ("aes" if "push_aes_key" in app else "plain")
+    signed = sign_push(app, message, mode=mode, format=format, timestamp=str(now), nonce=str(next(nonces)))
+    headers = {"Content-Type": signed.content_type}
+    url = f"/v1/wechat/push/{app['app_id']}"
+    assert_taken(await service.client.post(url, params=dict(signed.query), content=signed.body, headers=headers))
+
+
+async def events_of(rows: asyncpg.Connection) -> list[tuple[str, str, Body]]:
+    """The events, without those of logins and of uploads."""
+    events = await rows.fetch("SELECT type, actor, data FROM events WHERE actor = 'system' ORDER BY id")
+    return [(event["type"], event["actor"], json.loads(event["data"])) for event in events]
+
+
+async def checks_of(service: Service) -> dict[tuple[str, str], float]:
+    families = text_string_to_metric_families((await service.client.get("/metrics")).text)
+    return {
+        (sample.labels["outcome"], sample.labels["errcode"]): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "wxauth_policy_checks_total" and sample.labels["policy"] == "avatar"
+    }
+
+
+FLAGGED = ("avatar.flagged", "system", {"label": 20002})
+REMOVED = ("user.profile_changed", "system", {"fields": ["avatar_url"]})
+
+
+async def test_without_the_setting_nothing_is_asked_or_kept(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    service = await make_service()
+    await upload(service, await service.log_in("alice"))
+    await push(service, clock, "a-trace")
+    assert service.asked(CHECK) == []
+    assert await trace_ids(rows) == []
+
+
+@flag_or_block
+async def test_an_upload_in_a_mini_program_is_given_to_wechat(make_service: MakeService, policy: str) -> None:
+    service = await make_service(avatar_check=policy)
+    url = await upload(service, await service.log_in("alice"))
+    openid = openid_of("alice", APP_ID)
+    wanted = {"media_url": url, "media_type": 2, "version": 2, "scene": 1, "openid": openid}
+    assert service.asked(CHECK) == [wanted]
+
+
+@pytest.mark.parametrize("app", APPS, ids=["plain", "aes"])
+@pytest.mark.parametrize("format", ["json", "xml"])
+async def test_a_risky_picture_is_flagged_and_removed_once(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock, app: Any, format: Format, log_lines: LogLines
+) -> None:
+    service = await make_service(avatar_check="block")
+    alice = await service.log_in("alice", app_id=app["app_id"])
+    url = await upload(service, alice)
+    [trace_id] = await trace_ids(rows)
+    other = await make_service(avatar_check="block")  # any replica takes the verdict
+    for _ in range(2):
+        await push(other, clock, trace_id, app=app, format=format)
+    assert await events_of(rows) == [FLAGGED, REMOVED]
+    assert (await service.me(alice))["avatar_url"] is None
+    assert (await service.client.get(url)).status_code == 404
+    assert await rows.fetchval("SELECT count(*) FROM picture_checks WHERE openid IS NOT NULL") == 0
+    [line] = [line for line in log_lines() if line["event"] == "avatar_flagged"]
+    assert (line["user_id"], line["label"]) == (alice["user"]["id"], 20002)
+
+
+@pytest.mark.parametrize(
+    ("policy", "suggest", "label", "outcome"),
+    [("flag", "risky", 20002, "flagged"), ("block", "review", 21000, "flagged"), ("block", "pass", 100, "pass")],
+)
+async def test_any_other_verdict_leaves_the_picture(
+    make_service: MakeService,
+    rows: asyncpg.Connection,
+    clock: Clock,
+    policy: str,
+    suggest: str,
+    label: int,
+    outcome: str,
+) -> None:
+    service = await make_service(avatar_check=policy)
+    alice = await service.log_in("alice")
+    url = await upload(service, alice)
+    [trace_id] = await trace_ids(rows)
+    await push(service, clock, trace_id, suggest, label)
+    flags = [] if suggest == "pass" else [("avatar.flagged", "system", {"label": label})]
+    assert await events_of(rows) == flags
+    assert (await service.me(alice))["avatar_url"] == url
+    assert await checks_of(service) == {(outcome, ""): 1}
+    assert await trace_ids(rows) == []
+
+
+async def test_a_picture_replaced_meanwhile_is_flagged_and_the_new_one_stays(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    service = await make_service(avatar_check="block")
+    alice = await service.log_in("alice")
+    await upload(service, alice, 1)
+    [trace_id] = await trace_ids(rows)
+    url = await upload(service, alice, 200)
+    await push(service, clock, trace_id)
+    assert await events_of(rows) == [FLAGGED]
+    assert (await service.me(alice))["avatar_url"] == url
+    assert len(await trace_ids(rows)) == 1  # the new picture's
+
+
+async def test_a_push_of_another_app_or_an_unknown_trace_id_changes_nothing(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    service = await make_service(avatar_check="block")
+    alice = await service.log_in("alice")
+    url = await upload(service, alice)
+    [trace_id] = await trace_ids(rows)
+    await push(service, clock, trace_id, app=OTHER_APP)
+    await push(service, clock, "unknown")
+    assert await events_of(rows) == []
+    assert (await service.me(alice))["avatar_url"] == url
+    await push(service, clock, trace_id)
+    assert await events_of(rows) == [FLAGGED, REMOVED]
+
+
+async def test_a_verdict_that_comes_before_the_answer_to_the_call_counts(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await make_service(avatar_check="block")
+    alice = await service.log_in("alice")
+    monkeypatch.setattr("wxauth.server.dev.wechat.simulator.secrets.token_hex", lambda _: "the-trace")
+    await push(service, clock, "the-trace")
+    assert await events_of(rows) == []
+    await upload(service, alice)
+    assert await events_of(rows) == [FLAGGED, REMOVED]
+    assert (await service.me(alice))["avatar_url"] is None
+
+
+async def test_a_check_that_wechat_could_not_make_is_counted(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    service = await make_service(avatar_check="block")
+    alice = await service.log_in("alice")
+    url = await upload(service, alice)
+    [trace_id] = await trace_ids(rows)
+    await push(service, clock, trace_id, errcode=-1008, result={})
+    assert (await service.me(alice))["avatar_url"] == url
+    assert await events_of(rows) == []
+    assert await trace_ids(rows) == []
+    assert await checks_of(service) == {("wechat_bad_response", "other"): 1}
+
+
+async def test_a_check_without_a_verdict_ends_after_half_an_hour(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock, log_lines: LogLines
+) -> None:
+    service = await make_service(avatar_check="block")
+    alice = await service.log_in("alice")
+    url = await upload(service, alice)
+    await push(service, clock, "unknown")
+    clock.now += ANSWERED_WITHIN
+    await sweep_now(service.services)
+    assert len(await trace_ids(rows)) == 2
+    clock.advance(seconds=1)
+    await sweep_now(service.services)
+    assert await trace_ids(rows) == []
+    lines = [line for line in log_lines() if line["event"] == "pictures_without_verdict"]
+    assert [(line["app_id"], line["pictures"]) for line in lines] == [(APP_ID, 1)]
+    assert await checks_of(service) == {("no_verdict", ""): 1}
+    assert await rows.fetchval("SELECT avatar_url FROM users") == url
+
+
+async def test_an_erased_persons_checks_are_erased(
+    make_service: MakeService, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    service = await make_service(avatar_check="block")
+    await upload(service, await service.log_in("alice"))
+    [trace_id] = await trace_ids(rows)
+    await rows.execute("DELETE FROM users")
+    assert await trace_ids(rows) == []
+    await push(service, clock, trace_id)
+    assert await events_of(rows) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [({"errcode": 61010}, ("wechat_bad_response", "61010")), ({"errcode": 48001}, ("wechat_misconfigured", "48001"))],
+)
+async def test_an_upload_succeeds_whatever_wechat_says(
+    make_service: MakeService, rows: asyncpg.Connection, fault: dict[str, Any], outcome: tuple[str, str]
+) -> None:
+    service = await make_service(avatar_check="block")
+    service.simulator.fail(CHECK, **fault)
+    alice = await service.log_in("alice")
+    url = await upload(service, alice)
+    assert (await service.me(alice))["avatar_url"] == url
+    assert await trace_ids(rows) == []
+    assert await checks_of(service) == {outcome: 1}
+
+
+async def test_the_simulator_pushes_the_verdict_that_its_account_has(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(avatar_check="block")
+    await upload(service, await service.log_in("alice"))
+    service.simulator.account(APP_ID).picture_verdict = "risky"
+    [asked] = service.simulator.calls_of(CHECK)
+    app = create_simulator(service.simulator, push_transport=httpx.MockTransport(service.client.send))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wechat.test") as wechat:
+        answer = await wechat.post("/wxa/media_check_async", params=dict(asked.query), content=asked.body)
+        trace_id = answer.json()["trace_id"]
+        kept = "SELECT suggest = 'risky' FROM picture_checks WHERE trace_id = $1"
+        await until(partial(rows.fetchval, kept, trace_id))
+
+
+async def test_a_service_that_starts_names_the_mini_programs_without_push(
+    make_service: MakeService, log_lines: LogLines
+) -> None:
+    apps = [APP, {"app_id": "wx0", "app_secret": "x"}]
+    app = create_api((await make_service(avatar_check="flag", apps=apps)).services)
+    async with app.router.lifespan_context(app):
+        pass
+    lines = [line for line in log_lines() if line["event"] == "no_push"]
+    assert [(line["app_id"], line["level"]) for line in lines] == [("wx0", "warning")]
