@@ -23,6 +23,7 @@ from tests.world import Admin, Body, LogIn, MakeServices, bearer, leave, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
+from wxauth.server.events import webhook_deliveries
 from wxauth.server.events.placing import place_events
 from wxauth.server.events.sending import LEASE
 from wxauth.server.events.webhook_deliveries import MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
@@ -257,6 +258,71 @@ async def test_a_refused_delivery_is_retried_after_the_pauses_and_then_fails_for
     clock.advance(days=30)
     await deliver(services)
     assert len(receiver.got) == 10
+
+
+async def test_the_first_success_after_an_outage_makes_all_waiting_retries_due(
+    root: WebhookAdmin,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhook_deliveries, "RESUMED_AT_ONCE", 2)
+    await root.add("orders", receiver.url)
+    receiver.usual = 500
+    await add_events(rows, *range(5))
+    for pause in (timedelta(), *RETRY_SCHEDULE[:6]):
+        clock.advance(seconds=1.2 * pause.total_seconds())
+        await deliver(services)
+    assert {delivery["attempts"] for delivery in await root.deliveries()} == {7}
+    receiver.usual = 200
+    clock.advance(hours=1)
+    await deliver(services)
+    assert await root.deliveries(state="delivered") == [], "their pause is 14 hours"
+    await add_events(rows, 5)
+    await deliver(services)
+    await deliver(services)
+    assert len(await root.deliveries(state="delivered")) == 6
+
+
+async def test_an_event_that_is_refused_among_others_keeps_its_tries(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    async def refuse_the_first(request: web.Request) -> web.Response:
+        return web.Response(status=500 if event_id(0) in await request.text() else 200)
+
+    await root.add("orders", receiver.url)
+    receiver.usual = refuse_the_first
+    await add_events(rows, 0)
+    await deliver(services)
+    clock.advance(seconds=6)
+    await deliver(services)
+    for number in range(1, 30):
+        clock.advance(minutes=6)
+        await add_events(rows, number)
+        await deliver(services)
+        await deliver(services)
+    [refused] = await root.deliveries(state="pending")
+    assert refused["attempts"] <= 5
+
+
+async def test_a_success_between_others_leaves_retries_their_pauses(
+    root: WebhookAdmin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await root.add("orders", receiver.url)
+    await add_events(rows, 0)
+    await deliver(services)
+    receiver.usual = 500
+    await add_events(rows, 1)
+    await deliver(services)
+    clock.advance(seconds=6)
+    await deliver(services)
+    [before] = await root.deliveries(state="pending")
+    receiver.usual = 200
+    await add_events(rows, 2)
+    await deliver(services)
+    assert await root.deliveries(state="pending") == [before]
 
 
 def test_the_pauses_are_those_of_the_contract() -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from random import Random, SystemRandom
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import httpx
@@ -40,6 +40,7 @@ from wxauth.server.events.webhook_rows import (
     disable_webhook,
     due_receivers,
     lease_delivery,
+    resume_deliveries,
     settle_delivery,
 )
 
@@ -61,10 +62,15 @@ RETRY_SCHEDULE: Final = (
 SPREAD: Final = 0.1
 """The share by which a pause varies, so that deliveries that failed together are not retried together."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
+OUTAGE: Final = timedelta(minutes=5)
+"""A webhook has been away if it took nothing for this long. Its next success makes all waiting retries due."""
+RESUMED_AT_ONCE: Final = 1000
+"""Retries made due by one transaction."""
 SHUTDOWN_SECONDS: Final = 3.0
 """Seconds that running attempts get at shutdown."""
 
 _GONE: Final = 410
+_Stored = TypeVar("_Stored")
 _SETTLE_PAUSE_SECONDS: Final = 0.5
 
 log = get_logger()
@@ -233,7 +239,18 @@ class Deliveries:
             log.debug("delivered", **fields)
         else:
             log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
-        await self._settle(delivery, outcome, until=now + LEASE)
+        if await self._settle(delivery, outcome, until=now + LEASE) and self._was_away(delivery["delivered_at"]):
+            await self._resume(delivery["webhook_id"])
+
+    def _was_away(self, delivered_at: datetime | None) -> bool:
+        return delivered_at is None or self._clock() - delivered_at >= OUTAGE
+
+    async def _resume(self, webhook_id: UUID) -> None:
+        """Make the retries of a webhook that has come back due now. If this is cut short, the rest keep their times."""
+        now = self._clock()
+        while await resume_deliveries(self._database, webhook_id, now=now, size=RESUMED_AT_ONCE) == RESUMED_AT_ONCE:
+            self.wake()
+        self.wake()
 
     async def _try(self, delivery: Mapping[str, Any], *, now: datetime) -> DeliveryOutcome:
         webhook_id, attempts = delivery["webhook_id"], delivery["attempts"]
@@ -260,8 +277,8 @@ class Deliveries:
             keys.append(self._sealer.open(former, context=context))
         return keys
 
-    async def _settle(self, delivery: Mapping[str, Any], outcome: DeliveryOutcome, *, until: datetime) -> None:
-        await self._store(
+    async def _settle(self, delivery: Mapping[str, Any], outcome: DeliveryOutcome, *, until: datetime) -> bool:
+        return await self._store(
             lambda: settle_delivery(
                 self._database,
                 delivery["webhook_id"],
@@ -273,17 +290,15 @@ class Deliveries:
             until=until,
         )
 
-    async def _store(self, settle: Callable[[], Awaitable[None]], *, until: datetime) -> None:
+    async def _store(self, settle: Callable[[], Awaitable[_Stored]], *, until: datetime) -> _Stored:
         """Store an outcome, retrying through an outage: a lost outcome means a second delivery."""
         while True:
             try:
-                await settle()
+                return await settle()
             except StorageUnavailable:
                 if self._clock() > until:
                     raise
                 await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
-            else:
-                return
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:

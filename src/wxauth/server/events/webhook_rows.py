@@ -57,6 +57,8 @@ class LeasedDelivery(TypedDict):
     secret: bytes
     former_secret: bytes | None
     former_secret_until: datetime | None
+    delivered_at: datetime | None
+    """The webhook's last success, to the minute, as of the lease."""
     id: UUID | None
     """The event's id; like the event's other fields, None if the event has been swept."""
     type: str
@@ -217,11 +219,12 @@ WITH due AS (
     RETURNING d.webhook_id, d.event_id, d.attempts
 )
 SELECT l.webhook_id, l.event_id, l.attempts, w.name, w.url, w.secret, w.former_secret, w.former_secret_until,
+       w.delivered_at,
        e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
   FROM leased l JOIN webhooks w ON w.id = l.webhook_id LEFT JOIN events e ON e.id = l.event_id
 """)
 # `attempts` differs if the lease has expired and another process has leased the delivery: then nothing is stored.
-_SETTLE: Final = Statement[Nothing]("""
+_SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
      WHERE webhook_id = :webhook_id AND event_id = :event_id AND attempts = :attempts AND state = 'pending'
@@ -231,6 +234,18 @@ UPDATE webhooks SET delivered_at = :now
   FROM settled
  WHERE webhooks.id = :webhook_id AND settled.state = 'delivered'
    AND (delivered_at IS NULL OR delivered_at < :now::timestamptz - interval '1 minute')
+RETURNING webhooks.id
+""")
+# The try does not count, or an event that its receiver refuses among others that it takes would fail for good too soon.
+# Second tries are left alone: they follow within seconds, and would become first ones, which hold back others.
+_RESUME: Final = Statement[Nothing]("""
+UPDATE deliveries SET next_at = :now, attempts = attempts - 1
+ WHERE webhook_id = :webhook_id AND event_id = ANY (ARRAY(
+       SELECT event_id FROM deliveries
+        WHERE webhook_id = :webhook_id AND priority BETWEEN 0 AND 3 AND state = 'pending' AND next_at > :now
+          AND attempts > 1 AND NOT is_leased
+        ORDER BY priority, next_at LIMIT :size
+          FOR UPDATE SKIP LOCKED))
 """)
 _DELIVERIES: Final = Statement[DeliveryRow]("""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
@@ -468,9 +483,12 @@ async def lease_delivery(
 
 async def settle_delivery(
     database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: DeliveryOutcome, now: datetime
-) -> None:
-    """Store the outcome of an attempt. Raises: StorageUnavailable."""
-    await database.run(
+) -> bool:
+    """Store the outcome of an attempt. Whether it is the webhook's first success in a minute.
+
+    Raises: StorageUnavailable.
+    """
+    succeeded = await database.value(
         _SETTLE,
         webhook_id=webhook_id,
         event_id=event_id,
@@ -481,6 +499,16 @@ async def settle_delivery(
         next_at=outcome.next_at,
         now=now,
     )
+    return succeeded is not None
+
+
+async def resume_deliveries(database: Database, webhook_id: UUID, *, now: datetime, size: int) -> int:
+    """Make some of a webhook's deliveries that have failed twice or more due now, and return how many.
+
+    Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        return await transaction.run(_RESUME, webhook_id=webhook_id, now=now, size=size)
 
 
 async def list_deliveries(
