@@ -80,7 +80,7 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(
     with pytest.raises(CannotOpen):
         await make_services(secret_key=NEW_SECRET_KEY)
 
-    given_up = "given up: 1 signing keys, 2 session keys, 1 phone answers, 0 webhook secrets, 0 apps\n"
+    given_up = "given up: 1 signing keys, 2 session keys, 1 phone answers, 0 webhook secrets, 0 apps, 0 URL Links\n"
     assert await command("--yes") == (0, given_up, "")
 
     client = make_client(await make_services(secret_key=NEW_SECRET_KEY))
@@ -127,7 +127,14 @@ async def test_values_that_open_are_left_unchanged(login: LogIn, command: Comman
     )
     before = await rows.fetchrow(everything)
     done = await command("--yes", "--json", WXAUTH_SECRET_KEY_PREVIOUS=SECRET_KEY)
-    nothing = {"signing_keys": 0, "session_keys": 0, "phone_answers": 0, "webhook_secrets": 0, "apps": 0}
+    nothing = {
+        "signing_keys": 0,
+        "session_keys": 0,
+        "phone_answers": 0,
+        "webhook_secrets": 0,
+        "apps": 0,
+        "url_links": 0,
+    }
     assert json.loads(done[1]) == nothing
     assert await rows.fetchrow(everything) == before
 

@@ -655,13 +655,14 @@ class Settings(DatabaseSettings):
         ),
     ] = "camera"
     scan_link: Annotated[
-        Literal["off", "scheme"],
+        Literal["off", "scheme", "url"],
         Lower,
         Setting(
             "How a phone's browser outside WeChat opens the mini-program, for sites added with `--link`: `off`: not at "
-            "all; `scheme`: by a plaintext scheme. `SCAN_PAGE` must be listed for it in WeChat's console.",
+            "all; `scheme`: by a plaintext scheme, for which `SCAN_PAGE` must be listed in WeChat's console; `url`: by "
+            "a URL Link that WeChat makes for the app.",
             "以 `--link` 添加的网站，在微信之外的手机浏览器中如何打开小程序：`off` 不打开；`scheme` 用明文 Scheme，"
-            "须先在微信后台为 `SCAN_PAGE` 登记。",
+            "须先在微信后台为 `SCAN_PAGE` 登记；`url` 用微信为该应用生成的 URL Link。",
         ),
     ] = "off"
     scan_rate_limit: Annotated[

@@ -33,6 +33,7 @@ from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import sweep_grants
 from wxauth.server.websites.scan_rows import sweep_tries
 from wxauth.server.websites.site_request_rows import sweep_site_requests
+from wxauth.server.websites.url_links import UrlLinks
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """How long WeChat's answer to a phone code is kept, so that the code still works after most outages."""
@@ -285,6 +286,12 @@ async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: fl
             await asyncio.sleep(pause)
 
 
+async def renew_url_links(services: Services, *, page_size: int, pause: float) -> None:
+    """Renew WeChat's URL Links before they end. Raises: StorageUnavailable."""
+    if _clocks_agree(services):
+        await services[UrlLinks].renew(size=page_size)
+
+
 async def lift_ended_bans(services: Services, *, page_size: int, pause: float) -> None:
     """Lift the bans that have ended. Raises: StorageUnavailable."""
     size = min(page_size, BANS_PER_TRANSACTION)
@@ -309,6 +316,7 @@ def _clocks_agree(services: Services) -> bool:
 _CHORES: Final = (
     (sweep_other_rows, CHECK_PAUSE_SECONDS),
     (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS),
+    (renew_url_links, CHECK_PAUSE_SECONDS),
     (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
     (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS),
     (sweep_sessions, CHECK_PAUSE_SECONDS),

@@ -58,6 +58,7 @@ from wxauth.server.websites.scans import Scans
 from wxauth.server.websites.secrets import UserCodes
 from wxauth.server.websites.site_requests import SiteRequests
 from wxauth.server.websites.site_tokens import SiteTokens
+from wxauth.server.websites.url_links import UrlLinks
 from wxauth.server.websites.visits import Visits
 from wxauth.server.wechat.api import WeChatApi
 from wxauth.server.wechat.client import WeChat
@@ -239,6 +240,9 @@ def build_services(
     )
     proofs = Proofs(apps=apps, limiter=login_limiter, wechat=wechat, sealer=sealer, database=database)
     user_codes = UserCodes(settings.secret_keys)
+    url_links = UrlLinks(
+        settings=settings, database=database, clock=clock, apps=apps, sealer=sealer, wechat_api=wechat_api
+    )
     console_tokens = ConsoleTokens(settings.secret_keys)
     return Services(
         settings=settings,
@@ -332,7 +336,9 @@ def build_services(
                 sealer=sealer,
                 scan_limits=scan_limits,
                 proofs=proofs,
+                url_links=url_links,
             ),
+            UrlLinks: url_links,
             Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics),
             Authorizations: Authorizations(
                 settings=settings, database=database, clock=clock, metrics=metrics, proofs=proofs

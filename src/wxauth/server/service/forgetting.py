@@ -10,6 +10,7 @@ from wxauth.server.checks.sealed import (
     SEALED_PHONE_ANSWERS,
     SEALED_SESSION_KEYS,
     SEALED_SIGNING_KEYS,
+    SEALED_URL_LINKS,
     SEALED_WEBHOOKS,
     SealedCounts,
 )
@@ -22,6 +23,7 @@ from wxauth.server.keys.rows import KEY_TABLES, lock_keys, store_keys
 from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer
 from wxauth.server.session_keys.rows import clear_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
+from wxauth.server.websites.url_link_rows import delete_url_link, url_links
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2
@@ -42,8 +44,15 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     await _forget_session_keys(database, sealer, done, page_size=page_size)
     await _forget_webhook_secrets(database, sealer, done, now=now)
     await _forget_apps(database, sealer, done, now=now)
+    await _forget_url_links(database, sealer, done)
     await _forget_signing_keys(database, sealer, done, now=now)
     return done
+
+
+async def _forget_url_links(database: Database, sealer: Sealer, done: SealedCounts) -> None:
+    for link in await url_links(database):
+        if not SEALED_URL_LINKS.opens(sealer, link):
+            done.url_links += await delete_url_link(database, link)
 
 
 async def _forget_phone_answers(database: Database, sealer: Sealer, done: SealedCounts, *, page_size: int) -> None:

@@ -11,6 +11,7 @@ from wxauth.server.checks.sealed import (
     SEALED_PHONE_ANSWERS,
     SEALED_SESSION_KEYS,
     SEALED_SIGNING_KEYS,
+    SEALED_URL_LINKS,
     SEALED_WEBHOOKS,
     SealedCounts,
 )
@@ -21,6 +22,7 @@ from wxauth.server.keys.rows import KEY_TABLES, published_keys, replace_private_
 from wxauth.server.phones.rows import answers_sealed_otherwise, replace_answer
 from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
+from wxauth.server.websites.url_link_rows import replace_url_link, url_links
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2
@@ -48,6 +50,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     await _reseal_webhooks(database, sealer, done)
     await _reseal_session_keys(database, sealer, done, page_size=page_size)
     await _reseal_apps(database, sealer, done)
+    await _reseal_url_links(database, sealer, done)
     await _reseal_signing_keys(database, sealer, done, now=now)
     return done
 
@@ -88,6 +91,17 @@ async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> No
         match SEALED_APPS.sealed_anew(sealer, app):
             case [bytes() as anew]:
                 done.apps += await replace_app_secrets(database, app, anew)
+            case _:
+                done.not_opened += 1
+
+
+async def _reseal_url_links(database: Database, sealer: Sealer, done: Resealed) -> None:
+    for link in await url_links(database):
+        if link.sealed.startswith(sealer.prefix):
+            continue
+        match SEALED_URL_LINKS.sealed_anew(sealer, link):
+            case [bytes() as anew]:
+                done.url_links += await replace_url_link(database, link, anew)
             case _:
                 done.not_opened += 1
 

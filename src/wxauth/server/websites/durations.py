@@ -13,6 +13,9 @@ LINK_LASTS: Final = timedelta(seconds=180)
 """How long a link to WeChat can be claimed and approved."""
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 """How long a request whose page has such a link can be used."""
+URL_LINK_LASTS: Final = timedelta(days=30)
+"""How long WeChat's URL Link of an app opens the mini-program. WeChat makes none that lasts longer."""
+URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
 NUMBER_LASTS: Final = timedelta(seconds=120)
 """How long after the approval the number can be typed."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)

@@ -78,12 +78,12 @@ async def type_number(
         form = Parameters([])
     try:
         outcome = await links.go_on(request_id, cookies, form.get("number", ""), device=device)
+        if isinstance(outcome, TryAgain):
+            target = await links.target(outcome.page.app_id, link=outcome.page.link)
+            return number_page(request, outcome, request_id, language, target=target)
     except NotFound:
         return message_page(request, "visit_gone", language, status=404)
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
         return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
-    if isinstance(outcome, TryAgain):
-        has_link = links.is_open_to(outcome.page.app_id, link=outcome.page.link)
-        return number_page(request, outcome, request_id, language, has_link=has_link)
     return go_on(outcome, settings)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 from uuid import UUID
 
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, RateLimited, ScanOver, WxAuthError
@@ -39,6 +39,7 @@ from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_rows import Verdict
 from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
 from wxauth.server.websites.site_request_rows import ShownPage
+from wxauth.server.websites.url_links import UrlLinks
 
 DIGITS: Final = 6
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
@@ -83,6 +84,7 @@ class Links:
         sealer: Sealer,
         scan_limits: ScanLimits,
         proofs: Proofs,
+        url_links: UrlLinks,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -92,10 +94,18 @@ class Links:
         self._sealer = sealer
         self._scan_limits = scan_limits
         self._proofs = proofs
+        self._url_links = url_links
 
-    def is_open_to(self, app_id: str | None, *, link: bool) -> bool:
-        """Whether pages of a site with this app, added with `--link` or not, have a link now."""
-        return link and self._settings.scan_link != "off" and self._app(app_id) is not None
+    async def target(self, app_id: str | None, *, link: bool) -> str | None:
+        """Where links of a site with this app, added with `--link` or not, lead, as a source of a page's policy.
+
+        None: its pages have no link now. Raises: StorageUnavailable.
+        """
+        url = await self._base(app_id) if link else None
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else f"{parts.scheme}:"
 
     async def url_after_press(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> str:
         """The URL that opens the mini-program, with a scene of its own. It ends the link before.
@@ -104,8 +114,8 @@ class Links:
         """
         now, scene = self._clock(), new_scene()
         page = await self._page(page_id, cookies, now=now)
-        app = self._app(page.app_id) if self.is_open_to(page.app_id, link=page.link) else None
-        if app is None:
+        base = await self._base(page.app_id) if page.link else None
+        if base is None:
             raise NotFound("this site has no such link")
         await self._scan_limits.browsers.admit_address(device.ip)
         if not await link_rows.put_link(
@@ -116,7 +126,7 @@ class Links:
             expires_at=now + LINK_LASTS,
         ):
             raise LinksUsedUp("the button of one page was pressed too often")
-        return self._url(app, scene)
+        return self._url(base, scene)
 
     async def approve(self, caller: Caller, link_id: UUID, login_code: str, *, ip: str | None) -> ShownNumber | None:
         """Approve a link that this session has claimed, and return the number to show; None if there is no such link.
@@ -275,12 +285,23 @@ class Links:
             return None
         return app if app.is_mini_program else None
 
-    def _url(self, app: App, scene: str) -> str:
-        """The plaintext scheme that opens the mini-program: `query` is encoded once more."""
-        parameters = {"appid": app.app_id, "path": self._settings.scan_page, "query": f"s={scene}"}
+    async def _base(self, app_id: str | None) -> str | None:
+        """What opens the app, without the scene; None if nothing does. Raises: StorageUnavailable."""
+        app = None if self._settings.scan_link == "off" else self._app(app_id)
+        if app is None:
+            return None
+        if self._settings.scan_link == "url":
+            return await self._url_links.of(app)
+        parameters = {"appid": app.app_id, "path": self._settings.scan_page}
+        return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
+
+    def _url(self, base: str, scene: str) -> str:
+        if self._settings.scan_link == "url":
+            return f"{base}?cq={scene}"
+        parameters = {"query": f"s={scene}"}  # encoded once more
         if self._settings.scan_env != "release":
             parameters["env_version"] = self._settings.scan_env
-        return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
+        return f"{base}&{urlencode(parameters, quote_via=quote)}"
 
     async def _page(self, page_id: str, cookies: BrowserCookies, *, now: datetime) -> LinkPage:
         page = await link_rows.link_page(self._database, **self._hashes(page_id, cookies), now=now)

@@ -8,7 +8,7 @@ device code, or by an authorization code (`authorization_codes`).
 Sites added with `--sso` share the login of a browser (`browser_logins`): once a person has proved who uses it, the
 other sites get a grant at the press of a button. `browser_login_sites` has the sites that have got one.
 
-All secrets are stored as hashes.
+All secrets are stored as hashes, except an app's URL Link (`url_links`), which is sealed.
 """
 
 from collections.abc import Iterable
@@ -366,3 +366,21 @@ class BrowserLoginSite(SQLModel, table=True):
 
     browser_login_id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text, primary_key=True)
+
+
+class SealedUrlLink(SQLModel):
+    """WeChat's URL Link that opens an app's page for scans. All logins share it."""
+
+    app_id: str = Field(sa_type=Text, primary_key=True)
+    opens: str = Field(sa_type=Text)
+    """The version and the page that it opens."""
+    sealed: bytes = Field(sa_type=BYTEA, repr=False)
+    made_at: datetime = Field(sa_type=TIME)
+    renew_at: datetime = Field(sa_type=TIME)
+    """When housekeeping asks for a new one."""
+
+
+class UrlLink(SealedUrlLink, table=True):
+    """WeChat's URL Link of an app."""
+
+    __tablename__ = "url_links"

@@ -159,9 +159,12 @@ async def _show_code(
             page_id = await site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
             page = account_page(request, asked, page_id, language)
         else:
-            has_link = is_in_phones_browser(request) and links.is_open_to(asked.client.app_id, link=asked.client.link)
+            target = None
+            if is_in_phones_browser(request):
+                target = await links.target(asked.client.app_id, link=asked.client.link)
+            has_link = target is not None
             started = await site_requests.start_for_page(asked, browser=device, cookie=cookie, has_link=has_link)
-            page = code_page(request, asked, started, parameters, language, has_link=has_link)
+            page = code_page(request, asked, started, parameters, language, link_target=target)
     except OAuthError as exc:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
         return message_page(request, "mistake", language, detail=mistake, status=400)

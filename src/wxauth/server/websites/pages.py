@@ -89,15 +89,15 @@ def code_page(
     parameters: Parameters,
     language: Language,
     *,
-    has_link: bool = False,
+    link_target: str | None = None,
 ) -> Response:
-    """The page that shows the code and its state. With `has_link`, a button that opens WeChat is first."""
+    """The page that shows the code and its state. With `link_target`, a button that opens WeChat is first."""
     texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
     own_url = f"{root}{AUTHORIZE_PATH}/{started.secret}"
     seconds = int(SCAN_LASTS.total_seconds())
     is_phone = _is_on_a_phone(request.headers.get("user-agent", ""))
     first, second = _ways_to_log_in(root, started, texts, is_phone=is_phone)
-    by_link = _link_forms(own_url, texts) if has_link else ""
+    by_link = _link_forms(own_url, texts) if link_target else ""
     by_computer = ""
     if is_open_on_computers(asked.client) and not is_phone:
         by_computer = f'<p><a class="by-computer" href="{own_url}/wechat">{escape(texts["by_computer"])}</a></p>\n'
@@ -124,11 +124,11 @@ def code_page(
         language,
         attributes=attributes,
         script=f"{root}{ASSETS_PATH}/page.js",
-        form_action=_form_action_of_link(asked.redirect_uri) if has_link else "'none'",
+        form_action=_form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'",
     )
 
 
-def number_page(request: Request, again: TryAgain, page_id: str, language: Language, *, has_link: bool) -> Response:
+def number_page(request: Request, again: TryAgain, page_id: str, language: Language, *, target: str | None) -> Response:
     """The page after a number that is wrong, or that cannot be right yet: to type it again, or to open WeChat again."""
     texts, page = TEXTS[language], again.page
     own_url = f"{_root(request)}{AUTHORIZE_PATH}/{escape(page_id)}"
@@ -138,8 +138,8 @@ def number_page(request: Request, again: TryAgain, page_id: str, language: Langu
 <h1>{escape(title)}</h1>
 <p class="origin">{escape(origin)}</p>
 <p class="status" role="alert">{escape(texts["number_wrong" if again.is_wrong else "number_missing"])}</p>
-{_link_forms(own_url, texts, has_button=has_link)}"""
-    return _page(request, title, body, language, form_action=_form_action_of_link(page.redirect_uri))
+{_link_forms(own_url, texts, has_button=target is not None)}"""
+    return _page(request, title, body, language, form_action=_form_action_of_link(page.redirect_uri, target))
 
 
 def _link_forms(own_url: str, texts: Texts, *, has_button: bool = True) -> str:
@@ -157,8 +157,8 @@ def _link_forms(own_url: str, texts: Texts, *, has_button: bool = True) -> str:
 """
 
 
-def _form_action_of_link(redirect_uri: str) -> str:
-    return f"'self' weixin: {_redirect_source(redirect_uri)}"
+def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
+    return " ".join(filter(None, ("'self'", target, _redirect_source(redirect_uri))))
 
 
 def is_in_phones_browser(request: Request) -> bool:

@@ -26,6 +26,7 @@ from wxauth.server.wechat.errcodes import (
     RID,
     RISK_RANK,
     SESSION_KEY_GONE,
+    URL_LINK,
     WECHAT_TOKEN_REFUSED,
 )
 from wxauth.server.wechat.wechat_ids import is_id
@@ -39,12 +40,14 @@ _PATHS: Final = {
     CHECK_TEXT: "/wxa/msg_sec_check",
     CHECK_PICTURE: "/wxa/media_check_async",
     MINI_PROGRAM_CODE: "/wxa/getwxacodeunlimit",
+    URL_LINK: "/wxa/generate_urllink",
     QUOTA: "/cgi-bin/openapi/quota/get",
     RID: "/cgi-bin/openapi/rid/get",
 }
 PATHS_WITH_QUOTA: Final = tuple(path for api, path in _PATHS.items() if api not in (QUOTA, RID))
 """The paths of the APIs that wxauth calls with a WeChat token."""
 _RISK_RANKS: Final = range(5)
+_URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
 _SIGN_UP: Final = 0
 """getUserRiskRank's `scene`; 1 is marketing."""
 _PROFILE: Final = 1
@@ -166,6 +169,15 @@ class WeChatApi:
         return await self._post(
             MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene], reports_refusals=False, is_for_picture=True
         )
+
+    async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
+        """A URL Link that opens this page, in the mini-program's version `env`, for thirty days.
+
+        Raises: WeChatMisconfigured (40002: no personal account may have one, 85079: not released, among others), other
+            WeChatError.
+        """
+        body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
+        return await self._post(URL_LINK, app, body, read=_url_link, reports_refusals=False)
 
     async def quota(self, app: App, cgi_path: str) -> Quota:
         """The quota of an API, by its path. Raises: WeChatError."""
@@ -311,6 +323,13 @@ def _trace_id(answer: dict[str, Any]) -> str:
     if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
         raise WeChatBadResponse("WeChat's answer has no usable trace_id")
     return trace_id
+
+
+def _url_link(answer: dict[str, Any]) -> str:
+    url = answer.get("url_link")
+    if not isinstance(url, str) or not _URL_LINK.fullmatch(url):
+        raise WeChatBadResponse("WeChat's answer has no usable url_link")
+    return url
 
 
 def _quota(answer: dict[str, Any]) -> Quota:

@@ -32,6 +32,7 @@ RISK_RANK: Final = "getuserriskrank"
 CHECK_TEXT: Final = "msg_sec_check"
 CHECK_PICTURE: Final = "media_check_async"
 MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
+URL_LINK: Final = "generate_urllink"
 QUOTA: Final = "quota_get"
 RID: Final = "rid_get"
 CLEAR_QUOTA: Final = "clear_quota"
@@ -131,6 +132,16 @@ ERRCODES: Final = (
         ),
         WeChatMisconfigured,
     ),
+    Errcode(
+        40002,
+        Title("the account may have no URL Link", "该账号无权生成 URL Link"),
+        Title(
+            "a personal account may have no URL Link: set WXAUTH_SCAN_LINK=off",
+            "个人主体的小程序不能生成 URL Link：请设置 WXAUTH_SCAN_LINK=off",
+        ),
+        WeChatMisconfigured,
+        at={URL_LINK},
+    ),
     Errcode(40002, Title("the grant_type is not the right one", "grant_type 不正确"), _OUR_REQUEST),
     Errcode(
         40003,
@@ -184,7 +195,7 @@ ERRCODES: Final = (
             "该小程序没有 WXAUTH_SCAN_ENV 所指的版本",
         ),
         WeChatMisconfigured,
-        at={MINI_PROGRAM_CODE},
+        at={MINI_PROGRAM_CODE, URL_LINK},
     ),
     Errcode(40097, Title("an argument is wrong", "参数错误"), _OUR_REQUEST),
     Errcode(40125, Title("the app secret is wrong", "AppSecret 不正确"), SECRET_NOT_TAKEN, WeChatMisconfigured),
@@ -207,10 +218,21 @@ ERRCODES: Final = (
         WeChatMisconfigured,
     ),
     Errcode(
+        40165,
+        Title("the page of the link is not a published one", "链接的页面未发布"),
+        Title(
+            "the page WXAUTH_SCAN_PAGE is not in the version WXAUTH_SCAN_ENV: publish it",
+            "WXAUTH_SCAN_ENV 所指的版本中没有 WXAUTH_SCAN_PAGE 页面：请先发布",
+        ),
+        WeChatMisconfigured,
+        at={URL_LINK},
+    ),
+    Errcode(
         40169,
         Title("the scene is too long or empty, or the body is no JSON", "scene 过长或为空，或请求体不是 JSON"),
         _OUR_REQUEST,
     ),
+    Errcode(40212, Title("the query of the link is wrong", "链接的 query 不正确"), _OUR_REQUEST, at={URL_LINK}),
     Errcode(
         40226,
         Title("WeChat takes the person for a high risk", "高风险用户，登录被拦截"),
@@ -300,6 +322,16 @@ ERRCODES: Final = (
         45009,
         Title("the daily quota is used up", "已达每日调用上限"),
         Title(
+            "the day's quota is used up, until midnight in Beijing: see who else makes links for this app",
+            "当日额度已用完，北京时间零点恢复：请检查还有谁在为该应用生成链接",
+        ),
+        WeChatMisconfigured,
+        at={URL_LINK},
+    ),
+    Errcode(
+        45009,
+        Title("the daily quota is used up", "已达每日调用上限"),
+        Title(
             "the day's quota is used up, until midnight in Beijing: see who asks so often",
             "当日额度已用完，北京时间零点恢复：请检查是谁在频繁调用",
         ),
@@ -350,6 +382,16 @@ ERRCODES: Final = (
         Title("the rid is another account's", "rid 不属于该账号"),
         Title("give the rid of an answer to this app, of the last seven days", "请使用该应用最近 7 天内的响应中的 rid"),
         at={RID},
+    ),
+    Errcode(
+        85079,
+        Title("the mini-program is not released", "小程序未发布"),
+        Title(
+            "the mini-program has no released version: release it, or set WXAUTH_SCAN_ENV",
+            "小程序没有正式版：请先发布，或设置 WXAUTH_SCAN_ENV",
+        ),
+        WeChatMisconfigured,
+        at={URL_LINK},
     ),
     Errcode(
         87007,

@@ -9,7 +9,7 @@ The phone on the desk, a page that logs in and shows every request, is at /desk/
   GET  /sns/jscode2session    POST /cgi-bin/stable_token     POST /wxa/business/getuserphonenumber
   GET  /wxa/checksession      GET  /wxa/resetusersessionkey  GET  /sns/oauth2/access_token
   POST /wxa/getuserriskrank   POST /wxa/msg_sec_check       POST /wxa/getwxacodeunlimit
-  POST /wxa/media_check_async
+  POST /wxa/media_check_async  POST /wxa/generate_urllink
   POST /cgi-bin/openapi/quota/get   POST /cgi-bin/openapi/rid/get   POST /cgi-bin/clear_quota/v2
 
 Names. Any plain name is a login code (alice, 张三): the same person each time and in every app.

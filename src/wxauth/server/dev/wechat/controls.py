@@ -17,6 +17,7 @@ Api = Literal[
     "msg_sec_check",
     "media_check_async",
     "getwxacodeunlimit",
+    "generate_urllink",
     "quota_get",
     "rid_get",
     "clear_quota",

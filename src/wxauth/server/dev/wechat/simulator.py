@@ -53,6 +53,7 @@ API_PATHS: Final[dict[str, tuple[str, Api]]] = {
     "/wxa/msg_sec_check": ("POST", "msg_sec_check"),
     "/wxa/media_check_async": ("POST", "media_check_async"),
     "/wxa/getwxacodeunlimit": ("POST", "getwxacodeunlimit"),
+    "/wxa/generate_urllink": ("POST", "generate_urllink"),
     "/cgi-bin/openapi/quota/get": ("POST", "quota_get"),
     "/cgi-bin/openapi/rid/get": ("POST", "rid_get"),
     "/cgi-bin/clear_quota/v2": ("POST", "clear_quota"),
@@ -71,6 +72,9 @@ _REMEMBERED_CALLS: Final = 1000
 _RID: Final = re.compile(r"rid: ([0-9a-f-]+)")
 _USUAL_QUOTA: Final = 1_000_000
 _CLEARED_A_MONTH: Final = 10
+_LONGEST_URL_LINK: Final = 30
+"""Days."""
+_LONGEST_QUERY: Final = 512
 LOGINS_A_MINUTE: Final = 100
 """How often a person may log in to an app with codes of `wx.login`."""
 
@@ -139,6 +143,7 @@ class Simulator:
             "msg_sec_check": self._check_text,
             "media_check_async": self._check_picture,
             "getwxacodeunlimit": self._mini_program_code,
+            "generate_urllink": self._url_link,
             "quota_get": self._quota,
             "rid_get": self._rid,
             "clear_quota": self._clear_quota,
@@ -356,6 +361,22 @@ class Simulator:
         code = read_code_request(values, account)
         self._count_in_minute(call.api, account.app_id, at_most=PICTURES_A_MINUTE, errcode=45009)
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
+
+    def _url_link(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        values = call.json
+        days, env = values.get("expire_interval"), values.get("env_version", "release")
+        if values.get("expire_type") != 1 or type(days) is not int or not 1 <= days <= _LONGEST_URL_LINK:
+            raise CallRefused(47001)
+        if env not in ("release", "trial", "develop"):
+            raise CallRefused(40097)
+        if env == "release" and not account.pages:
+            raise CallRefused(85079)
+        if env == "release" and _text(values, "path") not in account.pages:
+            raise CallRefused(40165)
+        if len(_text(values, "query")) > _LONGEST_QUERY:
+            raise CallRefused(40212)
+        return _ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
 
     def _quota(self, call: Call) -> dict[str, Any]:
         account = self._account_with_token(call)
