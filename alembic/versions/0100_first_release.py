@@ -802,6 +802,7 @@ def upgrade() -> None:
             redirect_uri TEXT NOT NULL,
             code_challenge TEXT,
             nonce TEXT,
+            hinted_user_id UUID,
             request_id UUID NOT NULL,
             page_hash BYTEA NOT NULL,
             browser_hash BYTEA NOT NULL,

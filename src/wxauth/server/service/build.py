@@ -51,6 +51,7 @@ from wxauth.server.sign_up.hook import make_sign_up_hook
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
+from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
@@ -243,6 +244,7 @@ def build_services(
     url_links = UrlLinks(
         settings=settings, database=database, clock=clock, apps=apps, sealer=sealer, wechat_api=wechat_api
     )
+    hints = IdTokenHints(settings, database, keys, id_token_keys)
     console_tokens = ConsoleTokens(settings.secret_keys)
     return Services(
         settings=settings,
@@ -339,9 +341,10 @@ def build_services(
                 url_links=url_links,
             ),
             UrlLinks: url_links,
-            Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics),
+            IdTokenHints: hints,
+            Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics, hints=hints),
             Authorizations: Authorizations(
-                settings=settings, database=database, clock=clock, metrics=metrics, proofs=proofs
+                settings=settings, database=database, clock=clock, metrics=metrics, proofs=proofs, hints=hints
             ),
             SiteTokens: SiteTokens(
                 settings=settings,

@@ -22,6 +22,7 @@ from wxauth.server.websites.authorize import (
     Mistake,
     SentBack,
     Unanswerable,
+    bound_to_hint,
     checked_request,
     refusal,
     requesting_site,
@@ -30,11 +31,13 @@ from wxauth.server.websites.authorize import (
 from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import (
+    AnotherPerson,
     add_grant,
     lock_person,
     put_code,
     record_authorized,
 )
+from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.secrets import hash_of, new_secret
@@ -55,13 +58,21 @@ class Authorizations:
     """Answers a person's consent to a login in an app's own browser."""
 
     def __init__(
-        self, *, settings: Settings, database: Database, clock: Clock, proofs: Proofs, metrics: Metrics
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        proofs: Proofs,
+        metrics: Metrics,
+        hints: IdTokenHints,
     ) -> None:
         self._settings = settings
         self._database = database
         self._clock = clock
         self._proofs = proofs
         self._metrics = metrics
+        self._hints = hints
 
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
         """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back.
@@ -73,6 +84,7 @@ class Authorizations:
             if not may_answer(client):
                 raise Unanswerable(Mistake.CLIENT)
             asked = checked_request(self._settings, client, redirect_uri, parameters)
+            asked = await bound_to_hint(self._settings, self._hints, asked, parameters)
             if asked.is_silent:
                 raise refusal(self._settings, asked, "login_required", "a web-view has no login of a browser")
             logged_in_at = await self._login_for(asked, caller.session_id)
@@ -84,6 +96,9 @@ class Authorizations:
             code = await _make_code(
                 self._database, self._clock, caller, asked, device=device, logged_in_at=logged_in_at
             )
+        except AnotherPerson as exc:
+            self._metrics.door(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
+            return sent_back(self._settings, asked.redirect_uri, asked.state, **exc.answer)
         except WxAuthError as exc:
             is_ours = exc.status >= 500
             self._metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)

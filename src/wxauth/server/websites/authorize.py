@@ -28,12 +28,14 @@ from wxauth.server.websites.browser_logins import (
 )
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.grant_rows import (
+    AnotherPerson,
     LockedGrant,
     lock_grant,
     name_browser_login,
     put_code,
     record_authorized,
 )
+from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.redeeming import entitled_person
 from wxauth.server.websites.requests import Parameters
@@ -104,10 +106,25 @@ class PageState(StrEnum):
     OVER = "over"
 
 
-async def check_request(settings: Settings, database: Database, parameters: Parameters) -> SiteRequest:
+async def check_request(
+    settings: Settings, database: Database, hints: IdTokenHints, parameters: Parameters
+) -> SiteRequest:
     """Check a site's request. Raises: Unanswerable, SentBack, StorageUnavailable."""
     client, redirect_uri = await requesting_site(database, parameters)
-    return checked_request(settings, client, redirect_uri, parameters)
+    asked = checked_request(settings, client, redirect_uri, parameters)
+    return await bound_to_hint(settings, hints, asked, parameters)
+
+
+async def bound_to_hint(
+    settings: Settings, hints: IdTokenHints, asked: SiteRequest, parameters: Parameters
+) -> SiteRequest:
+    """The request of the person whom its `id_token_hint` names, if it has one. Raises: SentBack, StorageUnavailable."""
+    if "id_token_hint" not in parameters:
+        return asked
+    user_id = await hints.person(parameters["id_token_hint"], client_id=asked.client.name)
+    if user_id is None:
+        raise refusal(settings, asked, "login_required", "id_token_hint is no id_token of this client")
+    return asked.model_copy(update={"hinted_user_id": user_id})
 
 
 async def requesting_site(database: Database, parameters: Parameters) -> tuple[Client, str]:
@@ -229,7 +246,10 @@ async def go_on_after_decision(
             return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
         case PageState.APPROVED:
             code = new_secret()
-            grant = await put_code_of_page(settings, database, clock, page, code, cookies, device=device)
+            try:
+                grant = await put_code_of_page(settings, database, clock, page, code, cookies, device=device)
+            except AnotherPerson as exc:
+                return Onward(sent_back(settings, page.redirect_uri, page.state, **exc.answer))
             if grant is None:
                 error = {"error": "access_denied", "error_description": "the person may not log in any more"}
                 return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
@@ -250,7 +270,7 @@ async def put_code_of_page(
 ) -> LockedGrant | None:
     """Store a code for the page's grant, and the login of the browser that it proves.
 
-    Returns the grant; None if it cannot be redeemed any more. Raises: StorageUnavailable.
+    Returns the grant; None if it cannot be redeemed any more. Raises: AnotherPerson, StorageUnavailable.
     """
     now = clock()
     async with database.begin() as transaction:

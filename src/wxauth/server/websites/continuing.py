@@ -28,6 +28,7 @@ from wxauth.server.websites.browser_logins import BrowserCookies, person_in, pro
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import add_grant, put_code, record_authorized
+from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.requests import parse_parameters
 from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
@@ -43,11 +44,14 @@ log = get_logger()
 class Continuing:
     """Answers the requests of sites from browsers that have a login."""
 
-    def __init__(self, *, settings: Settings, database: Database, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, *, settings: Settings, database: Database, clock: Clock, metrics: Metrics, hints: IdTokenHints
+    ) -> None:
         self._settings = settings
         self._database = database
         self._clock = clock
         self._metrics = metrics
+        self._hints = hints
 
     async def person_for(self, asked: SiteRequest, cookies: BrowserCookies) -> BrowserPerson | None:
         """The person whose login this browser has, if it answers the site's request; else None.
@@ -78,7 +82,7 @@ class Continuing:
         Raises: NotFound, SentBack, Unanswerable, OAuthError, StorageUnavailable.
         """
         page = await self._page(page_id, cookies)
-        asked = await check_request(self._settings, self._database, parse_parameters(page.query))
+        asked = await check_request(self._settings, self._database, self._hints, parse_parameters(page.query))
         person = await self.person_for(asked, cookies)
         if person is not None and person.login_id == page.browser_login_id:
             url = await self._give_code(asked, cookies, shown=person, device=device)
@@ -136,6 +140,8 @@ class Continuing:
 def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
     """Whether the login of this person is new enough for the site's request, and the right person's."""
     age = (now - person.authenticated_at).total_seconds()
+    if asked.hinted_user_id not in (None, person.id):
+        return False
     return not asked.requires_new_login and (asked.max_age is None or 0 < asked.max_age >= age)
 
 

@@ -7,6 +7,7 @@ from fastapi import Depends
 from wxauth.server.web.dependencies import provide
 from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
+from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.scans import Scans
@@ -16,6 +17,7 @@ from wxauth.server.websites.visits import Visits
 
 AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
+IdTokenHintsDep = Annotated[IdTokenHints, Depends(provide(IdTokenHints))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 ScansDep = Annotated[Scans, Depends(provide(Scans))]

@@ -18,7 +18,7 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT
-from wxauth.server.websites.models import CodeBinding, GrantFields
+from wxauth.server.websites.models import GrantFields, RequestBinding
 
 _ATTEMPTS: Final = 3
 
@@ -44,6 +44,16 @@ class LockedGrant:
     """Whether the session that approved is still open, and the browser's login there; without either, true."""
 
 
+class AnotherPerson(Exception):
+    """The site has named a person by `id_token_hint`, and the grant is another one's."""
+
+    answer: Final = {
+        "error": "login_required",
+        "error_description": "another person than the hint's has logged in",
+    }
+    """What the site is told."""
+
+
 # False if the client has been removed. Its row stays until the end, because a removal deletes all its grants.
 _ADD: Final = Statement[Nothing]("""
 INSERT INTO grants (id, client_id, scope, door, app_id, openid, approving_session_id, authenticated_at,
@@ -58,6 +68,11 @@ INSERT INTO authorization_codes (grant_id, code_hash, redirect_uri, code_challen
 VALUES (:grant_id, :code_hash, :redirect_uri, :code_challenge, :nonce, :expires_at)
 ON CONFLICT (grant_id) DO UPDATE SET code_hash = excluded.code_hash, expires_at = excluded.expires_at
 RETURNING xmax = 0 AS is_first
+""")
+_IS_OF: Final = Statement[bool]("""
+SELECT EXISTS (SELECT FROM grants g JOIN identities i ON (i.app_id, i.openid) = (g.app_id, g.openid)
+                WHERE g.id = :grant_id
+                  AND (i.user_id = :user_id OR i.user_id = (SELECT user_id FROM former_users WHERE id = :user_id)))
 """)
 _NAME_LOGIN: Final = Statement[Nothing]("UPDATE grants SET browser_login_id = :browser_login_id WHERE id = :grant_id")
 
@@ -202,12 +217,18 @@ async def put_code(
     transaction: Transaction,
     grant_id: UUID,
     code_hash: bytes,
-    binding: CodeBinding,
+    binding: RequestBinding,
     *,
     lasts: timedelta = AUTHORIZATION_CODE_LASTS,
     now: datetime,
 ) -> bool:
-    """Store the code of a grant whose user is locked, valid from now on. False if it replaces an earlier one."""
+    """Store the code of a grant whose user is locked, valid from now on. False if it replaces an earlier one.
+
+    Every door makes its codes here. Raises: AnotherPerson, which undoes the transaction.
+    """
+    hinted = binding.hinted_user_id
+    if hinted is not None and not await transaction.value(_IS_OF, grant_id=grant_id, user_id=hinted):
+        raise AnotherPerson
     is_first = await transaction.value(
         _PUT_CODE,
         grant_id=grant_id,

@@ -14,10 +14,12 @@ from pydantic_core import from_json, to_json
 from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.site_scopes import claims_of
+from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
+from wxauth.server.users.merging_rows import current_user
 from wxauth.server.websites.requests import MAX_TOKEN_LENGTH
 from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.issuer import sign
@@ -95,6 +97,26 @@ async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKey
     if claims["iss"] != settings.issuer:  # the issuer has changed since
         return None
     return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
+
+
+class IdTokenHints:
+    """Reads the `id_token_hint` of sites' requests."""
+
+    def __init__(self, settings: Settings, database: Database, keys: KeyRing, id_token_keys: IdTokenKeys) -> None:
+        self._settings = settings
+        self._database = database
+        self._keys = keys
+        self._id_token_keys = id_token_keys
+
+    async def person(self, token: str, *, client_id: str) -> UUID | None:
+        """The user whom a client's id_token names, even if it has expired; after a merge, the one who remains.
+
+        None if it is no id_token of ours for this client. Raises: StorageUnavailable.
+        """
+        hint = await read_hint(self._settings, self._keys, self._id_token_keys, token)
+        if hint is None or hint.client_id != client_id:
+            return None
+        return await current_user(self._database, hint.user_id) or hint.user_id
 
 
 async def _verifier(keys: KeyRing, id_token_keys: IdTokenKeys, alg: str, kid: str) -> Any | None:

@@ -10,14 +10,14 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.websites.durations import OUTCOME_KEPT
-from wxauth.server.websites.models import CodeBinding
+from wxauth.server.websites.models import CodeBinding, RequestBinding
 from wxauth.server.websites.scan_rows import OpenScan, Verdict
 
 MAX_LINKS_PER_REQUEST: Final = 10
 MAX_WRONG_NUMBERS: Final = 3
 
 
-class LinkPage(CodeBinding):
+class LinkPage(RequestBinding):
     """A request with a link, as its own browser sees it."""
 
     request_id: UUID
@@ -61,7 +61,7 @@ class HeldLink(CodeBinding):
 
 _PAGE_PART: Final = """
 SELECT p.request_id, r.client_id, c.title, c.redirect_uris, c.app_id, c.link, c.sso, p.redirect_uri, p.state, p.nonce,
-       p.code_challenge"""
+       p.code_challenge, p.hinted_user_id"""
 _OF_BROWSER: Final = f"""
  WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash AND r.expires_at > :now
    AND p.wrong_numbers < {MAX_WRONG_NUMBERS}"""

@@ -32,7 +32,7 @@ from wxauth.server.websites.authorize import put_code_of_page, sent_back
 from wxauth.server.websites.browser_logins import BrowserCookies, Onward, new_login
 from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.durations import LINK_LASTS, NUMBER_LASTS
-from wxauth.server.websites.grant_rows import add_grant, lock_person
+from wxauth.server.websites.grant_rows import AnotherPerson, add_grant, lock_person
 from wxauth.server.websites.link_rows import HeldLink, LinkPage, TypedNumber
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_limits import ScanLimits
@@ -255,11 +255,17 @@ class Links:
             state=page.state,
             nonce=page.nonce,
             code_challenge=page.code_challenge,
+            hinted_user_id=page.hinted_user_id,
             client_id=page.client_id,
             sso=page.sso,
         )
         code = new_secret()
-        grant = await put_code_of_page(self._settings, self._database, self._clock, shown, code, cookies, device=device)
+        try:
+            grant = await put_code_of_page(
+                self._settings, self._database, self._clock, shown, code, cookies, device=device
+            )
+        except AnotherPerson as exc:
+            return Onward(sent_back(self._settings, page.redirect_uri, page.state, **exc.answer))
         if grant is None:
             return self._refused(page, "the person may not log in any more")
         login = new_login(self._settings, Door.LINK, cookies, grant.id, is_shared=page.sso)

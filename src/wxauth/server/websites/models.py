@@ -74,7 +74,14 @@ class CodeBinding(SQLModel):
     nonce: str | None = Field(sa_type=Text)
 
 
-class LoginPageFields(CodeBinding):
+class RequestBinding(CodeBinding):
+    """What the code that answers a request is bound to."""
+
+    hinted_user_id: UUID | None = Field(default=None)
+    """The person whom the site's `id_token_hint` names: nobody else gets a code. Null without a hint."""
+
+
+class LoginPageFields(RequestBinding):
     """The page on which a browser shows a request, and what the browser takes back to the site."""
 
     request_id: UUID = Field(primary_key=True)

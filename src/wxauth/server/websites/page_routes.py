@@ -30,8 +30,15 @@ from wxauth.server.websites.browser_answers import (
     text_parameters,
 )
 from wxauth.server.websites.continuing import Continuing
-from wxauth.server.websites.dependencies import ContinuingDep, LinksDep, ScanPicturesDep, SiteRequestsDep
+from wxauth.server.websites.dependencies import (
+    ContinuingDep,
+    IdTokenHintsDep,
+    LinksDep,
+    ScanPicturesDep,
+    SiteRequestsDep,
+)
 from wxauth.server.websites.doors import Door
+from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
 from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
@@ -72,6 +79,7 @@ async def show_code(
     site_requests: SiteRequestsDep,
     continuing: ContinuingDep,
     links: LinksDep,
+    hints: IdTokenHintsDep,
     database: DatabaseDep,
     device: DeviceDep,
 ) -> Response:
@@ -85,7 +93,9 @@ async def show_code(
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    return await _show_code(request, settings, site_requests, continuing, links, database, device, request.url.query)
+    return await _show_code(
+        request, settings, site_requests, continuing, links, hints, database, device, request.url.query
+    )
 
 
 @router.post(
@@ -111,6 +121,7 @@ async def show_code_by_form(
     site_requests: SiteRequestsDep,
     continuing: ContinuingDep,
     links: LinksDep,
+    hints: IdTokenHintsDep,
     database: DatabaseDep,
     device: DeviceDep,
 ) -> Response:
@@ -123,7 +134,7 @@ async def show_code_by_form(
         return RedirectResponse(
             f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
         )
-    return await _show_code(request, settings, site_requests, continuing, links, database, device, form)
+    return await _show_code(request, settings, site_requests, continuing, links, hints, database, device, form)
 
 
 async def _show_code(
@@ -132,6 +143,7 @@ async def _show_code(
     site_requests: SiteRequests,
     continuing: Continuing,
     links: Links,
+    hints: IdTokenHints,
     database: Database,
     device: Device,
     text: str,
@@ -143,7 +155,7 @@ async def _show_code(
     try:
         parameters = parse_parameters(text)
         language = language_of(request, ui_locales=parameters.get("ui_locales"))
-        asked = await authorize.check_request(settings, database, parameters)
+        asked = await authorize.check_request(settings, database, hints, parameters)
         cookies = browser_cookies(request, settings)
         if asked.is_silent:
             return redirect_to(await continuing.answer_silently(asked, cookies, device=device))

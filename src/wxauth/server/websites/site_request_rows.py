@@ -11,7 +11,7 @@ import asyncpg
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.websites.models import CodeBinding, LoginPageFields, SiteRequestFields
+from wxauth.server.websites.models import LoginPageFields, RequestBinding, SiteRequestFields
 from wxauth.server.websites.scan_rows import ScanOutcome
 
 
@@ -34,7 +34,7 @@ class NewScan:
     scan_expires_at: datetime
 
 
-class ShownPage(CodeBinding):
+class ShownPage(RequestBinding):
     """A request with a scan, as visible to the browser that shows it."""
 
     scan_id: UUID
@@ -66,8 +66,10 @@ SELECT :id, :client_id, :scope, :browser_ip::text::inet, :browser_user_agent, :c
 
 def _page_part(more: str = "", values: str = "") -> str:
     return f"""
-INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, nonce, code_challenge{more})
-SELECT :request_id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge{values} FROM request
+INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, nonce, code_challenge,
+                         hinted_user_id{more})
+SELECT :request_id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge,
+       :hinted_user_id{values} FROM request
 RETURNING request_id
 """  # noqa: S608 - put together from constants
 
@@ -90,7 +92,8 @@ INSERT INTO device_codes (request_id, code_hash) SELECT id, :device_code_hash FR
 """)  # noqa: S608 - put together from constants
 _PAGE: Final = Statement[ShownPage]("""
 SELECT s.id AS scan_id, s.verdict, s.claimed_at IS NOT NULL AS is_claimed, g.session_id IS NOT NULL AS is_redeemed,
-       s.expires_at, p.redirect_uri, p.state, p.nonce, p.code_challenge, r.client_id, c.sso
+       s.expires_at, p.redirect_uri, p.state, p.nonce, p.code_challenge, p.hinted_user_id,
+       r.client_id, c.sso
   FROM login_pages p JOIN scans s ON s.request_id = p.request_id JOIN site_requests r ON r.id = p.request_id
   JOIN clients c ON c.name = r.client_id LEFT JOIN grants g ON g.id = s.id
  WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash

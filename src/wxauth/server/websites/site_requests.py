@@ -14,7 +14,7 @@ from wxauth.server.core.metrics import Metrics
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import site_request_rows
 from wxauth.server.websites.durations import LINK_REQUEST_LASTS, OUTCOME_KEPT, SCAN_LASTS, VISIT_LASTS
-from wxauth.server.websites.models import CodeBinding, LoginPageFields, SiteRequestFields
+from wxauth.server.websites.models import LoginPageFields, RequestBinding, SiteRequestFields
 from wxauth.server.websites.oauth_errors import OAuthError, invalid_client, invalid_oauth_request
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_rows import ScanOutcome
@@ -27,7 +27,7 @@ INTERVAL: Final = 2
 _ATTEMPTS: Final = 5
 
 
-class SiteRequest(CodeBinding):
+class SiteRequest(RequestBinding):
     """A site's checked request to log a person in."""
 
     client: Client
@@ -179,6 +179,7 @@ def _page(asked: SiteRequest, request_id: UUID, page_id: str, cookie: str) -> Lo
         state=asked.state,
         nonce=asked.nonce,
         code_challenge=asked.code_challenge,
+        hinted_user_id=asked.hinted_user_id,
     )
 
 

@@ -14,7 +14,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import OUTCOME_KEPT, VISIT_LASTS
-from wxauth.server.websites.models import CodeBinding
+from wxauth.server.websites.models import RequestBinding
 
 MAX_VISITS_PER_REQUEST: Final = 10
 """How often a browser may go to WeChat's page for one request."""
@@ -26,6 +26,8 @@ class VisitOutcome(StrEnum):
     LOGGED_IN = "logged_in"
     """The site has got a code."""
     ACCESS_DENIED = "access_denied"
+    LOGIN_REQUIRED = "login_required"
+    """Another person than the site's `id_token_hint` names has logged in."""
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
     SNAPSHOT = "snapshot"
@@ -67,7 +69,7 @@ class Visit:
     is_redeemed: bool
 
 
-class LockedVisit(CodeBinding):
+class LockedVisit(RequestBinding):
     """A visit without an outcome, with what its site requests. Its row is locked."""
 
     id: UUID
@@ -126,7 +128,8 @@ _FIND: Final = Statement[Visit](f"""{_visit_part("visits")}
  WHERE v.state_hash = :state_hash AND p.browser_hash = :browser_hash
 """)
 _LOCK: Final = Statement[LockedVisit]("""
-SELECT v.id, r.client_id, r.scope, c.sso, p.redirect_uri, p.nonce, p.code_challenge, v.created_at, v.expires_at
+SELECT v.id, r.client_id, r.scope, c.sso, p.redirect_uri, p.nonce, p.code_challenge, p.hinted_user_id, v.created_at,
+       v.expires_at
   FROM visits v JOIN login_pages p ON p.request_id = v.request_id JOIN site_requests r ON r.id = v.request_id
   JOIN clients c ON c.name = r.client_id
  WHERE v.id = :id AND v.outcome IS NULL

@@ -55,6 +55,7 @@ from wxauth.server.websites.browser_logins import (
 )
 from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.grant_rows import (
+    AnotherPerson,
     add_grant,
     lock_visitor,
     put_code,
@@ -77,6 +78,7 @@ _DENIED: Final = (AccountDisabled, AccountLeaving, SignUpClosed, SignUpRefused, 
 _TRY_LATER: Final = (WeChatRateLimited, WeChatUnavailable, WeChatTimeout, SignUpUnavailable, StorageUnavailable)
 _OUTCOMES: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
+    VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
     VisitOutcome.AGAIN: DoorOutcome.FAILED,
     VisitOutcome.TEMPORARILY_UNAVAILABLE: DoorOutcome.FAILED,
@@ -84,6 +86,7 @@ _OUTCOMES: Final = {
 }
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the person has refused, or may not log in",
+    VisitOutcome.LOGIN_REQUIRED: AnotherPerson.answer["error_description"],
     VisitOutcome.TEMPORARILY_UNAVAILABLE: "WeChat or the service gave no answer in time",
     VisitOutcome.SERVER_ERROR: "WeChat does not answer this app: the log of the service has the cause",
 }
@@ -222,6 +225,8 @@ class Visits:
             if not await self._enter(visit, callback, door, device=device):
                 raise VisitRefused("the person may not log in any more, or the site has been removed")
             return VisitOutcome.LOGGED_IN
+        except AnotherPerson:
+            outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
             outcome = _outcome_of(exc, door, **fields)
         except Exception:
