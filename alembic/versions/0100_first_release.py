@@ -139,6 +139,7 @@ def upgrade() -> None:
             sso BOOLEAN DEFAULT false NOT NULL,
             pkce TEXT DEFAULT 'required' NOT NULL,
             id_token_alg TEXT,
+            claims JSONB,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             former_secret_until TIMESTAMP WITH TIME ZONE,
             secret_hash BYTEA,

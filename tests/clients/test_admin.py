@@ -15,6 +15,7 @@ NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
     **{"account_app_id": None, "website_app_id": None, "link": False},
     **{"near": False, "user_code": False, "email_domain": None, "sso": False, "pkce": "required", "id_token_alg": None},
+    "claims": None,
     "backchannel_logout_uri": None,
 }
 SITE: Body = {

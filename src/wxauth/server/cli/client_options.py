@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from wxauth.server.attributes.attributes import typed_attribute
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, WrongClient
 from wxauth.server.clients.models import Scope
 from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES
@@ -31,6 +32,7 @@ _HINTS: Final = {
     "sso": "--sso",
     "pkce": "--no-pkce",
     "id_token_alg": "--id-token-alg",
+    "claims": "--claim",
 }
 _REDIRECT_URI = "A redirect_uri: https, or http on a loopback address. Repeatable."
 _LOGOUT_URI = "A post_logout_redirect_uri. Repeatable."
@@ -39,6 +41,18 @@ _SCOPE = (
     f"{' and '.join(DEFAULT_SITE_SCOPES)} (by default), "
     f"{', '.join(name for name in SITE_SCOPE_NAMES if name not in DEFAULT_SITE_SCOPES)}. Repeatable."
 )
+
+
+def _claims(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
+    """The template of `NAME=VALUE`s; empty for one empty text; None without any."""
+    template: dict[str, Any] = {}
+    for given in values:
+        name, equals, value = given.partition("=")
+        if given and not equals:
+            raise click.BadParameter("must be NAME=VALUE.")
+        if given:
+            template[name] = typed_attribute(value)
+    return template if values else None
 
 
 def client_options(*, is_change: bool) -> Callable[[Command], Command]:
@@ -91,6 +105,15 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
             "--id-token-alg",
             type=click.Choice(ID_TOKEN_ALGS),
             help="The algorithm of its id_tokens: RS256 by default; ES256 for products that accept nothing else.",
+        ),
+        click.option(
+            "--claim",
+            "claims",
+            multiple=True,
+            callback=_claims,
+            metavar="NAME=VALUE",
+            help="A claim of its tokens, such as tier=$attributes.tier; a VALUE that is JSON is JSON. Repeatable."
+            + (" Empty: none." if is_change else ""),
         ),
     )
 

@@ -48,6 +48,9 @@ class _ClientOptions(BaseModel):
     id_token_alg: IdTokenAlg | None = Field(
         default=None, description="The algorithm that signs a site's id_tokens; null: `RS256`."
     )
+    claims: dict[str, Any] | None = Field(
+        default=None, description="What is added to the site's tokens, by the rules of `WXAUTH_CLAIMS`; null: nothing."
+    )
 
 
 class ClientRequest(_ClientOptions):

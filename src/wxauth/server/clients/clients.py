@@ -19,6 +19,7 @@ from wxauth.server.clients import rows
 from wxauth.server.clients.models import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
 from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES
 from wxauth.server.clients.uris import check_uri, origin_of
+from wxauth.server.core.claims import check_claims
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.name_resolver import NameResolver
@@ -129,6 +130,11 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
     for field, (form, rule) in _FORMS.items():
         if options.get(field) is not None and not form.fullmatch(options[field]):
             raise WrongClient(field, rule)
+    if options.get("claims"):
+        try:
+            check_claims(options["claims"])
+        except ValueError as exc:
+            raise WrongClient("claims", str(exc)) from None
     given = {field: value for field, value in options.items() if value}
     given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
     client = Client(**{"scopes": [], **given, "name": name})

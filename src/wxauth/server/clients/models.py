@@ -2,16 +2,17 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import (
     CheckConstraint,
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
+from wxauth.server.core.claims import ClaimsTemplate, compile_claims
 from wxauth.server.core.models import TIME
 
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
@@ -95,6 +96,13 @@ class Client(SQLModel):
     pkce: Pkce = Field(default="required", sa_type=Text, sa_column_kwargs={"server_default": text("'required'")})
     """`required` for a service, too."""
     id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
+    claims: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    """What is added to its tokens: a template, see `core/claims.py`."""
+
+    @property
+    def claims_template(self) -> ClaimsTemplate | None:
+        """Its claims, compiled; None if it has none."""
+        return compile_claims(self.claims) if self.claims else None
 
     @property
     def is_site(self) -> bool:

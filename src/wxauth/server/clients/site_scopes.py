@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wxauth.server.clients.models import Client
-from wxauth.server.core.users import UserInSession
+from wxauth.server.core.users import ROLES_SCOPE, UserInSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,13 @@ CLAIMS: Final = tuple(claim for scope in SITE_SCOPES for claim in scope.claims)
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
-    """The claims about a user that these scopes grant."""
+    """The claims about a user that these scopes grant, and those that the site was added with."""
     values = {
         claim: value(user, client)
         for scope in SITE_SCOPES
         if scope.name in scopes
         for claim, value in scope.claims.items()
     }
-    return {claim: value for claim, value in values.items() if value is not None}
+    granted = {claim: value for claim, value in values.items() if value is not None}
+    template = client.claims_template
+    return granted if template is None else granted | template.filled(user, sees_roles=ROLES_SCOPE in scopes)

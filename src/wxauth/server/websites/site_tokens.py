@@ -260,7 +260,9 @@ class SiteTokens:
         if not names:
             raise invalid_grant("the client may not have any of these scopes any more")
         left = int((session.expires_at - now).total_seconds())
-        of_session = TokenSession(id=session.id, left=left, client_id=client.name, scope=" ".join(names))
+        of_session = TokenSession(
+            id=session.id, left=left, client_id=client.name, scope=" ".join(names), claims=client.claims_template
+        )
         issued = self._issuer.issue(user, of_session, now=now)
         answer = {
             "access_token": issued.value,
