@@ -48,7 +48,7 @@ def upgrade() -> None:
             EXECUTE FUNCTION events_are_append_only()
     """)
     op.execute("""
-        CREATE FUNCTION put_after_newest() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION put_after_newest() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
         DECLARE
             newest record;
             milliseconds bigint;

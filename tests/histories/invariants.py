@@ -413,6 +413,7 @@ OWNERLESS: Final = {
     "erasures": "what is left of who is gone, until it is erased",
     "scans": "a claim is remembered a little longer than its session",
     "links": "as scans",
+    "login_pages": "a site's hint may name anybody",
     "profile_changes": "kept for a minute, and of nobody then",
 }
 """Tables whose rows may name users who are gone."""
