@@ -56,6 +56,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "sso": False,
         "pkce": "required",
         "id_token_alg": "ES256",
+        "claims": None,
     }
 
 
