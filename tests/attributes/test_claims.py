@@ -93,6 +93,8 @@ async def test_what_a_person_can_write_is_no_fact(logging_in: Any) -> None:
         {"long": "x" * 1024},
         {"deep": [[]] * 60},
         {"": 1},
+        {"nul": ["a\0"]},
+        {"nul\0": 1},
         {"fact": {"within": ["$nickname"]}},
     ],
     ids=lambda claims: str(claims)[:30],

@@ -42,6 +42,8 @@ def check_claims(template: Template) -> None:
         raise ValueError(f"must not have the claim {reserved[0]}, which has a meaning of its own")
     if "" in template:
         raise ValueError("must be without an empty name")
+    if b"\\u0000" in _json(template).replace(b"\\\\", b""):  # PostgreSQL cannot store it
+        raise ValueError("must be without U+0000")
     if len(_json(template)) > MAX_TEMPLATE:
         raise ValueError(f"must be at most {MAX_TEMPLATE} bytes")
     if _containers(_json(template)) > MAX_CONTAINERS:
