@@ -7,6 +7,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 from wxauth.errors import NotFound
 from wxauth.server.clients.clients import is_client_name
@@ -29,13 +30,13 @@ from wxauth.server.websites.browser_logins import (
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.grant_rows import (
     AnotherPerson,
-    LockedGrant,
     lock_grant,
     name_browser_login,
     put_code,
     record_authorized,
 )
 from wxauth.server.websites.id_tokens import IdTokenHints
+from wxauth.server.websites.models import SitePage
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.redeeming import entitled_person
 from wxauth.server.websites.requests import Parameters
@@ -242,39 +243,56 @@ async def go_on_after_decision(
     page = await _page(database, page_id, cookies.browser)
     match _state(page, now=clock()):
         case PageState.DENIED:
-            error = {"error": "access_denied", "error_description": "the person has refused"}
-            return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
+            return refused(settings, page, "the person has refused")
         case PageState.APPROVED:
-            code = new_secret()
-            try:
-                grant = await put_code_of_page(settings, database, clock, page, code, cookies, device=device)
-            except AnotherPerson as exc:
-                return Onward(sent_back(settings, page.redirect_uri, page.state, **exc.answer))
-            if grant is None:
-                error = {"error": "access_denied", "error_description": "the person may not log in any more"}
-                return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
-            login = new_login(settings, Door(grant.door), cookies, grant.id, is_shared=page.sso)
-            return Onward(sent_back(settings, page.redirect_uri, page.state, code=code), login)
+            return await onward_with_code(settings, database, clock, page, page.scan_id, cookies, device=device)
     raise NotFound("there is no decision to go on with")
 
 
-async def put_code_of_page(
+def refused(settings: Settings, page: SitePage, description: str) -> Onward:
+    """Take the browser back to the site, which is told why nobody has logged in."""
+    error = {"error": "access_denied", "error_description": description}
+    return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
+
+
+async def onward_with_code(
     settings: Settings,
     database: Database,
     clock: Clock,
-    page: ShownPage,
-    code: str,
+    page: SitePage,
+    grant_id: UUID,
     cookies: BrowserCookies,
     *,
     device: Device,
-) -> LockedGrant | None:
-    """Store a code for the page's grant, and the login of the browser that it proves.
+) -> Onward:
+    """Take the browser back to the site with a code for a grant; with an error if it cannot be redeemed any more.
 
-    Returns the grant; None if it cannot be redeemed any more. Raises: AnotherPerson, StorageUnavailable.
+    Raises: StorageUnavailable.
     """
-    now = clock()
+    try:
+        onward = await _put_code(settings, database, clock, page, grant_id, cookies, device=device)
+    except AnotherPerson as exc:
+        return Onward(sent_back(settings, page.redirect_uri, page.state, **exc.answer))
+    return onward or refused(settings, page, "the person may not log in any more")
+
+
+async def _put_code(
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    page: SitePage,
+    grant_id: UUID,
+    cookies: BrowserCookies,
+    *,
+    device: Device,
+) -> Onward | None:
+    """Store a code for a grant, and the login of the browser that it proves. None if it cannot be redeemed any more.
+
+    Raises: AnotherPerson, StorageUnavailable.
+    """
+    now, code = clock(), new_secret()
     async with database.begin() as transaction:
-        grant = await lock_grant(transaction, page.scan_id, now=now)
+        grant = await lock_grant(transaction, grant_id, now=now)
         person = None if grant is None else await entitled_person(transaction, grant, now=now)
         if grant is None or person is None:
             return None
@@ -304,7 +322,7 @@ async def put_code_of_page(
             await record_authorized(transaction, person, client_id=page.client_id, door=door, ip=device.ip, now=now)
     if page.sso:
         await end_login_of_another(database, settings, cookies, grant.user_id, now=now)
-    return grant
+    return Onward(sent_back(settings, page.redirect_uri, page.state, code=code), login)
 
 
 async def _page(database: Database, page_id: str, cookie: str | None) -> ShownPage:

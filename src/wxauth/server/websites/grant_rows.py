@@ -246,6 +246,28 @@ async def name_browser_login(transaction: Transaction, grant_id: UUID, browser_l
     await transaction.run(_NAME_LOGIN, grant_id=grant_id, browser_login_id=browser_login_id)
 
 
+async def record_approval(
+    transaction: Transaction,
+    person: UserInSession,
+    *,
+    scan_id: UUID,
+    client_id: str,
+    browser_ip: str | None,
+    ip: str | None,
+    now: datetime,
+) -> None:
+    """Record that a person has approved a scan or a link on the phone."""
+    await record_event(
+        transaction,
+        EventType.SCAN_APPROVED,
+        by=Actor(str(person.id), ip),
+        at=now,
+        user_id=person.id,
+        app_id=person.app_id,
+        data={"scan_id": scan_id, "client_id": client_id, "browser_ip": browser_ip},
+    )
+
+
 async def record_authorized(
     transaction: Transaction, person: UserInSession, *, client_id: str, door: Door, ip: str | None, now: datetime
 ) -> None:

@@ -10,24 +10,21 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.websites.durations import OUTCOME_KEPT
-from wxauth.server.websites.models import CodeBinding, RequestBinding
+from wxauth.server.websites.models import CodeBinding, SitePage
 from wxauth.server.websites.scan_rows import OpenScan, Verdict
 
 MAX_LINKS_PER_REQUEST: Final = 10
 MAX_WRONG_NUMBERS: Final = 3
 
 
-class LinkPage(RequestBinding):
+class LinkPage(SitePage):
     """A request with a link, as its own browser sees it."""
 
     request_id: UUID
-    client_id: str
     title: str
     redirect_uris: list[str]
     app_id: str | None
     link: bool
-    sso: bool
-    state: str | None
 
 
 class TypedNumber(LinkPage):

@@ -22,23 +22,21 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.sealing import Sealer, link_number_context
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
 from wxauth.server.login.proof import Proofs
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.account import Caller
 from wxauth.server.websites import link_rows
-from wxauth.server.websites.authorize import put_code_of_page, sent_back
-from wxauth.server.websites.browser_logins import BrowserCookies, Onward, new_login
+from wxauth.server.websites.authorize import onward_with_code, refused
+from wxauth.server.websites.browser_logins import BrowserCookies, Onward
 from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.durations import LINK_LASTS, NUMBER_LASTS
-from wxauth.server.websites.grant_rows import AnotherPerson, add_grant, lock_person
+from wxauth.server.websites.grant_rows import add_grant, lock_person, record_approval
 from wxauth.server.websites.link_rows import HeldLink, LinkPage, TypedNumber
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_rows import Verdict
-from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
-from wxauth.server.websites.site_request_rows import ShownPage
+from wxauth.server.websites.secrets import SCENE, hash_of, new_scene
 from wxauth.server.websites.url_links import UrlLinks
 
 DIGITS: Final = 6
@@ -165,7 +163,15 @@ class Links:
                     number=sealed,
                     now=now,
                 )
-                await _record_approval(transaction, person, held, ip=ip, now=now)
+                await record_approval(
+                    transaction,
+                    person,
+                    scan_id=held.id,
+                    client_id=held.client_id,
+                    browser_ip=held.browser_ip,
+                    ip=ip,
+                    now=now,
+                )
         if person is None or held is None or (held.verdict is None and not is_ours):
             raise ScanOver(_NOT_HELD)
         if not is_ours:  # the same request, sent twice, was faster
@@ -222,16 +228,19 @@ class Links:
             if is_right and person is not None and not page.is_granted:
                 await _grant(transaction, person, page, now=now)
         if page.verdict == Verdict.DENIED:
-            return self._refused(page, "the person has refused")
+            return refused(self._settings, page, "the person has refused")
         if is_last:
             self._metrics.door(Door.LINK, DoorOutcome.REFUSED)
             log.warning("link_numbers_used_up", client_id=page.client_id)
-            return self._refused(page, "too many wrong numbers")
+            return refused(self._settings, page, "too many wrong numbers")
         if not is_right:
             return TryAgain(page, is_wrong=can_be_right)
         if person is None:
-            return self._refused(page, "the person may not log in any more")
-        return await self._code(page, cookies, device=device)
+            return refused(self._settings, page, "the person may not log in any more")
+        assert page.link_id is not None  # of a right number
+        return await onward_with_code(
+            self._settings, self._database, self._clock, page, page.link_id, cookies, device=device
+        )
 
     async def _is_right(self, transaction: Transaction, page: TypedNumber, number: str) -> bool:
         await link_rows.count_number(transaction, page.request_id)
@@ -242,38 +251,6 @@ class Links:
         if is_right:
             await link_rows.count_number(transaction, page.request_id, -1)
         return is_right
-
-    async def _code(self, page: TypedNumber, cookies: BrowserCookies, *, device: Device) -> Onward:
-        assert page.link_id is not None
-        shown = ShownPage(
-            scan_id=page.link_id,
-            verdict=page.verdict,
-            is_claimed=True,
-            is_redeemed=False,
-            expires_at=self._clock(),
-            redirect_uri=page.redirect_uri,
-            state=page.state,
-            nonce=page.nonce,
-            code_challenge=page.code_challenge,
-            hinted_user_id=page.hinted_user_id,
-            client_id=page.client_id,
-            sso=page.sso,
-        )
-        code = new_secret()
-        try:
-            grant = await put_code_of_page(
-                self._settings, self._database, self._clock, shown, code, cookies, device=device
-            )
-        except AnotherPerson as exc:
-            return Onward(sent_back(self._settings, page.redirect_uri, page.state, **exc.answer))
-        if grant is None:
-            return self._refused(page, "the person may not log in any more")
-        login = new_login(self._settings, Door.LINK, cookies, grant.id, is_shared=page.sso)
-        return Onward(sent_back(self._settings, page.redirect_uri, page.state, code=code), login)
-
-    def _refused(self, page: LinkPage, description: str) -> Onward:
-        error = {"error": "access_denied", "error_description": description}
-        return Onward(sent_back(self._settings, page.redirect_uri, page.state, **error))
 
     def _shown_again(self, held: HeldLink, login_code: str) -> ShownNumber:
         """The number of an approved link, for who repeats the request. Raises: ScanOver."""
@@ -319,20 +296,6 @@ class Links:
         if cookies.browser is None or not SCENE.fullmatch(page_id):
             raise NotFound("this browser shows no such page")
         return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookies.browser)}
-
-
-async def _record_approval(
-    transaction: Transaction, person: UserInSession, link: HeldLink, *, ip: str | None, now: datetime
-) -> None:
-    await record_event(
-        transaction,
-        EventType.SCAN_APPROVED,
-        by=Actor(str(person.id), ip),
-        at=now,
-        user_id=person.id,
-        app_id=person.app_id,
-        data={"scan_id": link.id, "client_id": link.client_id, "browser_ip": link.browser_ip},
-    )
 
 
 async def _grant(transaction: Transaction, person: UserInSession, page: TypedNumber, *, now: datetime) -> None:

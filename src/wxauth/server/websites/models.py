@@ -81,6 +81,14 @@ class RequestBinding(CodeBinding):
     """The person whom the site's `id_token_hint` names: nobody else gets a code. Null without a hint."""
 
 
+class SitePage(RequestBinding):
+    """A request as its own browser shows it, and the site that has made it."""
+
+    client_id: str
+    sso: bool
+    state: str | None
+
+
 class LoginPageFields(RequestBinding):
     """The page on which a browser shows a request, and what the browser takes back to the site."""
 

@@ -23,7 +23,6 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.proof import Proofs
 from wxauth.server.sessions.rows import user_of_session
@@ -33,7 +32,7 @@ from wxauth.server.websites import scan_rows
 from wxauth.server.websites.browser_logins import is_web_view
 from wxauth.server.websites.doors import AMR, MAKES_BROWSER_LOGIN, Door, DoorOutcome
 from wxauth.server.websites.durations import CLAIM_LASTS, SCAN_LASTS
-from wxauth.server.websites.grant_rows import add_grant, lock_person
+from wxauth.server.websites.grant_rows import add_grant, lock_person, record_approval
 from wxauth.server.websites.link_rows import claim_link, lock_open_link
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_rows import ClaimedScan, OpenScan, ScanOutcome, Verdict
@@ -285,14 +284,14 @@ async def _grant(
         expires_at=scan.expires_at,
     )
     await add_grant(transaction, grant)
-    await record_event(
+    await record_approval(
         transaction,
-        EventType.SCAN_APPROVED,
-        by=Actor(str(person.id), ip),
-        at=now,
-        user_id=person.id,
-        app_id=person.app_id,
-        data={"scan_id": scan.id, "client_id": scan.client_id, "browser_ip": scan.browser_ip},
+        person,
+        scan_id=scan.id,
+        client_id=scan.client_id,
+        browser_ip=scan.browser_ip,
+        ip=ip,
+        now=now,
     )
 
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.websites.models import LoginPageFields, RequestBinding, SiteRequestFields
+from wxauth.server.websites.models import LoginPageFields, SitePage, SiteRequestFields
 from wxauth.server.websites.scan_rows import ScanOutcome
 
 
@@ -34,7 +34,7 @@ class NewScan:
     scan_expires_at: datetime
 
 
-class ShownPage(RequestBinding):
+class ShownPage(SitePage):
     """A request with a scan, as visible to the browser that shows it."""
 
     scan_id: UUID
@@ -42,9 +42,6 @@ class ShownPage(RequestBinding):
     is_claimed: bool
     is_redeemed: bool
     expires_at: datetime
-    state: str | None
-    client_id: str
-    sso: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
