@@ -32,17 +32,29 @@ def text_parameters(*names: str) -> dict[str, Any]:
 
 def cookie_name(settings: Settings) -> str:
     """The name of the cookie that identifies a browser."""
-    # With this prefix, browsers accept the cookie only from this host and over https (RFC 6265bis, 4.1.3.2).
-    is_secure = settings.issuer.startswith("https:")
-    return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
+    return _cookie_name(settings, "wxauth-browser")
 
 
 def login_cookie_name(settings: Settings) -> str:
     """The name of the cookie of a browser's login."""
-    return "__Host-wxauth-login" if settings.issuer.startswith("https:") else "wxauth-login"
+    return _cookie_name(settings, "wxauth-login")
+
+
+def set_cookie(response: Response, settings: Settings, name: str, value: str) -> None:
+    """Set a cookie that the browser keeps until it is closed."""
+    response.set_cookie(name, value, path="/", secure=_is_secure(settings), httponly=True, samesite="lax")
 
 
 def redirect_to(url: str) -> Response:
     """Redirect the browser to a URL, without a referrer."""
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})
+
+
+def _cookie_name(settings: Settings, name: str) -> str:
+    # With this prefix, browsers accept the cookie only from this host and over https (RFC 6265bis, 4.1.3.2).
+    return f"__Host-{name}" if _is_secure(settings) else name
+
+
+def _is_secure(settings: Settings) -> bool:
+    return settings.issuer.startswith("https:")

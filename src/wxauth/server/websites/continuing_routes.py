@@ -10,13 +10,12 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, SentBack, Unanswerable
 from wxauth.server.websites.browser_answers import HTML, NO_PAGE, REDIRECT, TRY_LATER, redirect_to
 from wxauth.server.websites.browser_logins import BrowserCookies
 from wxauth.server.websites.dependencies import ContinuingDep
 from wxauth.server.websites.login_cookies import browser_cookies
-from wxauth.server.websites.pages import language_of, message_page, unanswerable_page
+from wxauth.server.websites.pages import failure_page, language_of, message_page, unanswerable_page
 
 router = Router("websites")
 
@@ -61,7 +60,6 @@ async def _pressed(request: Request, settings: Settings, lead: Callable[[Browser
     except SentBack as exc:
         url = exc.url
     except StorageUnavailable as exc:
-        request.scope[PROBLEM_KEY] = exc
-        return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
+        return failure_page(request, exc, language)
     root = request.scope.get("root_path", "") if url.startswith("/") else ""
     return redirect_to(f"{root}{url}")

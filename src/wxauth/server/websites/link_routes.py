@@ -7,14 +7,13 @@ from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavail
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import AUTHORIZE_PATH
 from wxauth.server.websites.browser_answers import HTML, NO_PAGE, REDIRECT, TRY_LATER, redirect_to
 from wxauth.server.websites.dependencies import LinksDep
-from wxauth.server.websites.links import LinksUsedUp, TryAgain
+from wxauth.server.websites.links import TryAgain
 from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
-from wxauth.server.websites.pages import language_of, message_page, number_page
+from wxauth.server.websites.pages import failure_page, language_of, message_page, number_page
 from wxauth.server.websites.requests import Parameters, parse_parameters
 
 router = Router("websites")
@@ -38,13 +37,8 @@ async def open_mini_program(
         return redirect_to(await links.url_after_press(request_id, browser_cookies(request, settings), device=device))
     except NotFound:
         return message_page(request, "visit_gone", language, status=404)
-    except LinksUsedUp as exc:
-        request.scope[PROBLEM_KEY] = exc
-        return message_page(request, "used_up", language, status=exc.status)
     except (RateLimited, StorageUnavailable) as exc:
-        request.scope[PROBLEM_KEY] = exc
-        name = "limited" if isinstance(exc, RateLimited) else "away"
-        return message_page(request, name, language, status=exc.status, retry_after=exc.retry_after)
+        return failure_page(request, exc, language)
 
 
 @router.post(
@@ -84,6 +78,5 @@ async def type_number(
     except NotFound:
         return message_page(request, "visit_gone", language, status=404)
     except StorageUnavailable as exc:
-        request.scope[PROBLEM_KEY] = exc
-        return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
+        return failure_page(request, exc, language)
     return go_on(outcome, settings)

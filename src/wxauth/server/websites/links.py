@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import UUID
 
-from wxauth.errors import CodeUsed, InvalidCode, NotFound, RateLimited, ScanOver, WxAuthError
+from wxauth.errors import CodeUsed, InvalidCode, NotFound, ScanOver, WxAuthError
 from wxauth.server.apps.registry import Apps
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
@@ -34,7 +34,7 @@ from wxauth.server.websites.durations import LINK_LASTS, NUMBER_LASTS
 from wxauth.server.websites.grant_rows import add_grant, lock_person, record_approval
 from wxauth.server.websites.link_rows import HeldLink, LinkPage, TypedNumber
 from wxauth.server.websites.models import GrantFields
-from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_limits import PressesUsedUp, ScanLimits
 from wxauth.server.websites.scan_rows import Verdict
 from wxauth.server.websites.secrets import SCENE, hash_of, new_scene
 from wxauth.server.websites.url_links import UrlLinks
@@ -44,10 +44,6 @@ _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 _NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
-
-
-class LinksUsedUp(RateLimited):
-    """The button of a page was pressed as often as it may be: waiting does not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +104,7 @@ class Links:
     async def url_after_press(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> str:
         """The URL that opens the mini-program, with a scene of its own. It ends the link before.
 
-        Raises: NotFound, LinksUsedUp, RateLimited, StorageUnavailable.
+        Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
         """
         now, scene = self._clock(), new_scene()
         page = await self._page(page_id, cookies, now=now)
@@ -123,7 +119,7 @@ class Links:
             scene_hash=hash_of(scene),
             expires_at=now + LINK_LASTS,
         ):
-            raise LinksUsedUp("the button of one page was pressed too often")
+            raise PressesUsedUp("the button of one page was pressed too often")
         return self._url(base, scene)
 
     async def approve(self, caller: Caller, link_id: UUID, login_code: str, *, ip: str | None) -> ShownNumber | None:

@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from wxauth.server.core.settings import Settings
 from wxauth.server.web.cookies import cookie_in
-from wxauth.server.websites.browser_answers import cookie_name, login_cookie_name, redirect_to
+from wxauth.server.websites.browser_answers import cookie_name, login_cookie_name, redirect_to, set_cookie
 from wxauth.server.websites.browser_logins import BrowserCookies, Onward
 from wxauth.server.websites.pages import is_in_web_view
 
@@ -22,7 +22,5 @@ def go_on(onward: Onward, settings: Settings) -> Response:
     """Redirect the browser. If it has a new login, it keeps the value until it is closed."""
     response = redirect_to(onward.url)
     if onward.login is not None:
-        is_secure = settings.issuer.startswith("https:")
-        name = login_cookie_name(settings)
-        response.set_cookie(name, onward.login, path="/", secure=is_secure, httponly=True, samesite="lax")
+        set_cookie(response, settings, login_cookie_name(settings), onward.login)
     return response

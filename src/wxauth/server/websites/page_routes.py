@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.problems import Language
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
@@ -15,7 +14,6 @@ from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import authorize
 from wxauth.server.websites.authorizations import may_answer
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
@@ -27,6 +25,7 @@ from wxauth.server.websites.browser_answers import (
     TRY_LATER,
     cookie_name,
     redirect_to,
+    set_cookie,
     text_parameters,
 )
 from wxauth.server.websites.continuing import Continuing
@@ -47,6 +46,7 @@ from wxauth.server.websites.pages import (
     DOOR,
     account_page,
     code_page,
+    failure_page,
     find_asset,
     is_in_phones_browser,
     is_in_web_view,
@@ -184,14 +184,10 @@ async def _show_code(
         return unanswerable_page(request, exc, language)
     except SentBack as exc:
         return redirect_to(exc.url)
-    except RateLimited as exc:
-        request.scope[PROBLEM_KEY] = exc
-        return message_page(request, "limited", language, status=exc.status, retry_after=exc.retry_after)
-    except StorageUnavailable as exc:
-        return _away(request, exc, language)
+    except (RateLimited, StorageUnavailable) as exc:
+        return failure_page(request, exc, language)
     if cookie != given:
-        is_secure = settings.issuer.startswith("https:")
-        page.set_cookie(name, cookie, path="/", secure=is_secure, httponly=True, samesite="lax")
+        set_cookie(page, settings, name, cookie)
     return page
 
 
@@ -215,7 +211,7 @@ async def redirect_after_decision(
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
     except StorageUnavailable as exc:
-        return _away(request, exc, language_of(request))
+        return failure_page(request, exc, language_of(request))
 
 
 @router.get(
@@ -264,8 +260,3 @@ async def read_asset(request: Request) -> Response:
         raise NotFound("there is nothing at this path")
     headers = {"Cache-Control": "no-cache"}
     return cacheable_response(request, asset.content, etag=asset.etag, headers=headers, media_type=asset.media_type)
-
-
-def _away(request: Request, failure: StorageUnavailable, language: Language) -> Response:
-    request.scope[PROBLEM_KEY] = failure
-    return message_page(request, "away", language, status=failure.status, retry_after=failure.retry_after)

@@ -13,18 +13,21 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.uris import is_registered, origin_of
 from wxauth.server.core.users import UserFields
 from wxauth.server.pictures.avatars import AVATARS_PATH
+from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
 from wxauth.server.websites.browser_logins import is_web_view
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.links import TryAgain
 from wxauth.server.websites.requests import Parameters
+from wxauth.server.websites.scan_limits import PressesUsedUp
 from wxauth.server.websites.site_requests import SiteRequest, StartedScan
 from wxauth.server.websites.texts import TEXTS, Texts
 from wxauth.server.websites.visits import is_open_on_computers
@@ -308,6 +311,15 @@ def message_page(
     if retry_after is not None:
         page.headers["Retry-After"] = str(retry_after)
     return page
+
+
+def failure_page(request: Request, failure: RateLimited | StorageUnavailable, language: Language) -> Response:
+    """The page for a failure, which says whether to try again. The log names the failure."""
+    request.scope[PROBLEM_KEY] = failure
+    if isinstance(failure, PressesUsedUp):
+        return message_page(request, "used_up", language, status=failure.status)
+    name = "limited" if isinstance(failure, RateLimited) else "away"
+    return message_page(request, name, language, status=failure.status, retry_after=failure.retry_after)
 
 
 def unanswerable_page(request: Request, refusal: Unanswerable, language: Language) -> Response:

@@ -3,8 +3,13 @@
 from collections.abc import Callable
 from typing import Self
 
+from wxauth.errors import RateLimited
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rate_limits import RateLimiter
+
+
+class PressesUsedUp(RateLimited):
+    """The button of a page was pressed as often as it may be: waiting does not help."""
 
 
 class ScanLimits:

@@ -22,10 +22,10 @@ from wxauth.server.websites.browser_answers import (
 from wxauth.server.websites.dependencies import VisitsDep
 from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
-from wxauth.server.websites.pages import VISIT_PAGES, language_of, message_page, visit_page
+from wxauth.server.websites.pages import VISIT_PAGES, failure_page, language_of, message_page, visit_page
 from wxauth.server.websites.requests import parse_parameters
 from wxauth.server.websites.secrets import SCENE
-from wxauth.server.websites.visits import CALLBACK, PressesUsedUp, WeChatCallback
+from wxauth.server.websites.visits import CALLBACK, WeChatCallback
 
 router = Router("websites")
 
@@ -47,13 +47,8 @@ async def go_to_wechat(
         return redirect_to(await visits.url_after_press(request_id, cookie, device=device))
     except NotFound:
         return message_page(request, "visit_gone", language_of(request), status=404)
-    except PressesUsedUp as exc:
-        request.scope[PROBLEM_KEY] = exc
-        return message_page(request, "used_up", language_of(request), status=exc.status)
     except (RateLimited, StorageUnavailable) as exc:
-        request.scope[PROBLEM_KEY] = exc
-        name = "limited" if isinstance(exc, RateLimited) else "away"
-        return message_page(request, name, language_of(request), status=exc.status, retry_after=exc.retry_after)
+        return failure_page(request, exc, language_of(request))
 
 
 @router.get(

@@ -17,7 +17,6 @@ from wxauth.errors import (
     CodeUsed,
     InvalidCode,
     NotFound,
-    RateLimited,
     SignUpClosed,
     SignUpRefused,
     SignUpUnavailable,
@@ -62,7 +61,7 @@ from wxauth.server.websites.grant_rows import (
     record_authorized,
 )
 from wxauth.server.websites.models import GrantFields
-from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.scan_limits import PressesUsedUp, ScanLimits
 from wxauth.server.websites.secrets import SCENE, code_of, hash_of, page_id_of
 from wxauth.server.websites.visit_rows import LockedVisit, Visit, VisitOutcome
 
@@ -105,10 +104,6 @@ class WeChatCallback(NamedTuple):
 
     def __repr__(self) -> str:
         return "WeChatCallback()"
-
-
-class PressesUsedUp(RateLimited):
-    """The button of a page was pressed as often as it may be: waiting does not help."""
 
 
 class VisitRefused(Exception):
