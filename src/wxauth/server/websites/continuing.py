@@ -31,7 +31,7 @@ from wxauth.server.websites.grant_rows import add_grant, put_code, record_author
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.requests import parse_parameters
-from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_secret, page_hashes
 from wxauth.server.websites.site_requests import SiteRequest
 
 CODES_PER_MINUTE: Final = 60
@@ -97,16 +97,9 @@ class Continuing:
         return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
 
     async def _page(self, page_id: str, cookies: BrowserCookies) -> PersonPage:
-        page = None
-        if cookies.browser is not None and SCENE.fullmatch(page_id):
-            page = await person_page(
-                self._database,
-                page_hash=hash_of(page_id),
-                browser_hash=hash_of(cookies.browser),
-                now=self._clock(),
-            )
+        page = await person_page(self._database, **page_hashes(page_id, cookies.browser), now=self._clock())
         if page is None:
-            raise NotFound("this browser shows no such page")
+            raise NotFound(NO_SUCH_PAGE)
         return page
 
     async def _give_code(

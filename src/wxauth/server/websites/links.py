@@ -36,7 +36,7 @@ from wxauth.server.websites.link_rows import HeldLink, LinkPage, TypedNumber
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_limits import PressesUsedUp, ScanLimits
 from wxauth.server.websites.scan_rows import Verdict
-from wxauth.server.websites.secrets import SCENE, hash_of, new_scene
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, hash_of, new_scene, page_hashes
 from wxauth.server.websites.url_links import UrlLinks
 
 DIGITS: Final = 6
@@ -204,14 +204,14 @@ class Links:
         Raises: NotFound, StorageUnavailable.
         """
         now, number = self._clock(), "".join(typed.split())
-        hashes = self._hashes(page_id, cookies)
+        hashes = page_hashes(page_id, cookies.browser)
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
         async with self._database.begin() as transaction:
             session_id = await link_rows.approving_session(transaction, **hashes, now=now)
             person = None if session_id is None else await lock_person(transaction, session_id, now=now)
             page = await link_rows.lock_typed_number(transaction, **hashes, now=now)
             if page is None:
-                raise NotFound("this browser shows no such page")
+                raise NotFound(NO_SUCH_PAGE)
             can_be_right = page.number is not None and page.decided_at is not None and is_number
             if page.decided_at is not None and page.decided_at + NUMBER_LASTS <= now:
                 can_be_right = False
@@ -283,15 +283,10 @@ class Links:
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
 
     async def _page(self, page_id: str, cookies: BrowserCookies, *, now: datetime) -> LinkPage:
-        page = await link_rows.link_page(self._database, **self._hashes(page_id, cookies), now=now)
+        page = await link_rows.link_page(self._database, **page_hashes(page_id, cookies.browser), now=now)
         if page is None:
-            raise NotFound("this browser shows no such page")
+            raise NotFound(NO_SUCH_PAGE)
         return page
-
-    def _hashes(self, page_id: str, cookies: BrowserCookies) -> dict[str, bytes]:
-        if cookies.browser is None or not SCENE.fullmatch(page_id):
-            raise NotFound("this browser shows no such page")
-        return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookies.browser)}
 
 
 async def _grant(transaction: Transaction, person: UserInSession, page: TypedNumber, *, now: datetime) -> None:

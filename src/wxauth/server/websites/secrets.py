@@ -13,10 +13,12 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
+from wxauth.errors import NotFound
 from wxauth.server.core.sealing import derive_key
 
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 """The form of a scene, and of the id in a page's URLs."""
+NO_SUCH_PAGE: Final = "this browser shows no such page"
 
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear (RFC 8628, section 6.1)
 _USER_CODE_LENGTH: Final = 8
@@ -38,6 +40,13 @@ def new_secret() -> str:
 def hash_of(secret: str) -> bytes:
     """The hash that is stored in place of a secret."""
     return sha256(secret.encode()).digest()
+
+
+def page_hashes(page_id: str, cookie: str | None) -> dict[str, bytes]:
+    """The hashes that find the page with this id of the browser with this cookie. Raises: NotFound."""
+    if cookie is None or not SCENE.fullmatch(page_id):
+        raise NotFound(NO_SUCH_PAGE)
+    return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}
 
 
 def page_id_of(cookie: str, request_id: UUID) -> str:

@@ -62,7 +62,7 @@ from wxauth.server.websites.grant_rows import (
 )
 from wxauth.server.websites.models import GrantFields
 from wxauth.server.websites.scan_limits import PressesUsedUp, ScanLimits
-from wxauth.server.websites.secrets import SCENE, code_of, hash_of, page_id_of
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, code_of, hash_of, page_hashes, page_id_of
 from wxauth.server.websites.visit_rows import LockedVisit, Visit, VisitOutcome
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
@@ -150,13 +150,10 @@ class Visits:
 
         Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
         """
-        if cookie is None or not SCENE.fullmatch(page_id):
-            raise NotFound("this browser shows no such page")
-        page = await visit_rows.page_to_press(
-            self._database, page_hash=hash_of(page_id), browser_hash=hash_of(cookie), now=self._clock()
-        )
+        hashes = page_hashes(page_id, cookie)
+        page = await visit_rows.page_to_press(self._database, **hashes, now=self._clock())
         if page is None:
-            raise NotFound("this browser shows no such page")
+            raise NotFound(NO_SUCH_PAGE)
         door = Door.WEBSITE if page.has_scene else Door.ACCOUNT
         app_id = page.website_app_id if door is Door.WEBSITE else page.account_app_id
         if app_id is None:
@@ -174,8 +171,7 @@ class Visits:
         if not await visit_rows.add_visit(
             self._database,
             new_id(now),
-            page_hash=hash_of(page_id),
-            browser_hash=hash_of(cookie),
+            **hashes,
             state_hash=hash_of(state),
             door=door,
             app_id=app_id,
