@@ -10,13 +10,13 @@ from urllib.parse import urlencode
 import httpx
 from pydantic_core import to_json
 
-from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.backchannel_rows import LeasedLogout, lease_logout, settle_logout
 from wxauth.server.events.sending import LEASE, Answer, send
+from wxauth.server.keys.both_rings import id_token_key
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
 from wxauth.tokens.issuer import sign
@@ -89,7 +89,7 @@ class BackchannelLogouts:
         """
         if logout.uri is None:
             return None
-        key = await self._key(logout.id_token_alg)
+        key = await id_token_key(self._keys, self._id_token_keys, logout.id_token_alg, now=self._clock())
         token = logout_token(key, logout, issuer=self._settings.issuer, now=self._clock())
         answer = await send(
             self._transport,
@@ -111,10 +111,6 @@ class BackchannelLogouts:
     async def settle(self, logout: LeasedLogout, next_at: datetime | None) -> None:
         """Store the outcome. Raises: StorageUnavailable."""
         await settle_logout(self._database, logout, next_at=next_at)
-
-    async def _key(self, alg: str | None) -> RsaKey | SigningKey:
-        now = self._clock()
-        return await self._id_token_keys.read(now) if alg == ID_TOKEN_ALG else self._keys.signing_key(now)
 
 
 def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str, now: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Listing, rotation and withdrawal of signing keys, for access tokens and id_tokens together."""
+"""Listing, choice, rotation and withdrawal of signing keys, for access tokens and id_tokens together."""
 
 from datetime import datetime
 from typing import Annotated
@@ -11,7 +11,9 @@ from wxauth.server.core.trail import Actor
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import KEY_TABLES, published_keys
+from wxauth.server.keys.rsa_keys import RSA_ALGORITHM, RsaKey
 from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, key_state, signing_key_of
+from wxauth.tokens.keys import SigningKey
 
 
 class KeyAnswer(TypedDict):
@@ -32,6 +34,13 @@ async def list_published(database: Database, *, now: datetime) -> tuple[list[Key
     rings = [await published_keys(database, now=now, table=table) for table in KEY_TABLES]
     of_access_tokens, of_id_tokens = ([_key_answer(key, stored, now) for key in stored] for stored in rings)
     return of_access_tokens, of_id_tokens
+
+
+async def id_token_key(
+    keys: KeyRing, id_token_keys: IdTokenKeys, alg: str | None, *, now: datetime
+) -> RsaKey | SigningKey:
+    """The key that signs id_tokens and logout tokens for a client with this algorithm. Raises: StorageUnavailable."""
+    return await id_token_keys.read(now) if alg == RSA_ALGORITHM else keys.signing_key(now)
 
 
 def _key_answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:

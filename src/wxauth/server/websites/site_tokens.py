@@ -7,7 +7,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import InvalidToken
-from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.clock import Clock
@@ -17,6 +16,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
+from wxauth.server.keys.both_rings import id_token_key
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
@@ -273,9 +273,7 @@ class SiteTokens:
         }
         if OPENID_SCOPE in names:
             answer["id_token"] = id_token(
-                await self._id_token_keys.read(now)
-                if client.id_token_alg == ID_TOKEN_ALG
-                else self._keys.signing_key(now),
+                await id_token_key(self._keys, self._id_token_keys, client.id_token_alg, now=now),
                 issuer=self._settings.issuer,
                 client=client,
                 user=user,
