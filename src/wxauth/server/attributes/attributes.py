@@ -1,7 +1,6 @@
 """The attributes of users: the operator's own facts about them, a JSON object, which a merge patch changes."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -14,14 +13,13 @@ from pydantic_core import from_json, to_json
 from wxauth.server.attributes.rows import read_attributes, write_attributes
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import ATTRIBUTE_NAME
 
 MAX_BYTES: Final = 2048
 """Bytes of a user's attributes as compact JSON."""
 MAX_NAMES: Final = 32
 MAX_DEPTH: Final = 4
 """How deep lists and objects may be nested in a value."""
-
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Attributes = Mapping[str, Any]
 
@@ -32,7 +30,7 @@ class WrongAttributes(ValueError):
 
 def check_patch(patch: Attributes) -> None:
     """Check a merge patch: its names, and each value. Raises: WrongAttributes."""
-    if not all(_NAME.fullmatch(name) for name in patch):
+    if not all(ATTRIBUTE_NAME.fullmatch(name) for name in patch):
         raise WrongAttributes("Must have names of 1 to 32 of a-z, 0-9 and _, each beginning with a letter")
     for value in patch.values():
         _check_value(value, depth=0)

@@ -1,6 +1,5 @@
 """The operator's own claims in tokens: a template, compiled once, which each token fills with facts about its user."""
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -8,7 +7,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.users import UserInSession
+from wxauth.server.core.users import ATTRIBUTE_NAME, UserInSession
 
 RESERVED_CLAIMS: Final = frozenset(
     {
@@ -27,7 +26,6 @@ MAX_CONTAINERS: Final = 56
 """Opening brackets and braces in that JSON, also in its texts: guards accept 64, of which a token has some itself."""
 
 _ATTRIBUTE: Final = "attributes."
-_ATTRIBUTE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 log = get_logger()
 
@@ -42,11 +40,12 @@ def check_claims(template: Template) -> None:
         raise ValueError(f"must not have the claim {reserved[0]}, which has a meaning of its own")
     if "" in template:
         raise ValueError("must be without an empty name")
-    if b"\\u0000" in _json(template).replace(b"\\\\", b""):  # PostgreSQL cannot store it
+    text = _json(template)
+    if b"\\u0000" in text.replace(b"\\\\", b""):  # PostgreSQL cannot store it
         raise ValueError("must be without U+0000")
-    if len(_json(template)) > MAX_TEMPLATE:
+    if len(text) > MAX_TEMPLATE:
         raise ValueError(f"must be at most {MAX_TEMPLATE} bytes")
-    if _containers(_json(template)) > MAX_CONTAINERS:
+    if _containers(text) > MAX_CONTAINERS:
         raise ValueError(f"must have at most {MAX_CONTAINERS} lists and objects")
     compile_claims(template)
 
@@ -108,7 +107,7 @@ def _fact(name: str) -> Fill:
     if name in _FACTS:
         return _FACTS[name]
     attribute = name.removeprefix(_ATTRIBUTE)
-    if attribute != name and _ATTRIBUTE_NAME.fullmatch(attribute):
+    if attribute != name and ATTRIBUTE_NAME.fullmatch(attribute):
         return lambda user, _: _no_value_if_empty((user.attributes or {}).get(attribute))
     raise ValueError(f"must have no other facts than {', '.join(f'${fact}' for fact in _FACTS)}, $attributes.NAME")
 

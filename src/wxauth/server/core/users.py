@@ -1,5 +1,6 @@
 """The model of a user: the fields that every room reads."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, Self
@@ -16,6 +17,7 @@ ROLE = "[a-z][a-z0-9_-]{0,31}"
 MAX_ROLES: Final = 32
 STAFF_ROLES: Final = frozenset({"admin", "support"})
 """The roles that allow access to other people's data. Only an administrator or a command can assign them."""
+ATTRIBUTE_NAME: Final = re.compile("[a-z][a-z0-9_]{0,31}")
 ROLES_SCOPE: Final = "roles"
 """The scope that lets a website see a person's roles."""
 PROFILE: Final = ("nickname", "avatar_url")
