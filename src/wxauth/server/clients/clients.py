@@ -63,11 +63,11 @@ _APPS: Final[Mapping[str, tuple[AppKind, str]]] = {
 """The fields of a site that name an app: the kind of the app, and the rule."""
 # The phone shows the title. So it must not contain control characters, lone surrogates, or characters that reorder the
 # surrounding text (Unicode, UAX 9).
-_TITLE: Final = (
+TITLE: Final = re.compile(
     r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
 )
 _FORMS: Final = {
-    "title": (re.compile(_TITLE), "must be 1 to 64 characters, not only spaces, none of them a control"),
+    "title": (TITLE, "must be 1 to 64 characters, not only spaces, none of them a control"),
     **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "must be a domain like example.com"),
     "id_token_alg": (re.compile("|".join(ID_TOKEN_ALGS)), f"must be one of {', '.join(ID_TOKEN_ALGS)}"),

@@ -1,7 +1,6 @@
 """Asks a service of the operator's whether somebody may sign up, before a user is made."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -13,9 +12,9 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from wxauth import __version__
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.server.attributes.bodies import AttributesPatch
+from wxauth.server.clients.clients import TITLE
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.ip_addresses import TRUNCATED
@@ -23,6 +22,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.setting_types import webhook_secret_bytes
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.users import STAFF_ROLES
+from wxauth.server.events.sending import USER_AGENT
 from wxauth.server.events.signatures import signed_headers
 from wxauth.server.login.newcomers import Welcome
 from wxauth.server.moving.lines import ExternalId
@@ -37,9 +37,6 @@ FAILURES_IN_A_ROW: Final = 5
 PAUSE: Final = timedelta(seconds=10)
 
 _OK: Final = 200
-_TITLE: Final = re.compile(
-    r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
-)
 _MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "external_id": TypeAdapter(ExternalId),
     "roles": TypeAdapter(list[Role]),
@@ -158,7 +155,7 @@ class SignUpHook:
         if outcome is HookOutcome.REFUSED:
             title = answer.get("title")
             log.info("sign_up_refused", app_id=app.app_id)
-            raise SignUpRefused(title=title if isinstance(title, str) and _TITLE.fullmatch(title) else None)
+            raise SignUpRefused(title=title if isinstance(title, str) and TITLE.fullmatch(title) else None)
         return _welcome_in(answer, app_id=app.app_id)
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
@@ -170,7 +167,7 @@ class SignUpHook:
             "content-type": "application/json",
             "accept": "application/json",
             "accept-encoding": "identity",
-            "user-agent": f"wxauth/{__version__}",
+            "user-agent": USER_AGENT,
         }
         try:
             async with asyncio.timeout(self._patience):
