@@ -6,35 +6,20 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
     LastAdmin,
-    RateLimited,
     Title,
-    UnknownApp,
-    WeChatUserBlocked,
-    WrongPerson,
 )
-from wxauth.server.login.bodies import LeavingAnswer, ProofRequest
+from wxauth.server.login.bodies import PROOF_FAILURES, LeavingAnswer, ProofRequest
 from wxauth.server.login.dependencies import ProofsDep
 from wxauth.server.login.leaving import leave
 from wxauth.server.users.callers import CallerInTurnDep, DeviceDep
-from wxauth.server.web.answers import WECHAT_FAILURES, example_of
+from wxauth.server.web.answers import example_of
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 
 router = Router("me")
 
-_FAILURES = [
-    InvalidCode,
-    CodeUsed,
-    UnknownApp,
-    RateLimited,
-    WeChatUserBlocked,
-    WrongPerson,
-    LastAdmin,
-    *WECHAT_FAILURES,
-]
+_FAILURES: Final = [*PROOF_FAILURES, LastAdmin]
 _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
     202: {
         "description": "With `ERASURE_GRACE_DAYS`: the user is erased then.",

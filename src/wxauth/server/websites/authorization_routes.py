@@ -1,17 +1,11 @@
 """`/v1/me/authorizations`: the mini-program logs the person in to a site that it shows in a web-view."""
 
 from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
     InvalidRequest,
-    RateLimited,
     Title,
-    UnknownApp,
-    WeChatUserBlocked,
-    WrongPerson,
 )
+from wxauth.server.login.bodies import PROOF_FAILURES
 from wxauth.server.users.callers import DeviceDep
-from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import Unanswerable
 from wxauth.server.websites.bodies import AuthorizationAnswer, AuthorizationRequest
@@ -26,7 +20,7 @@ router = Router("scans")
 @router.post(
     "/v1/me/authorizations",
     summary=Title("Log in to a site shown in the mini-program", "登录小程序内打开的网站"),
-    failures=[InvalidCode, CodeUsed, UnknownApp, RateLimited, WeChatUserBlocked, WrongPerson, *WECHAT_FAILURES],
+    failures=PROOF_FAILURES,
 )
 async def authorize_site(
     caller: PhoneDep, body: AuthorizationRequest, authorizations: AuthorizationsDep, device: DeviceDep

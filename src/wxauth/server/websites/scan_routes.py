@@ -3,8 +3,6 @@
 from uuid import UUID
 
 from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
     LoginTooOld,
     RateLimited,
     ScanForwarded,
@@ -12,13 +10,9 @@ from wxauth.errors import (
     ScanTaken,
     ScanTooFar,
     Title,
-    UnknownApp,
-    WeChatUserBlocked,
-    WrongPerson,
 )
-from wxauth.server.login.bodies import ProofRequest
+from wxauth.server.login.bodies import PROOF_FAILURES, ProofRequest
 from wxauth.server.users.callers import DeviceDep
-from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.bodies import ClaimedAnswer, ClaimRequest, NumberAnswer, claimed_answer
 from wxauth.server.websites.dependencies import LinksDep, ScansDep
@@ -48,16 +42,7 @@ async def claim_scan(caller: PhoneDep, body: ClaimRequest, scans: ScansDep, devi
     summary=Title("Approve a login", "登录该网站"),
     response_model=NumberAnswer,
     responses={204: {"description": "Approved: there is no number to show"}},
-    failures=[
-        InvalidCode,
-        CodeUsed,
-        UnknownApp,
-        RateLimited,
-        WeChatUserBlocked,
-        WrongPerson,
-        ScanOver,
-        *WECHAT_FAILURES,
-    ],
+    failures=[*PROOF_FAILURES, ScanOver],
 )
 async def approve_scan(
     caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, links: LinksDep, device: DeviceDep
