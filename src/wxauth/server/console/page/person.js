@@ -129,19 +129,21 @@ function devices(user, mayChange, reload) {
       { kind: 'small', label: actOn('signOutDevice', session.device ?? text('unknownDevice')) },
     )
     out.textContent = text('signOutDevice')
-    return [
-      session.device ?? text('unknownDevice'),
-      code(session.client_id ?? session.app_id),
-      time(session.created_at),
-      openedFrom(session),
-      time(session.last_used_at),
-      whole(session.ip),
-      ...(mayChange ? [[out, trouble]] : []),
-    ]
+    return [...cellsOf(session), ...(mayChange ? [[out, trouble]] : [])]
   })
-  const columns = ['device', 'app', 'opened', 'openedFrom', 'lastUsed', 'usedFrom', ...(mayChange ? ['acts'] : [])].map(text)
-  return table(text('devices'), columns, rows).elements
+  return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows).elements
 }
+
+const SESSION_COLUMNS = ['device', 'app', 'opened', 'openedFrom', 'lastUsed', 'usedFrom']
+
+const cellsOf = (session) => [
+  session.device ?? text('unknownDevice'),
+  code(session.client_id ?? session.app_id),
+  time(session.created_at),
+  openedFrom(session),
+  time(session.last_used_at),
+  whole(session.ip),
+]
 
 /** The address from which a session was opened, with the device if that was another one. */
 const openedFrom = ({ opened, device }) =>
@@ -150,14 +152,9 @@ const openedFrom = ({ opened, device }) =>
 const endedDevices = (sessions) =>
   table(
     text('endedDevices'),
-    ['device', 'app', 'opened', 'openedFrom', 'lastUsed', 'usedFrom', 'ended'].map(text),
+    [...SESSION_COLUMNS, 'ended'].map(text),
     sessions.map((session) => [
-      session.device ?? text('unknownDevice'),
-      code(session.client_id ?? session.app_id),
-      time(session.created_at),
-      openedFrom(session),
-      time(session.last_used_at),
-      whole(session.ip),
+      ...cellsOf(session),
       [time(session.ended_at), h('div', {}, h('small', {}, text(`ended_${session.ended_reason}`)))],
     ]),
   ).elements
