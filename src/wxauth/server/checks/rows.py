@@ -8,7 +8,7 @@ from typing import Final, TypedDict
 from wxauth.server.core.database import Database
 from wxauth.server.core.models import all_tables
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.users import MAY_LOG_IN
+from wxauth.server.core.users import IS_ADMINISTRATOR
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
 from wxauth.server.session_keys.rows import SealedSessionKey
 
@@ -138,7 +138,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
 """)
 _HAS_USERS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM users) AS has_users")
 _HAS_ADMINISTRATORS: Final = Statement[bool](f"""
-SELECT EXISTS (SELECT FROM users WHERE 'admin' = ANY (roles) AND {MAY_LOG_IN}) AS has_administrators
+SELECT EXISTS (SELECT FROM users WHERE {IS_ADMINISTRATOR}) AS has_administrators
 """)  # noqa: S608 - put together from constants
 # Reads identities in the order of their primary key. Openids are random, so that is a sample of old and new users.
 _USERS: Final = Statement[UserSample]("""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import MAY_LOG_IN, STAFF_ROLES, USER, UserInSession
+from wxauth.server.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, STAFF_ROLES, USER, UserInSession
 
 
 class _SpentLink(TypedDict):
@@ -16,7 +16,7 @@ class _SpentLink(TypedDict):
 
 
 _ADMINISTRATORS: Final = Statement[UUID](f"""
-SELECT id FROM users WHERE 'admin' = ANY (roles) AND {MAY_LOG_IN} ORDER BY id LIMIT 2
+SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
 """)  # noqa: S608 - put together from constants
 _IS_STAFF: Final = Statement[int](
     f"SELECT 1 FROM users WHERE id = :user_id AND roles && :staff::text[] AND {MAY_LOG_IN}"  # noqa: S608 - put together from constants

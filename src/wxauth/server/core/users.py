@@ -80,6 +80,8 @@ class UserInSession(UserFields):
 
 MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
 """SQL: whether a user is neither banned nor leaving."""
+IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
+"""SQL: whether a user is an administrator who can log in. A literal, so that the partial index is used."""
 _COLUMNS: Final = tuple(UserFields.model_fields)
 USER: Final = ", ".join(f"users.{name}" for name in _COLUMNS)
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""

@@ -12,7 +12,7 @@ from uuid import UUID
 from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement, row_of
-from wxauth.server.core.users import MAY_LOG_IN, UserFields
+from wxauth.server.core.users import IS_ADMINISTRATOR, UserFields
 from wxauth.server.users.standing_rows import LockedUser
 
 
@@ -108,7 +108,7 @@ _LOCK: Final = Statement[UserToImport](
     f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
 )
 _LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
-SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ('admin' = ANY (roles) AND {MAY_LOG_IN})
+SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
 """)  # noqa: S608 - put together from constants
 # Includes those given under an id that was merged away.

@@ -9,7 +9,7 @@ from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import MAY_LOG_IN
+from wxauth.server.core.users import IS_ADMINISTRATOR
 
 
 class LockedUser(SQLModel):
@@ -24,7 +24,6 @@ class LockedUser(SQLModel):
 
 
 _COLUMNS: Final = ", ".join(LockedUser.model_fields)
-_IS_ADMINISTRATOR: Final = f"'admin' = ANY (roles) AND {MAY_LOG_IN}"
 # In the order of ids, to avoid deadlocks.
 _LOCK: Final = Statement[LockedUser](
     f"SELECT {_COLUMNS} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE"  # noqa: S608 - put together from constants
@@ -33,11 +32,11 @@ _LOCK: Final = Statement[LockedUser](
 # second one waits, and then sees that no other is left.
 _LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
-  FROM users WHERE id = ANY (:user_ids) OR ({_IS_ADMINISTRATOR})
+  FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
 """)  # noqa: S608 - put together from constants
 _ARE_ADMINISTRATORS: Final = Statement[bool](f"""
-SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {_IS_ADMINISTRATOR})
+SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)  # noqa: S608 - put together from constants
 # A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
 # just been changed is checked again.
