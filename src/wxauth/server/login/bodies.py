@@ -16,12 +16,10 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from wxauth.errors import CodeUsed, InvalidCode, RateLimited, UnknownApp, WeChatUserBlocked, WrongPerson
 from wxauth.server.login.login import Tokens
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.session_keys.session_keys import SessionKeyState
 from wxauth.server.users.bodies import UserAnswer, user_answer
-from wxauth.server.web.answers import WECHAT_FAILURES, Failure
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownAppId, ShownOpenid, ShownSessionId
 from wxauth.server.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
 
@@ -103,18 +101,6 @@ class ProofRequest(BaseModel):
         description="The code of a new `wx.login`, or of `SendAuth` in a mobile app. Works once, for some minutes.",
         repr=False,
     )
-
-
-PROOF_FAILURES: Final[Sequence[Failure]] = (
-    InvalidCode,
-    CodeUsed,
-    UnknownApp,
-    RateLimited,
-    WeChatUserBlocked,
-    WrongPerson,
-    *WECHAT_FAILURES,
-)
-"""The failures of a request with the proof that the person is present."""
 
 
 class RefreshRequest(BaseModel):

@@ -9,8 +9,8 @@ from wxauth.errors import (
     LastAdmin,
     Title,
 )
-from wxauth.server.login.bodies import PROOF_FAILURES, LeavingAnswer, ProofRequest
-from wxauth.server.login.dependencies import ProofsDep
+from wxauth.server.login.bodies import LeavingAnswer, ProofRequest
+from wxauth.server.login.dependencies import PROOF_FAILURES, ProofsDep
 from wxauth.server.login.leaving import leave
 from wxauth.server.users.callers import CallerInTurnDep, DeviceDep
 from wxauth.server.web.answers import example_of

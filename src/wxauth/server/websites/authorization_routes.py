@@ -4,7 +4,7 @@ from wxauth.errors import (
     InvalidRequest,
     Title,
 )
-from wxauth.server.login.bodies import PROOF_FAILURES
+from wxauth.server.login.dependencies import PROOF_FAILURES
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import Unanswerable

@@ -11,7 +11,8 @@ from wxauth.errors import (
     ScanTooFar,
     Title,
 )
-from wxauth.server.login.bodies import PROOF_FAILURES, ProofRequest
+from wxauth.server.login.bodies import ProofRequest
+from wxauth.server.login.dependencies import PROOF_FAILURES
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.bodies import ClaimedAnswer, ClaimRequest, NumberAnswer, claimed_answer
