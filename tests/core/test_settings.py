@@ -459,6 +459,29 @@ def test_a_setting_may_be_a_file(load: Load, place: Path) -> None:
     assert settings.apps[0].app_id == APP["app_id"]
 
 
+def test_a_file_may_be_a_link_out_of_the_folder(load: Load, place: Path) -> None:
+    (place / "vault").mkdir()
+    (place / "vault" / "key").write_text(SECRET_KEY)
+    (place / "secrets" / "wxauth_secret_key").symlink_to(place / "vault" / "key")
+    given = {name: value for name, value in REQUIRED.items() if name != "SECRET_KEY"}
+    assert load(**given).secret_key.get_secret_value() == SECRET_KEY
+    (place / "vault" / "key").unlink()
+    with pytest.raises(InvalidSettings, match=r"^WXAUTH_SECRET_KEY: must be a readable file of UTF-8 text$"):
+        load(**given)
+
+
+def test_files_may_be_links_that_are_exchanged_together(load: Load, place: Path) -> None:
+    """As Kubernetes does it: `..data` leads to a folder, and each file through it."""
+    secrets = place / "secrets"
+    (secrets / "wxauth_audience").symlink_to("..data/wxauth_audience")
+    for version in ("one", "two"):
+        (secrets / f"..{version}").mkdir()
+        (secrets / f"..{version}" / "wxauth_audience").write_text(version)
+        (secrets / "..next").symlink_to(f"..{version}")
+        (secrets / "..next").rename(secrets / "..data")
+        assert load(**REQUIRED).audience == version
+
+
 def test_the_environment_comes_before_the_env_file_and_that_before_files(load: Load, place: Path) -> None:
     (place / "secrets" / "wxauth_audience").write_text("file")
     assert load(**REQUIRED).audience == "file"

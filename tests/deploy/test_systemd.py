@@ -2,14 +2,16 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from configparser import RawConfigParser
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.processes import WXAUTH
+from tests.processes import WXAUTH, Running, environment, free_port, run
 from tests.programs import needs
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings
 
@@ -23,6 +25,8 @@ CREDENTIALS = {
     "app_secret": "0123456789abcdef0123456789abcdef",
 }
 """The files that the unit's head names."""
+SHIPPED_JOURNALD = Path("/etc/systemd/journald.conf")
+"""Lists every name, commented out."""
 MOST_EXPOSED = 20
 """Of 100, in systemd's own count: what is not closed, a service of the network needs."""
 
@@ -109,6 +113,61 @@ def test_each_unit_runs_an_existing_command(unit: Path) -> None:
 
     command = section(unit, "Service")["ExecStart"].removeprefix(SHIPPED).split()
     assert command[0] in main.commands
+
+
+def installed_settings(folder: Path, database_url: str, *lines: str) -> Path:
+    """/etc/wxauth with the real database: the secrets, and the other settings in a file with these lines."""
+    (folder / "secrets").mkdir()
+    for name, value in {**CREDENTIALS, "database_url": database_url}.items():
+        (folder / "secrets" / name).write_text(value)
+    (folder / "settings.env").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.process
+def test_the_wrapper_runs_the_real_program_with_the_secrets(tmp_path: Path, database_url: str) -> None:
+    folder = installed_settings(tmp_path, database_url, 'WXAUTH_LOG_FORMAT="json"')
+    env = environment(TMPDIR=str(tmp_path), WXAUTH_ETC=str(folder), WXAUTH_PROGRAM=WXAUTH)
+    done = subprocess.run([FOLDER / "wxauth", "apps", "list"], env=env, cwd="/", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert CREDENTIALS["app_id"] in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secrets", "settings.env"]
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+def test_the_units_commands_migrate_serve_reload_and_stop(tmp_path: Path, empty_database_url: str) -> None:
+    port = free_port()
+    folder = installed_settings(tmp_path, empty_database_url, f"WXAUTH_PORT={port}")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    for path in (folder / "secrets").iterdir():
+        (credentials / f"wxauth_{path.name}").write_text(path.read_text())
+    given = dict(line.split("=", 1) for line in (folder / "settings.env").read_text().splitlines())
+
+    def command(unit: str) -> tuple[list[str], dict[str, str]]:
+        """What systemd would run, with which environment."""
+        service = section(FOLDER / f"{unit}.service", "Service")
+        name, _, value = service["Environment"].partition("=")
+        return service["ExecStart"].replace(SHIPPED, WXAUTH).split(), {name: value.replace("%d", str(credentials))}
+
+    (_, *migrate), own = command("wxauth-migrate")
+    done = run(*migrate, cwd=tmp_path, env=given | own)
+    assert done.returncode == 0, done.stderr
+    serve, own = command("wxauth")
+    with Running(*serve, cwd=tmp_path, env=given | own) as service:
+        service.wait_for('"started"')
+        reload = section(FOLDER / "wxauth.service", "Service")["ExecReload"]
+        subprocess.run(reload.replace("$MAINPID", str(service.process.pid)).split(), check=True)
+        service.wait_for('"settings_read"')
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == 200
+        assert service.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.skipif(not SHIPPED_JOURNALD.exists(), reason="systemd is Linux's")
+def test_journald_knows_each_name_of_its_configuration() -> None:
+    known = set(re.findall(r"^#?(\w+)=", SHIPPED_JOURNALD.read_text(), re.MULTILINE))
+    assert section(FOLDER / "journald@wxauth.conf", "Journal").keys() <= known
 
 
 @pytest.mark.process

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,14 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from wxauth.errors import Title
 from wxauth.server.core.claims import ClaimsTemplate, compile_claims
@@ -256,6 +263,24 @@ class DatabaseSettings(BaseSettings):
             "以文件提供配置的目录，文件名为小写的配置名，如 `wxauth_secret_key`。",
         ),
     ] = SECRETS_DIR
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the files named after settings ourselves.
+
+        pydantic-settings ignores a link that leads out of the folder, as those of Vault's agent do.
+        """
+        folder = file_secret_settings.secrets_dir  # type: ignore[attr-defined]
+        files = EnvSettingsSource(settings_cls)
+        files.env_vars = _read_files(folder, [f"{PREFIX}{name.upper()}" for name in cls.model_fields]) if folder else {}
+        return init_settings, env_settings, dotenv_settings, files
 
 
 # Settings that several of the classes below have.
@@ -933,6 +958,19 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
             hint = f", did you mean {PREFIX}{close[0]}?" if close else ""
             lines.append(f"{name}: no such setting{hint}")
     return lines
+
+
+def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
+    """The texts of the files with these names, in lower case. Raises: InvalidSettings."""
+    texts: dict[str, str | None] = {}
+    for path in folder.iterdir():
+        name = path.name.upper()
+        if name in names and not path.is_dir():
+            try:
+                texts[name.lower()] = path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                raise InvalidSettings([f"{name}: must be a readable file of UTF-8 text"]) from None
+    return texts
 
 
 def _given(environ: Mapping[str, str], env_file: Path | None) -> dict[str, str | None]:
