@@ -1,8 +1,11 @@
 """A proxy to PostgreSQL that fails as networks do."""
 
 import asyncio
-from contextlib import suppress
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
+from ssl import SSLContext
 from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -130,3 +133,36 @@ class _Connection:
     def end(self) -> None:
         for writer in self.writers:
             writer.close()
+
+
+Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(serve: Serve) -> AsyncIterator[str]:
+    """The address of a server like PostgreSQL."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def with_tls(context: SSLContext, database_url: str) -> Serve:
+    """Speaks TLS in front of this test's database."""
+    (folder,), (port,) = map(parse_qs(urlsplit(database_url).query).__getitem__, ("host", "port"))
+
+    async def pump(reader: StreamReader, writer: StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"S")
+        try:
+            await writer.start_tls(context)
+        except OSError:  # the client does not trust us
+            return
+        ours, its = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+        await asyncio.gather(pump(reader, its), pump(ours, writer), return_exceptions=True)
+
+    return serve

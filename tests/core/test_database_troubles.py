@@ -5,17 +5,14 @@ import json
 import signal
 import struct
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from ssl import SSLContext
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.certificates import Authority
-from tests.database_proxy import Proxy
+from tests.database_proxy import Proxy, listening, with_tls
 from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, run, until
 from wxauth.server.core.database import Database
@@ -25,15 +22,6 @@ pytestmark = [pytest.mark.process, pytest.mark.own_database]
 
 PASSWORD = "hunter2"
 NOBODY = "http://127.0.0.1:1"
-Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def listening(serve: Serve) -> AsyncIterator[str]:
-    """The address of a server like PostgreSQL."""
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def refuse_the_password(reader: StreamReader, writer: StreamWriter) -> None:
@@ -44,28 +32,6 @@ async def refuse_the_password(reader: StreamReader, writer: StreamWriter) -> Non
     fields = b'SFATAL\0C28P01\0Mpassword authentication failed for user "wxauth"\0\0'
     writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
     writer.close()
-
-
-def with_tls(context: SSLContext, database_url: str) -> Serve:
-    """Speaks TLS in front of this test's database."""
-    (folder,), (port,) = map(parse_qs(urlsplit(database_url).query).__getitem__, ("host", "port"))
-
-    async def pump(reader: StreamReader, writer: StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
-
-    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
-        await reader.readexactly(8)
-        writer.write(b"S")
-        try:
-            await writer.start_tls(context)
-        except OSError:  # the client does not trust us
-            return
-        ours, its = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
-        await asyncio.gather(pump(reader, its), pump(ours, writer), return_exceptions=True)
-
-    return serve
 
 
 TROUBLES = {

@@ -18,20 +18,28 @@ from wxauth.server.checks.rows import (
     has_users,
     read_rights,
     read_server,
+    read_upkeep,
     read_wal,
     some_users,
     webhook_states,
 )
 from wxauth.server.checks.sealed import SEALED_SIGNING_KEYS, some_values
+from wxauth.server.checks.upkeep import LONG_IDLE, judge_certificate, judge_upkeep
 from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
+from wxauth.server.core.database import (
+    WHERE_NOTHING_IS_KEPT,
+    Database,
+    Deadlines,
+    trouble_of,
+)
 from wxauth.server.core.schema import KNOWN_REVISIONS, current_revision, is_of_preview, is_usable
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import published_keys
 from wxauth.server.keys.succession import has_next, signing_key_of
+from wxauth.server.login.login_rows import rehearse_login
 
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
@@ -74,6 +82,12 @@ async def check_database(
             if (pooler := await _judge_pooler(database)) is not None:
                 yield pooler
             name = "stored"
+            now = clock()
+            for neglected in judge_upkeep(await read_upkeep(database, idle_since=now - LONG_IDLE)):
+                yield neglected
+            certificate = judge_certificate(await database.certificate(), now=now)
+            if certificate is not None:
+                yield certificate
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
@@ -115,6 +129,9 @@ async def _check_stored(
         return
 
     now = clock()
+    if (reason := await rehearse_login(database, now=now)) is not None:
+        message = f"is refused by the database: {reason}; see the privileges and triggers of its tables"
+        yield bad("login", message, f"被数据库拒绝：{reason}；请检查表的权限与触发器")
     sealer = Sealer(settings.secret_keys)
     keys = found.signing_keys = await published_keys(database, now=now)
     yield _judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)

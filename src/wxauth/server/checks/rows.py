@@ -53,6 +53,46 @@ SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
 """Requires a view that exists since PostgreSQL 14."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """What an administrator of the database has to look after."""
+
+    vacuums: bool
+    """Whether autovacuum runs."""
+    not_vacuumed: list[str]
+    """Our tables for which it is switched off."""
+    inactive_slots: list[str]
+    """Replication slots that nobody reads."""
+    retained: int
+    """Bytes of write-ahead log that the worst of them retains."""
+    oldest_id: int
+    """The age of the oldest transaction id or multixact id in the cluster. At 2 ** 31 it takes no more writes."""
+    idle_transactions: list[int]
+    """The processes of the server that have been idle in a transaction since the time in question."""
+
+
+_UPKEEP: Final = Statement[Upkeep]("""
+WITH slots AS (
+    SELECT slot_name::text AS name, COALESCE(pg_wal_lsn_diff(
+               CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END, restart_lsn), 0)::bigint AS retained
+      FROM pg_replication_slots WHERE NOT active AND NOT temporary
+)
+SELECT current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on' AS vacuums,
+       ARRAY(SELECT relname::text FROM pg_class
+              WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind = 'r'
+                AND relname = ANY (:tables)
+                AND EXISTS (SELECT FROM pg_options_to_table(reloptions)
+                             WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean)
+              ORDER BY relname) AS not_vacuumed,
+       ARRAY(SELECT name FROM slots ORDER BY retained DESC, name LIMIT 5) AS inactive_slots,
+       COALESCE((SELECT max(retained) FROM slots), 0) AS retained,
+       (SELECT max(GREATEST(age(datfrozenxid), mxid_age(datminmxid))) FROM pg_database) AS oldest_id,
+       ARRAY(SELECT pid FROM pg_stat_activity
+              WHERE datname = current_database() AND state LIKE 'idle in transaction%' AND state_change < :idle_since
+              ORDER BY state_change LIMIT 5) AS idle_transactions
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class RoleRights:
     """The privileges of the role in WXAUTH_DATABASE_URL. Names are quoted for SQL."""
@@ -173,6 +213,13 @@ async def read_server(database: Database) -> PostgresServer:
 async def read_wal(database: Database) -> WalStatistics:
     """The server's write-ahead log. Raises: StorageUnavailable."""
     row = await database.row(_WAL)
+    assert row is not None
+    return row
+
+
+async def read_upkeep(database: Database, *, idle_since: datetime) -> Upkeep:
+    """The state of the server's upkeep. Raises: StorageUnavailable."""
+    row = await database.row(_UPKEEP, tables=[*all_tables().tables], idle_since=idle_since)
     assert row is not None
     return row
 

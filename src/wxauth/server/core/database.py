@@ -352,6 +352,18 @@ class Database:
         """Whether statements are prepared."""
         return self._options.get(_CACHE) != 0
 
+    async def certificate(self) -> bytes | None:
+        """The certificate of the server, or of the pooler, as DER; None without TLS. Raises: StorageUnavailable."""
+        try:
+            connection = await self.connect()
+        except NotConnected as exc:
+            raise StorageUnavailable("the database does not answer") from exc
+        try:
+            tls = connection._transport.get_extra_info("ssl_object")  # asyncpg does not show it
+            return None if tls is None else tls.getpeercert(binary_form=True)
+        finally:
+            connection.terminate()
+
     async def keeps_prepared(self) -> bool | None:
         """Whether a connection keeps its prepared statements. Behind some poolers it does not.
 
@@ -493,6 +505,14 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
         raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
     if isinstance(exc, _STATEMENT_LOST):
         raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Whether the database refused a statement for a reason that does not pass by itself, as a lock or a failover."""
+    while isinstance(exc, StorageUnavailable) and exc.__cause__ is not None:
+        exc = exc.__cause__
+    passing = (*_AWAY, *_CLASHED, *_STATEMENT_LOST, _ConnectionLost)
+    return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, passing)
 
 
 def reason_of(exc: BaseException) -> str:

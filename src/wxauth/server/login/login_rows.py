@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from wxauth.errors import SignUpClosed, SnapshotUser, StorageUnavailable
-from wxauth.server.core.database import CONFLICTS, Database
+from wxauth.server.core.database import CONFLICTS, Database, is_refusal, reason_of
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Statement
@@ -421,6 +421,45 @@ async def record_login(
     raise StorageUnavailable("too many changes to this user at once") from conflict
 
 
+class _Undone(Exception):
+    """Ends a rehearsal, so that its transaction is rolled back."""
+
+
+async def rehearse_login(database: Database, *, now: datetime) -> str | None:
+    """Sign somebody up and log them in again, and roll both back: what a login needs of the database is tried.
+
+    Returns why the database refuses it, in its own words; None if it does not.
+
+    Raises: StorageUnavailable, for what passes by itself, such as a lock or a failover.
+    """
+    nobody = f"rehearsal-{new_id(now).hex}"
+    login = Login(
+        app_id="rehearsal",
+        openid=nobody,
+        unionid=nobody,
+        nickname=None,
+        avatar_url=None,
+        session_key=None,
+        ip=None,
+        user_agent=None,
+        expires_in=1,
+        is_judged=False,
+        may_sign_up=True,
+    )
+    ids = _Ids(session=new_id(now), new_user=new_id(now))
+    try:
+        async with database.begin() as transaction:
+            await transaction.row(_SIGN_UP_WITH_UNIONID, **_made(login, ids), **_written(login, ids, now))
+            await transaction.row(_RETURN, **_opening(login, ids._replace(session=new_id(now)), now))
+            raise _Undone
+    except _Undone:
+        return None
+    except Exception as exc:
+        if is_refusal(exc):
+            return reason_of(exc)
+        raise
+
+
 class _Ids(NamedTuple):
     """The ids of a login's rows, which stay the same if the login is tried again. Those of events need not."""
 
@@ -480,15 +519,10 @@ async def _returning(database: Database, login: Login, ids: _Ids, *, now: dateti
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
-    entering = {
-        **_opening(login, ids, now),
-        "nickname": login.nickname,
-        "avatar_url": login.avatar_url,
-        "event_id": new_id(now),
-    }
+    entering = _written(login, ids, now)
     if login.may_sign_up:
         statement = _SIGN_UP if login.unionid is None else _SIGN_UP_WITH_UNIONID
-        made: dict[str, object] = {"new_user_id": ids.new_user, "roles": login.roles, "is_judged": login.is_judged}
+        made = _made(login, ids)
         if (welcome := login.welcome) is not None:
             statement = _SIGN_UP_WELCOME if login.unionid is None else _SIGN_UP_WITH_UNIONID_WELCOME
             made |= {"external_id": welcome.external_id, "attributes": welcome.attributes or None}
@@ -498,6 +532,15 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
     enter = _ENTER if login.max_sessions is None else _ENTER_REPLACING
     more = {**_replacing(login, now), "may_be_snapshot": login.may_be_snapshot}
     return await database.row(enter, **entering, **more, profile_event_id=new_id(now))
+
+
+def _written(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:
+    profile = {"nickname": login.nickname, "avatar_url": login.avatar_url}
+    return {**_opening(login, ids, now), **profile, "event_id": new_id(now)}
+
+
+def _made(login: Login, ids: _Ids) -> dict[str, object]:
+    return {"new_user_id": ids.new_user, "roles": login.roles, "is_judged": login.is_judged}
 
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:

@@ -19,7 +19,7 @@ PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMe
 
 _EXAMPLE_READY: dict[str, Any] = {
     "status": "ready",
-    "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},
+    "checks": {"database": "ok", "schema": "ok", "login": "ok", "signing_key": "ok"},
 }
 _EXAMPLE_NOT_READY: dict[str, Any] = {
     "status": "unavailable",
@@ -58,9 +58,10 @@ async def livez() -> JSONResponse:
     },
 )
 async def readyz(readiness: ReadinessDep) -> JSONResponse:
-    """Whether the database answers, its schema fits this version, and there is a signing key; each by name.
+    """Whether the database answers, its schema fits this version, it takes a login, and there is a signing key.
 
-    The database is queried at most once a second. For operators: do not expose it.
+    The database is queried at most once a second, and given a login that is rolled back every 30 s. For operators: do
+    not expose it.
     """
     checks = await readiness.checks()
     is_ready = all(state == OK for state in checks.values())

@@ -8,15 +8,25 @@ from typing import Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import Database, DatabaseUrlRefused, trouble_of, troubles
+from wxauth.server.core.database import (
+    Database,
+    DatabaseUrlRefused,
+    trouble_of,
+    troubles,
+)
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.schema import current_revision, is_schema_usable
 from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.login.login_rows import rehearse_login
 
 MAX_AGE: Final = timedelta(seconds=1)
 """How long the database's last answer is reused."""
 
+REHEARSED_FOR: Final = timedelta(seconds=30)
+"""How long a rehearsed login counts. One that failed is repeated with the next look at the database."""
+
 OK: Final = "ok"
+_REFUSED: Final = "refused by the database: see 'wxauth check'"
 
 log = get_logger()
 
@@ -44,11 +54,16 @@ async def is_migrated(database: Database) -> bool:
     return False
 
 
+def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
+    """Whether this was less than so long ago, by a clock that may have been set back."""
+    return at is not None and abs(now - at) < age
+
+
 class Readiness:
     """The answers of `/readyz`.
 
     Args:
-        database: Checked for a connection and a usable schema.
+        database: Checked for a connection, a usable schema, and whether it takes a login, which is rolled back.
         keys: Checked for a signing key.
         clock: The time.
     """
@@ -60,6 +75,9 @@ class Readiness:
         self._check: asyncio.Task[Mapping[str, str]] | None = None
         self._checked_at: datetime | None = None
         self._is_leaving = False
+        self._login = OK
+        self._rehearsal: asyncio.Task[None] | None = None
+        self._rehearsed_at: datetime | None = None
 
     def leave(self) -> None:
         """From now on, report that this process is ending, so that it gets no new requests."""
@@ -73,17 +91,37 @@ class Readiness:
 
     async def _of_database(self) -> Mapping[str, str]:
         now = self._clock()
-        if self._check is None or (self._check.done() and not self._is_fresh(now)):
+        if self._check is None or (self._check.done() and not is_younger(self._checked_at, MAX_AGE, now)):
             self._checked_at = now
             self._check = asyncio.create_task(self._check_database(), name="readiness")
         return await asyncio.shield(self._check)
-
-    def _is_fresh(self, now: datetime) -> bool:
-        return self._checked_at is not None and abs(now - self._checked_at) < MAX_AGE
 
     async def _check_database(self) -> Mapping[str, str]:
         try:
             is_usable = await is_schema_usable(self._database)
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
-        return {"database": OK, "schema": OK if is_usable else "behind: run 'wxauth migrate'"}
+        if not is_usable:
+            return {"database": OK, "schema": "behind: run 'wxauth migrate'"}
+        return {"database": OK, "schema": OK, "login": await self._of_login()}
+
+    async def _of_login(self) -> str:
+        """Whether the database takes a login. Probes wait for the first rehearsal only: later ones may meet a lock."""
+        now = self._clock()
+        is_first = self._rehearsal is None
+        is_running = self._rehearsal is not None and not self._rehearsal.done()
+        if not is_running and not (self._login == OK and is_younger(self._rehearsed_at, REHEARSED_FOR, now)):
+            self._rehearsed_at = now
+            self._rehearsal = asyncio.create_task(self._rehearse(now), name="rehearsal")
+            if is_first or self._login != OK:
+                await self._rehearsal
+        return self._login
+
+    async def _rehearse(self, now: datetime) -> None:
+        try:
+            reason = await rehearse_login(self._database, now=now)
+        except StorageUnavailable:  # it says nothing about the next login
+            return
+        if reason is not None and self._login == OK:
+            log.error("login_refused_by_database", reason=reason, consequence="not ready until it is possible")
+        self._login = OK if reason is None else _REFUSED
