@@ -137,6 +137,7 @@ def upgrade() -> None:
             email_domain TEXT,
             link BOOLEAN DEFAULT false NOT NULL,
             sso BOOLEAN DEFAULT false NOT NULL,
+            phone_id_token BOOLEAN DEFAULT false NOT NULL,
             pkce TEXT DEFAULT 'required' NOT NULL,
             id_token_alg TEXT,
             claims JSONB,
@@ -151,7 +152,8 @@ def upgrade() -> None:
             CONSTRAINT clients_former_secret_check CHECK ((former_secret_hash IS NULL) = (former_secret_until IS
                 NULL) AND octet_length(former_secret_hash) = 32),
             CONSTRAINT clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
-            CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0)),
+            CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0
+                OR phone_id_token)),
             CONSTRAINT clients_scopes_check CHECK ((scopes <@
                 '{introspect,access_token,users,phones,events,attributes}') = (title IS NULL)),
             CONSTRAINT clients_is_public_check CHECK (NOT (is_public AND device)),
@@ -162,6 +164,8 @@ def upgrade() -> None:
                 email_domain) = 0),
             CONSTRAINT clients_sso_check CHECK (NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near)),
             CONSTRAINT clients_link_check CHECK (NOT link OR (cardinality(redirect_uris) > 0 AND NOT near)),
+            CONSTRAINT clients_phone_id_token_check CHECK (NOT phone_id_token OR ('openid' = ANY (scopes) AND NOT
+                near)),
             CONSTRAINT clients_pkce_check CHECK (pkce = 'required' OR (pkce = 'optional' AND title IS NOT NULL AND
                 NOT is_public))
         )

@@ -207,6 +207,11 @@ export interface Auth {
   /** Logs out on one device. */
   revokeSession(id: string): Promise<void>
   /**
+   * An id_token for another back end, such as Supabase, proved by a new `wx.login`; valid for five minutes. The client must
+   * have been added with `--phone-id-token`.
+   */
+  idToken(clientId: string, options?: { nonce?: string }): Promise<string>
+  /**
    * Forgets the session at once, and ends it at the service, as far as the network allows; with `everywhere` on all
    * devices. Never rejects, and takes precedence over a login or a refresh under way.
    */

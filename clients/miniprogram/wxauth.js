@@ -229,6 +229,15 @@ export function createAuth(options) {
 
 	const own = async (path, wanted, args, name = 'request') => bodyOf(await guarded(name, to(path, args)), wanted)
 
+	// Proved by a new wx.login, which somebody who has stolen the token cannot make.
+	async function proved(path, wanted, data) {
+		const ask = async () => own(path, wanted, POST({ ...data, login_code: await auth.loginCode() }))
+		return ask().catch((e) => {
+			if (!e.status || !ONCE_MORE.test(e.code)) throw e
+			return ask()
+		})
+	}
+
 	const end = async (path, id) => void (await own(path + encodeURIComponent(given(id, 'id')), null, DELETE))
 
 	async function change(path, args, name) {
@@ -264,6 +273,10 @@ export function createAuth(options) {
 		revokeSession: (id) => end('/v1/me/sessions/', id),
 		consent: (documents) => own('/v1/me/consents', 'items', POST(documents)).then(() => change('/v1/me')),
 		withdrawConsent: (document) => end('/v1/me/consents/', document).then(() => change('/v1/me')),
+		async idToken(clientId, options) {
+			const data = { client_id: given(clientId, 'clientId'), nonce: Object(options).nonce }
+			return (await proved('/v1/me/id-token', 'id_token', data)).id_token
+		},
 		async logout(options) {
 			const old = tokens
 			forget()
@@ -276,12 +289,7 @@ export function createAuth(options) {
 		},
 		async deleteAccount() {
 			const asked = era
-			// Proved by a new wx.login, which somebody who has stolen the token cannot make.
-			const erase = async () => own('/v1/me/erasure', null, POST({ login_code: await auth.loginCode() }))
-			await erase().catch((e) => {
-				if (!e.status || !ONCE_MORE.test(e.code)) throw e
-				return erase()
-			})
+			await proved('/v1/me/erasure')
 			if (asked === era) forget()
 		},
 	}

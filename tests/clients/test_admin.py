@@ -13,7 +13,7 @@ from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer
 
 NO_SITE: Body = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
-    **{"account_app_id": None, "website_app_id": None, "link": False},
+    **{"account_app_id": None, "website_app_id": None, "link": False, "phone_id_token": False},
     **{"near": False, "user_code": False, "email_domain": None, "sso": False, "pkce": "required", "id_token_alg": None},
     "claims": None,
     "backchannel_logout_uri": None,
@@ -41,6 +41,8 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("logout_uris", {"redirect_uris": []}),
     ("sso", {"sso": True}),
     ("sso", {"sso": True, "near": False, "redirect_uris": [], "logout_uris": []}),
+    ("phone_id_token", {"phone_id_token": True}),
+    ("phone_id_token", {"phone_id_token": True, "near": False, "scopes": ["users", "phone"]}),
     ("scopes", {"scopes": ["openid", "everything"]}),
     ("scopes", {"scopes": ["wxauth:admin"]}),
     ("scopes", {"scopes": []}),

@@ -35,6 +35,8 @@ SITE = {
     "device": True,
     "id_token_alg": "RS256",
 }
+CLAIMS = {"role": "authenticated"}
+"""As Supabase wants them, in docs/other-back-ends.md."""
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
 
@@ -42,7 +44,9 @@ FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("mi
 def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock) -> Iterator[dict[str, str]]:
     """A service of the test's own, on the test's clock, as `world.js` looks for it."""
     with serving(create_simulator(simulator)) as wechat_url:
-        settings = make_settings(apps=APPS, wechat_base_url=wechat_url, consents="privacy:2026-05,terms:3")
+        settings = make_settings(
+            apps=APPS, wechat_base_url=wechat_url, consents="privacy:2026-05,terms:3", claims=CLAIMS
+        )
         services = build_services(settings, clock=clock)
         with serving(with_controls(create_app(services), services, clock)) as service_url:
             yield {

@@ -79,6 +79,8 @@ from wxauth.server.websites.bodies import (
     ClaimRequest,
     DeviceAuthorizationAnswer,
     NumberAnswer,
+    PhoneIdTokenAnswer,
+    PhoneIdTokenRequest,
     UserinfoAnswer,
     WebTokensAnswer,
 )
@@ -96,6 +98,7 @@ BODIES: dict[str, type[BaseModel]] = {
         LoginRequest,
         ProofRequest,
         AuthorizationRequest,
+        PhoneIdTokenRequest,
         ClaimRequest,
         RefreshRequest,
         LogoutRequest,
@@ -151,6 +154,7 @@ MODELS = {
     "AuthorizationAnswer": AuthorizationAnswer,
     "ClaimedAnswer": ClaimedAnswer,
     "NumberAnswer": NumberAnswer,
+    "PhoneIdTokenAnswer": PhoneIdTokenAnswer,
     "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
     "WebTokensAnswer": WebTokensAnswer,
     "UserinfoAnswer": UserinfoAnswer,
@@ -228,6 +232,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("approve_scan", "post /v1/me/scans/{scan_id}/approve"),
         ("deny_scan", "post /v1/me/scans/{scan_id}/deny"),
         ("authorize_site", "post /v1/me/authorizations"),
+        ("make_id_token", "post /v1/me/id-token"),
         ("authorize_device", "post /v1/device_authorization"),
         ("exchange", "post /v1/token"),
         ("revoke", "post /v1/revoke"),
@@ -448,7 +453,7 @@ def boolean_fields() -> dict[str, set[str]]:
 async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin) -> None:
     fields = boolean_fields()
     wrong: list[object] = [0, 1, 0.0, "", "0", "false", "off", "yes", [], {}]
-    options = {"is_public", "device", "near", "user_code", "sso", "link"}
+    options = {"is_public", "device", "near", "user_code", "sso", "link", "phone_id_token"}
     assert set().union(*fields.values()) == {"check", "is_enabled", "stay", *options}
     with Sweep() as sweep:
         for name, members in fields.items():

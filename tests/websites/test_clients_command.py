@@ -54,6 +54,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "user_code": True,
         "email_domain": "example.com",
         "sso": False,
+        "phone_id_token": False,
         "pkce": "required",
         "id_token_alg": "ES256",
         "claims": None,

@@ -371,6 +371,39 @@ test('after a logout a login is a new session of the same user', async () => {
   assert.equal(phone.count('login'), 2)
 })
 
+const ID_TOKEN = 'POST /v1/me/id-token'
+const claimsOf = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
+
+/** A client of another back end, by its name. */
+async function addBackEnd() {
+  const name = `s${newPerson()}`
+  await ask('POST', '/controls/sites', { body: { name, redirect_uris: [], device: false, phone_id_token: true } })
+  return name
+}
+
+test('idToken logs the person in to another back end, and proves it by a new wx.login', async () => {
+  const { auth, phone } = await loggedIn()
+  const name = await addBackEnd()
+  const claims = claimsOf(await auth.idToken(name, { nonce: 'n-1' }))
+  assert.deepEqual([claims.sub, claims.aud, claims.nonce], [auth.user.id, name, 'n-1'])
+  assert.equal('nonce' in claimsOf(await auth.idToken(name)), false)
+  assert.equal(phone.count('login'), 2)
+  assert.ok(auth.user)
+})
+
+test('idToken proves the person once more after invalid_code, and not after a refusal', async () => {
+  const { auth, phone } = await loggedIn()
+  const name = await addBackEnd()
+  phone.next(ID_TOKEN, fates.answers(400, { code: 'invalid_code' }))
+  assert.ok(await auth.idToken(name))
+  assert.deepEqual([phone.count('login'), phone.count(ID_TOKEN)], [2, 2])
+  await rejection(auth.idToken('nobody'), 'invalid_request')
+  await rejection(auth.idToken(), 'invalid_argument')
+  assert.equal(phone.count(ID_TOKEN), 3)
+  phone.person = newPerson()
+  await rejection(auth.idToken(name), 'wrong_person')
+})
+
 test('deleteAccount erases the person, and the session here', async () => {
   const { auth, phone } = await loggedIn()
   const [{ id }, token] = [auth.user, await auth.getToken()]

@@ -30,6 +30,7 @@ _HINTS: Final = {
     "email_domain": "--email-domain",
     "link": "--link",
     "sso": "--sso",
+    "phone_id_token": "--phone-id-token",
     "pkce": "--no-pkce",
     "id_token_alg": "--id-token-alg",
     "claims": "--claim",
@@ -94,6 +95,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         ),
         flag("link", "Log in a phone's browser outside WeChat by a link to WeChat and a number (SCAN_LINK)."),
         flag("sso", "Share the browser's login with other such sites: who has scanned for one goes on to the next."),
+        flag("phone-id-token", "Give its id_tokens to mini-programs and mobile apps, for a back end such as Supabase."),
         click.option(
             "--no-pkce",
             "pkce",

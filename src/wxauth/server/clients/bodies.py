@@ -42,6 +42,9 @@ class _ClientOptions(BaseModel):
     sso: StrictBool | None = Field(
         default=None, description="The site shares the browser's login with other such sites."
     )
+    phone_id_token: StrictBool | None = Field(
+        default=None, description="A mini-program or mobile app gets the site's id_tokens, for another back end."
+    )
     pkce: Pkce | None = Field(
         default=None, description="`optional`: a site with a secret may leave PKCE out; null: `required`."
     )

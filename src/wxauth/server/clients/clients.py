@@ -17,7 +17,7 @@ from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRe
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
 from wxauth.server.clients.models import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
-from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES
+from wxauth.server.clients.site_scopes import DEFAULT_SITE_SCOPES, OPENID_SCOPE, SITE_SCOPE_NAMES
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.claims import check_claims
 from wxauth.server.core.database import Database
@@ -138,7 +138,7 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
     given = {field: value for field, value in options.items() if value}
     given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
     client = Client(**{"scopes": [], **given, "name": name})
-    is_site = bool(client.redirect_uris) or client.device
+    is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
     known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
     if unknown := [scope for scope in client.scopes if scope not in known]:
         is_of_sites = unknown[0] in SITE_SCOPE_NAMES
@@ -146,13 +146,13 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
         raise WrongClient("scopes", rule)
     scopes: list[str] = [*scopes_in_order(client.scopes)]
     if is_site:
-        _check_site(client)
         site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
+        _check_site(client, site_scopes)
         defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
         return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
     for field in _OF_SITES:
         if getattr(client, field) != Client.model_fields[field].default:
-            raise WrongClient(field, "is for a site: one with a redirect URI, or with the device grant")
+            raise WrongClient(field, "is for a site: one with a redirect URI, the device grant, or phones' id_tokens")
     return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
 
 
@@ -351,7 +351,7 @@ def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:
         raise WrongClient(field, str(exc)) from None
 
 
-def _check_site(client: Client) -> None:
+def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     """Raises: WrongClient, if a site cannot have these options."""
     if client.is_public and client.device:
         raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
@@ -369,6 +369,10 @@ def _check_site(client: Client) -> None:
         raise WrongClient("link", "needs a redirect URI: a device has no phone's browser")
     if client.link and client.near:
         raise WrongClient("link", "excludes near: a browser and WeChat on one phone may use different networks")
+    if client.phone_id_token and OPENID_SCOPE not in site_scopes:
+        raise WrongClient("phone_id_token", "needs the scope openid, which an id_token is for")
+    if client.phone_id_token and client.near:
+        raise WrongClient("phone_id_token", "excludes near: there is no browser whose network could be compared")
     if _APP_ID.fullmatch(client.name):
         raise WrongClient("name", "must not be a site's: it looks like the app_id of a mini-program")
 
@@ -379,7 +383,7 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     # could use its sessions, which were opened with its secret.
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", "cannot be changed: remove the client, and add it anew")
-    if client.is_site and not (after["redirect_uris"] or after["device"]):
+    if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
         raise WrongClient("redirect_uris", "must not be empty without the device grant: a site remains a site")
     return after
 

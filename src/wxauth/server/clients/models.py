@@ -93,6 +93,8 @@ class Client(SQLModel):
     """Whether a phone's browser outside WeChat may log in by a link to WeChat and a number."""
     sso: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
     """Whether the site shares the browser's login with other such sites."""
+    phone_id_token: bool = Field(default=False, sa_column_kwargs={"server_default": _FALSE})
+    """Whether a mini-program or a mobile app gets its id_tokens, for a back end that knows the site."""
     pkce: Pkce = Field(default="required", sa_type=Text, sa_column_kwargs={"server_default": text("'required'")})
     """`required` for a service, too."""
     id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
@@ -140,7 +142,9 @@ class StoredClient(AddedClient, table=True):
             name="former_secret",
         ),
         CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
-        CheckConstraint("(title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0)", name="grant"),
+        CheckConstraint(
+            "(title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0 OR phone_id_token)", name="grant"
+        ),
         # A service has only scopes of services. A site has at least one other scope.
         CheckConstraint(f"(scopes <@ '{{{','.join(Scope)}}}') = (title IS NULL)", name="scopes"),
         # A public client cannot prove its name: anybody could start a device's scan in its name, and the phone would
@@ -157,6 +161,7 @@ class StoredClient(AddedClient, table=True):
         ),
         CheckConstraint("NOT sso OR (cardinality(redirect_uris) > 0 AND NOT near)", name="sso"),
         CheckConstraint("NOT link OR (cardinality(redirect_uris) > 0 AND NOT near)", name="link"),
+        CheckConstraint("NOT phone_id_token OR ('openid' = ANY (scopes) AND NOT near)", name="phone_id_token"),
         # Without PKCE and without a secret, whoever gets a code could redeem it.
         CheckConstraint(
             "pkce = 'required' OR (pkce = 'optional' AND title IS NOT NULL AND NOT is_public)", name="pkce"

@@ -95,9 +95,9 @@ async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secr
     return model_of(Client, {column: columns[column] for column in Client.model_fields}), secrets
 
 
-async def find_site(database: Database, name: str) -> Client | None:
+async def find_site(asked: Database | Transaction, name: str) -> Client | None:
     """The site of this name, or None. Raises: StorageUnavailable."""
-    return await database.row(_FIND_SITE, name=name)
+    return await asked.row(_FIND_SITE, name=name)
 
 
 async def all_clients(database: Database) -> Sequence[AddedClient]:

@@ -19,8 +19,10 @@ class SiteScope:
     """Whether a site that is added without scopes has it."""
 
 
+OPENID_SCOPE: Final = "openid"
+"""The scope that requests an id_token and access to /v1/userinfo."""
 SITE_SCOPES: Final = (
-    SiteScope("openid", is_default=True),
+    SiteScope(OPENID_SCOPE, is_default=True),
     SiteScope(
         "profile",
         {

@@ -83,6 +83,7 @@ from wxauth.server.websites import (
     metadata,
     oauth_routes,
     page_routes,
+    phone_id_token_routes,
     scan_routes,
     visit_routes,
 )
@@ -124,6 +125,7 @@ _ROUTERS: Final = (
     feed_routes.router,
     scan_routes.router,
     authorization_routes.router,
+    phone_id_token_routes.router,
     oauth_routes.router,
     page_routes.router,
     visit_routes.router,

@@ -53,6 +53,7 @@ from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
+from wxauth.server.websites.phone_id_tokens import PhoneIdTokens
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.scans import Scans
@@ -345,6 +346,17 @@ def build_services(
             Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics, hints=hints),
             Authorizations: Authorizations(
                 settings=settings, database=database, clock=clock, metrics=metrics, proofs=proofs, hints=hints
+            ),
+            PhoneIdTokens: PhoneIdTokens(
+                settings=settings,
+                database=database,
+                clock=clock,
+                apps=apps,
+                proofs=proofs,
+                keys=keys,
+                id_token_keys=id_token_keys,
+                metrics=metrics,
+                numbers=numbers,
             ),
             SiteTokens: SiteTokens(
                 settings=settings,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 from wxauth.server.clients.uris import origin_of
-from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode
+from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode, ProofRequest
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownIp
 from wxauth.server.websites.doors import Door
@@ -102,6 +102,27 @@ class AuthorizationAnswer(TypedDict):
             ],
         ),
     ]
+
+
+class PhoneIdTokenRequest(ProofRequest):
+    """The client whose id_token a phone gets, and the proof that the person is present."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"client_id": "supabase", "login_code": "0a1B2c3D4e5F6g7H8i9J"}]},
+        hide_input_in_errors=True,
+    )
+
+    client_id: str = Field(description="A client that was added with `--phone-id-token`.")
+    nonce: str | None = Field(
+        default=None, max_length=512, description="Is in the id_token unchanged, for back ends that compare it."
+    )
+
+
+class PhoneIdTokenAnswer(TypedDict):
+    """An id_token for another back end."""
+
+    id_token: Annotated[str, Field(description="A JWT of OpenID Connect.", examples=[EXAMPLE_JWT])]
+    expires_in: Annotated[int, Field(description="Lifetime in seconds.", examples=[300])]
 
 
 class SiteAnswer(TypedDict):

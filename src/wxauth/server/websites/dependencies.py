@@ -9,6 +9,7 @@ from wxauth.server.websites.authorizations import Authorizations
 from wxauth.server.websites.continuing import Continuing
 from wxauth.server.websites.id_tokens import IdTokenHints
 from wxauth.server.websites.links import Links
+from wxauth.server.websites.phone_id_tokens import PhoneIdTokens
 from wxauth.server.websites.scan_pictures import ScanPictures
 from wxauth.server.websites.scans import Scans
 from wxauth.server.websites.site_requests import SiteRequests
@@ -19,6 +20,7 @@ AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
 IdTokenHintsDep = Annotated[IdTokenHints, Depends(provide(IdTokenHints))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
+PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 ScansDep = Annotated[Scans, Depends(provide(Scans))]
 SiteRequestsDep = Annotated[SiteRequests, Depends(provide(SiteRequests))]

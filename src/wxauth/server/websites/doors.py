@@ -22,6 +22,8 @@ class Door(StrEnum):
     """A link in a phone's browser opened the mini-program, which showed a number to type in the browser."""
     SSO = "sso"
     """The browser has a login, which it has proved for this site or another one."""
+    PHONE = "phone"
+    """A mini-program or a mobile app got an id_token for another back end. There is neither grant nor session."""
 
 
 BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
@@ -31,6 +33,9 @@ BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 """The doors that prove who uses this browser. A typed code may have been read out to somebody elsewhere, and WeChat's
 page on a computer shows nobody which browser it logs in."""
+
+WITH_GRANT: Final = tuple(door for door in Door if door is not Door.PHONE)
+"""The doors that make a grant, which the site redeems."""
 
 AMR: Final[Mapping[Door, str]] = {
     Door.SCAN: "wechat_scan",

@@ -48,15 +48,17 @@ def id_token(
     client: Client,
     user: UserInSession,
     scopes: Collection[str],
-    session_id: UUID,
+    session_id: UUID | None,
     nonce: str | None,
-    access_token: str,
+    access_token: str | None,
     authenticated_at: datetime,
     authenticated_by: str,
     now: int,
     expires_in: int,
 ) -> str:
     """An id_token (OpenID Connect Core, section 2). `now` is in epoch seconds, `expires_in` in seconds.
+
+    Without a session there is no access token either.
 
     An ES256 id_token is signed with a key of access tokens. Its own `typ`, and the site as its audience, keep it from
     being accepted as an access token.
@@ -68,11 +70,12 @@ def id_token(
         "exp": now + expires_in,
         "iat": now,
         "auth_time": int(authenticated_at.timestamp()),
-        "sid": str(session_id),
-        "at_hash": base64url(sha256(access_token.encode()).digest()[:16]).decode(),
-        "amr": [authenticated_by],
-        **claims_of(user, client, scopes),
     }
+    if session_id is not None:
+        claims["sid"] = str(session_id)
+    if access_token is not None:
+        claims["at_hash"] = base64url(sha256(access_token.encode()).digest()[:16]).decode()
+    claims |= {"amr": [authenticated_by], **claims_of(user, client, scopes)}
     if nonce is not None:
         claims["nonce"] = nonce
     header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": "JWT"}
@@ -94,7 +97,7 @@ async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKey
         claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
     except (ValueError, KeyError, TypeError):
         return None
-    if claims["iss"] != settings.issuer:  # the issuer has changed since
+    if claims["iss"] != settings.issuer or "sid" not in claims:  # the issuer has changed since, or it is a phone's
         return None
     return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.models import TIME, after_create
-from wxauth.server.websites.doors import BY_WECHATS_PAGE, Door
+from wxauth.server.websites.doors import BY_WECHATS_PAGE, WITH_GRANT, Door
 
 _WITHOUT_PHONE = (*sorted(BY_WECHATS_PAGE), Door.SSO)
 """The doors at which no session of a phone approves."""
@@ -306,7 +306,7 @@ class Grant(GrantFields, table=True):
             ondelete="CASCADE",
             onupdate="CASCADE",
         ),
-        CheckConstraint(_one_of("door", Door), name="door"),
+        CheckConstraint(_one_of("door", WITH_GRANT), name="door"),
         # By every other door, a session of the phone approves, and the grant ends with it.
         CheckConstraint(
             f"({_one_of('door', _WITHOUT_PHONE)}) = (approving_session_id IS NULL)",

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.site_scopes import claims_of
+from wxauth.server.clients.site_scopes import OPENID_SCOPE, claims_of
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.users import account
 from wxauth.server.users.callers import DeviceDep, verified
@@ -25,7 +25,7 @@ from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.oauth_errors import OAuthError, answering_clients, invalid_oauth_request
 from wxauth.server.websites.requests import BROWSER, client_of, form_of, is_form
 from wxauth.server.websites.site_requests import INTERVAL, granted_scope
-from wxauth.server.websites.site_tokens import DEVICE_CODE, OPENID_SCOPE
+from wxauth.server.websites.site_tokens import DEVICE_CODE
 from wxauth.tokens.claims import Principal
 
 MAX_USER_AGENT: Final = 512

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from wxauth.errors import InvalidToken
 from wxauth.server.clients.models import Client
+from wxauth.server.clients.site_scopes import OPENID_SCOPE
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -43,8 +44,6 @@ from wxauth.tokens.verifier import Verifier
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
-OPENID_SCOPE: Final = "openid"
-"""The scope that requests an id_token and access to /v1/userinfo."""
 GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()

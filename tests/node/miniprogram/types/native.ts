@@ -38,6 +38,8 @@ Page({
     await auth.login({ force: true, consents: { privacy: '2026-05' } })
     for (const { document, version } of user.consents_due || []) await auth.consent({ [document]: version })
     await auth.withdrawConsent('privacy')
+    const idToken: string = await auth.idToken('supabase', { nonce: 'n' })
+    this.setData({ idToken: (await auth.idToken('supabase')).length + idToken.length })
     this.setData({ welcome: auth.isNewUser, phoneError: auth.phoneError === null ? '' : auth.phoneError })
     await auth.login({ nickname: '小明', avatarUrl: null, phoneCode: 'code' })
     // @ts-expect-error: it is called avatarUrl

@@ -78,6 +78,7 @@ function ask(client, reload) {
     field({ name: 'user_code', label: text('userCode'), type: 'checkbox', value: known.user_code }),
     field({ name: 'link', label: text('link'), type: 'checkbox', value: known.link }),
     field({ name: 'sso', label: text('sso'), type: 'checkbox', value: known.sso }),
+    field({ name: 'phone_id_token', label: text('phoneIdToken'), type: 'checkbox', value: known.phone_id_token }),
   ].filter(Boolean)
   const fields = [
     client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),

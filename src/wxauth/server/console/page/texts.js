@@ -283,6 +283,7 @@ const TEXTS = {
   userCode: ['Code may be typed', '允许手动输入代码'],
   link: ['Link to WeChat on phones', '手机浏览器可跳转微信登录'],
   sso: ['Shares the login of the browser', '共享浏览器的登录'],
+  phoneIdToken: ['Its id_tokens for mini-programs and apps', '小程序与移动应用可获取其 id_token'],
   pkce: ['PKCE', 'PKCE'],
   required: ['required', '必填'],
   idTokenAlg: ['id_token signed by', 'id_token 签名算法'],
