@@ -18,6 +18,7 @@ from benchmarks.faults import main as break_things
 from benchmarks.processes import environment, free_port, running
 from benchmarks.report import as_document, as_line, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
+from benchmarks.steady import main as steady
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
 PEOPLE = 1000
@@ -29,7 +30,7 @@ _KINDS = ("login", "guarded", "refresh")
 _SEEDING = Situation("login", 32, 0)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="After one that is not counted.")
 @click.option("--requests", type=click.IntRange(200), default=3000, show_default=True, help="Logins in each load.")
 @click.option("--seconds", type=float, default=30.0, show_default=True, help="After these no request is begun.")
@@ -38,7 +39,9 @@ _SEEDING = Situation("login", 32, 0)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/results.json"))
 @click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
 @click.option("--faults", is_flag=True, help="Break things under load instead; alone.")
+@click.pass_context
 def main(
+    context: click.Context,
     rounds: int,
     requests: int,
     seconds: float,
@@ -49,6 +52,8 @@ def main(
     faults: bool,
 ) -> None:
     """Measure the CPU of logins, guarded calls and refreshes, beside Go, Express, a floor and a tutorial's."""
+    if context.invoked_subcommand is not None:
+        return
     if faults:
         break_things(["--strict"] if strict else [])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -72,6 +77,9 @@ def main(
     click.echo(f"{as_markdown(rows, verdicts)}\n\n{as_line()}")
     json_path.write_text(json.dumps(as_document(samples, rows, verdicts), indent=1))
     sys.exit(1 if strict and not all(verdict.met for verdict in verdicts) else 0)
+
+
+main.add_command(steady, "steady")
 
 
 def run(

@@ -5,7 +5,7 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,8 @@ class Contender:
     stride: int = 1
     """The distance between the numbers of people who log in one after the other."""
     row_counts: tuple[str, ...] = field(default=("users",))
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of our own service."""
 
     def load_in(self, kind: Kind) -> Kind:
         """The request in each situation. A service that does not call WeChat gets logins instead of refreshes."""
@@ -69,8 +71,10 @@ class Contender:
 
 
 @contextmanager
-def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> Iterator[Contender]:
-    """Run one of `NAMES` while the block runs."""
+def started(
+    name: str, *, database_url: str, wechat_url: str, folder: Path, more: Mapping[str, str] | None = None
+) -> Iterator[Contender]:
+    """Run one of `NAMES` while the block runs. `more` are settings of ours."""
     port = free_port()
     own_settings = {
         "DATABASE_URL": database_url,
@@ -80,6 +84,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         "PORT": str(port),
         "LOG_FORMAT": "json",
         "LOGIN_RATE_LIMIT": "900000000/minute",  # counted as in production, but never reached
+        **(more or {}),
     }
     env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
     cli = ("-m", "wxauth")
@@ -88,7 +93,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
     if name in ("wxauth", "without_wechat"):
         command = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
         with running(name, *command, port=port, folder=folder, env=env) as pid:
-            yield Contender(name, pid, port, database_url, row_counts=_ROWS)
+            yield Contender(name, pid, port, database_url, row_counts=_ROWS, env=env)
         return
     options = {"host": "127.0.0.1", "port": port}
     if name == "floor":  # the tutorial runs with uvicorn's own settings

@@ -22,8 +22,8 @@ NEW_USER_EVERY = 5
 """One login in five is a person's first."""
 
 _ANSWER_TIMEOUT = 60.0
-_FIRST_ADDRESS = int(IPv4Address("10.0.0.0"))
-_HEAD = b"Host: 127.0.0.1\r\nUser-Agent: Mozilla/5.0 (iPhone) MicroMessenger/8.0.50\r\n"
+FIRST_ADDRESS = int(IPv4Address("10.0.0.0"))
+HEAD = b"Host: 127.0.0.1\r\nUser-Agent: Mozilla/5.0 (iPhone) MicroMessenger/8.0.50\r\n"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Load:
         """Log a person in before the measurement, and return them with their tokens."""
         if self._plan.kind == "login":
             return Holder(position)
-        body = await connection.ask(_login(position, code_for(position, self._plan.first_number + position)))
+        body = await connection.ask(login(position, code_for(position, self._plan.first_number + position)))
         tokens = json.loads(body)
         return Holder(position, tokens["access_token"].encode(), tokens.get("refresh_token", "").encode())
 
@@ -121,12 +121,12 @@ class Load:
         while (number := self._next()) is not None:
             person = self._person(number)
             self._people.add(person)
-            body = await self._timed(connection, _login(person, code_for(person, self._plan.first_number + number)))
+            body = await self._timed(connection, login(person, code_for(person, self._plan.first_number + number)))
             if b'"access_token":"' not in body:
                 raise WrongAnswer(f"no token in {body[:200]!r}")
 
     async def _call_again(self, connection: "Connection", holder: "Holder") -> None:
-        request = b"GET /v1/me HTTP/1.1\r\n%bAuthorization: Bearer %b\r\n\r\n" % (_HEAD, holder.access_token)
+        request = b"GET /v1/me HTTP/1.1\r\n%bAuthorization: Bearer %b\r\n\r\n" % (HEAD, holder.access_token)
         openid = openid_of(holder.person)
         while self._next() is not None:
             if openid not in (body := await self._timed(connection, request)):
@@ -134,7 +134,7 @@ class Load:
 
     async def _refresh_again(self, connection: "Connection", holder: "Holder") -> None:
         token, openid = holder.refresh_token, openid_of(holder.person)
-        request = _post(b"/v1/refresh", b'{"refresh_token":"%b"}' % token)
+        request = post(b"/v1/refresh", b'{"refresh_token":"%b"}' % token)
         while self._next() is not None:
             body = await self._timed(connection, request)
             successor = body.partition(b'"refresh_token":"')[2].partition(b'"')[0]
@@ -164,19 +164,38 @@ class Load:
         return body
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status line and fields, and body."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def status(self) -> bytes:
+        return self.head[9:12]
+
+
 class Connection(asyncio.Protocol):
     """One kept-alive connection."""
 
     def __init__(self) -> None:
         self._unread = b""
-        self._answer: asyncio.Future[bytes] | None = None
+        self._answer: asyncio.Future[Answer] | None = None
         self._loop = asyncio.get_running_loop()
 
-    def ask(self, request: bytes) -> asyncio.Future[bytes]:
-        """Send a request, and return the body of the answer. Raises: WrongAnswer, unless its status is 200."""
+    def send(self, request: bytes) -> "asyncio.Future[Answer]":
+        """Send a request, and return the answer, whatever its status."""
         self._answer = self._loop.create_future()
         self._transport.write(request)
         return self._answer
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send a request, and return the body of the answer. Raises: WrongAnswer, unless its status is 200."""
+        answer = await self.send(request)
+        if answer.status != b"200":
+            raise WrongAnswer(f"{answer.head[:12].decode()}: {answer.body[:300]!r}")
+        return answer.body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -190,25 +209,22 @@ class Connection(asyncio.Protocol):
         if len(body) < int(length or 0):
             return
         self._unread = b""
-        if head[9:12] == b"200":
-            self._answer.set_result(body)
-        else:
-            self._answer.set_exception(WrongAnswer(f"{head[:12].decode()}: {body[:300]!r}"))
+        self._answer.set_result(Answer(head, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(WrongAnswer("the connection was closed"))
 
 
-def _login(person: int, code: bytes) -> bytes:
+def login(person: int, code: bytes) -> bytes:
     # From the person's own address, forwarded as by a reverse proxy, because logins are limited by address.
-    address = IPv4Address(_FIRST_ADDRESS + person).compressed.encode()
-    return _post(b"/v1/login", b'{"code":"%b"}' % code, b"X-Forwarded-For: %b\r\n" % address)
+    address = IPv4Address(FIRST_ADDRESS + person).compressed.encode()
+    return post(b"/v1/login", b'{"code":"%b"}' % code, b"X-Forwarded-For: %b\r\n" % address)
 
 
-def _post(path: bytes, body: bytes, more: bytes = b"") -> bytes:
-    head = b"POST %b HTTP/1.1\r\n%b%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % (path, _HEAD, more, len(body)) + body
+def post(path: bytes, body: bytes, more: bytes = b"", content_type: bytes = b"application/json") -> bytes:
+    head = b"POST %b HTTP/1.1\r\n%b%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+    return head % (path, HEAD, more, content_type, len(body)) + body
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Runs as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30`
 """
 
 import asyncio
+import re
 import sys
 from typing import cast
 
@@ -12,6 +13,11 @@ import uvloop
 
 CODE2SESSION = b"GET /sns/jscode2session?"
 
+_STABLE_TOKEN = b"POST /cgi-bin/stable_token"
+_MINI_PROGRAM_CODE = b"POST /wxa/getwxacodeunlimit"
+_PICTURE = b"\xff\xd8\xff\xe0" + bytes(40_000)
+"""As large as WeChat's own."""
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 _END_OF_REQUEST = b"\r\n\r\n"
 _OPENID = "oBenchmark{:018d}"
 _UNIONID = "uBenchmark{:018d}"
@@ -46,6 +52,10 @@ class StandIn:
         if request.startswith(CODE2SESSION):
             self.calls += 1
             return _answer(code2session(request))
+        if request.startswith(_STABLE_TOKEN):
+            return _answer(b'{"access_token":"stand-in","expires_in":7200}')
+        if request.startswith(_MINI_PROGRAM_CODE):
+            return _answer(_PICTURE, b"image/jpeg")
         path = request.split(b" ", 2)[1]
         if path.startswith(b"/stand-in/delay/"):
             self.delay = int(path.rpartition(b"/")[2]) / 1000
@@ -64,17 +74,28 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        *requests, self._unread = (self._unread + data).split(_END_OF_REQUEST)
-        for request in requests:
+        self._unread += data
+        while (request := self._next()) is not None:
             answer = self._stand_in.answer(request)
             if self._stand_in.delay and request.startswith(CODE2SESSION):
                 self._loop.call_later(self._stand_in.delay, self._transport.write, answer)
             else:
                 self._transport.write(answer)
 
+    def _next(self) -> bytes | None:
+        """The head of the next whole request."""
+        head, end, rest = self._unread.partition(_END_OF_REQUEST)
+        length = _LENGTH.search(head) if head.startswith(b"POST ") else None
+        body = int(length[1]) if length else 0
+        if not end or len(rest) < body:
+            return None
+        self._unread = rest[body:]
+        return head
 
-def _answer(body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+def _answer(body: bytes, content_type: bytes = b"text/plain") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+    return head % (content_type, len(body), body)
 
 
 async def _serve(port: int) -> None:
