@@ -17,12 +17,16 @@ export function showApps(main, { query }) {
     list({
       place,
       caption: text('apps'),
-      columns: ['appId', 'appKind', 'clientTitle', 'state', 'signUp', 'wechatToken', 'push', 'acts'].map(text),
+      nothing: search.nothing,
+      columns: ['app', 'state', 'signUp', 'wechatToken', 'push', 'acts'].map(text),
       ask: async () => search.among(await get('/apps')),
+      open: (app) => (app.source === 'settings' ? null : () => ask(app, reload)),
       cells: (app) => [
-        [code(app.app_id), app.is_default ? tag(text('isDefault')) : null].filter(Boolean),
-        text(app.kind),
-        [app.title, app.source === 'settings' ? tag(text('fromSettings')) : null].filter(Boolean),
+        [
+          app.title ? h('strong', {}, app.title, ' ') : null,
+          code(app.app_id),
+          h('small', {}, app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind)),
+        ].filter(Boolean),
         app.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
         { open: text('signUpOpen'), closed: text('signUpClosed') }[app.sign_up] ?? text('signUpDefault'),
         wechatToken(app.wechat_token),
@@ -42,8 +46,8 @@ function wechatToken(state) {
 function push(app) {
   const mode = app.has_push_aes_key ? 'pushAes' : app.has_push_token ? 'pushPlain' : 'pushOff'
   return [
-    tag(text(mode), app.has_push_aes_key ? 'ok' : 'note'),
-    h('div', { class: 'beside' }, code(app.push_url), copier(app.push_url, actOn('copy', app.push_url))),
+    tag(text(mode), app.has_push_aes_key ? 'ok' : app.has_push_token ? 'note' : ''),
+    copier(app.push_url, actOn('copy', app.push_url)),
   ]
 }
 

@@ -4,7 +4,7 @@ import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
 import { h } from './dom.js'
 import { act, busy, code, download, field, list, moment, time, whole, withChoices, words } from './parts.js'
-import { filters } from './search.js'
+import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 import { sentence, TYPES, withMeaning } from './event_sentences.js'
 
@@ -38,8 +38,8 @@ export const personOf = (name) => (UUID.test(name) ? h('a', { class: 'person', h
 
 export function showEvents(main, { query }) {
   const fields = [
+    field({ name: 'user_id', label: text('personId'), type: 'search', value: query.get('user_id') ?? '' }),
     typesField(query.getAll('type')),
-    field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
     field({ name: 'actor', label: text('actor'), value: query.get('actor') ?? '', hint: text('actorHint') }),
     moment({ name: 'since', label: text('since'), value: query.get('since') }),
     moment({ name: 'until', label: text('until'), value: query.get('until') }),
@@ -67,7 +67,8 @@ export function showEvents(main, { query }) {
   const follow = act('follow', () => toggle())
   follow.setAttribute('aria-pressed', 'false')
   const place = h('div', {})
-  main.append(filters(fields, 'events'), h('div', { class: 'toolbar' }, follow, format.element, exported), trouble, place)
+  format.element.querySelector('label').className = 'unseen'
+  main.append(filters(fields, 'events', { others: [follow, format.element, exported] }), trouble, place)
 
   let newest = ''
   let prepend = null
@@ -77,6 +78,7 @@ export function showEvents(main, { query }) {
     columns: eventColumns(),
     ask: (cursor) => get('/events', { ...wanted, cursor }),
     cells: eventCells,
+    nothing: () => nothingFits('events', query, 'tryWider'),
     onFirst: (page, add) => {
       newest = page.items[0]?.id ?? ''
       prepend = add
@@ -108,7 +110,7 @@ export function showEvents(main, { query }) {
 }
 
 function typesField(chosen) {
-  const types = field({ name: 'type', label: text('types'), type: 'search', value: chosen.join(', '), hint: text('typesHint') })
+  const types = field({ name: 'type', label: text('types'), value: chosen.join(', '), hint: text('typesHint') })
   const typed = types.value
   types.value = () => words(typed())
   return withChoices(types, withMeaning(TYPES))

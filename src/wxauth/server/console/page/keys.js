@@ -17,6 +17,7 @@ export function showKeys(main, { query }) {
     list({
       place,
       caption: text('keys'),
+      nothing: search.nothing,
       columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'].map(text),
       ask: async () => {
         const { items, id_token_keys, ...rest } = await get('/keys')
@@ -38,7 +39,7 @@ export function showKeys(main, { query }) {
       ],
     })
   const rotate = () => sure(text('rotateTitle'), text('sureRotate'), 'rotate', () => changed(() => post('/keys/rotate')))
-  const search = searchWithin('keys', query, act('rotate', rotate, { kind: 'primary' }))
+  const search = searchWithin('keys', query, act('rotate', rotate))
   main.append(search.bar, place)
   reload()
 }

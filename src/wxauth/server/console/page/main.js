@@ -5,6 +5,7 @@ import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItE
 import { showApps } from './apps.js'
 import { h } from './dom.js'
 import { showEvents } from './events.js'
+import { listenToKeys } from './keyboard.js'
 import { showKeys } from './keys.js'
 import { showOverview } from './overview.js'
 import { busy, copier, failed } from './parts.js'
@@ -146,13 +147,15 @@ function showSignIn(message, kind = 'status') {
       h('p', { class: 'brand' }, 'wxauth'),
       h('h1', {}, text('signIn')),
       message ? h('p', { role: kind, class: kind === 'alert' ? 'failure' : '' }, message) : null,
-      h('p', {}, text('scanHow')),
       scan,
       scanTrouble,
-      h('h2', {}, text('signInByLink')),
-      h('p', {}, text('signInHow')),
-      h('p', { class: 'beside' }, h('code', {}, COMMAND), copier(COMMAND)),
-      form,
+      h('p', { class: 'quiet' }, text('scanHow')),
+      h(
+        'details',
+        {},
+        h('summary', {}, text('signInByLink')),
+        h('div', { class: 'stack' }, h('p', {}, text('signInHow')), h('p', { class: 'beside command' }, h('code', {}, COMMAND), copier(COMMAND)), form),
+      ),
       h('p', {}, languageButton()),
     ),
   )
@@ -167,6 +170,7 @@ async function start() {
   const secret = /^#link=(.+)$/.exec(location.hash)?.[1]
   if (secret) history.replaceState(null, '', `${location.pathname}${location.search}#/overview`) // not in the history
   addEventListener('hashchange', arrive)
+  listenToKeys()
   try {
     if (scanned?.refused) return showSignIn(text(scanned.refused), 'alert')
     if (scanned) await openBy(scanned.opening)

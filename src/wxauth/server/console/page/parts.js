@@ -1,13 +1,13 @@
 // The parts that sections share: lists, dialogs, forms, and how loading and failures are shown.
 
 import { h } from './dom.js'
-import { dateAndTime, number, text } from './texts.js'
+import { actOn, dateAndTime, number, text } from './texts.js'
 
 /** Show in `place` that `ask` is loading, then the result of `render` for its answer, or the failure. */
 export async function load(place, ask, render) {
   const turn = (place.turn = (place.turn ?? 0) + 1)
   place.setAttribute('aria-busy', 'true')
-  place.replaceChildren(h('p', { class: 'state', role: 'status' }, text('loading')))
+  place.replaceChildren(skeleton())
   try {
     const answer = await ask()
     if (place.turn !== turn) return // overtaken by a newer call
@@ -20,6 +20,15 @@ export async function load(place, ask, render) {
     if (place.turn === turn) place.setAttribute('aria-busy', 'false')
   }
 }
+
+/** What will be there soon, in grey. */
+const skeleton = () =>
+  h(
+    'div',
+    { class: 'skeleton' },
+    h('p', { class: 'unseen', role: 'status' }, text('loading')),
+    Array.from({ length: SKELETON_LINES }, () => h('div', { 'aria-hidden': 'true' })),
+  )
 
 /** A failure for the reader: its title, its details, and the code to look up. */
 export function failed(failure) {
@@ -43,11 +52,14 @@ export function failed(failure) {
   )
 }
 
-/** A table. Each row is a list of cells. On a narrow screen a row is a card, and each cell shows its column's name. */
-export function table(caption, columns, rows) {
+/**
+ * A table. Each row is a list of cells, and opens by a press if the list has the member `open`. On a narrow screen a
+ * row is a card, and each cell shows its column's name. `nothing` is shown if there is no row.
+ */
+export function table(caption, columns, rows, nothing = h('p', {}, text('empty'))) {
   // Roles are explicit, because browsers drop them from a table whose rows are displayed as blocks.
   const headers = columns.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))
-  const row = (cells) => h('tr', { role: 'row' }, cells.map((cell, place) => cellOf(cell, columns[place])))
+  const row = (cells) => opening(h('tr', { role: 'row' }, cells.map((cell, place) => cellOf(cell, columns[place]))), cells.open)
   const body = h('tbody', { role: 'rowgroup' }, rows.map(row))
   const element = h(
     'table',
@@ -56,7 +68,7 @@ export function table(caption, columns, rows) {
     h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, headers)),
     body,
   )
-  const empty = h('p', { class: 'state' }, text('empty'))
+  const empty = h('div', { class: 'state' }, nothing)
   const scroller = h('div', { class: 'scroller', tabIndex: 0, role: 'region', 'aria-label': caption }, element)
   const add = (method) => (more) => {
     body[method](...more.map(row))
@@ -67,6 +79,16 @@ export function table(caption, columns, rows) {
   return { elements: [scroller, empty], append: add('append'), prepend: add('prepend'), size: () => body.children.length }
 }
 
+/** Make a row open by a press anywhere but on its links and buttons, and by Enter. */
+function opening(row, open) {
+  if (!open) return row
+  row.className = 'opens'
+  row.tabIndex = -1 // reached by the arrow keys: see `keyboard.js`
+  row.onclick = ({ target }) => target.closest(PRESSED_ITSELF) || getSelection().toString() || open()
+  row.onkeydown = (event) => event.key === 'Enter' && event.target === row && open()
+  return row
+}
+
 function cellOf(cell, column) {
   const shown = [cell ?? NOTHING].flat()
   const kind = shown.every((each) => each === NOTHING) ? 'nothing' : undefined
@@ -75,14 +97,16 @@ function cellOf(cell, column) {
 
 /**
  * A list that is loaded by cursor, with a count of the items shown. `ask(cursor)` returns a page, and `cells` the row
- * of an item. A page may be incomplete, because a search stops after a second; the next page continues there.
+ * of an item. `open(item)` returns what opens the item, or null. `nothing()` is shown if there is no item. A page may
+ * be incomplete, because a search stops after a second; the next page continues there.
  */
-export function list({ place, caption, columns, ask, cells, onFirst = () => {} }) {
+export function list({ place, caption, columns, ask, cells, open = () => null, nothing, onFirst = () => {} }) {
+  const row = (item) => Object.assign(cells(item), { open: open(item) })
   return load(
     place,
     () => ask(null),
     (first) => {
-      const shown = table(caption, columns, first.items.map(cells))
+      const shown = table(caption, columns, first.items.map(row), nothing?.())
       const [scroller, empty] = shown.elements
       const count = h('p', { class: 'count', role: 'status' })
       const trouble = h('div', {})
@@ -100,12 +124,12 @@ export function list({ place, caption, columns, ask, cells, onFirst = () => {} }
       more.onclick = () =>
         busy(more, trouble, async () => {
           last = await ask(last.next_cursor)
-          shown.append(last.items.map(cells))
+          shown.append(last.items.map(row))
           tell()
         })
       tell()
       const prepend = (items) => {
-        shown.prepend(items.map(cells))
+        shown.prepend(items.map(row))
         tell()
       }
       onFirst(first, prepend)
@@ -132,6 +156,9 @@ export async function busy(button, trouble, act) {
 }
 
 const LONGEST_LINE = 45
+const SHORT_ID = 8
+const SKELETON_LINES = 6
+const PRESSED_ITSELF = 'a, button, input, select, textarea, summary, label, pre'
 const SHOWN_CHOICES = 12
 const NOTHING = '–'
 
@@ -300,6 +327,16 @@ export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dat
 
 /** Text to be read letter by letter. It stays on one line if it is no longer than an id. */
 export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : NOTHING)
+
+/** The last letters of an id, which tell people apart. A press copies the whole id. */
+export function shortId(id) {
+  const button = h('button', { type: 'button', class: 'id', title: id, 'aria-label': actOn('copy', id) }, id.slice(-SHORT_ID))
+  button.onclick = async () => {
+    await navigator.clipboard.writeText(id)
+    toast(text('copied'))
+  }
+  return button
+}
 
 /** A number, an address or the like, which is never wrapped. */
 export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : NOTHING)

@@ -1,51 +1,110 @@
-// Searching: the search is kept in the URL's fragment.
+// Searching: one row with the search field and a chip for each filter. The search is kept in the URL's fragment.
 
 import { queryOf } from './api.js'
 import { h } from './dom.js'
-import { field } from './parts.js'
+import { act, field, words } from './parts.js'
 import { text } from './texts.js'
 
-const WIDE = matchMedia('(min-width: 761px)')
-
-/** A form whose fields become the URL's query. The first is the most common one; on a phone the others are folded. */
-export function filters(fields, section, kind = 'primary') {
-  const [first, ...others] = fields.map((each) => each.element)
-  const isUsed = fields.slice(1).some((each) => each.value().length)
+/**
+ * A form whose fields become the URL's query. The first is the most common one. Each other field is behind a chip that
+ * names it, with its value if it is in use. `kept` are parameters that a search does not change, and `others` further
+ * elements of the row.
+ */
+export function filters(fields, section, { kept = {}, others = [] } = {}) {
+  const [first, ...rest] = fields
+  const go = (values) => {
+    const target = `#/${section}${queryOf({ ...kept, ...values })}`
+    if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
+    else location.hash = target
+  }
+  const values = () => Object.fromEntries(fields.map((each) => [each.name, each.value()]))
+  const chips = rest.map((each) => filter(each, () => go({ ...values(), [each.name]: '' })))
+  const isUsed = fields.some((each) => each.value().length)
   const form = h(
     'form',
     { class: 'filters', role: 'search' },
-    first,
-    others.length ? folded(others, isUsed) : null,
-    h('p', { class: 'acts' }, h('button', { class: kind }, text('search'))),
+    h('div', { class: 'search' }, first.element, h('kbd', { 'aria-hidden': 'true' }, '/'), h('button', {}, text('search'))),
+    chips,
+    isUsed && rest.length ? act('clearFilters', () => go({}), { kind: 'plain' }) : null,
+    others.length ? h('div', { class: 'others' }, others) : null,
   )
+  first.element.querySelector('label').className = 'unseen'
+  asPlaceholder(first)
   form.addEventListener('submit', (event) => {
     event.preventDefault()
-    const target = `#/${section}${queryOf(Object.fromEntries(fields.map((each) => [each.name, each.value()])))}`
-    if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
-    else location.hash = target
+    go(values())
   })
+  for (const [place, each] of rest.entries()) {
+    if (each.control instanceof HTMLSelectElement) each.control.addEventListener('change', () => go(values()))
+    chips[place].addEventListener('toggle', () => chips[place].open && each.control.focus())
+  }
   return form
 }
 
-function folded(elements, isUsed) {
-  const details = h('details', { class: 'others', open: WIDE.matches || isUsed }, h('summary', {}, text('moreFilters')), h('div', {}, elements))
-  // A wide screen shows no summary to open it with.
-  const unfold = () => details.isConnected ? (details.open ||= WIDE.matches) : WIDE.removeEventListener('change', unfold)
-  WIDE.addEventListener('change', unfold)
+/** The hint of the search field stands in the field. Screen readers read it as before. */
+function asPlaceholder({ control, element }) {
+  const hint = element.querySelector('small')
+  control.placeholder = hint?.textContent ?? element.querySelector('label').textContent
+  if (hint) hint.className = 'unseen'
+}
+
+/** A chip that opens a filter. */
+function filter(made, clear) {
+  const label = made.element.querySelector('label').textContent
+  const shown = shownValue(made)
+  const details = h(
+    'details',
+    { class: 'filter', name: 'filter' },
+    h('summary', { class: shown ? 'chip on' : 'chip' }, shown ? [label, h('strong', {}, shown)] : label),
+    h(
+      'div',
+      { class: 'popover' },
+      made.element,
+      h('p', { class: 'acts' }, shown ? act('clear', clear, { kind: 'small' }) : null, h('button', { class: 'small' }, text('apply'))),
+    ),
+  )
+  details.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape') return
+    details.open = false
+    details.querySelector('summary').focus()
+  })
   return details
 }
 
-/** A bar with a search field and other actions, and the filter of the search, for a list that is loaded completely. */
+/** The value of a filter as its chip shows it. */
+function shownValue({ control, value }) {
+  const given = value()
+  if (!given.length) return ''
+  if (control instanceof HTMLSelectElement) return control.selectedOptions[0].textContent
+  if (control.type === 'datetime-local') return control.value.replace('T', ' ')
+  const all = [given].flat().flatMap(words)
+  return all.length > 1 ? `${all[0]} +${all.length - 1}` : all[0]
+}
+
+/** A press outside a filter closes it. */
+addEventListener('pointerdown', ({ target }) => {
+  for (const open of document.querySelectorAll('details.filter[open]')) open.open = open.contains(target)
+})
+
+/** What a list shows if nothing fits: what was searched for, what else to try, and a way to everything. */
+export function nothingFits(section, query, ...tries) {
+  const isSearched = [...query].some(([name, value]) => value && name !== 'show')
+  if (!isSearched) return h('p', {}, text('empty'))
+  const all = query.get('show') ? `#/${section}?show=${query.get('show')}` : `#/${section}`
+  return [
+    h('p', { class: 'title' }, query.get('q') ? text('nothingFound', { q: query.get('q') }) : text('nothingFits')),
+    tries.length ? h('ul', { class: 'tries' }, tries.map((each) => h('li', {}, text(each)))) : null,
+    h('a', { href: all }, text('showAll')),
+  ].filter(Boolean)
+}
+
+/** The row of a list that is loaded completely: a search field and other actions; and the filter of the search. */
 export function searchWithin(section, query, ...others) {
   const wanted = query.get('q') ?? ''
   const fits = (item) => JSON.stringify(item).toLowerCase().includes(wanted.toLowerCase())
   return {
-    bar: h(
-      'div',
-      { class: 'toolbar' },
-      filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted })], section, ''),
-      others,
-    ),
+    bar: filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted })], section, { others }),
     among: (page) => ({ ...page, items: page.items.filter(fits) }),
+    nothing: () => nothingFits(section, query),
   }
 }

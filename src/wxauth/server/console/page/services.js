@@ -18,8 +18,10 @@ export function showServices(main, { query }) {
     list({
       place,
       caption: text('services'),
+      nothing: search.nothing,
       columns: ['clientName', 'clientTitle', 'scopes', 'redirectUris', 'created', 'acts'].map(text),
       ask: async (cursor) => search.among(await get('/clients', { cursor })),
+      open: (client) => (isOurs(client) ? null : () => ask(client, reload)),
       cells: (client) => [
         code(client.name),
         [client.title, ' ', client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),

@@ -5,7 +5,7 @@ import { h } from './dom.js'
 import { personOf } from './events.js'
 import { appField } from './known.js'
 import { code, field, list, load, moment, time, whole } from './parts.js'
-import { filters } from './search.js'
+import { filters, nothingFits } from './search.js'
 import { isText, number, text } from './texts.js'
 
 const CODES = [
@@ -72,6 +72,8 @@ export function showSignIns(main, { query }) {
     columns: columns(),
     ask: (cursor) => get('/refusals', { ...wanted, cursor }),
     cells,
+    open: ({ user_id }) => (user_id ? () => (location.hash = `#/users/${user_id}`) : null),
+    nothing: () => nothingFits('signins', query, ...(query.get('request_id') ? ['tryRequestId', 'tryWider'] : ['tryWider'])),
   })
 }
 

@@ -3,8 +3,8 @@
 import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
-import { act, busy, code, field, list, tag, time, whole } from './parts.js'
-import { filters } from './search.js'
+import { act, busy, field, list, shortId, tag, time, whole } from './parts.js'
+import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 
 export function showUsers(main, { query }) {
@@ -38,11 +38,12 @@ export function showUsers(main, { query }) {
   list({
     place,
     caption: text('users'),
-    columns: [text('name'), text('id'), text('status'), text('roles'), text('phone'), text('lastLogin')],
+    columns: ['name', 'status', 'roles', 'phone', 'lastLogin'].map(text),
     ask: (cursor) => get('/users', { ...wanted, cursor }),
+    open: (user) => () => (location.hash = `#/users/${user.id}`),
+    nothing: () => nothingFits('users', query, ...(query.get('q') ? ['tryWhole', 'tryNickname', 'trySignIns'] : ['tryWider'])),
     cells: (user) => [
       named(user),
-      code(user.id),
       standing(user),
       user.roles.map((role) => tag(role)),
       phone(user),
@@ -56,7 +57,7 @@ const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.tri
 
 /** A person's picture and name, linked to the page about them. */
 export const named = (user) =>
-  h('div', { class: 'named' }, picture(user), h('a', { href: `#/users/${user.id}` }, user.nickname ?? text('noName')))
+  h('div', { class: 'named' }, picture(user), h('a', { href: `#/users/${user.id}` }, user.nickname ?? text('noName')), shortId(user.id))
 
 export function standing({ status, erase_at }) {
   if (status === 'disabled') return tag(text('banned'), 'bad')

@@ -36,8 +36,10 @@ export function showWebhooks(main, { id, query }) {
     list({
       place,
       caption: text('webhooks'),
+      nothing: search.nothing,
       columns: ['clientName', 'url', 'types', 'state', 'acts'].map(text),
       ask: async (cursor) => search.among(await get('/webhooks', { cursor })),
+      open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
       cells: (webhook) => [
         h('a', { href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name),
         code(webhook.url),
