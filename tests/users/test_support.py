@@ -34,6 +34,8 @@ MAY: Final = {
     ("GET", "/v1/admin/events"),
     ("GET", "/v1/admin/numbers"),
     ("GET", "/v1/admin/refusals"),
+    ("GET", "/v1/admin/logins"),
+    ("GET", "/v1/admin/names"),
 }
 OVER: Final = timedelta(seconds=3601)
 """Longer than a login is fresh."""

@@ -71,6 +71,7 @@ from wxauth.server.users.bodies import (
     UserDetailAnswer,
     UsersAnswer,
 )
+from wxauth.server.users.listing_routes import LoginsAnswer, NamesAnswer
 from wxauth.server.web.answers import Problem
 from wxauth.server.websites.bodies import (
     AuthorizationAnswer,
@@ -147,6 +148,8 @@ MODELS = {
     "WithdrawnKeyAnswer": WithdrawnKeyAnswer,
     "NumbersAnswer": NumbersAnswer,
     "RefusalsAnswer": RefusalsAnswer,
+    "LoginsAnswer": LoginsAnswer,
+    "NamesAnswer": NamesAnswer,
     "CheckReportAnswer": CheckReportAnswer,
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
@@ -214,6 +217,8 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("withdraw_key", "post /v1/admin/keys/{kid}/withdraw"),
         ("read_numbers", "get /v1/admin/numbers"),
         ("list_refusals", "get /v1/admin/refusals"),
+        ("list_logins", "get /v1/admin/logins"),
+        ("read_names", "get /v1/admin/names"),
         ("check_everything", "get /v1/admin/check"),
         ("check_one_app", "post /v1/admin/apps/{app_id}/check"),
         ("list_apps", "get /v1/admin/apps"),

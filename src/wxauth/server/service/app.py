@@ -68,7 +68,7 @@ from wxauth.server.service.readiness import is_migrated
 from wxauth.server.service.tracing import Tracing
 from wxauth.server.siblings import routes as sibling_routes
 from wxauth.server.siblings import user_routes
-from wxauth.server.users import account_routes, admin_routes, consent_routes
+from wxauth.server.users import account_routes, admin_routes, consent_routes, listing_routes
 from wxauth.server.users.staff_reads import StaffReads
 from wxauth.server.web.answers import Problem
 from wxauth.server.web.direct import Shortcut, direct_routes, invalid_request
@@ -109,6 +109,7 @@ _ROUTERS: Final = (
     phone_routes.router,
     picture_routes.router,
     admin_routes.router,
+    listing_routes.router,
     admin_phone_routes.router,
     session_key_routes.router,
     app_routes.router,

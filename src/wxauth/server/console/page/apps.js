@@ -3,6 +3,7 @@
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { knownRoles } from './known.js'
+import { forgetTitles } from './names.js'
 import { report } from './overview.js'
 import { act, code, copier, dialog, field, list, load, sure, tag, time, toast, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
@@ -13,8 +14,9 @@ const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
 export function showApps(main, { query }) {
   const search = searchWithin('apps', query, act('add', () => ask(null, reload), { kind: 'primary' }))
   const place = h('div', {})
-  const reload = () =>
-    list({
+  const reload = () => {
+    forgetTitles()
+    return list({
       place,
       caption: text('apps'),
       nothing: search.nothing,
@@ -34,6 +36,7 @@ export function showApps(main, { query }) {
         acts(app, reload),
       ],
     })
+  }
   main.append(search.bar, place)
   reload()
 }

@@ -3,6 +3,7 @@
 import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
 import { h } from './dom.js'
+import { appOf, personOf } from './names.js'
 import { act, busy, code, download, field, list, moment, time, whole, withChoices, words } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
@@ -20,7 +21,7 @@ export const eventCells = (event) => [
   time(event.at),
   code(event.type),
   happened(event),
-  [event.user_id ? personOf(event.user_id) : null, event.app_id ? h('div', {}, code(event.app_id)) : null].filter(Boolean),
+  [event.user_id ? personOf(event.user_id) : null, event.app_id ? h('div', {}, appOf(event.app_id)) : null].filter(Boolean),
   personOf(event.actor),
   whole(event.ip),
 ]
@@ -31,10 +32,11 @@ const happened = (event) => [
   h('details', { class: 'raw' }, h('summary', {}, text('raw')), h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))),
 ]
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
-
-/** A person's id, linked to the page about them; or the name of another actor. */
-export const personOf = (name) => (UUID.test(name) ? h('a', { class: 'person', href: `#/users/${name}` }, h('code', {}, name)) : code(name))
+/** Show the JSON of an event, or hide it. */
+export const unfold = () => (row) => {
+  const details = row.querySelector('details')
+  details.open = !details.open
+}
 
 export function showEvents(main, { query }) {
   const fields = [
@@ -78,6 +80,7 @@ export function showEvents(main, { query }) {
     columns: eventColumns(),
     ask: (cursor) => get('/events', { ...wanted, cursor }),
     cells: eventCells,
+    open: unfold,
     nothing: () => nothingFits('events', query, 'tryWider'),
     onFirst: (page, add) => {
       newest = page.items[0]?.id ?? ''

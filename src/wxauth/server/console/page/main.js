@@ -7,6 +7,7 @@ import { h } from './dom.js'
 import { showEvents } from './events.js'
 import { listenToKeys } from './keyboard.js'
 import { showKeys } from './keys.js'
+import { forgetTitles } from './names.js'
 import { showOverview } from './overview.js'
 import { busy, copier, failed } from './parts.js'
 import { showPerson } from './person.js'
@@ -117,6 +118,7 @@ function show() {
 function showSignIn(message, kind = 'status') {
   leave()
   leave = () => {}
+  forgetTitles()
   document.documentElement.lang = language()
   document.title = `${text('signIn')} · wxauth`
   document.querySelectorAll('dialog').forEach((each) => each.remove())

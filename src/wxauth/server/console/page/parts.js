@@ -1,7 +1,7 @@
 // The parts that sections share: lists, dialogs, forms, and how loading and failures are shown.
 
 import { h } from './dom.js'
-import { actOn, dateAndTime, number, text } from './texts.js'
+import { dateAndTime, number, text } from './texts.js'
 
 /** Show in `place` that `ask` is loading, then the result of `render` for its answer, or the failure. */
 export async function load(place, ask, render) {
@@ -84,8 +84,8 @@ function opening(row, open) {
   if (!open) return row
   row.className = 'opens'
   row.tabIndex = -1 // reached by the arrow keys: see `keyboard.js`
-  row.onclick = ({ target }) => target.closest(PRESSED_ITSELF) || getSelection().toString() || open()
-  row.onkeydown = (event) => event.key === 'Enter' && event.target === row && open()
+  row.onclick = ({ target }) => target.closest(PRESSED_ITSELF) || getSelection().toString() || open(row)
+  row.onkeydown = (event) => event.key === 'Enter' && event.target === row && open(row)
   return row
 }
 
@@ -97,7 +97,7 @@ function cellOf(cell, column) {
 
 /**
  * A list that is loaded by cursor, with a count of the items shown. `ask(cursor)` returns a page, and `cells` the row
- * of an item. `open(item)` returns what opens the item, or null. `nothing()` is shown if there is no item. A page may
+ * of an item. `open(item)` returns what opens the item, called with its row, or null. `nothing()` is shown if there is no item. A page may
  * be incomplete, because a search stops after a second; the next page continues there.
  */
 export function list({ place, caption, columns, ask, cells, open = () => null, nothing, onFirst = () => {} }) {
@@ -317,7 +317,7 @@ export function copier(value, label) {
       button.textContent = text('copied')
       setTimeout(() => (button.textContent = text('copy')), 2000)
     },
-    { kind: 'small', label },
+    { kind: 'small copier', label },
   )
   return button
 }
@@ -330,7 +330,7 @@ export const code = (value) => (value ? h('code', { class: value.length > LONGES
 
 /** The last letters of an id, which tell people apart. A press copies the whole id. */
 export function shortId(id) {
-  const button = h('button', { type: 'button', class: 'id', title: id, 'aria-label': actOn('copy', id) }, id.slice(-SHORT_ID))
+  const button = h('button', { type: 'button', class: 'id', title: id }, h('span', { class: 'unseen' }, `${text('copy')} `), id.slice(-SHORT_ID))
   button.onclick = async () => {
     await navigator.clipboard.writeText(id)
     toast(text('copied'))

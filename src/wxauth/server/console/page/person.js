@@ -5,7 +5,8 @@ import { h } from './dom.js'
 import { ABOUT, eventCells, eventColumns } from './events.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
-import { act, busy, code, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, whole, withChoices, words } from './parts.js'
+import { appOf } from './names.js'
+import { act, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, whole, withChoices, words } from './parts.js'
 import { refusalsOf } from './signins.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
@@ -74,7 +75,7 @@ function person(user, reload) {
     h(
       'section',
       { class: 'card' },
-      h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, user.nickname ?? text('noName')), code(user.id)), standing(user)),
+      h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, user.nickname ?? text('noName')), h('span', {}, code(user.id), ' ', copier(user.id, actOn('copy', user.id)))), standing(user)),
       facts([
         user.erase_at ? [text('erasedAt'), time(user.erase_at)] : null,
         isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
@@ -96,7 +97,7 @@ function person(user, reload) {
       ...table(
         text('identities'),
         [text('app'), 'openid'],
-        user.identities.map(({ app_id, openid }) => [code(app_id), code(openid)]),
+        user.identities.map(({ app_id, openid }) => [appOf(app_id), code(openid)]),
       ).elements,
     ),
     part(text('devices'), ...devices(user, mayChange, reload)),
@@ -138,7 +139,7 @@ const SESSION_COLUMNS = ['device', 'app', 'opened', 'openedFrom', 'lastUsed', 'u
 
 const cellsOf = (session) => [
   session.device ?? text('unknownDevice'),
-  code(session.client_id ?? session.app_id),
+  session.client_id ? code(session.client_id) : appOf(session.app_id),
   time(session.created_at),
   openedFrom(session),
   time(session.last_used_at),

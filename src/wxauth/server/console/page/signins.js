@@ -1,10 +1,10 @@
-// Logins: how many there were today, and refused ones, found by the request id that the phone shows.
+// Logins, and refused ones, found by the request id that the phone shows.
 
 import { get } from './api.js'
 import { h } from './dom.js'
-import { personOf } from './events.js'
 import { appField } from './known.js'
-import { code, field, list, load, moment, time, whole } from './parts.js'
+import { appOf, personOf } from './names.js'
+import { code, field, list, moment, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { isText, number, text } from './texts.js'
 
@@ -23,7 +23,7 @@ const columns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].m
 const cells = (refusal) => [
   time(refusal.at),
   whyOf(refusal),
-  code(refusal.app_id),
+  appOf(refusal.app_id),
   refusal.user_id ? personOf(refusal.user_id) : text('unknownPerson'),
   whole(refusal.network),
   h('code', { class: 'request' }, refusal.request_id),
@@ -38,44 +38,79 @@ const whyOf = ({ code: refusal, wechat_errcode: errcode, count }) =>
   ].filter(Boolean)
 
 export function showSignIns(main, { query }) {
-  const fields = [
-    field({
-      name: 'request_id',
-      label: text('requestId'),
-      type: 'search',
-      value: query.get('request_id') ?? '',
-      hint: text('requestIdHint'),
-    }),
-    field({
-      name: 'code',
-      label: text('why'),
-      type: 'select',
-      value: query.get('code') ?? '',
-      options: [['', text('any')], ...CODES.map((each) => [each, text(`refused_${each}`).split(/[.。:：,，]/)[0]])],
-    }),
-    field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
-    field({ name: 'network', label: text('network'), value: query.get('network') ?? '', hint: text('networkHint') }),
-    appField({ name: 'app_id', label: text('app'), value: query.get('app_id') ?? '', none: text('any') }),
-    moment({ name: 'since', label: text('since'), value: query.get('since') }),
-    moment({ name: 'until', label: text('until'), value: query.get('until') }),
-  ]
-  const today = h('div', {})
+  const isRefused = query.get('show') === 'refused' || query.has('request_id') || query.has('code')
+  const [caption, lead, show] = isRefused ? ['refusedLogins', 'refusedLead', showRefused] : ['successes', 'loginsLead', showLogins]
   const place = h('div', {})
-  main.append(today, filters(fields, 'signins'), h('h2', {}, text('refusedLogins')), h('p', { class: 'quiet' }, text('refusedLead')), place)
-  load(today, () => get('/numbers', { days: 1, utc_offset: -new Date().getTimezoneOffset() }), ({ days }) =>
-    h('p', { class: 'tile' }, h('strong', {}, number(days.at(-1).logins)), h('span', {}, text('loginsToday'))),
-  )
-  const wanted = Object.fromEntries(query)
-  list({
+  const tab = (name, isShown, fragment) => h('a', { href: fragment, 'aria-current': isShown ? 'page' : undefined }, text(name))
+  main.append(
+    h(
+      'nav',
+      { class: 'tabs', 'aria-label': text('whichLogins') },
+      tab('successes', !isRefused, '#/signins'),
+      tab('refusedLogins', isRefused, '#/signins?show=refused'),
+    ),
+    filters(isRefused ? fieldsOfRefused(query) : fieldsOfLogins(query), 'signins', { kept: isRefused ? { show: 'refused' } : {} }),
+    h('p', { class: 'quiet' }, text(lead)),
     place,
-    caption: text('refusedLogins'),
-    columns: columns(),
-    ask: (cursor) => get('/refusals', { ...wanted, cursor }),
-    cells,
+  )
+  const { show: _, ...wanted } = Object.fromEntries(query)
+  show({
+    place,
+    caption: text(caption),
+    wanted,
     open: ({ user_id }) => (user_id ? () => (location.hash = `#/users/${user_id}`) : null),
     nothing: () => nothingFits('signins', query, ...(query.get('request_id') ? ['tryRequestId', 'tryWider'] : ['tryWider'])),
   })
 }
+
+const showLogins = ({ wanted, ...others }) =>
+  list({
+    ...others,
+    columns: ['time', 'person', 'app', 'device', 'address', 'state'].map(text),
+    ask: (cursor) => get('/logins', { ...wanted, cursor }),
+    cells: (login) => [
+      time(login.at),
+      personOf(login.user_id, login.nickname),
+      login.client_id ? code(login.client_id) : appOf(login.app_id),
+      login.device ?? text('unknownDevice'),
+      whole(login.ip),
+      login.ended_at ? tag(text('hasEnded')) : tag(text('isOpen'), 'ok'),
+    ],
+  })
+
+const showRefused = ({ wanted, ...others }) =>
+  list({ ...others, columns: columns(), ask: (cursor) => get('/refusals', { ...wanted, cursor }), cells })
+
+const fieldsOfLogins = (query) => [
+  field({ name: 'user_id', label: text('personId'), type: 'search', value: query.get('user_id') ?? '' }),
+  ...fieldsOfBoth(query),
+]
+
+const fieldsOfRefused = (query) => [
+  field({
+    name: 'request_id',
+    label: text('requestId'),
+    type: 'search',
+    value: query.get('request_id') ?? '',
+    hint: text('requestIdHint'),
+  }),
+  field({
+    name: 'code',
+    label: text('why'),
+    type: 'select',
+    value: query.get('code') ?? '',
+    options: [['', text('any')], ...CODES.map((each) => [each, text(`refused_${each}`).split(/[.。:：,，]/)[0]])],
+  }),
+  field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
+  ...fieldsOfBoth(query),
+]
+
+const fieldsOfBoth = (query) => [
+  field({ name: 'network', label: text('network'), value: query.get('network') ?? '', hint: text('networkHint') }),
+  appField({ name: 'app_id', label: text('app'), value: query.get('app_id') ?? '', none: text('any') }),
+  moment({ name: 'since', label: text('since'), value: query.get('since') }),
+  moment({ name: 'until', label: text('until'), value: query.get('until') }),
+]
 
 /** The refused logins of one person. */
 export function refusalsOf({ id }) {

@@ -3,7 +3,8 @@
 import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
-import { act, busy, field, list, shortId, tag, time, whole } from './parts.js'
+import { nameAndPlaceOf } from './names.js'
+import { act, busy, field, list, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 
@@ -56,8 +57,7 @@ export function showUsers(main, { query }) {
 const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.trim())
 
 /** A person's picture and name, linked to the page about them. */
-export const named = (user) =>
-  h('div', { class: 'named' }, picture(user), h('a', { href: `#/users/${user.id}` }, user.nickname ?? text('noName')), shortId(user.id))
+export const named = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
 
 export function standing({ status, erase_at }) {
   if (status === 'disabled') return tag(text('banned'), 'bad')

@@ -1,0 +1,81 @@
+// Names in place of ids: who somebody is, read for all ids of a view at once.
+
+import { get, mayAdminister } from './api.js'
+import { h } from './dom.js'
+import { code, shortId } from './parts.js'
+import { text } from './texts.js'
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
+const AT_ONCE = 100
+
+const known = new Map() // ids of people, with what is known of them, or its promise
+let wanted = [] // ids that the next request names
+let titles // of the apps, or its promise
+
+/** A person, by name, linked to the page about them; or the name of another actor. */
+export function personOf(id, nickname) {
+  if (!UUID.test(id)) return code(id)
+  const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
+  if (!nickname) glimpse(id).then((found) => (link.textContent = found ? (found.nickname ?? text('nameless')) : text('gone')))
+  return h('span', { class: 'person' }, link, ' ', shortId(id))
+}
+
+/**
+ * A person's name, linked to the page about them, above the app, the device and the address of the newest session.
+ * These stand in place of the name if there is none, because most people give none.
+ */
+export function nameAndPlaceOf({ id, nickname, identities }) {
+  const link = h('a', { href: `#/users/${id}`, class: nickname ? '' : 'nameless' }, nickname ?? '…')
+  const place = h('small', {})
+  Promise.all([glimpse(id), appTitles()]).then(([found, apps]) => {
+    const app = found?.app_id ?? identities.at(-1)?.app_id
+    const name = app && (apps.get(app) ?? app)
+    if (!nickname) link.textContent = name ? text('userOf', { app: name }) : text('nameless')
+    place.textContent = [nickname && name, found?.device, found?.ip].filter(Boolean).join(' · ')
+  })
+  return h('div', { class: 'lines' }, h('span', {}, link, ' ', shortId(id)), place)
+}
+
+/** What is known of a person; null if nobody has this id. Ids that are asked for in the same moment share a request. */
+function glimpse(id) {
+  if (!known.has(id)) {
+    if (!wanted.length) queueMicrotask(ask)
+    wanted.push(id)
+    let resolve
+    known.set(id, Object.assign(new Promise((then) => (resolve = then)), { resolve }))
+  }
+  return Promise.resolve(known.get(id))
+}
+
+async function ask() {
+  const ids = wanted
+  wanted = []
+  for (let first = 0; first < ids.length; first += AT_ONCE) {
+    const some = ids.slice(first, first + AT_ONCE)
+    const items = await get('/names', { user_id: some }).then((answer) => answer.items, () => null)
+    for (const id of some) {
+      known.get(id).resolve(items?.find((each) => each.id === id) ?? null)
+      known.delete(id) // the next view asks again: a name may have changed
+    }
+  }
+}
+
+/** An app by its title, with its id. Support staff may not read titles. */
+export function appOf(id) {
+  if (!id) return null
+  const title = h('span', {})
+  appTitles().then((apps) => apps.has(id) && title.append(apps.get(id), ' '))
+  return h('span', { class: 'app' }, title, code(id))
+}
+
+/** The titles of the apps that have one, by id. */
+function appTitles() {
+  titles ??= (mayAdminister() ? get('/apps') : Promise.resolve({ items: [] })).then(
+    ({ items }) => new Map(items.filter(({ title }) => title).map(({ app_id, title }) => [app_id, title])),
+    () => ((titles = undefined), new Map()),
+  )
+  return titles
+}
+
+/** Forget the titles of the apps: they have changed, or somebody else may look now. */
+export const forgetTitles = () => (titles = undefined)

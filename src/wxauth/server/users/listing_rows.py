@@ -1,0 +1,143 @@
+"""The statements that list logins, and the names of people, for staff."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, repeat
+from time import monotonic
+from typing import Final
+from uuid import UUID
+
+from sqlmodel import SQLModel
+
+from wxauth.server.core.database import Database
+from wxauth.server.core.ids import first_id_at
+from wxauth.server.core.ip_addresses import IpNetwork
+from wxauth.server.core.statements import Statement
+from wxauth.server.sessions.rows import OPENED
+
+
+class ListedLogin(SQLModel):
+    """A login: a session, as it was when it was opened."""
+
+    id: UUID
+    user_id: UUID
+    nickname: str | None
+    app_id: str
+    client_id: str | None
+    """The website; None for a mini-program."""
+    opened_ip: object | None
+    """An address, as asyncpg reads it."""
+    opened_user_agent: str | None
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class Glimpse(SQLModel):
+    """Who somebody is, in a line."""
+
+    id: UUID
+    nickname: str | None
+    avatar_url: str | None
+    app_id: str | None
+    """The app, the User-Agent and the address of the newest session."""
+    user_agent: str | None
+    ip: object | None
+    last_login_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSearch:
+    """A search for logins. A field that is None matches everything."""
+
+    user_id: UUID | None = None
+    app_id: str | None = None
+    network: IpNetwork | None = None
+    """A network in which the address is, or that is in the stored one, since old addresses are truncated."""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLogins:
+    """The result of a search."""
+
+    logins: Sequence[ListedLogin]
+    stopped_at: UUID | None = None
+    """The id at which the search stopped because of its time limit; None if it is complete."""
+
+
+WINDOWS: Final = (1_000, 50_000)
+"""How many sessions the first statement of a search examines, and each further one."""
+SEARCH_SECONDS: Final = 1.0
+"""The time after which a search starts no further statement."""
+
+_LAST_ID: Final = UUID(int=2**128 - 1)
+_FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+
+
+def _finding(of_user: str) -> Statement[ListedLogin]:
+    return Statement[ListedLogin](f"""
+SELECT login.id, user_id, users.nickname, app_id, client_id, opened_ip, opened_user_agent, login.created_at, revoked_at
+  FROM (SELECT id, user_id, app_id, client_id, {OPENED}, created_at, revoked_at FROM sessions) AS login
+  JOIN users ON users.id = user_id
+ WHERE login.id < :before AND login.id >= :floor AND {of_user}
+   AND (:app_id::text IS NULL OR app_id = :app_id) AND (:network::inet IS NULL OR opened_ip && :network::inet)
+ ORDER BY login.id DESC LIMIT :limit
+""")  # noqa: S608 - put together from constants
+
+
+_OF_USER: Final = _finding("user_id = :user_id")
+_OF_ALL: Final = _finding("(:user_id::uuid IS NULL OR user_id = :user_id)")
+_GLIMPSES: Final = Statement[Glimpse]("""
+SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent, newest.ip, last_login_at
+  FROM users LEFT JOIN LATERAL (
+    SELECT app_id, user_agent, ip FROM sessions WHERE user_id = users.id ORDER BY id DESC LIMIT 1
+  ) AS newest ON true
+ WHERE users.id = ANY (:ids::uuid[])
+""")
+
+
+async def find_logins(database: Database, search: LoginSearch, *, before: UUID | None, limit: int) -> FoundLogins:
+    """The newest logins that match, older than `before`.
+
+    Only the ids are indexed, which begin with their times, and those of one user. Otherwise sessions are searched in
+    windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
+
+    Raises: StorageUnavailable.
+    """
+    lowest = UUID(int=0) if search.since is None else first_id_at(search.since)
+    latest = _LAST_ID if search.until is None else first_id_at(search.until)
+    before = min(before or _LAST_ID, latest)
+    found: list[ListedLogin] = []
+
+    async def search_above(floor: UUID) -> None:
+        rows = await database.rows(
+            _OF_ALL if search.user_id is None else _OF_USER,
+            user_id=search.user_id,
+            app_id=search.app_id,
+            network=None if search.network is None else str(search.network),
+            before=before,
+            floor=floor,
+            limit=limit - len(found),
+        )
+        found.extend(rows)
+
+    if search.user_id is not None or (search.app_id is None and search.network is None):
+        await search_above(lowest)
+        return FoundLogins(found)
+    began = monotonic()
+    for size in chain(WINDOWS, repeat(WINDOWS[-1])):
+        floor = await database.value(_FLOOR, before=before, size=size)
+        await search_above(max(floor or lowest, lowest))
+        if floor is None or floor <= lowest or len(found) == limit:
+            break
+        before = floor
+        if monotonic() - began > SEARCH_SECONDS:
+            return FoundLogins(found, stopped_at=floor)
+    return FoundLogins(found)
+
+
+async def glimpses_of(database: Database, user_ids: Sequence[UUID]) -> Sequence[Glimpse]:
+    """Who these users are, in no order. Ids of nobody are left out. Raises: StorageUnavailable."""
+    return await database.rows(_GLIMPSES, ids=list(user_ids))

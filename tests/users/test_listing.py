@@ -1,0 +1,108 @@
+"""Staff list logins, and read who the ids in events and refusals are."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP
+from tests.problems import problem_of
+from tests.world import NOBODY, Admin, LogIn, bearer
+
+IPHONE: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"
+
+
+async def people(root: Admin, **query: object) -> list[str | None]:
+    return [login["nickname"] for login in (await root.read("/logins", **query))["items"]]
+
+
+def later(clock: Clock) -> datetime:
+    clock.advance(minutes=3)
+    return clock()
+
+
+@pytest.mark.oldest_postgres
+async def test_a_login_is_listed_with_who_and_from_where_also_when_it_has_ended(
+    client: httpx.AsyncClient, root: Admin, login: LogIn, clock: Clock
+) -> None:
+    at = clock()
+    alice = await login("alice", nickname="Alice", headers={"User-Agent": IPHONE})
+    later(clock)
+    await client.post("/v1/logout", headers=bearer(alice))
+    (listed,) = (await root.read("/logins", user_id=alice["user"]["id"]))["items"]
+    assert listed.pop("session_id")
+    assert listed == {
+        "at": at.isoformat().replace("+00:00", "Z"),
+        "user_id": alice["user"]["id"],
+        "nickname": "Alice",
+        "app_id": APP["app_id"],
+        "client_id": None,
+        "device": "iOS 17.1, WeChat 8.0.44",
+        "ip": "127.0.0.1",
+        "ended_at": clock().isoformat().replace("+00:00", "Z"),
+    }
+
+
+async def test_logins_are_found_by_app_network_and_time_page_by_page_the_newest_first(
+    root: Admin, login: LogIn, clock: Clock
+) -> None:
+    since = later(clock)
+    await login("alice", nickname="Alice")
+    await login("bob", nickname="Bob", app=OTHER_APP)
+    until = later(clock)
+    await login("carol", nickname="Carol")
+    assert await people(root, since=since.isoformat()) == ["Carol", "Bob", "Alice"]
+    assert await people(root, since=since.isoformat(), until=until.isoformat()) == ["Bob", "Alice"]
+    assert await people(root, app_id=OTHER_APP["app_id"]) == ["Bob"]
+    assert await people(root, network="127.0.0.0/24", since=since.isoformat()) == ["Carol", "Bob", "Alice"]
+    assert await people(root, network="127.0.0.1", app_id=OTHER_APP["app_id"]) == ["Bob"]
+    assert await people(root, network="198.51.100.0/24") == []
+    page = await root.read("/logins", network="127.0.0.0/24", since=since.isoformat(), limit=2)
+    assert page["incomplete_results"] is False
+    assert await people(root, network="127.0.0.0/24", since=since.isoformat(), cursor=page["next_cursor"]) == ["Alice"]
+
+
+async def test_a_search_of_logins_stops_after_a_second_and_goes_on(
+    root: Admin, login: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await login("alice", nickname="Alice", app=OTHER_APP)
+    for name in ("bob", "carol"):
+        await login(name)
+    monkeypatch.setattr("wxauth.server.users.listing_rows.WINDOWS", (1, 1))
+    monkeypatch.setattr("wxauth.server.users.listing_rows.SEARCH_SECONDS", 0)
+    found: list[Any] = []
+    cursor, stops = "", -1
+    while cursor is not None:
+        page = await root.read("/logins", app_id=OTHER_APP["app_id"], cursor=cursor)
+        found += page["items"]
+        cursor, stops = page["next_cursor"], stops + 1
+        assert page["incomplete_results"] is (cursor is not None)
+    assert stops > 1
+    assert [each["nickname"] for each in found] == ["Alice"]
+
+
+async def test_the_names_of_ids_are_read_without_a_trace_in_the_trail(root: Admin, login: LogIn) -> None:
+    alice = await login("alice", nickname="Alice")
+    nameless = await login("bob", app=OTHER_APP, headers={"User-Agent": IPHONE})
+    ids = [alice["user"]["id"], nameless["user"]["id"], NOBODY]
+    items = {each["id"]: each for each in (await root.read("/names", user_id=ids))["items"]}
+    assert items.keys() == set(ids[:2])
+    assert items[ids[0]]["nickname"] == "Alice"
+    assert items[ids[1]] == {
+        "id": ids[1],
+        "nickname": None,
+        "avatar_url": None,
+        "app_id": OTHER_APP["app_id"],
+        "device": "iOS 17.1, WeChat 8.0.44",
+        "ip": "127.0.0.1",
+        "last_login_at": items[ids[0]]["last_login_at"],
+    }
+    assert (await root.read("/events", type=["staff.read", "staff.searched"]))["items"] == []
+
+
+async def test_a_hundred_ids_at_most_are_named_by_one_request(root: Admin) -> None:
+    answer = await root.ask("GET", "/names", params={"user_id": [str(NOBODY)] * 101})
+    problem_of(answer, "invalid_request", 422)
+    problem_of(await root.ask("GET", "/names"), "invalid_request", 422)
