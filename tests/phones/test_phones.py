@@ -906,6 +906,35 @@ async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(
     assert await pending(rows) == 1
 
 
+async def test_a_number_left_half_way_by_someone_who_leaves_is_not_taken_from_its_holder(
+    make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(erasure_grace_days=7)
+    bob, alice = await service.log_in("bob"), await service.log_in("alice")
+    await service.bind(bob, service.phone_code("bob"))
+    clock.now += A_SECOND
+    await left_half_way(alice, left := service.phone_code("alice"), by=service)
+    assert (await leave(service.client, alice)).status_code == 202
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    await sweep(service.services)
+    assert (await service.me(bob))["phone"] == NUMBER
+    assert await pending(rows) == 1
+    alice = await service.log_in("alice", stay=True)
+    assert alice["user"]["phone"] is None
+    assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+
+
+async def test_a_number_on_its_way_when_its_user_leaves_is_not_bound(make_service: MakeService) -> None:
+    service = await make_service(erasure_grace_days=7)
+    alice = await service.log_in("alice")
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, service.phone_code("alice")))
+    await until(lambda: service.asked(API))
+    assert (await leave(service.client, alice)).status_code == 202
+    problem_of(await binding, "invalid_token", 401)
+    assert (await service.log_in("alice", stay=True))["user"]["phone"] is None
+
+
 async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
     service: Service, clock: Clock, rows: asyncpg.Connection
 ) -> None:

@@ -153,7 +153,7 @@ class Phones:
         If the same identity sends the same code again, WeChat's stored answer is used.
 
         Raises: WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been banned or
-            erased; StorageUnavailable.
+            erased, or is leaving; StorageUnavailable.
         """
         if not app.is_mini_program:
             raise WrongAppKind("only a mini-program has the phone button")
@@ -182,7 +182,7 @@ class Phones:
             case PhoneRefusal.WITHDRAWN:
                 raise InvalidCode("the number was withdrawn or removed since the person gave it: tap again")
             case PhoneRefusal() | None:
-                raise InvalidToken("the user has just been banned or erased")
+                raise InvalidToken("the user has just been banned or erased, or is leaving")
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:

@@ -14,7 +14,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.setting_types import PhonePolicy
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import ORIGIN, USER, UserFields
+from wxauth.server.core.users import MAY_LOG_IN, ORIGIN, USER, UserFields
 from wxauth.server.users.merging import Merged, link_by_phone
 from wxauth.server.users.standing_rows import lock_users
 from wxauth.server.users.user_rows import clear_fields, lock_user_of, user_of
@@ -28,7 +28,7 @@ class PhoneRefusal(StrEnum):
     """Why a number from WeChat was not bound."""
 
     CANNOT_LOG_IN = "cannot_log_in"
-    """The user is banned or erased."""
+    """The user is banned, leaving or erased."""
     ERASED = "erased"
     """The user who gave the number has been erased since, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"
@@ -61,7 +61,7 @@ class _AnswerAndUser(UserFields):
 class _Circumstances(TypedDict):
     identity_created_at: datetime
     is_withdrawn: bool
-    status: str
+    may_log_in: bool
     has_another: bool
     held_since: datetime | None
     """When another user last verified the number."""
@@ -94,8 +94,8 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 
 # Settles the race of two users who get one number at once: the second waits here, and then sees the first.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
-_CIRCUMSTANCES: Final = Statement[_Circumstances]("""
-SELECT i.created_at AS identity_created_at, status,
+_CIRCUMSTANCES: Final = Statement[_Circumstances](f"""
+SELECT i.created_at AS identity_created_at, {MAY_LOG_IN} AS may_log_in,
        EXISTS (SELECT FROM events
                 WHERE events.user_id = users.id AND at > :asked_at
                   AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
@@ -106,7 +106,7 @@ SELECT i.created_at AS identity_created_at, status,
            AS held_since
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
-""")
+""")  # noqa: S608 - put together from constants
 _DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
 _NOTE_REFUSAL: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
@@ -403,7 +403,7 @@ async def _refusal(
         return PhoneRefusal.ERASED
     if found["is_withdrawn"]:
         return PhoneRefusal.WITHDRAWN
-    if found["status"] != "active":
+    if not found["may_log_in"]:
         return PhoneRefusal.CANNOT_LOG_IN
     if yields_to_newer and found["has_another"]:
         return PhoneRefusal.OUTDATED
