@@ -71,6 +71,27 @@ async def test_a_site_shares_the_login_of_browsers_if_no_phone_has_to_be_near(cl
     assert (await clients("set", "shop", "--no-sso", "--near")).returncode == 0
 
 
+async def test_a_site_gets_claims_of_its_own_and_loses_them_by_an_empty_one(clients: Command) -> None:
+    async def claims() -> object:
+        (listed,) = json.loads((await clients("list", "--json")).stdout)
+        return listed["claims"]
+
+    given = ("--claim", "tier=$attributes.tier", "--claim", 'team={"id": 7}', "--claim", "n=1", "--claim", "a=b=c")
+    assert (await clients("add", "shop", "--redirect-uri", CALLBACK, *given)).returncode == 0
+    assert await claims() == {"tier": "$attributes.tier", "team": {"id": 7}, "n": 1, "a": "b=c"}
+    for refused in ("sub=x", "roles=admin", "x=$nickname", "=x", "tier", f"x={'y' * 1024}"):
+        answer = await clients("set", "shop", "--claim", refused)
+        assert (answer.returncode, "--claim" in answer.stderr) == (2, True), refused
+    service = await clients("add", "billing", "--claim", "tier=1")
+    assert (service.returncode, "--claim" in service.stderr) == (2, True)
+    assert (await clients("set", "shop", "--title", "Shop")).returncode == 0
+    assert await claims() == {"tier": "$attributes.tier", "team": {"id": 7}, "n": 1, "a": "b=c"}
+    assert (await clients("set", "shop", "--claim", "tier=1")).returncode == 0
+    assert await claims() == {"tier": 1}
+    assert (await clients("set", "shop", "--claim", "")).returncode == 0
+    assert await claims() is None
+
+
 async def test_pkce_may_be_optional_for_a_site_with_a_secret(clients: Command) -> None:
     async def pkce() -> str:
         (listed,) = json.loads((await clients("list", "--json")).stdout)

@@ -1,0 +1,152 @@
+"""The recipes for claims of the guide, by the rules of the products that read them."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import jwt
+import pytest
+from jose.jwt import get_unverified_claims
+
+from tests.docs import DOCS, both_languages, code_blocks, table
+from tests.websites.browsers import Browser, tokens_of
+from tests.websites.conftest import add_site as add_site  # fixtures
+from tests.websites.conftest import get_phone as get_phone
+from tests.websites.conftest import id_token_key as id_token_key
+from tests.websites.conftest import phone as phone
+from tests.world import AddSite, Body, LogIn, MakeClient, MakeServices, Phone
+
+Session = dict[str, str]
+
+
+def settings_of(guide: str) -> Body:
+    """The settings of the guide's block for Hasura, by name."""
+    assigned = dict(re.findall(r"^WXAUTH_(\w+)=(.*)$", guide, re.MULTILINE))
+    return {
+        "claims": json.loads(assigned["CLAIMS"].strip("'")),
+        "sign_up_roles": assigned["SIGN_UP_ROLES"].split(","),
+    }
+
+
+def recipe(language: str, product: str) -> Body:
+    """The claims of a row of the guide's table."""
+    (row,) = [row for row in table(DOCS / f"attributes{language}.md", "for|用于") if row[0].startswith(product)]
+    found = re.search(r"`({.*?})`", row[1])
+    assert found, row
+    return json.loads(found[1])
+
+
+# Hasura.
+
+
+def hasura(token: str, role: str | None = None) -> Session:
+    """The session variables of a request with this token, and with `x-hasura-role` if a role is given.
+
+    Its rules: the default role and the list of allowed ones must be there, and the role must be in the list.
+    """
+    claims = get_unverified_claims(token)["https://hasura.io/jwt/claims"]
+    allowed, default = claims["x-hasura-allowed-roles"], claims["x-hasura-default-role"]
+    assert isinstance(allowed, list)
+    assert (role or default) in allowed, "Your requested role is not in allowed roles"
+    variables = {name: value for name, value in claims.items() if not name.endswith(("allowed-roles", "default-role"))}
+    assert all(isinstance(value, str) for value in variables.values())
+    return {**variables, "x-hasura-role": role or default}
+
+
+@pytest.fixture
+async def for_hasura(make_services: MakeServices, make_client: MakeClient, login: LogIn) -> LogIn:
+    (english,) = [block for block in code_blocks(DOCS / "attributes.md", "sh") if "hasura" in block]
+    (chinese,) = [block for block in code_blocks(DOCS / "attributes.zh-CN.md", "sh") if "hasura" in block]
+    assert settings_of(english) == settings_of(chinese)
+    return LogIn(make_client(await make_services(**settings_of(english))), login.wechat)
+
+
+async def test_hasura_lets_a_newcomer_in_as_a_user_and_as_nothing_else(for_hasura: LogIn) -> None:
+    alice = await for_hasura("alice")
+    assert hasura(alice["access_token"]) == {"x-hasura-user-id": alice["user"]["id"], "x-hasura-role": "user"}
+    for role in ("editor", "admin"):
+        with pytest.raises(AssertionError, match="not in allowed roles"):
+            hasura(alice["access_token"], role)
+
+
+async def test_hasura_lets_a_role_be_asked_for_that_a_user_has(for_hasura: LogIn, rows: asyncpg.Connection) -> None:
+    await for_hasura("alice")
+    await rows.execute("UPDATE users SET roles = '{user,editor}'")
+    assert hasura((await for_hasura("alice"))["access_token"], "editor")["x-hasura-role"] == "editor"
+
+
+# PostgREST, and Supabase's third-party auth.
+
+
+@pytest.fixture
+async def authenticated(rows: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """PostgREST's database: a role, and a table whose policy is the guide's. All of it is undone."""
+    transaction = rows.transaction()
+    await transaction.start()
+    await rows.execute("CREATE ROLE authenticated")
+    await rows.execute("CREATE TABLE orders (user_id uuid, item text)")
+    await rows.execute("GRANT SELECT ON orders TO authenticated")
+    for language in ("", ".zh-CN"):
+        (policy,) = code_blocks(DOCS / f"attributes{language}.md", "sql")
+        await rows.execute("DROP POLICY IF EXISTS own ON orders")
+        await rows.execute(policy)
+    yield rows
+    await transaction.rollback()
+
+
+async def claims_by_postgrest(login: LogIn, token: str, audience: str = "wxauth") -> Body:
+    """The claims by its rules: a key of the set, the signature, `aud` if `jwt-aud` is set. It does not ask for more."""
+    keys = (await login.client.get("/.well-known/jwks.json")).json()["keys"]
+    kid = jwt.get_unverified_header(token)["kid"]
+    (key,) = [jwt.PyJWK(key) for key in keys if key["kid"] == kid]
+    options: Any = {"verify_exp": False, "verify_iat": False}  # by the test's clock
+    return jwt.decode(token, key, algorithms=["ES256", "RS256"], audience=audience, options=options)
+
+
+async def read_orders(rows: asyncpg.Connection, claims: Body) -> list[str]:
+    """As PostgREST reads a table: in a transaction, with the role and the claims of the token."""
+    async with rows.transaction():
+        await rows.execute(f'SET LOCAL ROLE "{claims["role"]}"')
+        await rows.execute("SELECT set_config('request.jwt.claims', $1, true)", json.dumps(claims))
+        found = [row["item"] for row in await rows.fetch("SELECT item FROM orders")]
+        await rows.execute("RESET ROLE")
+    return found
+
+
+@pytest.mark.own_database
+@both_languages
+@pytest.mark.parametrize("product", ["PostgREST", "Supabase"])
+async def test_each_user_reads_their_own_rows(
+    language: str,
+    product: str,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    login: LogIn,
+    authenticated: asyncpg.Connection,
+) -> None:
+    services = await make_services(claims=recipe(language, product))
+    login = LogIn(make_client(services), login.wechat)
+    for person in ("alice", "bob"):
+        answer = await login(person)
+        user_id = UUID(answer["user"]["id"])
+        await authenticated.execute("INSERT INTO orders VALUES ($1, $2)", user_id, f"tea of {person}")
+        claims = await claims_by_postgrest(login, answer["access_token"])
+        assert await read_orders(authenticated, claims) == [f"tea of {person}"]
+
+
+async def test_the_audience_keeps_a_sites_id_token_out_of_postgrest(
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, add_site: AddSite, phone: Phone
+) -> None:
+    site = await add_site(claims={"role": "authenticated"})
+    client = make_client(await make_services())
+    tokens = await tokens_of(site, Browser(client), phone)
+    with pytest.raises(jwt.InvalidAudienceError):
+        await claims_by_postgrest(LogIn(client), tokens["id_token"])
+
+
+async def test_without_the_claim_a_token_has_no_role_of_the_database(login: LogIn) -> None:
+    claims = await claims_by_postgrest(login, (await login("alice", nickname="role"))["access_token"])
+    assert "role" not in claims
