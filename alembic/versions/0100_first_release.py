@@ -812,6 +812,7 @@ def upgrade() -> None:
             page_hash BYTEA NOT NULL,
             browser_hash BYTEA NOT NULL,
             state TEXT,
+            response_mode TEXT NOT NULL,
             presses INTEGER DEFAULT 0 NOT NULL,
             link_presses INTEGER DEFAULT 0 NOT NULL,
             wrong_numbers INTEGER DEFAULT 0 NOT NULL,
@@ -821,7 +822,8 @@ def upgrade() -> None:
             CONSTRAINT login_pages_request_id_fkey FOREIGN KEY(request_id) REFERENCES site_requests (id) ON DELETE
                 CASCADE,
             CONSTRAINT login_pages_page_hash_key UNIQUE (page_hash),
-            CONSTRAINT login_pages_query_check CHECK ((browser_login_id IS NULL) = (query IS NULL))
+            CONSTRAINT login_pages_query_check CHECK ((browser_login_id IS NULL) = (query IS NULL)),
+            CONSTRAINT login_pages_response_mode_check CHECK (response_mode IN ('query', 'form_post'))
         )
     """)
     op.execute("""

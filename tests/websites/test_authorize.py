@@ -223,7 +223,6 @@ async def test_a_challenge_that_was_sent_counts_even_where_pkce_is_optional(
         ({"response_type": "id_token"}, "unsupported_response_type"),
         ({"response_type": "code id_token"}, "unsupported_response_type"),
         ({"response_mode": "fragment"}, "invalid_request"),
-        ({"response_mode": "form_post"}, "invalid_request"),
         ({"scope": "phone unheard-of"}, "invalid_scope"),
         ({"code_challenge": None}, "invalid_request"),
         ({"code_challenge": "short"}, "invalid_request"),
@@ -690,7 +689,7 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
 async def test_the_metadata_names_the_supported_features(browser: Browser, shop: Site, path: str) -> None:
     body = (await browser.client.get(path)).json()
     assert body["issuer"] == "https://auth.test"
-    assert (body["response_types_supported"], body["response_modes_supported"]) == (["code"], ["query"])
+    assert (body["response_types_supported"], body["response_modes_supported"]) == (["code"], ["query", "form_post"])
     assert body["code_challenge_methods_supported"] == ["S256"]
     assert body["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
     assert body["authorization_response_iss_parameter_supported"] is True

@@ -14,8 +14,8 @@ REQUEST = (
     " VALUES (gen_random_uuid(), 'shop', 'openid', now(), now() + '3 min', now() + '1 h')"
 )
 PAGE = (
-    "INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, code_challenge)"
-    " SELECT id, sha256('a'), sha256('b'), 'https://shop.example/', 'c' FROM site_requests"
+    "INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, response_mode, code_challenge)"
+    " SELECT id, sha256('a'), sha256('b'), 'https://shop.example/', 'query', 'c' FROM site_requests"
 )
 SCAN = (
     "INSERT INTO scans (id, request_id, scene_hash, user_code_hash, expires_at)"

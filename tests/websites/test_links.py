@@ -251,6 +251,17 @@ async def test_links_are_closed_to_staff(
 # The number.
 
 
+async def test_with_form_post_the_number_leads_to_a_page_that_posts_the_code(
+    shop: Site, safari: Browser, phone: Phone
+) -> None:
+    tab = await safari.show(response_mode="form_post")
+    page = await type_in(tab, await approved(tab, phone))
+    assert page.status_code == 200, page.text
+    fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text))
+    assert fields.keys() == {"code", "state", "iss"}
+    assert (await exchanged(shop, fields["code"])).status_code == 200
+
+
 async def test_the_same_code_reads_the_number_again_and_no_other_does(
     shop: Site, safari: Browser, phone: Phone, clock: Clock
 ) -> None:

@@ -168,6 +168,18 @@ def asked(simulator: Simulator) -> int:
 # The flow.
 
 
+@DOORS
+async def test_with_form_post_the_page_after_wechats_posts_the_code(
+    shop: Site, get_browser: GetBrowser, door: str
+) -> None:
+    browser = get_browser(door)
+    page = await browser.get(await browser.allow(await browser.press(response_mode="form_post")))
+    assert (page.status_code, page.headers["cache-control"]) == (200, "no-store"), page.text
+    fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text))
+    assert fields.keys() == {"code", "state", "iss"}
+    assert (await exchanged(shop, fields["code"])).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("door", "amr", "app_id"), [("account", "wechat_account", PAGE), ("website", "wechat_website", COMPUTER)]
 )

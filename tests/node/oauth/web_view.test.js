@@ -71,6 +71,23 @@ test("a stranger's answer opens no session of the site in this web-view", async 
   await page.getByText('Not logged in: mismatching_state').waitFor()
 })
 
+test('with response_mode=form_post, a page posts the answer to the site', async () => {
+  const page = await shown({ after: 0 })
+  await page.waitForFunction(() => window.calls.length === 1)
+  const query = await page.evaluate(() => window.calls[0][1].arg.url.split('?')[1])
+  const { access_token } = await json('/v1/login', { code: 'alice' })
+  const asked = Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
+  const body = { ...asked, response_mode: 'form_post', login_code: 'alice' }
+  const { redirect_to } = await json('/v1/me/authorizations', body, access_token)
+  await page.route(`${SITE_URL}/**`, (route) => route.fulfill({ body: 'posted' }))
+  const posted = page.waitForRequest((request) => request.method() === 'POST')
+  await page.goto(redirect_to)
+  const form = new URLSearchParams((await posted).postData())
+  assert.deepEqual([...form.keys()], ['code', 'state', 'iss'])
+  assert.equal(form.get('state'), asked.state)
+  await page.getByText('posted').waitFor()
+})
+
 test('a bridge that comes later is waited for', async () => {
   const page = await shown({ after: 100 })
   await page.waitForFunction(() => window.calls.length === 1)

@@ -76,6 +76,10 @@ def link_number_context(link_id: UUID) -> bytes:
     return b"links\0" + link_id.bytes
 
 
+FORM_POST_CONTEXT: Final = b"form_post"
+"""The context of a site's answer in the URL of the page that posts it. It is not stored, so it is never resealed."""
+
+
 class Sealer:
     """Seals with the current secret key, and opens with it or a previous one.
 

@@ -345,7 +345,13 @@ def build_services(
             IdTokenHints: hints,
             Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics, hints=hints),
             Authorizations: Authorizations(
-                settings=settings, database=database, clock=clock, metrics=metrics, proofs=proofs, hints=hints
+                settings=settings,
+                database=database,
+                clock=clock,
+                metrics=metrics,
+                proofs=proofs,
+                hints=hints,
+                sealer=sealer,
             ),
             PhoneIdTokens: PhoneIdTokens(
                 settings=settings,

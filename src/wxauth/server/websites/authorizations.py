@@ -1,16 +1,21 @@
 """Pages inside the mini-program: the mini-program, which is logged in, answers a site's request itself."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlencode
 from uuid import UUID
 
-from wxauth.errors import InvalidToken, WxAuthError
+from pydantic_core import from_json, to_json
+
+from wxauth.errors import InvalidToken, NotFound, WxAuthError
 from wxauth.server.clients.models import Client
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.rates import SITES
 from wxauth.server.login.proof import Proofs
@@ -19,6 +24,7 @@ from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.websites.authorize import (
+    AUTHORIZE_PATH,
     Mistake,
     SentBack,
     Unanswerable,
@@ -28,6 +34,7 @@ from wxauth.server.websites.authorize import (
     requesting_site,
     sent_back,
 )
+from wxauth.server.websites.browser_logins import WayBack
 from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import (
@@ -43,6 +50,7 @@ from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.secrets import hash_of, new_secret
 from wxauth.server.websites.site_requests import SiteRequest
 
+FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)
 """How long a login counts as new, even if the site requires a newer one."""
 
@@ -66,6 +74,7 @@ class Authorizations:
         proofs: Proofs,
         metrics: Metrics,
         hints: IdTokenHints,
+        sealer: Sealer,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -73,6 +82,7 @@ class Authorizations:
         self._proofs = proofs
         self._metrics = metrics
         self._hints = hints
+        self._sealer = sealer
 
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
         """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back.
@@ -90,7 +100,7 @@ class Authorizations:
             logged_in_at = await self._login_for(asked, caller.session_id)
         except SentBack as exc:
             await SITES.count_user(self._database, caller.user, now=self._clock())
-            return exc.url
+            return self._url(exc.way_back)
         try:
             await self._proofs.prove(caller, login_code, ip=device.ip)
             code = await _make_code(
@@ -98,12 +108,29 @@ class Authorizations:
             )
         except AnotherPerson as exc:
             self._metrics.door(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
-            return sent_back(self._settings, asked.redirect_uri, asked.state, **exc.answer)
+            return self._url(sent_back(self._settings, asked, **exc.answer))
         except WxAuthError as exc:
             is_ours = exc.status >= 500
             self._metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
             raise
-        return sent_back(self._settings, asked.redirect_uri, asked.state, code=code)
+        return self._url(sent_back(self._settings, asked, code=code))
+
+    def way_back(self, sealed: str) -> WayBack:
+        """What the URL of a page that posts a form contains. Raises: NotFound."""
+        try:
+            plain = self._sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
+        except (ValueError, CannotOpen):
+            raise NotFound("there is no such answer") from None
+        redirect_uri, answer = from_json(plain)
+        return WayBack(redirect_uri, answer, is_form=True)
+
+    def _url(self, way_back: WayBack) -> str:
+        """The URL that takes a web-view back. One with a form is a page of ours: a mini-program only opens URLs."""
+        if not way_back.is_form:
+            return way_back.url
+        plain = to_json([way_back.redirect_uri, way_back.answer])
+        sealed = urlsafe_b64encode(self._sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
+        return f"{self._settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
     async def _login_for(self, asked: SiteRequest, session_id: UUID) -> datetime:
         """When the phone logged in, if that is recent enough for the site. Raises: InvalidToken, SentBack."""
@@ -114,7 +141,7 @@ class Authorizations:
         is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
         if is_old and age > NEW_FOR:
             error = {"error": "login_required", "error_description": "the phone's login is too old: log in again"}
-            raise SentBack(sent_back(self._settings, asked.redirect_uri, asked.state, **error))
+            raise SentBack(sent_back(self._settings, asked, **error))
         return logged_in_at
 
 

@@ -5,8 +5,7 @@ from base64 import urlsafe_b64encode
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Final
-from urllib.parse import urlencode
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from wxauth.errors import NotFound
@@ -23,6 +22,7 @@ from wxauth.server.websites.browser_login_rows import Proof
 from wxauth.server.websites.browser_logins import (
     BrowserCookies,
     Onward,
+    WayBack,
     end_login_of_another,
     new_login,
     record_proof,
@@ -47,7 +47,8 @@ from wxauth.server.websites.site_requests import SiteRequest, granted_scope
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
-RESPONSE_MODE: Final = "query"
+RESPONSE_MODES: Final = ("query", "form_post")
+"""The first is the default (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
 CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 """Characters of what is stored for anybody who opens a page, and sent back. Some products put a whole path into it."""
@@ -89,12 +90,34 @@ class Unanswerable(Exception):
         self.received = received
 
 
-class SentBack(Exception):
-    """The browser is redirected to the site with an error."""
+class Asking(Protocol):
+    """What knows where and how to answer a site's request."""
 
-    def __init__(self, url: str) -> None:
+    @property
+    def redirect_uri(self) -> str:
+        """The site's URI."""
+
+    @property
+    def state(self) -> str | None:
+        """The site's `state`."""
+
+    @property
+    def response_mode(self) -> str:
+        """One of `RESPONSE_MODES`."""
+
+
+class SentBack(Exception):
+    """The browser is sent back to the site with an error."""
+
+    def __init__(self, way_back: WayBack) -> None:
         super().__init__("sent back")
-        self.url = url
+        self.way_back = way_back
+
+
+class _Asked(NamedTuple):
+    redirect_uri: str
+    state: str | None
+    response_mode: str
 
 
 class PageState(StrEnum):
@@ -154,18 +177,21 @@ def checked_request(settings: Settings, client: Client, redirect_uri: str, param
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED["state"]:
         state = None
+    response_mode = parameters.get("response_mode")
+    if "response_mode" in parameters.repeated or response_mode not in RESPONSE_MODES:
+        response_mode = RESPONSE_MODES[0]
     try:
         scope, challenge = _check(client, parameters)
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
-        raise SentBack(
-            sent_back(settings, redirect_uri, state, error=exc.error, error_description=exc.description)
-        ) from None
+        asking = _Asked(redirect_uri, state, response_mode)
+        raise SentBack(sent_back(settings, asking, error=exc.error, error_description=exc.description)) from None
     return SiteRequest(
         client=client,
         scope=scope,
         redirect_uri=redirect_uri,
         state=state,
+        response_mode=response_mode,
         nonce=parameters.get("nonce"),
         code_challenge=challenge,
         prompts=frozenset(parameters.get("prompt", "").split()),
@@ -188,8 +214,8 @@ def _check(client: Client, parameters: Parameters) -> tuple[str, str | None]:
         raise OAuthError("invalid_request", "response_type is missing")
     if response_type != RESPONSE_TYPE:
         raise OAuthError("unsupported_response_type", "response_type is code")
-    if parameters.get("response_mode", RESPONSE_MODE) != RESPONSE_MODE:
-        raise OAuthError("invalid_request", "response_mode is query")
+    if parameters.get("response_mode", RESPONSE_MODES[0]) not in RESPONSE_MODES:
+        raise OAuthError("invalid_request", "response_mode is query or form_post")
     scope = granted_scope(client, parameters.get("scope"))
     challenge = _challenge(client, parameters)
     if not parameters.get("max_age", "0").isdecimal():
@@ -213,14 +239,14 @@ def _challenge(client: Client, parameters: Parameters) -> str | None:
 def refusal(settings: Settings, asked: SiteRequest, error: str, description: str) -> SentBack:
     """The exception that reports an error to the site."""
     log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
-    return SentBack(sent_back(settings, asked.redirect_uri, asked.state, error=error, error_description=description))
+    return SentBack(sent_back(settings, asked, error=error, error_description=description))
 
 
-def sent_back(settings: Settings, redirect_uri: str, state: str | None, **parameters: str) -> str:
-    """The URL that takes the browser back: the site's URI with these parameters and the issuer (RFC 9207)."""
-    answer = {**parameters, **({} if state is None else {"state": state}), "iss": settings.issuer}
-    joint = "&" if "?" in redirect_uri else "?"
-    return f"{redirect_uri}{joint}{urlencode(answer)}"
+def sent_back(settings: Settings, asking: Asking, **parameters: str) -> WayBack:
+    """The way back to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
+    state = {} if asking.state is None else {"state": asking.state}
+    answer = {**parameters, **state, "iss": settings.issuer}
+    return WayBack(asking.redirect_uri, answer, is_form=asking.response_mode == "form_post")
 
 
 def cookie_for(given: str | None) -> str:
@@ -252,7 +278,7 @@ async def go_on_after_decision(
 def refused(settings: Settings, page: SitePage, description: str) -> Onward:
     """Take the browser back to the site, which is told why nobody has logged in."""
     error = {"error": "access_denied", "error_description": description}
-    return Onward(sent_back(settings, page.redirect_uri, page.state, **error))
+    return Onward(sent_back(settings, page, **error))
 
 
 async def onward_with_code(
@@ -272,7 +298,7 @@ async def onward_with_code(
     try:
         onward = await _put_code(settings, database, clock, page, grant_id, cookies, device=device)
     except AnotherPerson as exc:
-        return Onward(sent_back(settings, page.redirect_uri, page.state, **exc.answer))
+        return Onward(sent_back(settings, page, **exc.answer))
     return onward or refused(settings, page, "the person may not log in any more")
 
 
@@ -322,7 +348,7 @@ async def _put_code(
             await record_authorized(transaction, person, client_id=page.client_id, door=door, ip=device.ip, now=now)
     if page.sso:
         await end_login_of_another(database, settings, cookies, grant.user_id, now=now)
-    return Onward(sent_back(settings, page.redirect_uri, page.state, code=code), login)
+    return Onward(sent_back(settings, page, code=code), login)
 
 
 async def _page(database: Database, page_id: str, cookie: str | None) -> ShownPage:

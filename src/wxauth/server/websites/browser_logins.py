@@ -6,6 +6,7 @@ A proof makes or renews one. Another person's proof in the same browser ends it,
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
@@ -41,10 +42,27 @@ class BrowserCookies:
 
 
 @dataclass(frozen=True, slots=True)
+class WayBack:
+    """What a browser takes back to a site."""
+
+    redirect_uri: str
+    answer: dict[str, str] = field(repr=False)
+    is_form: bool
+    """Whether as a form that it posts, in place of a query."""
+
+    @property
+    def url(self) -> str:
+        """The site's URI with the answer as its query."""
+        joint = "&" if "?" in self.redirect_uri else "?"
+        return f"{self.redirect_uri}{joint}{urlencode(self.answer)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Onward:
     """Where a browser goes next, and the value of its login's cookie if a proof has made or renewed the login."""
 
-    url: str = field(repr=False)
+    to: WayBack | str = field(repr=False)
+    """The site, or the URL of a page."""
     login: str | None = field(default=None, repr=False)
 
 

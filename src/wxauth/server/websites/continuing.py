@@ -24,7 +24,7 @@ from wxauth.server.websites.browser_login_rows import (
     person_page,
     store_code_times,
 )
-from wxauth.server.websites.browser_logins import BrowserCookies, person_in, proved_after
+from wxauth.server.websites.browser_logins import BrowserCookies, WayBack, person_in, proved_after
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.durations import AUTHORIZATION_CODE_LASTS
 from wxauth.server.websites.grant_rows import add_grant, put_code, record_authorized
@@ -64,20 +64,20 @@ class Continuing:
         person = await person_in(self._database, self._settings, cookies, client_id=asked.client.name, now=now)
         return person if person is not None and _answers(person, asked, now=now) else None
 
-    async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> str:
-        """The URL that answers `prompt=none`. Raises: SentBack, Unanswerable, StorageUnavailable."""
+    async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> WayBack:
+        """What answers `prompt=none`. Raises: SentBack, Unanswerable, StorageUnavailable."""
         person = await self.person_for(asked, cookies)
         if person is None:
             raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
         if not person.knows_site:
             raise refusal(self._settings, asked, "interaction_required", "the person has not gone on to this site yet")
-        url = await self._give_code(asked, cookies, shown=person, device=device)
-        if url is None:
+        way_back = await self._give_code(asked, cookies, shown=person, device=device)
+        if way_back is None:
             raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
-        return url
+        return way_back
 
-    async def go_on(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> str:
-        """The URL to which a press of "continue" leads: the site, or the request's page anew, if this one is stale.
+    async def go_on(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> WayBack | str:
+        """Where a press of "continue" leads: to the site, or to the request's page anew, if this one is stale.
 
         Raises: NotFound, SentBack, Unanswerable, OAuthError, StorageUnavailable.
         """
@@ -85,9 +85,9 @@ class Continuing:
         asked = await check_request(self._settings, self._database, self._hints, parse_parameters(page.query))
         person = await self.person_for(asked, cookies)
         if person is not None and person.login_id == page.browser_login_id:
-            url = await self._give_code(asked, cookies, shown=person, device=device)
-            if url is not None:
-                return url
+            way_back = await self._give_code(asked, cookies, shown=person, device=device)
+            if way_back is not None:
+                return way_back
         return f"{AUTHORIZE_PATH}?{page.query}"
 
     async def use_another(self, page_id: str, cookies: BrowserCookies) -> str:
@@ -104,8 +104,8 @@ class Continuing:
 
     async def _give_code(
         self, asked: SiteRequest, cookies: BrowserCookies, *, shown: BrowserPerson, device: Device
-    ) -> str | None:
-        """The site's URL with a code for the login of this person; None if it has ended, or is another one's now.
+    ) -> WayBack | None:
+        """The way back with a code for the login of this person; None if it has ended, or is another one's now.
 
         Raises: SentBack, Unanswerable, StorageUnavailable.
         """
@@ -127,7 +127,7 @@ class Continuing:
             self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
             raise refusal(settings, asked, "temporarily_unavailable", "this browser has got too many codes")
         log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
-        return sent_back(settings, asked.redirect_uri, asked.state, code=code)
+        return sent_back(settings, asked, code=code)
 
 
 def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:

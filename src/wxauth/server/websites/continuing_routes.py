@@ -11,11 +11,11 @@ from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, SentBack, Unanswerable
-from wxauth.server.websites.browser_answers import HTML, NO_PAGE, REDIRECT, TRY_LATER, redirect_to
-from wxauth.server.websites.browser_logins import BrowserCookies
+from wxauth.server.websites.browser_answers import HTML, NO_PAGE, REDIRECT, TRY_LATER
+from wxauth.server.websites.browser_logins import BrowserCookies, WayBack
 from wxauth.server.websites.dependencies import ContinuingDep
 from wxauth.server.websites.login_cookies import browser_cookies
-from wxauth.server.websites.pages import failure_page, language_of, message_page, unanswerable_page
+from wxauth.server.websites.pages import failure_page, language_of, message_page, send_to, unanswerable_page
 
 router = Router("websites")
 
@@ -49,17 +49,18 @@ async def use_another_account(
     return await _pressed(request, settings, lambda cookies: continuing.use_another(request_id, cookies))
 
 
-async def _pressed(request: Request, settings: Settings, lead: Callable[[BrowserCookies], Awaitable[str]]) -> Response:
+async def _pressed(
+    request: Request, settings: Settings, lead: Callable[[BrowserCookies], Awaitable[WayBack | str]]
+) -> Response:
     language = language_of(request)
     try:
-        url = await lead(browser_cookies(request, settings))
+        to = await lead(browser_cookies(request, settings))
     except NotFound:
         return message_page(request, "visit_gone", language, status=404)
     except Unanswerable as exc:
         return unanswerable_page(request, exc, language)
     except SentBack as exc:
-        url = exc.url
+        to = exc.way_back
     except StorageUnavailable as exc:
         return failure_page(request, exc, language)
-    root = request.scope.get("root_path", "") if url.startswith("/") else ""
-    return redirect_to(f"{root}{url}")
+    return send_to(request, to, language)

@@ -79,4 +79,4 @@ async def type_number(
         return message_page(request, "visit_gone", language, status=404)
     except StorageUnavailable as exc:
         return failure_page(request, exc, language)
-    return go_on(outcome, settings)
+    return go_on(request, outcome, settings)

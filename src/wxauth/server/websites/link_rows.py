@@ -57,8 +57,8 @@ class HeldLink(CodeBinding):
 
 
 _PAGE_PART: Final = """
-SELECT p.request_id, r.client_id, c.title, c.redirect_uris, c.app_id, c.link, c.sso, p.redirect_uri, p.state, p.nonce,
-       p.code_challenge, p.hinted_user_id"""
+SELECT p.request_id, r.client_id, c.title, c.redirect_uris, c.app_id, c.link, c.sso, p.redirect_uri, p.state,
+       p.response_mode, p.nonce, p.code_challenge, p.hinted_user_id"""
 _OF_BROWSER: Final = f"""
  WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash AND r.expires_at > :now
    AND p.wrong_numbers < {MAX_WRONG_NUMBERS}"""

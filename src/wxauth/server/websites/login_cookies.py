@@ -5,9 +5,9 @@ from starlette.responses import Response
 
 from wxauth.server.core.settings import Settings
 from wxauth.server.web.cookies import cookie_in
-from wxauth.server.websites.browser_answers import cookie_name, login_cookie_name, redirect_to, set_cookie
+from wxauth.server.websites.browser_answers import cookie_name, login_cookie_name, set_cookie
 from wxauth.server.websites.browser_logins import BrowserCookies, Onward
-from wxauth.server.websites.pages import is_in_web_view
+from wxauth.server.websites.pages import is_in_web_view, language_of, send_to
 
 
 def browser_cookies(request: Request, settings: Settings) -> BrowserCookies:
@@ -18,9 +18,9 @@ def browser_cookies(request: Request, settings: Settings) -> BrowserCookies:
     return BrowserCookies(browser, cookie_in(request, login_cookie_name(settings)))
 
 
-def go_on(onward: Onward, settings: Settings) -> Response:
-    """Redirect the browser. If it has a new login, it keeps the value until it is closed."""
-    response = redirect_to(onward.url)
+def go_on(request: Request, onward: Onward, settings: Settings) -> Response:
+    """Send the browser on. If it has a new login, it keeps the value until it is closed."""
+    response = send_to(request, onward.to, language_of(request))
     if onward.login is not None:
         set_cookie(response, settings, login_cookie_name(settings), onward.login)
     return response

@@ -10,7 +10,7 @@ from wxauth.server.clients.site_scopes import CLAIMS, SITE_SCOPE_NAMES
 from wxauth.server.keys.succession import JWKS_MAX_AGE
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, CHALLENGE_METHOD, RESPONSE_MODE, RESPONSE_TYPE
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, CHALLENGE_METHOD, RESPONSE_MODES, RESPONSE_TYPE
 from wxauth.server.websites.id_tokens import PROTOCOL_CLAIMS
 from wxauth.server.websites.site_tokens import GRANT_TYPES
 
@@ -36,7 +36,7 @@ def _document(issuer: str) -> dict[str, Any]:
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
         "response_types_supported": [RESPONSE_TYPE],
-        "response_modes_supported": [RESPONSE_MODE],
+        "response_modes_supported": list(RESPONSE_MODES),
         "grant_types_supported": list(GRANT_TYPES),
         "code_challenge_methods_supported": [CHALLENGE_METHOD],
         "scopes_supported": list(SITE_SCOPE_NAMES),

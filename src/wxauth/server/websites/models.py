@@ -87,6 +87,7 @@ class SitePage(RequestBinding):
     client_id: str
     sso: bool
     state: str | None
+    response_mode: str
 
 
 class LoginPageFields(RequestBinding):
@@ -98,6 +99,8 @@ class LoginPageFields(RequestBinding):
     browser_hash: bytes = Field(sa_type=BYTEA)
     """The hash of that cookie."""
     state: str | None = Field(sa_type=Text)
+    response_mode: str = Field(sa_type=Text)
+    """How the browser takes it back: in the `query`, or by `form_post`."""
 
 
 class LoginPage(LoginPageFields, table=True):
@@ -108,6 +111,7 @@ class LoginPage(LoginPageFields, table=True):
         ForeignKeyConstraint(["request_id"], ["site_requests.id"], ondelete="CASCADE"),
         UniqueConstraint("page_hash"),
         CheckConstraint("(browser_login_id IS NULL) = (query IS NULL)", name="query"),
+        CheckConstraint("response_mode IN ('query', 'form_post')", name="response_mode"),
     )
 
     presses: int = Field(sa_column_kwargs={"server_default": text("0")})

@@ -15,7 +15,7 @@ from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import authorize
-from wxauth.server.websites.authorizations import may_answer
+from wxauth.server.websites.authorizations import FORM_POST_PATH, may_answer
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
 from wxauth.server.websites.browser_answers import (
     HTML,
@@ -24,12 +24,12 @@ from wxauth.server.websites.browser_answers import (
     SEE_OTHER,
     TRY_LATER,
     cookie_name,
-    redirect_to,
     set_cookie,
     text_parameters,
 )
 from wxauth.server.websites.continuing import Continuing
 from wxauth.server.websites.dependencies import (
+    AuthorizationsDep,
     ContinuingDep,
     IdTokenHintsDep,
     LinksDep,
@@ -54,6 +54,7 @@ from wxauth.server.websites.pages import (
     language_of,
     message_page,
     person_page,
+    send_to,
     unanswerable_page,
     web_view_page,
 )
@@ -70,7 +71,7 @@ router = Router("websites")
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
     openapi_extra=text_parameters(
         *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
-        *("code_challenge_method", "prompt", "max_age", "ui_locales"),
+        *("code_challenge_method", "response_mode", "prompt", "max_age", "ui_locales"),
     ),
 )
 async def show_code(
@@ -158,7 +159,7 @@ async def _show_code(
         asked = await authorize.check_request(settings, database, hints, parameters)
         cookies = browser_cookies(request, settings)
         if asked.is_silent:
-            return redirect_to(await continuing.answer_silently(asked, cookies, device=device))
+            return send_to(request, await continuing.answer_silently(asked, cookies, device=device), language)
         if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return web_view_page(request, asked, parameters, language, page=settings.site_page)
         person = await continuing.person_for(asked, cookies)
@@ -183,7 +184,7 @@ async def _show_code(
     except Unanswerable as exc:
         return unanswerable_page(request, exc, language)
     except SentBack as exc:
-        return redirect_to(exc.url)
+        return send_to(request, exc.way_back, language)
     except (RateLimited, StorageUnavailable) as exc:
         return failure_page(request, exc, language)
     if cookie != given:
@@ -207,11 +208,21 @@ async def redirect_after_decision(
     request_id, cookies = request.path_params["request_id"], browser_cookies(request, settings)
     try:
         onward = await authorize.go_on_after_decision(settings, database, clock, request_id, cookies, device=device)
-        return go_on(onward, settings)
+        return go_on(request, onward, settings)
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
     except StorageUnavailable as exc:
         return failure_page(request, exc, language_of(request))
+
+
+@router.hidden(FORM_POST_PATH)
+async def post_answer(request: Request, authorizations: AuthorizationsDep) -> Response:
+    """A page that posts the answer in its URL to the site, for a mini-program, which only opens URLs."""
+    language = language_of(request)
+    try:
+        return send_to(request, authorizations.way_back(request.query_params.get("answer", "")), language)
+    except NotFound:
+        return message_page(request, "gone", language, status=404)
 
 
 @router.get(

@@ -22,7 +22,8 @@ from wxauth.server.core.users import UserFields
 from wxauth.server.pictures.avatars import AVATARS_PATH
 from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, PageState, Unanswerable
-from wxauth.server.websites.browser_logins import is_web_view
+from wxauth.server.websites.browser_answers import redirect_to
+from wxauth.server.websites.browser_logins import WayBack, is_web_view
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.links import TryAgain
@@ -38,6 +39,7 @@ _FOLDER: Final = Path(__file__).parent / "page"
 _ASSETS: Final = {
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "post.js": "text/javascript",
     "web-view.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
@@ -244,6 +246,29 @@ def log_out_page(
     leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
     allowed = f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'"
     return _page(request, title, body, language, form_action=allowed)
+
+
+def send_to(request: Request, to: WayBack | str, language: Language) -> Response:
+    """Send the browser to a site or a page: by a redirect, or by a page whose form it posts to the site."""
+    if isinstance(to, str):
+        return redirect_to(f"{request.scope.get('root_path', '')}{to}" if to.startswith("/") else to)
+    if not to.is_form:
+        return redirect_to(to.url)
+    texts = TEXTS[language]
+    fields = "".join(f'<input type="hidden" name="{each}" value="{escape(to.answer[each])}">' for each in to.answer)
+    body = f"""
+<h1>{escape(texts["going_back"])}</h1>
+<p class="origin">{escape(origin_of(to.redirect_uri) or "")}</p>
+<form method="post" action="{escape(to.redirect_uri)}">{fields}
+<button class="button">{escape(texts["go_on"])}</button></form>"""
+    return _page(
+        request,
+        texts["going_back"],
+        body,
+        language,
+        script=f"{_root(request)}{ASSETS_PATH}/post.js",
+        form_action=_redirect_source(to.redirect_uri),
+    )
 
 
 def _redirect_source(redirect_uri: str) -> str:

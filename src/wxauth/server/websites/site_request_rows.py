@@ -63,9 +63,9 @@ SELECT :id, :client_id, :scope, :browser_ip::text::inet, :browser_user_agent, :c
 
 def _page_part(more: str = "", values: str = "") -> str:
     return f"""
-INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, nonce, code_challenge,
-                         hinted_user_id{more})
-SELECT :request_id, :page_hash, :browser_hash, :redirect_uri, :state, :nonce, :code_challenge,
+INSERT INTO login_pages (request_id, page_hash, browser_hash, redirect_uri, state, response_mode, nonce,
+                         code_challenge, hinted_user_id{more})
+SELECT :request_id, :page_hash, :browser_hash, :redirect_uri, :state, :response_mode, :nonce, :code_challenge,
        :hinted_user_id{values} FROM request
 RETURNING request_id
 """  # noqa: S608 - put together from constants
@@ -89,7 +89,7 @@ INSERT INTO device_codes (request_id, code_hash) SELECT id, :device_code_hash FR
 """)  # noqa: S608 - put together from constants
 _PAGE: Final = Statement[ShownPage]("""
 SELECT s.id AS scan_id, s.verdict, s.claimed_at IS NOT NULL AS is_claimed, g.session_id IS NOT NULL AS is_redeemed,
-       s.expires_at, p.redirect_uri, p.state, p.nonce, p.code_challenge, p.hinted_user_id,
+       s.expires_at, p.redirect_uri, p.state, p.response_mode, p.nonce, p.code_challenge, p.hinted_user_id,
        r.client_id, c.sso
   FROM login_pages p JOIN scans s ON s.request_id = p.request_id JOIN site_requests r ON r.id = p.request_id
   JOIN clients c ON c.name = r.client_id LEFT JOIN grants g ON g.id = s.id

@@ -34,6 +34,7 @@ class SiteRequest(RequestBinding):
     scope: str
     """The scopes to grant, separated by spaces."""
     state: str | None
+    response_mode: str
     prompts: frozenset[str]
     max_age: int | None
     """Seconds."""
@@ -177,6 +178,7 @@ def _page(asked: SiteRequest, request_id: UUID, page_id: str, cookie: str) -> Lo
         browser_hash=hash_of(cookie),
         redirect_uri=asked.redirect_uri,
         state=asked.state,
+        response_mode=asked.response_mode,
         nonce=asked.nonce,
         code_challenge=asked.code_challenge,
         hinted_user_id=asked.hinted_user_id,

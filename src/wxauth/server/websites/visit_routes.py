@@ -22,7 +22,7 @@ from wxauth.server.websites.browser_answers import (
 from wxauth.server.websites.dependencies import VisitsDep
 from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
-from wxauth.server.websites.pages import VISIT_PAGES, failure_page, language_of, message_page, visit_page
+from wxauth.server.websites.pages import VISIT_PAGES, failure_page, language_of, message_page, send_to, visit_page
 from wxauth.server.websites.requests import parse_parameters
 from wxauth.server.websites.secrets import SCENE
 from wxauth.server.websites.visits import CALLBACK, WeChatCallback
@@ -44,7 +44,8 @@ async def go_to_wechat(
     """
     cookie = cookie_in(request, cookie_name(settings))
     try:
-        return redirect_to(await visits.url_after_press(request_id, cookie, device=device))
+        to = await visits.after_press(request_id, cookie, device=device)
+        return send_to(request, to, language_of(request))
     except NotFound:
         return message_page(request, "visit_gone", language_of(request), status=404)
     except (RateLimited, StorageUnavailable) as exc:
@@ -74,7 +75,7 @@ async def come_back_from_wechat(
         if cookie is None or parameters.repeated & {"state", "code"}:
             raise NotFound("no visit of this browser")
         callback = WeChatCallback(cookie, parameters.get("state", ""), parameters.get("code", ""), cookies)
-        return go_on(await visits.finish(callback, device=device), settings)
+        return go_on(request, await visits.finish(callback, device=device), settings)
     except (NotFound, OAuthError):
         return redirect_to(f"{settings.issuer}{CALLBACK}")
     except StorageUnavailable as exc:

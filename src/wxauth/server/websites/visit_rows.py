@@ -47,6 +47,7 @@ class PressedPage:
     website_app_id: str | None
     redirect_uri: str
     state: str | None
+    response_mode: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Visit:
     near: bool
     redirect_uri: str
     state: str | None
+    response_mode: str
     wechat_code_hash: bytes | None
     outcome: str | None
     sso: bool
@@ -82,7 +84,7 @@ class LockedVisit(RequestBinding):
 
 _PAGE: Final = Statement[PressedPage]("""
 SELECT EXISTS (SELECT FROM scans s WHERE s.request_id = r.id) AS has_scene, r.client_id, c.near, c.account_app_id,
-       c.website_app_id, p.redirect_uri, p.state
+       c.website_app_id, p.redirect_uri, p.state, p.response_mode
   FROM login_pages p JOIN site_requests r ON r.id = p.request_id JOIN clients c ON c.name = r.client_id
  WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash AND r.expires_at > :now
 """)
@@ -107,8 +109,8 @@ RETURNING id
 
 def _visit_part(whose: str) -> str:
     return f"""
-SELECT v.id, v.request_id, v.door, v.app_id, r.client_id, c.near, p.redirect_uri, p.state, v.wechat_code_hash,
-       v.outcome, c.sso, a.expires_at AS code_expires_at, g.session_id IS NOT NULL AS is_redeemed
+SELECT v.id, v.request_id, v.door, v.app_id, r.client_id, c.near, p.redirect_uri, p.state, p.response_mode,
+       v.wechat_code_hash, v.outcome, c.sso, a.expires_at AS code_expires_at, g.session_id IS NOT NULL AS is_redeemed
   FROM {whose} v JOIN login_pages p ON p.request_id = v.request_id JOIN site_requests r ON r.id = v.request_id
   JOIN clients c ON c.name = r.client_id
   LEFT JOIN grants g ON g.id = v.id LEFT JOIN authorization_codes a ON a.grant_id = g.id"""  # noqa: S608 - put together from constants

@@ -43,11 +43,12 @@ from wxauth.server.login.entering import Entering, LacksUnionid
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import visit_rows
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, sent_back
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, Asking, sent_back
 from wxauth.server.websites.browser_login_rows import Proof
 from wxauth.server.websites.browser_logins import (
     BrowserCookies,
     Onward,
+    WayBack,
     end_login_of_another,
     new_login,
     record_proof,
@@ -145,8 +146,8 @@ class Visits:
         self._numbers = numbers
         self._entering = entering
 
-    async def url_after_press(self, page_id: str, cookie: str | None, *, device: Device) -> str:
-        """The URL to which a press of the button leads: WeChat's page, or the site with an error.
+    async def after_press(self, page_id: str, cookie: str | None, *, device: Device) -> WayBack | str:
+        """Where a press of the button leads: to WeChat's page, or to the site with an error.
 
         Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
         """
@@ -166,7 +167,7 @@ class Visits:
         except (VisitRefused, WxAuthError) as exc:
             outcome = _outcome_of(exc, door, client_id=page.client_id, app_id=app_id)
             self._metrics.door(door, _OUTCOMES[outcome])
-            return _with_error(self._settings, page.redirect_uri, page.state, outcome)
+            return _with_error(self._settings, page, outcome)
         now, state = self._clock(), secrets.token_hex(_STATE_BYTES)
         if not await visit_rows.add_visit(
             self._database,
@@ -200,10 +201,10 @@ class Visits:
         if visit.wechat_code_hash != code_hash:  # another code, or too late
             return Onward(_page(self._settings, visit, callback, "over"))
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
-        url = _destination(self._settings, self._clock, visit, outcome, callback)
+        to = _destination(self._settings, self._clock, visit, outcome, callback)
         if outcome is not VisitOutcome.LOGGED_IN:
-            return Onward(url)
-        return Onward(url, new_login(self._settings, Door(visit.door), callback.cookies, visit.id, is_shared=visit.sso))
+            return Onward(to)
+        return Onward(to, new_login(self._settings, Door(visit.door), callback.cookies, visit.id, is_shared=visit.sso))
 
     async def _settle(self, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
         """Identify the visitor, and store the outcome for callbacks that wait for it."""
@@ -366,24 +367,24 @@ def _outcome_of(error: VisitRefused | WxAuthError, door: Door, *, client_id: str
 
 def _destination(
     settings: Settings, clock: Clock, visit: Visit, outcome: VisitOutcome, callback: WeChatCallback
-) -> str:
-    """Where the browser continues: a URL without WeChat's code and state."""
+) -> WayBack | str:
+    """Where the browser continues, without WeChat's code and state."""
     if outcome is VisitOutcome.LOGGED_IN:
         if visit.is_redeemed:
             return _page(settings, visit, callback, "done")
         if visit.code_expires_at is None or visit.code_expires_at <= clock():
             return _page(settings, visit, callback, "over")
         code = code_of(callback.cookie, callback.state)
-        return sent_back(settings, visit.redirect_uri, visit.state, code=code)
+        return sent_back(settings, visit, code=code)
     if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
         return _page(settings, visit, callback, outcome)
-    return _with_error(settings, visit.redirect_uri, visit.state, outcome)
+    return _with_error(settings, visit, outcome)
 
 
 def _page(settings: Settings, visit: Visit, callback: WeChatCallback, name: str) -> str:
     return f"{settings.issuer}{AUTHORIZE_PATH}/{page_id_of(callback.cookie, visit.request_id)}/wechat/{name}"
 
 
-def _with_error(settings: Settings, redirect_uri: str, state: str | None, outcome: VisitOutcome) -> str:
+def _with_error(settings: Settings, asking: Asking, outcome: VisitOutcome) -> WayBack:
     error = {"error": str(outcome), "error_description": _DESCRIPTIONS[outcome]}
-    return sent_back(settings, redirect_uri, state, **error)
+    return sent_back(settings, asking, **error)
