@@ -687,11 +687,15 @@ test('an app is added, checked, changed and removed', async () => {
   await row.getByRole('button', { name: /^Change/ }).click()
   await dialog().getByLabel('Title').fill('Shop')
   await dialog().getByLabel('Roles of newcomers').fill('member')
+  await dialog().getByLabel('Claims').fill('{"sub": "x"}')
+  await button('Save', dialog()).click()
+  await dialog().getByRole('alert').getByText(/claims: must not have the claim sub/).waitFor()
+  await dialog().getByLabel('Claims').fill('{"role": "authenticated"}')
   await dialog().getByLabel('enabled').uncheck()
   await button('Save', dialog()).click()
   await eventually(async () => assert.match(await row.innerText(), /Shop[^]*mini-program[^]*disabled/))
-  const { sign_up_roles } = await (await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`)).json()
-  assert.deepEqual(sign_up_roles, ['member'])
+  const { sign_up_roles, claims } = await (await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`)).json()
+  assert.deepEqual([sign_up_roles, claims], [['member'], { role: 'authenticated' }])
   await row.getByRole('button', { name: /^Remove/ }).click()
   await button('Remove', dialog()).click()
   await row.waitFor({ state: 'detached' })
@@ -766,9 +770,14 @@ test('a site is added, shown and changed', async () => {
   await dialog().getByLabel('id_token signed by').selectOption('ES256')
   await dialog().getByLabel('Only from the same network').uncheck()
   await dialog().getByLabel('Device grant').check()
+  await dialog().getByLabel('Its id_tokens for mini-programs').check()
+  await dialog().getByLabel('Claims').fill('tier: gold')
   await dialog().getByLabel('Service account').selectOption({ label: `店铺服务号 (${ACCOUNT.app_id})` })
   const websites = await dialog().getByLabel('Website app').locator('option').allInnerTexts()
   assert.ok(![ACCOUNT.app_id, FIRST_APP].some((id) => websites.join().includes(id))) // each of its kind alone
+  await button('Save', dialog()).click()
+  await dialog().getByRole('alert').getByText(/claims/).waitFor()
+  await dialog().getByLabel('Claims').fill('{"tier": "$attributes.tier"}')
   await button('Save', dialog()).click()
   await row.getByText('Corner Shop').waitFor()
   for (const shown of ['phone', 'Device grant']) await row.getByText(shown, { exact: true }).waitFor()
@@ -778,7 +787,8 @@ test('a site is added, shown and changed', async () => {
     ...{ name: 'shop', title: 'Corner Shop', scopes: ['openid', 'phone'], is_public: false, device: true, app_id: null },
     ...{ redirect_uris: ['https://shop.example.com/callback'], logout_uris: [], near: false, user_code: false },
     ...{ email_domain: null, id_token_alg: 'ES256', former_secret_until: null },
-    ...{ account_app_id: ACCOUNT.app_id, website_app_id: null, backchannel_logout_uri: null, link: false, sso: false, phone_id_token: false, pkce: 'required', claims: null },
+    ...{ account_app_id: ACCOUNT.app_id, website_app_id: null, backchannel_logout_uri: null, link: false, sso: false, phone_id_token: true, pkce: 'required' },
+    claims: { tier: '$attributes.tier' },
   })
 })
 

@@ -5,7 +5,7 @@ import { h } from './dom.js'
 import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
-import { act, code, copier, dialog, field, list, load, sure, tag, time, toast, withChoices, words } from './parts.js'
+import { act, code, copier, dialog, field, list, load, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -134,6 +134,7 @@ function ask(app, reload) {
       knownRoles().then((roles) => roles.filter((role) => !STAFF.includes(role)).map((role) => [role])),
     ),
     field({ name: 'max_sessions', label: text('maxSessions'), type: 'number', value: known.max_sessions ?? '', hint: text('maxSessionsHint') }),
+    field({ name: 'claims', label: text('claims'), type: 'textarea', value: known.claims ? JSON.stringify(known.claims) : '', hint: text('appClaimsHint') }),
     field({ name: 'is_enabled', label: text('enabled'), type: 'checkbox', value: known.is_enabled ?? true }),
     field({ name: 'check', label: text('checkFirst'), type: 'checkbox', value: true }),
   ].filter(Boolean)
@@ -150,6 +151,7 @@ function ask(app, reload) {
         unionid: values.unionid || null,
         sign_up_roles: roles.length ? roles : null,
         max_sessions: values.max_sessions ? Number(values.max_sessions) : null,
+        claims: values.claims ? typedJson(values.claims) : null,
       }
       for (const name of SECRETS) if (!body[name]) delete body[name]
       if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if not set

@@ -232,6 +232,15 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
   return { name, element, control, value: () => (type === 'checkbox' ? control.checked : control.value.trim()) }
 }
 
+/** The JSON that somebody has typed; or the text, which the service refuses by its rule. */
+export function typedJson(text) {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}
+
 /**
  * Add a button for each known word to a field of several words. It adds or removes the word. `known` is a list of
  * words, each optionally with its meaning, or a promise of one. */

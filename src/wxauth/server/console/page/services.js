@@ -3,7 +3,7 @@
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { appField } from './known.js'
-import { act, code, dialog, field, group, list, showSecret, sure, tag, time, toast, withChoices, words } from './parts.js'
+import { act, code, dialog, field, group, list, showSecret, sure, tag, time, toast, typedJson, withChoices, words } from './parts.js'
 import { searchWithin } from './search.js'
 import { actOn, text } from './texts.js'
 
@@ -80,6 +80,7 @@ function ask(client, reload) {
     field({ name: 'user_code', label: text('userCode'), type: 'checkbox', value: known.user_code }),
     field({ name: 'link', label: text('link'), type: 'checkbox', value: known.link }),
     field({ name: 'sso', label: text('sso'), type: 'checkbox', value: known.sso }),
+    field({ name: 'claims', label: text('claims'), type: 'textarea', value: known.claims ? JSON.stringify(known.claims) : '', hint: text('claimsHint') }),
     field({ name: 'phone_id_token', label: text('phoneIdToken'), type: 'checkbox', value: known.phone_id_token }),
   ].filter(Boolean)
   const fields = [
@@ -109,7 +110,7 @@ const LISTS = ['scopes', 'redirect_uris', 'logout_uris']
 
 /** The request's body: the form's values, except empty ones that were empty before. */
 function bodyOf(values, known, isChange) {
-  const given = Object.entries(values).map(([name, value]) => [name, LISTS.includes(name) ? words(value) : value])
+  const given = Object.entries(values).map(([name, value]) => [name, LISTS.includes(name) ? words(value) : name === 'claims' && value ? typedJson(value) : value])
   const isEmpty = (value) => value === '' || value === false || (Array.isArray(value) && !value.length)
   const wasEmpty = (name) => isEmpty(known[name] ?? '')
   return Object.fromEntries(
