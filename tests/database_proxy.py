@@ -66,9 +66,13 @@ class Proxy:
     async def refuse(self) -> None:
         """Refuse connections, and end existing ones at once, before waiting for anything."""
         assert self._server is not None
-        self._lets_in = False
-        self.drop()
+        self.shut()
         await stop_listening(self._server)
+
+    def shut(self, *, again: bool = False) -> None:
+        """End every connection, and each new one at once; with `again`, let them in again."""
+        self._lets_in = again
+        self.drop()
 
     def drop(self) -> None:
         """End every connection."""

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -24,18 +25,20 @@ import httpx
 import pytest
 
 from tests.clock import Clock
+from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, leave, until
+from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.people import openid_of, unionid_of
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
-from wxauth.server.moving.faults import MAX_LINE
-from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
+from wxauth.server.moving.faults import MAX_LINE, NO_HEADER
+from wxauth.server.moving.files import DEFAULT_FORM, BadHeader, CsvLines, Form, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import EXPECTED, Line
 
@@ -59,6 +62,8 @@ FULL: Body = {
     "created_at": "2023-01-02T03:04:05Z",
     "last_login_at": "2025-06-07T08:09:10.123456Z",
 }
+RUN_AGAIN = "correct the refused lines, and run the command again with the whole file: imported lines do not change"
+STORED_NOTHING = "nothing was stored: run it without --dry-run"
 GUIDE = Path(__file__).parents[2] / "docs/moving-in.md"
 
 
@@ -72,6 +77,9 @@ class Mover:
         self.messages: list[str] = []
 
     async def import_text(self, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
+        return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
+
+    async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
         self.refusals, self.messages = [], []
 
         def refuse(refusal: ImportRefusal) -> None:
@@ -81,7 +89,7 @@ class Mover:
 
         return await import_users(
             self._services,
-            (CsvLines if is_csv else json_lines)(io.BytesIO(text)),
+            (CsvLines if is_csv else json_lines)(io.BytesIO(text), form),
             Options(**options),
             refuse=refuse,
             progress=lambda _: None,
@@ -249,8 +257,9 @@ async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClien
         ({**ALICE, "nickname": "x" * 65}, "nickname"),
         ({**ALICE, "nickname": "a\x00"}, "nickname"),
         ({**ALICE, "avatar_url": "http://example.com/1.png"}, "avatar_url"),
-        ({**ALICE, "phone": "13800138000"}, "phone"),
-        ({**ALICE, "phone": 13800138000}, "phone"),
+        ({**ALICE, "phone": "138001380"}, "phone"),
+        ({**ALICE, "phone": 1.38e10}, "phone"),
+        ({**ALICE, "phone": "13800138000 ext. 5"}, "phone"),
         ({**ALICE, "roles": "editor"}, "roles"),
         ({**ALICE, "roles": ["Editor"]}, "roles"),
         ({**ALICE, "roles": [f"r{n}" for n in range(33)]}, "roles"),
@@ -977,7 +986,146 @@ def test_a_quotation_mark_that_is_never_closed_does_not_hold_the_file_in_memory(
     assert peak < 1024 * 1024
 
 
-# Beside logins, killed, cut off.
+TABS_AND_GBK: dict[str, Any] = {"delimiter": "\t", "encoding": "gbk"}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_csv", "form"),
+    [
+        (b"weixin_openid,mobile,nickname\n{openid},138 0013 8000,\xe5\xb0\x8f\n", True, {}),
+        (b"weixin_openid\tmobile\tnickname\n{openid}\t0086-138-0013-8000\t\xd0\xa1\n", True, TABS_AND_GBK),
+        (b'{"weixin_openid": "{openid}", "mobile": 13800138000, "nickname": "\xe5\xb0\x8f", "openid": 7}\n', False, {}),
+        (b'{"weixin_openid": "{openid}", "mobile": "8613800138000", "nickname": "\xd0\xa1"}\n', False, TABS_AND_GBK),
+    ],
+)
+async def test_a_file_may_have_names_an_encoding_and_numbers_of_its_own(
+    mover: Mover, text: bytes, is_csv: bool, form: dict[str, Any]
+) -> None:
+    own = Form(app_id=ALICE["app_id"], fields={"weixin_openid": "openid", "mobile": "phone"}, **form)
+    counts = await mover.import_as(own, text.replace(b"{openid}", ALICE["openid"].encode()), is_csv=is_csv)
+    assert (counts.created, mover.refusals) == (1, [])
+    user = await mover.user()
+    assert (user["phone"], user["nickname"]) == ("+8613800138000", "小")
+    assert json.loads(await mover.export())["openid"] == ALICE["openid"]
+
+
+async def test_numbers_are_as_they_are_dialled_in_the_region(
+    make_services: MakeServices, rows: asyncpg.Connection
+) -> None:
+    mover = Mover(await make_services(apps=[APP], phone_region="DE"), rows)
+    assert await mover.import_lines({**ALICE, "phone": "030 901820"}, {**BOB, "phone": "13800138000"}) == (1, 0, 0, 1)
+    assert (await mover.user())["phone"] == "+4930901820"
+
+
+async def test_a_line_in_another_encoding_costs_no_other_line(mover: Mover) -> None:
+    lines = [{**ALICE, "nickname": "小明"}, {**BOB, "nickname": "ab"}]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    assert (await mover.import_text(text.encode("gbk"))).created == 1
+    assert (await mover.import_as(Form(encoding="gbk"), text.encode("gbk") + b"\xff\n")).created == 1
+    assert mover.refusals == [(3, "line")]
+
+
+# Beside logins, killed, cut off, without the database.
+
+
+@pytest.mark.parametrize("is_dry", [True, False])
+async def test_an_import_goes_on_when_the_database_is_back(
+    proxy: Proxy,
+    make_services: MakeServices,
+    rows: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    is_dry: bool,
+) -> None:
+    monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
+    services = await make_services(apps=[APP], database_url=proxy.url)
+    people = [json.dumps({**ALICE, "openid": f"person-{n}"}).encode() for n in range(4)]
+    waited: list[float] = []
+
+    def progress(counts: Counts) -> None:
+        if counts.lines == 2:
+            proxy.shut()
+
+    async def pause(_: float) -> None:
+        if len(waited) == 3:
+            proxy.shut(again=True)
+
+    counts = await import_users(
+        services,
+        enumerate(people, 1),
+        Options(dry_run=is_dry),
+        refuse=lambda _: None,
+        progress=progress,
+        waiting=lambda _, seconds: waited.append(seconds),
+        pause=pause,
+    )
+    assert (counts.lines, counts.created, waited) == (4, 4, [1, 2, 4])
+    assert await rows.fetchval("SELECT count(*) FROM identities") == (0 if is_dry else 4)
+
+
+async def test_an_import_gives_up_after_ten_minutes(proxy: Proxy, make_services: MakeServices) -> None:
+    services = await make_services(apps=[APP], database_url=proxy.url)
+    waited: list[float] = []
+
+    def lines() -> Iterator[tuple[int, bytes]]:
+        proxy.shut()
+        yield 1, json.dumps(ALICE).encode()
+
+    async def pause(_: float) -> None:
+        pass
+
+    with pytest.raises(StorageUnavailable):
+        await import_users(
+            services,
+            lines(),
+            Options(),
+            refuse=lambda _: None,
+            progress=lambda _: None,
+            waiting=lambda _, seconds: waited.append(seconds),
+            pause=pause,
+        )
+    assert sum(waited) == 600
+
+
+async def test_a_dry_run_needs_no_memory_for_what_it_has_read(services: Services) -> None:
+    async def peak(number: int) -> float:
+        lines = ((n, json.dumps({**FULL, **names(n)}).encode()) for n in range(1, number + 1))
+        tracemalloc.start()
+        counts = await import_users(
+            services, lines, Options(dry_run=True), refuse=lambda _: None, progress=lambda _: None
+        )
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert counts.created == number
+        return used
+
+    def names(n: int) -> dict[str, str]:
+        return {"openid": f"person-{n:05}", "unionid": f"oTmHYjg7xLa9Yp4Zt2Vq{n:08}", "external_id": str(n)}
+
+    few = await peak(1000)
+    assert await peak(4000) < few * 1.2
+
+
+async def test_a_dry_run_finds_in_later_batches_what_earlier_ones_made(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
+    consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z"}
+    there = {**ALICE_THERE, "unionid": UNION_ALICE}
+    lines = [
+        {**FULL, "consents": [consent], "former_ids": [OTHER_ID], "former_external_ids": ["9"], "user_id": USER_ID},
+        {**FULL, "consents": [consent]},
+        {**there, "consents": [{**consent, "version": "2"}]},
+        {**there, "openid": "another"},
+        {**BOB, "external_id": "9"},
+        {**BOB, "user_id": OTHER_ID},
+        {**BOB, "unionid": UNION_ALICE},
+        {**BOB, "former_ids": [USER_ID]},
+    ]
+    said = await mover.import_lines(*lines, dry_run=True)
+    refusals = mover.refusals
+    assert await mover.users() == []
+    assert (await mover.import_lines(*lines), mover.refusals) == (said, refusals)
+    assert said[0] == 1
 
 
 @pytest.mark.slow
@@ -1308,8 +1456,8 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     status, said, errors = await command("import", str(file), "--dry-run", "--json")
     expected = {"joined": 0, "lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
     assert (status, json.loads(said)) == (1, expected)
-    wanted = "phone: must be in E.164 form, like +8613800138000"
-    assert errors == f"line 2: {wanted}\n1 line: {wanted}\n"
+    wanted = f"phone: {EXPECTED['phone'].en}"
+    assert errors == f"line 2: {wanted}\n1 line: {wanted}\n{RUN_AGAIN}\n{STORED_NOTHING}\n"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
     status, said, _ = await command("import", str(file))
@@ -1344,9 +1492,11 @@ async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(
         "line 3",
         "lines joined to a user by external_id alone",
         "1 line",
+        "correct the refused lines, and run the command again with the whole file",
+        "nothing was stored",
     ]
     _, errors = await imported("--dry-run", "--join", language="zh_CN.UTF-8")
-    assert len(errors) == 1
+    assert len(errors) == 2
     assert errors[0].startswith("仅凭 external_id 归入已有用户：2 行。")
     said, _ = await imported("--join", "--json", language="C.UTF-8")
     assert list(json.loads(said).items())[:2] == [("joined", 2), ("lines", 3)]
@@ -1375,6 +1525,8 @@ async def test_the_command_reports_what_csv_has_cost(
             f"2 lines: {phone}",
             f"1 line: {unionid}",
             "columns ignored: union_id",
+            RUN_AGAIN,
+            STORED_NOTHING,
         ],
     )
     with file.open("rb") as opened:
@@ -1387,13 +1539,17 @@ async def test_the_command_reports_what_csv_has_cost(
                 f"2 行: phone: {EXPECTED['phone'].zh}",
                 f"1 行: unionid: {EXPECTED['unionid'].zh}",
                 "忽略的列: union_id",
+                "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变",
             ],
         )
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
-    file.write_text("openid\no\n")
+    file.write_text("app_id,weixin_openid\no\n")
     status, said, errors = imported(str(file), language="C.UTF-8")
     assert (status, said) == (1, "")
-    assert errors == ["line 1: line: must be a header: names of fields, each once, app_id and openid among them"]
+    assert errors == [f"line 1: line: {NO_HEADER.wanted.en}; it is: app_id, weixin_openid"]
+    file.write_text("app_id,openid\n")
+    status, _, errors = imported(str(file), "--app-id", "wxunknown", language="C.UTF-8")
+    assert (status, len(errors)) == (1, 1)
 
 
 @pytest.mark.process

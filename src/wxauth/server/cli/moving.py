@@ -4,20 +4,27 @@ import os
 import stat
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Final
+from time import monotonic
+from typing import IO, Final, get_args
 
 import click
 
-from wxauth.errors import Title
+from wxauth.errors import StorageUnavailable, Title
+from wxauth.server.apps.registry import Apps
+from wxauth.server.cli.options import text_option
 from wxauth.server.cli.printing import Failed, json_option, printable, show, terminal_language
 from wxauth.server.cli.resources import with_database, with_services
+from wxauth.server.core.database import trouble_of
+from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
 from wxauth.server.moving.faults import Fault
-from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
+from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, is_field, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
+from wxauth.server.moving.lines import Line
 
 _COUNTS_IN_CHINESE: Final = {
     "lines": "行数",
@@ -28,6 +35,9 @@ _COUNTS_IN_CHINESE: Final = {
 }
 
 
+_MOST_CELLS: Final = 30
+_LONGEST_CELL: Final = 40
+
 _JOINED: Final = Title(
     "lines joined to a user by external_id alone: {:,}. Is each of them the same person? If two tables number their"
     " rows separately, give their ids a prefix",
@@ -35,9 +45,47 @@ _JOINED: Final = Title(
 )
 
 
+_RUN_AGAIN: Final = Title(
+    "correct the refused lines, and run the command again with the whole file: imported lines do not change",
+    "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变",
+)
+_STORED_NOTHING: Final = Title("nothing was stored: run it without --dry-run", "未存储任何内容：请去掉 --dry-run 运行")
+_GIVEN_UP: Final = Title(
+    "{:,} lines are done: run the same command again, imported lines do not change",
+    "已完成 {:,} 行：请重新运行同一命令，已导入的行不会改变",
+)
+_WAITING: Final = Title("{}; trying again in {:.0f} s", "{}；{:.0f} 秒后重试")
+
+
+def _fields(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """Our names by those of the file."""
+    fields: dict[str, str] = {}
+    for given in values:
+        name, _, theirs = given.partition("=")
+        if not is_field(name) or not theirs:
+            raise click.BadParameter("must be FIELD=COLUMN, with a FIELD of docs/moving-in.md.")
+        if theirs in fields or name in fields.values():
+            raise click.BadParameter("must have each FIELD and each COLUMN once.")
+        fields[theirs] = name
+    return fields
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
+@click.option("--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. Not needed if its name ends in .tsv.")
+@click.option(
+    "--encoding", type=click.Choice(get_args(Encoding)), default="utf-8", show_default=True, help="How FILE is encoded."
+)
+@click.option("--app-id", callback=text_option, help="The app of the lines that name none.")
+@click.option(
+    "--map",
+    "fields",
+    metavar="FIELD=COLUMN",
+    multiple=True,
+    callback=_fields,
+    help="What FILE calls a field, such as openid=weixin_openid; may be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Check each line and report the result, but store nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace stored names, pictures and numbers with those of the file.")
 @click.option("--roles", is_flag=True, help="Change the roles of users who exist already.")
@@ -51,6 +99,10 @@ _JOINED: Final = Title(
 def import_command(
     file: IO[bytes],
     is_csv: bool,
+    is_tsv: bool,
+    encoding: Encoding,
+    app_id: str | None,
+    fields: dict[str, str],
     dry_run: bool,
     overwrite: bool,
     roles: bool,
@@ -64,8 +116,9 @@ def import_command(
 ) -> None:
     """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
 
-    Each line needs app_id and openid; the first line of CSV has the names of the fields. It is safe to run again.
-    Refusals are printed in Chinese if the locale is. Exit status 1 if a line was refused.
+    Each line needs app_id and openid; the first line of CSV has the names of the fields. It is safe to run again. If
+    the connection to the database is lost, it is tried again for ten minutes. Refusals are printed in Chinese if the
+    locale is. Exit status 1 if a line was refused.
     """
     options = Options(
         overwrite=overwrite,
@@ -82,9 +135,14 @@ def import_command(
     clear = "\r\x1b[K" if is_watched else ""
     is_chinese = terminal_language() == "zh"
     cost: Counter[Fault] = Counter()
+    done = Counts()
+    shown = _Progress(file)
+
+    def in_language(text: Title) -> str:
+        return str(getattr(text, terminal_language()))
 
     def fault_text(fault: Fault) -> str:
-        return f"{fault.field}: {getattr(fault.wanted, terminal_language())}"
+        return f"{fault.field}: {in_language(fault.wanted)}"
 
     def refuse(refusal: ImportRefusal) -> None:
         cost.update(refusal.faults)
@@ -92,17 +150,40 @@ def import_command(
         click.echo(f"{clear}{line}: {'; '.join(map(fault_text, refusal.faults))}", err=True)
 
     def progress(counts: Counts) -> None:
+        nonlocal done
+        done = counts
         if is_watched:
-            click.echo(f"{clear}{counts.lines:,} {'行' if is_chinese else 'lines'}", err=True, nl=False)
+            click.echo(f"{clear}{in_language(shown.after(counts.lines))}", err=True, nl=False)
 
+    def waiting(exc: StorageUnavailable, seconds: float) -> None:
+        click.echo(f"{clear}{in_language(_WAITING).format(in_language(trouble_of(exc)), seconds)}", err=True)
+
+    async def run(services: Services) -> Counts:
+        if app_id:
+            services[Apps].entry(app_id)
+        progress(done)
+        try:
+            return await import_users(services, lines, options, refuse=refuse, progress=progress, waiting=waiting)
+        except StorageUnavailable:
+            click.echo(f"{clear}{in_language(_GIVEN_UP).format(done.lines)}", err=True)
+            raise
+
+    name = str(file.name).lower()
+    is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
+    is_csv = is_csv or is_tsv or name.endswith(".csv")
+    form = Form(delimiter="\t" if is_tsv else ",", encoding=encoding, app_id=app_id or None, fields=fields)
+    if not is_csv and not set(fields.values()) <= Line.model_fields.keys():
+        raise click.UsageError("--map attributes.NAME is for CSV.")
     try:
-        lines = CsvLines(file) if is_csv or str(file.name).lower().endswith(".csv") else json_lines(file)
+        lines = CsvLines(file, form) if is_csv else json_lines(file, form)
     except BadHeader as exc:
-        raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {fault_text(exc.fault)}") from None
-    counts = with_services(lambda services: import_users(services, lines, options, refuse=refuse, progress=progress))
+        seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
+        found = f"{'；读到的是' if is_chinese else '; it is'}: {seen}" if seen else ""
+        raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {fault_text(exc.fault)}{found}") from None
+    counts = with_services(run)
     click.echo(clear, err=True, nl=False)
     if counts.joined:
-        click.echo(getattr(_JOINED, terminal_language()).format(counts.joined), err=True)
+        click.echo(in_language(_JOINED).format(counts.joined), err=True)
     for fault, number in cost.most_common():
         click.echo(
             f"{number:,} {'行' if is_chinese else 'line' if number == 1 else 'lines'}: {fault_text(fault)}", err=True
@@ -115,7 +196,37 @@ def import_command(
     text = ", ".join(f"{shown}: {numbers[name]}" for name, shown in names_of_counts.items())
     show(numbers, text, as_json=as_json)
     if counts.refused:
+        click.echo(in_language(_RUN_AGAIN), err=True)
+    if dry_run:
+        click.echo(in_language(_STORED_NOTHING), err=True)
+    if counts.refused:
         sys.exit(1)
+
+
+class _Progress:
+    """What an import shows on a terminal: lines, their pace, and what is left if the size of the file is known."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._began = monotonic()
+        try:
+            status = os.fstat(file.fileno())
+        except OSError:
+            self._size = 0
+        else:
+            self._size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+    def after(self, lines: int) -> Title:
+        """What is shown after so many lines."""
+        pace = lines / max(monotonic() - self._began, 1)
+        shown = Title(f"{lines:,} lines, {pace:,.0f} a second", f"{lines:,} 行，每秒 {pace:,.0f} 行")
+        if not self._size or not lines:
+            return shown
+        share = min(self._file.tell() / self._size, 1)
+        minutes = (monotonic() - self._began) * (1 / max(share, 0.0001) - 1) / 60
+        return Title(
+            f"{shown.en}, {share:.0%}, {minutes:,.0f} min left", f"{shown.zh}，{share:.0%}，还需 {minutes:,.0f} 分钟"
+        )
 
 
 @click.command()

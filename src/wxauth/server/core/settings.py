@@ -313,8 +313,8 @@ AdminPage = Annotated[
 PhoneRegion = Annotated[
     Region,
     Setting(
-        "Country of phone numbers that staff types without a country code when searching.",
-        "客服与管理员搜索手机号时，未写国家代码的号码所属的国家或地区。",
+        "Country of phone numbers without a country code: those that staff types when searching, and those of imports.",
+        "未写国家代码的手机号所属的国家或地区：用于客服与管理员的搜索，以及导入的文件。",
     ),
 ]
 

@@ -2,7 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +17,7 @@ from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import ConsentsNoted, Found, UserToImport, add_events, store
 from wxauth.server.moving.lines import Line, later
+from wxauth.server.moving.made import ConsentKey, IdentityKey, Made, MadeIdentity
 from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change_standing
 
 _A_MOMENT: Final = timedelta(microseconds=1)
@@ -73,34 +74,6 @@ class Options:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    user_id: UUID
-    unionid: str | None
-    created_at: datetime
-
-
-_Key = tuple[str, str]
-_ConsentKey = tuple[UUID, str, str, datetime]
-
-
-@dataclass(slots=True)
-class Made:
-    """The changes made by the lines. A batch stores and clears them; a dry run keeps them for all later lines."""
-
-    users: dict[UUID, UserToImport] = field(default_factory=dict)
-    identities: dict[_Key, _Identity] = field(default_factory=dict)
-    unionids: dict[str, UUID] = field(default_factory=dict)
-    openids: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By app and unionid."""
-    apps_of_users: set[tuple[UUID, str]] = field(default_factory=set)
-    """Each user with each app in which they have an openid."""
-    external_ids: dict[str, UUID] = field(default_factory=dict)
-    former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    former_external_ids: dict[str, UUID] = field(default_factory=dict)
-    consents: dict[_ConsentKey, dict[str, Any]] = field(default_factory=dict)
-
-
 class LineRefused(Exception):
     """A line that is invalid, or contradicts stored data."""
 
@@ -117,7 +90,7 @@ class Batch:
         users: All users affected, locked; also all administrators, if the file may change roles or status.
         consents: Every consent that these users ever gave.
         apps_of_users: Each of these users with each app of the lines in which they have an openid.
-        made: Collects the changes made by the lines.
+        made: Collects the changes made by the lines. It may have those of earlier lines that were not stored.
         options: The options of the import.
         now: The time.
     """
@@ -127,7 +100,7 @@ class Batch:
         found: Found,
         users: Sequence[UserToImport],
         *,
-        consents: Iterable[_ConsentKey],
+        consents: Iterable[ConsentKey],
         apps_of_users: Iterable[tuple[UUID, str]],
         made: Made,
         options: Options,
@@ -136,9 +109,9 @@ class Batch:
         self._found = found
         self._options = options
         self._now = now
-        self._made = made
+        self.made = made
         self._users_before = {user.id: user for user in users}
-        self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
+        self._identities_before = {key: MadeIdentity(*identity) for key, identity in found.identities.items()}
         self._consents_before = frozenset(consents)
         self._apps_before = frozenset(apps_of_users)
         # Lookups see both maps; writes go only into the first one.
@@ -183,7 +156,7 @@ class Batch:
 
     async def store(self, transaction: Transaction) -> list[StandingChange]:
         """Write the changes, and return the users whose standing changed. Raises: one of `CONFLICTS`."""
-        made, before = self._made, self._users_before
+        made, before = self.made, self._users_before
         changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
         new = [user for user_id, user in made.users.items() if user_id not in before]
         noted = await store(
@@ -276,7 +249,7 @@ class Batch:
         )
 
     def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:
-        return (user_id, app_id) in self._apps_before or (user_id, app_id) in self._made.apps_of_users
+        return (user_id, app_id) in self._apps_before or (user_id, app_id) in self.made.apps_of_users
 
     def _newcomer(self, line: Line) -> UserToImport:
         """The user whom a line creates, before its fields are applied."""
@@ -363,7 +336,7 @@ class Batch:
                 is_new = True
         for external_id in line.former_external_ids:
             if external_id not in self._external_ids:
-                self._made.former_external_ids[external_id] = user.id
+                self.made.former_external_ids[external_id] = user.id
                 is_new = True
         return is_new
 
@@ -371,11 +344,11 @@ class Batch:
         key = line.app_id, line.openid
         if line.unionid:
             self._openids[line.app_id, line.unionid] = line.openid
-        self._made.apps_of_users.add((user.id, line.app_id))
+        self.made.apps_of_users.add((user.id, line.app_id))
         before = self._identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
-            self._identities[key] = _Identity(user.id, line.unionid, created_at)
+            self._identities[key] = MadeIdentity(user.id, line.unionid, created_at)
             return True
         after = replace(
             before,
@@ -390,8 +363,8 @@ class Batch:
         is_new = False
         for consent in line.consents:
             key = (user.id, consent.document, consent.version, consent.given_at)
-            if key not in self._consents_before and key not in self._made.consents:
-                self._made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
+            if key not in self._consents_before and key not in self.made.consents:
+                self.made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
                 is_new = True
         return is_new
 
@@ -408,9 +381,9 @@ class Batch:
             return {**told, "user_id": user_id, "app_id": app_id, "data": data or {}}
 
         for user_id, app_id, kind in self._added:
-            roles = self._made.users[user_id].roles if kind is EventType.USER_CREATED else ()
+            roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
             yield event(kind, user_id, app_id, {"roles": roles} if roles else {})
-        for former_id, user_id in self._made.former_ids.items():
+        for former_id, user_id in self.made.former_ids.items():
             yield event(EventType.USER_MERGED, user_id, data={"former_id": former_id})  # by whom is not known
         for user in new:
             if Standing.of(user).is_banned:
@@ -439,7 +412,9 @@ class Batch:
                     yield event(EventType.CONSENT_GIVEN, each["user_id"], data=consent)
 
 
-def _rows_of(made: dict[_Key, _Identity], before: dict[_Key, _Identity], *, is_new: bool) -> list[dict[str, Any]]:
+def _rows_of(
+    made: dict[IdentityKey, MadeIdentity], before: dict[IdentityKey, MadeIdentity], *, is_new: bool
+) -> list[dict[str, Any]]:
     return [
         {
             "app_id": app_id,

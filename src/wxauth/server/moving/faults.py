@@ -18,7 +18,10 @@ class Fault(NamedTuple):
 
 NOT_JSON: Final = Fault("line", Title("must be a JSON object", "必须是 JSON 对象"))
 TOO_LONG: Final = Fault("line", Title(f"must be at most {MAX_LINE} bytes", f"必须不超过 {MAX_LINE} 字节"))
-NOT_UTF8: Final = Fault("line", Title("must be UTF-8", "必须是 UTF-8 编码"))
+NOT_UTF8: Final = Fault(
+    "line", Title("must be UTF-8; --encoding gbk reads GBK", "必须是 UTF-8 编码；加 --encoding gbk 可读取 GBK")
+)
+NOT_GBK: Final = Fault("line", Title("must be GBK, as --encoding says", "必须是 --encoding 指定的 GBK 编码"))
 NOT_CSV: Final = Fault(
     "line",
     Title(
@@ -30,8 +33,10 @@ WRONG_CELLS: Final = Fault("line", Title("must have as many cells as the header"
 NO_HEADER: Final = Fault(
     "line",
     Title(
-        "must be a header: names of fields, each once, app_id and openid among them",
-        "必须是表头：各字段名只出现一次，且包含 app_id 与 openid",
+        "must be a header: names of fields, each once, app_id and openid among them"
+        " (--app-id gives the app, --map openid=COLUMN another name)",
+        "必须是表头：各字段名只出现一次，且包含 app_id 与 openid"
+        "（可用 --app-id 指定应用，--map openid=列名 指定其他列名）",
     ),
 )
 

@@ -3,13 +3,14 @@
 import csv
 from codecs import BOM_UTF8
 from collections import deque
-from collections.abc import Iterator
-from typing import IO, Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Final, Literal
 
 from pydantic_core import from_json, to_json
 
 from wxauth.server.attributes.attributes import typed_attribute
-from wxauth.server.moving.faults import MAX_LINE, NO_HEADER, NOT_CSV, NOT_UTF8, TOO_LONG, WRONG_CELLS, Fault
+from wxauth.server.moving.faults import MAX_LINE, NO_HEADER, NOT_CSV, NOT_GBK, NOT_UTF8, TOO_LONG, WRONG_CELLS, Fault
 from wxauth.server.moving.lines import Line
 
 _PIECE: Final = 64 * 1024
@@ -18,22 +19,56 @@ _LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 _ATTRIBUTE: Final = "attributes."
 """Followed by the name of an attribute, it is the name of a column."""
 
-_Physical = tuple[int, bytes | None]
-"""A line of the file with its number; None if it is too long."""
+_Physical = tuple[int, bytes | Fault]
+"""A line of the file in UTF-8 with its number; a fault if it cannot be read."""
+
+
+Encoding = Literal["utf-8", "gbk"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How a file is written, and what its lines leave out."""
+
+    delimiter: str = ","
+    """Of CSV."""
+    encoding: Encoding = "utf-8"
+    app_id: str | None = None
+    """The app of the lines that name none."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """The fields that the file calls otherwise, by its own names."""
+
+
+DEFAULT_FORM: Final = Form()
 
 
 class BadHeader(Exception):
     """The first line of a CSV file is not a valid header. The message is the fault in English."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
         super().__init__(fault.wanted.en)
         self.fault = fault
+        self.seen = seen
+        """The cells of the first line."""
 
 
-def json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | Fault]]:
+def json_lines(file: IO[bytes], form: Form = DEFAULT_FORM) -> Iterator[tuple[int, bytes | Fault]]:
     """Each line that is not blank, with its number."""
-    for number, text in _numbered(file):
-        yield number, TOO_LONG if text is None else text
+    is_plain = form.app_id is None and not form.fields
+    for number, text in _numbered(file, form.encoding):
+        yield number, text if is_plain or isinstance(text, Fault) else _with_fields(text, form)
+
+
+def _with_fields(text: bytes, form: Form) -> bytes:
+    """The line with the names of our fields. What is no JSON object stays, and is refused."""
+    try:
+        given = from_json(text)
+    except ValueError:
+        return text
+    if not isinstance(given, dict):
+        return text
+    renamed = given | {name: given[theirs] for theirs, name in form.fields.items() if theirs in given}
+    return to_json({**renamed, "app_id": renamed.get("app_id") or form.app_id})
 
 
 class CsvLines:
@@ -41,6 +76,7 @@ class CsvLines:
 
     Args:
         file: The file. Its first line contains the names of the fields.
+        form: How it is written.
 
     Raises: BadHeader.
     """
@@ -48,17 +84,20 @@ class CsvLines:
     unknown: list[str]
     """The names of unknown columns, which are ignored."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._lines = _numbered(file)
+    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
+        self._form = form
+        self._lines = _numbered(file, form.encoding)
         self._ahead: deque[_Physical] = deque()
         _, header = self._record()
         if isinstance(header, Fault):
             raise BadHeader(header)
-        self._names = [name.strip() for name in header]
-        known = [name for name in self._names if _is_known(name)]
-        if not {"app_id", "openid"} <= set(known) or len(set(known)) < len(known):
-            raise BadHeader(NO_HEADER)
-        self.unknown = [name for name in self._names if name and not _is_known(name)]
+        seen = [name.strip() for name in header]
+        self._names = [form.fields.get(name, name) for name in seen]
+        known = [name for name in self._names if is_field(name)]
+        needed = {"openid", *form.fields.values(), *(() if form.app_id else ("app_id",))}
+        if not needed <= set(known) or len(set(known)) < len(known):
+            raise BadHeader(NO_HEADER, seen)
+        self.unknown = [name for name in self._names if name and not is_field(name)]
 
     def __iter__(self) -> Iterator[tuple[int, bytes | Fault]]:
         """Each record that is not blank."""
@@ -70,8 +109,11 @@ class CsvLines:
                 yield number, to_json(self._identity(cells))
 
     def _identity(self, cells: list[str]) -> dict[str, object]:
-        given = [(name, cell) for name, cell in zip(self._names, cells, strict=True) if cell and _is_known(name)]
-        identity = {name: _value(name, cell) for name, cell in given if not name.startswith(_ATTRIBUTE)}
+        given = [(name, cell) for name, cell in zip(self._names, cells, strict=True) if cell and is_field(name)]
+        named = {"app_id": self._form.app_id} if self._form.app_id else {}
+        identity: dict[str, object] = named | {
+            name: _value(name, cell) for name, cell in given if not name.startswith(_ATTRIBUTE)
+        }
         attributes = {
             name.removeprefix(_ATTRIBUTE): typed_attribute(cell) for name, cell in given if name.startswith(_ATTRIBUTE)
         }
@@ -86,15 +128,15 @@ class CsvLines:
         fault = None
         cells: list[str] = []
         try:
-            cells = next(csv.reader(self._texts(taken), strict=True), [])
+            cells = next(csv.reader(self._texts(taken), delimiter=self._form.delimiter, strict=True), [])
         except csv.Error:
             fault = NOT_CSV
         except UnicodeDecodeError:
             fault = NOT_UTF8
         if not taken:
             return 0, []
-        if taken[0][1] is None:
-            fault = TOO_LONG
+        if isinstance(unreadable := taken[0][1], Fault):
+            fault = unreadable
         elif fault is None and width not in (None, len(cells)):
             fault = WRONG_CELLS
         if fault is not None:
@@ -107,12 +149,13 @@ class CsvLines:
         while (line := self._ahead.popleft() if self._ahead else next(self._lines, None)) is not None:
             taken.append(line)
             text = line[1]
-            if text is None or (size := size + len(text)) > MAX_LINE:
+            if isinstance(text, Fault) or (size := size + len(text)) > MAX_LINE:
                 return
             yield text.decode() + "\n"
 
 
-def _is_known(name: str) -> bool:
+def is_field(name: str) -> bool:
+    """Whether a column of this name is taken."""
     return name in Line.model_fields or name.startswith(_ATTRIBUTE)
 
 
@@ -127,10 +170,10 @@ def _value(name: str, cell: str) -> object:
     return cell
 
 
-def _numbered(file: IO[bytes]) -> Iterator[_Physical]:
-    """Each line that is not blank, with its number.
+def _numbered(file: IO[bytes], encoding: Encoding) -> Iterator[_Physical]:
+    """Each line that is not blank, with its number. One that is too long is never read into memory whole.
 
-    A line that is too long is None, and never read into memory whole.
+    UTF-8 is not checked here, but where the line is read.
     """
     number = 0
     while piece := file.readline(MAX_LINE + 2):
@@ -142,6 +185,14 @@ def _numbered(file: IO[bytes]) -> Iterator[_Physical]:
             while (rest := file.readline(_PIECE)) and not rest.endswith(b"\n"):
                 pass
         if len(text) > MAX_LINE:
-            yield number, None
+            yield number, TOO_LONG
         elif text.strip():
-            yield number, text
+            yield number, text if encoding == "utf-8" else _from_gbk(text)
+
+
+def _from_gbk(text: bytes) -> bytes | Fault:
+    # Of no character is a byte of a line's end a part. GB 18030 contains GBK.
+    try:
+        return text.decode("gb18030").encode()
+    except UnicodeDecodeError:
+        return NOT_GBK

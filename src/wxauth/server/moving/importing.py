@@ -3,7 +3,8 @@
 A batch is one transaction. An import that was killed can be run again, with the same result as if it had not stopped.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -11,18 +12,22 @@ from typing import Final, NamedTuple
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.apps.registry import Apps
-from wxauth.server.core.database import CONFLICTS, Transaction
+from wxauth.server.core.database import CONFLICTS, Transaction, is_refusal
 from wxauth.server.core.services import Services
-from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Made, Options
+from wxauth.server.core.settings import Settings
+from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import UserToImport, Wanted, apps_of_users, consents_known, find, lock
 from wxauth.server.moving.lines import Line
+from wxauth.server.moving.made import Made, MadeOnDisk
 from wxauth.server.users.erasure_rows import are_waiting, erase_rest
 
 BATCH: Final = 1000
 """Lines per transaction. Logins of the same users wait until it ends."""
 
 _ATTEMPTS: Final = 3
+_PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
+"""Seconds before a batch is tried again: ten minutes in all, longer than a failover or a restart takes."""
 
 
 class ImportRefusal(NamedTuple):
@@ -59,6 +64,8 @@ async def import_users(
     *,
     refuse: Callable[[ImportRefusal], None],
     progress: Callable[[Counts], None],
+    waiting: Callable[[StorageUnavailable, float], None] = lambda _exc, _seconds: None,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
     """Import users by the rules of a login.
 
@@ -68,25 +75,36 @@ async def import_users(
         options: The options of the import.
         refuse: Called for each refused line, in order.
         progress: Called after each batch.
+        waiting: Called before a batch that the database did not take is tried again, with the reason and the seconds.
+        pause: Waits so many seconds.
 
-    Raises: StorageUnavailable. Batches stored before it remain, and the same lines may be imported again.
+    Raises: StorageUnavailable, after ten minutes. Batches stored before it remain, and the same lines may be imported
+        again.
     """
     counts = Counts()
     numbered = iter(lines)
     await services[Apps].refresh()
-    made = Made()
+    kept = MadeOnDisk() if options.dry_run else None
+    parts = {**services.parts, Settings: services.settings}
     while batch := list(islice(numbered, BATCH)):
         refusals: list[ImportRefusal] = []
         readable: list[tuple[int, Line]] = []
         for number, text in batch:
-            line = [text] if isinstance(text, Fault) else Line.read(text, services.parts)
+            line = [text] if isinstance(text, Fault) else Line.read(text, parts)
             if isinstance(line, Line):
                 readable.append((number, line))
             else:
                 refusals.append(ImportRefusal(number, line))
-        if not options.dry_run:
-            made = Made()
-        outcomes = await _import_batch(services, readable, made, options) if readable else []
+        outcomes: Sequence[LineOutcome | ImportRefusal] = ()
+        for seconds in (*_PAUSES, None):
+            try:
+                outcomes = await _import_batch(services, readable, kept, options) if readable else ()
+                break
+            except StorageUnavailable as exc:
+                if seconds is None or is_refusal(exc):
+                    raise
+                waiting(exc, seconds)
+            await pause(seconds)
         for outcome in outcomes:
             if isinstance(outcome, ImportRefusal):
                 refusals.append(outcome)
@@ -100,7 +118,7 @@ async def import_users(
 
 
 async def _import_batch(
-    services: Services, lines: Sequence[tuple[int, Line]], made: Made, options: Options
+    services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk | None, options: Options
 ) -> list[LineOutcome | ImportRefusal]:
     """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
     wanted = _wanted(line for _, line in lines)
@@ -110,26 +128,30 @@ async def _import_batch(
             await erase_rest(services.database, wanted.ids)
         try:
             async with services.database.begin() as transaction:
-                batch = await _find(transaction, wanted, made, options, now=services.clock())
+                batch = await _find(transaction, wanted, kept, options, now=services.clock())
                 if batch is None:
                     continue
-                outcomes = [_outcome(batch, number, line) for number, line in lines]
-                settled = [] if options.dry_run else await batch.store(transaction)
+                if kept is None:
+                    outcomes = [_outcome(batch, number, line) for number, line in lines]
+                    settled = await batch.store(transaction)
         except CONFLICTS as exc:
-            conflict, made = exc, Made()
+            conflict = exc
             continue
+        if kept is not None:  # nothing can be lost any more: what is kept is kept once
+            outcomes, settled = [_outcome(batch, number, line) for number, line in lines], []
+            kept.keep(batch.made)
         for one in settled:
             one.report()
         return outcomes
     if len(lines) > 1:  # a smaller batch takes less time, in which fewer logins can write first
         middle = len(lines) // 2
-        first = await _import_batch(services, lines[:middle], Made(), options)
-        return [*first, *await _import_batch(services, lines[middle:], Made(), options)]
+        first = await _import_batch(services, lines[:middle], kept, options)
+        return [*first, *await _import_batch(services, lines[middle:], kept, options)]
     raise StorageUnavailable("too many changes to these users at once") from conflict
 
 
 async def _find(
-    transaction: Transaction, wanted: Wanted, made: Made, options: Options, *, now: datetime
+    transaction: Transaction, wanted: Wanted, kept: MadeOnDisk | None, options: Options, *, now: datetime
 ) -> Batch | None:
     """Find and lock the users of the lines; None if they have changed in between: then try again."""
     # Everybody locks in one order: users by their ids, administrators among them.
@@ -143,6 +165,7 @@ async def _find(
             return None
     if not options.dry_run and await are_waiting(transaction, wanted.ids):
         return None  # a user has just been erased
+    made = Made() if kept is None else kept.made(wanted, users)
     ids = [user.id for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
     apps = await apps_of_users(transaction, ids, list({app_id for app_id, _ in wanted.identities})) if ids else ()

@@ -1,5 +1,6 @@
 """The format of imports and exports: each line is a JSON object with one identity and its user."""
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from ipaddress import ip_interface
@@ -21,15 +22,18 @@ from pydantic import (
 from wxauth.errors import Title, UnknownApp
 from wxauth.server.apps.registry import Apps
 from wxauth.server.attributes.bodies import AttributesPatch
+from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import ATTRIBUTES, NOT_JSON, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
+from wxauth.server.users.typed_phones import number_in
 from wxauth.server.web import bodies
 from wxauth.server.wechat.wechat_ids import is_placeholder
 
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
+_E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
 _TIME: Final = Title(
     "must be a time with its offset, like 2026-11-20T08:00:00+08:00", "必须是带时区的时间，如 2026-11-20T08:00:00+08:00"
 )
@@ -73,6 +77,15 @@ def _no_placeholder(value: str) -> str:
     if is_placeholder(value):
         raise ValueError("a placeholder")
     return value
+
+
+def _e164(value: object, info: ValidationInfo) -> object:
+    """A phone number in E.164, of one as people write it. What is no number stays, and is refused."""
+    text = str(value) if type(value) is int else value
+    if not isinstance(text, str) or _E164.fullmatch(text):
+        return text
+    settings: Settings = (info.context or {})[Settings]
+    return number_in(text, region=settings.phone_region) or text
 
 
 def _version_7(value: UUID) -> UUID:
@@ -172,9 +185,13 @@ class Line(_Strict):
         Title("must be an https URL of at most 2048 characters", "必须是不超过 2048 个字符的 https 地址"),
     ] = None
     phone: Annotated[
-        Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None,
+        Annotated[str, StringConstraints(pattern=_E164)] | None,
+        BeforeValidator(_e164),
         OrNone,
-        Title("must be in E.164 form, like +8613800138000", "必须是 E.164 格式，如 +8613800138000"),
+        Title(
+            "must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION",
+            "必须是手机号，如 +8613800138000，或 WXAUTH_PHONE_REGION 所在地区的写法",
+        ),
     ] = None
     roles: Annotated[
         Annotated[list[Role], AfterValidator(_few)] | None,
@@ -224,7 +241,7 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
-        """The line, or all its faults. `parts` has `Apps` and `Avatars`."""
+        """The line, or all its faults. `parts` has `Apps`, `Avatars` and `Settings`."""
         try:
             return cls.__pydantic_validator__.validate_json(text, context=parts)  # type: ignore[no-any-return]
         except ValidationError as exc:

@@ -1,6 +1,8 @@
 """Phone numbers as people type them."""
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 import phonenumbers
 
@@ -16,3 +18,20 @@ def possible_numbers(text: str, *, region: str) -> Sequence[str]:
     except phonenumbers.NumberParseException:
         return list(meant)
     return [*meant, phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)]
+
+
+_CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
+"""What most tables hold; the library takes 84 µs for one, so 84 s for a million lines of an import."""
+
+
+def number_in(text: str, *, region: str) -> str | None:
+    """The number in E.164 that this text certainly means, as it is dialled in the region; None if it means none."""
+    if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
+        return f"+86{text}"
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if number.extension or not phonenumbers.is_valid_number(number):
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
