@@ -16,7 +16,7 @@ import pytest
 
 from tests.docs import DOCS, code_blocks
 from tests.processes import WXAUTH, Running, free_port
-from tests.programs import NODE_TESTS, run_node_tests
+from tests.programs import NODE_TESTS, needs, run_node_tests
 from tests.world import bearer
 from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 
@@ -59,6 +59,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.mark.node
 def test_openid_client_completes_each_flow(world: dict[str, str]) -> None:
     run_node_tests("oauth/relying_party.test.js", world)
+
+
+@pytest.mark.node
+@pytest.mark.browser
+def test_a_browser_posts_the_answer_to_a_site_that_asks_for_a_form(world: dict[str, str]) -> None:
+    run_node_tests("oauth/form_post.test.js", {**world, "CHROMIUM": needs("chromium-headless-shell", "chromium")})
 
 
 @pytest.mark.node

@@ -45,6 +45,7 @@ ALL = (SITE, REQUEST, PAGE, SCAN, VISIT, USER, IDENTITY, GRANT, CODE)
         ("site_requests_client_id_fkey", REQUEST.replace("'shop'", "'nobody'")),
         ("site_requests_expires_at_check", "UPDATE site_requests SET expires_at = created_at"),
         ("site_requests_kept_until_check", "UPDATE site_requests SET kept_until = expires_at - interval '1 s'"),
+        ("login_pages_response_mode_check", "UPDATE login_pages SET response_mode = 'fragment'"),
         ("scans_claim_check", "UPDATE scans SET claimed_at = now()"),
         ("scans_claim_check", "UPDATE scans SET claimed_at = now(), claimed_session_id = id"),
         ("scans_door_check", "UPDATE scans SET claimed_at = now(), claimed_session_id = id, door = 'account'"),

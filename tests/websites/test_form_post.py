@@ -68,6 +68,13 @@ async def test_an_error_is_posted_too(
     assert fields["error"] == error
 
 
+async def test_a_site_may_ask_in_a_frame_of_its_own_and_nobody_else_may(shop: Site, browser: Browser) -> None:
+    page = await browser.open(**BY_FORM, prompt="none")
+    assert page.headers["content-security-policy"].endswith("frame-ancestors https://shop.example.com")
+    assert "x-frame-options" not in page.headers
+    assert (await browser.open(**BY_FORM)).headers["x-frame-options"] == "DENY"
+
+
 async def test_a_refusal_is_posted_too(shop: Site, browser: Browser, phone: Phone) -> None:
     tab = await browser.show(**BY_FORM)
     claimed = await phone.claim(scene=tab.scene, entry_scene=CAMERA)

@@ -45,7 +45,7 @@ _ASSETS: Final = {
 }
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action {form_action}; frame-ancestors 'none'"
+    "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
 )
 DOOR: Final = "door"
 """A parameter of ours at `/v1/authorize`: `scan` forces the page with the code, if WeChat's bridge did not answer."""
@@ -268,6 +268,7 @@ def send_to(request: Request, to: WayBack | str, language: Language) -> Response
         language,
         script=f"{_root(request)}{ASSETS_PATH}/post.js",
         form_action=_redirect_source(to.redirect_uri),
+        frame_ancestors=_site_source(to.redirect_uri),  # a site may ask in a frame of its own, by prompt=none
     )
 
 
@@ -276,9 +277,15 @@ def _redirect_source(redirect_uri: str) -> str:
 
     A browser checks all redirects that follow, and the site may redirect on to another of its own hosts.
     """
+    source = _site_source(redirect_uri)
+    return f"{source} https:" if source.startswith("https:") else source
+
+
+def _site_source(redirect_uri: str) -> str:
+    """The site, as a policy names it."""
     url = urlsplit(redirect_uri)
     if url.scheme == "https":
-        return f"https://{url.netloc} https:"
+        return f"https://{url.netloc}"
     return "http:" if url.netloc.startswith("[") else f"http://{url.netloc}"  # a policy cannot name an IPv6 address
 
 
@@ -367,6 +374,7 @@ def _page(
     attributes: str = "",
     script: str | None = None,
     form_action: str = "'none'",
+    frame_ancestors: str = "'none'",
     status: int = 200,
 ) -> Response:
     module = "" if script is None else f'<script type="module" src="{script}"></script>'
@@ -388,11 +396,12 @@ def _page(
     headers = {
         "Cache-Control": "no-store",
         "Content-Language": _TAGS[language],
-        "Content-Security-Policy": _POLICY.format(form_action=form_action),
+        "Content-Security-Policy": _POLICY.format(form_action=form_action, frame_ancestors=frame_ancestors),
         "Referrer-Policy": "no-referrer",
         "Vary": "Accept-Language, User-Agent, Cookie",
-        "X-Frame-Options": "DENY",
     }
+    if frame_ancestors == "'none'":
+        headers["X-Frame-Options"] = "DENY"
     return Response(html, status_code=status, headers=headers, media_type="text/html")
 
 
