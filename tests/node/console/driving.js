@@ -16,10 +16,10 @@ export async function wxauth(...words) {
 }
 
 /** Log a person in, and return the answer's body. */
-export async function logIn(code, fields = {}) {
+export async function logIn(code, fields = {}, headers = {}) {
   const answer = await fetch(`${SERVICE_URL}/v1/login`, {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
+    headers: { 'Content-Type': 'application/json', ...headers },
     body: JSON.stringify({ code, ...fields }),
   })
   assert.equal(answer.status, 200)

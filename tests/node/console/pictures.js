@@ -4,10 +4,16 @@ import { CONSOLE_URL, DESK_URL, SERVICE_URL, linkFor, logIn, makeAdministrator, 
 
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
+const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44'
+const ANDROID = 'Mozilla/5.0 (Linux; Android 14) MicroMessenger/8.0.47'
 
 const root = await makeAdministrator('root')
 const people = []
-for (const [place, nickname] of NAMES.entries()) people.push(await logIn(`person-${place}`, { nickname, phoneCode: place % 3 ? undefined : `phone-1380013800${place}` }))
+for (const [place, nickname] of NAMES.entries()) {
+  const browser = { 'User-Agent': place % 2 ? ANDROID : IPHONE }
+  people.push(await logIn(`person-${place}`, { nickname, phoneCode: place % 3 ? undefined : `phone-1380013800${place}` }, browser))
+}
+for (const place of [1, 2, 3]) await logIn(`nameless-${place}`, {}, { 'User-Agent': place % 2 ? ANDROID : IPHONE }) // most people give no name
 const change = (path, method, body) =>
   asks(root, `/v1/admin${path}`, { method, body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } })
 for (const [name, url, types] of [
@@ -88,6 +94,7 @@ for (const [lang, scheme] of [
   await page.keyboard.press('Escape')
   await show('events')
   await show('signins')
+  await show('signins-refused', 'signins?show=refused')
   await show('services')
   await show('webhooks', 'webhooks/crm')
   await show('apps')
