@@ -1,0 +1,64 @@
+"""`scripts/site` makes a searchable site of the guides, in both languages, that loads nothing from elsewhere."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from scripts.build_site import ROOT, ZENSICAL, page, settings
+from tests.docs import DOCS
+
+ELSEWHERE: Final = re.compile(
+    r'<(?:script|img|iframe)[^>]* src="?https?:[^>]*>|<link[^>]* rel="?stylesheet"?[^>]* href="?https?:'
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "site"
+    subprocess.run([ROOT / "scripts/site", folder], check=True, capture_output=True, timeout=300)
+    return folder
+
+
+@pytest.mark.foreign
+def test_the_site_has_every_guide_in_both_languages_and_a_search(site: Path) -> None:
+    for guide in DOCS.glob("*.zh-CN.md"):
+        name = guide.name.replace(".zh-CN.md", ".html").replace("README", "index")
+        assert 'lang="en"' in (site / name).read_text()
+        assert 'lang="zh"' in (site / "zh" / name).read_text()
+    for folder, title in (("", "Support"), ("zh", "客服")):
+        found = json.loads((site / folder / "search.json").read_text())
+        assert title in json.dumps(found, ensure_ascii=False)
+
+
+@pytest.mark.foreign
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    for shown in site.rglob("*.html"):
+        text = shown.read_text()
+        assert ELSEWHERE.findall(text) == []
+        assert 'class="mermaid"' not in text, "the theme would load the program that draws it"
+
+
+@pytest.mark.foreign
+@pytest.mark.parametrize("link", ["gone.md", "README.md#gone"])
+def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path, link: str) -> None:
+    assert site.is_dir(), "Zensical is installed"
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/README.md").write_text(f"# Guides\n\n[there]({link})\n")
+    (tmp_path / "zensical.toml").write_text(re.sub(r"(?m)^nav = .*", "", settings("en")))
+    run = subprocess.run([ZENSICAL, "build", "--strict"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert run.returncode != 0
+
+
+def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_source() -> None:
+    assert "[Guides](README.md)" in page(DOCS / "support.md", "en")
+    assert '<a href="zh/support.html" hreflang="zh-CN">中文</a>' in page(DOCS / "support.md", "en")
+    assert "[隐私](privacy.md)" in page(DOCS / "README.zh-CN.md", "zh")
+    assert '<a href="../index.html" hreflang="en">English</a>' in page(DOCS / "README.zh-CN.md", "zh")
+    assert "[deploy](https://code.test/deploy/README.md)" in page(
+        DOCS / "operations.md", "en", source="https://code.test"
+    )
+    assert "[deploy]" not in page(DOCS / "operations.md", "en")
