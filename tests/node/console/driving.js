@@ -41,8 +41,8 @@ export const linkFor = async ({ user }, lang = 'en') =>
   (await wxauth('admin', 'link', user.id)).trim().replace('/admin/', `/admin/?lang=${lang}`)
 
 /** The phone on the desk, in a browser of its own, and logged in as this person. */
-export async function phoneOf(browser, name) {
-  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 } })
+export async function phoneOf(browser, name, options = {}) {
+  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 }, ...options })
   const phone = await context.newPage()
   phone.setDefaultTimeout(PATIENCE)
   await phone.goto(DESK_URL)
@@ -56,12 +56,17 @@ export async function phoneOf(browser, name) {
 
 /** Scan the code on this page with the phone, and approve or deny. */
 export async function scan(phone, page, answer = 'last-child') {
-  await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
-  await phone.fill('#code', (await page.getAttribute('.code img', 'src')).split('/')[3])
-  await phone.selectOption('#entry', '1047')
-  await phone.click('#scan button')
+  await beginScan(phone, page)
   await phone.click(`#sheet .buttons button:${answer}`).catch(async (cause) => {
     throw new Error(`the phone asks nothing: ${await phone.innerText('.taps')}`, { cause })
   })
   await phone.waitForSelector('#sheet', { state: 'hidden' }) // otherwise the next answer would go to this question
+}
+
+/** Scan the code on this page with the phone, which then asks. */
+export async function beginScan(phone, page) {
+  await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
+  await phone.fill('#code', (await page.getAttribute('.code img', 'src')).split('/')[3])
+  await phone.selectOption('#entry', '1047')
+  await phone.click('#scan button')
 }

@@ -1,9 +1,10 @@
-// Takes the screenshots of docs/console.md and of the desk, in both languages. scripts/pictures runs it.
+// Takes the screenshots of docs/console.md, of the desk and of the README, in both languages. scripts/pictures runs it.
 import { launch } from '../browser.js'
-import { CONSOLE_URL, DESK_URL, SERVICE_URL, linkFor, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
+import { CONSOLE_URL, DESK_URL, SERVICE_URL, LATER_APP, asks, beginScan, linkFor, logIn, makeAdministrator, phoneOf } from './driving.js'
 
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
+const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, appendix B
 const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44'
 const ANDROID = 'Mozilla/5.0 (Linux; Android 14) MicroMessenger/8.0.47'
 
@@ -116,5 +117,26 @@ for (const lang of ['en', 'zh-CN']) {
     await page.waitForFunction(() => !document.querySelector('.waiting'))
   }
   await page.screenshot({ path: `${folder}/../desk${lang === 'en' ? '' : `.${lang}`}.png` })
+}
+// What people see: the login page of a website, and the question on the phone.
+for (const [lang, title] of [
+  ['en', 'Corner Shop'],
+  ['zh-CN', '小店'],
+]) {
+  const name = `shop-${lang.toLowerCase()}`
+  const callback = 'https://shop.example.com/callback'
+  await change('/clients', 'POST', { name, title, redirect_uris: [callback] })
+  const context = await browser.newContext({ viewport: { width: 560, height: 760 }, locale: lang })
+  const page = await context.newPage()
+  const asked = { client_id: name, redirect_uri: callback, response_type: 'code', scope: 'openid profile', state: 'a', code_challenge: CHALLENGE }
+  await page.goto(`${SERVICE_URL}/v1/authorize?${new URLSearchParams({ ...asked, code_challenge_method: 'S256', ui_locales: lang })}`)
+  const phone = await phoneOf(browser, 'person-0', { locale: lang })
+  await beginScan(phone, page)
+  await phone.waitForSelector('#sheet .buttons')
+  await phone.evaluate(() => document.querySelectorAll('.phone .cells, .phone [data-tap=login]').forEach((each) => (each.hidden = true))) // the question is below them
+  const suffix = lang === 'en' ? '' : `.${lang}`
+  await page.screenshot({ path: `${folder}/../pictures/login${suffix}.png` })
+  await phone.locator('.phone').screenshot({ path: `${folder}/../pictures/question${suffix}.png` })
+  await Promise.all([context, phone.context()].map((each) => each.close()))
 }
 await browser.close()

@@ -21,8 +21,8 @@ export function personOf(id, nickname) {
 }
 
 /**
- * A person's name, linked to the page about them, above the app, the device and the address of the newest session.
- * These stand in place of the name if there is none, because most people give none.
+ * A person's name, linked to the page about them, above the device and the address of the newest session. Its app stands
+ * in place of the name if there is none, because most people give none.
  */
 export function nameAndPlaceOf({ id, nickname, identities }) {
   const link = h('a', { href: `#/users/${id}`, class: nickname ? '' : 'nameless' }, nickname ?? '…')
@@ -31,7 +31,7 @@ export function nameAndPlaceOf({ id, nickname, identities }) {
     const app = found?.app_id ?? identities.at(-1)?.app_id
     const name = app && (apps.get(app) ?? app)
     if (!nickname) link.textContent = name ? text('userOf', { app: name }) : text('nameless')
-    place.textContent = [nickname && name, found?.device, found?.ip].filter(Boolean).join(' · ')
+    place.textContent = [found?.device, found?.ip].filter(Boolean).join(' · ')
   })
   return h('div', { class: 'lines' }, h('span', {}, link, ' ', shortId(id)), place)
 }

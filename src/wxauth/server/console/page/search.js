@@ -41,10 +41,10 @@ export function filters(fields, section, { kept = {}, others = [] } = {}) {
   return form
 }
 
-/** The hint of the search field stands in the field. Screen readers read it as before. */
-function asPlaceholder({ control, element }) {
+/** The label of the search field, or its hint, stands in the field. Screen readers read both as before. */
+function asPlaceholder({ name, control, element }) {
   const hint = element.querySelector('small')
-  control.placeholder = hint?.textContent ?? element.querySelector('label').textContent
+  control.placeholder = (name === 'q' && hint?.textContent) || element.querySelector('label').textContent
   if (hint) hint.className = 'unseen'
 }
 
