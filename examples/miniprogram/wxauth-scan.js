@@ -24,7 +24,10 @@ export function scanSeen(seen) {
 
 /** @type {typeof import('./wxauth-scan.js').claim} */
 export async function claim(auth, scan) {
-  if (!scan) throw new AuthError('invalid_argument', { detail: 'scan' })
+  if (Object(scan) !== scan) {
+    const detail = "scan: write claim(auth, { user_code: 'ABCD-EFGH' }) for a typed code, else scanOf(options) or scanSeen(seen)"
+    throw new AuthError('invalid_argument', { detail })
+  }
   try {
     return await post(auth, '/v1/me/scans', scan, 'id')
   } catch (error) {

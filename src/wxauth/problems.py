@@ -18,7 +18,7 @@ REQUEST_ID_KEY = "wxauth.request_id"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
-_CHINESE = re.compile(r"\bLanguage/zh")
+_OTHER_LANGUAGE = re.compile(r"\bLanguage/(?!zh)")
 _POLICY_VIOLATION = 1008
 
 Language = Literal["en", "zh"]
@@ -50,7 +50,7 @@ def preferred_language(headers: Headers) -> Language:
     """Chinese if `Accept-Language` prefers it to English; otherwise English. Several such lines count as one.
 
     `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header. If it is missing or
-    empty, the language is the one in WeChat's user agent.
+    empty, the language is the one in WeChat's user agent; Chinese if WeChat names none.
     """
     accepted = ",".join(filter(str.strip, headers.getlist("accept-language")))
     return _language(accepted, headers.get("user-agent", ""))
@@ -58,7 +58,7 @@ def preferred_language(headers: Headers) -> Language:
 
 def _language(accepted: str, user_agent: str) -> Language:
     if not accepted.strip():
-        return "zh" if "MicroMessenger" in user_agent and _CHINESE.search(user_agent) else "en"
+        return "zh" if "MicroMessenger" in user_agent and not _OTHER_LANGUAGE.search(user_agent) else "en"
     best: dict[str, tuple[float, int]] = {}
     for position, part in enumerate(accepted[:1024].split(",")):
         match = _LANGUAGE_RANGE.fullmatch(part)

@@ -499,6 +499,7 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     secret, token = LATER_APP["app_secret"], LATER_APP["push_token"]
     added = await apps("add", LATER, "--title", "小店", "--push-token", given=f"{secret}\n{token}\n")
     assert (added.returncode, added.stdout) == (0, f"added {LATER}\n"), added.stderr
+    assert "within 15 seconds" in added.stderr
     listed = json.loads((await apps("list", "--json")).stdout)
     assert [(app["app_id"], app["source"], app["is_default"], app["has_push_token"]) for app in listed] == [
         (LATER, "database", True, True)

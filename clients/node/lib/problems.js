@@ -50,12 +50,12 @@ function acceptedRequestId(value) {
 }
 
 /** `wx.request` sends no `Accept-Language`. Without one, or with an empty one, WeChat's user agent names the language.
-*/
+ * Where it names none, that is Chinese. */
 function languageOf(request) {
   const accepted = header(request, 'accept-language')
   if (accepted.trim() !== '') return preferredLanguage(accepted)
   const userAgent = header(request, 'user-agent')
-  return userAgent.includes('MicroMessenger') && /\bLanguage\/zh/.test(userAgent) ? 'zh' : 'en'
+  return userAgent.includes('MicroMessenger') && !/\bLanguage\/(?!zh)/.test(userAgent) ? 'zh' : 'en'
 }
 
 /** Chinese if the header prefers it to English, otherwise English. `zh_CN` counts as `zh-CN`. */

@@ -333,7 +333,9 @@ function originOf(url) {
 
 function originGiven(name, url) {
 	const must = 'must be http:// or https:// and a host, without a user or a backslash'
-	return originOf(url) || fail('invalid_argument', `${name} ${must}, not ${shown(url) || 'empty'}`)
+	const like = name === 'baseURL' ? "baseURL: 'https://auth.example.com'" : "origins: ['https://api.example.com']"
+	const what = `${name} ${must}, not ${shown(url) || 'empty'}; write createAuth({ ${like} })`
+	return originOf(url) || fail('invalid_argument', what)
 }
 
 // Without the parts that may be secret: query, user and password.

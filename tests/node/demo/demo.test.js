@@ -135,6 +135,17 @@ test('the phone button binds the number, and says when the person refused', asyn
   await page.shows('+86138')
 })
 
+test('the button that verifies the number at each tap binds it, too, and says when the quota is used up', async () => {
+  demo.isSimulated = false
+  const page = await (await opened('profile')).shows('未绑定手机号')
+  await page.does('phone-now', 'getrealtimephonenumber', { errMsg: 'getRealtimePhoneNumber:fail', errno: 1400001 })
+  await until(() => demo.toasts.length)
+  assert.match(demo.toasts.join(), /暂时无法获取手机号/)
+  const { code } = await wechat('/phone-codes', { person: demo.person })
+  await page.does('phone-now', 'getrealtimephonenumber', { code, errMsg: 'getRealtimePhoneNumber:ok' })
+  await page.shows('+86138')
+})
+
 test('two taps at once do it once', async () => {
   const page = await (await opened('profile')).shows('退出登录')
   const tap = page.all('phone')[0]

@@ -288,6 +288,16 @@ test('the phone button binds the number, or is refused by the person', async () 
   await eventually(async () => assert.equal((await wires()).at(-1)[1], 'POST /wxa/business/getuserphonenumber'))
 })
 
+test('the button that verifies the number binds it, or says that the quota is used up', async () => {
+  await tap('noQuota')
+  await toasted(/^暂时无法获取手机号\s+phone_quota_used_up$/)
+  const asked = async () => (await wires()).filter((wire) => wire[1] === 'POST /wxa/business/getuserphonenumber').length
+  const before = await asked()
+  await tap('allowNow')
+  await eventually(async () => assert.equal(await asked(), before + 1))
+  await eventually(async () => assert.match(await shown('#number'), /^\+86138\d{8}$/))
+})
+
 test('what WeChat encrypts is opened by the service', async () => {
   await tap('decrypt')
   await eventually(async () => assert.match(await shown('#sheet'), /"step": 8848/))

@@ -192,6 +192,8 @@ test('without a code there is nothing to claim', async () => {
   const { auth } = start()
   for (const options of [undefined, {}, { scene: '' }, { other: '1' }]) assert.equal(scanOf(options) || scanSeen(options), null)
   await rejection(claim(auth, null), 'invalid_argument')
+  const { message } = await rejection(claim(auth, 'ABCD-EFGH'), 'invalid_argument')
+  assert.match(message, /write claim\(auth, { user_code: 'ABCD-EFGH' }\)/)
   await rejection(approve(auth, undefined), 'invalid_argument')
   await rejection(deny(auth, {}), 'invalid_argument')
   assert.equal(scanOf({ scene: '%' }).scene, '%')

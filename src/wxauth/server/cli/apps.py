@@ -163,6 +163,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fi
         f"added {app_id}",
         as_json=as_json,
     )
+    click.echo("Running services have it within 15 seconds. 运行中的服务会在 15 秒内生效。", err=True)
 
 
 @apps.command()

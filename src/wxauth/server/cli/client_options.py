@@ -80,7 +80,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
             multiple=True,
             type=click.Choice([*map(str, Scope), *SITE_SCOPE_NAMES]),
             metavar="SCOPE",
-            help=_SCOPE,
+            help=_SCOPE + (" Replaces all: name those that it keeps, too." if is_change else ""),
         ),
         text(
             "--backchannel-logout-uri",

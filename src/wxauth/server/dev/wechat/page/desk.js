@@ -107,14 +107,18 @@ function expire() {
 
 const getMe = () => auth.request({ url: '/v1/me' })
 
+async function bindPhone() {
+  await auth.bindPhone({ detail: await simulated('/phone-codes', { person: person(), app_id: appId() }) })
+}
+
 const TAPS = {
   login: () => auth.login(),
   loginAgain: () => auth.login({ force: true }),
   save: () => auth.updateProfile({ nickname: $('nickname').value }),
   avatar: () => auth.setAvatar({ detail: { avatarUrl: URL.createObjectURL($('file').files[0]) } }),
-  async allow() {
-    await auth.bindPhone({ detail: await simulated('/phone-codes', { person: person(), app_id: appId() }) })
-  },
+  allow: bindPhone,
+  allowNow: bindPhone, // WeChat has checked the number at this tap; its code is a code like the other
+  noQuota: () => auth.bindPhone({ detail: { errMsg: 'getRealtimePhoneNumber:fail', errno: 1400001 } }),
   deny: () => auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail user deny' } }),
   async decrypt() {
     await auth.getToken() // WeChat seals with the session_key of a login
