@@ -1,0 +1,443 @@
+package com.example.orders;
+
+import java.math.BigInteger;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.nio.ByteBuffer;
+import java.nio.charset.CharacterCodingException;
+import java.nio.charset.StandardCharsets;
+import java.security.AlgorithmParameters;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.PublicKey;
+import java.security.Signature;
+import java.security.spec.ECGenParameterSpec;
+import java.security.spec.ECParameterSpec;
+import java.security.spec.ECPoint;
+import java.security.spec.ECPublicKeySpec;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Base64;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+
+/** Verifies wxauth's access tokens with the JDK alone (17 or newer). One object for the whole service. */
+public final class Wxauth {
+    private static final long CLOCK_SKEW = 30; // seconds
+    private static final Duration FRESH_FOR = Duration.ofMinutes(5);
+    private static final Duration KEPT_FOR = Duration.ofHours(24); // while wxauth is away
+    private static final System.Logger LOG = System.getLogger("wxauth");
+
+    /** What a good access token says. `appId` is the mini-program. */
+    public record User(String id, String appId, String openid, String sessionId, List<String> roles) {}
+
+    /** Answer 401: the message is for your log. */
+    public static final class InvalidToken extends Exception {
+        private static final long serialVersionUID = 1;
+
+        InvalidToken(String message) {
+            super(message);
+        }
+    }
+
+    /** Answer 503 with Retry-After: 5. */
+    public static final class KeysUnavailable extends Exception {
+        private static final long serialVersionUID = 1;
+
+        KeysUnavailable() {
+            super("wxauth's keys cannot be read");
+        }
+    }
+
+    private final String issuer;
+    private final String audience;
+    private final URI keysUri;
+    private final HttpClient http = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(5)).build();
+    private final ECParameterSpec curve;
+
+    // Guarded by this object's lock.
+    private Map<String, PublicKey> keys = Map.of();
+    private long readAt;
+    private boolean isRead;
+    private CompletableFuture<Void> reading; // null: none is under way
+    private long nextAt = System.nanoTime(); // no reading begins before
+    private int failures; // in a row
+
+    public Wxauth(String issuer, String audience) throws GeneralSecurityException {
+        this.issuer = issuer;
+        this.audience = audience;
+        this.keysUri = URI.create(issuer + "/.well-known/jwks.json");
+        var parameters = AlgorithmParameters.getInstance("EC");
+        parameters.init(new ECGenParameterSpec("secp256r1"));
+        this.curve = parameters.getParameterSpec(ECParameterSpec.class);
+    }
+
+    /** Whose token it is. `token` is what follows "Bearer " in the header Authorization. */
+    public User verify(String token) throws InvalidToken, KeysUnavailable {
+        var parts = token.split("\\.", -1);
+        if (token.length() > 8192 || parts.length != 3) {
+            throw new InvalidToken("not a JWT");
+        }
+        var header = object(parts[0]);
+        var claims = object(parts[1]);
+        var type = header.get("typ") instanceof String text ? bare(text) : "";
+        if (!"ES256".equals(header.get("alg")) || !type.equals("at+jwt") || header.containsKey("crit")) {
+            throw new InvalidToken("not an access token");
+        }
+        if (!isSigned(key(text(header, "kid")), parts)) {
+            throw new InvalidToken("the signature is wrong");
+        }
+        var audiences = claims.get("aud") instanceof List<?> list ? list : List.of(text(claims, "aud"));
+        if (!issuer.equals(claims.get("iss")) || !audiences.contains(audience)) {
+            throw new InvalidToken("iss is " + claims.get("iss") + ", aud is " + claims.get("aud"));
+        }
+        long now = System.currentTimeMillis() / 1000;
+        double from = Math.max(number(claims, "iat"), claims.containsKey("nbf") ? number(claims, "nbf") : 0);
+        if (from > now + CLOCK_SKEW) {
+            throw new InvalidToken("the token is not valid yet: compare the clocks");
+        }
+        if (number(claims, "exp") <= now - CLOCK_SKEW) {
+            throw new InvalidToken("the token has expired");
+        }
+        text(claims, "jti");
+        var clientId = text(claims, "client_id");
+        var roles = new ArrayList<String>();
+        if (claims.get("roles") instanceof List<?> list) {
+            for (var role : list) {
+                if (role instanceof String name) {
+                    roles.add(name);
+                }
+            }
+        }
+        var appId = claims.get("app_id") instanceof String other ? other : clientId;
+        return new User(text(claims, "sub"), appId, text(claims, "openid"), text(claims, "sid"), List.copyOf(roles));
+    }
+
+    private boolean isSigned(PublicKey key, String[] parts) throws InvalidToken {
+        var signed = bytes(parts[2]);
+        if (signed.length != 64) {
+            return false;
+        }
+        // Some JDKs take a signature of zeros for good (CVE-2022-21449).
+        for (int start = 0; start < 64; start += 32) {
+            var half = new BigInteger(1, signed, start, 32);
+            if (half.signum() == 0 || half.compareTo(curve.getOrder()) >= 0) {
+                return false;
+            }
+        }
+        try {
+            var verifier = Signature.getInstance("SHA256withECDSAinP1363Format");
+            verifier.initVerify(key);
+            verifier.update((parts[0] + "." + parts[1]).getBytes(StandardCharsets.US_ASCII));
+            return verifier.verify(signed);
+        } catch (GeneralSecurityException wrong) {
+            return false;
+        }
+    }
+
+    /** Only who comes with an unknown key waits for wxauth, and, after a pause of ten minutes, who begins to read. */
+    private PublicKey key(String kid) throws InvalidToken, KeysUnavailable {
+        PublicKey key;
+        Duration age;
+        boolean isBegun;
+        CompletableFuture<Void> pending;
+        synchronized (this) {
+            key = keys.get(kid);
+            age = age();
+            boolean isDue = key == null || age.compareTo(FRESH_FOR) > 0;
+            isBegun = isDue && reading == null && System.nanoTime() - nextAt >= 0;
+            if (isBegun) {
+                reading = new CompletableFuture<>();
+                var thread = new Thread(this::read, "wxauth-keys");
+                thread.setDaemon(true);
+                thread.start();
+            }
+            pending = reading;
+        }
+        boolean isOld = age.compareTo(FRESH_FOR.multipliedBy(2)) > 0;
+        if (pending != null && (key == null || age.compareTo(KEPT_FOR) > 0 || isBegun && isOld)) {
+            pending.join();
+            synchronized (this) {
+                key = keys.get(kid);
+                age = age();
+            }
+        }
+        if (age.compareTo(KEPT_FOR) > 0) {
+            throw new KeysUnavailable();
+        }
+        if (key == null) {
+            throw new InvalidToken("an unknown key");
+        }
+        return key;
+    }
+
+    private Duration age() {
+        return isRead ? Duration.ofNanos(System.nanoTime() - readAt) : KEPT_FOR.multipliedBy(2);
+    }
+
+    private void read() {
+        Map<String, PublicKey> found = null;
+        try {
+            var request = HttpRequest.newBuilder(keysUri).build();
+            var answer = http.sendAsync(request, BodyHandlers.ofByteArray()).get(5, TimeUnit.SECONDS);
+            if (answer.statusCode() != 200) {
+                throw new InvalidToken("status " + answer.statusCode());
+            }
+            found = published(answer.body());
+        } catch (Exception failure) {
+            LOG.log(System.Logger.Level.WARNING, "wxauth's keys could not be read: " + failure);
+        }
+        CompletableFuture<Void> ended;
+        synchronized (this) {
+            long pause = 10;
+            if (found == null) {
+                pause = Math.min((isRead ? 10L : 2L) << Math.min(failures, 5), 60);
+                failures++;
+            } else {
+                keys = found;
+                readAt = System.nanoTime();
+                isRead = true;
+                failures = 0;
+            }
+            nextAt = System.nanoTime() + TimeUnit.SECONDS.toNanos(pause);
+            ended = reading;
+            reading = null;
+        }
+        ended.complete(null);
+    }
+
+    private Map<String, PublicKey> published(byte[] document) throws GeneralSecurityException, InvalidToken {
+        var found = new HashMap<String, PublicKey>();
+        if (!(object(document).get("keys") instanceof List<?> listed)) {
+            throw new InvalidToken("no keys");
+        }
+        for (var each : listed) {
+            if (each instanceof Map<?, ?> jwk && "EC".equals(jwk.get("kty")) && "P-256".equals(jwk.get("crv"))) {
+                var x = new BigInteger(1, bytes(String.valueOf(jwk.get("x"))));
+                var y = new BigInteger(1, bytes(String.valueOf(jwk.get("y"))));
+                var spec = new ECPublicKeySpec(new ECPoint(x, y), curve);
+                found.put(String.valueOf(jwk.get("kid")), KeyFactory.getInstance("EC").generatePublic(spec));
+            }
+        }
+        return found;
+    }
+
+    /** The type without "application/", which may be left out (RFC 7515, 4.1.9). */
+    private static String bare(String type) {
+        return type.toLowerCase(Locale.ROOT).replaceFirst("^application/", "");
+    }
+
+    private static byte[] bytes(String base64) throws InvalidToken {
+        try {
+            return Base64.getUrlDecoder().decode(base64);
+        } catch (IllegalArgumentException wrong) {
+            throw new InvalidToken("not base64url");
+        }
+    }
+
+    private static Map<String, Object> object(String base64) throws InvalidToken {
+        return object(bytes(base64));
+    }
+
+    private static Map<String, Object> object(byte[] json) throws InvalidToken {
+        try {
+            return new Json(StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(json)).toString()).document();
+        } catch (CharacterCodingException wrong) {
+            throw new InvalidToken("not UTF-8");
+        }
+    }
+
+    private static String text(Map<String, Object> from, String name) throws InvalidToken {
+        if (from.get(name) instanceof String text && !text.isEmpty()) {
+            return text;
+        }
+        throw new InvalidToken(name + " is missing");
+    }
+
+    private static double number(Map<String, Object> from, String name) throws InvalidToken {
+        if (from.get(name) instanceof Double number) {
+            return number;
+        }
+        throw new InvalidToken(name + " is missing");
+    }
+
+    /** As much of JSON as a token needs: an object as a Map, a list as a List, a number as a Double. */
+    private static final class Json {
+        private static final int DEEPEST = 16;
+        private final String text;
+        private int at;
+
+        Json(String text) {
+            this.text = text;
+        }
+
+        Map<String, Object> document() throws InvalidToken {
+            skipSpace();
+            if (peek() != '{') {
+                throw wrong();
+            }
+            var members = members(0);
+            skipSpace();
+            if (at != text.length()) {
+                throw wrong();
+            }
+            return members;
+        }
+
+        private Object value(int depth) throws InvalidToken {
+            skipSpace();
+            switch (peek()) {
+                case '{':
+                    return members(depth);
+                case '[':
+                    return items(depth);
+                case '"':
+                    return string();
+                case 't':
+                    return word("true", true);
+                case 'f':
+                    return word("false", false);
+                case 'n':
+                    return word("null", null);
+                default:
+                    return number();
+            }
+        }
+
+        private Map<String, Object> members(int depth) throws InvalidToken {
+            var members = new LinkedHashMap<String, Object>();
+            if (isEmpty('{', '}', depth)) {
+                return members;
+            }
+            do {
+                skipSpace();
+                var name = string();
+                skipSpace();
+                expect(':');
+                if (members.containsKey(name)) {
+                    throw wrong();
+                }
+                members.put(name, value(depth + 1));
+            } while (goesOn('}'));
+            return members;
+        }
+
+        private List<Object> items(int depth) throws InvalidToken {
+            var items = new ArrayList<Object>();
+            if (isEmpty('[', ']', depth)) {
+                return items;
+            }
+            do {
+                items.add(value(depth + 1));
+            } while (goesOn(']'));
+            return items;
+        }
+
+        private boolean isEmpty(char first, char last, int depth) throws InvalidToken {
+            expect(first);
+            if (depth > DEEPEST) {
+                throw wrong();
+            }
+            skipSpace();
+            if (peek() != last) {
+                return false;
+            }
+            at++;
+            return true;
+        }
+
+        private boolean goesOn(char last) throws InvalidToken {
+            skipSpace();
+            if (peek() == ',') {
+                at++;
+                return true;
+            }
+            expect(last);
+            return false;
+        }
+
+        private String string() throws InvalidToken {
+            expect('"');
+            var string = new StringBuilder();
+            for (char next = take(); next != '"'; next = take()) {
+                if (next < ' ') {
+                    throw wrong();
+                }
+                string.append(next == '\\' ? escaped() : next);
+            }
+            return string.toString();
+        }
+
+        private char escaped() throws InvalidToken {
+            char next = take();
+            if (next == 'u') {
+                at += 4;
+                if (at > text.length() || !text.substring(at - 4, at).matches("[0-9a-fA-F]{4}")) {
+                    throw wrong();
+                }
+                return (char) Integer.parseInt(text.substring(at - 4, at), 16);
+            }
+            int which = "\"\\/bfnrt".indexOf(next);
+            if (which < 0) {
+                throw wrong();
+            }
+            return "\"\\/\b\f\n\r\t".charAt(which);
+        }
+
+        private Double number() throws InvalidToken {
+            int start = at;
+            while (at < text.length() && "+-.0123456789eE".indexOf(text.charAt(at)) >= 0) {
+                at++;
+            }
+            var number = text.substring(start, at);
+            if (!number.matches("-?(0|[1-9]\\d*)(\\.\\d+)?([eE][+-]?\\d+)?")) {
+                throw wrong();
+            }
+            return Double.valueOf(number);
+        }
+
+        private Object word(String word, Object value) throws InvalidToken {
+            if (!text.startsWith(word, at)) {
+                throw wrong();
+            }
+            at += word.length();
+            return value;
+        }
+
+        private void skipSpace() {
+            while (at < text.length() && " \t\r\n".indexOf(text.charAt(at)) >= 0) {
+                at++;
+            }
+        }
+
+        private char peek() throws InvalidToken {
+            if (at >= text.length()) {
+                throw wrong();
+            }
+            return text.charAt(at);
+        }
+
+        private char take() throws InvalidToken {
+            char next = peek();
+            at++;
+            return next;
+        }
+
+        private void expect(char wanted) throws InvalidToken {
+            if (take() != wanted) {
+                throw wrong();
+            }
+        }
+
+        private InvalidToken wrong() {
+            return new InvalidToken("not a JSON object");
+        }
+    }
+}
