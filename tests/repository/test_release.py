@@ -70,7 +70,7 @@ def test_wheel_and_source_distribution_pass_the_checks(released: tuple[Path, str
     assert (
         f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/docs/http.md#the-life-of-a-session" in shown
     )
-    assert f"https://git.example.com/wxauth/wxauth/raw/v{wxauth.__version__}/docs/desk.png" in shown
+    assert f"https://git.example.com/wxauth/wxauth/raw/v{wxauth.__version__}/docs/pictures/login.png" in shown
     urls = dict(line.split(", ") for line in metadata(wheel).get_all("Project-URL"))
     assert urls["Repository"] == "https://git.example.com/wxauth/wxauth"
     assert urls["Changelog"] == f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/CHANGELOG.md"
