@@ -17,7 +17,7 @@ export function personOf(id, nickname) {
   if (!UUID.test(id)) return code(id)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
   if (!nickname) glimpse(id).then((found) => (link.textContent = found ? (found.nickname ?? text('nameless')) : text('gone')))
-  return h('span', { class: 'person' }, link, ' ', shortId(id))
+  return h('span', { class: 'person' }, link, shortId(id))
 }
 
 /**
@@ -33,7 +33,7 @@ export function nameAndPlaceOf({ id, nickname, identities }) {
     if (!nickname) link.textContent = name ? text('userOf', { app: name }) : text('nameless')
     place.textContent = [found?.device, found?.ip].filter(Boolean).join(' · ')
   })
-  return h('div', { class: 'lines' }, h('span', {}, link, ' ', shortId(id)), place)
+  return h('div', { class: 'lines' }, h('span', { class: 'person' }, link, shortId(id)), place)
 }
 
 /** What is known of a person; null if nobody has this id. Ids that are asked for in the same moment share a request. */

@@ -91,6 +91,7 @@ function opening(row, open) {
 
 function cellOf(cell, column) {
   const shown = [cell ?? NOTHING].flat()
+  if (!shown.length) shown.push(NOTHING)
   const kind = shown.every((each) => each === NOTHING) ? 'nothing' : undefined
   return h('td', { role: 'cell', class: kind, 'data-label': column }, shown)
 }

@@ -24,7 +24,7 @@ export function showServices(main, { query }) {
       open: (client) => (isOurs(client) ? null : () => ask(client, reload)),
       cells: (client) => [
         code(client.name),
-        [client.title, ' ', client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),
+        [client.title ? `${client.title} ` : null, client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),
         client.scopes.map((scope) => tag(scope)),
         client.redirect_uris.map((uri) => h('div', {}, code(uri))),
         time(client.created_at),
