@@ -375,8 +375,8 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: 
         (
             "/v1/introspect",
             "post",
-            "invalid_request payload_too_large invalid_client insufficient_scope keys_unavailable storage_unavailable "
-            "internal_error",
+            "invalid_request payload_too_large invalid_client rate_limited insufficient_scope keys_unavailable "
+            "storage_unavailable internal_error",
         ),
         (
             "/v1/apps/{app_id}/access-token",
@@ -387,7 +387,8 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: 
         (
             "/v1/users/{user_id}",
             "get",
-            "invalid_request invalid_client insufficient_scope not_found storage_unavailable internal_error",
+            "invalid_request invalid_client rate_limited insufficient_scope not_found storage_unavailable "
+            "internal_error",
         ),
         (
             "/v1/events",

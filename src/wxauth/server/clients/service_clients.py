@@ -8,9 +8,11 @@ from urllib.parse import unquote
 from fastapi import Depends
 from starlette.requests import Request
 
-from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
+from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, RateLimited, StorageUnavailable
 from wxauth.guard.bearer import single_authorization
+from wxauth.server.clients.client_limits import ClientLimits, ClientOperation
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
+from wxauth.server.clients.dependencies import ClientLimitsDep
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -45,9 +47,26 @@ def _asking_for(scope: Scope) -> Callable[[Request, Database, Clock], Awaitable[
     return client
 
 
-IntrospectingClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.INTROSPECT)), FOR_CLIENT]
+def _counted(
+    scope: Scope, operation: ClientOperation
+) -> Callable[[Request, Database, Clock, ClientLimits], Awaitable[ProvedClient]]:
+    authenticated = _asking_for(scope)
+
+    async def client(request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep) -> ProvedClient:
+        proved = await authenticated(request, database, clock)
+        await limits.admit(proved.name, operation)
+        return proved
+
+    return client
+
+
+_FOR_COUNTED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
+
+IntrospectingClientDep = Annotated[
+    ProvedClient, Depends(_counted(Scope.INTROSPECT, ClientOperation.INTROSPECT)), _FOR_COUNTED_CLIENT
+]
 WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_TOKEN)), FOR_CLIENT]
-UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_CLIENT]
+UsersClientDep = Annotated[ProvedClient, Depends(_counted(Scope.USERS, ClientOperation.USERS)), _FOR_COUNTED_CLIENT]
 AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 

@@ -35,6 +35,9 @@ class Metrics(Protocol):
     def door(self, door: str, outcome: str) -> None:
         """Count a finished login to a site."""
 
+    def client_request(self, client: str, operation: str, outcome: str) -> None:
+        """Count the request of a client, whose name has been proved."""
+
 
 class CountedBlock:
     """Counts how a block ends: as `outcome`, or as the failure that it raises.

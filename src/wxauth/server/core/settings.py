@@ -773,6 +773,14 @@ class Settings(DatabaseSettings):
             "同一客户端 IP 的登录与批准扫码次数。IPv6 按 /64 计数，同时按 /48 以十倍上限计数。",
         ),
     ] = "600/minute"
+    client_rate_limit: Annotated[
+        RateText,
+        Setting(
+            "Requests of one client to `/v1/introspect`, to `/v1/users` and, if it is confidential, to `/v1/token`, "
+            "each counted for itself.",
+            "每个客户端请求 `/v1/introspect`、`/v1/users` 以及（机密客户端）`/v1/token` 的次数，三者分别计数。",
+        ),
+    ] = ""
     rate_limit_exempt: Annotated[
         ExemptNetworks,
         NoDecode,

@@ -10,6 +10,7 @@ import httpx
 
 from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps
+from wxauth.server.clients.client_limits import ClientLimits
 from wxauth.server.console.sessions import ConsoleSessions, ConsoleTokens
 from wxauth.server.core.background import Background
 from wxauth.server.core.clock import Clock, DatabaseClock
@@ -156,6 +157,7 @@ def build_services(
 
     login_limiter = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
     scan_limits = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
+    client_limits = ClientLimits(settings, metrics, partial(make_limiter, RateLimiter))
     phones = Phones(
         database,
         sealer,
@@ -306,6 +308,7 @@ def build_services(
             Deliveries: deliveries,
             NameResolver: name_resolver,
             ScanLimits: scan_limits,
+            ClientLimits: client_limits,
             ScanPictures: ScanPictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
             UserCodes: user_codes,
             SiteRequests: SiteRequests(
@@ -391,7 +394,7 @@ def build_services(
             [wechat_tokens],  # before the connections of its requests
             [wechat, wechat_api],  # after all that call WeChat
             [numbers, refusals, staff_reads],  # together, because each waits some seconds, too
-            [login_limiter, scan_limits],  # anywhere: only connections to Redis
+            [login_limiter, scan_limits, client_limits],  # anywhere: only connections to Redis
             [database],  # after all that store something at the end
             [tracing],  # last, so that it sends the spans of the others
         ],

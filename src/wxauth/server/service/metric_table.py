@@ -120,6 +120,11 @@ DOORS: Final = CounterRow(
     ("door", "outcome"),
     tuple((door, outcome) for door in Door for outcome in DoorOutcome),
 )
+CLIENT_REQUESTS: Final = CounterRow(
+    "wxauth_client_requests",
+    "Requests of clients, by client, operation (introspect, users, token) and outcome: ok or rate_limited.",
+    ("client", "operation", "outcome"),
+)
 WEBHOOK_DELIVERIES: Final = CounterRow(
     "wxauth_webhook_deliveries",
     "Attempts to deliver an event, by webhook and outcome: delivered, retried (another attempt follows) or failed.",
@@ -143,6 +148,7 @@ COUNTERS: Final = (
     MERGES,
     SCANS,
     DOORS,
+    CLIENT_REQUESTS,
     WEBHOOK_DELIVERIES,
     BACKCHANNEL_LOGOUTS,
 )

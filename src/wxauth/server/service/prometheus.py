@@ -38,6 +38,7 @@ from wxauth.server.refusals.refusals import Dropped
 from wxauth.server.service.metric_table import (
     BACKCHANNEL_LOGOUTS,
     BUILD,
+    CLIENT_REQUESTS,
     CLOCK_AHEAD,
     COUNTERS,
     DATABASE_SECONDS,
@@ -181,6 +182,10 @@ class PrometheusMetrics(Collector):
     def door(self, door: str, outcome: str) -> None:
         """Count a finished login to a site."""
         self._counters[DOORS][door, outcome].inc()
+
+    def client_request(self, client: str, operation: str, outcome: str) -> None:
+        """Count the request of a client, whose name has been proved."""
+        self._counters[CLIENT_REQUESTS][client, operation, outcome].inc()
 
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
         """Count an attempt to deliver an event."""

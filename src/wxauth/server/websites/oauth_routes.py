@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import InsufficientScope, InvalidRequest, InvalidToken, Title
+from wxauth.server.clients.client_limits import ClientOperation
+from wxauth.server.clients.dependencies import ClientLimitsDep
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.site_scopes import OPENID_SCOPE, claims_of
 from wxauth.server.core.ip_addresses import plain_address
@@ -120,11 +122,18 @@ async def authorize_device(
 )
 @answering_clients
 async def exchange(
-    request: Request, site_tokens: SiteTokensDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
+    request: Request,
+    site_tokens: SiteTokensDep,
+    database: DatabaseDep,
+    clock: ClockDep,
+    device: DeviceDep,
+    limits: ClientLimitsDep,
 ) -> dict[str, Any]:
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
     form = await form_of(request)
     client = await client_of(request, database, clock, form)
+    if not client.is_public:
+        await limits.admit(client.name, ClientOperation.TOKEN)
     return await site_tokens.issue(client, form, ip=device.ip)
 
 

@@ -1,0 +1,45 @@
+"""Limits on the requests of one client, and their count, so that a loop in one service takes nothing from others."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from wxauth.errors import RateLimited
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.metrics import Metrics
+from wxauth.server.core.settings import Settings
+from wxauth.server.limits.rate_limits import RateLimiter
+
+log = get_logger()
+
+
+class ClientOperation(StrEnum):
+    """What is counted, each kind for itself."""
+
+    INTROSPECT = "introspect"
+    USERS = "users"
+    """Looks users up."""
+    TOKEN = "token"  # noqa: S105 - no password
+    """Exchanges a code or a refresh token: of confidential clients, because anybody can name a public one."""
+
+
+class ClientLimits:
+    """Counts each client's requests. `make` returns a limiter for a rate and a name."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, make: Callable[[str, str], RateLimiter]) -> None:
+        self._metrics = metrics
+        self._limiters = {kind: make(settings.client_rate_limit, f"client-{kind}") for kind in ClientOperation}
+
+    async def admit(self, client: str, operation: ClientOperation) -> None:
+        """Count a request of a client, whose name has been proved. Raises: RateLimited."""
+        try:
+            await self._limiters[operation].admit(client)
+        except RateLimited:
+            log.info("rate_limited", what=f"client-{operation}", client=client)
+            self._metrics.client_request(client, operation, RateLimited.code)
+            raise
+        self._metrics.client_request(client, operation, "ok")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for limiter in self._limiters.values():
+            await limiter.aclose()
