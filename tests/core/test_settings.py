@@ -81,6 +81,7 @@ DEFAULTS = {
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "json",
     "LOG_ADDRESSES": False,
+    "LOG_SAMPLE": 1,
     "HOST": "127.0.0.1",
     "PORT": 8000,
     "WORKERS": 1,
@@ -221,6 +222,7 @@ WRONG = [
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),
     ("LOG_ADDRESSES", "sometimes"),
+    ("LOG_SAMPLE", "0"),
     ("STAFF_READS", "sometimes"),
     ("HOST", ""),
     ("ADMIN_PAGE", "perhaps"),
@@ -562,6 +564,12 @@ def test_variables_of_kubernetes_for_a_service_named_wxauth_are_no_mistake(load:
     }
     assert unknown_names(links, env_file=None) == []
     assert load(**REQUIRED, PORT=links["WXAUTH_PORT"]).port == 8000
+
+
+def test_lines_that_are_the_record_of_logins_are_not_sampled(load: Load) -> None:
+    assert load(**REQUIRED, LOG_SAMPLE="100").log_sample == 100
+    with pytest.raises(InvalidSettings, match=r"^WXAUTH_LOG_SAMPLE: must be 1 with WXAUTH_LOG_ADDRESSES"):
+        load(**REQUIRED, LOG_SAMPLE="100", LOG_ADDRESSES="true")
 
 
 def test_settings_can_be_printed_without_their_secrets(load: Load) -> None:

@@ -118,3 +118,20 @@ async def test_the_log_has_addresses_of_logins_and_refreshes_only_if_the_operato
     lines = [line for line in log_lines() if line["event"] in ("logged_in", "refreshed")]
     addresses = [line["ip"] for line in lines if "ip" in line]
     assert (len(lines), addresses) == (2, [OFFICE, HOME] if log_addresses else [])
+
+
+async def test_of_two_sessions_the_log_may_have_one_whole(
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, log_lines: LogLines
+) -> None:
+    client = make_client(await make_services(log_sample=2))
+    await login("alice", at=client)
+    for _ in range(20):
+        await refresh(client, await login("alice", at=client), at(HOME))
+    await client.post("/v1/refresh", json={"refresh_token": "none of ours"})
+    lines = log_lines()
+    first, *logins = (line for line in lines if line["event"] == "logged_in")
+    refreshes = [line for line in lines if line["event"] == "refreshed"]
+    assert (first["is_new"], "sample" in first) == (True, False), "a new user is always logged"
+    assert 0 < len(logins) < 20
+    assert [line["session_id"] for line in logins] == [line["session_id"] for line in refreshes]
+    assert {line["sample"] for line in (*logins, *refreshes)} == {2}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
+from uuid import UUID
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -255,6 +256,17 @@ class DatabaseSettings(BaseSettings):
             "[哪些 IP，何时](privacy.zh-CN.md#哪些-ip何时)。",
         ),
     ] = False
+    log_sample: Annotated[
+        int,
+        Field(ge=1, le=1_000_000),
+        Setting(
+            "Of so many sessions, the log has the logins and refreshes of one, with `sample` in the line. New users, "
+            "refusals and all else are always logged. Must be `1` with `LOG_ADDRESSES`, whose lines are the record: "
+            "[logs](monitoring.md#logs).",
+            "每多少个会话，日志只记其中一个的登录与刷新，行中带 `sample`。新用户、拒绝及其他内容总是记录。"
+            "开启 `LOG_ADDRESSES` 时必须为 `1`，因为这些行就是留存的记录，见 [日志](monitoring.zh-CN.md#日志)。",
+        ),
+    ] = 1
     secrets_dir: Annotated[
         SecretsFolder,
         Setting(
@@ -263,6 +275,13 @@ class DatabaseSettings(BaseSettings):
             "以文件提供配置的目录，文件名为小写的配置名，如 `wxauth_secret_key`。",
         ),
     ] = SECRETS_DIR
+
+    @field_validator("log_sample")
+    @classmethod
+    def _no_sample_of_the_record(cls, number: int, info: ValidationInfo) -> int:
+        if number > 1 and info.data.get("log_addresses"):
+            raise ValueError("must be 1 with WXAUTH_LOG_ADDRESSES, whose lines are the record of logins")
+        return number
 
     @classmethod
     def settings_customise_sources(
@@ -902,9 +921,15 @@ class Settings(DatabaseSettings):
         """The claims of logins to apps without claims of their own, compiled; None if there are none."""
         return compile_claims(self.claims) if self.claims else None
 
-    def address_in_log(self, ip: str | None) -> dict[str, str | None]:
-        """The address as a field of a log line, if `LOG_ADDRESSES` is set."""
-        return {"ip": ip} if self.log_addresses else {}
+    def is_logged(self, session_id: UUID) -> bool:
+        """Whether the log has the logins and refreshes of this session: all of it, or nothing."""
+        return self.log_sample == 1 or session_id.int % self.log_sample == 0
+
+    def added_in_log(self, ip: str | None, *, is_always_logged: bool = False) -> dict[str, Any]:
+        """Further fields of a login's or refresh's line: the address by `LOG_ADDRESSES`, the sample by `LOG_SAMPLE`."""
+        if self.log_addresses:
+            return {"ip": ip}
+        return {} if is_always_logged or self.log_sample == 1 else {"sample": self.log_sample}
 
     def may_sign_up(self, app: App) -> bool:
         """Whether unknown people may sign up with this app."""

@@ -116,16 +116,17 @@ class Entering:
                 self._nicknames, self._risk, person, login, nickname=nickname, ip=device.ip, patience=left
             )
         self._numbers.count_login(is_new=login.is_new, at=now)
-        log.info(
-            "logged_in",
-            user_id=user.id,
-            app_id=app.app_id,
-            session_id=login.session_id,
-            is_new=login.is_new,
-            wechat_ms=wechat_ms,
-            database_ms=database_ms,
-            **self._settings.address_in_log(device.ip),
-        )
+        if login.is_new or self._settings.is_logged(login.session_id):
+            log.info(
+                "logged_in",
+                user_id=user.id,
+                app_id=app.app_id,
+                session_id=login.session_id,
+                is_new=login.is_new,
+                wechat_ms=wechat_ms,
+                database_ms=database_ms,
+                **self._settings.added_in_log(device.ip, is_always_logged=login.is_new),
+            )
         return Entered(login, user, identity.openid, now)
 
     async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:

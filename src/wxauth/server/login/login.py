@@ -183,8 +183,9 @@ class Logins:
             raise _refused(outcome, token.session_id, has_limit=has_limit)
 
         now = self._clock()  # again, because waiting for the database may have taken seconds
-        address = self._settings.address_in_log(device.ip)
-        log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **address)
+        if self._settings.is_logged(token.session_id):
+            added = self._settings.added_in_log(device.ip)
+            log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
         return self._tokens(
             outcome,
             session_id=token.session_id,

@@ -234,8 +234,9 @@ class SiteTokens:
         now = self._clock()
         # A site may request fewer scopes than were granted, never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in requested)
-        address = self._settings.address_in_log(ip)  # that of the site's server
-        log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **address)
+        if self._settings.is_logged(token.session_id):
+            added = self._settings.added_in_log(ip)  # the address of the site's server
+            log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         session = WebSession(
             id=token.session_id,
             generation=outcome.generation,
