@@ -5,6 +5,7 @@ import { CONSOLE_URL, DESK_URL, SERVICE_URL, LATER_APP, asks, beginScan, linkFor
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
 const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, appendix B
+const QUESTION_HEIGHT = 480 // below it the phone is empty
 const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44'
 const ANDROID = 'Mozilla/5.0 (Linux; Android 14) MicroMessenger/8.0.47'
 
@@ -136,7 +137,8 @@ for (const [lang, title] of [
   await phone.evaluate(() => document.querySelectorAll('.phone .cells, .phone [data-tap=login]').forEach((each) => (each.hidden = true))) // the question is below them
   const suffix = lang === 'en' ? '' : `.${lang}`
   await page.screenshot({ path: `${folder}/../pictures/login${suffix}.png` })
-  await phone.locator('.phone').screenshot({ path: `${folder}/../pictures/question${suffix}.png` })
+  const { x, y, width } = await phone.locator('.phone').boundingBox()
+  await phone.screenshot({ path: `${folder}/../pictures/question${suffix}.png`, clip: { x, y, width, height: QUESTION_HEIGHT } })
   await Promise.all([context, phone.context()].map((each) => each.close()))
 }
 await browser.close()
