@@ -1,4 +1,4 @@
-"""Sites made with openid-client, Auth.js, better-auth and Authlib, next to a running `wxauth dev`."""
+"""Sites made with the libraries of others, unmodified, next to a running `wxauth dev`."""
 
 import json
 import re
@@ -49,9 +49,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         shown = code_blocks(GUIDE, "sh")[0].replace("\\\n", "")
         words = shlex.split(shown.replace("https://portal.example.com", "http://127.0.0.1"))[1:]
         portal = subprocess.run([command, *words, "--json"], capture_output=True, text=True, check=True)
+        legacy = subprocess.run(
+            [command, "clients", "add", "legacy", "--no-pkce", *uris], capture_output=True, text=True, check=True
+        )
         yield {
             "SERVICE_URL": f"http://127.0.0.1:{ports[0]}",
             "SHOP_SECRET": json.loads(shop.stdout)["client_secret"],
+            "LEGACY_SECRET": json.loads(legacy.stdout)["client_secret"],
             "PORTAL_SECRET": json.loads(portal.stdout)["client_secret"],
         }
 
@@ -59,6 +63,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 @pytest.mark.node
 def test_openid_client_completes_each_flow(world: dict[str, str]) -> None:
     run_node_tests("oauth/relying_party.test.js", world)
+
+
+@pytest.mark.node
+def test_sites_of_other_libraries_log_people_in(world: dict[str, str]) -> None:
+    run_node_tests("oauth/sites.test.js", world)
 
 
 @pytest.mark.node
