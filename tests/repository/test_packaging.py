@@ -126,6 +126,29 @@ def test_the_guard_needs_no_package_of_the_service(installed: Path, tmp_path: Pa
     run(installed / "python", "-c", f"{hidden}; {guarded}", cwd=tmp_path)
 
 
+@pytest.mark.wheel
+def test_what_python_jose_brings_beside_cryptography_is_never_loaded(installed: Path, tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules.update(dict.fromkeys(['ecdsa', 'pyasn1', 'rsa']))"
+    used = "from wxauth.testing import TestIssuer; issuer = TestIssuer(); issuer.guard().verify_sync(issuer.token())"
+    run(installed / "python", "-c", f"{hidden}; {used}", cwd=tmp_path)
+
+
+@pytest.mark.wheel
+def test_a_wheel_in_a_siblings_repository_is_installed_by_its_hash_alone(wheel: Path, tmp_path: Path) -> None:
+    shown = re.search(r"^wheel=.*\n^echo .*\n", (ROOT / "docs/siblings.md").read_text(), re.MULTILINE)
+    assert shown
+    shutil.copy(wheel, tmp_path)
+    run("/bin/sh", "-ec", shown[0], cwd=tmp_path, PATH=os.environ["PATH"])
+    pip = f"{sys.executable} -m pip --disable-pip-version-check install --no-deps --no-index --target there"
+    install = ("/bin/sh", "-ec", f"{pip} --requirement requirements.txt")
+    run(*install, cwd=tmp_path, PATH=os.environ["PATH"])
+    assert (tmp_path / "there/wxauth/guard").is_dir()
+    (copy,) = tmp_path.glob("*.whl")
+    copy.write_bytes(copy.read_bytes() + b" ")
+    refused = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True)
+    assert (refused.returncode, "DO NOT MATCH" in refused.stderr) == (1, True), refused.stderr
+
+
 # What `pip install wxauth` brings, from the package index.
 
 

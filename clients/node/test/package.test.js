@@ -2,7 +2,10 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -47,6 +50,22 @@ test('the test that the README shows passes with the service that it shows', asy
   const file = written(blocks.at(-1).code, 'app.test.js')
   const { stdout } = await run(process.execPath, ['--test', '--test-reporter=spec', file], { env })
   assert.match(stdout, /pass 1\n/)
+})
+
+test('as the README installs it, it is there after npm ci and after a further npm install', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'wxauth-guard-'))
+  const env = { ...process.env, npm_config_prefer_offline: 'true', npm_config_fetch_retries: '1' }
+  const sh = (command) => run('sh', ['-ec', command], { cwd: folder, env })
+  const [, shown] = /^```sh\n(npm init[^]*?)^```$/m.exec(readFileSync(here('../README.md'), 'utf8'))
+  const used = `node -e "import('wxauth-guard').then(({ BearerGuard }) => console.log(BearerGuard.name))"`
+  try {
+    await sh(shown.replace('../wxauth/clients/node', here('..')).replace(' express', ''))
+    for (const again of ['npm install', 'rm -r node_modules && npm ci']) {
+      assert.equal((await sh(`${again} >&2; ${used}`)).stdout, 'BearerGuard\n')
+    }
+  } finally {
+    await rm(folder, { recursive: true })
+  }
 })
 
 test('the README is the same in both languages but for the prose', () => {
