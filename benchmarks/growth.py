@@ -27,7 +27,7 @@ from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.feed_rows import may_place, place_some
 from wxauth.server.events.placing import EVENTS_PLACED_PER_TRANSACTION
-from wxauth.server.housekeeping.housekeeping import PAGE_PAUSE_SECONDS, PAGE_SIZE, SWEEP_EVERY
+from wxauth.server.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.server.housekeeping.sweep_rows import sweep_page
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.users.user_rows import SEARCH_SECONDS, UserSearch, find_users
@@ -389,7 +389,7 @@ async def _time_placing(database: Database, connection: asyncpg.Connection) -> N
 
 
 async def _time_sweep(database: Database) -> None:
-    now, times, swept, is_last = datetime.now(UTC), [], 0, False
+    now, times, swept, rests, is_last = datetime.now(UTC), [], 0, 0.0, False
     while not is_last:
         began = perf_counter()
         page = await sweep_page(
@@ -397,9 +397,10 @@ async def _time_sweep(database: Database) -> None:
         )
         times.append((perf_counter() - began) * 1000)
         assert page is not None
+        rests += rest_after(times[-1] / 1000, page.sessions)
         swept, is_last = swept + page.sessions, page.is_last
     times.sort()
-    lap = timedelta(seconds=round(sum(times) / 1000 + len(times) * PAGE_PAUSE_SECONDS))
+    lap = timedelta(seconds=round(sum(times) / 1000 + rests))
     click.echo(
         f"- sweep: {swept:,} sessions erased in {len(times):,} pages of {PAGE_SIZE}, {sum(times) / 1000:.0f} s of "
         f"work, {lap} with pauses, a page {times[len(times) // 2]:.1f} ms, the longest {times[-1]:.0f} ms"

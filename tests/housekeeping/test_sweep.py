@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import Clock
 from tests.world import LogIn, LogLines, MakeServices, until
 from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, sweep
+from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
 from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.succession import RETIRES_AFTER
@@ -236,3 +236,9 @@ async def test_the_running_service_sweeps_regularly(
     app = create_api(services)
     async with app.router.lifespan_context(app):
         await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM sessions"))
+
+
+def test_a_lap_rests_longer_after_slow_pages_and_writes_a_bounded_number_of_rows_a_second() -> None:
+    assert rest_after(0.004, 0) == pytest.approx(0.02)
+    assert rest_after(0.5, 0) == pytest.approx(2.5)
+    assert 3000 * (0.03 + rest_after(0.03, 1000)) == pytest.approx(1000)

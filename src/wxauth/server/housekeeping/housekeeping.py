@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from time import perf_counter
 from typing import Final
 
 from wxauth.server.core.chores import keep_doing
@@ -72,6 +73,11 @@ SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
 """Seconds between two pages, so that others can use the database."""
+ROWS_PER_SECOND: Final = 3000
+"""How many rows of a large table are written in a second at most: two pages, while the database is quick."""
+REST: Final = 5
+"""How much longer than its page a lap over a large table rests: it has a sixth of one connection's time, whose pages
+get slower with the database's other work."""
 
 log = get_logger()
 
@@ -192,17 +198,27 @@ async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swe
     written = {}
     for lap, kept in _laps(services.settings):
         written[lap] = 0
+        began = perf_counter()
         while page := await lap_page(
             services.database, lap, size=page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
         ):
             written[lap] += page.rows
             if page.is_last:
                 break
-            await asyncio.sleep(pause)
+            await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pause))
+            began = perf_counter()
     swept = Swept(written.pop(EVENTS, 0), sum(written.values()))
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
     return swept
+
+
+def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
+    """The seconds between two pages of a large table, after one that took so long and has written so many rows.
+
+    At least a tenth of `pause`, because most pages are only read; none if `pause` is 0.
+    """
+    return pause and max(pause / 10, REST * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
 
 
 def sweep_names(settings: Settings) -> list[str]:
@@ -224,7 +240,7 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
         log.error("sweep_put_off", reason="the clocks differ")
         return
     now = services.clock()
-    swept = 0
+    swept, began = 0, perf_counter()
     try:
         while page := await sweep_page(
             services.database,
@@ -236,7 +252,8 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
             swept += page.sessions
             if page.is_last:
                 break
-            await asyncio.sleep(pause)
+            await asyncio.sleep(rest_after(perf_counter() - began, page.sessions, pause=pause))
+            began = perf_counter()
     finally:
         if swept:
             log.info("sessions_swept", sessions=swept)
