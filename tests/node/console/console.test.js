@@ -297,6 +297,20 @@ test('a list is used by the keyboard, and a press on a row opens it', async () =
   await isShown(person)
 })
 
+test('a filter opens within the window, moves nothing, and is left by Escape', async () => {
+  await go('Events')
+  for (const name of ['Types', 'Before']) {
+    const before = await chip(name).boundingBox()
+    await chip(name).click()
+    const popover = page.locator('details.filter[open] .popover')
+    const { x, width } = await popover.boundingBox()
+    assert.ok(x >= 0 && x + width <= 1280, name)
+    assert.deepEqual(await chip(name).boundingBox(), before)
+    await page.keyboard.press('Escape')
+    await popover.waitFor({ state: 'hidden' })
+  }
+})
+
 test('an id is shortened, and a press copies the whole one', async () => {
   const person = await newcomer()
   await page.context().grantPermissions(['clipboard-read', 'clipboard-write'])

@@ -36,7 +36,7 @@ export function filters(fields, section, { kept = {}, others = [] } = {}) {
   })
   for (const [place, each] of rest.entries()) {
     if (each.control instanceof HTMLSelectElement) each.control.addEventListener('change', () => go(values()))
-    chips[place].addEventListener('toggle', () => chips[place].open && each.control.focus())
+    chips[place].addEventListener('toggle', () => chips[place].open && opened(chips[place], each.control))
   }
   return form
 }
@@ -69,6 +69,14 @@ function filter(made, clear) {
     details.querySelector('summary').focus()
   })
   return details
+}
+
+/** Keep an opened filter within the window, and begin to type in it. */
+function opened(details, control) {
+  const popover = details.querySelector('.popover')
+  popover.classList.remove('to-end')
+  popover.classList.toggle('to-end', popover.getBoundingClientRect().right > document.documentElement.clientWidth)
+  control.focus()
 }
 
 /** The value of a filter as its chip shows it. */
