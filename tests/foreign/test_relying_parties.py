@@ -72,6 +72,12 @@ def test_sites_of_other_libraries_log_people_in(world: dict[str, str]) -> None:
 
 @pytest.mark.node
 @pytest.mark.browser
+def test_a_page_logs_people_in_with_oidc_client_ts(world: dict[str, str]) -> None:
+    run_node_tests("oauth/oidc_client_ts.test.js", {**world, "CHROMIUM": needs("chromium-headless-shell", "chromium")})
+
+
+@pytest.mark.node
+@pytest.mark.browser
 def test_a_browser_posts_the_answer_to_a_site_that_asks_for_a_form(world: dict[str, str]) -> None:
     run_node_tests("oauth/form_post.test.js", {**world, "CHROMIUM": needs("chromium-headless-shell", "chromium")})
 
