@@ -62,6 +62,21 @@ def test_oauth2_proxys_configuration_admits_only_users_with_a_role(page: str) ->
     assert proxy["oidc_groups_claim"] in proxy["scope"].split()
 
 
+@pytest.mark.parametrize("page", ["websites.md", "websites.zh-CN.md"])
+def test_gitlabs_configuration_leaves_it_to_an_administrator_who_comes_in(page: str) -> None:
+    [text] = code_blocks(GUIDE.with_name(page), "ruby")
+    options = dict(re.findall(r"^gitlab_rails\['(\w+)'\] = ([^\s#]+)", text, re.MULTILINE))
+    assert options["omniauth_block_auto_created_users"] == "true"
+
+
+@pytest.mark.parametrize("page", ["websites.md", "websites.zh-CN.md"])
+def test_nextclouds_configuration_admits_only_users_with_a_role(page: str) -> None:
+    [text] = [block for block in code_blocks(GUIDE.with_name(page), "sh") if "user_oidc:provider" in block]
+    options = dict(re.findall(r"--([\w-]+)=(\S+)", text))
+    assert (options["mapping-groups"], options["group-restrict-login-to-whitelist"]) == ("roles", "1")
+    assert options["group-whitelist-regex"] == "'/^staff$/'"
+
+
 @pytest.mark.parametrize(
     ("page", "words"), [("openid-provider.md", "Who comes in"), ("openid-provider.zh-CN.md", "谁能进来")]
 )
