@@ -1,6 +1,7 @@
 """The service behind PgBouncer in transaction mode, by `?pgbouncer=true`."""
 
 import os
+import re
 from asyncio import gather, to_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from wxauth.server.checks.result import CheckLevel, CheckResult
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import DEADLINES
 from wxauth.server.core.settings import Settings
+from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.pgbouncer
 
@@ -111,6 +113,32 @@ async def test_exports_of_two_processes_share_a_connection(login: LogIn, databas
             exported = await to_thread(run, "users", "export", cwd=tmp_path, env=env)
             assert (exported.returncode, exported.stderr) == (0, "")
             assert alice["user"]["id"] in exported.stdout
+
+
+@pytest.mark.process
+@pytest.mark.own_database
+async def test_only_the_statement_of_check_has_a_name(
+    client: httpx.AsyncClient,
+    login: LogIn,
+    pooled_url: str,
+    postgres: EmbeddedPostgres,
+    rows: asyncpg.Connection,
+    tmp_path: Path,
+) -> None:
+    """A name is known on one of the pooler's connections, where others may use it, and not on the next."""
+    before = postgres.log.stat().st_size
+    database = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {database} SET log_statement = 'all'")
+    alice = await login("alice")
+    renewed = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    assert renewed.status_code == 200, renewed.text
+    for command in (["migrate"], ["keys", "rotate"], ["users", "export"], ["sweep"], ["check"]):
+        done = await to_thread(run, *command, cwd=tmp_path, env=service_env(pooled_url))
+        assert "Traceback" not in done.stderr, command
+    assert (await leave(client, alice)).status_code == 204
+    executed = re.findall(r"execute ([^:/]+)", postgres.log.read_bytes()[before:].decode())
+    assert "<unnamed>" in executed
+    assert set(executed) == {"<unnamed>", "wxauth_check"}
 
 
 async def test_check_explains_what_to_do_if_pgbouncer_loses_prepared_statements(

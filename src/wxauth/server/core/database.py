@@ -75,6 +75,8 @@ _PGBOUNCER: Final = "pgbouncer"
 _CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own default
 _ENOUGH: Final = 100
 _ECHO: Final = "SELECT $1::int"
+_PROBE: Final = "wxauth_check"
+"""The only name of a statement behind `?pgbouncer=true`. PostgreSQL logs it: see `Database.keeps_prepared`."""
 ISOLATION: Final = "READ COMMITTED"
 """Always set, because the database's default may differ: a statement that has waited for a lock must see what the
 lock's holder committed."""
@@ -367,17 +369,19 @@ class Database:
     async def keeps_prepared(self) -> bool | None:
         """Whether a connection keeps its prepared statements. Behind some poolers it does not.
 
-        None if this cannot be determined, because only one connection is available.
+        None if this cannot be determined, because only one connection is available. Where they are not kept,
+        PostgreSQL logs an error, because only the use of a statement shows it.
 
         Raises: StorageUnavailable.
         """
         connections: list[asyncpg.Connection] = []
         try:
-            connections += [await self.connect(**{_CACHE: _ENOUGH}) for _ in range(2)]
+            connections += [await self.connect(**{_CACHE: 0}) for _ in range(2)]
             first, second = connections
-            await first.fetchval(_ECHO, 1)
+            echo = await first.prepare(_ECHO, name=_PROBE)
+            await echo.fetchval(1)
             await second.execute("BEGIN")  # occupies the server connection that the pooler has just used for the first
-            await first.fetchval(_ECHO, 2)
+            await echo.fetchval(2)
         except _STATEMENT_LOST:
             return False
         except Exception as exc:

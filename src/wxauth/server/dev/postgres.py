@@ -123,6 +123,11 @@ class EmbeddedPostgres:
         """The URL of a database of this server."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._run_folder))}&port={_PORT}"
 
+    @property
+    def log(self) -> Path:
+        """What the server logs."""
+        return self._sibling_path(".log")
+
     def _start(self) -> None:
         self._data.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
@@ -227,7 +232,7 @@ class EmbeddedPostgres:
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
-            [sys.executable, "-I", "-S", "-c", _SUPERVISOR, self._log, user, group, str(self._run_folder), *command],
+            [sys.executable, "-I", "-S", "-c", _SUPERVISOR, self.log, user, group, str(self._run_folder), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -241,14 +246,12 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._is_ready():
             if self._supervisor.poll() is not None:
-                log_tail = self._log.read_text(errors="replace").strip()[-800:]
+                log_tail = self.log.read_text(errors="replace").strip()[-800:]
                 raise PostgresUnavailable(
                     f"PostgreSQL did not start; removing {self._data} would begin anew. It said:\n{log_tail}"
                 )
             if time.monotonic() > deadline:
-                raise PostgresUnavailable(
-                    f"PostgreSQL did not start in {_START_TIMEOUT_SECONDS:.0f} s; see {self._log}"
-                )
+                raise PostgresUnavailable(f"PostgreSQL did not start in {_START_TIMEOUT_SECONDS:.0f} s; see {self.log}")
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
@@ -270,10 +273,6 @@ class EmbeddedPostgres:
 
     def _sibling_path(self, suffix: str) -> Path:
         return self._data.with_name(self._data.name + suffix)
-
-    @property
-    def _log(self) -> Path:
-        return self._sibling_path(".log")
 
     def _change_owner(self, folder: Path) -> None:
         if self._drop:
