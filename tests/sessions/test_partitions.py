@@ -17,7 +17,15 @@ GUIDE = Path(__file__).parents[2] / "docs/database.md"
 
 
 def cut(database_url: str) -> None:
-    (lines,) = re.findall(r"^```sql\n(SELECT rpad.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    run("SELECT rpad", database_url)
+
+
+def add_february(database_url: str) -> None:
+    run(r"\\set month", database_url)
+
+
+def run(beginning: str, database_url: str) -> None:
+    (lines,) = re.findall(rf"^```sql\n({beginning}.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     command = [postgres_program("psql"), "--set=ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", database_url]
     done = subprocess.run(command, input=lines, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,6 +57,25 @@ async def test_erasing_a_user_reaches_every_partition(
     assert await rows.fetchval("SELECT count(*) FROM sessions_2027_01") == 1
     assert (await leave(client, tokens)).status_code == 204
     assert await rows.fetchval("SELECT count(*) FROM sessions") == 0
+
+
+async def test_a_month_that_nobody_has_prepared_stops_no_login_and_is_moved_later(
+    login: LogIn, rows: asyncpg.Connection, database_url: str
+) -> None:
+    await login("alice")
+    cut(database_url)
+    for unprepared in ("01a39c8a-3400-7000-8000-000000000000", "01a4e000-0000-7000-8000-000000000000"):
+        await rows.execute(
+            """
+            INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+            SELECT $1::uuid, user_id, app_id, openid, created_at, last_used_at, expires_at FROM sessions LIMIT 1""",
+            unprepared,
+        )
+    assert await rows.fetchval("SELECT count(*) FROM sessions_later") == 2
+    add_february(database_url)
+    assert await rows.fetchval("SELECT count(*) FROM sessions_2027_02") == 1
+    assert await rows.fetchval("SELECT count(*) FROM sessions_later") == 1
+    assert await rows.fetchval("SELECT count(*) FROM sessions") == 3
 
 
 async def test_many_sessions_are_estimated_over_all_partitions(
