@@ -111,6 +111,11 @@ class Apps:
         known = self._known.get(app_id)
         return None if known is None else known.app.kind
 
+    def title_of(self, app_id: str | None) -> str | None:
+        """The title of an enabled app, or of the default app for None; None if it has none, or is unknown."""
+        app = self._enabled.get(app_id)
+        return None if app is None else self._known[app.app_id].title
+
     def max_sessions_of(self, app_id: str) -> int | None:
         """How many sessions a person may have in an app; None if it sets no limit of its own, or is unknown."""
         known = self._known.get(app_id)

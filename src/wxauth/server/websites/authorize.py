@@ -41,9 +41,10 @@ from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.redeeming import entitled_person
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.scan_rows import Verdict
-from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
+from wxauth.server.websites.secrets import NO_SUCH_PAGE, SCENE, hash_of, new_secret, page_hashes
 from wxauth.server.websites.site_request_rows import ShownPage, shown_page
 from wxauth.server.websites.site_requests import SiteRequest, granted_scope
+from wxauth.server.websites.visit_rows import page_to_press
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
@@ -273,6 +274,17 @@ async def go_on_after_decision(
         case PageState.APPROVED:
             return await onward_with_code(settings, database, clock, page, page.scan_id, cookies, device=device)
     raise NotFound("there is no decision to go on with")
+
+
+async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> WayBack:
+    """The way back to the site from a page on which the person does not log in.
+
+    Raises: NotFound, if this browser has no such page; StorageUnavailable.
+    """
+    page = await page_to_press(database, **page_hashes(page_id, cookie), now=clock())
+    if page is None:
+        raise NotFound(NO_SUCH_PAGE)
+    return sent_back(settings, page, error="access_denied", error_description="the person has gone back")
 
 
 def refused(settings: Settings, page: SitePage, description: str) -> Onward:

@@ -6,6 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
+from wxauth.server.apps.dependencies import AppsDep
+from wxauth.server.apps.registry import Apps
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
@@ -80,6 +82,7 @@ async def show_code(
     site_requests: SiteRequestsDep,
     continuing: ContinuingDep,
     links: LinksDep,
+    apps: AppsDep,
     hints: IdTokenHintsDep,
     database: DatabaseDep,
     device: DeviceDep,
@@ -95,7 +98,7 @@ async def show_code(
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
     return await _show_code(
-        request, settings, site_requests, continuing, links, hints, database, device, request.url.query
+        request, settings, site_requests, continuing, links, apps, hints, database, device, request.url.query
     )
 
 
@@ -122,6 +125,7 @@ async def show_code_by_form(
     site_requests: SiteRequestsDep,
     continuing: ContinuingDep,
     links: LinksDep,
+    apps: AppsDep,
     hints: IdTokenHintsDep,
     database: DatabaseDep,
     device: DeviceDep,
@@ -135,7 +139,7 @@ async def show_code_by_form(
         return RedirectResponse(
             f"{root}{authorize.AUTHORIZE_PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"}
         )
-    return await _show_code(request, settings, site_requests, continuing, links, hints, database, device, form)
+    return await _show_code(request, settings, site_requests, continuing, links, apps, hints, database, device, form)
 
 
 async def _show_code(
@@ -144,6 +148,7 @@ async def _show_code(
     site_requests: SiteRequests,
     continuing: Continuing,
     links: Links,
+    apps: Apps,
     hints: IdTokenHints,
     database: Database,
     device: Device,
@@ -167,17 +172,18 @@ async def _show_code(
             page_id = await site_requests.start_page_with_button(
                 asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=urlencode(parameters)
             )
-            page = person_page(request, asked, person, page_id, language, issuer=settings.issuer)
+            page = person_page(request, asked, person, page_id, parameters, language, issuer=settings.issuer)
         elif is_in_wechat(request) and asked.client.account_app_id is not None:
             page_id = await site_requests.start_page_with_button(asked, browser=device, cookie=cookie)
-            page = account_page(request, asked, page_id, language)
+            page = account_page(request, asked, page_id, parameters, language)
         else:
             target = None
             if is_in_phones_browser(request):
                 target = await links.target(asked.client.app_id, link=asked.client.link)
             has_link = target is not None
             started = await site_requests.start_for_page(asked, browser=device, cookie=cookie, has_link=has_link)
-            page = code_page(request, asked, started, parameters, language, link_target=target)
+            title = apps.title_of(asked.client.app_id)
+            page = code_page(request, asked, started, parameters, language, app_title=title, link_target=target)
     except OAuthError as exc:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
         return message_page(request, "mistake", language, detail=mistake, status=400)
@@ -213,6 +219,19 @@ async def redirect_after_decision(
         return message_page(request, "gone", language_of(request), status=404)
     except StorageUnavailable as exc:
         return failure_page(request, exc, language_of(request))
+
+
+@router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/cancel")
+async def go_back_to_site(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
+    """Send the page's own browser back to the site, which is told that nobody has logged in."""
+    language, cookie = language_of(request), cookie_in(request, cookie_name(settings))
+    try:
+        back = await authorize.cancel(settings, database, clock, request.path_params["request_id"], cookie)
+        return send_to(request, back, language)
+    except NotFound:
+        return message_page(request, "visit_gone", language, status=404)
+    except StorageUnavailable as exc:
+        return failure_page(request, exc, language)
 
 
 @router.hidden(FORM_POST_PATH)

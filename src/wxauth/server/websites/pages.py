@@ -27,7 +27,7 @@ from wxauth.server.websites.browser_logins import WayBack, is_web_view
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.durations import SCAN_LASTS
 from wxauth.server.websites.links import TryAgain
-from wxauth.server.websites.requests import Parameters
+from wxauth.server.websites.requests import LONGEST_REDIRECT, Parameters
 from wxauth.server.websites.scan_limits import PressesUsedUp
 from wxauth.server.websites.site_requests import SiteRequest, StartedScan
 from wxauth.server.websites.texts import TEXTS, Texts
@@ -94,14 +94,21 @@ def code_page(
     parameters: Parameters,
     language: Language,
     *,
+    app_title: str | None,
     link_target: str | None = None,
 ) -> Response:
-    """The page that shows the code and its state. With `link_target`, a button that opens WeChat is first."""
+    """The page that shows the code and its state. With `link_target`, a button that opens WeChat is first.
+
+    `app_title` is the mini-program's that the code opens; None if it has none.
+    """
     texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
     own_url = f"{root}{AUTHORIZE_PATH}/{started.secret}"
     seconds = int(SCAN_LASTS.total_seconds())
     is_phone = _is_on_a_phone(request.headers.get("user-agent", ""))
-    first, second = _ways_to_log_in(root, started, texts, is_phone=is_phone)
+    first, second = _ways_to_log_in(root, started, texts, app_title, is_phone=is_phone)
+    states = {state: texts[state] for state in PageState}
+    if is_phone:  # which cannot scan its own screen
+        states[PageState.WAITING] = texts["waiting_on_a_phone"]
     by_link = _link_forms(own_url, texts) if link_target else ""
     by_computer = ""
     if is_open_on_computers(asked.client) and not is_phone:
@@ -109,17 +116,18 @@ def code_page(
     body = f"""
 {_heading(title, asked)}
 {by_link}{first}
-<p class="status" role="status">{escape(texts[PageState.WAITING].format(seconds=seconds))}</p>
+<p class="status" role="status">{escape(states[PageState.WAITING].format(seconds=seconds))}</p>
 <a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
 {by_computer}{second}
 <noscript>
 {_paragraph("", texts["no_script"])}<a class="button" href="{own_url}/next">{escape(texts["go_on"])}</a>
 </noscript>
-{_paragraph("warning", texts["warning"])}"""
+{_paragraph("warning", texts["warning"])}
+{_footer(own_url, asked, parameters, language, root=root)}"""
     data = {
         "stateUrl": f"{own_url}/state",
         "nextUrl": f"{own_url}/next",
-        "texts": {state: texts[state] for state in PageState},
+        "texts": states,
     }
     attributes = f' data-state="waiting" data-expires-in="{seconds}" data-page="{escape(to_json(data).decode())}"'
     return _page(
@@ -172,18 +180,28 @@ def is_in_phones_browser(request: Request) -> bool:
     return _is_on_a_phone(user_agent) and _IN_WECHAT not in user_agent and _IN_WECOM not in user_agent
 
 
-def _ways_to_log_in(root: str, started: StartedScan, texts: Texts, *, is_phone: bool) -> tuple[str, str]:
+def _ways_to_log_in(
+    root: str, started: StartedScan, texts: Texts, app_title: str | None, *, is_phone: bool
+) -> tuple[str, str]:
     """To scan the code, and to type it. On a phone, which cannot scan its own screen, to type it comes first."""
     picture = (
         f'<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"></div>'
     )
-    typed = f'<br><span class="typed">{started.user_code}</span>'
+
+    def told(name: str) -> str:
+        return escape(texts[name] if app_title is None else texts[f"{name}_by_app"].format(app=app_title))
+
+    typed = (
+        f'<br><span class="typed">{started.user_code}</span>'
+        f'<button class="copy" type="button" data-copied="{escape(texts["copied"])}" hidden>'
+        f"{escape(texts['copy'])}</button>"
+    )
     if is_phone:
         return (
-            f"<p>{escape(texts['on_a_phone'])}{typed}</p>",
+            f"<p>{told('on_a_phone')}{typed}</p>",
             f"{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
         )
-    return f"<p>{escape(texts['how'])}</p>\n{picture}", f'<p class="quiet">{escape(texts["typed"])}{typed}</p>'
+    return f"<p>{told('how')}</p>\n{picture}", f'<p class="quiet">{told("typed")}{typed}</p>'
 
 
 def is_in_wechat(request: Request) -> bool:
@@ -192,18 +210,28 @@ def is_in_wechat(request: Request) -> bool:
     return _IN_WECHAT in user_agent and _IN_WECOM not in user_agent and not is_in_web_view(request)
 
 
-def account_page(request: Request, asked: SiteRequest, request_id: str, language: Language) -> Response:
+def account_page(
+    request: Request, asked: SiteRequest, request_id: str, parameters: Parameters, language: Language
+) -> Response:
     """The page with one button. Without a tap on a button first, WeChat would only show a snapshot of the site."""
-    title = _login_title(asked, language)
-    to_wechat = f"{_root(request)}{AUTHORIZE_PATH}/{request_id}/wechat"
+    title, root = _login_title(asked, language), _root(request)
+    own_url = f"{root}{AUTHORIZE_PATH}/{request_id}"
     body = f"""
 {_heading(title, asked)}
-<a class="button" href="{to_wechat}">{escape(TEXTS[language]["log_in_with_wechat"])}</a>"""
+<a class="button" href="{own_url}/wechat">{escape(TEXTS[language]["log_in_with_wechat"])}</a>
+{_footer(own_url, asked, parameters, language, root=root)}"""
     return _page(request, title, body, language)
 
 
 def person_page(
-    request: Request, asked: SiteRequest, person: UserFields, request_id: str, language: Language, *, issuer: str
+    request: Request,
+    asked: SiteRequest,
+    person: UserFields,
+    request_id: str,
+    parameters: Parameters,
+    language: Language,
+    *,
+    issuer: str,
 ) -> Response:
     """The page of a browser with a login: a button to go on to the site as the person it shows."""
     texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
@@ -220,7 +248,8 @@ def person_page(
 <p class="name">{escape(name or texts["no_name"])}</p>
 <form method="post" action="{own_url}/continue"><button class="button">{escape(go_on)}</button></form>
 <form method="post" action="{own_url}/another"><button class="link">{escape(texts["another"])}</button></form>
-{_paragraph("warning", texts["not_you"])}"""
+{_paragraph("warning", texts["not_you"])}
+{_footer(own_url, asked, parameters, language, root=root)}"""
     return _page(request, title, body, language, form_action=f"'self' {_redirect_source(asked.redirect_uri)}")
 
 
@@ -414,6 +443,17 @@ def _is_on_a_phone(user_agent: str) -> bool:
 
 def _login_title(asked: SiteRequest, language: Language) -> str:
     return TEXTS[language]["log_in_to"].format(title=asked.client.title)
+
+
+def _footer(own_url: str, asked: SiteRequest, parameters: Parameters, language: Language, *, root: str) -> str:
+    """The way back to the site without a login, and the same page in the other language."""
+    texts, other = TEXTS[language], "en" if language == "zh" else "zh"
+    back = escape(texts["back_to"].format(title=asked.client.title))
+    links = [f'<a href="{own_url}/cancel">{back}</a>']
+    url = _url({**parameters, "ui_locales": _TAGS[other]})
+    if len(url) <= LONGEST_REDIRECT:
+        links.append(f'<a href="{root}{escape(url)}" lang="{_TAGS[other]}">{escape(texts["other_language"])}</a>')
+    return f'<p class="links">{" ".join(links)}</p>'
 
 
 def _heading(title: str, asked: SiteRequest) -> str:

@@ -48,6 +48,16 @@ function stop() {
   clearInterval(ticking)
 }
 
+const typed = document.querySelector('.typed')
+const copy = document.querySelector('.copy')
+if (navigator.clipboard) {
+  copy.hidden = false
+  copy.addEventListener('click', async () => {
+    await navigator.clipboard.writeText(typed.textContent)
+    copy.textContent = copy.dataset.copied
+  })
+}
+
 const asking = setInterval(ask, interval)
 const ticking = setInterval(tick, 1000)
 show('waiting')

@@ -1,0 +1,92 @@
+"""What the login pages tell a person: which mini-program to open, the way back, and the same in the other language."""
+
+import re
+from html import unescape
+
+import httpx
+import pytest
+
+from tests.fakes import OTHER_APP
+from tests.websites.browsers import Browser, Tab, sent
+from tests.websites.test_authorize import browser as browser
+from tests.websites.test_authorize import shop as shop
+from tests.websites.test_browser_logins import TO_ADMIN, person_page
+from tests.websites.test_form_post import BY_FORM, posted
+from tests.websites.test_wechats_pages import IN_WECHAT, SAFARI
+from tests.world import AddSite, MakeClient, Phone, Site
+from wxauth.server.apps.managing import ManagedApps
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App
+from wxauth.server.core.trail import OPERATOR
+
+
+def link(page: httpx.Response | Tab, text: str) -> str:
+    html = page.html if isinstance(page, Tab) else page.text
+    found = re.search(rf'<a href="([^"]+)"[^>]*>{re.escape(text)}</a>', html)
+    assert found, html
+    return unescape(found[1])
+
+
+async def test_the_page_names_the_mini_program_to_open(services: Services, add_site: AddSite, browser: Browser) -> None:
+    app = App.model_validate({**OTHER_APP, "app_id": "wx00000000000000aa"})
+    await services[ManagedApps].add(app, title="小店 <b>&", is_enabled=True, is_checked=False, by=OPERATOR)
+    await services[Apps].refresh()
+    await add_site(app_id=app.app_id)
+    tab = await browser.show()
+    assert tab.html.count("“小店 &lt;b&gt;&amp;”") == 2
+    tab = await browser.show(ui_locales="zh")
+    assert "将打开小程序“小店 &lt;b&gt;&amp;”" in tab.html
+
+
+async def test_without_a_title_the_page_says_to_open_the_mini_program(shop: Site, browser: Browser) -> None:
+    assert "open the mini-program and type this code" in (await browser.show()).html
+
+
+@pytest.mark.parametrize("user_agent", [None, SAFARI, IN_WECHAT])
+async def test_a_person_goes_back_to_the_site_without_a_login(
+    add_site: AddSite, browser: Browser, make_client: MakeClient, services: Services, user_agent: str | None
+) -> None:
+    await add_site(account_app_id="wx1234567890abcdef")
+    if user_agent is not None:
+        browser.client.headers["User-Agent"] = user_agent
+    for locale in ("en", "zh"):
+        page = await browser.open(ui_locales=locale)
+        assert page.status_code == 200
+        text = {"zh": "返回 Example Shop", "en": "Back to Example Shop"}[locale]
+        back = link(page, text)
+        reported = sent(await browser.client.get(back))
+        assert (reported["error"], reported["state"]) == ("access_denied", "s-1")
+        assert (await make_client(services).get(back)).status_code == 404
+
+
+async def test_the_way_back_posts_if_the_site_asks_for_a_form(shop: Site, browser: Browser) -> None:
+    tab = await browser.show(**BY_FORM)
+    assert posted(await browser.client.get(link(tab, "Back to Example Shop")))["error"] == "access_denied"
+
+
+async def test_a_page_with_a_person_leads_back_too(add_site: AddSite, browser: Browser, phone: Phone) -> None:
+    await add_site(sso=True)
+    await add_site("admin", sso=True, redirect_uris=[TO_ADMIN["redirect_uri"]])
+    await (await browser.show()).approved_by(phone)
+    html = (await person_page(browser)).html
+    back = link(httpx.Response(200, text=html), "Back to Example Shop")
+    assert sent(await browser.client.get(back), TO_ADMIN["redirect_uri"])["error"] == "access_denied"
+
+
+async def test_the_page_has_a_link_to_itself_in_the_other_language(shop: Site, browser: Browser, phone: Phone) -> None:
+    tab = await browser.show()
+    chinese = await browser.client.get(link(tab, "中文"))
+    assert chinese.headers["content-language"] == "zh-CN"
+    english = await browser.client.get(link(chinese, "English"))
+    assert english.headers["content-language"] == "en"
+    reported = await Tab(browser, english.text).approved_by(phone)
+    assert reported.keys() == {"code", "state", "iss"}
+
+
+async def test_a_phone_is_not_told_to_wait_for_a_scan(shop: Site, browser: Browser) -> None:
+    assert "Waiting for the phone" in (await browser.show()).html
+    browser.client.headers["User-Agent"] = SAFARI
+    html = (await browser.show()).html
+    assert "Waiting for the phone" not in html
+    assert "Confirm in the mini-program, and come back" in html
