@@ -37,7 +37,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     folder = tmp_path_factory.mktemp("sites")
     ports = [str(free_port()) for _ in range(3)]
     options = [word for pair in zip(("--port", "--wechat-port", "--site-port"), ports, strict=True) for word in pair]
-    with Running(WXAUTH, "dev", *options, cwd=folder) as running:
+    env = {"WXAUTH_SCAN_RATE_LIMIT": "600/minute"}  # all tests come from one address
+    with Running(WXAUTH, "dev", *options, cwd=folder, env=env) as running:
         running.wait_for("Ctrl-C ends it all")
         command = folder / ".wxauth" / "wxauth"
         apps = ("--account", ACCOUNT["app_id"], "--website", WEBSITE["app_id"])
