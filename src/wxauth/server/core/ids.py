@@ -7,6 +7,9 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+LAST_ID: Final = UUID(int=2**128 - 1)
+"""An id after every other one."""
+
 _STEP_BYTES: Final = 4
 _last = 0
 """The newest id of this process. It only orders ids within a millisecond."""
@@ -29,6 +32,16 @@ def new_id(now: datetime) -> UUID:
 def first_id_at(time: datetime) -> UUID:
     """The lower bound of all ids of this time (section 5.7)."""
     return UUID(int=_milliseconds(time) << 80)
+
+
+def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:
+    """The lowest id of a page of a list, and the id that all of it stand before. Ids begin with their times.
+
+    `before` is where the page before has ended. None: no bound.
+    """
+    lowest = UUID(int=0) if since is None else first_id_at(since)
+    end = LAST_ID if until is None else first_id_at(until)
+    return lowest, min(end, before or LAST_ID)
 
 
 def _milliseconds(time: datetime) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.ids import first_id_at, new_id
+from wxauth.server.core.ids import id_range, new_id
 from wxauth.server.core.models import BY_ANOTHER, EventFields
 from wxauth.server.core.statements import Nothing, Statement
 
@@ -180,7 +180,6 @@ _OF_ACTOR: Final = Statement[EventFields](f"""
 ({_EVENTS} WHERE events.user_id = :actor_id AND events.actor = :actor AND events.type = ANY (:types) AND {_NEWEST})
  ORDER BY id DESC LIMIT :limit
 """)  # noqa: S608 - put together from constants
-_LAST_ID: Final = UUID(int=2**128 - 1)
 
 
 async def record_event(
@@ -218,9 +217,8 @@ async def find_events(
 
     Raises: StorageUnavailable.
     """
-    since = first_id_at(search.since) if search.since is not None else UUID(int=0)
-    until = first_id_at(search.until) if search.until is not None else _LAST_ID
-    newest = {"since": since, "before": min(until, before or _LAST_ID), "limit": limit}
+    since, end = id_range(search.since, search.until, before)
+    newest = {"since": since, "before": end, "limit": limit}
     types = list(dict.fromkeys(search.types))
     if search.user_id is not None and types:
         of_user = {"user_id": search.user_id, "actor": search.actor}

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import first_id_at
+from wxauth.server.core.ids import first_id_at, id_range
 from wxauth.server.core.ip_addresses import TRUNCATED, IpNetwork
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.refusals.models import Refusal
@@ -83,7 +83,6 @@ _SWEEP: Final = Statement[Nothing]("""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE id < :before ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
-_LAST_ID: Final = UUID(int=2**128 - 1)
 
 
 async def store_refusals(database: Database, refusals: Sequence[Refusal]) -> None:
@@ -107,8 +106,7 @@ async def find_refusals(
 ) -> Sequence[Refusal]:
     """The newest refused logins that match the search and are older than `before`. Raises: StorageUnavailable."""
     network = None if search.network is None else TRUNCATED.widened(search.network)
-    # Compares ids instead of times, because an id begins with its time.
-    until = first_id_at(search.until) if search.until is not None else _LAST_ID
+    first, end = id_range(search.since, search.until, before)
     return await database.rows(
         _statement(search, network),
         request_id=search.request_id,
@@ -117,8 +115,8 @@ async def find_refusals(
         code=search.code,
         first_network=None if network is None else str(network),
         last_network=None if network is None else str(network.broadcast_address),
-        first=first_id_at(search.since) if search.since is not None else UUID(int=0),
-        before=min(until, before or _LAST_ID),
+        first=first,
+        before=end,
         limit=limit,
     )
 

@@ -443,9 +443,9 @@ def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
         "app_id": session["app_id"],
         "client_id": session["client_id"],
         "device": describe_device(session["user_agent"]),
-        "ip": _address(session["ip"]),
+        "ip": shown_address(session["ip"]),
         "opened": {
-            "ip": _address(session["opened_ip"]),
+            "ip": shown_address(session["opened_ip"]),
             "device": describe_device(session["opened_user_agent"]),
         },
         "created_at": session["created_at"],
@@ -464,7 +464,7 @@ def events_answer(page: Page[EventFields]) -> EventsAnswer:
             "actor": event.actor,
             "user_id": event.user_id,
             "app_id": event.app_id,
-            "ip": _address(event.ip),
+            "ip": shown_address(event.ip),
             "data": event.data,
         }
         for event in page.items
@@ -481,5 +481,6 @@ def _profile_and_standing(user: UserFields) -> ProfileAndStanding:
     return answer
 
 
-def _address(ip: object | None) -> str | None:
+def shown_address(ip: object | None) -> str | None:
+    """An address as asyncpg reads it, as text."""
     return None if ip is None else str(ip)

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import Title
 from wxauth.server.sessions.devices import describe_device
-from wxauth.server.users.bodies import ShownDevice
+from wxauth.server.users.bodies import ShownDevice, shown_address
 from wxauth.server.users.callers import StaffDep
 from wxauth.server.users.listing_rows import LoginSearch, find_logins, glimpses_of
 from wxauth.server.web.bodies import (
@@ -118,7 +118,7 @@ async def list_logins(_: StaffDep, database: DatabaseDep, query: Annotated[Login
                 "app_id": login.app_id,
                 "client_id": login.client_id,
                 "device": describe_device(login.opened_user_agent),
-                "ip": _address(login.opened_ip),
+                "ip": shown_address(login.opened_ip),
                 "ended_at": login.revoked_at,
             }
             for login in page.items
@@ -139,13 +139,9 @@ async def read_names(_: StaffDep, database: DatabaseDep, query: Annotated[NamesQ
                 "avatar_url": each.avatar_url,
                 "app_id": each.app_id,
                 "device": describe_device(each.user_agent),
-                "ip": _address(each.ip),
+                "ip": shown_address(each.ip),
                 "last_login_at": each.last_login_at,
             }
             for each in await glimpses_of(database, query.user_id)
         ]
     }
-
-
-def _address(ip: object | None) -> str | None:
-    return None if ip is None else str(ip)

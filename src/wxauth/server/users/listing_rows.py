@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
-from wxauth.server.core.ids import first_id_at
+from wxauth.server.core.ids import id_range
 from wxauth.server.core.ip_addresses import IpNetwork
 from wxauth.server.core.statements import Statement
 from wxauth.server.sessions.rows import OPENED
@@ -72,7 +72,6 @@ WINDOWS: Final = (1_000, 50_000)
 SEARCH_SECONDS: Final = 1.0
 """The time after which a search starts no further statement."""
 
-_LAST_ID: Final = UUID(int=2**128 - 1)
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 
 
@@ -106,9 +105,7 @@ async def find_logins(database: Database, search: LoginSearch, *, before: UUID |
 
     Raises: StorageUnavailable.
     """
-    lowest = UUID(int=0) if search.since is None else first_id_at(search.since)
-    latest = _LAST_ID if search.until is None else first_id_at(search.until)
-    before = min(before or _LAST_ID, latest)
+    lowest, before = id_range(search.since, search.until, before)
     found: list[ListedLogin] = []
 
     async def search_above(floor: UUID) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 from typing_extensions import TypedDict
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import LAST_ID
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserFields, UserStatus
@@ -99,7 +100,6 @@ _CONDITIONS: Final = {
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 _LOWEST: Final = UUID(int=0)
-_ABOVE_ALL: Final = UUID(int=2**128 - 1)
 
 # Uses indexes only. Openids have no index of their own, which would slow each first login. So an openid is looked up in
 # each app. The apps are read one by one from the primary key, whose first column is the app.
@@ -178,7 +178,7 @@ async def find_users(
         found.extend(await database.rows(statement, **filters, before=before, floor=floor, limit=limit - len(found)))
 
     found: list[ListedUser] = []
-    before = before or _ABOVE_ALL
+    before = before or LAST_ID
     if "named" in filters or search.role == ADMIN:  # found through an index
         await search_above(floor=_LOWEST)
         return FoundUsers(found)
