@@ -15,7 +15,7 @@ import click
 from benchmarks import peers
 from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
 from benchmarks.faults import main as break_things
-from benchmarks.processes import environment, free_port, running
+from benchmarks.processes import stand_in
 from benchmarks.report import as_document, as_line, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
 from benchmarks.steady import main as steady
@@ -100,13 +100,7 @@ def run(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", lasting=False))
         asyncio.run(_make_databases(postgres.url(), names))
-        wechat_port = free_port()
-        stack.enter_context(
-            running(
-                "stand-in", "-m", "benchmarks.standin", str(wechat_port),
-                port=wechat_port, folder=folder, env=environment(),
-            )
-        )  # fmt: skip
+        wechat_port = stack.enter_context(stand_in(folder))
         wechat_url = f"http://127.0.0.1:{wechat_port}"
         contenders = [
             stack.enter_context(started(name, database_url=postgres.url(name), wechat_url=wechat_url, folder=folder))

@@ -27,7 +27,7 @@ import asyncpg
 import click
 import httpx
 
-from benchmarks.processes import ROOT, environment, free_port, running
+from benchmarks.processes import ROOT, environment, free_port, stand_in
 from benchmarks.standin import code_for
 
 PHONES = 24
@@ -279,9 +279,8 @@ class Site:
 async def site(folder: Path, database_url: str, **settings: str) -> AsyncIterator[Site]:
     """Two replicas behind Caddy, on a migrated database, with a stand-in for WeChat."""
     with ExitStack() as stack:
-        wechat_port, front_port, ports = free_port(), free_port(), [free_port(), free_port()]
-        standin = ("-m", "benchmarks.standin", str(wechat_port))
-        stack.enter_context(running("standin", *standin, port=wechat_port, folder=folder, env=environment()))
+        wechat_port = stack.enter_context(stand_in(folder))
+        front_port, ports = free_port(), [free_port(), free_port()]
         common = {
             "DATABASE_URL": database_url,
             "APP_ID": "wxfaults0000000001",

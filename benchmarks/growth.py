@@ -19,7 +19,7 @@ import asyncpg
 import click
 
 from benchmarks.contenders import Contender, started
-from benchmarks.processes import environment, free_port, memory_of_tree, running
+from benchmarks.processes import memory_of_tree, stand_in
 from benchmarks.rounds import NotDone, Situation, Surroundings, measure
 from wxauth.server.core.database import Database
 from wxauth.server.core.migrations import migrate
@@ -422,13 +422,7 @@ def _watch_memory(folder: Path) -> bool:
     """Whether a worker uses hardly more memory after many logins than after some."""
     with ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "small", lasting=False))
-        wechat_port = free_port()
-        stack.enter_context(
-            running(
-                "stand-in", "-m", "benchmarks.standin", str(wechat_port),
-                port=wechat_port, folder=folder, env=environment(),
-            )
-        )  # fmt: skip
+        wechat_port = stack.enter_context(stand_in(folder))
         wechat_url = f"http://127.0.0.1:{wechat_port}"
         contender = stack.enter_context(
             started("wxauth", database_url=postgres.url(), wechat_url=wechat_url, folder=folder)

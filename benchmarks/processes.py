@@ -79,6 +79,14 @@ def running(
             process.wait()
 
 
+@contextmanager
+def stand_in(folder: Path) -> Iterator[int]:
+    """Run WeChat's stand-in while the block runs, and yield its port."""
+    port = free_port()
+    with running("stand-in", "-m", "benchmarks.standin", str(port), port=port, folder=folder, env=environment()):
+        yield port
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -21,7 +21,7 @@ import click
 
 from benchmarks.arrivals import CALLBACK, HOLDERS, SITE, Plan, Result, Steady
 from benchmarks.contenders import Contender, started
-from benchmarks.processes import ROOT, cpu_of_tree, environment, free_port, memory_of_tree, running
+from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree, stand_in
 from benchmarks.report import as_line
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
@@ -81,13 +81,7 @@ def run(kinds: list[Steady], *, seconds: float) -> list[Row]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-steady-")))
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
-        wechat_port = free_port()
-        stack.enter_context(
-            running(
-                "stand-in", "-m", "benchmarks.standin", str(wechat_port),
-                port=wechat_port, folder=folder, env=environment(),
-            )
-        )  # fmt: skip
+        wechat_port = stack.enter_context(stand_in(folder))
         contender = stack.enter_context(
             started(
                 "wxauth",
