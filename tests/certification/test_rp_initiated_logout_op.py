@@ -1,15 +1,13 @@
 """The plan "RP-Initiated Logout OP" of the OpenID Foundation's conformance suite, each test named as its module."""
 
-import re
 from collections.abc import Callable
-from html import unescape
 from typing import Any
 
 import httpx
 import pytest
 from jose import jwt
 
-from tests.websites.browsers import Browser, refused, sent, tokens_of
+from tests.websites.browsers import Browser, hidden_fields, refused, sent, tokens_of
 from tests.world import AddSite, GetPhone, Site
 
 BYE = "https://shop.example.com/signed-out"
@@ -38,12 +36,6 @@ async def is_logged_in(browser: Browser) -> bool:
     reported = sent(await browser.open(prompt="none"))
     assert reported.get("error") in (None, "login_required")
     return "code" in reported
-
-
-def fields_of(page: httpx.Response) -> dict[str, str]:
-    assert page.status_code == 200, page.text
-    found = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page.text)
-    return {name: unescape(value) for name, value in found}
 
 
 async def test_oidcc_rp_initiated_logout_discovery_endpoint_verification(client: httpx.AsyncClient) -> None:
@@ -110,10 +102,10 @@ async def test_oidcc_rp_initiated_logout_modified_id_token_hint(
 async def test_oidcc_rp_initiated_logout_no_id_token_hint(browser: Browser, tokens: dict[str, Any]) -> None:
     page = await sign_out(browser, client_id="shop", post_logout_redirect_uri=BYE, state="s<2")
     assert await is_logged_in(browser)
-    form = fields_of(page)
+    form = hidden_fields(page)
     (secret,) = form.keys() - {"client_id", "post_logout_redirect_uri", "state", "ui_locales"}
     forged = await browser.client.post("/v1/end_session", data={**form, secret: "x" * len(form[secret])})
-    assert fields_of(forged) == form
+    assert hidden_fields(forged) == form
     assert await is_logged_in(browser)
     answer = await browser.client.post("/v1/end_session", data=form)
     assert sent(answer, BYE) == {"state": "s<2"}
@@ -132,7 +124,7 @@ async def test_oidcc_rp_initiated_logout_bad_id_token_hint(
 
 async def test_oidcc_rp_initiated_logout_only_state(browser: Browser, tokens: dict[str, Any]) -> None:
     page = await sign_out(browser, state="s-2")
-    answer = await browser.client.post("/v1/end_session", data=fields_of(page))
+    answer = await browser.client.post("/v1/end_session", data=hidden_fields(page))
     assert (answer.status_code, "location" in answer.headers) == (200, False)
     assert not await is_logged_in(browser)
 
@@ -142,9 +134,9 @@ async def test_oidcc_rp_initiated_logout_no_params(
     browser: Browser, make_browser: Callable[[], Browser], tokens: dict[str, Any], asked: dict[str, str]
 ) -> None:
     nobody = await sign_out(make_browser(), **asked)
-    assert (nobody.status_code, fields_of(nobody)) == (200, {})
+    assert (nobody.status_code, hidden_fields(nobody)) == (200, {})
     page = await sign_out(browser, **asked)
-    answer = await browser.client.post("/v1/end_session", data=fields_of(page))
+    answer = await browser.client.post("/v1/end_session", data=hidden_fields(page))
     assert (answer.status_code, "location" in answer.headers) == (200, False)
     assert not await is_logged_in(browser)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -110,6 +111,13 @@ def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
     reported = parse_qs(urlsplit(url).query, keep_blank_values=True)
     assert all(len(values) == 1 for values in reported.values())
     return {name: values[0] for name, values in reported.items()}
+
+
+def hidden_fields(page: httpx.Response) -> dict[str, str]:
+    """The hidden fields of a page's form."""
+    assert page.status_code == 200, page.headers.get("location", page.text)
+    found = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page.text)
+    return {name: unescape(value) for name, value in found}
 
 
 async def exchanged(site: Site, code: str, **form: str) -> httpx.Response:

@@ -5,7 +5,6 @@ from asyncio import create_task, gather
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from html import unescape
 from typing import Any
 
 import asyncpg
@@ -14,7 +13,7 @@ import pytest
 from jose import jwt
 
 from tests.fakes import Clock
-from tests.websites.browsers import Browser, Tab, exchanged, id_claims, refused, sent, tokens_of
+from tests.websites.browsers import Browser, Tab, exchanged, hidden_fields, id_claims, refused, sent, tokens_of
 from tests.world import (
     CALLBACK,
     CAMERA,
@@ -631,9 +630,9 @@ async def the_removal_of_the_site(house: House) -> None:
 
 def fields_of(page: httpx.Response) -> dict[str, str]:
     """The hidden fields of the page that asks whether to log out."""
-    found = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+    found = hidden_fields(page)
     assert "confirmed" in found, page.text
-    return {name: unescape(value) for name, value in found.items()}
+    return found
 
 
 def both(reason: str | None) -> Ends:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.websites.browsers import Browser, exchanged, id_claims
+from tests.websites.browsers import Browser, exchanged, hidden_fields, id_claims
 from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
@@ -30,8 +30,7 @@ def posted(page: httpx.Response, to: str = CALLBACK) -> Mapping[str, str]:
     assert form, page.text
     assert unescape(form[1]) == to
     assert '<button class="button">' in form[2]
-    fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', form[2])
-    return {name: unescape(value) for name, value in fields}
+    return hidden_fields(page)
 
 
 async def test_the_answer_to_a_scan_is_posted(shop: Site, browser: Browser, phone: Phone) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import APP, Clock
 from tests.problems import problem_of
-from tests.websites.browsers import Browser, Tab, exchanged, id_claims, sent
+from tests.websites.browsers import Browser, Tab, exchanged, hidden_fields, id_claims, sent
 from tests.world import (
     CAMERA,
     AddSite,
@@ -256,8 +256,7 @@ async def test_with_form_post_the_number_leads_to_a_page_that_posts_the_code(
 ) -> None:
     tab = await safari.show(response_mode="form_post")
     page = await type_in(tab, await approved(tab, phone))
-    assert page.status_code == 200, page.text
-    fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text))
+    fields = hidden_fields(page)
     assert fields.keys() == {"code", "state", "iss"}
     assert (await exchanged(shop, fields["code"])).status_code == 200
 

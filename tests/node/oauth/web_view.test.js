@@ -32,6 +32,12 @@ async function shown({ after = null } = {}) {
   return page
 }
 
+/** The site's request in the URL of the mini-program's page, as the mini-program decodes it. */
+function parametersOf(url) {
+  const [, query] = url.split('?')
+  return Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
+}
+
 async function json(path, body, token) {
   const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
   const answer = await fetch(SERVICE_URL + path, { method: 'POST', headers, body: JSON.stringify(body) })
@@ -47,12 +53,12 @@ test('the mini-program is asked at once, and by the button again, and the site l
   assert.deepEqual(again, call)
   const [api, { name, arg }] = call
   assert.deepEqual([api, name, Object.keys(arg)], ['invokeMiniProgramAPI', 'redirectTo', ['url']])
-  const [path, query] = arg.url.split('?')
+  const [path] = arg.url.split('?')
   assert.equal(path, '/pages/authorize/authorize')
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth))
 
   const { access_token, user } = await json('/v1/login', { code: 'alice' })
-  const asked = Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
+  const asked = parametersOf(arg.url)
   const { redirect_to } = await json('/v1/me/authorizations', { ...asked, login_code: 'alice' }, access_token)
   await page.goto(redirect_to) // as the <web-view> of the mini-program's page does, with the cookies of before
   await page.getByText('已登录').waitFor()
@@ -62,9 +68,9 @@ test('the mini-program is asked at once, and by the button again, and the site l
 test("a stranger's answer opens no session of the site in this web-view", async () => {
   const page = await shown({ after: 0 })
   await page.waitForFunction(() => window.calls.length === 1)
-  const query = await page.evaluate(() => window.calls[0][1].arg.url.split('?')[1])
+  const url = await page.evaluate(() => window.calls[0][1].arg.url)
   const { access_token } = await json('/v1/login', { code: 'mallory' })
-  const asked = Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
+  const asked = parametersOf(url)
   const { redirect_to } = await json('/v1/me/authorizations', { ...asked, login_code: 'mallory' }, access_token)
   await page.context().clearCookies() // another person's web-view has never asked
   await page.goto(redirect_to)
@@ -74,9 +80,9 @@ test("a stranger's answer opens no session of the site in this web-view", async 
 test('with response_mode=form_post, a page posts the answer to the site', async () => {
   const page = await shown({ after: 0 })
   await page.waitForFunction(() => window.calls.length === 1)
-  const query = await page.evaluate(() => window.calls[0][1].arg.url.split('?')[1])
+  const url = await page.evaluate(() => window.calls[0][1].arg.url)
   const { access_token } = await json('/v1/login', { code: 'alice' })
-  const asked = Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
+  const asked = parametersOf(url)
   const body = { ...asked, response_mode: 'form_post', login_code: 'alice' }
   const { redirect_to } = await json('/v1/me/authorizations', body, access_token)
   await page.route(`${SITE_URL}/**`, (route) => route.fulfill({ body: 'posted' }))
