@@ -276,21 +276,21 @@ async def go_on_after_decision(
     raise NotFound("there is no decision to go on with")
 
 
-async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> WayBack:
-    """The way back to the site from a page on which the person does not log in.
+async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> Onward:
+    """Take the browser back to the site from a page on which the person does not log in.
 
     Raises: NotFound, if this browser has no such page; StorageUnavailable.
     """
     page = await page_to_press(database, **page_hashes(page_id, cookie), now=clock())
     if page is None:
         raise NotFound(NO_SUCH_PAGE)
-    return sent_back(settings, page, error="access_denied", error_description="the person has gone back")
+    return refused(settings, page, "the person has gone back")
 
 
-def refused(settings: Settings, page: SitePage, description: str) -> Onward:
+def refused(settings: Settings, asking: Asking, description: str) -> Onward:
     """Take the browser back to the site, which is told why nobody has logged in."""
     error = {"error": "access_denied", "error_description": description}
-    return Onward(sent_back(settings, page, **error))
+    return Onward(sent_back(settings, asking, **error))
 
 
 async def onward_with_code(

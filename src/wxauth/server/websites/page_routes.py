@@ -224,14 +224,14 @@ async def redirect_after_decision(
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/cancel")
 async def go_back_to_site(request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> Response:
     """Send the page's own browser back to the site, which is told that nobody has logged in."""
-    language, cookie = language_of(request), cookie_in(request, cookie_name(settings))
+    request_id, cookie = request.path_params["request_id"], cookie_in(request, cookie_name(settings))
     try:
-        back = await authorize.cancel(settings, database, clock, request.path_params["request_id"], cookie)
-        return send_to(request, back, language)
+        onward = await authorize.cancel(settings, database, clock, request_id, cookie)
+        return go_on(request, onward, settings)
     except NotFound:
-        return message_page(request, "visit_gone", language, status=404)
+        return message_page(request, "visit_gone", language_of(request), status=404)
     except StorageUnavailable as exc:
-        return failure_page(request, exc, language)
+        return failure_page(request, exc, language_of(request))
 
 
 @router.hidden(FORM_POST_PATH)
