@@ -5,10 +5,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from wxauth.errors import (
-    LastAdmin,
-    Title,
-)
+from wxauth.errors import LastAdmin, Title
 from wxauth.server.login.bodies import LeavingAnswer, ProofRequest
 from wxauth.server.login.dependencies import PROOF_FAILURES, ProofsDep
 from wxauth.server.login.leaving import leave

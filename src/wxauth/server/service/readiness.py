@@ -8,12 +8,7 @@ from typing import Final
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.clock import Clock
-from wxauth.server.core.database import (
-    Database,
-    DatabaseUrlRefused,
-    trouble_of,
-    troubles,
-)
+from wxauth.server.core.database import Database, DatabaseUrlRefused, trouble_of, troubles
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.schema import current_revision, is_schema_usable
 from wxauth.server.keys.keyring import KeyRing
