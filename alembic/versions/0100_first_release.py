@@ -602,6 +602,18 @@ def upgrade() -> None:
             FOR EACH ROW EXECUTE FUNCTION queue_backchannel_logout()
     """)
     op.execute("""
+        CREATE FUNCTION delete_website_sessions() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM website_sessions USING gone WHERE gone.client_id IS NOT NULL AND session_id = gone.id;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER sessions_delete_website_sessions AFTER DELETE ON sessions REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION delete_website_sessions()
+    """)
+    op.execute("""
         CREATE FUNCTION replace_sessions(
             person uuid, app text, its_openid text, opened uuid, at_most integer, ended_at timestamptz)
         RETURNS uuid[] LANGUAGE plpgsql AS $$
@@ -773,9 +785,7 @@ def upgrade() -> None:
             client_id TEXT NOT NULL,
             session_id UUID NOT NULL,
             browser_login_id UUID,
-            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
-            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
-                DELETE CASCADE
+            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id)
         )
     """)
     op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
@@ -1051,6 +1061,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION check_session()")
     op.execute("DROP FUNCTION replace_sessions(uuid, text, text, uuid, integer, timestamptz)")
     op.execute("DROP FUNCTION queue_backchannel_logout()")
+    op.execute("DROP FUNCTION delete_website_sessions()")
     op.execute("DROP FUNCTION take_sessions_along()")
     op.execute("DROP FUNCTION remember_unionid()")
     op.execute("DROP FUNCTION end_phone_proofs()")

@@ -105,6 +105,20 @@ after_create(
         CREATE TRIGGER sessions_queue_backchannel_logout AFTER UPDATE OF revoked_at ON sessions
             FOR EACH ROW EXECUTE FUNCTION queue_backchannel_logout()
     """,
+    # In place of a foreign key, which would have to read the other table under a lock before a partition of this one is
+    # dropped. Who adds a row there adds its session in the same statement.
+    """
+        CREATE FUNCTION delete_website_sessions() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM website_sessions USING gone WHERE gone.client_id IS NOT NULL AND session_id = gone.id;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER sessions_delete_website_sessions AFTER DELETE ON sessions REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION delete_website_sessions()
+    """,
     # Ends the oldest sessions of an identity, so that with the one that a login opens they are at most so many. It is a
     # function because its statement sees what others have committed while the login waited for the user's row. The
     # login's own statement does not: of several logins at once, each would miss the others' sessions.
@@ -138,7 +152,6 @@ class WebsiteSession(SQLModel, table=True):
 
     __tablename__ = "website_sessions"
     __table_args__ = (
-        ForeignKeyConstraint(["session_id"], ["sessions.id"], ondelete="CASCADE"),
         Index(None, "session_id"),
         Index(None, "browser_login_id", postgresql_where=text("browser_login_id IS NOT NULL")),
     )
