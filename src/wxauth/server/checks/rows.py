@@ -156,7 +156,7 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 _RIGHTS: Final = Statement[RoleRights]("""
 WITH here AS (
     SELECT c.oid, c.relowner FROM pg_class c
-     WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r'
+     WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind IN ('r', 'p')
        AND c.relname = ANY (:tables)
 )
 SELECT quote_ident(current_user) AS role,

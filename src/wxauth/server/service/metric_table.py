@@ -216,7 +216,12 @@ STORED: Final = (
         is_age=True,
     ),
 )
-SIGNING_KEY_AGE: Final = StoredRow(
-    "wxauth_signing_key_age_seconds", "Age of the current signing key.", "key_signs_since", is_age=True
+STORED_IF_ANY: Final = (
+    StoredRow("wxauth_signing_key_age_seconds", "Age of the current signing key.", "key_signs_since", is_age=True),
+    StoredRow(
+        "wxauth_partitions_ahead_seconds",
+        "How far ahead the partitions of the sessions are prepared.",
+        "partitions_ahead",
+    ),
 )
-"""Reported only if there is a key."""
+"""Reported only where there is such a thing."""

@@ -57,8 +57,8 @@ from wxauth.server.service.metric_table import (
     REQUESTS,
     SCANS,
     SIGN_UP_HOOK_SECONDS,
-    SIGNING_KEY_AGE,
     STORED,
+    STORED_IF_ANY,
     WEBHOOK_DELIVERIES,
     WECHAT_CALLS,
     WECHAT_SECONDS,
@@ -231,8 +231,8 @@ class PrometheusMetrics(Collector):
         yield GaugeMetricFamily(*CLOCK_AHEAD, ahead.total_seconds())
         if self._statistics is None:
             return
-        has_key = self._statistics[SIGNING_KEY_AGE.column] is not None
-        for row in (*STORED, SIGNING_KEY_AGE) if has_key else STORED:
+        there_are = [row for row in STORED_IF_ANY if self._statistics[row.column] is not None]
+        for row in (*STORED, *there_are):
             yield GaugeMetricFamily(row.name, row.help, row.value(self._statistics, self._clock()))
 
     def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
