@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
 import httpx
@@ -13,7 +14,7 @@ import pytest
 from jose import jwt
 
 from tests.fakes import Clock
-from tests.websites.browsers import Browser, Tab, exchanged, hidden_fields, id_claims, refused, sent, tokens_of
+from tests.websites.browsers import ASKED, Browser, Tab, exchanged, hidden_fields, id_claims, refused, sent, tokens_of
 from tests.world import (
     CALLBACK,
     CAMERA,
@@ -284,6 +285,19 @@ async def test_another_account_leads_to_the_ordinary_page(
     assert reported["state"] == "s-2"
     tokens = (await exchanged(desk, reported["code"], redirect_uri=ADMIN_CALLBACK)).json()
     assert (await id_claims(browser.client, tokens["id_token"], audience="admin"))["sub"] == bob.user_id
+
+
+@pytest.mark.parametrize("button", ["continue", "another"])
+async def test_a_press_on_a_page_whose_request_is_too_long_to_repeat_is_a_mistake(
+    shop: Site, desk: Site, browser: Browser, named: Phone, button: str
+) -> None:
+    await tokens_of(shop, browser, named)
+    more = "".join(f"&more_{number}={'中' * 1_500}" for number in range(2))
+    form = f"{urlencode({**ASKED, **TO_ADMIN})}{more}"
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    page = await browser.client.post("/v1/authorize", content=form.encode(), headers=headers)
+    assert shows(page)
+    assert (await PersonPage(browser, page.text).press(button)).status_code == 400
 
 
 async def test_prompts_and_max_age(

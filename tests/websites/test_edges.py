@@ -174,3 +174,19 @@ async def test_the_query_of_a_redirect_uri_is_kept(
     await add_site(redirect_uris=[f"{CALLBACK}?from=wechat"])
     answer = await Browser(make_client(services)).open(redirect_uri=f"{CALLBACK}?from=wechat", prompt="none")
     assert sent(answer)["from"] == "wechat"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/token", "/v1/revoke", "/v1/device_authorization", "/v1/userinfo", "/v1/authorize", "/v1/end_session"],
+)
+@pytest.mark.parametrize("text", ["%", "%4", "x=%e4%b8%ad"])
+async def test_a_form_that_takes_long_to_decode_is_refused_unread(
+    client: httpx.AsyncClient, path: str, text: str
+) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    attack = (text * 65_536)[:65_536]
+    answer = await client.post(path, content=attack.encode(), headers=form)
+    assert answer.status_code == 400, answer.text
+    if answer.headers["content-type"] == "application/json":
+        assert "percent-encoded" in answer.json()["error_description"]

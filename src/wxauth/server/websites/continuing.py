@@ -6,7 +6,7 @@ ask without a page (`prompt=none`).
 
 from datetime import datetime, timedelta
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from wxauth.errors import NotFound
 from wxauth.server.core.clock import Clock
@@ -91,9 +91,12 @@ class Continuing:
         return f"{AUTHORIZE_PATH}?{page.query}"
 
     async def use_another(self, page_id: str, cookies: BrowserCookies) -> str:
-        """The path of the request's ordinary page, which wants a new proof. Raises: NotFound, StorageUnavailable."""
+        """The path of the request's ordinary page, which wants a new proof.
+
+        Raises: NotFound, OAuthError, StorageUnavailable.
+        """
         page = await self._page(page_id, cookies)
-        parameters = {**dict(parse_qsl(page.query)), "prompt": "login"}
+        parameters = {**parse_parameters(page.query), "prompt": "login"}
         return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
 
     async def _page(self, page_id: str, cookies: BrowserCookies) -> PersonPage:

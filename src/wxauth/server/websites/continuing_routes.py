@@ -10,11 +10,12 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, SentBack, Unanswerable
-from wxauth.server.websites.browser_answers import HTML, NO_PAGE, REDIRECT, TRY_LATER
+from wxauth.server.websites.authorize import AUTHORIZE_PATH, Mistake, SentBack, Unanswerable
+from wxauth.server.websites.browser_answers import HTML, MISTAKE, NO_PAGE, REDIRECT, TRY_LATER
 from wxauth.server.websites.browser_logins import BrowserCookies, WayBack
 from wxauth.server.websites.dependencies import ContinuingDep
 from wxauth.server.websites.login_cookies import browser_cookies
+from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import failure_page, language_of, message_page, send_to, unanswerable_page
 
 router = Router("websites")
@@ -24,7 +25,7 @@ router = Router("websites")
     AUTHORIZE_PATH + "/{request_id}/continue",
     summary=Title("Go on with the login of this browser", "以本浏览器的登录继续"),
     operation_id="continue_with_browser_login",
-    responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
+    responses={**HTML, **REDIRECT, **MISTAKE, **NO_PAGE, **TRY_LATER},
 )
 async def continue_with_login(
     request: Request, settings: SettingsDep, continuing: ContinuingDep, device: DeviceDep, request_id: str
@@ -40,7 +41,7 @@ async def continue_with_login(
     AUTHORIZE_PATH + "/{request_id}/another",
     summary=Title("Log in with another account", "使用其他帐号登录"),
     operation_id="use_another_account",
-    responses={**HTML, **REDIRECT, **NO_PAGE, **TRY_LATER},
+    responses={**HTML, **REDIRECT, **MISTAKE, **NO_PAGE, **TRY_LATER},
 )
 async def use_another_account(
     request: Request, settings: SettingsDep, continuing: ContinuingDep, request_id: str
@@ -57,6 +58,8 @@ async def _pressed(
         to = await lead(browser_cookies(request, settings))
     except NotFound:
         return message_page(request, "visit_gone", language, status=404)
+    except OAuthError:  # the page's own request, written in full, has too many escapes
+        return message_page(request, "mistake", language, detail=Mistake.REQUEST, status=400)
     except Unanswerable as exc:
         return unanswerable_page(request, exc, language)
     except SentBack as exc:
