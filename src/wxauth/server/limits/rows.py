@@ -1,7 +1,9 @@
 """Counts of a person's actions, such as calls to WeChat, in the database for all replicas."""
 
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
@@ -26,7 +28,7 @@ def taking_part(selected: str, *, began_by: str, at_most: str) -> str:
     RETURNING since"""  # noqa: S608 - put together from constants
 
 
-class _Attempt(TypedDict):
+class _Attempt(SQLModel):
     is_granted: bool
     since_before: datetime | None
 
@@ -52,7 +54,7 @@ async def take_attempt(
     """
     row = await asked.row(_TAKE, key=key, now=now, began_by=began_by, at_most=at_most)
     assert row is not None
-    return None if row["is_granted"] else row["since_before"] or now
+    return None if row.is_granted else row.since_before or now
 
 
 async def give_back_attempt(database: Database, key: bytes) -> None:
