@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, STAFF_ROLES, USER, UserInSession
 
 
-class _SpentLink(TypedDict):
+class _SpentLink(SQLModel):
     user_id: UUID
     is_good: bool
 
@@ -76,7 +78,7 @@ async def store_link(
 async def spend_link(transaction: Transaction, digest: bytes, *, now: datetime) -> UUID | None:
     """Spend a link, and return its user; None if there is no valid link."""
     row = await transaction.row(_SPEND_LINK, digest=digest, now=now)
-    return row["user_id"] if row is not None and row["is_good"] else None
+    return row.user_id if row is not None and row.is_good else None
 
 
 async def open_console_session(
