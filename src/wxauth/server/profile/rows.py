@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor
-from wxauth.server.core.users import ORIGIN, USER, UserFields, UserInSession
+from wxauth.server.core.users import ORIGIN, PROFILE, USER, UserFields, UserInSession
 from wxauth.server.limits.rates import PROFILE_CHANGES
 from wxauth.server.phones.rows import remove_phone
 from wxauth.server.users.user_rows import record_profile_change
 
 
-class _Profile(TypedDict):
+class _Profile(SQLModel):
     nickname: str | None
     avatar_url: str | None
 
@@ -57,7 +59,7 @@ async def store_profile(
             openid=user.openid,
         )
         if before is not None and changed is not None:
-            fields = [name for name, value in before.items() if getattr(changed, name) != value]
+            fields = [name for name in PROFILE if getattr(before, name) != getattr(changed, name)]
             if fields:
                 await PROFILE_CHANGES.count_user(transaction, user, now=now)
                 await record_profile_change(transaction, user.id, fields, app_id=user.app_id, now=now)
