@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.wechat.push import PictureVerdict
 
 
-class Check(TypedDict):
+class Check(SQLModel):
     """A check of which at least one half is known: what was asked (openid and picture), or what WeChat answered."""
 
     openid: str | None

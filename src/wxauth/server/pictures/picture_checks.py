@@ -109,8 +109,8 @@ class PictureChecks:
 
     async def _carry_out(self, app_id: str, trace_id: str, check: Check) -> None:
         """Carry out a check of which both halves are known, unless that has been done."""
-        openid = check["openid"]
-        if openid is None or check["suggest"] is None:
+        openid = check.openid
+        if openid is None or check.suggest is None:
             return
         is_removed = False
         async with self._database.begin() as transaction:
@@ -120,7 +120,7 @@ class PictureChecks:
             taken = await take_check(transaction, app_id=app_id, trace_id=trace_id)
             if user_id is None or taken is None:
                 return
-            suggest, label, avatar_id = taken["suggest"], taken["label"], taken["avatar_id"]
+            suggest, label, avatar_id = taken.suggest, taken.label, taken.avatar_id
             assert avatar_id is not None
             record = partial(record_event, transaction, by=SYSTEM, at=self._clock(), user_id=user_id, app_id=app_id)
             if suggest != "pass":

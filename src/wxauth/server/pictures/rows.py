@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
@@ -11,7 +13,7 @@ from wxauth.server.core.users import ORIGIN, USER, UserFields
 from wxauth.server.users.user_rows import record_profile_change
 
 
-class _Picture(TypedDict):
+class _Picture(SQLModel):
     content_type: str
     content: bytes
 
@@ -70,4 +72,4 @@ async def replace_avatar(
 async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
     """The picture of this id; None if there is none. Raises: StorageUnavailable."""
     row = await database.row(_READ, avatar_id=avatar_id)
-    return None if row is None else Avatar(avatar_id, row["content_type"], row["content"])
+    return None if row is None else Avatar(avatar_id, row.content_type, row.content)
