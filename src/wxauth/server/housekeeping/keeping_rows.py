@@ -5,8 +5,10 @@ A lap goes through one table, one page at a time in the order of ids. Any worker
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.ip_addresses import TRUNCATED
@@ -15,7 +17,7 @@ from wxauth.server.housekeeping.sweep_rows import note_progress, progress_of
 from wxauth.server.sessions.rows import END, START
 
 
-class _LastRow(TypedDict):
+class _LastRow(SQLModel):
     id: UUID
     since: datetime
 
@@ -111,10 +113,10 @@ async def lap_page(
         if due_at > now:
             return None
         last = await transaction.row(lap.end_of_page, after=after, skipped=size - 1)
-        until = END if last is None else last["id"]
+        until = END if last is None else last.id
         await transaction.value(_MAY_SWEEP)
         written = await transaction.run(lap.work, after=after, until=until, older_than=older_than)
-        is_last = last is None or last["since"] >= older_than
+        is_last = last is None or last.since >= older_than
         if is_last:
             await note_progress(transaction, lap.name, START, due_at=next_lap_at)
         else:

@@ -6,8 +6,10 @@ refresh changes, would rule out heap-only updates for refreshes.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at
@@ -20,7 +22,7 @@ _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
 
 
-class _Progress(TypedDict):
+class _Progress(SQLModel):
     after: UUID
     due_at: datetime
 
@@ -117,7 +119,7 @@ async def sweep_page(
 async def progress_of(transaction: Transaction, name: str) -> tuple[UUID, datetime] | None:
     """The last id that a sweep has reached, and when it continues; None before its first page."""
     row = await transaction.row(_PROGRESS, name=name)
-    return None if row is None else (row["after"], row["due_at"])
+    return None if row is None else (row.after, row.due_at)
 
 
 async def note_progress(transaction: Transaction, name: str, after: UUID, *, due_at: datetime) -> None:
