@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
 import asyncpg
+from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
@@ -58,7 +59,7 @@ class _AnswerAndUser(UserFields):
     asked_at: datetime
 
 
-class _Circumstances(TypedDict):
+class _Circumstances(SQLModel):
     identity_created_at: datetime
     is_withdrawn: bool
     may_log_in: bool
@@ -71,7 +72,7 @@ class _BoundUser(UserFields):
     is_first: bool
 
 
-class _FormerHolder(TypedDict):
+class _FormerHolder(SQLModel):
     id: UUID
     had_verified: bool
 
@@ -375,8 +376,8 @@ async def _take_over(
 ) -> None:
     """Clear the number of these users, who are locked. The event of who had verified it has the reason."""
     for former in await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by):
-        data = {"reason": MOVED} if former["had_verified"] else None
-        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former["id"], data=data)
+        data = {"reason": MOVED} if former.had_verified else None
+        await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=former.id, data=data)
 
 
 async def _refusal(
@@ -399,15 +400,15 @@ async def _refusal(
     )
     if found is None:
         return PhoneRefusal.CANNOT_LOG_IN
-    if found["identity_created_at"] > answer.asked_at:
+    if found.identity_created_at > answer.asked_at:
         return PhoneRefusal.ERASED
-    if found["is_withdrawn"]:
+    if found.is_withdrawn:
         return PhoneRefusal.WITHDRAWN
-    if not found["may_log_in"]:
+    if not found.may_log_in:
         return PhoneRefusal.CANNOT_LOG_IN
-    if yields_to_newer and found["has_another"]:
+    if yields_to_newer and found.has_another:
         return PhoneRefusal.OUTDATED
-    held_since = found["held_since"]
+    held_since = found.held_since
     if held_since is None or policy == "share" or (policy == "move" and held_since <= answer.asked_at):
         return None
     return PhoneRefusal.TAKEN
