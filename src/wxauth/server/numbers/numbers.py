@@ -76,7 +76,7 @@ class Numbers:
         last = (now.astimezone(UTC) + utc_offset).date()
         first = last - timedelta(days=days - 1)
         found = await numbers_of(self._database, first=first, last=last, utc_offset=utc_offset)
-        return Overview(there_are["users"], there_are["sessions"], found)
+        return Overview(there_are.users, there_are.sessions, found)
 
     async def store(self) -> None:
         """Store everything counted since the last store. Raises: StorageUnavailable."""

@@ -56,5 +56,5 @@ async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[Number
     return {
         "users": found.users,
         "sessions": found.sessions,
-        "days": [{"date": it["day"], "new_users": it["new_users"], "logins": it["logins"]} for it in found.days],
+        "days": [{"date": it.day, "new_users": it.new_users, "logins": it.logins} for it in found.days],
     }

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
@@ -12,7 +14,7 @@ SUMS: Final = UUID(int=0)
 """The process id in the merged row of an old hour."""
 
 
-class DayRow(TypedDict):
+class DayRow(SQLModel):
     """The counts of a day."""
 
     day: date
@@ -20,7 +22,7 @@ class DayRow(TypedDict):
     logins: int
 
 
-class TotalsRow(TypedDict):
+class TotalsRow(SQLModel):
     """The numbers of users and of open sessions. Large numbers are estimates."""
 
     users: int
