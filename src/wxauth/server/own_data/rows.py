@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Snapshot, Transaction
 from wxauth.server.core.statements import Statement
@@ -19,7 +21,7 @@ Told = Mapping[str, object]
 Rows = Sequence[dict[str, object]]
 
 
-class _Picture(TypedDict):
+class _Picture(SQLModel):
     content_type: str
     content: bytes
     created_at: datetime
@@ -114,7 +116,7 @@ async def exported_refusals(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncI
 async def exported_avatar(state: Snapshot, user_id: UUID) -> tuple[str, bytes, datetime] | None:
     """The picture's content type, bytes and time of upload; None if there is none."""
     row = await state.row(_AVATAR, user_id=user_id)
-    return None if row is None else (row["content_type"], row["content"], row["created_at"])
+    return None if row is None else (row.content_type, row.content, row.created_at)
 
 
 def _session(row: dict[str, Any]) -> dict[str, object]:
