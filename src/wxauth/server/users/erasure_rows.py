@@ -7,8 +7,10 @@ row for each id of the person, and is erased in pages. Until then it is hidden: 
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
@@ -23,7 +25,7 @@ _MAX_IDS_ERASED_WITH_USER: Final = 10
 """For how many of a person's ids rows are erased in the transaction that deletes the user."""
 
 
-class _WaitingErasure(TypedDict):
+class _WaitingErasure(SQLModel):
     user_id: UUID
     about_after: UUID
     acted_after: UUID
@@ -108,8 +110,8 @@ async def erase_next_page(
         waiting = await transaction.row(_NEXT, user_ids=user_ids)
         if waiting is None:
             return None
-        number = await _erase_page(transaction, **waiting, size=size)
-        return ErasedPage(waiting["user_id"], is_last=number < size)
+        number = await _erase_page(transaction, waiting.user_id, waiting.about_after, waiting.acted_after, size=size)
+        return ErasedPage(waiting.user_id, is_last=number < size)
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:

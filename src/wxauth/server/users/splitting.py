@@ -17,7 +17,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.core.users import PROFILE
 from wxauth.server.sessions.rows import end_sessions_of_identities
-from wxauth.server.users.belongings_rows import belongings_of, record_moved
+from wxauth.server.users.belongings_rows import Belongings, belongings_of, record_moved
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.users.origins import Parting, Side
 from wxauth.server.users.splitting_rows import split_consents, split_user
@@ -105,7 +105,7 @@ async def _split(
     if profile := [name for name in PROFILE if name in lost]:
         await record(EventType.PROFILE_CHANGED, data={"fields": profile})
     await record_moved(transaction, user_id, before, by=by, now=now)
-    await record_moved(transaction, new_user_id, {"phone": None, "consents": None}, by=by, now=now)
+    await record_moved(transaction, new_user_id, Belongings(phone=None, consents=None), by=by, now=now)
     return new_user_id
 
 
