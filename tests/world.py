@@ -234,8 +234,19 @@ class Admin:
 
 
 async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", answer["user"]["id"])
+    await set_roles(rows, "admin", user_id=answer["user"]["id"])
     return Admin(client, answer)
+
+
+async def make_support(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
+    """Make somebody a member of the support staff."""
+    await set_roles(rows, "support", user_id=answer["user"]["id"])
+    return Admin(client, answer)
+
+
+async def set_roles(rows: asyncpg.Connection, *roles: str, user_id: str | UUID | None = None) -> None:
+    """Set the roles of a user, or of everybody."""
+    await rows.execute("UPDATE users SET roles = $1 WHERE $2::uuid IS NULL OR id = $2", roles, user_id)
 
 
 @dataclass(frozen=True, slots=True)

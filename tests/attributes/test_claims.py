@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
-from tests.world import AddSibling, Admin, Body, LogIn, LogLines, MakeClient, MakeServices, bearer
+from tests.world import AddSibling, Admin, Body, LogIn, LogLines, MakeClient, MakeServices, bearer, set_roles
 from wxauth.guard import BearerGuard
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.claims import RESERVED_CLAIMS
@@ -56,7 +56,7 @@ async def test_a_token_has_the_claims_of_the_settings_filled_with_facts(
         "price": "$5",
         "app": [APP["app_id"], alice["user"]["openid"]],
     }
-    await rows.execute("UPDATE users SET roles = '{editor}'")
+    await set_roles(rows, "editor")
     refreshed = (await login.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
     assert added(refreshed)["https://hasura.io/jwt/claims"]["x-hasura-allowed-roles"] == ["editor"]
 

@@ -17,7 +17,7 @@ from tests.websites.conftest import add_site as add_site  # fixtures
 from tests.websites.conftest import get_phone as get_phone
 from tests.websites.conftest import id_token_key as id_token_key
 from tests.websites.conftest import phone as phone
-from tests.world import AddSite, Body, LogIn, MakeClient, MakeServices, Phone
+from tests.world import AddSite, Body, LogIn, MakeClient, MakeServices, Phone, set_roles
 
 Session = dict[str, str]
 
@@ -74,7 +74,7 @@ async def test_hasura_lets_a_newcomer_in_as_a_user_and_as_nothing_else(for_hasur
 
 async def test_hasura_lets_a_role_be_asked_for_that_a_user_has(for_hasura: LogIn, rows: asyncpg.Connection) -> None:
     await for_hasura("alice")
-    await rows.execute("UPDATE users SET roles = '{user,editor}'")
+    await set_roles(rows, "user", "editor")
     assert hasura((await for_hasura("alice"))["access_token"], "editor")["x-hasura-role"] == "editor"
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, bearer
+from tests.world import Body, LogIn, MakeClient, MakeServices, Phone, bearer, set_roles
 
 IN_FORCE = {"privacy": "2026-05", "terms": "3"}
 PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
@@ -250,7 +250,7 @@ async def test_an_erased_person_has_agreed_to_nothing(phone: AgreeingPhone, rows
 
 async def test_administrators_see_what_a_user_has_agreed_to(phone: AgreeingPhone, rows: asyncpg.Connection) -> None:
     user = await phone.log_in(consents={"privacy": "2026-05"})
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.tokens))
     assert detail.json()["consents"] == await phone.listed() != []
     await rows.execute(ADD_PAST)

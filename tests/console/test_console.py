@@ -21,7 +21,7 @@ from tests.forked import stand_in
 from tests.problems import problem_of
 from tests.processes import run
 from tests.programs import needs, run_node_tests
-from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, until_locked
+from tests.world import Admin, Body, LogIn, MakeClient, MakeServices, bearer, make_admin, set_roles, until_locked
 from wxauth.server.console.routes import CONSOLE_PAGE
 from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.server.core.services import Services
@@ -283,9 +283,9 @@ async def test_a_role_removed_in_the_database_ends_a_console_session_at_its_next
     services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
 ) -> None:
     await opened(services, client, root)
-    await rows.execute("UPDATE users SET roles = '{}'")
+    await set_roles(rows)
     problem_of(await extend_session(client), "insufficient_role", 403)
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     assert (await extend_session(client)).status_code == 204
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock, Secrets, WeChatByRespx
-from tests.world import Body, LogIn, MakeClient, MakeServices, bearer, leave, until_locked
+from tests.world import Body, LogIn, MakeClient, MakeServices, bearer, leave, set_roles, until_locked
 from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -373,7 +373,7 @@ async def test_a_request_in_a_deadlock_may_be_retried(
 ) -> None:
     service = await make_service(f"{database_url}&deadlock_timeout=300ms", deadlines=PATIENT)
     token = await service.token("root")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     first, second = [(await service.log_in(name)).json()["user"]["id"] for name in ("alice", "bob")]
     lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE"
     other = await asyncpg.connect(database_url, server_settings={"deadlock_timeout": "1min"})
@@ -420,7 +420,7 @@ async def test_the_last_administrator_stays_under_any_isolation_level(
 ) -> None:
     service = await make_service(isolated_url + pooled, deadlines=PATIENT)
     logins = [(await service.log_in(f"person-{n}")).json() for n in range(TRANSACTIONS)]
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     answers = await asyncio.gather(*map(service.leave, logins))
     assert sorted(answer.status_code for answer in answers) == [204] * (len(logins) - 1) + [409]
 

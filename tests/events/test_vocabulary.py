@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import LogIn, LogLines, bearer, leave, until_locked
+from tests.world import LogIn, LogLines, bearer, leave, set_roles, until_locked
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
 from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
@@ -182,7 +182,7 @@ async def test_an_event_is_logged_under_its_type_with_underscores(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     root, alice = await login("root"), await login("alice")
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
+    await set_roles(rows, "admin", user_id=root["user"]["id"])
     path = f"/v1/admin/users/{alice['user']['id']}"
     await client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))
     lines = [line["event"] for line in log_lines()]

@@ -19,7 +19,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
-from tests.world import Admin, Body, LogIn, MakeServices, bearer, leave, until
+from tests.world import Admin, Body, LogIn, MakeServices, bearer, leave, set_roles, until
 from wxauth.server.checks.doctor import examine
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.services import Services
@@ -83,7 +83,7 @@ async def other_receiver() -> AsyncIterator[Receiver]:
 @pytest.fixture
 async def root(login: LogIn, rows: asyncpg.Connection, secrets: Secrets) -> WebhookAdmin:
     answer = await login("root")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     await place_all_there_is(rows)
     return WebhookAdmin(login, answer, secrets)
 

@@ -11,7 +11,6 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
 from tests.world import (
-    Admin,
     Body,
     LogIn,
     MakeClient,
@@ -20,6 +19,8 @@ from tests.world import (
     bearer,
     leave,
     make_admin,
+    make_support,
+    set_roles,
 )
 from wxauth.server.core.services import Services
 from wxauth.server.events.placing import place_events
@@ -190,9 +191,8 @@ async def test_administrators_see_it_and_cancel_it(
 async def test_support_does_not_cancel_it(
     alice: Body, login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    support = await login("bob")
-    await rows.execute("UPDATE users SET roles = '{support}' WHERE id = $1", support["user"]["id"])
-    refused = await Admin(client, support).ask("PATCH", f"/users/{alice['user']['id']}", json={"erase_at": None})
+    support = await make_support(client, rows, await login("bob"))
+    refused = await support.ask("PATCH", f"/users/{alice['user']['id']}", json={"erase_at": None})
     problem_of(refused, "insufficient_role", 403)
     assert await erase_at(rows, alice) is not None
 
@@ -225,7 +225,7 @@ async def test_who_is_leaving_counts_for_no_last_administrator(
     login: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     alice, bob = await login("alice"), await login("bob")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     left = await asyncio.gather(leave(client, alice), leave(client, bob))
     assert sorted(answer.status_code for answer in left) == [202, 409]
     stays = alice if left[0].status_code == 409 else bob

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from tests.problems import problem_of
-from tests.world import LogIn, MakeClient, MakeServices, bearer, leave, log_in
+from tests.world import LogIn, MakeClient, MakeServices, bearer, leave, log_in, set_roles
 from wxauth.server.dev.wechat import APPS, MOBILE_APP, CodeRequest, Simulator
 
 BOTH_WAYS = pytest.mark.parametrize(("method", "path"), [("DELETE", ""), ("POST", "/erasure")])
@@ -79,11 +79,11 @@ async def test_the_only_administrator_is_refused_before_wechat_is_asked(
     client: httpx.AsyncClient, login: LogIn, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     before, code = len(wechat.calls), wechat.code_for("alice")
     problem_of(await leave(client, alice, person=code), "last_admin", 409)
     assert len(wechat.calls) == before
-    await rows.execute("UPDATE users SET roles = '{}'")
+    await set_roles(rows)
     assert (await leave(client, alice, person=code)).status_code == 204, "the code is not spent"
 
 

@@ -12,7 +12,7 @@ from jose import jwt
 
 from tests.fakes import APP, OTHER_APP, Secrets
 from tests.processes import run
-from tests.world import NUMBER, LogIn, MakeClient, MakeServices, log_in
+from tests.world import NUMBER, LogIn, MakeClient, MakeServices, log_in, set_roles
 from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
 from wxauth.server.dev.wechat import APPS, LATER_APP, CodeRequest, PhoneCodeRequest, Simulator
 
@@ -59,7 +59,7 @@ async def test_a_user_who_has_lost_a_role_does_not_get_it_again(
     login: LogIn, club: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     await login(at=club)
-    await rows.execute("UPDATE users SET roles = '{reader}'")
+    await set_roles(rows, "reader")
     assert (await login(at=club))["user"]["roles"] == ["reader"]
     assert (await login(at=club, unionid="union-alice"))["user"]["roles"] == ["reader"]
 

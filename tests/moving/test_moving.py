@@ -29,7 +29,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
-from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, leave, until
+from tests.world import NUMBER, AddSibling, Body, LogIn, MakeServices, add_client, bearer, leave, set_roles, until
 from wxauth.errors import StorageUnavailable
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.services import Services
@@ -824,12 +824,12 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(
     assert (user["id"], user["external_id"], user["former_external_ids"]) == (alice["user"]["id"], "2", ["1"])
     mine = (await client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
     assert (mine["external_id"], mine["former_external_ids"]) == ("2", ["1"])
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     found = (await client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
     assert [user["external_id"] for user in found] == ["2"]
     detail = (await client.get(f"/v1/admin/users/{found[0]['id']}", headers=bearer(alice))).json()
     assert (detail["external_id"], detail["former_external_ids"]) == ("2", ["1"])
-    await rows.execute("UPDATE users SET roles = '{}'")
+    await set_roles(rows)
 
     assert await mover.import_lines(*lines) == (0, 0, 2, 0)
     there = {"app_id": THIRD_APP["app_id"], "openid": "openid-c3-alice"}

@@ -25,6 +25,7 @@ from tests.world import (
     MakeClient,
     MakeServices,
     bearer,
+    set_roles,
     until,
     until_locked,
     with_part,
@@ -424,7 +425,7 @@ async def test_the_last_administrator_is_erased_when_they_close_their_wechat_acc
     client: httpx.AsyncClient, log_in: LogInWithAll, rows: asyncpg.Connection
 ) -> None:
     openid = (await log_in())["user"]["openid"]
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     await send(client, message(openid, LEFT))
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 

@@ -18,7 +18,7 @@ from tests.fakes import Clock, service_env
 from tests.loops import let_pass
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
-from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, until
+from tests.world import BESIDE_LOGINS, Body, LogLines, MakeService, Service, bearer, set_roles, until
 from wxauth.server.core.background import FINISH_SECONDS, MAX_TASKS
 from wxauth.server.core.promises import RETRY_PAUSE_SECONDS
 from wxauth.server.dev.wechat import APPS, Api, Simulator, create_simulator
@@ -177,7 +177,7 @@ async def test_an_administrator_may_unban_risky_users_and_sees_why_they_were_ban
 ) -> None:
     service = await make_service(risk_policy="block")
     root = await service.log_in("root")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     await service.log_in.ask("risky-4")
     answer = await service.client.get("/v1/admin/events", headers=bearer(root), params={"type": "user.banned"})
     (event,) = answer.json()["items"]

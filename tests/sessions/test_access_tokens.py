@@ -13,7 +13,7 @@ from jose import jwt
 
 from tests.fakes import Clock
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
-from tests.world import LogIn, bearer
+from tests.world import LogIn, bearer, set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.testing import TestIssuer
@@ -71,7 +71,7 @@ async def test_a_token_of_the_tests_issuer_looks_like_the_services(login: LogIn)
 
 async def test_roles_are_a_claim_where_there_are_any(login: LogIn, rows: Any) -> None:
     await login("alice")
-    await rows.execute("UPDATE users SET roles = '{admin,clerk}'")
+    await set_roles(rows, "admin", "clerk")
     answer = await login("alice")
     assert json_of(answer["access_token"].split(".")[1])["roles"] == ["admin", "clerk"]
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import BESIDE_LOGINS, NOBODY, Admin, LogIn, bearer, make_admin
+from tests.world import BESIDE_LOGINS, NOBODY, Admin, LogIn, bearer, make_admin, set_roles
 from wxauth.server.users.bodies import EventsAnswer, UserDetailAnswer, UsersAnswer
 
 ROUTES = [
@@ -83,7 +83,7 @@ async def people(root: Admin, login: LogIn, rows: asyncpg.Connection) -> dict[st
         ids[nickname] = (await login(name, app=app, unionid=f"union-{name}", nickname=nickname))["user"]["id"]
     await login("ali", app=OTHER_APP, unionid="union-ali")
     await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE id = $1", ids["Bob"])
-    await rows.execute("UPDATE users SET roles = '{editor,support}' WHERE id = $1", ids["Alice"])
+    await set_roles(rows, "editor", "support", user_id=ids["Alice"])
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", ids["Bob"])
     return ids
 
@@ -576,7 +576,7 @@ async def two_users_of_alice(login: LogIn) -> tuple[str, str]:
 async def test_linking_leaves_an_administrator(login: LogIn, rows: asyncpg.Connection, banned: str) -> None:
     holder, former = await two_users_of_alice(login)
     admin, disabled = (holder, former) if banned == "the administrator's other self" else (former, holder)
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", admin)
+    await set_roles(rows, "admin", user_id=admin)
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", disabled)
     assert (await login.ask("alice", app=OTHER_APP, unionid="union-alice")).status_code == 200
     assert await rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
@@ -599,7 +599,7 @@ async def test_a_merge_keeps_the_administrator_and_leaves_an_event(login: LogIn,
     holder, former = await two_users_of_alice(login)
     many = [f"aa{number}" for number in range(32)]
     await rows.execute("UPDATE users SET roles = $2 WHERE id = $1::text::uuid", holder, many)
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", former)
+    await set_roles(rows, "admin", user_id=former)
     answer = await login.ask("alice", app=OTHER_APP, unionid="union-alice")
     assert "admin" in answer.json()["user"]["roles"]
     events = await rows.fetch(f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id")

@@ -14,7 +14,7 @@ import pytest
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import Command, make_command, run
-from tests.world import BESIDE_LOGINS, LogIn, bearer
+from tests.world import BESIDE_LOGINS, LogIn, bearer, set_roles
 
 pytestmark = pytest.mark.process
 
@@ -142,7 +142,7 @@ async def test_no_command_removes_the_last_administrator(
     users: Command, login: LogIn, rows: asyncpg.Connection, action: tuple[str, ...]
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     failed = await users(*on(user_id, action))
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "only administrator" in failed.stderr
@@ -153,7 +153,7 @@ async def test_of_two_administrators_who_are_banned_at_once_one_stays(
     users: Command, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     both = [(await login(person))["user"]["id"] for person in ("alice", "bob")]
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     done = await asyncio.gather(*(users("ban", user_id) for user_id in both))
     assert sorted(it.returncode for it in done) == [0, 1]
 
@@ -182,7 +182,7 @@ async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_
     users: Command, client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     alice, bob = await login("alice", nickname="小明\u009b2J"), await login("bob")
-    await rows.execute("UPDATE users SET roles = '{admin,editor}' WHERE id = $1", alice["user"]["id"])
+    await set_roles(rows, "admin", "editor", user_id=alice["user"]["id"])
     listed = await users("list")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert [line.split() for line in listed.stdout.splitlines()] == [
@@ -199,7 +199,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
 ) -> None:
     alice = await login("alice", nickname="小明")
     user = alice["user"]
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     # The command goes by the real time, to which the sessions of the injected one may have ended or not begun.
     await rows.execute("UPDATE sessions SET expires_at = '2999-01-01Z'")
     shown = await users("show", user["id"])

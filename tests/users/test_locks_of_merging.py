@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, leave, until_locked
+from tests.world import BESIDE_LOGINS, LogIn, MakeClient, MakeServices, bearer, leave, set_roles, until_locked
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -61,7 +61,7 @@ async def test_a_merge_beside_a_demotion_leaves_an_administrator(
         await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active' FOR UPDATE")
         linking = asyncio.create_task(login(unionid=UNION))
         await until_locked(rows)
-        await other.execute("UPDATE users SET roles = '{}' WHERE id = $1::text::uuid", root)
+        await set_roles(other, user_id=root)
     # A ban follows the person. Here it must not: nobody else is left who could lift it.
     assert (await linking)["user"]["roles"] == ["admin"]
 
@@ -70,7 +70,7 @@ async def test_naming_a_user_waits_for_no_administrator(
     login: LogIn, rows: asyncpg.Connection, database_url: str
 ) -> None:
     await login("root")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     await login()
     async with elsewhere(database_url) as other, asyncio.timeout(1.5):
         await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
@@ -98,9 +98,9 @@ async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
     make_client: MakeClient,
 ) -> None:
     root, alice = await login("root"), await login()
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
+    await set_roles(rows, "admin", user_id=root["user"]["id"])
     other_root = await login("other-root")
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", other_root["user"]["id"])
+    await set_roles(rows, "admin", user_id=other_root["user"]["id"])
     path = f"/v1/admin/users/{alice['user']['id']}"
     async with elsewhere(database_url) as other, asyncio.timeout(1.5):
         await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", other_root["user"]["id"])
@@ -150,7 +150,7 @@ async def test_administrators_find_the_remaining_user_by_a_former_id(
     former, holder = two_users
     await login(unionid=UNION)
     root = await login("root")
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
+    await set_roles(rows, "admin", user_id=root["user"]["id"])
     answer = await client.get(f"/v1/admin/users/{former}", headers=bearer(root))
     assert (answer.json()["id"], answer.json()["former_ids"]) == (holder, [former])
 

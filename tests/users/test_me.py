@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, Clock
 from tests.problems import problem_of
-from tests.world import BESIDE_LOGINS, LogIn, bearer, leave, until_locked
+from tests.world import BESIDE_LOGINS, LogIn, bearer, leave, set_roles, until_locked
 from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
@@ -92,7 +92,7 @@ async def test_the_only_administrator_cannot_erase_themselves(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     answer = await login("alice")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     problem_of(await leave(client, answer), "last_admin", 409)
     assert (await client.get("/v1/me", headers=bearer(answer))).status_code == 200
 
@@ -101,7 +101,7 @@ async def test_the_last_of_two_administrators_who_leave_at_once_stays(
     client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     both = [await login("alice"), await login("bob")]
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     left = await asyncio.gather(*(leave(client, answer) for answer in both))
     assert sorted(answer.status_code for answer in left) == [204, 409]
 

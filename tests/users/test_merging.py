@@ -31,6 +31,7 @@ from tests.world import (
     leave,
     log_in,
     make_admin,
+    set_roles,
     until_locked,
 )
 from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
@@ -304,7 +305,7 @@ async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: asy
 @pytest.fixture
 async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Body:
     await login("root")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await set_roles(rows, "admin")
     return await login("root")
 
 
@@ -412,7 +413,7 @@ async def test_a_merge_locks_administrators_and_others_in_one_order(
 ) -> None:
     """Otherwise two transactions that lock several users could deadlock, and PostgreSQL would end one of them."""
     alice, bob = await login("alice"), await login("bob")
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id::text = $1", bob["user"]["id"])
+    await set_roles(rows, "admin", user_id=bob["user"]["id"])
     async with rows.transaction():
         lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE NOWAIT"
         await rows.execute(lock, alice["user"]["id"])
@@ -563,7 +564,7 @@ async def test_merges_are_counted_by_their_source(phone: MiniPrograms, rows: asy
         bob = await phone.log_in("bob", app_id, has_unionid=has_unionid)
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 0}
     bob_id = bob["user"]["id"]
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", bob_id)
+    await set_roles(rows, "admin", user_id=bob_id)
     path = f"/v1/admin/users/{alice['user']['id']}/merge"
     assert (await phone.client.post(path, json={"into": bob_id}, headers=bearer(bob))).status_code == 200
     assert await counted() == {"unionid": 1, "phone": 1, "operator": 1}

@@ -11,7 +11,7 @@ from tests.clock import Clock
 from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, NUMBER, Admin, Body, LogIn, MakeClient, MakeServices
+from tests.world import NOBODY, NUMBER, Admin, Body, LogIn, MakeClient, MakeServices, make_support
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.services import Services
 from wxauth.server.users.masked_phones import masked
@@ -38,8 +38,7 @@ async def alice(login: LogIn, rows: asyncpg.Connection) -> Body:
 async def sue(client: httpx.AsyncClient, alice: Body, login: LogIn, rows: asyncpg.Connection) -> Admin:
     """A member of the support staff."""
     answer = await login("sue")
-    await rows.execute("UPDATE users SET roles = '{support}' WHERE id = $1", answer["user"]["id"])
-    return Admin(client, answer)
+    return await make_support(client, rows, answer)
 
 
 async def reads(staff: Admin) -> list[tuple[Any, ...]]:

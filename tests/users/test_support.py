@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
-from tests.world import Admin, LogIn, MakeServices, bearer, until_locked
+from tests.world import Admin, LogIn, MakeServices, bearer, make_support, set_roles, until_locked
 from wxauth.server.console.sessions import NoAdministrator, make_link
 from wxauth.server.core.services import Services
 from wxauth.server.moving.batch import Options
@@ -50,8 +50,7 @@ async def services(make_services: MakeServices) -> Services:
 async def sue(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
     """A member of the support staff."""
     answer = await login("sue")
-    await rows.execute("UPDATE users SET roles = '{support}' WHERE id = $1", answer["user"]["id"])
-    return Admin(client, answer)
+    return await make_support(client, rows, answer)
 
 
 @pytest.mark.slow
@@ -154,7 +153,7 @@ async def test_a_user_who_is_just_being_made_staff_is_spared(
 ) -> None:
     user_id = (await login("alice"))["user"]["id"]
     async with rows.transaction():
-        await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", user_id)
+        await set_roles(rows, "admin", user_id=user_id)
         asked = [
             asyncio.create_task(sue.ask("PATCH", f"/users/{user_id}", json={"status": "disabled"})),
             asyncio.create_task(sue.ask("DELETE", f"/users/{user_id}/sessions")),
@@ -257,7 +256,7 @@ async def test_an_administrator_who_is_made_support_must_log_in_again(
     services: Services, client: httpx.AsyncClient, root: Admin, login: LogIn, rows: asyncpg.Connection
 ) -> None:
     other: Any = (await login("other"))["user"]["id"]
-    await rows.execute("UPDATE users SET roles = '{admin,support}' WHERE id = $1", other)
+    await set_roles(rows, "admin", "support", user_id=other)
     session = (await opened(services, client, other)).json()
     await root.change(other, roles=["support"])
     problem_of(await client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)

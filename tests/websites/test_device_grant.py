@@ -31,6 +31,7 @@ from tests.world import (
     bearer,
     leave,
     scene_of,
+    set_roles,
     until_locked,
 )
 from wxauth.server.clients.clients import change_client
@@ -344,7 +345,7 @@ async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one
 
     office = await add_site("office", device=True)
     admin = await get_phone("admin")
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", UUID(admin.user_id))
+    await set_roles(rows, "admin", user_id=admin.user_id)
     for form in ({"browser_ip": OFFICE}, {}):
         started = await office.start(**form)
         problem_of(await admin.scan(started), "scan_too_far", 403)
@@ -429,7 +430,7 @@ OPEN_TO_WEBSITES = {("get", "/v1/verify"), ("post", "/v1/logout")}
 async def test_a_websites_token_is_not_the_phone(
     site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", UUID(phone.user_id))
+    await set_roles(rows, "admin", user_id=phone.user_id)
     started = await site.start(browser_ip="127.0.0.1")
     await phone.approve(started)
     tokens = (await site.poll(started)).json()
@@ -455,7 +456,7 @@ async def test_a_websites_token_is_not_the_phone(
 async def test_a_website_sees_roles_only_with_the_scope_roles(
     add_site: AddSite, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection, may_see: bool
 ) -> None:
-    await rows.execute("UPDATE users SET roles = '{editor}' WHERE id = $1", UUID(phone.user_id))
+    await set_roles(rows, "editor", user_id=phone.user_id)
     scopes = ["openid", "roles"] if may_see else ["openid"]
     site = await add_site(device=True, scopes=[*scopes, Scope.INTROSPECT])
     tokens = await tokens_of(site, phone)
@@ -732,7 +733,7 @@ async def test_our_own_client_alone_administers(
     assert (own.title, own.is_public, own.scopes[-1]) == ("Console 2", True, "wxauth:admin")
     with pytest.raises(ValueError, match="our own"):
         await ensure_own_client(services.database, "shop", title="", redirect_uris=[], scopes=[], now=clock())
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", UUID(phone.user_id))
+    await set_roles(rows, "admin", user_id=phone.user_id)
     user = phone.tokens["user"]
     token = TokenIssuer(issuer=services.settings.issuer, audience=services.settings.audience).issue(
         services[KeyRing].signing_key(clock()),
