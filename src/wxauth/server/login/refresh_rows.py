@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, TypedDict, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
@@ -75,7 +77,7 @@ class RotatedSessionOfWebsite(RotatedSession):
     authenticated_by: str
 
 
-class _SessionNotRotated(TypedDict):
+class _SessionNotRotated(SQLModel):
     user_id: UUID
     status: str
     banned_until: datetime | None
@@ -214,12 +216,12 @@ async def _why_not(database: Database, **values: object) -> RefreshRefused | Non
     row = await database.row(_WHY_NOT, **values)
     if row is None:
         return RefreshRefused(RefreshRefusal.UNKNOWN)
-    if row["status"] == UserStatus.DISABLED:
-        return RefreshRefused(RefreshRefusal.DISABLED, row["user_id"], row["banned_until"])
-    if row["revoked_reason"] == EndReason.REPLACED:
-        return RefreshRefused(RefreshRefusal.REPLACED, row["user_id"], app_id=row["app_id"])
-    if row["revoked_at"] is not None:
-        return RefreshRefused(RefreshRefusal.REVOKED, row["user_id"])
-    if row["is_expired"]:
-        return RefreshRefused(RefreshRefusal.EXPIRED, row["user_id"])
-    return None if row["is_in_scope"] else RefreshRefused(RefreshRefusal.OUT_OF_SCOPE, row["user_id"])
+    if row.status == UserStatus.DISABLED:
+        return RefreshRefused(RefreshRefusal.DISABLED, row.user_id, row.banned_until)
+    if row.revoked_reason == EndReason.REPLACED:
+        return RefreshRefused(RefreshRefusal.REPLACED, row.user_id, app_id=row.app_id)
+    if row.revoked_at is not None:
+        return RefreshRefused(RefreshRefusal.REVOKED, row.user_id)
+    if row.is_expired:
+        return RefreshRefused(RefreshRefusal.EXPIRED, row.user_id)
+    return None if row.is_in_scope else RefreshRefused(RefreshRefusal.OUT_OF_SCOPE, row.user_id)
