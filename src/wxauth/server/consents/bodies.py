@@ -56,12 +56,12 @@ def consent_answers(consents: Sequence[ConsentRow]) -> list[ConsentAnswer]:
     """The answer's items for these rows."""
     return [
         {
-            "document": consent["document"],
-            "version": consent["version"],
-            "given_at": consent["given_at"],
-            "withdrawn_at": consent["withdrawn_at"],
-            "app_id": consent["app_id"],
-            "ip": None if consent["ip"] is None else str(consent["ip"]),
+            "document": consent.document,
+            "version": consent.version,
+            "given_at": consent.given_at,
+            "withdrawn_at": consent.withdrawn_at,
+            "app_id": consent.app_id,
+            "ip": None if consent.ip is None else str(consent.ip),
         }
         for consent in consents
     ]

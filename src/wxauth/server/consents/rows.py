@@ -6,8 +6,10 @@ id that has brought this identity. So a user's consents are those of all ids of 
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
@@ -32,7 +34,7 @@ PRESENT_CONSENTS: Final = f"""
 """SQL for `users.consents`: for each document, the latest version that was agreed to and not withdrawn."""
 
 
-class ConsentRow(TypedDict):
+class ConsentRow(SQLModel):
     """A consent to a version of a document."""
 
     id: UUID
@@ -46,7 +48,7 @@ class ConsentRow(TypedDict):
     """An address, as asyncpg reads it."""
 
 
-class _PresentConsents(TypedDict):
+class _PresentConsents(SQLModel):
     consents: dict[str, str] | None
 
 
@@ -94,7 +96,7 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 async def lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str] | None:
     """Lock a user, and read the present consents, document → version; None if there is no such user."""
     row = await transaction.row(_LOCK, user_id=user_id)
-    return None if row is None else row["consents"] or {}
+    return None if row is None else row.consents or {}
 
 
 async def add_consent(
@@ -153,4 +155,4 @@ async def holding_consents(database: Database, user_id: UUID, documents: Mapping
     Raises: StorageUnavailable.
     """
     rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
-    return sorted(rows, key=lambda row: (row["given_at"], row["id"]), reverse=True)
+    return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)

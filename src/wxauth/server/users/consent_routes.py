@@ -29,7 +29,7 @@ async def list_my_consents(
 ) -> ConsentsAnswer:
     """Every consent ever given, the newest first. `withdrawn_at` is set where one was withdrawn."""
     found = await newest_consents(database, caller.user.id, limit=query.limit + 1, after=query.after)
-    page = Page.by_time(found, query.limit, lambda consent: (consent["given_at"], consent["id"]))
+    page = Page.by_time(found, query.limit, lambda consent: (consent.given_at, consent.id))
     return {"items": consent_answers(page.items), "next_cursor": page.next_cursor}
 
 
