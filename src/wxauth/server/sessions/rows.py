@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
@@ -41,7 +43,7 @@ class EndReason(StrEnum):
     """A website's session, ended because its user was merged into another."""
 
 
-class OpenSession(TypedDict):
+class OpenSession(SQLModel):
     """A login on one device."""
 
     id: UUID
@@ -67,7 +69,7 @@ class PastSession(OpenSession):
     """An `EndReason`, or `expired`."""
 
 
-class EndedSession(TypedDict):
+class EndedSession(SQLModel):
     """A session that has just been ended."""
 
     id: UUID
@@ -76,12 +78,12 @@ class EndedSession(TypedDict):
     """Whether it was open until now. Otherwise it had ended before, or had expired."""
 
 
-class _Ended(TypedDict):
+class _Ended(SQLModel):
     user_id: UUID | None
     """The session's user; None if the session was moved or ended meanwhile."""
 
 
-class _LastSession(TypedDict):
+class _LastSession(SQLModel):
     id: UUID
     created_at: datetime
 
@@ -443,7 +445,7 @@ async def end_session_of(
     If an administrator does so, the browser's login that opened it ends, too.
     """
     ended = await transaction.rows(_END_ONE, user_id=user_id, session_id=session_id, now=now, reason=reason)
-    if reason is EndReason.ADMINISTRATOR and any(row["was_open"] for row in ended):
+    if reason is EndReason.ADMINISTRATOR and any(row.was_open for row in ended):
         await transaction.run(_END_BROWSER_LOGIN_OF_SESSION, session_id=session_id)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
     return bool(ended)
@@ -549,8 +551,8 @@ async def record_ends(
     """Record the ends of sessions, for each user separately. Sessions that were not open are left out."""
     ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
     for row in ended:
-        if row["was_open"]:
-            ids[row["user_id"]].append(row["id"])
+        if row.was_open:
+            ids[row.user_id].append(row.id)
     for user_id, session_ids in ids.items():
         await record_ended(transaction, user_id, session_ids, reason=reason, by=by, now=now)
 
@@ -589,8 +591,8 @@ async def _end(
         )
         if row is None:
             return None
-        if row["user_id"] is not None:
-            return row["user_id"]
+        if row.user_id is not None:
+            return row.user_id
     raise StorageUnavailable("too many changes to this session at once")
 
 
@@ -600,4 +602,4 @@ async def last_of_page(transaction: Transaction, *, after: UUID, size: int) -> t
     For the last page, they are `END` and None.
     """
     last = await transaction.row(_LAST_OF_PAGE, after=after, skipped=size - 1)
-    return (END, None) if last is None else (last["id"], last["created_at"])
+    return (END, None) if last is None else (last.id, last.created_at)

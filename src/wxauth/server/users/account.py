@@ -87,7 +87,7 @@ async def list_sessions(
 ) -> Page[OpenSession]:
     """A page of the caller's open sessions, the last used first. Raises: StorageUnavailable."""
     found = await open_sessions(database, caller.user.id, now=clock(), limit=limit + 1, after=after)
-    return Page.by_time(found, limit, lambda session: (session["last_used_at"], session["id"]))
+    return Page.by_time(found, limit, lambda session: (session.last_used_at, session.id))
 
 
 async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -> None:

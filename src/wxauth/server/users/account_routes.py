@@ -35,7 +35,7 @@ async def list_my_sessions(
     page = await account.list_sessions(database, clock, caller, after=query.after, limit=query.limit)
     return {
         "items": [
-            {**open_session_answer(session), "current": session["id"] == caller.session_id} for session in page.items
+            {**open_session_answer(session), "current": session.id == caller.session_id} for session in page.items
         ],
         "next_cursor": page.next_cursor,
     }

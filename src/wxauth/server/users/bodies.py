@@ -414,8 +414,8 @@ def user_detail_answer(detail: UserDetail) -> UserDetailAnswer:
         "ended_sessions": [
             {
                 **open_session_answer(session),
-                "ended_at": session["ended_at"],
-                "ended_reason": session["ended_reason"],
+                "ended_at": session.ended_at,
+                "ended_reason": session.ended_reason,
             }
             for session in detail.ended_sessions
         ],
@@ -439,18 +439,18 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
     """The answer about an open session."""
     return {
-        "id": session["id"],
-        "app_id": session["app_id"],
-        "client_id": session["client_id"],
-        "device": describe_device(session["user_agent"]),
-        "ip": shown_address(session["ip"]),
+        "id": session.id,
+        "app_id": session.app_id,
+        "client_id": session.client_id,
+        "device": describe_device(session.user_agent),
+        "ip": shown_address(session.ip),
         "opened": {
-            "ip": shown_address(session["opened_ip"]),
-            "device": describe_device(session["opened_user_agent"]),
+            "ip": shown_address(session.opened_ip),
+            "device": describe_device(session.opened_user_agent),
         },
-        "created_at": session["created_at"],
-        "last_used_at": session["last_used_at"],
-        "expires_at": session["expires_at"],
+        "created_at": session.created_at,
+        "last_used_at": session.last_used_at,
+        "expires_at": session.expires_at,
     }
 
 
