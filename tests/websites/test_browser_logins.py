@@ -1,7 +1,7 @@
 """Sites added with `--sso` share the login of a browser: who has scanned for one goes on to the next by a button."""
 
 import re
-from asyncio import create_task, gather
+from asyncio import create_task, gather, timeout
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,7 @@ from tests.world import (
 )
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.limits.turns import AT_ONCE
 
 ADMIN_CALLBACK = "https://admin.example.com/callback"
 COOKIE = "__Host-wxauth-login"
@@ -382,6 +383,27 @@ async def test_a_browser_gets_sixty_codes_in_any_minute_over_all_replicas(
     assert "code" in sent(await page.press(), ADMIN_CALLBACK)
     refusal = sent(await browser.open(prompt="none"))
     assert refusal["error"] == "temporarily_unavailable", "of any minute"
+
+
+@pytest.mark.parametrize("how", ["silently", "by the button"])
+async def test_forty_requests_of_one_browser_leave_transactions_for_others(
+    shop: Site, desk: Site, browser: Browser, named: Phone, login: LogIn, rows: asyncpg.Connection, how: str
+) -> None:
+    await tokens_of(shop, browser, named)
+    bob, page = await login("bob"), await person_page(browser)
+    await page.press()
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", named.user_id)
+        waiting = [
+            create_task(page.press() if how == "by the button" else browser.open(**TO_ADMIN, prompt="none"))
+            for _ in range(40)
+        ]
+        await until_locked(rows, AT_ONCE)
+        async with timeout(2):
+            answer = await shop.client.patch("/v1/me", json={"nickname": "Bob"}, headers=bearer(bob))
+        assert answer.status_code == 200
+        assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == AT_ONCE
+    assert all(code_in(answer) for answer in await gather(*waiting))
 
 
 async def test_of_one_login_each_site_has_twenty_open_sessions(

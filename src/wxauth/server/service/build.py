@@ -247,6 +247,7 @@ def build_services(
     url_links = UrlLinks(
         settings=settings, database=database, clock=clock, apps=apps, sealer=sealer, wechat_api=wechat_api
     )
+    turns = Turns(patience=waits.turns)
     hints = IdTokenHints(settings, database, keys, id_token_keys)
     console_tokens = ConsoleTokens(settings.secret_keys)
     return Services(
@@ -295,7 +296,7 @@ def build_services(
             Risk: risk,
             Avatars: avatars,
             PictureChecks: picture_checks,
-            Turns: Turns(patience=waits.turns),
+            Turns: turns,
             Withdrawals: Withdrawals(
                 apps.find,
                 database,
@@ -346,7 +347,9 @@ def build_services(
             ),
             UrlLinks: url_links,
             IdTokenHints: hints,
-            Continuing: Continuing(settings=settings, database=database, clock=clock, metrics=metrics, hints=hints),
+            Continuing: Continuing(
+                settings=settings, database=database, clock=clock, metrics=metrics, hints=hints, turns=turns
+            ),
             Authorizations: Authorizations(
                 settings=settings,
                 database=database,

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
-from wxauth.errors import NotFound
+from wxauth.errors import NotFound, RateLimited
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import Settings
+from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites.authorize import AUTHORIZE_PATH, Mistake, Unanswerable, check_request, refusal, sent_back
 from wxauth.server.websites.browser_login_rows import (
@@ -45,8 +46,16 @@ class Continuing:
     """Answers the requests of sites from browsers that have a login."""
 
     def __init__(
-        self, *, settings: Settings, database: Database, clock: Clock, metrics: Metrics, hints: IdTokenHints
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        metrics: Metrics,
+        hints: IdTokenHints,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._settings = settings
         self._database = database
         self._clock = clock
@@ -115,17 +124,24 @@ class Continuing:
         assert cookies.login is not None
         settings, now, code, name = self._settings, self._clock(), new_secret(), asked.client.name
         after = proved_after(settings, now)
-        async with self._database.begin() as transaction:
-            person = await lock_browser_person(transaction, hash_of(cookies.login), client_id=name, proved_after=after)
-            if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
-                return None
-            recent = [at for at in person.codes_at if at > now - _MINUTE]
-            is_admitted = len(recent) < CODES_PER_MINUTE
-            if is_admitted:
-                await _store_code(
-                    transaction, person, asked, code, left=person.authenticated_at - after, device=device, now=now
+        try:
+            async with self._turns.turn(shown.id), self._database.begin() as transaction:
+                person = await lock_browser_person(
+                    transaction, hash_of(cookies.login), client_id=name, proved_after=after
                 )
-                await store_code_times(transaction, person, [*recent, now], client_id=name)
+                if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
+                    return None
+                recent = [at for at in person.codes_at if at > now - _MINUTE]
+                is_admitted = len(recent) < CODES_PER_MINUTE
+                if is_admitted:
+                    await _store_code(
+                        transaction, person, asked, code, left=person.authenticated_at - after, device=device, now=now
+                    )
+                    await store_code_times(transaction, person, [*recent, now], client_id=name)
+        except RateLimited:
+            self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
+            detail = "this person has too many requests under way"
+            raise refusal(settings, asked, "temporarily_unavailable", detail) from None
         if not is_admitted:
             self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
             raise refusal(settings, asked, "temporarily_unavailable", "this browser has got too many codes")
