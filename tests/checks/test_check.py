@@ -384,25 +384,25 @@ def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved
         {"wal": advice}, "wal", NOTE, "40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout"
     )
     check_chinese(advice)
-    without_lz4 = judge_wal({**WAL, "has_lz4": False})
+    without_lz4 = judge_wal(WAL.model_copy(update={"has_lz4": False}))
     assert without_lz4 is not None
     assert "wal_compression = 'on'" in without_lz4.message
-    compressed = judge_wal({**WAL, "compression": "pglz"})
+    compressed = judge_wal(WAL.model_copy(update={"compression": "pglz"}))
     assert compressed is not None
     assert "wal_compression" not in compressed.message
     assert "checkpoint_timeout" in compressed.message
 
 
 def test_without_much_to_save_there_is_no_note() -> None:
-    assert judge_wal({**WAL, "page_bytes": 2**29}) is None
-    assert judge_wal({**WAL, "compression": "lz4", "checkpoint_timeout": 1800}) is None
+    assert judge_wal(WAL.model_copy(update={"page_bytes": 2**29})) is None
+    assert judge_wal(WAL.model_copy(update={"compression": "lz4", "checkpoint_timeout": 1800})) is None
 
 
 async def test_the_write_ahead_log_of_any_postgresql_is_measured(services: Services) -> None:
     wal = await read_wal(services.database)
-    assert 0 <= wal["page_bytes"] <= wal["bytes"]
-    assert wal["compression"] in ("off", "on", "pglz", "lz4", "zstd")
-    assert wal["checkpoint_timeout"] >= 30
+    assert 0 <= wal.page_bytes <= wal.bytes
+    assert wal.compression in ("off", "on", "pglz", "lz4", "zstd")
+    assert wal.checkpoint_timeout >= 30
 
 
 def test_a_schema_that_is_behind_is_reported() -> None:

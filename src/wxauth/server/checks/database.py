@@ -180,10 +180,10 @@ def judge_wal(wal: WalStatistics) -> CheckResult | None:
     After a checkpoint, PostgreSQL logs the whole of each page on its first change. With lz4, a returning login among
     ten million users wrote 5.5 KB instead of 13.5 KB.
     """
-    is_compressed, is_seldom = wal["compression"] != "off", wal["checkpoint_timeout"] >= SELDOM
-    if wal["page_bytes"] < MUCH_WAL or (is_compressed and is_seldom):
+    is_compressed, is_seldom = wal.compression != "off", wal.checkpoint_timeout >= SELDOM
+    if wal.page_bytes < MUCH_WAL or (is_compressed and is_seldom):
         return None
-    method = "lz4" if wal["has_lz4"] else "on"
+    method = "lz4" if wal.has_lz4 else "on"
     to_run = [
         *([] if is_compressed else [f"ALTER SYSTEM SET wal_compression = '{method}'"]),
         *(
@@ -193,8 +193,8 @@ def judge_wal(wal: WalStatistics) -> CheckResult | None:
         ),
         "SELECT pg_reload_conf()",
     ]
-    pages, total = (f"{size / 2**30:.0f} GB" for size in (wal["page_bytes"], wal["bytes"]))
-    saved, day = f"{wal['page_bytes'] / 2**31:.1f} GB", f"{wal['since']:%Y-%m-%d}"
+    pages, total = (f"{size / 2**30:.0f} GB" for size in (wal.page_bytes, wal.bytes))
+    saved, day = f"{wal.page_bytes / 2**31:.1f} GB", f"{wal.since:%Y-%m-%d}"
     saving = Title(
         "less frequent checkpoints would write fewer of them"
         if is_compressed

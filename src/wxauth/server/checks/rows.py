@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.models import all_tables
@@ -29,7 +31,7 @@ class PostgresServer:
     """The isolation level of a single statement."""
 
 
-class WalStatistics(TypedDict):
+class WalStatistics(SQLModel):
     """What the server has written to its write-ahead log since its statistics began, and two of its settings."""
 
     since: datetime
