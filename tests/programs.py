@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,7 @@ MARKS = {
 }
 """The mark of tests that need a program."""
 OLDEST_NODE = (20, 19)
+ROOT = Path(__file__).parents[1]
 NODE_TESTS = Path(__file__).parent / "node"
 NODE_PATIENCE = 300
 QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")
@@ -109,6 +111,30 @@ def needs_node(folder: Path) -> str:
                 lacks(f"needs what {folder.name}/package-lock.json names; npm ci: {reason} 未能安装所需的 npm 包")
             shutil.copyfile(lock, installed)
     return node
+
+
+def needs_relying_parties() -> str:
+    """The path of a Python that has the packages in requirements/relying-parties.lock, in an environment of its own.
+
+    They are installed again when the lock file has changed. If they cannot be installed, the test ends as in `needs`.
+    """
+    demand_mark("process")
+    lock, folder = ROOT / "requirements/relying-parties.lock", ROOT / ".venv-relying-parties"
+    python, installed = folder / "bin/python", folder / ".locked"
+    record = f"{ROOT}\n{sys.version}\n{lock.read_text()}"
+    with lock.open("rb+") as turn:
+        with suppress(OSError):  # some network drives do not support locks
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        if not installed.exists() or installed.read_text() != record:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
+            command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+            command += ["--no-compile", "--only-binary", ":all:", "--require-hashes", "--retries=1", "--requirement"]
+            # pip inherits the lock, as npm does.
+            done = subprocess.run([*command, lock], capture_output=True, text=True, pass_fds=[turn.fileno()])
+            if done.returncode != 0:
+                lacks(f"needs what {lock.name} names; pip: {done.stderr.strip()} 未能安装所需的 Python 包")
+            installed.write_text(record)
+    return str(python)
 
 
 def run_node_tests(file: str, env: Mapping[str, str]) -> None:

@@ -1,6 +1,8 @@
 """Sites made with the libraries of others, unmodified, next to a running `wxauth dev`."""
 
+import asyncio
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 
 from tests.docs import DOCS, code_blocks
 from tests.processes import WXAUTH, Running, free_port
-from tests.programs import NODE_TESTS, needs, run_node_tests
+from tests.programs import NODE_TESTS, needs, needs_relying_parties, run_node_tests
 from tests.world import bearer
 from wxauth.server.dev.wechat import ACCOUNT, WEBSITE
 
@@ -28,6 +30,33 @@ pytestmark = pytest.mark.process
 
 GUIDE = DOCS / "openid-provider.md"
 CALLBACK = "http://127.0.0.1/callback"
+DJANGO_PATH = "http://127.0.0.1/oidc/"
+DJANGO = """
+from oidc_settings import *
+
+SECRET_KEY = "known to the site alone"
+ALLOWED_HOSTS = ["127.0.0.1"]
+CONTRIB = [f"django.contrib.{name}" for name in ("auth", "contenttypes", "sessions")]
+INSTALLED_APPS = [*CONTRIB, "mozilla_django_oidc"]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.sqlite3"}}
+ROOT_URLCONF = "site_urls"
+LOGIN_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL_FAILURE = "/refused"
+"""
+DJANGO_URLS = """
+from django.http import JsonResponse
+from django.urls import include, path
+
+urlpatterns = [
+    path("oidc/", include("mozilla_django_oidc.urls")),
+    path("", lambda request: JsonResponse({"user": request.user.username or None})),
+    path("refused", lambda request: JsonResponse({"error": "refused"}, status=403)),
+]
+"""
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 
 
@@ -53,7 +82,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         legacy = subprocess.run(
             [command, "clients", "add", "legacy", "--no-pkce", *uris], capture_output=True, text=True, check=True
         )
+        sites = ("--redirect-uri", CALLBACK, "--redirect-uri", f"{DJANGO_PATH}callback/", "--json")
+        python = subprocess.run(
+            [command, "clients", "add", "python", *sites], capture_output=True, text=True, check=True
+        )
         yield {
+            "PYTHON_SECRET": json.loads(python.stdout)["client_secret"],
             "SERVICE_URL": f"http://127.0.0.1:{ports[0]}",
             "SHOP_SECRET": json.loads(shop.stdout)["client_secret"],
             "LEGACY_SECRET": json.loads(legacy.stdout)["client_secret"],
@@ -93,12 +127,12 @@ def test_a_library_that_is_set_up_as_the_guide_shows(world: dict[str, str], libr
     run_node_tests(f"oauth/{library}.test.js", {**world, "GUIDE": str(tmp_path)})
 
 
-async def by_scan(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
-    """The browser shows a code, the phone approves; where the browser goes."""
+async def by_scan(browser: httpx.AsyncClient, url: str, phone: dict[str, str], verdict: str = "approve") -> str:
+    """The browser shows a code, the phone approves or refuses; where the browser goes."""
     page = (await browser.get(url)).text
     scene = re.findall(r"/v1/scans/([\w-]{22})/code", page)[0]
     claimed = await browser.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}, headers=phone)
-    await browser.post(f"/v1/me/scans/{claimed.json()['id']}/approve", json={"login_code": "alice"}, headers=phone)
+    await browser.post(f"/v1/me/scans/{claimed.json()['id']}/{verdict}", json={"login_code": "alice"}, headers=phone)
     back = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/next)"', page)[0])
     return back.headers["location"]
 
@@ -174,3 +208,48 @@ async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret
 async def test_authlib_logs_in_and_out(world: dict[str, str], name: str, way: Way) -> None:
     async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
         await come_and_go_with_authlib(browser, name, world["SHOP_SECRET"] if name == "shop" else None, way)
+
+
+PRODUCTS = {
+    "Authlib in Flask": ("/login", ["flask", "--app", "authlib_site", "run", "--port"]),
+    "mozilla-django-oidc": ("/oidc/authenticate/", ["django", "runserver", "--noreload"]),
+}
+"""Where a login begins, and the command that serves the product, by product."""
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+async def test_a_python_product_logs_in_as_the_guide_shows(world: dict[str, str], product: str, tmp_path: Path) -> None:
+    start, command = PRODUCTS[product]
+    python, port = needs_relying_parties(), str(free_port())
+    for block in code_blocks(GUIDE, "python"):
+        (tmp_path / block.split()[1]).write_text(block)
+    (tmp_path / "site_settings.py").write_text(DJANGO)
+    (tmp_path / "site_urls.py").write_text(DJANGO_URLS)
+    env = {
+        "WXAUTH_ISSUER": world["SERVICE_URL"],
+        "WXAUTH_CLIENT_ID": "python",
+        "WXAUTH_CLIENT_SECRET": world["PYTHON_SECRET"],
+        "SESSION_SECRET": "known to the site alone",
+        "DJANGO_SETTINGS_MODULE": "site_settings",
+        "PYTHONPATH": str(tmp_path),
+        "NO_PROXY": "127.0.0.1",
+    }
+    if command[0] == "django":
+        migrate = [python, "-m", "django", "migrate", "-v0"]
+        await asyncio.to_thread(subprocess.run, migrate, cwd=tmp_path, env={**os.environ, **env}, check=True)
+    site = f"http://127.0.0.1:{port}"
+    with Running(python, "-u", "-m", *command, port, cwd=tmp_path, env=env) as running:
+        await asyncio.to_thread(running.wait_for, "Quit the server with" if command[0] == "django" else "Running on ")
+        async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
+            login = (await browser.post("/v1/login", json={"code": "alice"})).json()
+
+            async def decided(verdict: str) -> httpx.Response:
+                begun = await browser.get(site + start)
+                back = await by_scan(browser, begun.headers["location"], bearer(login), verdict)
+                return await browser.get(back, follow_redirects=True)
+
+            refused = await decided("deny")
+            assert refused.status_code == 403, refused.text
+            assert (await browser.get(site)).json() == {"user": None}
+            admitted = await decided("approve")
+            assert admitted.json() == {"user": login["user"]["id"]}, admitted.text
