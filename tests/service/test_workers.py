@@ -29,6 +29,15 @@ def wait(parent):
     print("waits", flush=True)
     asyncio.run(parent.report(is_ready=lambda: False))
 
+def lose(parent):
+    print("loses", flush=True)
+    try:
+        import time
+        time.sleep({patience})
+    except SystemExit:
+        print("lost", flush=True)
+    serve(parent)
+
 def fail(parent):
     raise SystemExit({status})
 
@@ -55,7 +64,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def run(
         *, at_first: str = "serve", later: str = "serve", number: int = 2, status: int = 1, afterwards: str = ""
     ) -> Running:
-        script = PARENT.format(at_first=at_first, later=later, number=number, status=status, afterwards=afterwards)
+        script = PARENT.format(
+            patience=PATIENCE, at_first=at_first, later=later, number=number, status=status, afterwards=afterwards
+        )
         started.append(Running(sys.executable, "-c", script, cwd=tmp_path))
         return started[-1]
 
@@ -104,6 +115,22 @@ def test_a_reload_whose_workers_do_not_start_leaves_the_others_at_work(start: St
 def test_a_sighup_after_the_last_worker_ended_does_not_change_the_status(start: Start) -> None:
     command = start(afterwards="import os, signal; os.kill(os.getpid(), signal.SIGHUP)")
     until(lambda: command.output.count("serves") == 2)
+    assert command.end(signal.SIGTERM) == 0
+
+
+def test_a_starting_worker_in_which_the_end_got_lost_is_told_again(start: Start) -> None:
+    command = start(at_first="lose")
+    until(lambda: command.output.count("loses") == 2)
+    assert command.end(signal.SIGTERM) == 0
+    assert command.output.count("lost") == 2
+
+
+def test_a_starting_worker_in_which_its_replacement_got_lost_holds_up_no_reload(start: Start) -> None:
+    command = start(at_first="lose", later="serve", number=1)
+    until(lambda: command.output.count("loses") == 1)
+    command.process.send_signal(signal.SIGHUP)
+    until(lambda: "lost" in command.output)
+    until(lambda: len(workers_of(command)) == 1)
     assert command.end(signal.SIGTERM) == 0
 
 

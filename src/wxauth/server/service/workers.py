@@ -68,6 +68,8 @@ class _Worker:
     work: Work
     is_ready: bool = False
     is_leaving: bool = False
+    repeated: int | None = None
+    """The signal that it is sent at each check until it has ended, because it was leaving before it was ready."""
     silence: int = 0
     """How many checks in a row found no message."""
 
@@ -121,6 +123,7 @@ class Workers:
                         self._read_messages(key.data)
                 if time.monotonic() >= next_check:
                     self._kill_hung()
+                    self._repeat_signals()
                     next_check = time.monotonic() + _CHECK_SECONDS
                 self._converge()
         return self._status
@@ -154,6 +157,11 @@ class Workers:
 
     def _dismiss(self, worker: _Worker, number: int) -> None:
         worker.is_leaving = True
+        # A worker that is starting ends by an exception, which is lost where one is ignored, such as in a destructor.
+        if not worker.is_ready:
+            worker.repeated = (
+                SUPERSEDED if number == SUPERSEDED else signal.SIGTERM
+            )  # a second SIGINT would drain nothing
         os.kill(worker.pid, number)
 
     def _read_messages(self, worker: _Worker) -> None:
@@ -193,6 +201,11 @@ class Workers:
             if worker.silence > self._max_silent_checks:
                 log.error("worker_hangs", pid=worker.pid, consequence="it is killed")
                 os.kill(worker.pid, signal.SIGKILL)
+
+    def _repeat_signals(self) -> None:
+        for worker in self._workers:
+            if worker.repeated is not None:
+                os.kill(worker.pid, worker.repeated)
 
     def _converge(self) -> None:
         """Take the next step towards the required number of workers, all with the current work."""
