@@ -224,4 +224,4 @@ STORED_IF_ANY: Final = (
         "partitions_ahead",
     ),
 )
-"""Reported only where there is such a thing."""
+"""They have a value only where there is such a thing."""

@@ -231,9 +231,10 @@ class PrometheusMetrics(Collector):
         yield GaugeMetricFamily(*CLOCK_AHEAD, ahead.total_seconds())
         if self._statistics is None:
             return
-        there_are = [row for row in STORED_IF_ANY if self._statistics[row.column] is not None]
-        for row in (*STORED, *there_are):
-            yield GaugeMetricFamily(row.name, row.help, row.value(self._statistics, self._clock()))
+        for row in (*STORED, *STORED_IF_ANY):
+            is_there = row in STORED or self._statistics[row.column] is not None
+            value = row.value(self._statistics, self._clock()) if is_there else None
+            yield GaugeMetricFamily(row.name, row.help, value)
 
     def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
         known_method = method if method in _METHODS else _OTHER_METHOD  # callers may send any text as a method
