@@ -191,10 +191,14 @@ class StoredRow:
     column: str
     is_age: bool = False
     """Whether the value is the time that has passed since, in seconds; 0 if there is none."""
+    is_optional: bool = False
+    """Whether there is no value where nothing is stored."""
 
-    def value(self, statistics: Mapping[str, Any], now: datetime) -> float:
+    def value(self, statistics: Mapping[str, Any], now: datetime) -> float | None:
         """The value to report."""
         stored = statistics[self.column]
+        if stored is None and self.is_optional:
+            return None
         if not self.is_age:
             return float(stored)
         return 0.0 if stored is None else max(0.0, (now - stored).total_seconds())
@@ -215,13 +219,17 @@ STORED: Final = (
         "sweep_due_at",
         is_age=True,
     ),
-)
-STORED_IF_ANY: Final = (
-    StoredRow("wxauth_signing_key_age_seconds", "Age of the current signing key.", "key_signs_since", is_age=True),
+    StoredRow(
+        "wxauth_signing_key_age_seconds",
+        "Age of the current signing key.",
+        "key_signs_since",
+        is_age=True,
+        is_optional=True,
+    ),
     StoredRow(
         "wxauth_partitions_ahead_seconds",
         "How far ahead the partitions of the sessions are prepared.",
         "partitions_ahead",
+        is_optional=True,
     ),
 )
-"""They have a value only where there is such a thing."""

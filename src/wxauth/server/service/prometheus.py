@@ -58,7 +58,6 @@ from wxauth.server.service.metric_table import (
     SCANS,
     SIGN_UP_HOOK_SECONDS,
     STORED,
-    STORED_IF_ANY,
     WEBHOOK_DELIVERIES,
     WECHAT_CALLS,
     WECHAT_SECONDS,
@@ -231,10 +230,8 @@ class PrometheusMetrics(Collector):
         yield GaugeMetricFamily(*CLOCK_AHEAD, ahead.total_seconds())
         if self._statistics is None:
             return
-        for row in (*STORED, *STORED_IF_ANY):
-            is_there = row in STORED or self._statistics[row.column] is not None
-            value = row.value(self._statistics, self._clock()) if is_there else None
-            yield GaugeMetricFamily(row.name, row.help, value)
+        for row in STORED:
+            yield GaugeMetricFamily(row.name, row.help, row.value(self._statistics, self._clock()))
 
     def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
         known_method = method if method in _METHODS else _OTHER_METHOD  # callers may send any text as a method
