@@ -17,7 +17,15 @@ from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import Settings
 from wxauth.server.limits.turns import Turns
 from wxauth.server.sessions.devices import Device
-from wxauth.server.websites.authorize import AUTHORIZE_PATH, Mistake, Unanswerable, check_request, refusal, sent_back
+from wxauth.server.websites.authorize import (
+    AUTHORIZE_PATH,
+    Mistake,
+    SentBack,
+    Unanswerable,
+    check_request,
+    refusal,
+    sent_back,
+)
 from wxauth.server.websites.browser_login_rows import (
     BrowserPerson,
     PersonPage,
@@ -139,14 +147,15 @@ class Continuing:
                     )
                     await store_code_times(transaction, person, [*recent, now], client_id=name)
         except RateLimited:
-            self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
-            detail = "this person has too many requests under way"
-            raise refusal(settings, asked, "temporarily_unavailable", detail) from None
+            raise self._too_many(asked, "this person has too many requests under way") from None
         if not is_admitted:
-            self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
-            raise refusal(settings, asked, "temporarily_unavailable", "this browser has got too many codes")
+            raise self._too_many(asked, "this browser has got too many codes")
         log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
         return sent_back(settings, asked, code=code)
+
+    def _too_many(self, asked: SiteRequest, description: str) -> SentBack:
+        self._metrics.door(Door.SSO, DoorOutcome.REFUSED)
+        return refusal(self._settings, asked, "temporarily_unavailable", description)
 
 
 def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
