@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,6 +88,15 @@ def needs(program: str, *substitutes: str) -> str:
     return found
 
 
+@contextmanager
+def turn_to_install(lock: Path) -> Iterator[int]:
+    """In the block, no other process installs what this lock file names. Yields the descriptor that holds the turn."""
+    with lock.open("rb+") as turn:
+        with suppress(OSError):  # some network drives do not support locks
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        yield turn.fileno()
+
+
 def needs_node(folder: Path) -> str:
     """The path of Node, after installing the packages in this folder's package-lock.json.
 
@@ -98,14 +107,12 @@ def needs_node(folder: Path) -> str:
     if tuple(map(int, version[1:].split(".")[:2])) < OLDEST_NODE:
         lacks(f"needs Node 20.19 or newer, has {version.strip()} 需要 Node 20.19 或更新版本")
     lock, installed = folder / "package-lock.json", folder / "node_modules/.locked"
-    with lock.open("rb+") as turn:
-        with suppress(OSError):  # some network drives do not support locks
-            fcntl.flock(turn, fcntl.LOCK_EX)
+    with turn_to_install(lock) as turn:
         if not installed.exists() or installed.read_bytes() != lock.read_bytes():
             installed.unlink(missing_ok=True)
             command = [npm, "ci", "--prefix", str(folder), "--loglevel=error", *QUICK_TO_GIVE_UP]
             # npm inherits the lock: even if this process is killed, nobody else installs until npm has ended.
-            done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn.fileno()])
+            done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn])
             if done.returncode != 0:
                 reason = done.stderr.partition("\n")[0]
                 lacks(f"needs what {folder.name}/package-lock.json names; npm ci: {reason} 未能安装所需的 npm 包")
@@ -122,15 +129,13 @@ def needs_relying_parties() -> str:
     lock, folder = ROOT / "requirements/relying-parties.lock", ROOT / ".venv-relying-parties"
     python, installed = folder / "bin/python", folder / ".locked"
     record = f"{ROOT}\n{sys.version}\n{lock.read_text()}"
-    with lock.open("rb+") as turn:
-        with suppress(OSError):  # some network drives do not support locks
-            fcntl.flock(turn, fcntl.LOCK_EX)
+    with turn_to_install(lock) as turn:
         if not installed.exists() or installed.read_text() != record:
             subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
             command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
             command += ["--no-compile", "--only-binary", ":all:", "--require-hashes", "--retries=1", "--requirement"]
             # pip inherits the lock, as npm does.
-            done = subprocess.run([*command, lock], capture_output=True, text=True, pass_fds=[turn.fileno()])
+            done = subprocess.run([*command, lock], capture_output=True, text=True, pass_fds=[turn])
             if done.returncode != 0:
                 lacks(f"needs what {lock.name} names; pip: {done.stderr.strip()} 未能安装所需的 Python 包")
             installed.write_text(record)
