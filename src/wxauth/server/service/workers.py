@@ -158,10 +158,9 @@ class Workers:
     def _dismiss(self, worker: _Worker, number: int) -> None:
         worker.is_leaving = True
         # A worker that is starting ends by an exception, which is lost where one is ignored, such as in a destructor.
+        # A second SIGINT would let it drain nothing.
         if not worker.is_ready:
-            worker.repeated = (
-                SUPERSEDED if number == SUPERSEDED else signal.SIGTERM
-            )  # a second SIGINT would drain nothing
+            worker.repeated = SUPERSEDED if number == SUPERSEDED else signal.SIGTERM
         os.kill(worker.pid, number)
 
     def _read_messages(self, worker: _Worker) -> None:
