@@ -11,8 +11,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import APP, Clock, service_env
-from tests.processes import run
+from tests.fakes import Clock
+from tests.processes import make_command
 from tests.world import LogIn, LogLines, bearer, leave
 from wxauth.server.checks import examine
 from wxauth.server.core.services import Services
@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 WEEK = timedelta(weeks=1)
 
-WxAuth = Callable[..., Awaitable[tuple[int, str, str]]]
 Do = Callable[[], Awaitable[None]]
 
 
@@ -232,23 +231,12 @@ async def test_too_few_weeks_ahead_are_reported(
     assert (is_bad, ahead and 0 < ahead < 2 * 7 * 86400 + 7 * 86400) == (True, True)
 
 
-@pytest.fixture
-def wxauth(database_url: str, tmp_path: Path) -> WxAuth:
-    """Run a command; its status, output and errors."""
-
-    async def call(*arguments: str) -> tuple[int, str, str]:
-        env = service_env(database_url, apps=[APP])
-        done = await asyncio.to_thread(run, *arguments, cwd=tmp_path, env=env)
-        return done.returncode, done.stdout, done.stderr
-
-    return call
-
-
 @pytest.mark.process
-async def test_the_command_partitions_and_prints_what_there_is(wxauth: WxAuth) -> None:
-    assert (await wxauth("partitions", "status"))[1] == "the sessions are in a plain table\n"
-    assert "sessions_before" in (await wxauth("partitions", "on"))[1]
-    state = json.loads((await wxauth("partitions", "status", "--json"))[1])
+async def test_the_command_partitions_and_prints_what_there_is(database_url: str, tmp_path: Path) -> None:
+    partitions = make_command("partitions", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    assert (await partitions("status")).stdout == "the sessions are in a plain table\n"
+    assert "sessions_before" in (await partitions("on")).stdout
+    state = json.loads((await partitions("status", "--json")).stdout)
     names = [one["name"] for one in state["partitions"]]
     assert (state["is_on"], names[0], names[-1]) == (True, "sessions_before", "sessions_default")
-    assert (await wxauth("partitions", "off"))[1] == "the sessions are in a plain table\n"
+    assert (await partitions("off")).stdout == "the sessions are in a plain table\n"

@@ -9,12 +9,7 @@ from wxauth.server.checks.rows import read_rights
 from wxauth.server.cli.printing import Failed, json_option, show, to_the_minute
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.database import Database
-from wxauth.server.sessions.partitions import (
-    Partitioning,
-    begin_partitions,
-    end_partitions,
-    read_partitioning,
-)
+from wxauth.server.sessions.partitions import Partitioning, begin_partitions, end_partitions, read_partitioning
 
 
 @click.group()

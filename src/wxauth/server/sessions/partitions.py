@@ -77,10 +77,7 @@ async def begin_partitions(database: Database, *, now: datetime) -> Partitioning
     state = await read_partitioning(database)
     if state.partitions and state.end is None:
         await _patiently(partial(join_partitions, database))
-    end, cut = state.end, await pending_cut(database)
-    if cut is not None and cut - now < FORGOTTEN_BEFORE:
-        await _patiently(partial(forget_cut, database))
-        cut = None
+    end, cut = state.end, await _patiently(partial(_usable_cut, database, now=now))
     if cut is None and end is not None:
         weeks = partial(add_weeks, database, max(end, _monday(now)), until=now + AHEAD, now=now)
         if await _patiently(weeks):
@@ -112,10 +109,7 @@ async def keep_partitions(
 ) -> None:
     """Prepare the next weeks, if they are to be; drop those whose sessions are over. Raises: StorageUnavailable."""
     state = await read_partitioning(database)
-    cut = await pending_cut(database)
-    if cut is not None and cut - now < FORGOTTEN_BEFORE:
-        await forget_cut(database)
-        log.error("partitions_not_begun", reason="'wxauth partitions on' was stopped: run it again")
+    await _usable_cut(database, now=now)
     if not state.partitions:
         return
     end, until = state.end or now, now + AHEAD
@@ -130,6 +124,16 @@ async def keep_partitions(
             log.info("partition_dropped", partition=partition.name)
     if not state.is_on and not any(partition.end for partition in await partitions_of_sessions(database)):
         await join_partitions(database)
+
+
+async def _usable_cut(database: Database, *, now: datetime) -> datetime | None:
+    """The cut of a conversion that is under way, or was stopped and can be continued; one too late is forgotten."""
+    cut = await pending_cut(database)
+    if cut is None or cut - now >= FORGOTTEN_BEFORE:
+        return cut
+    await forget_cut(database)
+    log.error("partitions_not_begun", reason="'wxauth partitions on' was stopped: run it again")
+    return None
 
 
 def _monday(time: datetime) -> datetime:
