@@ -333,7 +333,7 @@ def test_every_schema_default_and_example_is_valid_by_the_schema_around_it() -> 
     ("path", "statuses"),
     [
         ("/v1/authorize", {"200", "303", "400", "429", "500", "503"}),
-        ("/v1/end_session", {"200", "303", "400", "500", "503"}),
+        ("/v1/end_session", {"200", "303", "400", "429", "500", "503"}),
     ],
 )
 def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str, statuses: set[str]) -> None:

@@ -32,6 +32,7 @@ from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.keys.issuing import Issuer, TokenSession
+from wxauth.server.limits.turns import Turns
 from wxauth.server.login.refresh_rows import RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.devices import Device
@@ -113,6 +114,7 @@ class ConsoleSessions:
         numbers: Numbers,
         console_tokens: ConsoleTokens,
         issuer: Issuer,
+        turns: Turns,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -122,6 +124,7 @@ class ConsoleSessions:
         self._numbers = numbers
         self._console_tokens = console_tokens
         self._issuer = issuer
+        self._turns = turns
 
     async def add_as_site(self) -> None:
         """Register the console, if enabled, as a site, so that people can log in by scan. Retried during an outage."""
@@ -176,16 +179,18 @@ class ConsoleSessions:
 
         If a used code comes again with its verifier, its session ends, as at /v1/token.
 
-        Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; StorageUnavailable.
+        Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited;
+            StorageUnavailable.
         """
         now, granted = self._clock(), None
         session_id = new_id(now)
         challenge = challenge_of(verifier)
         if challenge is not None:
-            async with self._database.begin() as transaction:
+            code_hash = hash_of(code)
+            async with self._turns.turn(code_hash), self._database.begin() as transaction:
                 granted = await redeem_code(
                     transaction,
-                    hash_of(code),
+                    code_hash,
                     client_id=CLIENT,
                     redirect_uri=self._redirect_uri(),
                     code_challenge=challenge,

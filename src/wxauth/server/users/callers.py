@@ -76,7 +76,10 @@ CallerDep = Annotated[Caller, Depends(caller_of)]
 """The user of the access token of an app. An ended session, and a banned or erased user, are refused at once."""
 
 
-async def turn_of(principal: PrincipalDep, turns: Annotated[Turns, Depends(provide(Turns))]) -> AsyncIterator[None]:
+TurnsDep = Annotated[Turns, Depends(provide(Turns))]
+
+
+async def turn_of(principal: PrincipalDep, turns: TurnsDep) -> AsyncIterator[None]:
     """A turn of the user, held until the answer has been sent. Raises: RateLimited."""
     async with turns.turn(principal.id):
         yield

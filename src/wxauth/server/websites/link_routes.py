@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
-from wxauth.server.users.callers import DeviceDep
+from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.web.dependencies import SettingsDep
 from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import AUTHORIZE_PATH
@@ -15,6 +15,7 @@ from wxauth.server.websites.login_cookies import browser_cookies, go_on
 from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import failure_page, language_of, message_page, number_page
 from wxauth.server.websites.requests import Parameters, parse_parameters
+from wxauth.server.websites.secrets import hash_of
 
 router = Router("websites")
 
@@ -59,7 +60,7 @@ async def open_mini_program(
     },
 )
 async def type_number(
-    request: Request, settings: SettingsDep, links: LinksDep, device: DeviceDep, request_id: str
+    request: Request, settings: SettingsDep, links: LinksDep, device: DeviceDep, turns: TurnsDep, request_id: str
 ) -> Response:
     """Redirect the browser to the site with a code, if the number is right. The third wrong one ends the request.
 
@@ -71,12 +72,13 @@ async def type_number(
     except OAuthError:
         form = Parameters([])
     try:
-        outcome = await links.go_on(request_id, cookies, form.get("number", ""), device=device)
+        async with turns.turn(hash_of(request_id)):
+            outcome = await links.go_on(request_id, cookies, form.get("number", ""), device=device)
         if isinstance(outcome, TryAgain):
             target = await links.target(outcome.page.app_id, link=outcome.page.link)
             return number_page(request, outcome, request_id, language, target=target)
     except NotFound:
         return message_page(request, "visit_gone", language, status=404)
-    except StorageUnavailable as exc:
+    except (RateLimited, StorageUnavailable) as exc:
         return failure_page(request, exc, language)
     return go_on(request, outcome, settings)

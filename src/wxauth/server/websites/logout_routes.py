@@ -8,7 +8,7 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from wxauth.errors import PayloadTooLarge, StorageUnavailable, Title
+from wxauth.errors import PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.problems import Language
 from wxauth.server.clients.clients import is_client_name
 from wxauth.server.clients.models import Client
@@ -19,15 +19,24 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.dependencies import IdTokenKeysDep, KeyRingDep
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.limits.turns import Turns
+from wxauth.server.users.callers import TurnsDep
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
 from wxauth.server.web.direct import Router
-from wxauth.server.websites.browser_answers import HTML, MISTAKE, SEE_OTHER, redirect_to, text_parameters
+from wxauth.server.websites.browser_answers import (
+    HTML,
+    MISTAKE,
+    SEE_OTHER,
+    TRY_LATER,
+    redirect_to,
+    text_parameters,
+)
 from wxauth.server.websites.browser_logins import BrowserCookies, end_login, person_in
 from wxauth.server.websites.id_tokens import IdTokenHint, read_hint
 from wxauth.server.websites.login_cookies import browser_cookies
 from wxauth.server.websites.oauth_errors import OAuthError
-from wxauth.server.websites.pages import CONFIRMED, language_of, log_out_page, message_page
+from wxauth.server.websites.pages import CONFIRMED, failure_page, language_of, log_out_page, message_page
 from wxauth.server.websites.requests import LONGEST_REDIRECT, Parameters, parse_parameters
 from wxauth.server.websites.secrets import log_out_field
 from wxauth.server.websites.site_tokens import end_web_session
@@ -40,6 +49,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **HTML,
     303: {"description": "Back to the site"},
     **MISTAKE,
+    **TRY_LATER,
 }
 
 router = Router("websites")
@@ -49,7 +59,6 @@ router = Router("websites")
     "/v1/end_session",
     summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
     responses=_RESPONSES,
-    failures=[StorageUnavailable],
     openapi_extra=text_parameters(*_PARAMETERS),
 )
 async def end_session(
@@ -59,6 +68,7 @@ async def end_session(
     id_token_keys: IdTokenKeysDep,
     database: DatabaseDep,
     clock: ClockDep,
+    turns: TurnsDep,
 ) -> Response:
     """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
 
@@ -66,7 +76,7 @@ async def end_session(
     hint, nothing ends by the request itself, because anybody could have made the link: in a browser with a login, a
     page asks whether to log out.
     """
-    return await _log_out(request, settings, keys, id_token_keys, database, clock, request.url.query)
+    return await _log_out(request, settings, keys, id_token_keys, database, clock, turns, request.url.query)
 
 
 @router.post(
@@ -74,7 +84,7 @@ async def end_session(
     summary=Title("Log out by a form", "退出登录（以表单请求）"),
     operation_id="end_session_by_form",
     responses=_RESPONSES,
-    failures=[StorageUnavailable, PayloadTooLarge],
+    failures=[PayloadTooLarge],
     openapi_extra={
         "requestBody": {
             "content": {
@@ -93,6 +103,7 @@ async def end_session_by_form(
     id_token_keys: IdTokenKeysDep,
     database: DatabaseDep,
     clock: ClockDep,
+    turns: TurnsDep,
 ) -> Response:
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
@@ -102,7 +113,7 @@ async def end_session_by_form(
         root = request.scope.get("root_path", "")
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return RedirectResponse(f"{root}/v1/end_session?{text}", SEE_OTHER, headers=headers)
-    return await _log_out(request, settings, keys, id_token_keys, database, clock, text)
+    return await _log_out(request, settings, keys, id_token_keys, database, clock, turns, text)
 
 
 async def _log_out(
@@ -112,6 +123,7 @@ async def _log_out(
     id_token_keys: IdTokenKeys,
     database: Database,
     clock: Clock,
+    turns: Turns,
     text: str,
 ) -> Response:
     language = language_of(request)
@@ -123,14 +135,18 @@ async def _log_out(
     if parameters.repeated:
         return message_page(request, "wrong_logout", language, status=400)
     cookies = browser_cookies(request, settings)
-    if "id_token_hint" not in parameters:
-        return await _without_hint(request, settings, database, clock, parameters, cookies, language)
-    hint = await read_hint(settings, keys, id_token_keys, parameters["id_token_hint"])
-    client = None if hint is None else await find_site(database, hint.client_id)
-    if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
-        return message_page(request, "wrong_logout", language, status=400)
-    await end_web_session(database, clock, client.name, hint.session_id)
-    await _end_login_of(hint, settings, database, clock, cookies)
+    try:
+        if "id_token_hint" not in parameters:
+            return await _without_hint(request, settings, database, clock, turns, parameters, cookies, language)
+        hint = await read_hint(settings, keys, id_token_keys, parameters["id_token_hint"])
+        client = None if hint is None else await find_site(database, hint.client_id)
+        if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
+            return message_page(request, "wrong_logout", language, status=400)
+        async with turns.turn(hint.user_id):
+            await end_web_session(database, clock, client.name, hint.session_id)
+            await _end_login_of(hint, settings, database, clock, cookies)
+    except (RateLimited, StorageUnavailable) as exc:
+        return failure_page(request, exc, language)
     return _logged_out(request, client, parameters, language)
 
 
@@ -150,6 +166,7 @@ async def _without_hint(
     settings: Settings,
     database: Database,
     clock: Clock,
+    turns: Turns,
     parameters: Parameters,
     cookies: BrowserCookies,
     language: Language,
@@ -163,7 +180,8 @@ async def _without_hint(
     field = log_out_field(cookies.login)
     if request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
         return log_out_page(request, person, client, parameters, field, language)
-    await end_login(database, settings, cookies, person.id, now=clock())
+    async with turns.turn(person.id):
+        await end_login(database, settings, cookies, person.id, now=clock())
     if client is not None and "post_logout_redirect_uri" in parameters:
         return _logged_out(request, client, parameters, language)
     return message_page(request, "logged_out_of_all", language)

@@ -11,7 +11,7 @@ from wxauth.server.apps.registry import Apps
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.sessions.devices import Device
-from wxauth.server.users.callers import DeviceDep
+from wxauth.server.users.callers import DeviceDep, TurnsDep
 from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, SettingsDep
@@ -61,6 +61,7 @@ from wxauth.server.websites.pages import (
     web_view_page,
 )
 from wxauth.server.websites.requests import LONGEST_REDIRECT, parse_parameters
+from wxauth.server.websites.secrets import hash_of
 from wxauth.server.websites.site_requests import SiteRequests
 
 router = Router("websites")
@@ -208,16 +209,17 @@ async def read_state(request: Request, settings: SettingsDep, database: Database
 
 @router.hidden(authorize.AUTHORIZE_PATH + "/{request_id}/next")
 async def redirect_after_decision(
-    request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
+    request: Request, settings: SettingsDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep, turns: TurnsDep
 ) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
     request_id, cookies = request.path_params["request_id"], browser_cookies(request, settings)
     try:
-        onward = await authorize.go_on_after_decision(settings, database, clock, request_id, cookies, device=device)
+        async with turns.turn(hash_of(request_id)):
+            onward = await authorize.go_on_after_decision(settings, database, clock, request_id, cookies, device=device)
         return go_on(request, onward, settings)
     except NotFound:
         return message_page(request, "gone", language_of(request), status=404)
-    except StorageUnavailable as exc:
+    except (RateLimited, StorageUnavailable) as exc:
         return failure_page(request, exc, language_of(request))
 
 

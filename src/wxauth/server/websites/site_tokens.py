@@ -20,6 +20,7 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.keys.both_rings import id_token_key
 from wxauth.server.keys.issuing import Issuer, TokenSession
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.limits.turns import Turns
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.sessions.lifetimes import Lifetimes, website_session_lifetimes
@@ -81,6 +82,7 @@ class SiteTokens:
         refresh_tokens: RefreshTokens,
         keys: KeyRing,
         verifier: Verifier,
+        turns: Turns,
     ) -> None:
         self._clock = clock
         self._settings = settings
@@ -92,9 +94,10 @@ class SiteTokens:
         self._refresh_tokens = refresh_tokens
         self._keys = keys
         self._verifier = verifier
+        self._turns = turns
 
     async def issue(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
-        """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
+        """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited, StorageUnavailable."""
         if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
             raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
         grant_type = form.get("grant_type")
@@ -118,10 +121,11 @@ class SiteTokens:
         await _ensure_keys(self._id_token_keys, self._issuer, now)
         lifetimes = website_session_lifetimes(self._settings)
         session_id = new_id(now)
-        async with self._database.begin() as transaction:
+        code_hash = hash_of(device_code)
+        async with self._turns.turn(code_hash), self._database.begin() as transaction:
             outcome = await redeem_device_code(
                 transaction,
-                hash_of(device_code),
+                code_hash,
                 client_id=client.name,
                 session_id=session_id,
                 expires_at=_end_of(lifetimes, now),
@@ -158,10 +162,11 @@ class SiteTokens:
         await _ensure_keys(self._id_token_keys, self._issuer, now)
         lifetimes = website_session_lifetimes(self._settings)
         session_id = new_id(now)
-        async with self._database.begin() as transaction:
+        code_hash = hash_of(form["code"])
+        async with self._turns.turn(code_hash), self._database.begin() as transaction:
             outcome = await redeem_code(
                 transaction,
-                hash_of(form["code"]),
+                code_hash,
                 client_id=client.name,
                 redirect_uri=form["redirect_uri"],
                 code_challenge=challenge,
