@@ -15,8 +15,8 @@ CODE2SESSION = b"GET /sns/jscode2session?"
 
 _STABLE_TOKEN = b"POST /cgi-bin/stable_token"
 _MINI_PROGRAM_CODE = b"POST /wxa/getwxacodeunlimit"
-_PICTURE = b"\xff\xd8\xff\xe0" + bytes(40_000)
-"""As large as WeChat's own."""
+_PICTURE = b"\xff\xd8\xff\xe0" + bytes(40_000) + b"\xff\xd9"
+"""As large as WeChat's own, and with an end: the service draws a code of its own in place of half a picture."""
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 _END_OF_REQUEST = b"\r\n\r\n"
 _OPENID = "oBenchmark{:018d}"

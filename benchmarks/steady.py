@@ -58,6 +58,15 @@ class Row:
     memory_end_mb: float
 
 
+@dataclass(frozen=True)
+class Load:
+    """A load, and the CPU seconds that it took, without those of logging its people in."""
+
+    result: Result
+    service_cpu: float
+    postgres_cpu: float
+
+
 @click.command()
 @click.option(
     "--minutes", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="For all kinds together."
@@ -93,7 +102,7 @@ def run(kinds: list[Steady], *, seconds: float) -> list[Row]:
         )
         secret = _add_site(contender, folder)
         postgres_pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
-        _put(contender, Plan("first", contender.port, 32, 0, HOLDERS, 0, 0, secret))
+        _put(contender, Plan("first", contender.port, 32, 0, HOLDERS, 0, 0, secret), postgres_pid)
         rows = []
         for kind in kinds:
             rows.append(_measure(contender, kind, seconds=seconds, secret=secret, postgres_pid=postgres_pid))
@@ -123,29 +132,26 @@ def _measure(contender: Contender, kind: Steady, *, seconds: float, secret: str,
             kind, contender.port, connections, rate, requests, contender.people, contender.codes, client_secret=secret
         )
 
-    requests, took = 100, 0.0
+    requests, took, per_second = 100, 0.0, 0.0
     while took < _PROBE_SECONDS / 2:  # until the load is long enough to be measured
-        before = cpu_of_tree(contender.pid).total
-        took = _put(contender, plan(_PROBE_CONNECTIONS, 0, requests)).seconds
-        per_second = requests / (cpu_of_tree(contender.pid).total - before)
+        probe = _put(contender, plan(_PROBE_CONNECTIONS, 0, requests), postgres_pid)
+        took, per_second = probe.result.seconds, requests / probe.service_cpu
         requests = max(requests * 2, int(requests * _PROBE_SECONDS / took)) if took < _PROBE_SECONDS / 2 else requests
     rate = per_second * SHARE
     start_mb = memory_of_tree(contender.pid)
-    service, postgres = cpu_of_tree(contender.pid).total, cpu_of_tree(postgres_pid).total
-    result = _put(contender, plan(_CONNECTIONS, rate, int(rate * seconds)))
-    service, postgres = cpu_of_tree(contender.pid).total - service, cpu_of_tree(postgres_pid).total - postgres
+    load = _put(contender, plan(_CONNECTIONS, rate, int(rate * seconds)), postgres_pid)
     return Row(
         kind=kind,
         core_per_second=per_second,
-        result=result,
-        service_cpu=service / result.seconds,
-        postgres_cpu=postgres / result.seconds,
+        result=load.result,
+        service_cpu=load.service_cpu / load.result.seconds,
+        postgres_cpu=load.postgres_cpu / load.result.seconds,
         memory_start_mb=start_mb,
         memory_end_mb=memory_of_tree(contender.pid),
     )
 
 
-def _put(contender: Contender, plan: Plan) -> Result:
+def _put(contender: Contender, plan: Plan, postgres_pid: int) -> Load:
     command = [sys.executable, "-m", "benchmarks.arrivals", json.dumps(asdict(plan))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as load:
         assert load.stdin is not None
@@ -153,8 +159,10 @@ def _put(contender: Contender, plan: Plan) -> Result:
         try:
             if load.stdout.readline() != "ready\n":
                 raise click.ClickException(f"{plan.kind}: the load did not start")
+            service, postgres = cpu_of_tree(contender.pid).total, cpu_of_tree(postgres_pid).total
             print("go", file=load.stdin, flush=True)
             line = load.stdout.readline()
+            service, postgres = cpu_of_tree(contender.pid).total - service, cpu_of_tree(postgres_pid).total - postgres
         except BaseException:
             load.kill()
             raise
@@ -163,7 +171,7 @@ def _put(contender: Contender, plan: Plan) -> Result:
     contender.codes += HOLDERS + plan.requests
     if plan.kind == "first":
         contender.people += plan.requests
-    return Result(**json.loads(line))
+    return Load(Result(**json.loads(line)), service, postgres)
 
 
 def _add_site(contender: Contender, folder: Path) -> str:
