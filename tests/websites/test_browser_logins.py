@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import asyncpg
 import httpx
@@ -293,8 +293,8 @@ async def test_a_press_on_a_page_whose_request_is_too_long_to_repeat_is_a_mistak
     shop: Site, desk: Site, browser: Browser, named: Phone, button: str
 ) -> None:
     await tokens_of(shop, browser, named)
-    more = "".join(f"&more_{number}={'中' * 1_500}" for number in range(2))
-    form = f"{urlencode({**ASKED, **TO_ADMIN})}{more}"
+    asked = {name: value for name, value in {**ASKED, **TO_ADMIN}.items() if name != "state"}
+    form = f"{urlencode(asked)}&state={'中' * 3000}"
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     page = await browser.client.post("/v1/authorize", content=form.encode(), headers=headers)
     assert shows(page)
@@ -404,6 +404,20 @@ async def test_forty_requests_of_one_browser_leave_transactions_for_others(
         assert answer.status_code == 200
         assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == AT_ONCE
     assert all(code_in(answer) for answer in await gather(*waiting))
+
+
+async def test_a_page_keeps_what_the_site_asked_and_nothing_more(
+    shop: Site, browser: Browser, named: Phone, rows: asyncpg.Connection
+) -> None:
+    await tokens_of(shop, browser, named)
+    page = PersonPage(browser, (await browser.open(state="s-2", ui_locales="zh-CN", junk="x" * 4096)).text)
+    kept = await rows.fetchval("SELECT query FROM login_pages WHERE query IS NOT NULL")
+    assert parse_qs(kept) == {
+        **{name: [value] for name, value in ASKED.items()},
+        "state": ["s-2"],
+        "ui_locales": ["zh-CN"],
+    }
+    assert "code" in sent(await page.press())
 
 
 async def test_of_one_login_each_site_has_twenty_open_sessions(

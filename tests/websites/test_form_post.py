@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from tests.fakes import Clock
 from tests.websites.browsers import Browser, exchanged, hidden_fields, id_claims
 from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
@@ -104,6 +105,16 @@ async def test_a_web_view_opens_a_page_that_posts_the_answer(shop: Site, browser
 
     wrong = (await answer(phone, **BY_FORM, scope="unheard-of")).json()["redirect_to"]
     assert posted(await browser.client.get(wrong))["error"] == "invalid_scope"
+
+
+async def test_the_page_that_posts_the_answer_ends_with_the_code(
+    shop: Site, browser: Browser, phone: Phone, clock: Clock
+) -> None:
+    url = (await answer(phone, **BY_FORM)).json()["redirect_to"]
+    clock.advance(seconds=59)
+    posted(await browser.client.get(url))
+    clock.advance(seconds=1)
+    assert (await browser.client.get(url)).status_code == 404
 
 
 @pytest.mark.parametrize("sealed", ["", "x", "e30", "A" * 80, "é"])

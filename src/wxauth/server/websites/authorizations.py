@@ -121,14 +121,17 @@ class Authorizations:
             plain = self._sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):
             raise NotFound("there is no such answer") from None
-        redirect_uri, answer = from_json(plain)
+        redirect_uri, answer, ends_at = from_json(plain)
+        if self._clock().timestamp() >= ends_at:
+            raise NotFound("the answer is over")
         return WayBack(redirect_uri, answer, is_form=True)
 
     def _url(self, way_back: WayBack) -> str:
         """The URL that takes a web-view back. One with a form is a page of ours: a mini-program only opens URLs."""
         if not way_back.is_form:
             return way_back.url
-        plain = to_json([way_back.redirect_uri, way_back.answer])
+        ends_at = self._clock() + AUTHORIZATION_CODE_LASTS
+        plain = to_json([way_back.redirect_uri, way_back.answer, ends_at.timestamp()])
         sealed = urlsafe_b64encode(self._sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
         return f"{self._settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 

@@ -1,5 +1,6 @@
 """Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links, and logging out."""
 
+from typing import Final
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -64,6 +65,11 @@ from wxauth.server.websites.requests import LONGEST_REDIRECT, parse_parameters
 from wxauth.server.websites.secrets import hash_of
 from wxauth.server.websites.site_requests import SiteRequests
 
+_PARAMETERS: Final = (
+    *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
+    *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales"),
+)
+
 router = Router("websites")
 
 
@@ -72,10 +78,7 @@ router = Router("websites")
     summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
     operation_id="authorize",
     responses={**HTML, **REDIRECT, **MISTAKE, **TRY_LATER},
-    openapi_extra=text_parameters(
-        *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
-        *("code_challenge_method", "response_mode", "prompt", "max_age", "ui_locales"),
-    ),
+    openapi_extra=text_parameters(*_PARAMETERS),
 )
 async def show_code(
     request: Request,
@@ -170,8 +173,10 @@ async def _show_code(
             return web_view_page(request, asked, parameters, language, page=settings.site_page)
         person = await continuing.person_for(asked, cookies)
         if person is not None:
+            # Without what nobody reads, because anybody may add 64 KiB of it to a link.
+            query = urlencode({name: parameters[name] for name in (*_PARAMETERS, DOOR) if name in parameters})
             page_id = await site_requests.start_page_with_button(
-                asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=urlencode(parameters)
+                asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=query
             )
             page = person_page(request, asked, person, page_id, parameters, language, issuer=settings.issuer)
         elif is_in_wechat(request) and asked.client.account_app_id is not None:
