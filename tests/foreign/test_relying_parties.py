@@ -7,7 +7,8 @@ import re
 import shlex
 import subprocess
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -30,32 +31,42 @@ pytestmark = pytest.mark.process
 
 GUIDE = DOCS / "openid-provider.md"
 CALLBACK = "http://127.0.0.1/callback"
-DJANGO_PATH = "http://127.0.0.1/oidc/"
 DJANGO = """
-from oidc_settings import *
+from {settings} import *
 
 SECRET_KEY = "known to the site alone"
 ALLOWED_HOSTS = ["127.0.0.1"]
-CONTRIB = [f"django.contrib.{name}" for name in ("auth", "contenttypes", "sessions")]
-INSTALLED_APPS = [*CONTRIB, "mozilla_django_oidc"]
+CONTRIB = [f"django.contrib.{{name}}" for name in ("auth", "contenttypes", "messages", "sessions")]
+INSTALLED_APPS = [*CONTRIB, *{apps}]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    *{middleware},
 ]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.sqlite3"}}
+OPTIONS = {{"context_processors": ["django.template.context_processors.request"]}}
+TEMPLATES = [{{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": OPTIONS}}]
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "site.sqlite3"}}}}
 ROOT_URLCONF = "site_urls"
-LOGIN_REDIRECT_URL = "/"
-LOGIN_REDIRECT_URL_FAILURE = "/refused"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
 """
 DJANGO_URLS = """
+from django.contrib.auth import logout
 from django.http import JsonResponse
 from django.urls import include, path
 
-urlpatterns = [
-    path("oidc/", include("mozilla_django_oidc.urls")),
-    path("", lambda request: JsonResponse({"user": request.user.username or None})),
-    path("refused", lambda request: JsonResponse({"error": "refused"}, status=403)),
-]
+
+def home(request):
+    user = request.user
+    return JsonResponse({{"user": {{"id": {user_id}, "name": user.first_name}} if user.is_authenticated else None}})
+
+
+def sign_out(request):
+    logout(request)
+    return home(request)
+
+
+urlpatterns = [path("{prefix}", include("{urls}")), path("logout", sign_out), path("", home)]
 """
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 
@@ -82,12 +93,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         legacy = subprocess.run(
             [command, "clients", "add", "legacy", "--no-pkce", *uris], capture_output=True, text=True, check=True
         )
-        sites = ("--redirect-uri", CALLBACK, "--redirect-uri", f"{DJANGO_PATH}callback/", "--json")
-        python = subprocess.run(
-            [command, "clients", "add", "python", *sites], capture_output=True, text=True, check=True
-        )
+        callbacks = [f"--redirect-uri=http://127.0.0.1{product.callback}" for product in PRODUCTS.values()]
+        sites = (*callbacks, "--logout-uri=http://127.0.0.1/", "--logout-uri=http://127.0.0.1/logout", "--json")
+        python = [
+            subprocess.run([command, "clients", "add", *words, *sites], capture_output=True, text=True, check=True)
+            for words in (["python"], ["python-no-pkce", "--no-pkce"])
+        ]
         yield {
-            "PYTHON_SECRET": json.loads(python.stdout)["client_secret"],
+            "PYTHON_SECRET": json.loads(python[0].stdout)["client_secret"],
+            "PYTHON_NO_PKCE_SECRET": json.loads(python[1].stdout)["client_secret"],
             "SERVICE_URL": f"http://127.0.0.1:{ports[0]}",
             "SHOP_SECRET": json.loads(shop.stdout)["client_secret"],
             "LEGACY_SECRET": json.loads(legacy.stdout)["client_secret"],
@@ -210,46 +224,94 @@ async def test_authlib_logs_in_and_out(world: dict[str, str], name: str, way: Wa
         await come_and_go_with_authlib(browser, name, world["SHOP_SECRET"] if name == "shop" else None, way)
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A Python product as the guide sets it up, where a browser begins and ends a login there, and its redirect URI."""
+
+    begin: str
+    callback: str
+    end: str
+    flask: str = ""
+    """The guide's module that is the site."""
+    django: Mapping[str, Any] = field(default_factory=dict)
+    """The guide's settings, and what a site of the product adds to Django."""
+    client: str = "python"
+    ends_session: bool = True
+    """Whether its sign-out ends wxauth's session too."""
+
+
 PRODUCTS = {
-    "Authlib in Flask": ("/login", ["flask", "--app", "authlib_site", "run", "--port"]),
-    "mozilla-django-oidc": ("/oidc/authenticate/", ["django", "runserver", "--noreload"]),
+    "Authlib in Flask": Product("GET /login", "/callback", "GET /logout", flask="authlib_site"),
+    "mozilla-django-oidc": Product(
+        "GET /oidc/authenticate/",
+        "/oidc/callback/",
+        "POST /oidc/logout/",
+        django={
+            "settings": "oidc_settings",
+            "apps": ["mozilla_django_oidc"],
+            "middleware": [],
+            "prefix": "oidc/",
+            "urls": "mozilla_django_oidc.urls",
+            "user_id": "user.username",
+        },
+    ),
 }
-"""Where a login begins, and the command that serves the product, by product."""
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
-async def test_a_python_product_logs_in_as_the_guide_shows(world: dict[str, str], product: str, tmp_path: Path) -> None:
-    start, command = PRODUCTS[product]
-    python, port = needs_relying_parties(), str(free_port())
+@pytest.mark.parametrize("name", PRODUCTS)
+async def test_a_python_product_logs_in_and_out_as_the_guide_shows(
+    world: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    product, python, port = PRODUCTS[name], needs_relying_parties(), str(free_port())
     for block in code_blocks(GUIDE, "python"):
         (tmp_path / block.split()[1]).write_text(block)
-    (tmp_path / "site_settings.py").write_text(DJANGO)
-    (tmp_path / "site_urls.py").write_text(DJANGO_URLS)
+    site = f"http://127.0.0.1:{port}"
     env = {
         "WXAUTH_ISSUER": world["SERVICE_URL"],
-        "WXAUTH_CLIENT_ID": "python",
-        "WXAUTH_CLIENT_SECRET": world["PYTHON_SECRET"],
+        "WXAUTH_CLIENT_ID": product.client,
+        "WXAUTH_CLIENT_SECRET": world[product.client.upper().replace("-", "_") + "_SECRET"],
+        "SITE_URL": site,
         "SESSION_SECRET": "known to the site alone",
         "DJANGO_SETTINGS_MODULE": "site_settings",
         "PYTHONPATH": str(tmp_path),
         "NO_PROXY": "127.0.0.1",
     }
-    if command[0] == "django":
+    command, ready = ["flask", "--app", product.flask, "run", "--port"], "Running on "
+    if product.django:
+        (tmp_path / "site_settings.py").write_text(DJANGO.format(**product.django))
+        (tmp_path / "site_urls.py").write_text(DJANGO_URLS.format(**product.django))
         migrate = [python, "-m", "django", "migrate", "-v0"]
         await asyncio.to_thread(subprocess.run, migrate, cwd=tmp_path, env={**os.environ, **env}, check=True)
-    site = f"http://127.0.0.1:{port}"
+        command, ready = ["django", "runserver", "--noreload"], "Quit the server with"
     with Running(python, "-u", "-m", *command, port, cwd=tmp_path, env=env) as running:
-        await asyncio.to_thread(running.wait_for, "Quit the server with" if command[0] == "django" else "Running on ")
+        await asyncio.to_thread(running.wait_for, ready)
         async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
             login = (await browser.post("/v1/login", json={"code": "alice"})).json()
+            phone = bearer(login)
+            await browser.delete("/v1/me/sessions", headers=phone)  # those of other products
+            await browser.patch("/v1/me", json={"nickname": "小明"}, headers=phone)
+
+            async def site_request(words: str) -> httpx.Response:
+                method, path = words.split()
+                return await browser.request(method, site + path)
 
             async def decided(verdict: str) -> httpx.Response:
-                begun = await browser.get(site + start)
-                back = await by_scan(browser, begun.headers["location"], bearer(login), verdict)
+                begun = await site_request(product.begin)
+                back = await by_scan(browser, begun.headers["location"], phone, verdict)
                 return await browser.get(back, follow_redirects=True)
 
+            async def sites() -> list[str]:
+                items = (await browser.get("/v1/me/sessions", headers=phone)).json()["items"]
+                return [item["client_id"] for item in items if item["client_id"]]
+
             refused = await decided("deny")
-            assert refused.status_code == 403, refused.text
+            assert refused.status_code < 500, refused.text
             assert (await browser.get(site)).json() == {"user": None}
             admitted = await decided("approve")
-            assert admitted.json() == {"user": login["user"]["id"]}, admitted.text
+            assert admitted.json() == {"user": {"id": login["user"]["id"], "name": "小明"}}, admitted.text
+            assert await sites() == [product.client]
+            left = await site_request(product.end)
+            while left.has_redirect_location:
+                left = await browser.get(left.url.join(left.headers["location"]))
+            assert (await browser.get(site)).json() == {"user": None}
+            assert await sites() == ([] if product.ends_session else [product.client])
