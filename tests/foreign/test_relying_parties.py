@@ -255,6 +255,23 @@ PRODUCTS = {
             "user_id": "user.username",
         },
     ),
+    "django-allauth": Product(
+        "POST /accounts/oidc/wxauth/login/",
+        "/accounts/oidc/wxauth/login/callback/",
+        "POST /accounts/logout/",
+        django={
+            "settings": "allauth_settings",
+            "apps": [
+                f"allauth{name}"
+                for name in ("", ".account", ".socialaccount", ".socialaccount.providers.openid_connect")
+            ],
+            "middleware": ["allauth.account.middleware.AccountMiddleware"],
+            "prefix": "accounts/",
+            "urls": "allauth.urls",
+            "user_id": "user.socialaccount_set.get().uid",
+        },
+        ends_session=False,
+    ),
 }
 
 
