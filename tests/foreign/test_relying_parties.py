@@ -272,6 +272,20 @@ PRODUCTS = {
         },
         ends_session=False,
     ),
+    "social-auth in Django": Product(
+        "POST /social/login/oidc/",
+        "/social/complete/oidc/",
+        "GET /logout",
+        django={
+            "settings": "social_settings",
+            "apps": ["social_django"],
+            "middleware": ["social_django.middleware.SocialAuthExceptionMiddleware"],
+            "prefix": "social/",
+            "urls": "social_django.urls",
+            "user_id": "user.username",
+        },
+        ends_session=False,
+    ),
 }
 
 
