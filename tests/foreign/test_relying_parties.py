@@ -286,6 +286,7 @@ PRODUCTS = {
         },
         ends_session=False,
     ),
+    "flask-oidc": Product("GET /login", "/authorize", "GET /sign-out", flask="flask_oidc_site"),
 }
 
 
