@@ -287,6 +287,9 @@ PRODUCTS = {
         ends_session=False,
     ),
     "flask-oidc": Product("GET /login", "/authorize", "GET /sign-out", flask="flask_oidc_site"),
+    "Flask-pyoidc": Product(
+        "GET /login", "/callback", "GET /logout", flask="flask_pyoidc_site", client="python-no-pkce"
+    ),
 }
 
 
