@@ -290,6 +290,7 @@ PRODUCTS = {
     "Flask-pyoidc": Product(
         "GET /login", "/callback", "GET /logout", flask="flask_pyoidc_site", client="python-no-pkce"
     ),
+    "pyoidc in Flask": Product("GET /login", "/callback", "GET /logout", flask="pyoidc_site"),
 }
 
 
