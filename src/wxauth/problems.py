@@ -2,16 +2,17 @@
 
 import os
 import re
-from typing import Any, Literal, NamedTuple, Protocol, overload
-
-from pydantic_core import to_json
-from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection
-from starlette.responses import Response
-from starlette.types import Scope
-from starlette.websockets import WebSocket, WebSocketState
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, overload
 
 from wxauth.errors import WxAuthError
+from wxauth.json_text import to_json
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
+    from starlette.requests import HTTPConnection
+    from starlette.responses import Response
+    from starlette.websockets import WebSocket
 
 REQUEST_ID_KEY = "wxauth.request_id"
 """The key under which the service's own edge stores a request's id in the ASGI scope."""
@@ -19,7 +20,8 @@ REQUEST_ID_KEY = "wxauth.request_id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
 _OTHER_LANGUAGE = re.compile(r"\bLanguage/(?!zh)")
-_POLICY_VIOLATION = 1008
+POLICY_VIOLATION: Final = 1008
+"""The code with which a WebSocket is closed (RFC 6455, section 7.4.1)."""
 
 Language = Literal["en", "zh"]
 
@@ -46,7 +48,7 @@ def accepted_request_id(value: str | None) -> str:
     return os.urandom(16).hex()
 
 
-def preferred_language(headers: Headers) -> Language:
+def preferred_language(headers: "Headers") -> Language:
     """Chinese if `Accept-Language` prefers it to English; otherwise English. Several such lines count as one.
 
     `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no such header. If it is missing or
@@ -96,15 +98,28 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
     return answer
 
 
-def problem_response(error: WxAuthError, scope: Scope) -> Response:
+def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     """The answer to a failed ASGI request, in the sender's language."""
-    connection = HTTPConnection(scope)
     known_id: str | None = scope.get(REQUEST_ID_KEY)
-    request_id = known_id or accepted_request_id(connection.headers.get("x-request-id"))
-    answer = _localized(error, preferred_language(connection.headers), request_id)
+    request_id = known_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
+    accepted = ",".join(filter(str.strip, values_of(scope, b"accept-language")))
+    language = _language(accepted, next(iter(values_of(scope, b"user-agent")), ""))
+    answer = _localized(error, language, request_id)
     if known_id is None:
         answer.headers["X-Request-ID"] = request_id
-    return Response(*answer)
+    return answer
+
+
+def problem_response(error: WxAuthError, scope: Mapping[str, Any]) -> "Response":
+    """As `asgi_problem`, for Starlette and FastAPI."""
+    from starlette.responses import Response
+
+    return Response(*asgi_problem(error, scope))
+
+
+def values_of(scope: Mapping[str, Any], name: bytes) -> list[str]:
+    """The values of a header field, named in lower case, in an ASGI request."""
+    return [value.decode("latin-1") for field, value in scope["headers"] if field == name]
 
 
 def _localized(error: WxAuthError, language: Language, request_id: str) -> ProblemAnswer:
@@ -120,19 +135,21 @@ def _localized(error: WxAuthError, language: Language, request_id: str) -> Probl
 
 
 @overload
-async def answer_problem(connection: WebSocket, error: Exception) -> None: ...
+async def answer_problem(connection: "WebSocket", error: Exception) -> None: ...
 
 
 @overload
-async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None: ...
+async def answer_problem(connection: "HTTPConnection", error: Exception) -> "Response | None": ...
 
 
-async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
+async def answer_problem(connection: "HTTPConnection", error: Exception) -> "Response | None":
     """Exception handler for `WxAuthError`, in HTTP and WebSocket routes.
 
     A WebSocket that is not accepted yet gets this answer to its handshake, if the server can send one (ASGI's
     `websocket.http.response`). Any other WebSocket is closed with code 1008.
     """
+    from starlette.websockets import WebSocket, WebSocketState
+
     assert isinstance(error, WxAuthError)
     if not isinstance(connection, WebSocket):
         return problem_response(error, connection.scope)
@@ -142,5 +159,5 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
         await connection.send_denial_response(problem_response(error, connection.scope))
         return None
     if WebSocketState.DISCONNECTED not in (connection.client_state, connection.application_state):
-        await connection.close(_POLICY_VIOLATION, error.code)
+        await connection.close(POLICY_VIOLATION, error.code)
     return None

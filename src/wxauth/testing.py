@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 from jose.jwt import get_unverified_claims
 
 from wxauth.guard import BearerGuard
+from wxauth.json_text import to_json
 from wxauth.tokens.issuer import TokenIssuer, sign
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
@@ -85,7 +86,7 @@ class TestIssuer:
             return token
         altered = {**get_unverified_claims(token), **claims}
         claims = {name: value for name, value in altered.items() if value is not None}
-        return sign(self._key.signer, self._key.header, claims)
+        return sign(self._key.signer, self._key.header, to_json(claims))
 
     def headers(self, **fields: Any) -> dict[str, str]:
         """The `Authorization` header with a token. It takes the arguments of `token`."""

@@ -4,12 +4,11 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
 import respx
-from starlette.types import ASGIApp, Message, Scope
 
 from tests.headers import bearer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
@@ -17,6 +16,9 @@ from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import SigningKey
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Scope
 
 BELIEVES_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For servers that are faked or speak no TLS, because reading the system's certificates takes 20 ms."""
@@ -95,19 +97,19 @@ class FakeIssuer:
         )
 
 
-def client_of(app: ASGIApp, root_path: str = "") -> httpx.AsyncClient:
+def client_of(app: "ASGIApp", root_path: str = "") -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, root_path=root_path)
     return httpx.AsyncClient(transport=transport, base_url="https://orders.test")
 
 
-async def messages_sent(app: ASGIApp, scope: Scope) -> list[Message]:
+async def messages_sent(app: "ASGIApp", scope: "Scope") -> "list[Message]":
     """The messages that an app sends in a scope."""
     messages: list[Message] = []
 
-    async def receive() -> Message:
+    async def receive() -> "Message":
         return {"type": "websocket.connect" if scope["type"] == "websocket" else "http.request"}
 
-    async def send(message: Message) -> None:
+    async def send(message: "Message") -> None:
         messages.append(message)
 
     common = {"asgi": {"version": "3.0"}, "query_string": b"", "root_path": "", "server": ("orders.test", 443)}
@@ -115,7 +117,7 @@ async def messages_sent(app: ASGIApp, scope: Scope) -> list[Message]:
     return messages
 
 
-async def opening(app: ASGIApp, path: str, *, token: str | None, can_say_status: bool = False) -> list[Message]:
+async def opening(app: "ASGIApp", path: str, *, token: str | None, can_say_status: bool = False) -> "list[Message]":
     """The messages that an app sends during and after a WebSocket's handshake."""
     scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
@@ -132,7 +134,7 @@ def answer_of(code: str | None) -> tuple[int, str | None, str | None]:
     return (200, None, None) if code is None else (401, code, 'Bearer error="invalid_token"')
 
 
-async def codes_of_handshakes(app: ASGIApp, path: str, issuer: FakeIssuer) -> dict[str, str | None]:
+async def codes_of_handshakes(app: "ASGIApp", path: str, issuer: FakeIssuer) -> dict[str, str | None]:
     """A guarded WebSocket's answer to the handshake with each token of the corpus; None if it is accepted."""
     codes: dict[str, str | None] = {}
     for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
@@ -143,7 +145,7 @@ async def codes_of_handshakes(app: ASGIApp, path: str, issuer: FakeIssuer) -> di
     return codes
 
 
-async def answers_to_all(app: ASGIApp, path: str, issuer: FakeIssuer) -> dict[str, tuple[int, Any, Any]]:
+async def answers_to_all(app: "ASGIApp", path: str, issuer: FakeIssuer) -> dict[str, tuple[int, Any, Any]]:
     """A guarded path's answer to each token of the corpus."""
     answers = {}
     async with client_of(app) as client:

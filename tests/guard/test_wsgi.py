@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
@@ -11,7 +11,6 @@ from wsgiref.validate import validator
 import httpx
 import pytest
 import respx
-from starlette.types import Receive, Scope, Send
 
 from tests.guard.fakes import CODES, PATIENCE, FakeIssuer, Gate, Timer, answer_of, client_of
 from tests.headers import bearer
@@ -20,6 +19,9 @@ from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
 from wxauth.tokens.keys import SigningKey
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def who(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     return [(user.openid if user else "nobody").encode()]
 
 
-async def who_by_asgi(scope: Scope, receive: Receive, send: Send) -> None:
+async def who_by_asgi(scope: "Scope", receive: "Receive", send: "Send") -> None:
     user = scope.get("user")
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": (user.openid if user else "nobody").encode()})

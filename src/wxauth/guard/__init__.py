@@ -12,12 +12,20 @@ user = await guard.verify(bearer_token(request.headers.get("Authorization")))  #
 require_roles(user, "clerk")
 """
 
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 from wxauth.errors import WxAuthError
 from wxauth.guard.asgi import BearerMiddleware
-from wxauth.guard.bearer import BearerGuard, bearer_token, require_roles
+from wxauth.guard.bearer import bearer_token, require_roles
 from wxauth.guard.wsgi import BearerWSGIMiddleware
 from wxauth.problems import problem
 from wxauth.tokens.claims import Principal
+
+if TYPE_CHECKING or find_spec("fastapi") is not None:
+    from wxauth.guard.fastapi import BearerGuard
+else:  # for WSGI and other frameworks: docs/decisions/0013-the-guard-without-fastapi.md
+    from wxauth.guard.bearer import Guard as BearerGuard
 
 __all__ = [
     "BearerGuard",

@@ -1,15 +1,18 @@
 """The guard as ASGI middleware, for Starlette, Litestar and apps without a framework."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
-
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import BearerGuard, all_of, authorizations_of, bearer_token, public_paths, require_roles
-from wxauth.problems import answer_problem
+from wxauth.guard.bearer import Guard, all_of, authorizations_of, bearer_token, public_paths, require_roles
+from wxauth.problems import POLICY_VIOLATION, asgi_problem
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_DENIAL = "websocket.http.response"
+"""ASGI's extension by which a WebSocket's handshake gets an answer."""
 
 
 class BearerMiddleware:
@@ -28,27 +31,25 @@ class BearerMiddleware:
     Raises: ValueError, for a public path that does not begin with a slash.
     """
 
-    def __init__(
-        self, app: ASGIApp, guard: BearerGuard, *, roles: Iterable[str] = (), public: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, app: "ASGIApp", guard: Guard, *, roles: Iterable[str] = (), public: Iterable[str] = ()) -> None:
         self._app = app
         self._guard = guard
         self._roles = all_of(roles)
         self._public = public_paths(public)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve one request, one WebSocket, or the app's lifespan."""
         if scope["type"] != "lifespan" and not self._is_public(scope):
             try:
                 principal = await self._guard.verify(bearer_token(*authorizations_of(scope)))
                 require_roles(principal, *self._roles)
             except WxAuthError as refusal:
-                await _refuse(refusal, scope, receive, send)
+                await _refuse(refusal, scope, send)
                 return
             scope["user"] = principal
         await self._app(scope, receive, send)
 
-    def _is_public(self, scope: Scope) -> bool:
+    def _is_public(self, scope: "Scope") -> bool:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
@@ -58,13 +59,18 @@ class BearerMiddleware:
         return sent is not None and _path_in_app(scope, unquote(sent)) == path
 
 
-def _path_in_app(scope: Scope, path: str) -> str:
+def _path_in_app(scope: "Scope", path: str) -> str:
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 
 
-async def _refuse(refusal: WxAuthError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(refusal: WxAuthError, scope: "Scope", send: "Send") -> None:
     is_websocket = scope["type"] == "websocket"
-    answer = await answer_problem(WebSocket(scope, receive, send) if is_websocket else HTTPConnection(scope), refusal)
-    if answer is not None:
-        await answer(scope, receive, send)
+    if is_websocket and _DENIAL not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})
+        return
+    answer, kind = asgi_problem(refusal, scope), _DENIAL if is_websocket else "http.response"
+    fields = {**answer.headers, "Content-Length": str(len(answer.body))}
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()]
+    await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": answer.body})

@@ -1,20 +1,13 @@
-"""The guard: a FastAPI dependency that turns a bearer token into a `Principal` (RFC 6750)."""
+"""The guard: turns a bearer token into a `Principal` (RFC 6750), in any framework."""
 
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from fastapi import Depends
-from fastapi.openapi.models import HTTPBearer
-from fastapi.security.base import SecurityBase
-from starlette.requests import HTTPConnection
-from starlette.responses import Response
-from starlette.types import Scope
-
-from wxauth.errors import InsufficientRole, InvalidRequest, InvalidToken, MissingToken, WxAuthError
+from wxauth.errors import InsufficientRole, InvalidRequest, InvalidToken, MissingToken
 from wxauth.guard.reasons import Reasons
-from wxauth.problems import answer_problem
+from wxauth.problems import values_of
 from wxauth.tokens.claims import Principal
 from wxauth.tokens.keys import KeySource
 from wxauth.tokens.verifier import Verifier
@@ -22,12 +15,12 @@ from wxauth.tokens.verifier import Verifier
 _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
-class BearerGuard(SecurityBase):
-    """Admits requests with a valid access token, in HTTP and WebSocket routes.
+class Guard:
+    """Checks access tokens. Where FastAPI is installed, `wxauth.guard.BearerGuard` is a dependency, too.
 
     Tokens are checked offline: the guard fetches the issuer's public keys now and then, and never asks about a token.
-    A refusal is answered as `application/problem+json`. The app need not register a handler for it. The logger
-    `wxauth.guard` says why, once per cause and minute, with the token's value and the one that is expected.
+    The logger `wxauth.guard` says why a token is refused, once per cause and minute, with the token's value and the one
+    that is expected.
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
@@ -40,9 +33,6 @@ class BearerGuard(SecurityBase):
     Raises: ValueError, if issuer or audience is not a non-empty string, if a URL has more than host and path, if the
         issuer is neither https nor on loopback, or if both internal_url and keys are given.
     """
-
-    model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
-    scheme_name = "wxauth"
 
     def __init__(
         self,
@@ -93,32 +83,6 @@ class BearerGuard(SecurityBase):
             self._reasons.tell(refusal, now=now)
             raise
 
-    async def __call__(self, connection: HTTPConnection) -> Principal:
-        """The user behind the request.
-
-        Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable, and InvalidRequest for two
-            `Authorization` headers.
-        """
-        try:
-            return await self.verify(bearer_token(*authorizations_of(connection.scope)))
-        except WxAuthError as refusal:
-            _ensure_answer(refusal, connection.scope)
-            raise
-
-    def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """A dependency that checks the token and requires all of these roles. It returns the `Principal`."""
-        required = frozenset((role, *others))
-
-        async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
-            try:
-                require_roles(user, *required)
-            except InsufficientRole as refusal:
-                _ensure_answer(refusal, connection.scope)
-                raise
-            return user
-
-        return with_roles
-
 
 def bearer_token(*authorizations: str | None) -> str:
     """The token in the `Authorization` header.
@@ -146,9 +110,9 @@ def single_authorization(*authorizations: str | None) -> str:
     return "".join(values)
 
 
-def authorizations_of(scope: Scope) -> list[str]:
+def authorizations_of(scope: Mapping[str, Any]) -> list[str]:
     """The `Authorization` headers of an ASGI request."""
-    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+    return values_of(scope, b"authorization")
 
 
 def require_roles(user: Principal, *roles: str) -> None:
@@ -168,20 +132,3 @@ def public_paths(paths: Iterable[str]) -> frozenset[str]:
     if not all(path.startswith("/") for path in public):
         raise ValueError("a public path begins with a slash")
     return public
-
-
-def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
-    # Starlette looks up handlers of exceptions in this mapping. The app that uses the guard need not register one. If
-    # it has one for WxAuthError, that one stays.
-    handlers = scope.get("starlette.exception_handlers")
-    if handlers is not None:
-        handlers[0].setdefault(WxAuthError, _answer_own)
-        refusal.is_answered_by_guard = True
-
-
-async def _answer_own(connection: HTTPConnection, error: Exception) -> Response | None:
-    # Other WxAuthErrors in the app, such as those of `verify`, are raised again. Otherwise their answer would depend on
-    # whether the guard has refused a request before.
-    if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
-        raise error
-    return await answer_problem(connection, error)

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from wxauth.errors import WxAuthError
-from wxauth.guard.bearer import BearerGuard, all_of, bearer_token, public_paths, require_roles
+from wxauth.guard.bearer import Guard, all_of, bearer_token, public_paths, require_roles
 from wxauth.problems import ProblemAnswer, problem
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class BearerWSGIMiddleware:
     """
 
     def __init__(
-        self, app: "WSGIApplication", guard: BearerGuard, *, roles: Iterable[str] = (), public: Iterable[str] = ()
+        self, app: "WSGIApplication", guard: Guard, *, roles: Iterable[str] = (), public: Iterable[str] = ()
     ) -> None:
         self._app = app
         self._guard = guard

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from pydantic import PlainSerializer
-
 ALGORITHM: Final = "ES256"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section 2.1
 
@@ -32,6 +30,15 @@ class Claims(Mapping[str, Any]):
         return repr(self._claims)
 
 
+class _AsDict:
+    """Tells Pydantic, where it is installed, to write the claims as a dict: a route may answer a `Principal`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import PlainSerializer
+
+        return PlainSerializer(_plain).__get_pydantic_core_schema__(source, handler)
+
+
 def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
     return dict(claims)
 
@@ -46,7 +53,7 @@ class Principal:
     openid: str
     session_id: UUID
     roles: frozenset[str]
-    claims: Annotated[Mapping[str, Any], PlainSerializer(_plain)] = field(hash=False)
+    claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)
     """All claims of the token, read-only."""
     external_id: str | None = None
     """The person's id in the system from which they were imported."""

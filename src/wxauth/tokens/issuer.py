@@ -1,21 +1,27 @@
 """Signing access tokens (RFC 9068)."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import to_json
-
+from wxauth.json_text import to_json
 from wxauth.tokens.keys import SigningKey, base64url
 
 
 class TokenIssuer:
-    """Signs access tokens."""
+    """Signs access tokens.
 
-    def __init__(self, *, issuer: str, audience: str) -> None:
+    Args:
+        issuer: `iss`.
+        audience: `aud`.
+        encode: Writes the claims as JSON. The service has pydantic-core's, which takes 2 µs, the default 8.
+    """
+
+    def __init__(self, *, issuer: str, audience: str, encode: Callable[[Any], bytes] = to_json) -> None:
         self.issuer = issuer
         self.audience = audience
+        self._encode = encode
 
     def issue(
         self,
@@ -57,11 +63,11 @@ class TokenIssuer:
             claims["external_id"] = external_id
         if added:
             claims |= added
-        return sign(key.signer, key.header, claims)
+        return sign(key.signer, key.header, self._encode(claims))
 
 
-def sign(signer: Any, header: bytes, claims: dict[str, Any]) -> str:
+def sign(signer: Any, header: bytes, payload: bytes) -> str:
     """A compact JWS (RFC 7515, section 3.1). `signer` is python-jose's key object, `header` is in base64url already."""
-    signing_input = header + b"." + base64url(to_json(claims))
+    signing_input = header + b"." + base64url(payload)
     signature: bytes = signer.sign(signing_input)
     return (signing_input + b"." + base64url(signature)).decode()

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jose import jwk
 from jose.exceptions import JOSEError
-from pydantic_core import to_json
 
+from wxauth.json_text import to_json
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE
 
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")

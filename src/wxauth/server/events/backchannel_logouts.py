@@ -130,7 +130,7 @@ def logout_token(key: RsaKey | SigningKey, logout: LeasedLogout, *, issuer: str,
         "events": {LOGOUT_EVENT: {}},
     }
     header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": LOGOUT_TOKEN_TYPE}
-    return sign(key.signer, base64url(to_json(header)), claims)
+    return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
 
 def _outcome_of(answer: Answer, *, attempts: int) -> LogoutOutcome:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from wxauth.server.core.claims import ClaimsTemplate
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import ROLES_SCOPE, UserInSession
@@ -41,7 +43,7 @@ class Issuer:
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         self._settings = settings
         self._keys = keys
-        self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience)
+        self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def ensure_ready(self, now: datetime) -> None:
         """Check that there is a key, before a code or a refresh token is used up. Raises: StorageUnavailable."""

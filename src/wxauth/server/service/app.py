@@ -27,7 +27,7 @@ from wxauth.errors import (
     StorageUnavailable,
     WxAuthError,
 )
-from wxauth.guard.bearer import BearerGuard
+from wxauth.guard import BearerGuard
 from wxauth.problems import REQUEST_ID_KEY, problem_response
 from wxauth.server.apps import identity_routes
 from wxauth.server.apps import routes as app_routes

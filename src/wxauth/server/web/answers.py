@@ -29,7 +29,7 @@ from wxauth.errors import (
     WeChatUnavailable,
     WxAuthError,
 )
-from wxauth.guard.bearer import BearerGuard
+from wxauth.guard import BearerGuard
 from wxauth.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError

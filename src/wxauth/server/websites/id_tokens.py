@@ -79,7 +79,7 @@ def id_token(
     if nonce is not None:
         claims["nonce"] = nonce
     header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": "JWT"}
-    return sign(key.signer, base64url(to_json(header)), claims)
+    return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
 
 async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKeys, token: str) -> IdTokenHint | None:

@@ -1,0 +1,71 @@
+"""The guard as a FastAPI dependency."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Scope
+
+from wxauth.errors import InsufficientRole, WxAuthError
+from wxauth.guard.bearer import Guard, authorizations_of, bearer_token, require_roles
+from wxauth.problems import answer_problem
+from wxauth.tokens.claims import Principal
+
+
+class BearerGuard(Guard, SecurityBase):
+    """Admits requests with a valid access token, in HTTP and WebSocket routes.
+
+    A refusal is answered as `application/problem+json`. The app need not register a handler for it.
+
+    Everything else is as in `Guard`.
+    """
+
+    model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
+    scheme_name = "wxauth"
+
+    async def __call__(self, connection: HTTPConnection) -> Principal:
+        """The user behind the request.
+
+        Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable, and InvalidRequest for two
+            `Authorization` headers.
+        """
+        try:
+            return await self.verify(bearer_token(*authorizations_of(connection.scope)))
+        except WxAuthError as refusal:
+            _ensure_answer(refusal, connection.scope)
+            raise
+
+    def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
+        """A dependency that checks the token and requires all of these roles. It returns the `Principal`."""
+        required = frozenset((role, *others))
+
+        async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
+            try:
+                require_roles(user, *required)
+            except InsufficientRole as refusal:
+                _ensure_answer(refusal, connection.scope)
+                raise
+            return user
+
+        return with_roles
+
+
+def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
+    # Starlette looks up handlers of exceptions in this mapping. The app that uses the guard need not register one. If
+    # it has one for WxAuthError, that one stays.
+    handlers = scope.get("starlette.exception_handlers")
+    if handlers is not None:
+        handlers[0].setdefault(WxAuthError, _answer_own)
+        refusal.is_answered_by_guard = True
+
+
+async def _answer_own(connection: HTTPConnection, error: Exception) -> Response | None:
+    # Other WxAuthErrors in the app, such as those of `verify`, are raised again. Otherwise their answer would depend on
+    # whether the guard has refused a request before.
+    if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
+        raise error
+    return await answer_problem(connection, error)
