@@ -1,16 +1,19 @@
 """The search `q`: by an exact id or number with an index, otherwise in the nicknames."""
 
-from uuid import uuid4
+import json
+from typing import Any
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from tests.world import Admin, LogIn
 from wxauth.server.core.database import Database
+from wxauth.server.core.ids import LAST_ID
 from wxauth.server.core.users import UserStatus
 from wxauth.server.users import admin
 from wxauth.server.users.bodies import users_answer
-from wxauth.server.users.user_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch
+from wxauth.server.users.user_rows import _WHOM_IT_NAMES, WINDOWS, UserSearch, _search
 from wxauth.server.web.paging import id_in_cursor
 
 pytestmark = pytest.mark.oldest_postgres
@@ -156,6 +159,27 @@ async def test_a_rare_nickname_is_looked_up_in_an_index(database: Database, rows
         assert not page.is_incomplete
     for unbounded in (UserSearch(text="%"), UserSearch(text="rare_%", status=UserStatus.ACTIVE)):
         assert (await admin.list_users(database, unbounded, before=None, limit=50, seconds=-1)).is_incomplete
+
+
+@pytest.mark.own_database
+async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(
+    database: Database, rows: asyncpg.Connection
+) -> None:
+    await some_users(rows, 2_500)
+    # Among ten million users PostgreSQL chooses, by itself, to join as it has to here.
+    await rows.execute("ANALYZE users; SET enable_seqscan = off; SET enable_nestloop = off; SET enable_hashjoin = off")
+    statement = _search(frozenset({"rare_part"}), is_admin=False)
+    values = statement.arguments({"rare_part": "rare_", "before": LAST_ID, "floor": UUID(int=0), "limit": 50})
+    plan = json.loads(await rows.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}", *values))
+    assert read_from("users", plan[0]["Plan"]) == [1, 1]
+
+
+def read_from(table: str, node: dict[str, Any]) -> list[int]:
+    """How many rows each part of a plan reads from a table."""
+    below = [read for child in node.get("Plans", ()) for read in read_from(table, child)]
+    if node.get("Relation Name") != table:
+        return below
+    return [int(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"], *below]
 
 
 async def test_of_a_common_nickname_a_page_is_full_at_once(database: Database, rows: asyncpg.Connection) -> None:
