@@ -32,6 +32,7 @@ class Rebuilt:
     consents: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Document → when it was given, and its version."""
     has_number: bool = False
+    is_leaving: bool = False
     apps: set[str] = field(default_factory=set)
 
 
@@ -79,6 +80,10 @@ class Book:
                 user.status = "disabled"
             case "user.unbanned":
                 user.status = "active"
+            case "user.leaving":
+                user.is_leaving = True
+            case "user.stayed":
+                user.is_leaving = False
             case "user.roles_changed":
                 user.roles = tuple(data["after"])
             case "user.phone_bound":
@@ -104,6 +109,8 @@ class Book:
         self.merged_into[former_id] = user_id
         user.apps |= former.apps
         user.has_number |= former.has_number
+        if user.is_leaving or former.is_leaving:
+            self.faults.append(Fault(user_id, f"is merged with {former_id} though one of them is leaving"))
         for document, given in former.consents.items():
             user.consents[document] = max(given, user.consents.get(document, given))
 
@@ -136,6 +143,7 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
                 _consents_of(row),
             ),
             "has a number": (known.has_number, row["phone"] is not None),
+            "is leaving": (known.is_leaving, row["erase_at"] is not None),
             "apps": (sorted(known.apps), sorted(apps[user_id])),
         }
         for name, (told, stands) in facts.items():
@@ -301,9 +309,25 @@ def _lost(found: Found, asked: Asked, user: Row | None, sessions: Mapping[str, R
                 or any(other.value.get("consents") for other in others("log in"))
                 else "the consent is there"
             )
+        case "leave" if user["erase_at"] is None:
+            return (
+                None
+                if is_explained("keep") or any(other.value.get("stays") for other in others("log in"))
+                else "is not leaving"
+            )
+        case "keep" if user["erase_at"] is not None:
+            return None if is_explained("leave") else "is leaving though kept"
+        case "remove number" | "clear number" if is_alone and user["phone"] is not None:
+            return (
+                None
+                if is_explained("bind number") or any(other.value.get("number") for other in others("log in"))
+                else "the number is there"
+            )
         case "bind number" if is_alone and user["phone"] is None:
             moved = any(other.is_done for other in found.asked if other.what in ("bind number", "log in"))
-            is_gone = is_explained("withdraw in WeChat", "erase", "withdraw everything")
+            is_gone = is_explained(
+                "remove number", "clear number", "withdraw in WeChat", "erase", "withdraw everything"
+            )
             return None if is_gone or (moved and _was_taken_over(found, asked)) else "the number is gone"
         case "end sessions" | "sign out elsewhere":
             kept = asked.value
@@ -388,13 +412,16 @@ def is_joined(found: Found, user_id: str | None) -> bool:
 
 
 def nobody_is_in_who_may_not_be(found: Found) -> Iterator[Fault]:
-    """No session is open of who is banned or erased, and a refresh token works if and only if its session is open."""
+    """Nobody who is banned, leaving or erased has a session, and a refresh token works while its session is open."""
     users = {row["id"]: row for row in found.tables["users"]}
     sessions = {str(row["id"]): row for row in found.tables["sessions"]}
     for row in sessions.values():
         user = users.get(row["user_id"])
-        if row["revoked_at"] is None and (user is None or user["status"] != "active"):
-            yield Fault(str(row["user_id"]), f"{'banned' if user else 'erased'}, and the session {row['id']} is open")
+        is_out = (
+            "erased" if user is None else "banned" if user["status"] != "active" else user["erase_at"] and "leaving"
+        )
+        if row["revoked_at"] is None and is_out:
+            yield Fault(str(row["user_id"]), f"{is_out}, and the session {row['id']} is open")
     for refreshed in found.refreshed:
         session = sessions.get(refreshed.session_id)
         is_open = session is not None and session["revoked_at"] is None
@@ -460,7 +487,9 @@ def no_faults(found: Found) -> Iterator[Fault]:
 
 OF_ANYBODY: Final = ("log out", "withdraw in WeChat", "withdraw everything")
 """What is acknowledged of who is gone, too."""
-BY_STAFF: Final = ("ban", "unban", "give roles", "merge", "split", "erase", "end sessions", "export user")
+BY_STAFF: Final = (
+    *("ban", "unban", "give roles", "merge", "split", "erase", "keep", "clear number", "end sessions", "export user"),
+)
 READS: Final = ("export", "export user", "claim", "start a scan")
 """Requests that change nothing."""
 CHECKS: Final[Sequence[Check]] = (

@@ -61,5 +61,8 @@ async def test_a_history_leaves_nothing_undone(server: EmbeddedPostgres, folder:
         about = list(dict.fromkeys(fault.about for fault in faults))
         stories = [f"{each}\n{history_of(found, each)}" for each in about[:SHOWN]]
         pytest.fail(
-            "\n".join([f"seed {seed}, {plan.phone_policy}, {town.faults_done}", *lines, *stories]), pytrace=False
+            "\n".join(
+                [f"seed {seed}, {plan.phone_policy}, {plan.grace_days} days, {town.faults_done}", *lines, *stories]
+            ),
+            pytrace=False,
         )

@@ -51,7 +51,7 @@ def session(session_id: UUID, user_id: UUID, person: str, *, is_over: bool = Fal
 
 def user(user_id: UUID, **fields: Any) -> dict[str, Any]:
     nothing: dict[str, Any] = {"status": "active", "roles": [], "consents": None, "phone": None, "unionid": None}
-    return {"id": user_id, "nickname": None, "ban_reason": None, **nothing, **fields}
+    return {"id": user_id, "nickname": None, "ban_reason": None, "erase_at": None, **nothing, **fields}
 
 
 @pytest.fixture
@@ -133,6 +133,21 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
     "a lost role": (lambda found: row(found, "users").update(roles=[]), ALICE, "roles"),
     "a lost consent": (lambda found: row(found, "users").update(consents=None), ALICE, "consents"),
     "a lost number": (lambda found: row(found, "users").update(phone=None), ALICE, "has a number"),
+    "a leaving that the feed does not tell": (
+        lambda found: row(found, "users", 1).update(erase_at=AT),
+        BOB,
+        "is leaving: False by the feed",
+    ),
+    "a leaving that was lost": (
+        lambda found: found.feed.append(event(15, "user.leaving", BOB)),
+        BOB,
+        "is leaving: True by the feed",
+    ),
+    "a merge of who is leaving": (
+        lambda found: found.feed.insert(6, event(6, "user.leaving", CAROL)),
+        ALICE,
+        "though one of them is leaving",
+    ),
     "an identity that nobody was told of": (
         lambda found: found.tables["identities"].append(identity("bob", OTHER, BOB)),
         BOB,
@@ -222,6 +237,20 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
         BOB,
         "the number is gone",
     ),
+    "a number that was removed": (
+        lambda found: (
+            row(found, "users", 1).update(phone="+8613800138001"),
+            add(found, asked(20, "remove number", BOB, person="bob")),
+        ),
+        BOB,
+        "the number is there",
+    ),
+    "a person who left": (lambda found: add(found, asked(20, "leave", BOB, person="bob")), BOB, "is not leaving"),
+    "a person who was kept": (
+        lambda found: (row(found, "users", 1).update(erase_at=AT), add(found, asked(20, "keep", BOB, person="bob"))),
+        BOB,
+        "is leaving though kept",
+    ),
     "a session that was opened": (lambda found: found.tables["sessions"].pop(0), ALICE, "the session is gone"),
     "a session that was logged out": (
         lambda found: add(found, asked(20, "log out", ALICE, str(OPEN))),
@@ -251,6 +280,11 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
         lambda found: row(found, "sessions", 1).update(revoked_at=None),
         BOB,
         "banned, and",
+    ),
+    "a leaving user's open session": (
+        lambda found: row(found, "users").update(erase_at=AT),
+        ALICE,
+        "leaving, and the session",
     ),
     "an erased user's open session": (lambda found: row(found, "sessions").update(user_id=GONE), GONE, "erased, and"),
     "a token that outlives its session": (
@@ -334,6 +368,9 @@ def test_a_row_of_an_identity_that_is_anothers_is_reported(found: Found) -> None
         (asked(20, "ban", ALICE, "ban 2"), asked(10, "unban", ALICE, ended=30)),
         (asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE, status=503)),
         (asked(20, "unban", BOB, person="bob"), asked(18, "ban", BOB, "ban 1", ended=None, status=None, person="bob")),
+        (asked(20, "leave", BOB, person="bob"), asked(22, "keep", BOB, person="bob")),
+        (asked(20, "leave", BOB, person="bob"), asked(22, "log in", BOB, {"stays": True}, person="bob", status=503)),
+        (asked(20, "bind number", BOB, "1", person="bob"), asked(22, "clear number", BOB, person="bob")),
         (asked(20, "give roles", BOB, "role-2", person="bob"), asked(22, "give roles", BOB, "role-3", status=503)),
         (asked(20, "change name", BOB, "name 2", person="bob"), asked(22, "withdraw in WeChat", BOB, person="bob")),
     ],

@@ -98,8 +98,17 @@ class Login:
 class Town:
     """Carries out a plan, and remembers what was asked and answered."""
 
-    def __init__(self, servers: list[Server], clients: list[httpx.AsyncClient], simulator: Simulator, url: str) -> None:
+    def __init__(
+        self,
+        servers: list[Server],
+        clients: list[httpx.AsyncClient],
+        simulator: Simulator,
+        url: str,
+        *,
+        grace_days: int,
+    ) -> None:
         self.servers, self.clients, self.simulator, self.database_url = servers, clients, simulator, url
+        self.grace_days = grace_days
         self.asked: list[Asked] = []
         self.logins: dict[tuple[str, str], list[Login]] = defaultdict(list)
         """By person and app, the newest last."""
@@ -174,6 +183,7 @@ class Town:
         number: str | None = None,
         consents: bool = False,
         is_named: bool = False,
+        stays: bool = False,
     ) -> None:
         app_id = APPS[app]["app_id"]
         body: Body = {"code": self._code_of(person, app_id, has_unionid=has_unionid), "app_id": app_id}
@@ -183,6 +193,8 @@ class Town:
             body["phone_code"] = self._phone_code_of(person, app_id, number)
         if consents:
             value["consents"] = body["consents"] = DOCUMENTS
+        if stays:
+            value["stays"] = body["stay"] = True
         if is_named:
             value["nickname"] = body["nickname"] = f"name {next(self._markers)}"
         asked = await self.ask(
@@ -257,10 +269,15 @@ class Town:
                 login, who, "bind number", "POST", "/v1/me/phone", replica=replica, value=number, json=body
             )
 
+    async def remove_number(self, who: str, *, person: str, app: int, replica: int) -> None:
+        if (login := self._login_of(person, app)) is not None:
+            await self._ask_as(login, who, "remove number", "DELETE", "/v1/me/phone", replica=replica)
+
     async def leave(self, who: str, *, person: str, app: int, replica: int) -> None:
         if (login := self._login_of(person, app)) is not None:
             body = {"login_code": self._code_of(person, login.app_id)}
-            await self._ask_as(login, who, "erase", "DELETE", "/v1/me", replica=replica, json=body)
+            what = "leave" if self.grace_days else "erase"
+            await self._ask_as(login, who, what, "DELETE", "/v1/me", replica=replica, json=body)
 
     async def export(self, who: str, *, person: str, app: int, replica: int) -> None:
         if (login := self._login_of(person, app)) is not None:
@@ -337,6 +354,12 @@ class Town:
     async def erase(self, who: str, *, person: str, replica: int) -> None:
         await self._administer(who, "erase", "DELETE", "", person=person, replica=replica)
 
+    async def keep(self, who: str, *, person: str, replica: int) -> None:
+        await self._administer(who, "keep", "PATCH", "", person=person, replica=replica, json={"erase_at": None})
+
+    async def clear_number(self, who: str, *, person: str, replica: int) -> None:
+        await self._administer(who, "clear number", "DELETE", "/phone", person=person, replica=replica)
+
     async def end_sessions(self, who: str, *, person: str, replica: int) -> None:
         await self._administer(who, "end sessions", "DELETE", "/sessions", person=person, replica=replica)
 
@@ -409,19 +432,27 @@ class Town:
     async def end_connections(self) -> None:
         await self._connections("SELECT pg_terminate_backend(pid)::int FROM")
 
+    async def let_days_pass(self) -> None:
+        """Those who are leaving now are due: housekeeping erases them, unless they stay before it comes."""
+        due = await self._query("UPDATE users SET erase_at = now() WHERE erase_at IS NOT NULL RETURNING id")
+        for row in due:
+            # In doubt: nobody is told when it happens, or that it does not.
+            self.asked.append(Asked("time", "erase", None, None, str(row[0]), None, next(self._now)))
+
     async def trouble_wechat(self, *, api: Any, **fault: Any) -> None:
         self.simulator.fail(api, **fault)
 
     async def _connections(self, query: str) -> list[int]:
-        with suppress(
-            OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
-        ):  # recovering
+        others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        return [row[0] for row in await self._query(f"{query} {others}")]
+
+    async def _query(self, query: str) -> list[asyncpg.Record]:
+        """Its rows; none, while PostgreSQL recovers."""
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             rows = await asyncpg.connect(self.database_url)
-            found = await rows.fetch(
-                f"{query} pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            found = await rows.fetch(query)
             await rows.close()
-            return [row[0] for row in found]
+            return found
         return []
 
     # Who is who.
@@ -456,6 +487,7 @@ async def town_of(plan: Plan, database_url: str, folder: Path) -> AsyncIterator[
             wechat_base_url=wechat_url,
             issuer="https://auth.test",
             phone_policy=plan.phone_policy,
+            erasure_grace_days=plan.grace_days,
             consents=",".join(f"{name}:{version}" for name, version in DOCUMENTS.items()),
             login_rate_limit="",
             scan_rate_limit="",
@@ -477,7 +509,7 @@ async def town_of(plan: Plan, database_url: str, folder: Path) -> AsyncIterator[
             clients.append(await stack.enter_async_context(client))
         for server in servers:
             await until(partial(_has_started, server))
-        town = Town(servers, clients, simulator, database_url)
+        town = Town(servers, clients, simulator, database_url, grace_days=plan.grace_days)
         await _settle(town)
         yield town
 
