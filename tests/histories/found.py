@@ -51,6 +51,8 @@ class Found:
     refreshed: Sequence[Refreshed] = ()
     lines: Sequence[Body] = ()
     """The replicas' logs."""
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Person → the user by whose login their browser goes on without a page."""
     group_of: dict[str, int] = field(default_factory=dict)
     """A number for all ids that merges and splits have, or may have, joined."""
 
@@ -70,6 +72,8 @@ async def rest(town: Town) -> Found:
     finally:
         await rows.close()
     found.refreshed = await _refresh_all(town)
+    entered = {person: await town.enter_silently(person) for person in list(town.computers)}
+    found.silent = {person: user_id for person, user_id in entered.items() if user_id is not None}
     found.lines = [line for server in town.servers for line in _lines_of(server.command.output)]
     return found
 

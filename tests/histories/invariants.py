@@ -433,6 +433,20 @@ def nobody_is_in_who_may_not_be(found: Found) -> Iterator[Fault]:
             )
 
 
+def no_browser_outlives_its_login(found: Found) -> Iterator[Fault]:
+    """A browser goes on for nobody who is banned, leaving or erased, and not after an end that came after its login."""
+    users = {str(row["id"]): row for row in found.tables["users"]}
+    for person, user_id in found.silent.items():
+        user = users.get(user_id)
+        if user is None or user["status"] != "active" or user["erase_at"] is not None:
+            yield Fault(user_id, f"the browser of {person} goes on for who may not come in")
+        made = [each for each in found.asked if each.what == "log in in a browser" and each.person == person]
+        for end in found.asked:
+            is_end = end.what in ENDS_OF_BROWSERS and end.is_done and end.user_id == user_id
+            if is_end and not is_joined(found, user_id) and all(login.precedes(end) for login in made):
+                yield Fault(user_id, f"the browser of {person} goes on after {end}")
+
+
 # 5. Everything has an owner.
 
 OWNERLESS: Final = {
@@ -485,7 +499,8 @@ def no_faults(found: Found) -> Iterator[Fault]:
             yield Fault(line.get("user_id"), f"logged: {line}")
 
 
-OF_ANYBODY: Final = ("log out", "withdraw in WeChat", "withdraw everything")
+ENDS_OF_BROWSERS: Final = ("ban", "leave", "erase", "end sessions", "sign out elsewhere", "sign out of the browser")
+OF_ANYBODY: Final = ("log out", "withdraw in WeChat", "withdraw everything", "sign out of the browser")
 """What is acknowledged of who is gone, too."""
 BY_STAFF: Final = (
     *("ban", "unban", "give roles", "merge", "split", "erase", "keep", "clear number", "end sessions", "export user"),
@@ -499,6 +514,7 @@ CHECKS: Final[Sequence[Check]] = (
     one_user_for_a_person,
     nothing_acknowledged_is_lost,
     nobody_is_in_who_may_not_be,
+    no_browser_outlives_its_login,
     everything_has_an_owner,
     no_faults,
 )

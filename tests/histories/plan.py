@@ -24,6 +24,8 @@ LIKELY: Final = {
     "leave": 3,
     "log_in_to_a_site": 5,
     "refresh_a_site": 3,
+    "log_in_in_a_browser": 8,
+    "sign_out_of_the_browser": 2,
     "export": 2,
 }
 """How often a person does what."""

@@ -122,6 +122,11 @@ def row(found: Found, table: str, number: int = 0) -> Any:
     return found.tables[table][number]
 
 
+def enter_silently(found: Found, person: str, user_id: UUID) -> object:
+    found.silent = {person: str(user_id)}
+    return found
+
+
 def add(found: Found, *more: Asked) -> object:
     found.asked = [*found.asked, *more]
     return found
@@ -297,6 +302,29 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
         ALICE,
         "is open, its token: 400",
     ),
+    "a banned person's browser": (
+        lambda found: enter_silently(found, "bob", BOB),
+        BOB,
+        "goes on for who may not come in",
+    ),
+    "a leaving person's browser": (
+        lambda found: (row(found, "users").update(erase_at=AT), enter_silently(found, "alice", ALICE)),
+        ALICE,
+        "goes on for who may not come in",
+    ),
+    "a browser that has been signed out": (
+        lambda found: (
+            row(found, "users", 1).update(status="active"),
+            enter_silently(found, "bob", BOB),
+            add(
+                found,
+                asked(20, "log in in a browser", BOB, person="bob"),
+                asked(22, "sign out of the browser", BOB, person="bob"),
+            ),
+        ),
+        BOB,
+        "goes on after",
+    ),
     # 6. No faults.
     "an answer 500": (lambda found: add(found, asked(20, "export", BOB, status=500)), BOB, "500"),
     "a logged fault": (
@@ -327,6 +355,14 @@ def test_a_planted_fault_is_reported(found: Found, planted: str) -> None:
     plant(found)
     reported = check(found)
     assert any(fault.about == (about and str(about)) and text in fault.text for fault in reported), reported
+
+
+def test_a_browser_that_has_logged_in_again_is_not_reported(found: Found) -> None:
+    row(found, "users", 1).update(status="active")
+    enter_silently(found, "bob", BOB)
+    add(found, asked(22, "end sessions", BOB, person="bob", ended=30))
+    add(found, asked(24, "log in in a browser", BOB, person="bob"))
+    assert not any("goes on" in fault.text for fault in check(found))
 
 
 def test_a_users_history_is_what_was_asked_and_recorded_about_them_and_those_merged_with_them(found: Found) -> None:

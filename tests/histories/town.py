@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections import defaultdict
@@ -12,16 +13,19 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import UUID
 
 import asyncpg
 import httpx
+from jose.jwt import get_unverified_claims
 
 from tests.declared import check_declared
 from tests.fakes import service_env
 from tests.histories.plan import DOCUMENTS, Fault, Plan, Step
 from tests.processes import WXAUTH, Running, free_port
 from tests.serving import serving
+from tests.websites.browsers import CHALLENGE, VERIFIER
 from tests.world import DEVICE_CODE, Body, Server, add_client, bearer, scene_of, until
 from wxauth.server.clients.models import Scope
 from wxauth.server.core.clock import utc_now
@@ -34,6 +38,16 @@ from wxauth.server.users.admin import UserChange, change_user
 
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")
 OK: Final = range(200, 300)
+BACK: Final = "https://cafe.example.com/back"
+ASKED: Final = {
+    "client_id": "cafe",
+    "redirect_uri": BACK,
+    "response_type": "code",
+    "scope": "openid",
+    "code_challenge": CHALLENGE,
+    "code_challenge_method": "S256",
+}
+"""The request of a site that shares the browser's login."""
 IN_DOUBT: Final = range(500, 600)
 """Statuses after which the change may have been made, or will be made later."""
 REVOKE_CODES: Final = {"nickname": "1", "phone": "6"}
@@ -95,6 +109,27 @@ class Login:
         return self.tokens["user"]["id"]
 
 
+@dataclass(slots=True)
+class Computer:
+    """A person's browser on a computer: its cookies, and the last id_token of the site."""
+
+    cookies: dict[str, str] = field(default_factory=dict)
+    id_token: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+
+    def take(self, answer: httpx.Response) -> None:
+        """Keep the cookies of an answer. They are `Secure`, and the replicas speak plain HTTP here."""
+        for line in answer.headers.get_list("set-cookie"):
+            name, _, value = line.partition(";")[0].partition("=")
+            if "max-age=0" in line.lower():
+                self.cookies.pop(name, None)
+            else:
+                self.cookies[name] = value
+
+
 class Town:
     """Carries out a plan, and remembers what was asked and answered."""
 
@@ -113,7 +148,11 @@ class Town:
         self.logins: dict[tuple[str, str], list[Login]] = defaultdict(list)
         """By person and app, the newest last."""
         self.sites: list[Login] = []
+        self.computers: dict[str, Computer] = defaultdict(Computer)
+        """By person."""
         self.site: tuple[str, str] = ("", "")
+        self.shared_site: tuple[str, str] = ("", "")
+        """With `--sso`."""
         self.ledger: tuple[str, str] = ("", "")
         self.administrators: dict[str, Body] = {}
         self.faults_done: list[Fault] = []
@@ -291,18 +330,25 @@ class Town:
         started = await self.ask(who, "start a scan", "POST", "/v1/device_authorization", **site, data={"scope": ""})
         if not started.is_done:
             return
-        body: Body = {"scene": scene_of(started.answer), "entry_scene": 1047}
-        claimed = await self._ask_as(login, who, "claim", "POST", "/v1/me/scans", replica=replica, json=body)
-        if not claimed.is_done:
+        if not await self._approve(login, who, scene_of(started.answer), replica=replica):
             return
-        path, body = f"/v1/me/scans/{claimed.answer['id']}/approve", {"login_code": self._code_of(person, login.app_id)}
-        await self._ask_as(login, who, "approve", "POST", path, replica=1 - replica, json=body)
         form = {"grant_type": DEVICE_CODE, "device_code": started.answer["device_code"]}
         redeemed = await self.ask(who, "log in to a site", "POST", "/v1/token", **site, data=form)
         if redeemed.is_done:
             redeemed.user_id = login.user_id
             tokens = {"user": {"id": login.user_id}, **redeemed.answer}
             self.sites.append(Login(person, login.app_id, tokens, is_of_a_site=True))
+
+    async def _approve(self, login: Login, who: str, scene: str, *, replica: int) -> bool:
+        """Scan a code and approve. Returns False if the scan is refused."""
+        body: Body = {"scene": scene, "entry_scene": 1047}
+        claimed = await self._ask_as(login, who, "claim", "POST", "/v1/me/scans", replica=replica, json=body)
+        if not claimed.is_done:
+            return False
+        path = f"/v1/me/scans/{claimed.answer['id']}/approve"
+        body = {"login_code": self._code_of(login.person, login.app_id)}
+        await self._ask_as(login, who, "approve", "POST", path, replica=1 - replica, json=body)
+        return True
 
     async def refresh_a_site(self, who: str, *, person: str, app: int, replica: int) -> None:
         login = next((site for site in reversed(self.sites) if site.person == person), None)
@@ -314,6 +360,68 @@ class Town:
         )
         if asked.is_done:
             login.tokens = {"user": {"id": login.user_id}, **asked.answer}
+
+    # At a computer.
+
+    async def log_in_in_a_browser(self, who: str, *, person: str, app: int, replica: int) -> None:
+        """By the button of a browser that has a login, otherwise by a scan."""
+        login, computer = self._login_of(person, app), self.computers[person]
+        if login is None:
+            return
+        what = "log in in a browser"
+        asked = Asked(who, what, person, login.app_id, login.user_id, None, next(self._now))
+        self.asked.append(asked)
+        page = await self._browse(computer, "GET", f"/v1/authorize?{urlencode(ASKED)}", replica=replica)
+        onward: tuple[str, str] | None = None
+        if page is not None and (pressed := re.search(r'action="(/v1/authorize/[\w-]+/continue)"', page.text)):
+            onward = "POST", pressed[1]
+        elif page is not None and (shown := re.search(r"/v1/scans/([\w-]{22})/code", page.text)):
+            following = re.search(r"/v1/authorize/[\w-]{22}/next", page.text)
+            if following and await self._approve(login, who, shown[1], replica=replica):
+                onward = "GET", following[0]
+        if onward is None:
+            asked.status = 400  # nothing has been made
+        elif back := await self._browse(computer, *onward, replica=1 - replica):
+            tokens = await self._redeem(back, replica=replica)
+            if tokens is not None:
+                computer.id_token = tokens["id_token"]
+                asked.status, asked.user_id = 200, get_unverified_claims(tokens["id_token"])["sub"]
+        asked.ended = next(self._now)
+
+    async def sign_out_of_the_browser(self, who: str, *, person: str, app: int, replica: int) -> None:
+        computer, login = self.computers[person], self._login_of(person, app)
+        if computer.id_token is not None and login is not None:
+            path = f"/v1/end_session?{urlencode({'id_token_hint': computer.id_token})}"
+            user_id = get_unverified_claims(computer.id_token)["sub"]
+            own: dict[str, Any] = {"person": person, "user_id": user_id, "headers": computer.headers}
+            await self.ask(who, "sign out of the browser", "GET", path, replica=replica, **own)
+
+    async def enter_silently(self, person: str) -> str | None:
+        """The user by whose login a person's browser goes on without a page; None if it has none."""
+        query = urlencode({**ASKED, "prompt": "none"})
+        answer = await self._browse(self.computers[person], "GET", f"/v1/authorize?{query}", replica=0)
+        tokens = None if answer is None else await self._redeem(answer, replica=0)
+        return None if tokens is None else get_unverified_claims(tokens["id_token"])["sub"]
+
+    async def _browse(self, computer: Computer, method: str, path: str, *, replica: int) -> httpx.Response | None:
+        try:
+            answer = await self.clients[replica].request(method, path, headers=computer.headers)
+        except httpx.TransportError:  # the replica was killed
+            return None
+        computer.take(answer)
+        return answer
+
+    async def _redeem(self, answer: httpx.Response, *, replica: int) -> Body | None:
+        """The tokens for the code with which the browser is sent to the site, if it is."""
+        code = parse_qs(urlsplit(answer.headers.get("location", "")).query).get("code")
+        if code is None:
+            return None
+        form = {"grant_type": "authorization_code", "code": code[0], "redirect_uri": BACK, "code_verifier": VERIFIER}
+        with suppress(httpx.TransportError):
+            redeemed = await self.clients[replica].post("/v1/token", data=form, auth=self.shared_site)
+            if redeemed.status_code == 200:
+                return redeemed.json()
+        return None
 
     # Administrators.
 
@@ -533,6 +641,7 @@ async def _settle(town: Town) -> None:
         town.site = await _add(
             database, "shop", title="Shop", redirect_uris=["https://shop.example.com/back"], device=True
         )
+        town.shared_site = await _add(database, ASKED["client_id"], title="Café", redirect_uris=[BACK], sso=True)
     finally:
         await database.aclose()
 
