@@ -1,4 +1,4 @@
-// The example site in a real browser, logged in to by the phone on the desk, beside a running `wxauth dev`.
+// The example sites in a real browser, logged in to by the phone on the desk, beside a running `wxauth dev`.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, test } from 'node:test'
@@ -64,7 +64,7 @@ test('a newcomer opens the site, scans on the desk, and is logged in', async () 
   await phone.locator('#toast code', { hasText: /^scan_forwarded$/ }).waitFor() // it does not stay
   await scan(phone, scene)
   await phone.waitForSelector('#sheet strong')
-  assert.match(await phone.locator('#sheet').innerText(), /示例网站/)
+  assert.match(await phone.locator('#sheet').innerText(), /示例商城/)
   await picture(phone, 'desk')
   await site.waitForFunction(() => document.querySelector('main').dataset.state === 'claimed')
   assert.match(await site.locator('.status').innerText(), /手机上确认/)
@@ -72,7 +72,7 @@ test('a newcomer opens the site, scans on the desk, and is logged in', async () 
   await phone.click('#sheet .buttons button:last-child')
   await phone.waitForSelector('#sheet', { state: 'hidden' })
   await site.waitForURL(`${SITE_URL}/`)
-  const told = JSON.parse(await site.locator('pre').innerText())
+  const told = JSON.parse(await site.locator('pre').textContent())
   assert.equal(told.iss, SERVICE_URL)
   assert.deepEqual(told.amr, ['wechat_scan'])
   await phone.click('[data-tap=devices]')
@@ -82,6 +82,71 @@ test('a newcomer opens the site, scans on the desk, and is logged in', async () 
   await site.waitForSelector('a[href="/login"]')
   await phone.click('[data-tap=devices]')
   await phone.waitForFunction(() => document.querySelectorAll('#sheet .devices li').length === 1)
+})
+
+/** Log in to the shop by a scan; its page. */
+async function atTheShop(options) {
+  const shop = await newBrowser(options)
+  const { page: phone } = await desk()
+  await scan(phone, await codePage(shop))
+  await phone.click('#sheet .buttons button:last-child')
+  await shop.waitForURL(`${SITE_URL}/`)
+  return shop
+}
+
+for (const [name, options, goOn, told, leave] of [
+  ['light', {}, /继续/, /wxauth 已通知本站/, '退出登录'],
+  [
+    'dark and small',
+    { locale: 'en', colorScheme: 'dark', viewport: { width: 375, height: 667 } },
+    /^Continue/,
+    /wxauth has told this site/,
+    'Log out',
+  ],
+]) {
+  test(`one login is for the shop and its admin, and a log-out of one is told to the other: ${name}`, async () => {
+    const shop = await atTheShop(options)
+    const admin = complaints.hear(await shop.context().newPage())
+    await admin.goto(`${SITE_URL}/admin`)
+    await picture(admin, `admin-closed-${name}`)
+    assert.equal(await admin.locator('table').count(), 0)
+    await admin.click('a.button')
+    await admin.getByRole('button', { name: goOn }).click()
+    await admin.waitForSelector('table')
+    for (const page of [shop, admin]) {
+      const { width, inner } = await page
+        .locator('html')
+        .evaluate((root) => ({ width: root.scrollWidth, inner: root.clientWidth }))
+      assert.ok(width <= inner, `${width} of ${inner}`)
+    }
+    await picture(shop, `shop-${name}`)
+    await picture(admin, `admin-${name}`)
+    await admin.getByRole('link', { name: leave }).click()
+    await admin.waitForURL(`${SITE_URL}/admin/`)
+    await shop.getByRole('status').waitFor()
+    assert.match(await shop.getByRole('status').innerText(), told)
+    await picture(shop, `shop-told-${name}`)
+  })
+}
+
+test('nobody but wxauth tells the shop that a session has ended', async () => {
+  const shop = await atTheShop()
+  const claims = JSON.parse(await shop.locator('pre').textContent())
+  const body = new URLSearchParams({ logout_token: `e30.${btoa(JSON.stringify(claims))}.e30` })
+  for (const form of [body, new URLSearchParams()]) {
+    const answer = await fetch(`${SITE_URL}/backchannel-logout`, { method: 'POST', body: form })
+    assert.equal(answer.status, 400)
+  }
+  await shop.reload()
+  assert.match(await shop.locator('.who').innerText(), /已登录/)
+})
+
+test('a page of the sites is read in the other language', async () => {
+  const shop = await newBrowser()
+  await shop.goto(SITE_URL)
+  await shop.getByRole('link', { name: 'English' }).click()
+  await shop.getByRole('link', { name: 'Log in with WeChat' }).click()
+  await shop.waitForURL(/ui_locales=en/)
 })
 
 test('a person who refuses is not logged in, and the site says so', async () => {
@@ -187,8 +252,8 @@ test("one person logs in to a site by WeChat's pages, in WeChat and on a compute
   ]) {
     await phone.selectOption('#browser', browser)
     await phone.click('#web-view button')
-    for (const name of ['微信扫码登录', button, /^允许 /]) await shown.getByRole('button', { name }).click()
-    await shown.getByText('已登录').waitFor()
+    for (const name of [/微信扫码登录|Log in with WeChat/, button, /^允许 /]) await shown.getByRole('button', { name }).click()
+    await shown.getByText(/已登录|Logged in/).waitFor()
     const told = JSON.parse(await shown.locator('pre').innerText())
     assert.deepEqual(told.amr, [amr])
     people.add(told.sub)

@@ -74,7 +74,7 @@ test("a stranger's answer opens no session of the site in this web-view", async 
   const { redirect_to } = await json('/v1/me/authorizations', { ...asked, login_code: 'mallory' }, access_token)
   await page.context().clearCookies() // another person's web-view has never asked
   await page.goto(redirect_to)
-  await page.getByText('Not logged in: mismatching_state').waitFor()
+  await page.getByText('未登录: mismatching_state').waitFor()
 })
 
 test('with response_mode=form_post, a page posts the answer to the site', async () => {

@@ -10,7 +10,7 @@ from wxauth.server.cli.printing import Failed, terminal_language
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the service; 8000, or WXAUTH_PORT.")
 @click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, show_default=True)
-@click.option("--site-port", type=click.IntRange(1, 65535), help="Port of the example site; 8004, or a free one.")
+@click.option("--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; 8004, or a free one.")
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
 def dev(port: int | None, wechat_port: int, site_port: int | None, allowed_hosts: tuple[str, ...]) -> None:
     """Run the service for development, with nothing configured.

@@ -21,7 +21,7 @@ _SIMULATED: Final = Title(
 wxauth is ready, with a simulated WeChat.
 
   Phone       {wechat_url}/desk/   log in, see each request, break things
-  Website     {site_url}         log in there, and scan its code with that phone
+  Websites    {site_url}         a shop and its admin: scan its code with that phone, once for both
   Console     {url}/admin/  administer: log in there by scan, as alice, once she is an administrator
   API docs    {url}/docs
   WeChat      {wechat_url}         simulated: any plain name is a code, the same person each time
@@ -40,7 +40,7 @@ Use the token:
 wxauth 已就绪，使用模拟微信。
 
   模拟手机    {wechat_url}/desk/   登录，查看每个请求，模拟故障
-  示例网站    {site_url}         在此登录，用模拟手机扫码
+  示例网站    {site_url}         商城及其后台，用模拟手机扫码，一次登录两处可用
   管理后台    {url}/admin/  以 alice 扫码登录；须先让她成为管理员
   接口文档    {url}/docs
   模拟微信    {wechat_url}         任意名字即 code，同名即同一用户
@@ -98,7 +98,7 @@ _BESIDE_REAL: Final = Title(
     """
 Beside it:
 
-  Website     {site_url}   log in there, and scan its code
+  Websites    {site_url}   a shop and its admin: scan its code, once for both
   Console     {url}/admin/  administer: log in there, and scan its code as an administrator
   API docs    {url}/docs
   WeChat      {wechat_url}
@@ -106,7 +106,7 @@ Beside it:
     """
 其他地址：
 
-  示例网站    {site_url}   在此登录，然后扫码
+  示例网站    {site_url}   商城及其后台，扫一次码，两处可用
   管理后台    {url}/admin/  在此登录，用管理员的手机扫码
   接口文档    {url}/docs
   微信        {wechat_url}
@@ -187,7 +187,7 @@ def welcome(
     Args:
         settings: The settings of the service.
         simulated_url: The URL of the simulated WeChat; None for the real WeChat.
-        site_url: The URL of the example site.
+        site_url: The URL of the example sites.
         findings: The results of the checks at the real WeChat.
         home: Where the data is kept.
         language: The language of the text.

@@ -32,6 +32,7 @@ from wxauth.server.dev.beside import command_for_this_dev
 from wxauth.server.dev.front_page import FrontPage
 from wxauth.server.dev.own_names import OwnNamesOnly
 from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
+from wxauth.server.dev.site_pages import SITES
 from wxauth.server.dev.wechat import (
     ACCOUNT,
     APPS,
@@ -49,7 +50,7 @@ from wxauth.server.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
 SITE_PORT: Final = 8004
-"""The example site's default port."""
+"""The default port of the example sites."""
 
 
 class DevFailed(Exception):
@@ -84,11 +85,11 @@ def run(
                 simulator = create_simulator(service_url=service_url(settings), site_url=site_url)
                 simulated = OwnNamesOnly(OwnPagesOnly(simulator), names)
                 stack.enter_context(_in_thread(simulated, wechat_listener, name="simulated WeChat"))
-            asyncio.run(_prepare(settings))
+            asyncio.run(_prepare(settings, site_url))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
             stack.enter_context(command_for_this_dev(HOME, own | where))
-            website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
-            stack.enter_context(_in_thread(OwnNamesOnly(website, names), site_listener, name="example site"))
+            websites = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
+            stack.enter_context(_in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))
             banner_text = welcome(
                 settings,
                 simulated_url=simulated_url,
@@ -210,22 +211,25 @@ def _in_thread(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[
         thread.join(timeout=5)
 
 
-async def _prepare(settings: Settings) -> None:
+async def _prepare(settings: Settings, site_url: str) -> None:
     database = Database(settings.database_url.get_secret_value())
     await migrate(database)
     await check_stored_state(settings)
     async with aclosing(database):
-        await ensure_own_client(
-            database,
-            site.NAME,
-            title=site.TITLE,
-            redirect_uris=[site.REDIRECT_URI],
-            logout_uris=[site.LOGOUT_URI],
-            account_app_id=_app_id_if_configured(settings, ACCOUNT["app_id"]),
-            website_app_id=_app_id_if_configured(settings, WEBSITE["app_id"]),
-            scopes=site.SCOPES,
-            now=await database.time(),
-        )
+        for each in SITES:
+            await ensure_own_client(
+                database,
+                each.name,
+                title=f"{each.title.zh} {each.title.en}",
+                redirect_uris=[each.redirect_uri],
+                logout_uris=[each.logout_uri],
+                backchannel_logout_uri=site_url + each.backchannel_logout_path,
+                sso=True,
+                account_app_id=_app_id_if_configured(settings, ACCOUNT["app_id"]),
+                website_app_id=_app_id_if_configured(settings, WEBSITE["app_id"]),
+                scopes=each.scopes,
+                now=await database.time(),
+            )
 
 
 def _app_id_if_configured(settings: Settings, app_id: str) -> str | None:

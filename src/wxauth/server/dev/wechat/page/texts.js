@@ -124,8 +124,8 @@ const TEXTS = {
 
   scan: ['Scan to log in', '扫码登录'],
   scanned: [
-    'Open the example site, and scan its code as the person above. The newest code of WeChat is filled in.',
-    '打开示例网站，以上方的用户扫码。已自动填入微信最新生成的码。',
+    'Open the example shop, and scan its code as the person above. The newest code of WeChat is filled in.',
+    '打开示例商城，以上方的用户扫码。已自动填入微信最新生成的码。',
   ],
   code: ['Scene, link, or code to type', 'scene、链接或手输代码'],
   entry: ['How the page is opened', '打开方式'],
