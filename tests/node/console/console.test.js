@@ -272,6 +272,7 @@ test('somebody is found, and the search stands in the URL', async () => {
   await eventually(async () => assert.equal(await rows().count(), 1))
   await page.getByRole('link', { name: person.user.nickname, exact: true }).click()
   await heading('Person').waitFor()
+  await eventually(async () => assert.equal(await page.title(), `${person.user.nickname} · wxauth`)) // tells tabs apart
 })
 
 test('a search without a result says what else to try', async () => {
@@ -928,6 +929,7 @@ test('the overview draws what happened, with a label', async () => {
   assert.equal(await charts.count(), 2)
   assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in all [1-9]/)
   assert.equal(await charts.first().locator('rect').count(), 30)
+  await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
 })
 
 test('the days are those of the reader’s zone', async () => {
@@ -946,6 +948,41 @@ test('it speaks Chinese to who reads Chinese, and English where that is asked fo
   await heading('Overview').waitFor()
   await open({ locale: 'zh-CN', lang: 'en' })
   await heading('Overview').waitFor()
+})
+
+test('at a laptop’s width nothing is cut off, and no device is broken in its words', async () => {
+  const person = await newcomer({ nickname: 'Maximilian-Alexander von Hohenzollern-Sigmaringen' })
+  const body = { name: 'a-shop-with-a-name-of-some-forty-letters', title: 'Corner Shop', redirect_uris: ['https://staging.shop.example.com/callback'] }
+  await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify(body) })
+  const url = 'https://orders.example.com/a/long/path/to/the/webhook/of/wxauth'
+  await asks(root, '/v1/admin/webhooks', { method: 'POST', body: JSON.stringify({ name: 'far', url, types: ['user.banned'] }) })
+  for (const section of [...SECTIONS.slice(1).map((name) => name.replace('-', '').toLowerCase()), `users/${person.user.id}`]) {
+    await goTo(section)
+    await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'))
+    const cut = () => [document.documentElement, ...document.querySelectorAll('main .scroller')].filter((each) => each.scrollWidth > each.clientWidth).map((each) => `${each.ariaLabel} ${each.scrollWidth}`)
+    assert.deepEqual(await page.evaluate(cut), [], section)
+  }
+  const device = page.getByRole('region', { name: 'Devices' }).getByRole('row').nth(1).getByRole('cell').first()
+  assert.ok((await device.boundingBox()).height < 60)
+})
+
+test('on a phone whatever is pressed is as large as a finger', async () => {
+  const person = await newcomer()
+  await open({ viewport: { width: 375, height: 700 } })
+  for (const section of [...SECTIONS.map((name) => name.replace('-', '').toLowerCase()), `users/${person.user.id}`]) {
+    await goTo(section)
+    await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'))
+    const small = () =>
+      [...document.querySelectorAll('button, select, input:not([type=checkbox]), .filter > summary, .tabs a')]
+        .filter((each) => each.checkVisibility() && each.getBoundingClientRect().height < (each.className === 'id' ? 32 : 40))
+        .map((each) => each.outerHTML.slice(0, 80))
+    assert.deepEqual(await page.evaluate(small), [], section)
+  }
+  assert.equal(await button('Sign out').isVisible(), false)
+  await button('Menu').click()
+  await button('Sign out').click()
+  await page.getByText('You are signed out').waitFor()
+  kept = [] // that session is over
 })
 
 test('on a phone the sections are behind the menu, and nothing is wider than the screen', async () => {

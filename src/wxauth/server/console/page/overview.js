@@ -16,8 +16,8 @@ export function showOverview(main) {
       { class: 'tiles' },
       tile('users', users),
       tile('openSessions', sessions),
-      tile('newUsersToday', days.at(-1).new_users),
-      tile('loginsToday', days.at(-1).logins),
+      tile('newUsersToday', days.at(-1).new_users, days.at(-2).new_users),
+      tile('loginsToday', days.at(-1).logins, days.at(-2).logins),
     ),
     h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
     asTable(days),
@@ -32,7 +32,9 @@ export function showOverview(main) {
   check()
 }
 
-const tile = (name, value) => h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)))
+/** A number; that of a day with the one of the day before. */
+const tile = (name, value, before) =>
+  h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)), before === undefined ? null : h('small', {}, text('yesterday', { n: number(before) })))
 
 const asTable = (days) =>
   h(

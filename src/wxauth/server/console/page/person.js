@@ -15,12 +15,15 @@ const STAFF = ['admin', 'support']
 
 export function showPerson(main, { id }) {
   const place = h('div', { class: 'stack' })
-  main.append(h('p', {}, h('a', { href: '#/users' }, `← ${text('back')}`)), place)
+  main.append(h('p', {}, h('a', { class: 'back', href: '#/users' }, `← ${text('back')}`)), place)
   const reload = () =>
     load(
       place,
       () => get(`/users/${encodeURIComponent(id)}`), // may come from a handwritten link
-      (user) => person(user, reload),
+      (user) => {
+        if (place.isConnected) document.title = `${user.nickname ?? text('noName')} · wxauth` // tells tabs apart
+        return person(user, reload)
+      },
     )
   reload()
 }
@@ -64,12 +67,12 @@ function person(user, reload) {
           act('merge', () => merge(user)),
           user.identities.length > 1 ? act('split', () => split(user)) : null,
           user.erase_at ? keep : null,
-          act('erase', () => erase(user), { kind: 'danger' }),
         ]
       : []),
     user.phone ? removal('removePhone', () => remove(`${path}/phone`)) : null,
     user.nickname ? removal('clearName', () => patch(path, { nickname: null })) : null,
     user.avatar_url ? removal('clearPicture', () => patch(path, { avatar_url: null })) : null,
+    mayAdminister() ? act('erase', () => erase(user), { kind: 'danger' }) : null,
   ]
   return [
     h(
@@ -135,20 +138,20 @@ function devices(user, mayChange, reload) {
   return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows).elements
 }
 
-const SESSION_COLUMNS = ['device', 'app', 'opened', 'openedFrom', 'lastUsed', 'usedFrom']
+const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
 
 const cellsOf = (session) => [
   session.device ?? text('unknownDevice'),
   session.client_id ? code(session.client_id) : appOf(session.app_id),
-  time(session.created_at),
-  openedFrom(session),
-  time(session.last_used_at),
-  whole(session.ip),
+  [time(session.created_at), ...openedFrom(session)],
+  [time(session.last_used_at), below(whole(session.ip))],
 ]
 
-/** The address from which a session was opened, with the device if that was another one. */
+/** The address from which a session was opened, and the device if that was another one. */
 const openedFrom = ({ opened, device }) =>
-  [whole(opened.ip), opened.device !== device ? h('div', {}, h('small', {}, opened.device ?? text('unknownDevice'))) : null].filter(Boolean)
+  [below(whole(opened.ip)), opened.device !== device ? below(opened.device ?? text('unknownDevice')) : null].filter(Boolean)
+
+const below = (words) => h('small', {}, words)
 
 const endedDevices = (sessions) =>
   table(
@@ -156,7 +159,7 @@ const endedDevices = (sessions) =>
     [...SESSION_COLUMNS, 'ended'].map(text),
     sessions.map((session) => [
       ...cellsOf(session),
-      [time(session.ended_at), h('div', {}, h('small', {}, text(`ended_${session.ended_reason}`)))],
+      [time(session.ended_at), below(text(`ended_${session.ended_reason}`))],
     ]),
   ).elements
 

@@ -41,10 +41,10 @@ export function filters(fields, section, { kept = {}, others = [] } = {}) {
   return form
 }
 
-/** The label of the search field, or its hint, stands in the field. Screen readers read both as before. */
-function asPlaceholder({ name, control, element }) {
+/** The search field says what it searches, or else its label. Screen readers read label and hint as before. */
+function asPlaceholder({ control, element }) {
+  control.placeholder ||= element.querySelector('label').textContent
   const hint = element.querySelector('small')
-  control.placeholder = (name === 'q' && hint?.textContent) || element.querySelector('label').textContent
   if (hint) hint.className = 'unseen'
 }
 
@@ -111,7 +111,7 @@ export function searchWithin(section, query, ...others) {
   const wanted = query.get('q') ?? ''
   const fits = (item) => JSON.stringify(item).toLowerCase().includes(wanted.toLowerCase())
   return {
-    bar: filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted })], section, { others }),
+    bar: filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted, placeholder: text(`search_${section}`) })], section, { others }),
     among: (page) => ({ ...page, items: page.items.filter(fits) }),
     nothing: () => nothingFits(section, query),
   }

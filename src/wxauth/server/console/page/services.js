@@ -19,15 +19,19 @@ export function showServices(main, { query }) {
       place,
       caption: text('services'),
       nothing: search.nothing,
-      columns: ['clientName', 'clientTitle', 'scopes', 'redirectUris', 'created', 'acts'].map(text),
+      columns: ['clientName', 'scopes', 'redirectUris', 'acts'].map(text),
       ask: async (cursor) => search.among(await get('/clients', { cursor })),
       open: (client) => (isOurs(client) ? null : () => ask(client, reload)),
       cells: (client) => [
-        code(client.name),
-        [client.title ? `${client.title} ` : null, client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),
+        [
+          client.title ? h('strong', { class: 'title' }, client.title) : null,
+          h('code', {}, client.name),
+          client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null,
+          client.device ? tag(text('isDevice')) : null,
+          h('small', { class: 'whole' }, `${text('created')} `, time(client.created_at)),
+        ].filter(Boolean),
         client.scopes.map((scope) => tag(scope)),
         client.redirect_uris.map((uri) => h('div', {}, code(uri))),
-        time(client.created_at),
         isOurs(client) ? null : acts(client, reload),
       ],
     })

@@ -16,6 +16,7 @@ export function showUsers(main, { query }) {
       type: 'search',
       value: query.get('q') ?? '',
       hint: text('searchUsersHint'),
+      placeholder: text('search_users'),
     }),
     field({
       name: 'status',

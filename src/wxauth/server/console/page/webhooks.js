@@ -37,12 +37,11 @@ export function showWebhooks(main, { id, query }) {
       place,
       caption: text('webhooks'),
       nothing: search.nothing,
-      columns: ['clientName', 'url', 'types', 'state', 'acts'].map(text),
+      columns: ['clientName', 'types', 'state', 'acts'].map(text),
       ask: async (cursor) => search.among(await get('/webhooks', { cursor })),
       open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
       cells: (webhook) => [
-        h('a', { href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name),
-        code(webhook.url),
+        [h('a', { class: 'title', href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name), h('code', {}, webhook.url)],
         webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
         webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
         acts(webhook, reload),
@@ -171,5 +170,6 @@ function deliveries(webhook) {
     })
   state.control.addEventListener('change', show)
   show()
+  state.element.classList.add('list-field')
   return part(actOn('deliveries', webhook.name), state.element, place)
 }
