@@ -1,6 +1,7 @@
 """`/v1/me` and its sessions, as the guides have them."""
 
 import asyncio
+from time import process_time
 from typing import Any
 from uuid import uuid4
 
@@ -216,6 +217,14 @@ async def test_every_route_of_me_requires_a_live_session(
 )
 def test_a_device_is_described_from_its_user_agent(user_agent: str | None, device: str | None) -> None:
     assert describe_device(user_agent) == device
+
+
+@pytest.mark.parametrize("user_agent", ["iPad" * 2048, "iPad" * 1024 + " OS " * 1024, "Version/" + "1" * 8192])
+def test_no_user_agent_takes_quadratic_time_to_be_described(user_agent: str) -> None:
+    started = process_time()
+    for _ in range(10):  # one costs 0.05 to 0.1 s if it does, and a list of sessions has two hundred
+        describe_device(user_agent)
+    assert process_time() - started < 0.2
 
 
 async def test_a_change_that_comes_after_an_erasure_is_refused(

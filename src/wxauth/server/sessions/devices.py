@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+# A sender chooses the text, and a list of sessions describes two hundred of them. So `(?>…)` takes the first of the
+# words that a pattern begins with, and no other: to look from each of them in turn is quadratic.
+#
 # The first match counts: an iPhone's User-Agent contains "like Mac OS X", too.
 _SYSTEMS: Final = (
     (re.compile(r"wechatdevtools"), "WeChat DevTools"),
     (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),
-    (re.compile(r"iPad.*? OS ([\d_]+)"), "iPadOS"),
+    (re.compile(r"\A(?>.*?iPad).*? OS ([\d_]+)"), "iPadOS"),
     (re.compile(r"iPhone OS ([\d_]+)"), "iOS"),
     (re.compile(r"Android ([\d.]+)"), "Android"),
     (re.compile(r"Windows"), "Windows"),
@@ -21,7 +24,7 @@ _BROWSERS: Final = (
     (re.compile(r"OPR/(\d+)"), "Opera"),
     (re.compile(r"(?:Firefox|FxiOS)/(\d+)"), "Firefox"),
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
-    (re.compile(r"Version/(\d+).*Safari/"), "Safari"),
+    (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
 """The first match counts: nearly all browsers also claim to be Chrome and Safari."""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
