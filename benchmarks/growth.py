@@ -4,12 +4,14 @@ import asyncio
 import os
 import sys
 import tempfile
+from base64 import urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from random import randrange
@@ -63,10 +65,12 @@ _LASTING = {"synchronous_commit": "on"}
 # As the service would have written them, but without triggers and foreign keys, in batches. The sessions began within
 # the lifetime of an unused session. Their ids are in the order of their beginning, their users are not.
 _USER_ID = "('00000000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
-_OPENID = "'oBenchmark' || lpad(({})::text, 18, '0')"
+_OPENID = "'o' || translate(left(encode(sha256(int8send(({})::bigint)), 'base64'), 27), '+/', '-_')"
+"""As random as WeChat's, so that each adds to another page of its index. As `_openid` does."""
 _USERS = f"""
 INSERT INTO users (id, nickname, created_at, last_login_at)
-SELECT {_USER_ID.format("n")}, 'user ' || n, now(), now() FROM generate_series($1::bigint, $2::bigint) n
+SELECT {_USER_ID.format("n")}, CASE WHEN n % 20000 = 0 THEN '王亮' ELSE 'user ' END || n, now(), now()
+  FROM generate_series($1::bigint, $2::bigint) n
 """
 _IDENTITIES = f"""
 INSERT INTO identities (app_id, openid, user_id, created_at)
@@ -129,11 +133,11 @@ class People:
         return _login(_openid(randrange(self._known)))
 
     def first(self) -> Login:
-        return _login(f"oNew{next(self._came):024d}")
+        return _login(_openid(next(self._came)))
 
     def first_with_unionid(self) -> Login:
         number = next(self._came)
-        return _login(f"oNew{number:024d}", unionid=f"uNew{number:024d}")
+        return _login(_openid(number), unionid=f"u{_openid(2 * number)[1:]}")
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,7 @@ def _login(openid: str, *, unionid: str | None = None) -> Login:
 
 
 def _openid(number: int) -> str:
-    return f"oBenchmark{number:018d}"
+    return "o" + urlsafe_b64encode(sha256(number.to_bytes(8)).digest()).decode()[:27]
 
 
 async def fill(url: str, number: int, sessions: int) -> None:
@@ -352,6 +356,9 @@ async def _time_searches(database: Database, number: int) -> None:
     searches = {
         "first page": UserSearch(),
         "whole openid": UserSearch(text=_openid(number // 2)),
+        "a number that nobody has": UserSearch(text="+8613800138000", phones=["+8613800138000"], is_exact=True),
+        "two Chinese characters that one in twenty thousand has": UserSearch(text="王亮"),
+        "two Chinese characters that nobody has": UserSearch(text="亮王"),
         "part of a nickname that many have": UserSearch(text="user 9"),
         "part of a nickname that nobody has": UserSearch(text="nobody"),
         "a role that nobody has": UserSearch(role="moderator"),
