@@ -669,6 +669,29 @@ test('logins are listed with who, from which device and address, and whether the
   await isShown(person)
 })
 
+test('a person’s page leads on to who read it, what they did, and who else logged in from there', async () => {
+  const person = await newcomer()
+  await showPerson(person)
+  const events = page.getByRole('region', { name: 'Events about this person' })
+  await events.getByText('user.created', { exact: true }).waitFor()
+  // Each look at the page is a read, which is stored a moment later.
+  await eventually(async () => assert.match(await (await asks(root, `/v1/admin/events?user_id=${person.user.id}`)).text(), /staff\.read/))
+  await page.reload()
+  await events.getByText('user.created', { exact: true }).waitFor()
+  assert.equal(await events.getByText('staff.read', { exact: true }).count(), 0)
+  await page.getByRole('link', { name: 'Who has read this person’s data' }).click()
+  await rows().getByText('staff.read', { exact: true }).first().waitFor()
+  await rows().getByRole('link', { name: 'root' }).first().waitFor()
+  await showPerson(person)
+  await page.getByRole('link', { name: 'What this person did' }).click()
+  await chip(`By${person.user.nickname}`).waitFor() // by name, not by id
+  await rows().getByText('user.created', { exact: true }).waitFor()
+  await showPerson(person)
+  await page.getByRole('region', { name: 'Devices' }).getByRole('link', { name: '127.0.0.1' }).first().click()
+  await chip('Network127.0.0.1').waitFor()
+  await rows().getByRole('link', { name: person.user.nickname, exact: true }).first().waitFor()
+})
+
 test('people without a name are told apart by their app and device', async () => {
   const nameless = await logIn(`person-${(number += 1)}`)
   await goTo(`users?q=${nameless.user.id}`)

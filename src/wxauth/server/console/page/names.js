@@ -36,6 +36,9 @@ export function nameAndPlaceOf({ id, nickname, identities }) {
   return h('div', { class: 'lines' }, h('span', { class: 'person' }, link, shortId(id)), place)
 }
 
+/** A person's name; null if they have none, nobody has this id, or it is no id. */
+export const nameOf = (id) => (UUID.test(id) ? glimpse(id).then((found) => found?.nickname ?? null) : Promise.resolve(null))
+
 /** What is known of a person; null if nobody has this id. Ids that are asked for in the same moment share a request. */
 function glimpse(id) {
   if (!known.has(id)) {

@@ -1,8 +1,9 @@
 // The section about one person: their data, and the actions on it.
 
-import { get, mayAdminister, patch, remove } from './api.js'
+import { get, mayAdminister, patch, queryOf, remove } from './api.js'
 import { h } from './dom.js'
 import { ABOUT, eventCells, eventColumns } from './events.js'
+import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
 import { appOf } from './names.js'
@@ -107,7 +108,7 @@ function person(user, reload) {
     user.ended_sessions.length ? part(text('endedDevices'), ...endedDevices(user.ended_sessions)) : null,
     part(text('refusedLogins'), refusalsOf(user)),
     user.consents ? part(text('consents'), ...consents(user.consents)) : null,
-    part(text('eventsOfPerson'), eventsOf(user)),
+    part(text('eventsOfPerson'), eventsOf(user), elsewhere(user)),
   ]
 }
 
@@ -144,14 +145,17 @@ const cellsOf = (session) => [
   session.device ?? text('unknownDevice'),
   session.client_id ? code(session.client_id) : appOf(session.app_id),
   [time(session.created_at), ...openedFrom(session)],
-  [time(session.last_used_at), below(whole(session.ip))],
+  [time(session.last_used_at), below(loginsFrom(session.ip))],
 ]
 
 /** The address from which a session was opened, and the device if that was another one. */
 const openedFrom = ({ opened, device }) =>
-  [below(whole(opened.ip)), opened.device !== device ? below(opened.device ?? text('unknownDevice')) : null].filter(Boolean)
+  [below(loginsFrom(opened.ip)), opened.device !== device ? below(opened.device ?? text('unknownDevice')) : null].filter(Boolean)
 
 const below = (words) => h('small', {}, words)
+
+/** An address, linked to the logins from there. */
+const loginsFrom = (ip) => (ip ? h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip) : whole(ip))
 
 const endedDevices = (sessions) =>
   table(
@@ -170,17 +174,26 @@ const consents = (given) =>
     given.map((each) => [each.document, each.version, time(each.given_at), time(each.withdrawn_at)]),
   ).elements
 
+/** What happened to a person. Each look at this page is a read by staff; they would hide all else. */
 function eventsOf(user) {
   const place = h('div', {})
   list({
     place,
     caption: text('eventsOfPerson'),
     columns: eventColumns().toSpliced(ABOUT, 1),
-    ask: (cursor) => get('/events', { user_id: user.id, limit: 20, cursor }),
+    ask: (cursor) => get('/events', { user_id: user.id, type: TYPES.filter((type) => type !== 'staff.read'), limit: 20, cursor }),
     cells: (event) => eventCells(event).toSpliced(ABOUT, 1),
   })
   return place
 }
+
+/** The rest of the trail about a person: who has read of them, and what they have done. */
+const elsewhere = ({ id }) =>
+  h('p', { class: 'acts' }, [
+    h('a', { class: 'back', href: `#/events${queryOf({ user_id: id, type: 'staff.read' })}` }, text('whoRead')),
+    h('a', { class: 'back', href: `#/events${queryOf({ actor: id })}` }, text('whatTheyDid')),
+    h('a', { class: 'back', href: `#/signins${queryOf({ user_id: id })}` }, text('allLogins')),
+  ])
 
 async function exportPerson(user) {
   const content = await get(`/users/${user.id}/export`)

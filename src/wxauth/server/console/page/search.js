@@ -2,6 +2,7 @@
 
 import { queryOf } from './api.js'
 import { h } from './dom.js'
+import { nameOf } from './names.js'
 import { act, field, words } from './parts.js'
 import { text } from './texts.js'
 
@@ -52,10 +53,12 @@ function asPlaceholder({ control, element }) {
 function filter(made, clear) {
   const label = made.element.querySelector('label').textContent
   const shown = shownValue(made)
+  const value = h('strong', {}, shown)
+  nameOf(shown).then((name) => name && (value.textContent = name))
   const details = h(
     'details',
     { class: 'filter', name: 'filter' },
-    h('summary', { class: shown ? 'chip on' : 'chip' }, shown ? [label, h('strong', {}, shown)] : label),
+    h('summary', { class: shown ? 'chip on' : 'chip' }, shown ? [label, value] : label),
     h(
       'div',
       { class: 'popover' },
