@@ -76,6 +76,8 @@ STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
 """Seconds that the database gets for these values. After that, a scrape omits them."""
 
+_name = "supervisor"
+"""Of this process in the names of its files. The supervisor makes the metrics and counts nothing."""
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 _UNKNOWN_APP: Final = "unknown"
@@ -305,14 +307,24 @@ def delete_shared_folder() -> None:
     shutil.rmtree(os.environ.get(_FOLDER, ""), ignore_errors=True)
 
 
+def count_as_a_worker() -> None:
+    """Count in files of this process from now on, if there are several workers.
+
+    Their names have a number instead of the process id, so that a dead worker's counts stay in the sum, and the next
+    worker continues its files, which would otherwise pile up.
+    """
+    global _name
+    if _FOLDER not in os.environ or sys.platform == "win32":
+        return
+    number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
+    # But the promises in the dead worker's memory are gone, so their gauge must be removed.
+    Path(os.environ[_FOLDER], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
+    _name = str(number)
+
+
 def _registry_of_all_workers() -> CollectorRegistry:
     if sys.platform != "win32":
-        # A number instead of the process id, so that a dead worker's counts stay in the sum, and the next worker
-        # continues its files, which would otherwise pile up.
-        number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
-        # But the promises in the dead worker's memory are gone, so their gauge must be removed.
-        Path(os.environ[_FOLDER], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
-        values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+        values.ValueClass = values.MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return registry

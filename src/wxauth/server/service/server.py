@@ -28,7 +28,7 @@ from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services, import_tracing, make_key_rings
-from wxauth.server.service.prometheus import delete_shared_folder, shared_by_workers
+from wxauth.server.service.prometheus import count_as_a_worker, delete_shared_folder, shared_by_workers
 from wxauth.server.service.readiness import Readiness, is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
 from wxauth.server.web.http_protocol import HttpProtocol, Patience
@@ -146,13 +146,10 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
             needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
         )
         settings = new
-        return partial(serve_as_worker, settings, listener)
+        return _work(settings, listener)
 
     with shared_by_workers() if settings.workers > 1 else nullcontext():
-        workers = Workers(
-            settings.workers, listener, work=partial(serve_as_worker, settings, listener), renew=reload_work
-        )
-        status = workers.run()
+        status = Workers(settings.workers, listener, work=_work(settings, listener), renew=reload_work).run()
     if status:
         sys.exit(status)
 
@@ -168,11 +165,21 @@ def _prepare(settings: Settings) -> bool:
     return asyncio.run(check_stored_state(settings))
 
 
-def serve_as_worker(settings: Settings, listener: socket.socket, heartbeat: Heartbeat) -> None:
+def _work(settings: Settings, listener: socket.socket) -> Work:
+    """The work of a worker. What it serves is built here, before the fork, so that the workers share its memory."""
+    if settings.otlp_url is not None:  # traces have a thread, which does not survive the fork
+        return lambda heartbeat: serve_as_worker(settings, build_services(settings), None, listener, heartbeat)
+    services = build_services(settings)
+    return partial(serve_as_worker, settings, services, make_server(services), listener)
+
+
+def serve_as_worker(
+    settings: Settings, services: Services, server: Server | None, listener: socket.socket, heartbeat: Heartbeat
+) -> None:
     """Serve as one worker."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    services = build_services(settings)
-    server = make_server(services)
+    count_as_a_worker()
+    server = server or make_server(services)
     signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
 
     async def serve() -> None:
