@@ -55,7 +55,8 @@ _TEXTS: Final = {
     "admin": Title("Today", "今日概况"),
     "closed": Title("Orders and figures are shown after a login.", "登录后可查看订单与经营数据。"),
     "told": Title(
-        "You have logged out elsewhere, and wxauth has told this site.", "您已在别处退出登录，wxauth 已通知本站。"
+        "Your login here was ended elsewhere, and wxauth has told this site.",
+        "您在此处的登录已在别处结束，wxauth 已通知本站。",
     ),
     "steps": Title("Two sites, one login", "两个网站，一次登录"),
     "step_1": Title("Log in to the shop: scan its code with the phone.", "登录商城：用手机扫码。"),
