@@ -283,6 +283,18 @@ test('a search without a result says what else to try', async () => {
   await eventually(async () => assert.ok((await rows().count()) > 0))
 })
 
+test('an empty list says what is not there yet', async () => {
+  for (const [path, fragment, words] of [
+    ['webhooks', 'webhooks', /^No webhook yet\. A webhook is sent/],
+    ['refusals', 'signins?show=refused', 'No login was refused in the last 14 days.'],
+    ['logins', 'signins?show=nonsense', 'Nobody has logged in yet.'],
+  ]) {
+    await page.route(new RegExp(`/v1/admin/${path}`), (route) => route.fulfill({ json: { items: [], next_cursor: null } }))
+    await goTo(fragment)
+    await page.getByText(words).waitFor()
+  }
+})
+
 test('a list is used by the keyboard, and a press on a row opens it', async () => {
   const person = await newcomer()
   await go('Users')
@@ -482,6 +494,7 @@ test('a person is signed out on one device, and on all', async () => {
   await button('Sign out everywhere').click()
   await button('Sign out everywhere', dialog()).click()
   await isRefused(person)
+  await page.getByText('Not logged in anywhere.').waitFor()
 })
 
 test('erasing wants the name typed', async () => {

@@ -136,7 +136,7 @@ function devices(user, mayChange, reload) {
     out.textContent = text('signOutDevice')
     return [...cellsOf(session), ...(mayChange ? [[out, trouble]] : [])]
   })
-  return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows).elements
+  return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows, h('p', {}, text('noDevices'))).elements
 }
 
 const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
@@ -172,6 +172,7 @@ const consents = (given) =>
     text('consents'),
     ['document', 'version', 'given', 'withdrawn'].map(text),
     given.map((each) => [each.document, each.version, time(each.given_at), time(each.withdrawn_at)]),
+    h('p', {}, text('noConsents')),
   ).elements
 
 /** What happened to a person. Each look at this page is a read by staff; they would hide all else. */

@@ -97,11 +97,12 @@ addEventListener('pointerdown', ({ target }) => {
   for (const open of document.querySelectorAll('details.filter[open]')) open.open = open.contains(target)
 })
 
-/** What a list shows if nothing fits: what was searched for, what else to try, and a way to everything. */
+/** What a list shows if it is empty; or if nothing fits: what was searched for, what else to try, and a way to everything. */
 export function nothingFits(section, query, ...tries) {
   const isSearched = [...query].some(([name, value]) => value && name !== 'show')
-  if (!isSearched) return h('p', {}, text('empty'))
-  const all = query.get('show') ? `#/${section}?show=${query.get('show')}` : `#/${section}`
+  const isRefused = query.get('show') === 'refused'
+  if (!isSearched) return h('p', {}, text(`empty_${isRefused ? 'refused' : section}`))
+  const all = isRefused ? `#/${section}?show=refused` : `#/${section}`
   return [
     h('p', { class: 'title' }, query.get('q') ? text('nothingFound', { q: query.get('q') }) : text('nothingFits')),
     tries.length ? h('ul', { class: 'tries' }, tries.map((each) => h('li', {}, text(each)))) : null,

@@ -119,6 +119,7 @@ export function refusalsOf({ id }) {
     place,
     caption: text('refusedLogins'),
     columns: columns().toSpliced(ABOUT, 1),
+    nothing: () => h('p', {}, text('empty_refused')),
     ask: (cursor) => get('/refusals', { user_id: id, limit: 20, cursor }),
     cells: (refusal) => cells(refusal).toSpliced(ABOUT, 1),
   })
