@@ -3,17 +3,20 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from tests.database_proxy import Proxy
 from tests.fakes import WeChatByRespx
 from tests.world import LogIn, LogLines, MakeClient, until
 from wxauth.server.core.clock import DatabaseClock, utc_now
+from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.timekeeping import correct_clock, keep_time
+from wxauth.server.core.timekeeping import CORRECTION_PAUSE_SECONDS, correct_clock, keep_time
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.build import build_services
@@ -56,6 +59,29 @@ async def test_a_replica_with_a_wrong_clock_writes_the_databases_time(
     await login(at=make_client(await make_replica(timedelta(days=61))))
     apart = await rows.fetchval("SELECT abs(extract(epoch FROM now() - created_at)) FROM sessions")
     assert apart < 60
+
+
+async def test_a_replica_keeps_the_databases_time_when_its_machines_clock_is_set(
+    login: LogIn, make_replica: MakeReplica, make_client: MakeClient, rows: asyncpg.Connection
+) -> None:
+    replica = await make_replica(timedelta())
+    assert isinstance(replica.clock, DatabaseClock)
+    replica.clock.own = lambda: utc_now() + timedelta(minutes=5)
+    await login(at=make_client(replica))
+    apart = await rows.fetchval("SELECT abs(extract(epoch FROM now() - created_at)) FROM sessions")
+    assert apart < 60
+
+
+async def test_a_replica_that_starts_before_its_database_has_its_time_at_once(proxy: Proxy) -> None:
+    await proxy.refuse()
+    clock = DatabaseClock(lambda: utc_now() + timedelta(minutes=5))
+    async with aclosing(Database(proxy.url)) as database:
+        keeping = asyncio.create_task(keep_time(clock, database))
+        await asyncio.sleep(0)
+        await proxy.accept()
+        async with asyncio.timeout(CORRECTION_PAUSE_SECONDS / 2):
+            await until(lambda: abs(clock.ahead - timedelta(minutes=5)) < timedelta(seconds=5))
+        keeping.cancel()
 
 
 async def test_nothing_is_swept_by_a_replica_whose_clock_is_wrong(

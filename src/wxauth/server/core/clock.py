@@ -1,10 +1,15 @@
 """Clocks: the current time as an argument."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 Clock = Callable[[], datetime]
 """Returns the current time, with its time zone."""
+
+# Linux's monotonic clock stands still while the machine sleeps. That of macOS does not, and it has no other.
+_SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def utc_now() -> datetime:
@@ -12,21 +17,45 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class DatabaseClock:
-    """The database's time: this machine's time, corrected by the last difference measured.
+def since_boot() -> float:
+    """Seconds since this machine has started. Nobody sets this clock, and it runs on while the machine sleeps."""
+    return time.clock_gettime(_SINCE_BOOT)
 
-    So replicas on machines whose clocks differ agree on what has expired.
+
+class DatabaseClock:
+    """The database's time: as it was when it was last asked, and what has elapsed since.
+
+    So replicas on machines whose clocks differ agree on what has expired, also when NTP sets one of the clocks.
+
+    Args:
+        own: This machine's time, which counts until the database has answered.
+        elapsed: Seconds, of any beginning, by a clock that nobody sets.
     """
 
-    def __init__(self, own: Clock = utc_now) -> None:
+    def __init__(self, own: Clock = utc_now, elapsed: Callable[[], float] = since_boot) -> None:
         self.own = own
+        self.elapsed = elapsed
         self.ahead = timedelta()
-        """How far this machine is ahead of the database."""
+        """How far this machine was ahead of the database when it was last asked."""
+        self._read: tuple[datetime, float] | None = None
+        """The database's time, and by `elapsed` when that was."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the database has answered."""
+        return self._read is not None
 
     def __call__(self) -> datetime:
         """The time now."""
-        return self.own() - self.ahead
+        if self._read is None:
+            return self.own()
+        theirs, read_at = self._read
+        return theirs + timedelta(seconds=self.elapsed() - read_at)
 
-    def correct(self, theirs: datetime, *, asked_at: datetime, answered_at: datetime) -> None:
-        """Set the clock by the database's time, assumed to be read half way between question and answer."""
-        self.ahead = asked_at + (answered_at - asked_at) / 2 - theirs
+    def correct(self, theirs: datetime, *, asked_at: float, answered_at: float) -> None:
+        """Set the clock by the database's time, assumed to be read half way between question and answer.
+
+        Both are seconds of `elapsed`.
+        """
+        self._read = theirs, (asked_at + answered_at) / 2
+        self.ahead = self.own() - self()

@@ -11,8 +11,10 @@ from wxauth.server.core.logs import get_logger
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
 """Between two corrections."""
-TOO_SLOW: Final = timedelta(seconds=1)
-"""An answer that took this long is not used: it is too inexact."""
+FIRST_PAUSE_SECONDS: Final = 0.1
+"""The same until the database has answered once, because requests may come as soon as it does."""
+TOO_SLOW: Final = 1.0
+"""Seconds. An answer that took this long is not used: it is too inexact."""
 REPORTED_FROM: Final = timedelta(seconds=5)
 """The difference of the clocks from which a warning is logged."""
 
@@ -35,16 +37,16 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
                 consequence="the database's time counts",
                 what_to_change="have NTP set the clock that is wrong: see 'wxauth check'",
             )
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause if clock.is_set else min(pause, FIRST_PAUSE_SECONDS))
 
 
 async def correct_clock(clock: DatabaseClock, database: Database) -> None:
     """Correct the clock once. If the database does not answer, the former correction stays."""
-    asked_at = clock.own()
+    asked_at = clock.elapsed()
     try:
         theirs = await database.time()
     except StorageUnavailable:
         return
-    answered_at = clock.own()
-    if timedelta() <= answered_at - asked_at < TOO_SLOW:
+    answered_at = clock.elapsed()
+    if answered_at - asked_at < TOO_SLOW:
         clock.correct(theirs, asked_at=asked_at, answered_at=answered_at)
