@@ -2,12 +2,14 @@
 
 import re
 from html import unescape
+from urllib.parse import urlencode
 
 import httpx
 import pytest
 
 from tests.fakes import OTHER_APP
-from tests.websites.browsers import Browser, Tab, sent
+from tests.websites import test_links
+from tests.websites.browsers import Browser, Tab, hidden_fields, sent
 from tests.websites.test_authorize import browser as browser
 from tests.websites.test_authorize import shop as shop
 from tests.websites.test_browser_logins import TO_ADMIN, person_page
@@ -82,6 +84,37 @@ async def test_the_page_has_a_link_to_itself_in_the_other_language(shop: Site, b
     assert english.headers["content-language"] == "en"
     reported = await Tab(browser, english.text).approved_by(phone)
     assert reported.keys() == {"code", "state", "iss"}
+
+
+async def test_the_page_of_a_number_leads_back(add_site: AddSite, make_client: MakeClient, services: Services) -> None:
+    await add_site(link=True)
+    safari = test_links.browser_of(make_client(services))
+    again = await test_links.type_in(await safari.show(), "123456")
+    back = link(again, "Back to Example Shop")
+    assert sent(await safari.client.get(back))["error"] == "access_denied"
+
+
+async def test_the_question_whether_to_log_out_is_asked_in_the_other_language_too(
+    add_site: AddSite, browser: Browser, phone: Phone
+) -> None:
+    bye = "https://shop.example.com/bye?x=1&y=2"
+    await add_site(sso=True, logout_uris=[bye])
+    await (await browser.show()).approved_by(phone)
+    asked = {"client_id": "shop", "post_logout_redirect_uri": bye, "state": "s-9"}
+    url = f"/v1/end_session?{urlencode(asked)}"
+    chinese = await browser.client.get(str(httpx.URL(url).join(link(await browser.client.get(url), "中文"))))
+    assert chinese.headers["content-language"] == "zh-CN"
+    answer = await browser.client.post("/v1/end_session", data=hidden_fields(chinese))
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{bye}&state=s-9")
+
+
+@pytest.mark.parametrize("path", ["/d", "/d/no-such-scene"])
+async def test_the_instructions_for_a_code_are_there_in_the_other_language(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    chinese = await client.get(f"{path}{link(await client.get(path), '中文')}")
+    assert chinese.headers["content-language"] == "zh-CN"
+    assert link(chinese, "English") == "?ui_locales=en"
 
 
 async def test_a_phone_is_not_told_to_wait_for_a_scan(shop: Site, browser: Browser) -> None:

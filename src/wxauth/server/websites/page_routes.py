@@ -51,6 +51,7 @@ from wxauth.server.websites.pages import (
     code_page,
     failure_page,
     find_asset,
+    instructions_page,
     is_in_phones_browser,
     is_in_web_view,
     is_in_wechat,
@@ -270,7 +271,7 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
 @router.get("/d", summary=Title("Instructions for scanning or typing a code", "扫码或输入代码的说明页"), responses=HTML)
 async def show_device_page(request: Request) -> Response:
     """A page that explains how to scan or type a code. It changes nothing."""
-    return message_page(request, "device", language_of(request))
+    return instructions_page(request, "device")
 
 
 @router.get(
@@ -286,7 +287,7 @@ async def show_link_page(scene: str, request: Request, settings: SettingsDep) ->
     name, _, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
-    return message_page(request, "link", language_of(request))
+    return instructions_page(request, "link")
 
 
 @router.hidden(ASSETS_PATH + "/{name}")

@@ -151,7 +151,8 @@ def number_page(request: Request, again: TryAgain, page_id: str, language: Langu
 <h1>{escape(title)}</h1>
 <p class="origin">{escape(origin)}</p>
 <p class="status" role="alert">{escape(texts["number_wrong" if again.is_wrong else "number_missing"])}</p>
-{_link_forms(own_url, texts, has_button=target is not None)}"""
+{_link_forms(own_url, texts, has_button=target is not None)}
+{_links(_way_back(own_url, page.title, language))}"""
     return _page(request, title, body, language, form_action=_form_action_of_link(page.redirect_uri, target))
 
 
@@ -264,13 +265,17 @@ def log_out_page(
     """The page that asks whether to end the login of this browser. `field` proves that the answer is the page's."""
     texts, title = TEXTS[language], TEXTS[language]["log_out_title"]
     name = (person.nickname or "").strip() or texts["no_name"]
-    kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters} | {CONFIRMED: field}
-    fields = "".join(f'<input type="hidden" name="{each}" value="{escape(kept[each])}">' for each in kept)
+    kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters}
+    fields = "".join(
+        f'<input type="hidden" name="{each}" value="{escape(value)}">'
+        for each, value in {**kept, CONFIRMED: field}.items()
+    )
     body = f"""
 <h1>{escape(title)}</h1>
 {_paragraph("", texts["log_out"].format(name=name))}
 <form method="post" action="{_root(request)}/v1/end_session">{fields}
-<button class="button">{escape(texts["log_out_button"])}</button></form>"""
+<button class="button">{escape(texts["log_out_button"])}</button></form>
+{_links(_other_language("", kept, language))}"""
     url = kept.get("post_logout_redirect_uri")
     leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
     allowed = f"'self' {_redirect_source(url)}" if leads_back and url is not None else "'self'"
@@ -383,6 +388,13 @@ def failure_page(request: Request, failure: RateLimited | StorageUnavailable, la
     return message_page(request, name, language, status=failure.status, retry_after=failure.retry_after)
 
 
+def instructions_page(request: Request, name: str) -> Response:
+    """A page that says what to do, for whoever opens its URL: `device` or `link`."""
+    language = language_of(request, ui_locales=request.query_params.get("ui_locales"))
+    title, body = _message(name, TEXTS[language])
+    return _page(request, title, f"{body}\n{_links(_other_language('', {}, language))}", language)
+
+
 def unanswerable_page(request: Request, refusal: Unanswerable, language: Language) -> Response:
     """The page for a request whose redirect URI cannot be trusted: it names the site, and the redirect URI received."""
     texts, about = TEXTS[language], []
@@ -447,13 +459,25 @@ def _login_title(asked: SiteRequest, language: Language) -> str:
 
 def _footer(own_url: str, asked: SiteRequest, parameters: Parameters, language: Language, *, root: str) -> str:
     """The way back to the site without a login, and the same page in the other language."""
-    texts, other = TEXTS[language], "en" if language == "zh" else "zh"
-    back = escape(texts["back_to"].format(title=asked.client.title))
-    links = [f'<a href="{own_url}/cancel">{back}</a>']
-    url = _url({**parameters, "ui_locales": _TAGS[other]})
-    if len(url) <= LONGEST_REDIRECT:
-        links.append(f'<a href="{root}{escape(url)}" lang="{_TAGS[other]}">{escape(texts["other_language"])}</a>')
-    return f'<p class="links">{" ".join(links)}</p>'
+    back = _way_back(own_url, asked.client.title, language)
+    return _links(back, _other_language(f"{root}{AUTHORIZE_PATH}", parameters, language))
+
+
+def _links(*links: str) -> str:
+    return f'<p class="links">{" ".join(filter(None, links))}</p>' if any(links) else ""
+
+
+def _way_back(own_url: str, title: str | None, language: Language) -> str:
+    return f'<a href="{own_url}/cancel">{escape(TEXTS[language]["back_to"].format(title=title))}</a>'
+
+
+def _other_language(path: str, parameters: Mapping[str, str], language: Language) -> str:
+    """The link to the same page in the other language; "" if its URL would be too long. No path: this page's own."""
+    other: Language = "en" if language == "zh" else "zh"
+    query = urlencode({**parameters, "ui_locales": _TAGS[other]})
+    if len(query) > LONGEST_REDIRECT:
+        return ""
+    return f'<a href="{path}?{escape(query)}" lang="{_TAGS[other]}">{escape(TEXTS[language]["other_language"])}</a>'
 
 
 def _heading(title: str, asked: SiteRequest) -> str:

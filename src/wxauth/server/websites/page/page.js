@@ -53,8 +53,12 @@ const copy = document.querySelector('.copy')
 if (navigator.clipboard) {
   copy.hidden = false
   copy.addEventListener('click', async () => {
-    await navigator.clipboard.writeText(typed.textContent)
-    copy.textContent = copy.dataset.copied
+    try {
+      await navigator.clipboard.writeText(typed.textContent)
+      copy.textContent = copy.dataset.copied
+    } catch {
+      getSelection().selectAllChildren(typed) // not allowed here: the person copies what is selected
+    }
   })
 }
 
