@@ -9,7 +9,8 @@ Clock = Callable[[], datetime]
 """Returns the current time, with its time zone."""
 
 # Linux's monotonic clock stands still while the machine sleeps. That of macOS does not, and it has no other.
-_SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""None on Windows, which has `monotonic` alone."""
 
 
 def utc_now() -> datetime:
@@ -19,7 +20,7 @@ def utc_now() -> datetime:
 
 def since_boot() -> float:
     """Seconds since this machine has started. Nobody sets this clock, and it runs on while the machine sleeps."""
-    return time.clock_gettime(_SINCE_BOOT)
+    return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 class DatabaseClock:
