@@ -15,4 +15,14 @@ router = Router("me")
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """The caller's openids in each app, the oldest first."""
     identities = await identities_of(database, caller.user.id)
-    return {"items": [{**identity, "kind": apps.kind_of(identity["app_id"])} for identity in identities]}
+    return {
+        "items": [
+            {
+                "app_id": identity.app_id,
+                "openid": identity.openid,
+                "kind": apps.kind_of(identity.app_id),
+                "created_at": identity.created_at,
+            }
+            for identity in identities
+        ]
+    }

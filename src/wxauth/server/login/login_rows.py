@@ -481,7 +481,8 @@ async def _unionid_conflict(database: Database, login: Login) -> _UnionidConflic
     identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
     if await database.value(_IS_ANOTHERS, **identity, may_be_snapshot=login.may_be_snapshot) is not None:
         return _UnionidConflict.ANOTHER_OPENID
-    user_id, holder_id = await people_of(database, **identity)
+    people = await people_of(database, **identity)
+    user_id, holder_id = people.user_id, people.holder_id
     if user_id is None or holder_id is None or user_id == holder_id:
         return None
     return _UnionidConflict.SPLIT if await are_split(database, user_id, holder_id) else None

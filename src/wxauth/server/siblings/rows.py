@@ -10,7 +10,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.core.users import USER
-from wxauth.server.users.user_rows import IdentityRow, UserWithIdentities
+from wxauth.server.users.user_rows import IdentityJson, UserWithIdentities
 
 
 class UserForSiblings(UserWithIdentities):
@@ -58,7 +58,7 @@ async def look_up(
     database: Database,
     *,
     ids: Sequence[UUID] = (),
-    openids: Sequence[IdentityRow] = (),
+    openids: Sequence[IdentityJson] = (),
     external_ids: Sequence[str] = (),
 ) -> Sequence[UserForSiblings]:
     """The users found, in the order of the arguments: ids, openids, external ids.

@@ -17,7 +17,7 @@ from wxauth.server.siblings.user_bodies import (
 from wxauth.server.users.admin import change_attributes
 from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import DeviceDep
-from wxauth.server.users.user_rows import IdentityRow
+from wxauth.server.users.user_rows import IdentityJson
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep
 from wxauth.server.web.direct import Router
 
@@ -43,7 +43,7 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
     Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
     ids. Unknown ones are left out.
     """
-    openids: list[IdentityRow] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
+    openids: list[IdentityJson] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
     users = await look_up(database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
     return lookup_answer(users, client.scopes)
 

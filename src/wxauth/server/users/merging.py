@@ -199,12 +199,13 @@ async def link_unionid(
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     for _ in range(_ATTEMPTS):
-        user_id, holder_id = await people_of(database, **identity)
+        people = await people_of(database, **identity)
+        user_id, holder_id = people.user_id, people.holder_id
         if user_id is None or holder_id is None or user_id == holder_id:
             return
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, holder_id)
-            if pair is None or await people_of(transaction, **identity) != (user_id, holder_id):
+            if pair is None or await people_of(transaction, **identity) != people:
                 continue  # merged, erased or split meanwhile
             if await are_split(transaction, user_id, holder_id):
                 return

@@ -1,8 +1,9 @@
 """The statements that merge two users, and those about former ids."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from wxauth.server.consents.rows import PRESENT_CONSENTS, ids_of
@@ -10,7 +11,8 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 
 
-class People(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class People:
     """The users of an identity and of a unionid that is new to it."""
 
     user_id: UUID | None
@@ -28,14 +30,9 @@ class Moved(NamedTuple):
     """Which of `nickname` and `avatar_url` the remaining user lacked, and now has."""
 
 
-class _PeopleRow(TypedDict):
-    user_id: UUID | None
-    holder_id: UUID | None
-
-
 _ONE_PART: Final = ids_of(":one_id::uuid")
 _OTHER_PART: Final = ids_of(":other_id::uuid")
-_PEOPLE: Final = Statement[_PeopleRow]("""
+_PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id
 """)
@@ -163,9 +160,9 @@ _FORMER: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :u
 
 async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
     """The users of an identity and of a unionid. Raises: StorageUnavailable, without a transaction."""
-    people = await asked.row(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
+    people: People | None = await asked.row(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
     assert people is not None
-    return People(**people)
+    return people
 
 
 async def name_identity(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.statements import Statement
 
 
-class OwnedIdentity(TypedDict):
+class OwnedIdentity(SQLModel):
     """An identity of the user."""
 
     app_id: str
@@ -22,7 +24,7 @@ class OwnedIdentity(TypedDict):
     phone_proved_at: datetime | None
 
 
-class Facts(TypedDict):
+class Facts(SQLModel):
     """The fields that a merge may have filled, each with its origin."""
 
     nickname: str | None
@@ -35,7 +37,7 @@ class Facts(TypedDict):
     ban_from: UUID | None
 
 
-class KnownExternalId(TypedDict):
+class KnownExternalId(SQLModel):
     """A present or former external id of the user."""
 
     external_id: str
@@ -43,7 +45,7 @@ class KnownExternalId(TypedDict):
     is_present: bool
 
 
-class _FormerId(TypedDict):
+class _FormerId(SQLModel):
     id: UUID
     merged_into: UUID | None
 
@@ -55,7 +57,7 @@ SELECT app_id, openid, i.unionid, created_at, i.came_from, COALESCE(i.came_from,
  WHERE i.user_id = :user_id
  ORDER BY created_at, app_id, openid
 """)
-_FACTS: Final = Statement[Facts](f"SELECT {', '.join(Facts.__annotations__)} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
+_FACTS: Final = Statement[Facts](f"SELECT {', '.join(Facts.model_fields)} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
 _EXTERNAL_IDS: Final = Statement[KnownExternalId]("""
 SELECT external_id, external_id_from AS origin, true AS is_present
   FROM users WHERE id = :user_id AND external_id IS NOT NULL
@@ -85,4 +87,4 @@ async def known_external_ids(transaction: Transaction, user_id: UUID) -> Sequenc
 
 async def merges_into(transaction: Transaction, user_id: UUID) -> dict[UUID, UUID | None]:
     """The former ids of a locked user, each with the id into which it was merged, or None if that is unknown."""
-    return {row["id"]: row["merged_into"] for row in await transaction.rows(_FORMER_IDS, user_id=user_id)}
+    return {row.id: row.merged_into for row in await transaction.rows(_FORMER_IDS, user_id=user_id)}

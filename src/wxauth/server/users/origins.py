@@ -57,8 +57,8 @@ class Parting:
         if named is None or facts is None:
             return None
         leaving = [named]
-        if named["unionid"] is not None:
-            leaving = [identity for identity in identities if identity["unionid"] == named["unionid"]]
+        if named.unionid is not None:
+            leaving = [identity for identity in identities if identity.unionid == named.unionid]
         external_ids = await origin_rows.known_external_ids(transaction, user_id)
         merges = await origin_rows.merges_into(transaction, user_id)
         return cls(user_id, identities, leaving, facts, external_ids, merges)
@@ -75,7 +75,7 @@ class Parting:
 
     def side_of(self, origin: UUID | None) -> Side:
         """Where a fact of this origin belongs."""
-        return self._side(identity for identity in self.identities if identity["origin"] == origin)
+        return self._side(identity for identity in self.identities if identity.origin == origin)
 
     def side_of_field(self, name: str) -> Side:
         """Where a field belongs: the number to who has proved it last, else each to whom it came from."""
@@ -83,7 +83,7 @@ class Parting:
             return Side.LEAVES if max(proofs) > max(self._proofs(is_leaving=False), default=_NEVER) else Side.STAYS
         if name == "phone" and self.is_number_of_staying:
             return Side.STAYS
-        return self.side_of(self.facts[f"{name}_from"])  # type: ignore[literal-required]  # see FIELDS
+        return self.side_of(getattr(self.facts, f"{name}_from"))
 
     @property
     def is_number_of_staying(self) -> bool:
@@ -92,7 +92,7 @@ class Parting:
 
     def fields_on(self, *sides: Side) -> Sequence[str]:
         """The fields of the user, except empty ones, that belong to one of these sides."""
-        return [name for name in FIELDS if self.facts[name] is not None and self.side_of_field(name) in sides]
+        return [name for name in FIELDS if getattr(self.facts, name) is not None and self.side_of_field(name) in sides]
 
     @property
     def leaving_ids(self) -> Sequence[UUID]:
@@ -103,8 +103,8 @@ class Parting:
     @property
     def id_of_merge(self) -> UUID | None:
         """The former id that has brought exactly the leaving identities; in a chain of merges, the first such id."""
-        for candidate in self.merged_through(self.leaving[0]["came_from"]):
-            brought = {key_of(each) for each in self.identities if candidate in self.merged_through(each["came_from"])}
+        for candidate in self.merged_through(self.leaving[0].came_from):
+            brought = {key_of(each) for each in self.identities if candidate in self.merged_through(each.came_from)}
             if brought == self.keys:
                 return candidate
         return None
@@ -129,11 +129,11 @@ class Parting:
 
     @cached_property
     def _apps_of_staying(self) -> frozenset[str]:
-        return frozenset(each["app_id"] for each in self.identities if key_of(each) not in self.keys)
+        return frozenset(each.app_id for each in self.identities if key_of(each) not in self.keys)
 
     def _leaves_whole(self, former_id: UUID) -> bool:
         """Whether a former id's own identities leave, and those of all ids that were merged into it."""
-        brought = (each for each in self.identities if former_id in self.merged_through(each["origin"]))
+        brought = (each for each in self.identities if former_id in self.merged_through(each.origin))
         return self.side_of(former_id) is Side.LEAVES and self._side(brought) is Side.LEAVES
 
     def _side(self, identities: Iterable[OwnedIdentity]) -> Side:
@@ -145,9 +145,9 @@ class Parting:
     def _proofs(self, *, is_leaving: bool) -> list[datetime]:
         """When leaving, or staying, identities have proved the user's present number."""
         some = [each for each in self.identities if (key_of(each) in self.keys) is is_leaving]
-        return [each["phone_proved_at"] for each in some if each["phone_proved_at"] is not None]
+        return [each.phone_proved_at for each in some if each.phone_proved_at is not None]
 
 
 def key_of(identity: OwnedIdentity) -> AppAndOpenid:
     """The app_id and openid of an identity."""
-    return identity["app_id"], identity["openid"]
+    return identity.app_id, identity.openid

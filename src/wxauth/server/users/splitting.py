@@ -99,7 +99,7 @@ async def _split(
             "new_user_id": new_user_id,
             "former_ids": [former_id for former_id in parting.leaving_ids if former_id != new_user_id],
             "app_ids": sorted({app_id for app_id, _ in parting.keys}),
-            "kept_app_ids": sorted({each["app_id"] for each in parting.identities} - parting.apps_of_leaving),
+            "kept_app_ids": sorted({each.app_id for each in parting.identities} - parting.apps_of_leaving),
         },
     )
     if profile := [name for name in PROFILE if name in lost]:
@@ -115,10 +115,10 @@ def _external_ids_to_move(parting: Parting, given: Sequence[str] | None) -> Sequ
     Raises: SplitRefused.
     """
     if given is not None:
-        if not {known["external_id"] for known in parting.external_ids}.issuperset(given):
+        if not {known.external_id for known in parting.external_ids}.issuperset(given):
             raise SplitRefused("the external_id is not the user's")
         return given
-    sides = {known["external_id"]: parting.side_of(known["origin"]) for known in parting.external_ids}
+    sides = {known.external_id: parting.side_of(known.origin) for known in parting.external_ids}
     if Side.UNKNOWN in sides.values():
         raise SplitRefused("it is not known whose external_id this is: name the one that moves, or null for none")
     return [external_id for external_id, side in sides.items() if side is Side.LEAVES]

@@ -138,7 +138,7 @@ async def split_user(
     ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
     its_ids = [new_user_id, *former_ids]
     oldest = parting.leaving[0]
-    unionid, created_at = oldest["unionid"], oldest["created_at"]
+    unionid, created_at = oldest.unionid, oldest.created_at
     if parting.external_ids:
         await _move_external_ids_away(transaction, parting, external_ids)
     await transaction.run(_GIVE_UP_UNIONID, user_id=parting.user_id, unionid=unionid, its_ids=its_ids, **keys)
@@ -183,8 +183,8 @@ async def erase_leaving(
     """
     user_id, leaving_ids = parting.user_id, parting.leaving_ids
     keys = {"app_ids": [app_id for app_id, _ in parting.keys], "openids": [openid for _, openid in parting.keys]}
-    unionid = parting.leaving[0]["unionid"]
-    gone = [each["external_id"] for each in parting.external_ids if parting.side_of(each["origin"]) is Side.LEAVES]
+    unionid = parting.leaving[0].unionid
+    gone = [each.external_id for each in parting.external_ids if parting.side_of(each.origin) is Side.LEAVES]
     session_ids = await end_erased_sessions(transaction, user_id, parting.keys, now=now)
     await _move_external_ids_away(transaction, parting, gone)
     await transaction.run(_GIVE_UP_UNIONID, user_id=user_id, unionid=unionid, its_ids=leaving_ids, **keys)
@@ -208,7 +208,7 @@ def _ids_of_consents(parting: Parting, former_ids: Iterable[UUID]) -> tuple[Sequ
 
 def _is_reason_lost(parting: Parting) -> bool:
     """Whether the reason for the user's ban is about who leaves."""
-    origin = parting.facts["ban_from"]
+    origin = parting.facts.ban_from
     return origin is not None and parting.side_of(origin) is Side.LEAVES
 
 
@@ -218,7 +218,7 @@ _Names = Sequence[tuple[str, UUID | None]]
 
 def _divided(parting: Parting, external_ids: Collection[str]) -> tuple[_Names, _Names]:
     """The external ids that move, and those that stay."""
-    known = [(each["external_id"], each["origin"]) for each in parting.external_ids]
+    known = [(each.external_id, each.origin) for each in parting.external_ids]
     moving = [each for each in known if each[0] in external_ids]
     moving.sort(key=lambda each: each[1] != parting.id_of_merge)
     return moving, [each for each in known if each not in moving]

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 from uuid import UUID
 
+from sqlmodel import SQLModel
 from typing_extensions import TypedDict
 
 from wxauth.server.core.database import Database, Transaction
@@ -20,23 +21,25 @@ from wxauth.server.users.search_terms import id_in
 from wxauth.server.users.standing import ADMIN
 
 
-class IdentityRow(TypedDict):
-    """One openid in one app."""
+class IdentityJson(TypedDict):
+    """One openid in one app, as PostgreSQL puts it into a user's row."""
 
     app_id: str
     openid: str
 
 
-class OwnIdentity(IdentityRow):
+class OwnIdentity(SQLModel):
     """One openid in one app, as its user sees it."""
 
+    app_id: str
+    openid: str
     created_at: datetime
 
 
 class UserWithIdentities(UserFields):
     """A user, with all identities, the oldest first."""
 
-    identities: list[IdentityRow]
+    identities: list[IdentityJson]
 
 
 class ListedUser(UserWithIdentities):
