@@ -4,10 +4,10 @@ Such a series is at 0 before anything is counted. Otherwise its first count woul
 are based.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from wxauth.errors import (
     InternalError,
@@ -19,6 +19,7 @@ from wxauth.errors import (
 )
 from wxauth.server.events.backchannel_logouts import LogoutOutcome
 from wxauth.server.refusals.refusals import Dropped
+from wxauth.server.service.statistics_rows import Statistics
 from wxauth.server.users.merging import MergeSource
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.scan_rows import ScanOutcome
@@ -194,9 +195,9 @@ class StoredRow:
     is_optional: bool = False
     """Whether there is no value where nothing is stored."""
 
-    def value(self, statistics: Mapping[str, Any], now: datetime) -> float | None:
+    def value(self, statistics: Statistics, now: datetime) -> float | None:
         """The value to report."""
-        stored = statistics[self.column]
+        stored = getattr(statistics, self.column)
         if stored is None and self.is_optional:
             return None
         if not self.is_age:

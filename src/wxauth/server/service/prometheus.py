@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import count
@@ -65,7 +65,7 @@ from wxauth.server.service.metric_table import (
     CounterRow,
 )
 from wxauth.server.service.processes import Processes
-from wxauth.server.service.statistics_rows import statistics
+from wxauth.server.service.statistics_rows import Statistics, statistics
 from wxauth.server.wechat.errcodes import KNOWN_ERRCODES
 
 if sys.platform != "win32":
@@ -101,7 +101,7 @@ class PrometheusMetrics(Collector):
         self._database = database
         self._sweeps = sweeps
         self._clock = clock
-        self._statistics: Mapping[str, Any] | None = None
+        self._statistics: Statistics | None = None
         self._statistics_at: datetime | None = None
 
         own = CollectorRegistry()

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
@@ -10,7 +12,7 @@ from wxauth.server.numbers.rows import OPEN_SESSIONS_PART
 from wxauth.server.sessions.partition_rows import PREPARED_UNTIL
 
 
-class Statistics(TypedDict):
+class Statistics(SQLModel):
     """The metrics that come from the database."""
 
     open_sessions: int
