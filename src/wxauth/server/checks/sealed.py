@@ -19,7 +19,8 @@ from wxauth.server.core.sealing import (
     url_link_context,
     webhook_secret_context,
 )
-from wxauth.server.events.webhook_rows import SealedWebhook, all_webhooks
+from wxauth.server.events.models import Webhook
+from wxauth.server.events.webhook_rows import all_webhooks
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
@@ -65,10 +66,9 @@ SEALED_SESSION_KEYS: Final[SealedKind[SealedSessionKey]] = SealedKind(
 SEALED_PHONE_ANSWERS: Final[SealedKind[StoredAnswer]] = SealedKind(
     lambda answer: [SealedValue(answer.sealed, phone_answer_context(answer.code_hash))]
 )
-SEALED_WEBHOOKS: Final[SealedKind[SealedWebhook]] = SealedKind(
+SEALED_WEBHOOKS: Final[SealedKind[Webhook]] = SealedKind(
     lambda webhook: [
-        SealedValue(sealed, webhook_secret_context(webhook["id"]))
-        for sealed in (webhook["secret"], webhook["former_secret"])
+        SealedValue(sealed, webhook_secret_context(webhook.id)) for sealed in (webhook.secret, webhook.former_secret)
     ]
 )
 SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [SealedValue(app.secrets, app_context(app.app_id))])

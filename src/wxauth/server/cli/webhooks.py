@@ -106,8 +106,8 @@ def set_command(
             webhook_name, url=url, types=chosen, is_enabled=is_enabled, by=OPERATOR
         )
     )
-    state = "enabled" if changed["is_enabled"] else "disabled"
-    click.echo(f"{webhook_name} is {state}, {changed['url']}, types: {','.join(changed['types']) or 'all'}")
+    state = "enabled" if changed.is_enabled else "disabled"
+    click.echo(f"{webhook_name} is {state}, {changed.url}, types: {','.join(changed.types) or 'all'}")
 
 
 @webhooks.command()
@@ -183,7 +183,7 @@ def replay_command(webhook_name: str, event_id: UUID | None, since: datetime | N
 def _show_secret(new: WithSecret, *, as_json: bool) -> None:
     show(
         new_webhook_answer(new),
-        [("name", new.webhook["name"]), ("url", new.webhook["url"]), ("secret", new.secret)],
+        [("name", new.webhook.name), ("url", new.webhook.url), ("secret", new.secret)],
         "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。",
         as_json=as_json,
     )

@@ -42,7 +42,7 @@ async def read_page(database: Database, after: Place | None, types: Sequence[str
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     if len(page.items) == limit:
         last = page.items[-1]
-        return FeedPage(page.items, cursor_of(Place(last["position"], last["id"])))
+        return FeedPage(page.items, cursor_of(Place(last.position, last.id)))
     return FeedPage(page.items, cursor_of(page.last))
 
 

@@ -1,6 +1,5 @@
 """Request and answer bodies of the feed, and the form in which siblings get events."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -11,7 +10,7 @@ from typing_extensions import TypedDict
 
 from wxauth.server.core.trail import SENT_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.server.events.feed import FeedPage, cursor_of, place_in
-from wxauth.server.events.feed_rows import Place
+from wxauth.server.events.feed_rows import EventToSend, Place
 from wxauth.server.web.bodies import ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.paging import OrEmpty
 
@@ -91,16 +90,16 @@ class FeedAnswer(TypedDict):
     ]
 
 
-def event_for_siblings(event: Mapping[str, Any]) -> SiblingsEventAnswer:
+def event_for_siblings(event: EventToSend) -> SiblingsEventAnswer:
     """A stored event in the form that siblings get from the feed and from webhooks."""
     return {
-        "id": event["id"],
-        "type": event["type"],
-        "at": event["at"],
-        "user_id": event["user_id"],
-        "app_id": event["app_id"],
-        "actor": event["actor"],
-        "data": data_for_siblings(event["type"], event["data"]),
+        "id": event.id,
+        "type": event.type,
+        "at": event.at,
+        "user_id": event.user_id,
+        "app_id": event.app_id,
+        "actor": event.actor,
+        "data": data_for_siblings(event.type, event.data),
     }
 
 

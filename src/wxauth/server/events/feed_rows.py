@@ -25,8 +25,10 @@ audit trail has every single change, and that event too.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
@@ -38,10 +40,9 @@ PROFILE_PAUSE: Final = timedelta(minutes=1)
 """After siblings got a profile change, further changes by the same person in this time are folded into one event."""
 
 
-class FeedRow(TypedDict):
-    """An event of the feed, with its position."""
+class EventToSend(SQLModel):
+    """An event, as siblings get it: without the address."""
 
-    position: int
     id: UUID
     type: str
     at: datetime
@@ -51,17 +52,26 @@ class FeedRow(TypedDict):
     data: dict[str, Any]
 
 
-class _PlacedRow(TypedDict):
+class FeedRow(EventToSend):
+    """An event of the feed, with its position."""
+
+    position: int
+
+
+class PlacedEvent(SQLModel):
+    """An event with a place in the feed."""
+
     event_id: UUID
     type: str
+    """The stored name of the type."""
 
 
-class _FoldedChanges(TypedDict):
+class _FoldedChanges(SQLModel):
     event_id: UUID | None
     fields: list[str]
 
 
-class _LastRow(TypedDict):
+class _LastRow(SQLModel):
     position: int
     event_id: UUID
     swept: int
@@ -82,7 +92,7 @@ SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_chang
     WHERE sent_at <= :sent_before) AS are_some
 """)
 # The first profile change gets a place, unless siblings got another one within the last minute. The others are noted.
-_PLACE: Final = Statement[_PlacedRow](f"""
+_PLACE: Final = Statement[PlacedEvent](f"""
 WITH taken AS (
     DELETE FROM events_unplaced
      WHERE number = ANY (ARRAY(SELECT number FROM events_unplaced ORDER BY number LIMIT :limit))
@@ -193,14 +203,6 @@ LAST_POSITION: Final = 2**63 - 1
 """The highest possible position."""
 
 
-class PlacedEvent(NamedTuple):
-    """An event with a place in the feed."""
-
-    event_id: UUID
-    type: str
-    """The stored name of the type."""
-
-
 class FeedSlice(NamedTuple):
     """Some events, and the end of the feed at the time they were read."""
 
@@ -221,13 +223,13 @@ async def may_place(transaction: Transaction) -> bool:
 async def record_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
     """Record an event for each person whose folded changes are due, and return for how many people this is settled."""
     noted = await transaction.rows(_TAKE_CHANGES, sent_before=now - PROFILE_PAUSE, limit=limit)
-    folded = [row for row in noted if row["event_id"] is not None]
+    folded = [row for row in noted if row.event_id is not None]
     if folded:
-        data = [{"fields": [name for name in PROFILE if name in row["fields"]]} for row in folded]
+        data = [{"fields": [name for name in PROFILE if name in row.fields]} for row in folded]
         await transaction.run(
             _RECORD_CHANGES,
             ids=[new_id(now) for _ in folded],
-            event_ids=[row["event_id"] for row in folded],
+            event_ids=[row.event_id for row in folded],
             data=data,
             now=now,
         )
@@ -236,14 +238,14 @@ async def record_folded_changes(transaction: Transaction, *, now: datetime, limi
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
     """Assign places to events in the order of their numbers. The caller holds the lock of `may_place`."""
-    return [PlacedEvent(**row) for row in await transaction.rows(_PLACE, limit=limit)]
+    return await transaction.rows(_PLACE, limit=limit)
 
 
 async def last_place(database: Database) -> Place:
     """The place of the newest event. Raises: StorageUnavailable."""
     row = await database.row(_LAST)
     assert row is not None
-    return Place(row["position"], row["event_id"])
+    return Place(row.position, row.event_id)
 
 
 async def read_feed(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedSlice | None:
@@ -263,7 +265,7 @@ async def read_feed(database: Database, after: Place | None, types: Sequence[str
         database.rows(_PAGE_OF_TYPES, **values, types=list(types)) if types else database.rows(_PAGE, **values)
     )
     first = rows[0]
-    if not first["is_known"]:
+    if not first.is_known:
         return None
-    last = Place(first["last_position"], first["last_id"])
-    return FeedSlice([row for row in rows if row["position"] is not None], last)
+    last = Place(first.last_position, first.last_id)
+    return FeedSlice([row for row in rows if row.position is not None], last)

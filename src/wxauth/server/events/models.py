@@ -119,8 +119,26 @@ after_create(
 )
 
 
-class Webhook(SQLModel, table=True):
+class Webhook(SQLModel):
     """A webhook: the URL to which a sibling's events are sent."""
+
+    id: UUID = Field(primary_key=True)
+    """Identifies this webhook forever, even if a later one gets the same name."""
+    name: str = Field(sa_type=Text)
+    url: str = Field(sa_type=Text)
+    types: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": text("'{}'")})
+    """The types to send; empty for all types."""
+    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    secret: bytes = Field(sa_type=BYTEA, repr=False)
+    """The signing secret, sealed."""
+    former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
+    """The former secret, sealed. It also signs until `former_secret_until`."""
+    former_secret_until: datetime | None = Field(sa_type=TIME)
+    created_at: datetime = Field(sa_type=TIME)
+
+
+class StoredWebhook(Webhook, table=True):
+    """A webhook, with what only its deliveries need."""
 
     __tablename__ = "webhooks"
     __table_args__ = (
@@ -129,19 +147,6 @@ class Webhook(SQLModel, table=True):
         CheckConstraint("(former_secret IS NULL) = (former_secret_until IS NULL)", name="former_secret"),
     )
 
-    id: UUID = Field(primary_key=True)
-    """Identifies this webhook forever, even if a later one gets the same name."""
-    name: str = Field(sa_type=Text)
-    url: str = Field(sa_type=Text)
-    types: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
-    """The types to send; empty for all types."""
-    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
-    secret: bytes = Field(sa_type=BYTEA)
-    """The signing secret, sealed."""
-    former_secret: bytes | None = Field(sa_type=BYTEA)
-    """The former secret, sealed. It also signs until `former_secret_until`."""
-    former_secret_until: datetime | None = Field(sa_type=TIME)
-    created_at: datetime = Field(sa_type=TIME)
     delivered_at: datetime | None = Field(sa_type=TIME)
     """When the webhook last accepted a delivery, to the minute."""
 

@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.receiver_urls import MAX_URL
 from wxauth.server.events.feed_bodies import KnownType
+from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import Answer
-from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
+from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
 from wxauth.server.events.webhooks import WithSecret
 from wxauth.server.web.bodies import ShownEventId, Time
 from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery
@@ -126,14 +127,14 @@ class ReplayedAnswer(TypedDict):
     replayed: Annotated[int, Field(examples=[12])]
 
 
-def webhook_answer(webhook: WebhookRow) -> WebhookAnswer:
+def webhook_answer(webhook: Webhook) -> WebhookAnswer:
     """A webhook, without its secret."""
     return {
-        "name": webhook["name"],
-        "url": webhook["url"],
-        "types": webhook["types"],
-        "is_enabled": webhook["is_enabled"],
-        "created_at": webhook["created_at"],
+        "name": webhook.name,
+        "url": webhook.url,
+        "types": webhook.types,
+        "is_enabled": webhook.is_enabled,
+        "created_at": webhook.created_at,
     }
 
 
@@ -142,7 +143,7 @@ def new_webhook_answer(new: WithSecret) -> WebhookAnswer:
     return {**webhook_answer(new.webhook), "secret": new.secret}
 
 
-def webhooks_answer(webhooks: Sequence[WebhookRow]) -> WebhooksAnswer:
+def webhooks_answer(webhooks: Sequence[Webhook]) -> WebhooksAnswer:
     """All webhooks."""
     return {"items": [webhook_answer(webhook) for webhook in webhooks], "next_cursor": None}
 

@@ -29,6 +29,7 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, web
 from wxauth.server.events.backchannel_logouts import BackchannelLogouts
 from wxauth.server.events.backchannel_rows import LeasedLogout
 from wxauth.server.events.feed_bodies import event_for_siblings
+from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import LEASE, Answer, send
 from wxauth.server.events.signatures import signed_headers
 from wxauth.server.events.webhook_rows import (
@@ -145,7 +146,7 @@ class Deliveries:
             await asyncio.wait(self._tasks)
 
     async def send(
-        self, webhook_id: UUID, webhook: Mapping[str, Any], event: Mapping[str, Any], *, now: datetime
+        self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, event: Mapping[str, Any], *, now: datetime
     ) -> Answer:
         """Sign an event with a webhook's secrets, and send it once. The answer includes any failure."""
         try:
@@ -153,14 +154,14 @@ class Deliveries:
         except CannotOpen as exc:
             log.error(
                 "webhook_secret_not_unsealed",
-                webhook=webhook["name"],
+                webhook=webhook.name,
                 reason=str(exc),
                 what_to_change=WRONG_SECRET_KEY.en,
             )
             return Answer(None, 0, "the secret cannot be opened")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
         headers = {**signed_headers(str(event["id"]), body, keys, now=now), "content-type": "application/json"}
-        return await send(self._transport, webhook["url"], content=body, headers=headers, patience=self._patience)
+        return await send(self._transport, webhook.url, content=body, headers=headers, patience=self._patience)
 
     async def aclose(self) -> None:
         """Start no more deliveries, and wait briefly for running ones. Other processes take over the rest."""
@@ -222,25 +223,25 @@ class Deliveries:
         next_at = await self._logouts.deliver(logout)
         await self._store(lambda: self._logouts.settle(logout, next_at), until=now + LEASE)
 
-    async def _deliver(self, delivery: Mapping[str, Any], *, now: datetime) -> None:
-        name = delivery["name"]
-        if delivery["id"] is None:
+    async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> None:
+        name = delivery.name
+        if delivery.is_swept:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been swept away")
         else:
             outcome = await self._try(delivery, now=now)
         self._observe(name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
         fields = {
             "webhook": name,
-            "event_id": delivery["event_id"],
-            "attempt": delivery["attempts"],
+            "event_id": delivery.event_id,
+            "attempt": delivery.attempts,
             "status": outcome.status,
         }
         if outcome.state is DeliveryState.DELIVERED:
             log.debug("delivered", **fields)
         else:
             log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
-        if await self._settle(delivery, outcome, until=now + LEASE) and self._was_away(delivery["delivered_at"]):
-            await self._resume(delivery["webhook_id"])
+        if await self._settle(delivery, outcome, until=now + LEASE) and self._was_away(delivery.delivered_at):
+            await self._resume(delivery.webhook_id)
 
     def _was_away(self, delivered_at: datetime | None) -> bool:
         return delivered_at is None or self._clock() - delivered_at >= OUTAGE
@@ -252,13 +253,13 @@ class Deliveries:
             self.wake()
         self.wake()
 
-    async def _try(self, delivery: Mapping[str, Any], *, now: datetime) -> DeliveryOutcome:
-        webhook_id, attempts = delivery["webhook_id"], delivery["attempts"]
+    async def _try(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
+        webhook_id, attempts = delivery.webhook_id, delivery.attempts
         answer = await self.send(webhook_id, delivery, event_for_siblings(delivery), now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
         if answer.status == _GONE and await disable_webhook(self._database, webhook_id, now=self._clock()):
-            log.warning("webhook_disabled", webhook=delivery["name"], reason="it has answered 410")
+            log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
         if attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
         pause = RETRY_SCHEDULE[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
@@ -268,22 +269,22 @@ class Deliveries:
         next_at = self._clock() + pause
         return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
-    def _open_secrets(self, webhook_id: UUID, webhook: Mapping[str, Any], *, now: datetime) -> list[bytes]:
+    def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
         """The keys that sign a webhook's messages now. Raises: CannotOpen."""
         context = webhook_secret_context(webhook_id)
-        keys = [self._sealer.open(webhook["secret"], context=context)]
-        former, until = webhook["former_secret"], webhook["former_secret_until"]
+        keys = [self._sealer.open(webhook.secret, context=context)]
+        former, until = webhook.former_secret, webhook.former_secret_until
         if former is not None and until is not None and now < until:
             keys.append(self._sealer.open(former, context=context))
         return keys
 
-    async def _settle(self, delivery: Mapping[str, Any], outcome: DeliveryOutcome, *, until: datetime) -> bool:
+    async def _settle(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
         return await self._store(
             lambda: settle_delivery(
                 self._database,
-                delivery["webhook_id"],
-                delivery["event_id"],
-                attempts=delivery["attempts"],
+                delivery.webhook_id,
+                delivery.event_id,
+                attempts=delivery.attempts,
                 outcome=outcome,
                 now=self._clock(),
             ),

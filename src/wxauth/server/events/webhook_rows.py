@@ -4,32 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any, Final, TypedDict
+from typing import Final
 from uuid import UUID
 
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.events.feed_rows import PlacedEvent
+from wxauth.server.events.feed_rows import EventToSend, PlacedEvent
+from wxauth.server.events.models import Webhook
 
-_COLUMNS: Final = "id, name, url, types, is_enabled, secret, former_secret, former_secret_until, created_at"
-
-
-class WebhookRow(TypedDict):
-    """A webhook."""
-
-    id: UUID
-    name: str
-    url: str
-    types: list[str]
-    is_enabled: bool
-    secret: bytes
-    former_secret: bytes | None
-    former_secret_until: datetime | None
-    created_at: datetime
+_COLUMNS: Final = ", ".join(Webhook.model_fields)
 
 
 class DeliveryRow(SQLModel):
@@ -46,7 +33,7 @@ class DeliveryRow(SQLModel):
     at: datetime
 
 
-class LeasedDelivery(TypedDict):
+class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its webhook and its event."""
 
     webhook_id: UUID
@@ -54,68 +41,47 @@ class LeasedDelivery(TypedDict):
     attempts: int
     name: str
     url: str
-    secret: bytes
-    former_secret: bytes | None
+    secret: bytes = Field(repr=False)
+    former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
     delivered_at: datetime | None
     """The webhook's last success, to the minute, as of the lease."""
-    id: UUID | None
-    """The event's id; like the event's other fields, None if the event has been swept."""
-    type: str
-    at: datetime
-    user_id: UUID | None
-    app_id: str | None
-    actor: str
-    data: dict[str, Any]
+    is_swept: bool
+    """Whether the event has been swept. Then its fields are null."""
 
 
-class SealedWebhook(TypedDict):
-    """A webhook's sealed secrets."""
-
-    id: UUID
-    secret: bytes
-    former_secret: bytes | None
-
-
-class SubscribedTypes(TypedDict):
-    """The types of events that a webhook gets; empty for all."""
-
+class _Subscription(SQLModel):
     id: UUID
     types: list[str]
 
 
-class _PlacedRow(TypedDict):
+class _PlacedSince(PlacedEvent):
     position: int
-    event_id: UUID
-    type: str
-
-
-class _PlacedSince(_PlacedRow):
     is_included: bool
     is_end: bool
 
 
-class _DueReceiver(TypedDict):
+class _DueReceiver(SQLModel):
     webhook_id: UUID | None
     client_id: str | None
     priority: int
 
 
-_ALL: Final = Statement[WebhookRow](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")  # noqa: S608 - a constant
-_FIND: Final = Statement[WebhookRow](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")  # noqa: S608 - a constant
-_ADD: Final = Statement[WebhookRow](f"""
+_ALL: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")  # noqa: S608 - a constant
+_FIND: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")  # noqa: S608 - a constant
+_ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :now)
 ON CONFLICT DO NOTHING
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
-_CHANGE: Final = Statement[WebhookRow](f"""
+_CHANGE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
                     is_enabled = COALESCE(:is_enabled, is_enabled)
  WHERE name = :name
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
 # There is at most one former secret: the current one replaces it.
-_RENEW: Final = Statement[WebhookRow](f"""
+_RENEW: Final = Statement[Webhook](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS}
 """)  # noqa: S608 - a constant
@@ -123,7 +89,7 @@ _DELETE: Final = Statement[UUID]("DELETE FROM webhooks WHERE name = :name RETURN
 # If several deliveries are answered with 410 at once, only the first disables the webhook and is recorded.
 _DISABLE: Final = Statement[str]("UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled RETURNING name")
 
-_SUBSCRIPTIONS: Final = Statement[SubscribedTypes]("SELECT id, types FROM webhooks WHERE is_enabled")
+_SUBSCRIPTIONS: Final = Statement[_Subscription]("SELECT id, types FROM webhooks WHERE is_enabled")
 # The numbers are those of `Priority`.
 _QUEUED_PART: Final = """
 INSERT INTO deliveries (id, webhook_id, event_id, type, user_id, priority, next_at, at)
@@ -165,7 +131,7 @@ UPDATE deliveries d SET priority = hastened.priority
   FROM (SELECT webhook_id, event_id, min(priority) AS priority FROM earlier GROUP BY webhook_id, event_id) AS hastened
  WHERE d.webhook_id = hastened.webhook_id AND d.event_id = hastened.event_id
 """)
-_PLACED_EVENT: Final = Statement[_PlacedRow]("SELECT position, event_id, type FROM feed WHERE event_id = :event_id")
+_PLACED_EVENT: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
 # From the newest to the oldest. Every event's time is compared, because places are only roughly in the order of time:
 # an event gets its place after its commit. No transaction lasts a day, so the search ends at an event a day older.
 _PLACED_SINCE: Final = Statement[_PlacedSince]("""
@@ -219,7 +185,7 @@ WITH due AS (
     RETURNING d.webhook_id, d.event_id, d.attempts
 )
 SELECT l.webhook_id, l.event_id, l.attempts, w.name, w.url, w.secret, w.former_secret, w.former_secret_until,
-       w.delivered_at,
+       w.delivered_at, e.id IS NULL AS is_swept,
        e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
   FROM leased l JOIN webhooks w ON w.id = l.webhook_id LEFT JOIN events e ON e.id = l.event_id
 """)
@@ -275,11 +241,11 @@ WITH RECURSIVE known (webhook_id) AS (
 DELETE FROM deliveries USING swept
  WHERE deliveries.webhook_id = swept.webhook_id AND deliveries.event_id = swept.event_id
 """)
-_SEALED_OTHERWISE: Final = Statement[SealedWebhook]("""
-SELECT id, secret, former_secret FROM webhooks
+_SEALED_OTHERWISE: Final = Statement[Webhook](f"""
+SELECT {_COLUMNS} FROM webhooks
  WHERE substring(secret FOR octet_length(:prefix::bytea)) <> :prefix
     OR substring(former_secret FOR octet_length(:prefix::bytea)) <> :prefix
-""")
+""")  # noqa: S608 - a constant
 # Changes nothing if somebody has renewed the secrets since they were read.
 _RESEAL: Final = Statement[UUID]("""
 UPDATE webhooks SET secret = :secret_anew, former_secret = :former_secret_anew
@@ -324,12 +290,12 @@ class DeliveryOutcome:
     next_at: datetime | None = None
 
 
-async def all_webhooks(database: Database) -> Sequence[WebhookRow]:
+async def all_webhooks(database: Database) -> Sequence[Webhook]:
     """Every webhook, by name. Raises: StorageUnavailable."""
     return await database.rows(_ALL)
 
 
-async def find_webhook(database: Database, name: str) -> WebhookRow | None:
+async def find_webhook(database: Database, name: str) -> Webhook | None:
     """The webhook of this name. Raises: StorageUnavailable."""
     return await database.row(_FIND, name=name)
 
@@ -344,10 +310,10 @@ async def add_webhook(
     secret: bytes,
     by: Actor,
     now: datetime,
-) -> WebhookRow | None:
+) -> Webhook | None:
     """Add a webhook; None if the name is taken. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        added: WebhookRow | None = await transaction.row(
+        added: Webhook | None = await transaction.row(
             _ADD, id=webhook_id, name=name, url=url, types=list(types), secret=secret, now=now
         )
         if added is not None:
@@ -364,11 +330,11 @@ async def change_webhook(
     is_enabled: bool | None,
     by: Actor,
     now: datetime,
-) -> WebhookRow | None:
+) -> Webhook | None:
     """Change the given fields of a webhook; None if there is no such webhook. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         chosen = None if types is None else list(types)
-        changed: WebhookRow | None = await transaction.row(
+        changed: Webhook | None = await transaction.row(
             _CHANGE, name=name, url=url, types=chosen, is_enabled=is_enabled
         )
         if changed is not None:
@@ -377,15 +343,13 @@ async def change_webhook(
 
 
 async def renew_secret(
-    database: Database, webhook: WebhookRow, secret: bytes, *, former_until: datetime, by: Actor, now: datetime
-) -> WebhookRow | None:
+    database: Database, webhook: Webhook, secret: bytes, *, former_until: datetime, by: Actor, now: datetime
+) -> Webhook | None:
     """Replace a webhook's secret; None if the webhook is gone. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        renewed: WebhookRow | None = await transaction.row(
-            _RENEW, id=webhook["id"], secret=secret, former_until=former_until
-        )
+        renewed: Webhook | None = await transaction.row(_RENEW, id=webhook.id, secret=secret, former_until=former_until)
         if renewed is not None:
-            data = {"name": renewed["name"]}
+            data = {"name": renewed.name}
             await record_event(transaction, EventType.WEBHOOK_SECRET_RENEWED, by=by, at=now, data=data)
     return renewed
 
@@ -415,16 +379,16 @@ async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime
         return True
 
 
-def is_subscribed(event: PlacedEvent, *, by: SubscribedTypes) -> bool:
-    """Whether a webhook gets events of this type."""
-    return not by["types"] or event.type in by["types"]
+def is_subscribed(event: PlacedEvent, *, types: Sequence[str]) -> bool:
+    """Whether a webhook with these types gets the event."""
+    return not types or event.type in types
 
 
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
     """Queue the deliveries of events that have just got their places, and return how many."""
     webhooks = await transaction.rows(_SUBSCRIPTIONS) if events else ()
     subscribed = [
-        (webhook["id"], event) for event in events for webhook in webhooks if is_subscribed(event, by=webhook)
+        (webhook.id, event) for event in events for webhook in webhooks if is_subscribed(event, types=webhook.types)
     ]
     return await _queue(transaction, _QUEUE, subscribed, now=now) if subscribed else 0
 
@@ -438,8 +402,7 @@ async def queue_again(
 
 async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
     """An event in the feed. Raises: StorageUnavailable."""
-    row = await database.row(_PLACED_EVENT, event_id=event_id)
-    return None if row is None else PlacedEvent(row["event_id"], row["type"])
+    return await database.row(_PLACED_EVENT, event_id=event_id)
 
 
 async def placed_since(
@@ -452,8 +415,8 @@ async def placed_since(
     Raises: StorageUnavailable.
     """
     rows = await database.rows(_PLACED_SINCE, before=before, size=size, since=since)
-    events = [PlacedEvent(row["event_id"], row["type"]) for row in rows if row["is_included"]]
-    return events, rows[-1]["position"] if rows and not rows[-1]["is_end"] else None
+    events = [row for row in rows if row.is_included]
+    return events, rows[-1].position if rows and not rows[-1].is_end else None
 
 
 Receiver = UUID | str
@@ -466,8 +429,7 @@ async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[
     Raises: StorageUnavailable.
     """
     return [
-        (row["webhook_id"] or row["client_id"] or "", Priority(row["priority"]))
-        for row in await database.rows(_DUE, now=now)
+        (row.webhook_id or row.client_id or "", Priority(row.priority)) for row in await database.rows(_DUE, now=now)
     ]
 
 
@@ -527,7 +489,7 @@ async def sweep_deliveries(database: Database, *, before: datetime, size: int) -
         return await transaction.run(_SWEEP, before=before, size=size)
 
 
-async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[SealedWebhook]:
+async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[Webhook]:
     """Webhooks with a sealed secret that does not begin with the prefix.
 
     Raises: StorageUnavailable.
@@ -535,16 +497,16 @@ async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[Sea
     return await database.rows(_SEALED_OTHERWISE, prefix=prefix)
 
 
-async def replace_secrets(database: Database, webhook: SealedWebhook, secret: bytes, former: bytes | None) -> bool:
+async def replace_secrets(database: Database, webhook: Webhook, secret: bytes, former: bytes | None) -> bool:
     """Replace a webhook's sealed secrets, unless they have changed since. Returns whether they were replaced.
 
     Raises: StorageUnavailable.
     """
     replaced = await database.value(
         _RESEAL,
-        id=webhook["id"],
-        secret=webhook["secret"],
-        former_secret=webhook["former_secret"],
+        id=webhook.id,
+        secret=webhook.secret,
+        former_secret=webhook.former_secret,
         secret_anew=secret,
         former_secret_anew=former,
     )
@@ -568,6 +530,6 @@ async def _queue(
     return number
 
 
-async def _record(transaction: Transaction, kind: EventType, webhook: WebhookRow, *, by: Actor, now: datetime) -> None:
-    data = {name: webhook[name] for name in ("name", "url", "types", "is_enabled")}
+async def _record(transaction: Transaction, kind: EventType, webhook: Webhook, *, by: Actor, now: datetime) -> None:
+    data = {name: getattr(webhook, name) for name in ("name", "url", "types", "is_enabled")}
     await record_event(transaction, kind, by=by, at=now, data=data)

@@ -16,10 +16,11 @@ from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.events import webhook_rows
 from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
+from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import Answer
 from wxauth.server.events.signatures import new_webhook_secret, shown_secret
 from wxauth.server.events.webhook_deliveries import Deliveries
-from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState, WebhookRow
+from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
 from wxauth.server.web.paging import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
@@ -35,11 +36,11 @@ log = get_logger()
 class WithSecret(NamedTuple):
     """A webhook with its secret, which is shown only once."""
 
-    webhook: WebhookRow
+    webhook: Webhook
     secret: str
 
     def __repr__(self) -> str:
-        return f"WithSecret(webhook={self.webhook['name']!r})"
+        return f"WithSecret(webhook={self.webhook.name!r})"
 
 
 class Webhooks:
@@ -71,11 +72,11 @@ class Webhooks:
         log.info("webhook_added", webhook=name, actor=by.name)
         return WithSecret(added, shown_secret(secret))
 
-    async def all(self) -> Sequence[WebhookRow]:
+    async def all(self) -> Sequence[Webhook]:
         """Every webhook, by name. Raises: StorageUnavailable."""
         return await webhook_rows.all_webhooks(self._database)
 
-    async def read(self, name: str) -> WebhookRow:
+    async def read(self, name: str) -> Webhook:
         """The webhook of this name. Raises: NotFound, StorageUnavailable."""
         webhook = await webhook_rows.find_webhook(self._database, name)
         if webhook is None:
@@ -90,7 +91,7 @@ class Webhooks:
         types: Sequence[EventType] | None = None,
         is_enabled: bool | None = None,
         by: Actor,
-    ) -> WebhookRow:
+    ) -> Webhook:
         """Change the given fields of a webhook. An enabled webhook gets the events that were waiting for it.
 
         Raises: NotFound; InvalidRequest, if the URL is refused; StorageUnavailable.
@@ -121,7 +122,7 @@ class Webhooks:
         now = self._clock()
         webhook = await self.read(name)
         secret = new_webhook_secret()
-        sealed = self._sealer.seal(secret, context=webhook_secret_context(webhook["id"]))
+        sealed = self._sealer.seal(secret, context=webhook_secret_context(webhook.id))
         renewed = await webhook_rows.renew_secret(
             self._database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
         )
@@ -146,7 +147,7 @@ class Webhooks:
             "actor": by.name,
             "data": {},
         }
-        return await self._deliveries.send(webhook["id"], webhook, event, now=now)
+        return await self._deliveries.send(webhook.id, webhook, event, now=now)
 
     async def deliveries(
         self, name: str, state: DeliveryState | None, *, before: UUID | None, limit: int
@@ -154,9 +155,7 @@ class Webhooks:
         """The newest deliveries of a webhook, older than `before`. Raises: NotFound, StorageUnavailable."""
         webhook = await self.read(name)
         states = list(DeliveryState) if state is None else [state]
-        found = await webhook_rows.list_deliveries(
-            self._database, webhook["id"], states, before=before, limit=limit + 1
-        )
+        found = await webhook_rows.list_deliveries(self._database, webhook.id, states, before=before, limit=limit + 1)
         return Page.of(found, limit)
 
     async def replay(
@@ -187,12 +186,12 @@ class Webhooks:
         self._deliveries.wake()
         return replayed
 
-    async def _queue_again(self, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
-        subscribed = [event for event in events if webhook_rows.is_subscribed(event, by=webhook)]
+    async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
+        subscribed = [event for event in events if webhook_rows.is_subscribed(event, types=webhook.types)]
         if not subscribed:
             return 0
         async with self._database.begin() as transaction:
-            return await webhook_rows.queue_again(transaction, webhook["id"], subscribed, now=self._clock())
+            return await webhook_rows.queue_again(transaction, webhook.id, subscribed, now=self._clock())
 
     async def _check(self, url: str) -> None:
         try:

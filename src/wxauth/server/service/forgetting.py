@@ -84,8 +84,8 @@ async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Seal
         if SEALED_WEBHOOKS.opens(sealer, webhook):
             continue
         # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
-        await disable_webhook(database, webhook["id"], now=now)
-        secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook["id"]))
+        await disable_webhook(database, webhook.id, now=now)
+        secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
         done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
 
 
