@@ -405,11 +405,11 @@ class Batch:
             if names := changed_names(before.attributes or {}, after.attributes or {}):
                 yield event(EventType.ATTRIBUTES_CHANGED, after.id, data={"names": names})
         for each in noted:
-            held = each["before"] or {}
-            for document, version in sorted((each["after"] or {}).items()):
+            held = each.before or {}
+            for document, version in sorted((each.after or {}).items()):
                 if held.get(document) != version:
                     consent = {"document": document, "version": version}
-                    yield event(EventType.CONSENT_GIVEN, each["user_id"], data=consent)
+                    yield event(EventType.CONSENT_GIVEN, each.user_id, data=consent)
 
 
 def _rows_of(

@@ -6,8 +6,10 @@ temporary table, needs no privilege to create tables, and does not bloat the cat
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self, TypedDict
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
+
+from sqlmodel import SQLModel
 
 from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
@@ -25,7 +27,7 @@ class UserToImport(UserFields, LockedUser):
         return row_of(cls, {**dict.fromkeys(cls.model_fields), **given})
 
 
-class _IdentityRow(TypedDict):
+class _IdentityRow(SQLModel):
     app_id: str
     openid: str
     unionid: str | None
@@ -33,35 +35,35 @@ class _IdentityRow(TypedDict):
     created_at: datetime
 
 
-class _OpenidRow(TypedDict):
+class _OpenidRow(SQLModel):
     app_id: str
     unionid: str
     openid: str
 
 
-class _Named(TypedDict):
+class _Named(SQLModel):
     name: str
     user_id: UUID
 
 
-class _FormerId(TypedDict):
+class _FormerId(SQLModel):
     id: UUID
     user_id: UUID
 
 
-class _AppOfUser(TypedDict):
+class _AppOfUser(SQLModel):
     user_id: UUID
     app_id: str
 
 
-class _ConsentRow(TypedDict):
+class _ConsentRow(SQLModel):
     user_id: UUID
     document: str
     version: str
     given_at: datetime
 
 
-class ConsentsNoted(TypedDict):
+class ConsentsNoted(SQLModel):
     """The present consents of a user, document → version, before and after the batch."""
 
     user_id: UUID
@@ -156,7 +158,7 @@ INSERT INTO unionids (unionid, user_id)
 SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, :rows) AS given
  WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
 """)
-_ADD_IDENTITIES: Final = _adding("identities", *_IdentityRow.__annotations__)
+_ADD_IDENTITIES: Final = _adding("identities", *_IdentityRow.model_fields)
 _CHANGE_IDENTITIES: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
@@ -238,17 +240,16 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
     )
     verified: dict[str, list[UUID]] = {}
     for row in await transaction.rows(_VERIFIED, phones=wanted.phones) if wanted.phones else ():
-        verified.setdefault(row["name"], []).append(row["user_id"])
+        verified.setdefault(row.name, []).append(row.user_id)
     return Found(
         identities={
-            (row["app_id"], row["openid"]): FoundIdentity(row["user_id"], row["unionid"], row["created_at"])
-            for row in identities
+            (row.app_id, row.openid): FoundIdentity(row.user_id, row.unionid, row.created_at) for row in identities
         },
-        unionids={row["name"]: row["user_id"] for row in unionids},
-        openids={(row["app_id"], row["unionid"]): row["openid"] for row in openids},
-        external_ids={row["name"]: row["user_id"] for row in external_ids},
+        unionids={row.name: row.user_id for row in unionids},
+        openids={(row.app_id, row.unionid): row.openid for row in openids},
+        external_ids={row.name: row.user_id for row in external_ids},
         ids=frozenset(ids),
-        former_ids={row["id"]: row["user_id"] for row in former_ids},
+        former_ids={row.id: row.user_id for row in former_ids},
         erased_ids=frozenset(erased_ids),
         verified=verified,
     )
@@ -270,7 +271,7 @@ async def consents_known(
 ) -> Sequence[tuple[UUID, str, str, datetime]]:
     """User, document, version and time of every consent that these users ever gave."""
     known = await transaction.rows(_CONSENTS, user_ids=user_ids)
-    return [(row["user_id"], row["document"], row["version"], row["given_at"]) for row in known]
+    return [(row.user_id, row.document, row.version, row.given_at) for row in known]
 
 
 async def apps_of_users(
@@ -278,7 +279,7 @@ async def apps_of_users(
 ) -> Sequence[tuple[UUID, str]]:
     """Each of these users with each of these apps in which they have an openid."""
     found = await transaction.rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
-    return [(row["user_id"], row["app_id"]) for row in found]
+    return [(row.user_id, row.app_id) for row in found]
 
 
 async def store(
