@@ -140,7 +140,7 @@ async def test_a_phone_number_links_a_user_without_other_roles(
         return await log_in(client, code, app_id=app_id, phone_code=phone_code)
 
     holder = await log_in_with_number(FIRST)
-    await rows.execute("UPDATE users SET roles = ARRAY [$1]", role)
+    await set_roles(rows, role)
     newcomer = await log_in_with_number(SECOND)
     assert (newcomer["user"]["id"] == holder["user"]["id"]) is is_linked
     if is_linked:

@@ -8,7 +8,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.fakes import Secrets
-from tests.world import NUMBER, LogIn, MakeClient, MakeServices, bearer, log_in
+from tests.world import NUMBER, LogIn, MakeClient, MakeServices, bearer, log_in, set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.testing import TestIssuer
@@ -54,7 +54,7 @@ async def test_administrators_find_a_user_by_the_external_id(
     alice: dict[str, Any], client: httpx.AsyncClient, rows: asyncpg.Connection, login: LogIn
 ) -> None:
     await login("bob", nickname="10023, says Bob")
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE external_id = '10023'")
+    await set_roles(rows, "admin", user_id=alice["user"]["id"])
     found = (await client.get("/v1/admin/users", params={"q": "10023"}, headers=bearer(alice))).json()["items"]
     assert [(user["id"], user["external_id"]) for user in found] == [(alice["user"]["id"], "10023")]
 

@@ -13,7 +13,7 @@ from tests.clock import Clock
 from tests.phones.test_phones import API, OTHER_NUMBER
 from tests.problems import problem_of
 from tests.processes import make_command
-from tests.world import BESIDE_LOGINS, NUMBER, Admin, Body, Service, bearer, make_admin, until
+from tests.world import BESIDE_LOGINS, NUMBER, Admin, Body, Service, bearer, make_admin, set_roles, until
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.phones.phones import UNTOUCHED_FOR
 
@@ -76,7 +76,7 @@ async def test_a_removed_number_does_not_come_back_from_an_earlier_tap(
 
 
 async def test_staff_remove_a_number(service: Service, alice: Body, root: Admin, rows: asyncpg.Connection) -> None:
-    await rows.execute("UPDATE users SET roles = '{support}' WHERE roles = '{admin}'")
+    await set_roles(rows, "support", user_id=root.id)
     user_id = alice["user"]["id"]
     for _ in range(2):
         assert (await root.ask("DELETE", f"/users/{user_id}/phone")).status_code == 204
@@ -89,7 +89,7 @@ async def test_staff_remove_a_number(service: Service, alice: Body, root: Admin,
 async def test_staff_clear_a_name_and_a_picture(
     service: Service, alice: Body, root: Admin, rows: asyncpg.Connection
 ) -> None:
-    await rows.execute("UPDATE users SET roles = '{support}' WHERE roles = '{admin}'")
+    await set_roles(rows, "support", user_id=root.id)
     picture = BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "PNG")
     uploaded = await service.client.post(

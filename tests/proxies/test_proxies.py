@@ -27,6 +27,7 @@ from tests.processes import PATIENCE, free_port, serving, until
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running, switching
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
+from tests.world import set_roles
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings, settings_from
 from wxauth.server.dev.postgres import EmbeddedPostgres
@@ -244,7 +245,7 @@ class Wxauth:
         """Log a person in who has these roles."""
         tokens = await self.log_in(person)
         rows = await asyncpg.connect(self.database_url)
-        await rows.execute("UPDATE users SET roles = $1 WHERE id = $2", list(roles), tokens["user"]["id"])
+        await set_roles(rows, *roles, user_id=tokens["user"]["id"])
         await rows.close()
         return tokens
 

@@ -598,7 +598,7 @@ async def test_a_ban_follows_a_person_and_leaves_an_event(login: LogIn, rows: as
 async def test_a_merge_keeps_the_administrator_and_leaves_an_event(login: LogIn, rows: asyncpg.Connection) -> None:
     holder, former = await two_users_of_alice(login)
     many = [f"aa{number}" for number in range(32)]
-    await rows.execute("UPDATE users SET roles = $2 WHERE id = $1::text::uuid", holder, many)
+    await set_roles(rows, *many, user_id=holder)
     await set_roles(rows, "admin", user_id=former)
     answer = await login.ask("alice", app=OTHER_APP, unionid="union-alice")
     assert "admin" in answer.json()["user"]["roles"]

@@ -70,7 +70,7 @@ async def test_roles_granted_at_once_are_all_kept(users: Command, login: LogIn, 
 
 async def test_a_thirty_third_role_is_one_too_many(users: Command, login: LogIn, rows: asyncpg.Connection) -> None:
     user_id = (await login("alice"))["user"]["id"]
-    await rows.execute("UPDATE users SET roles = ARRAY(SELECT 'r' || n FROM generate_series(1, 32) n)")
+    await set_roles(rows, *(f"r{number}" for number in range(1, 33)))
     failed = await users("grant", user_id, "r33")
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
     assert "at most 32 roles" in failed.stderr
@@ -237,8 +237,8 @@ async def test_the_list_takes_the_filters_of_the_service(
     users: Command, login: LogIn, rows: asyncpg.Connection, options: tuple[str, ...], found: list[str]
 ) -> None:
     await login("alice", nickname="Alice")
+    await set_roles(rows, "editor")
     await login("bob", nickname="Bob")
-    await rows.execute("UPDATE users SET roles = '{editor}' WHERE nickname = 'Alice'")
     await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
     listed = json.loads((await users("list", "--json", *options)).stdout)
     assert [user["nickname"] for user in listed["items"]] == found

@@ -55,7 +55,8 @@ async def test_a_merge_beside_a_demotion_leaves_an_administrator(
 ) -> None:
     former, holder = two_users
     root = (await login("root"))["user"]["id"]
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = ANY ($1::text[]::uuid[])", [former, root])
+    for user_id in (former, root):
+        await set_roles(rows, "admin", user_id=user_id)
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", holder)
     async with elsewhere(database_url) as other:
         await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active' FOR UPDATE")

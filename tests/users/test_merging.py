@@ -295,7 +295,7 @@ async def test_no_other_policy_links(make_phone: MakePhone, policy: str, outcome
 async def test_the_former_users_roles_are_dropped(phone: MiniPrograms, rows: asyncpg.Connection) -> None:
     await phone.log_in(phone_code=phone.phone_code())
     newcomer = await phone.log_in(app_id=SECOND)
-    await rows.execute("UPDATE users SET roles = '{editor}' WHERE phone IS NULL")
+    await set_roles(rows, "editor", user_id=newcomer["user"]["id"])
     assert (await phone.verify(newcomer, app_id=SECOND)).json()["roles"] == []
 
 

@@ -106,7 +106,7 @@ async def test_support_cannot_touch_administrators_and_other_staff_banned_or_not
     other = await login("other")
     user_id = other["user"]["id"]
     session_id = (await root.read(f"/users/{user_id}"))["sessions"][0]["id"]
-    await rows.execute("UPDATE users SET roles = $1 WHERE id = $2", roles, user_id)
+    await set_roles(rows, *roles, user_id=user_id)
     if is_banned:
         await root.change(user_id, status="disabled", reason="lost phone")
     before, events = await root.read(f"/users/{user_id}"), len(await root.events())

@@ -25,6 +25,7 @@ from tests.world import (
     Phone,
     Site,
     make_admin,
+    set_roles,
 )
 from wxauth.server.core.services import Services
 
@@ -243,7 +244,7 @@ async def test_the_scene_of_a_picture_is_refused_in_a_link(
 async def test_links_are_closed_to_staff(
     role: str, shop: Site, safari: Browser, phone: Phone, rows: asyncpg.Connection
 ) -> None:
-    await rows.execute("UPDATE users SET roles = ARRAY[$1]", role)
+    await set_roles(rows, role)
     tab = await safari.show()
     problem_of(await phone.claim(scene=await pressed(tab), entry_scene=BY_SCHEME), "scan_too_far", 403)
 
