@@ -26,14 +26,14 @@ from wxauth.server.moving.files import BadHeader, CsvLines, Encoding, Form, is_f
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import Line
 
-_COUNTS_IN_CHINESE: Final = {
-    "lines": "行数",
-    "created": "新建",
-    "updated": "更新",
-    "unchanged": "不变",
-    "refused": "拒绝",
-}
-
+_COUNTS: Final = (
+    Title("lines", "行数"),
+    Title("created", "新建"),
+    Title("updated", "更新"),
+    Title("unchanged", "不变"),
+    Title("refused", "拒绝"),
+)
+"""The counts that are printed. The English is the field's name."""
 
 _MOST_CELLS: Final = 30
 _LONGEST_CELL: Final = 40
@@ -43,8 +43,11 @@ _JOINED: Final = Title(
     " rows separately, give their ids a prefix",
     "仅凭 external_id 归入已有用户：{:,} 行。各行是否确为同一个人？如果两张表各自编号，请为 ID 加上前缀",
 )
-
-
+_LINE: Final = Title("line {}: {}", "第 {} 行: {}")
+_ONE_LINE: Final = Title("{:,} line: {}", "{:,} 行: {}")
+_SOME_LINES: Final = Title("{:,} lines: {}", "{:,} 行: {}")
+_HEADER_READ: Final = Title("; it is: {}", "；读到的是: {}")
+_COLUMNS_IGNORED: Final = Title("columns ignored: {}", "忽略的列: {}")
 _RUN_AGAIN: Final = Title(
     "correct the refused lines, and run the command again with the whole file: imported lines do not change",
     "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变",
@@ -133,21 +136,22 @@ def import_command(
     )
     is_watched = sys.stderr.isatty()
     clear = "\r\x1b[K" if is_watched else ""
-    is_chinese = terminal_language() == "zh"
+    language = terminal_language()
     cost: Counter[Fault] = Counter()
     done = Counts()
     shown = _Progress(file)
 
-    def in_language(text: Title) -> str:
-        return str(getattr(text, terminal_language()))
+    def in_language(text: Title, *values: object) -> str:
+        chosen = str(getattr(text, language))
+        return chosen.format(*values) if values else chosen  # what is wrong with a field may contain braces
 
     def fault_text(fault: Fault) -> str:
         return f"{fault.field}: {in_language(fault.wanted)}"
 
     def refuse(refusal: ImportRefusal) -> None:
         cost.update(refusal.faults)
-        line = f"第 {refusal.number} 行" if is_chinese else f"line {refusal.number}"
-        click.echo(f"{clear}{line}: {'; '.join(map(fault_text, refusal.faults))}", err=True)
+        faults = "; ".join(map(fault_text, refusal.faults))
+        click.echo(f"{clear}{in_language(_LINE, refusal.number, faults)}", err=True)
 
     def progress(counts: Counts) -> None:
         nonlocal done
@@ -156,7 +160,7 @@ def import_command(
             click.echo(f"{clear}{in_language(shown.after(counts.lines))}", err=True, nl=False)
 
     def waiting(exc: StorageUnavailable, seconds: float) -> None:
-        click.echo(f"{clear}{in_language(_WAITING).format(in_language(trouble_of(exc)), seconds)}", err=True)
+        click.echo(f"{clear}{in_language(_WAITING, in_language(trouble_of(exc)), seconds)}", err=True)
 
     async def run(services: Services) -> Counts:
         if app_id:
@@ -165,7 +169,7 @@ def import_command(
         try:
             return await import_users(services, lines, options, refuse=refuse, progress=progress, waiting=waiting)
         except StorageUnavailable:
-            click.echo(f"{clear}{in_language(_GIVEN_UP).format(done.lines)}", err=True)
+            click.echo(f"{clear}{in_language(_GIVEN_UP, done.lines)}", err=True)
             raise
 
     name = str(file.name).lower()
@@ -178,22 +182,18 @@ def import_command(
         lines = CsvLines(file, form) if is_csv else json_lines(file, form)
     except BadHeader as exc:
         seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-        found = f"{'；读到的是' if is_chinese else '; it is'}: {seen}" if seen else ""
-        raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {fault_text(exc.fault)}{found}") from None
+        found = in_language(_HEADER_READ, seen) if seen else ""
+        raise Failed(f"{in_language(_LINE, 1, fault_text(exc.fault))}{found}") from None
     counts = with_services(run)
     click.echo(clear, err=True, nl=False)
     if counts.joined:
-        click.echo(in_language(_JOINED).format(counts.joined), err=True)
+        click.echo(in_language(_JOINED, counts.joined), err=True)
     for fault, number in cost.most_common():
-        click.echo(
-            f"{number:,} {'行' if is_chinese else 'line' if number == 1 else 'lines'}: {fault_text(fault)}", err=True
-        )
+        click.echo(in_language(_ONE_LINE if number == 1 else _SOME_LINES, number, fault_text(fault)), err=True)
     if isinstance(lines, CsvLines) and lines.unknown:
-        names = ", ".join(map(printable, lines.unknown))
-        click.echo(f"{'忽略的列' if is_chinese else 'columns ignored'}: {names}", err=True)
+        click.echo(in_language(_COLUMNS_IGNORED, ", ".join(map(printable, lines.unknown))), err=True)
     numbers = asdict(counts)
-    names_of_counts = _COUNTS_IN_CHINESE if is_chinese else {name: name for name in _COUNTS_IN_CHINESE}
-    text = ", ".join(f"{shown}: {numbers[name]}" for name, shown in names_of_counts.items())
+    text = ", ".join(f"{in_language(name)}: {numbers[name.en]}" for name in _COUNTS)
     show(numbers, text, as_json=as_json)
     if counts.refused:
         click.echo(in_language(_RUN_AGAIN), err=True)
