@@ -21,9 +21,8 @@ def read_on(wxauth: httpx.Client, orders: Orders) -> None:
         page = answer.raise_for_status().json()
         for event in page["items"]:
             orders.follow(event)
-        orders.cursor = page[
-            "next_cursor"
-        ]  # behind what has been done: after a crash it is done again, which is nothing
+        # Behind what has been done: after a crash it is done again, which is nothing.
+        orders.cursor = page["next_cursor"]
         if not page["items"]:
             return
 

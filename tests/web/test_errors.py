@@ -309,9 +309,8 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: http
 )
 @swept("secret", [SECRET_KEY, APP["app_secret"]])
 async def test_a_refused_body_is_not_echoed(offline_client: httpx.AsyncClient, body: str, secret: str) -> None:
-    answer = await offline_client.post(
-        "/v1/login", content=body.replace("THE_SECRET", secret)
-    )  # the offline_client looks for it
+    # The offline_client looks for it.
+    answer = await offline_client.post("/v1/login", content=body.replace("THE_SECRET", secret))
     problem_of(answer, "invalid_request", 422)
 
 

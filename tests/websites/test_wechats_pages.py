@@ -560,9 +560,8 @@ async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(
 ) -> None:
     for person in ("alice", "bob"):
         simulator.visitors[person, PAGE] = Visitor(person=person, app_id=PAGE, snapshot="hidden_once")
-    assert "code" in redirect_parameters(
-        await get_browser(person="alice").log_in()
-    )  # nothing tells this one from a real person
+    # Nothing tells this one from a real person.
+    assert "code" in redirect_parameters(await get_browser(person="alice").log_in())
     stored = await people(rows)
     for person in ("bob", "alice"):
         assert (await get_browser(person=person).log_in()).endswith("/wechat/snapshot")

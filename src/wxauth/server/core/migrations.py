@@ -219,7 +219,6 @@ async def _turn(database: Database) -> AsyncIterator[None]:
 
 def _config(scripts: Path) -> Config:
     config = Config()
-    config.set_main_option(
-        "script_location", str(scripts).replace("%", "%%")
-    )  # Alembic takes a single % for an interpolation
+    # Alembic takes a single % for an interpolation.
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     return config

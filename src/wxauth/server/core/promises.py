@@ -92,10 +92,10 @@ class Promises:
         """Try this promise now, if it is waiting. Raises: the errors of its `do`."""
         if promise := self._promises.get((what, key)):
             await promise.do()
-            self.drop_promise(what, key)
+            self.note_kept(what, key)
 
-    def drop_promise(self, what: str, key: Hashable) -> None:
-        """Drop this promise, because it has been kept."""
+    def note_kept(self, what: str, key: Hashable) -> None:
+        """Forget this promise, which has been kept elsewhere, or just now."""
         if (promise := self._promises.pop((what, key), None)) is not None:
             log.info("promise_kept", what=what, **promise.fields)
             self._report(what)

@@ -36,8 +36,8 @@ async def read_page(database: Database, after: Place | None, types: Sequence[str
 
     Raises: CursorExpired, StorageUnavailable.
     """
-    place_bytes = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
-    page = await read_feed(database, after, place_bytes, limit=limit)
+    wanted = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
+    page = await read_feed(database, after, wanted, limit=limit)
     if page is None:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     if len(page.items) == limit:

@@ -43,16 +43,6 @@ async def id_token_key(
     return await id_token_keys.read(now) if alg == RSA_ALGORITHM else keys.signing_key(now)
 
 
-def _key_answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:
-    return {
-        "kid": key.kid,
-        "alg": key.public_jwk["alg"],
-        "state": key_state(key, stored, now),
-        "signs_from": key.activates_at,
-        "published_until": key.retires_at,
-    }
-
-
 async def rotate_both(keys: KeyRing, id_token_keys: IdTokenKeys, *, by: Actor) -> StoredSigningKey:
     """Rotate both rings, as `Ring.rotate` does. Returns the next key of access tokens.
 
@@ -74,3 +64,13 @@ async def withdraw_from_either_ring(
         return signing_key_of(await keys.withdraw(kid, by=by), now)
     except NoSuchKey:
         return signing_key_of(await id_token_keys.withdraw(kid, by=by), now)
+
+
+def _key_answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:
+    return {
+        "kid": key.kid,
+        "alg": key.public_jwk["alg"],
+        "state": key_state(key, stored, now),
+        "signs_from": key.activates_at,
+        "published_until": key.retires_at,
+    }

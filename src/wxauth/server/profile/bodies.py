@@ -26,8 +26,6 @@ def _picture_url(value: str, info: ValidationInfo) -> str:
 
 
 Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)]
-
-
 AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
 
 

@@ -117,9 +117,8 @@ class Withdrawals:
             withdrawal = withdrawal_in(message)
             verdict = verdict_in(message) if withdrawal is None and self._picture_checks.are_on else None
         except InvalidRequest:
-            await self._claim_signature(
-                message.signature
-            )  # so that nobody reuses the signature of an unreadable message
+            # So that nobody reuses the signature of an unreadable message.
+            await self._claim_signature(message.signature)
             raise
         if withdrawal is not None:
             await self._carry_out_or_postpone(message, withdrawal)
@@ -166,9 +165,7 @@ class Withdrawals:
                 withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
             )
             raise
-        self._promises.drop_promise(
-            _WITHDRAWAL, key
-        )  # may wait from an earlier delivery of this message; it is done now
+        self._promises.note_kept(_WITHDRAWAL, key)  # may wait from an earlier delivery of this message; it is done now
 
     async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
         now = self._clock()

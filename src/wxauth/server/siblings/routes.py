@@ -20,10 +20,7 @@ from wxauth.errors import (
 )
 from wxauth.server.clients.service_clients import IntrospectingClientDep, WeChatTokenClientDep
 from wxauth.server.siblings import introspection
-from wxauth.server.siblings.bodies import (
-    IntrospectionAnswer,
-    WeChatTokenAnswer,
-)
+from wxauth.server.siblings.bodies import IntrospectionAnswer, WeChatTokenAnswer
 from wxauth.server.siblings.shared_wechat_tokens import SharedWeChatTokens
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
 from wxauth.server.web.answers import WECHAT_FAILURES, Entails
@@ -31,14 +28,12 @@ from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SES
 from wxauth.server.web.dependencies import ClockDep, DatabaseDep, VerifierDep, provide
 from wxauth.server.web.direct import Router
 
-# Printable ASCII without the space, and without the percent sign, which marks an encoded character.
-_SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
-
 router = Router("siblings")
 
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 
-
+# Printable ASCII without the space, and without the percent sign, which marks an encoded character.
+_SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _ROLE: Final = "role"
 _MAX_PARAMETERS: Final = 32
 _MAX_FORM_FIELDS: Final = 128
@@ -64,7 +59,7 @@ async def required_roles(request: Request) -> frozenset[str]:
     return frozenset(request.query_params.getlist(_ROLE))
 
 
-DemandedRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
+RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy requires. Checked before the token, because administrators try a new configuration without
 one."""
 
@@ -101,7 +96,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
         ],
     },
 )
-async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
+async def verify(roles: RequiredRolesDep, caller: AnyCallerDep) -> Response:
     """Authenticate a request for a reverse proxy: nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
     The user is in the answer's header fields. A revoked session or a banned user is refused at once. The roles are the
@@ -164,10 +159,7 @@ async def introspect(
     failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
 )
 async def read_wechat_token(
-    client: WeChatTokenClientDep,
-    app_id: str,
-    shared: SharedWeChatTokensDep,
-    device: DeviceDep,
+    client: WeChatTokenClientDep, app_id: str, shared: SharedWeChatTokensDep, device: DeviceDep
 ) -> dict[str, Any]:
     """The app's WeChat access token, for a client with the scope `access_token`, which then needs no app secret.
 

@@ -22,7 +22,6 @@ AppAndOpenid = tuple[str, str]
 FIELDS: Final = ("nickname", "avatar_url", "phone")
 """The fields of a user that a merge may have filled."""
 
-
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
