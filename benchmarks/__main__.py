@@ -52,11 +52,11 @@ def main(
     faults: bool,
 ) -> None:
     """Measure the CPU of logins, guarded calls and refreshes, beside Go, Express, a floor and a tutorial's."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     if context.invoked_subcommand is not None:
         return
     if faults:
         break_things(["--strict"] if strict else [])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if quick:
         rounds, requests = 2, 1000
     kinds = [kind for kind in _KINDS if kind in only] or list(_KINDS)
