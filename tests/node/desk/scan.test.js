@@ -45,8 +45,8 @@ async function codePage(page) {
   return (await page.getAttribute('.code img', 'src')).split('/')[3]
 }
 
-const picture = async (page, name) =>
-  SCREENSHOTS && page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true })
+const picture = async (page, name, options) =>
+  SCREENSHOTS && page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true, ...options })
 
 async function scan(phone, scene, entry = '1047') {
   await phone.fill('#code', scene)
@@ -248,17 +248,66 @@ test("one person logs in to a site by WeChat's pages, in WeChat and on a compute
   const people = new Set()
   for (const [browser, button, amr] of [
     ['wechat', '微信登录', 'wechat_account'],
-    ['computer', /on this computer/, 'wechat_website'],
+    ['computer', '用本机微信登录', 'wechat_website'],
   ]) {
     await phone.selectOption('#browser', browser)
     await phone.click('#web-view button')
-    for (const name of [/微信扫码登录|Log in with WeChat/, button, /^允许 /]) await shown.getByRole('button', { name }).click()
-    await shown.getByText(/已登录|Logged in/).waitFor()
+    for (const name of ['微信扫码登录', button, /^允许 /]) await shown.getByRole('button', { name }).click()
+    await shown.getByText('已登录').waitFor()
     const told = JSON.parse(await shown.locator('pre').innerText())
     assert.deepEqual(told.amr, [amr])
     people.add(told.sub)
   }
   assert.equal(people.size, 1)
+})
+
+/** The shop in the phone's browser outside WeChat, whose button has opened the mini-program beside it. */
+async function linkOpened() {
+  const { page: phone } = await desk()
+  const shown = phone.locator('#web-page')
+  await phone.selectOption('#browser', 'phone')
+  await phone.click('#web-view button')
+  await shown.getByRole('button', { name: '微信扫码登录' }).click()
+  await shown.getByRole('button', { name: '微信登录', exact: true }).click()
+  const opened = phone.locator('#sheet')
+  await opened.getByText('刚才是您在浏览器中点击了按钮吗').waitFor()
+  return { phone, shown, opened }
+}
+
+async function typeNumber(shown, number) {
+  await shown.getByLabel(/数字/).fill(number)
+  await shown.getByRole('button', { name: '继续' }).click()
+}
+
+test("in a phone's browser, a button opens the mini-program, and its number is typed beside it", async () => {
+  const { phone, shown, opened } = await linkOpened()
+  await picture(phone, 'desk-link-asks', { fullPage: false })
+  assert.equal(await shown.locator('h1, p').first().isVisible(), true) // the browser's page stays
+  await opened.getByRole('button', { name: '登录' }).click()
+  const number = await opened.locator('output').innerText()
+  assert.match(number, /^[0-9]{3} [0-9]{3}$/)
+  await picture(phone, 'desk-link-number', { fullPage: false })
+  await typeNumber(shown, number.startsWith('000') ? '111111' : '000000')
+  await shown.getByText('数字不正确').waitFor()
+  assert.equal(await opened.locator('output').innerText(), number)
+  await typeNumber(shown, number)
+  await shown.getByText('已登录').waitFor()
+  assert.deepEqual(JSON.parse(await shown.locator('pre').innerText()).amr, ['wechat_link'])
+  await opened.waitFor({ state: 'hidden' })
+  // The proof is for both sites.
+  await phone.fill('#address', `${SITE_URL}/admin/`)
+  await phone.click('#web-view button')
+  await shown.getByRole('button', { name: '微信扫码登录' }).click()
+  await shown.getByRole('button', { name: /继续/ }).click()
+  await shown.getByText('今日概况').waitFor()
+})
+
+test("a person who did not press the button in the phone's browser refuses", async () => {
+  const { shown, opened } = await linkOpened()
+  await opened.getByRole('button', { name: '拒绝' }).click()
+  await opened.waitFor({ state: 'hidden' })
+  await typeNumber(shown, '000000')
+  await shown.getByText('access_denied').waitFor()
 })
 
 for (const [name, options] of Object.entries({

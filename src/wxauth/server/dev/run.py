@@ -141,6 +141,7 @@ def _own_settings(simulated_url: str | None, port: int | None, *, app_secret: st
     }
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
+        defaults["scan_link"] = "scheme"  # which asks WeChat nothing
         defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the simulated phone
         fixed |= {"apps": (*APPS, ACCOUNT, WEBSITE), "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
@@ -225,6 +226,7 @@ async def _prepare(settings: Settings, site_url: str) -> None:
                 logout_uris=[each.logout_uri],
                 backchannel_logout_uri=site_url + each.backchannel_logout_path,
                 sso=True,
+                link=True,
                 account_app_id=_app_id_if_configured(settings, ACCOUNT["app_id"]),
                 website_app_id=_app_id_if_configured(settings, WEBSITE["app_id"]),
                 scopes=each.scopes,

@@ -1,11 +1,11 @@
-"""The browsers on the desk: in WeChat, in a web-view, on a computer.
+"""The browsers on the desk: in WeChat, in a web-view, on a phone outside WeChat, on a computer.
 
 A web page could not set their headers or cookies.
 """
 
 import asyncio
 from collections import OrderedDict
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import httpx
@@ -18,14 +18,23 @@ from wxauth.server.dev.wechat.phone import trusted_certificates
 MOST_BROWSERS: Final = 50
 """How many browsers' cookies are kept; the oldest are dropped first."""
 MOST_REDIRECTS: Final = 10
+MOST_FIELDS: Final = 20
+LONGEST_FIELD: Final = 8192
 
 _HERE: Final = frozenset({"127.0.0.1", "localhost"})
 _TIMEOUT_SECONDS: Final = 10
 _ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
+_ON_A_PHONE: Final = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.1 Mobile/15E148 Safari/604.1"
+)
+_URL_LINK_HOST: Final = "wxaurl.cn"
+
+Value = Annotated[str, Field(max_length=LONGEST_FIELD)]
 
 
 class WebViewRequest(BaseModel):
-    """Body of `POST /desk/web-view`: the page to open in a person's browser."""
+    """Body of `POST /desk/web-view`: the page to open, or the form to post, in a person's browser."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,7 +42,11 @@ class WebViewRequest(BaseModel):
     url: str
     user_agent: str = Field(max_length=512)
     """The user agent of the person's phone."""
-    browser: Literal["web_view", "wechat", "computer"] = "web_view"
+    browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
+    language: str = Field("zh-CN", max_length=32)
+    """The language that the browser prefers."""
+    form: dict[Value, Value] | None = Field(None, max_length=MOST_FIELDS)
+    """The fields of a form to post to the URL."""
 
 
 class WebViews:
@@ -43,16 +56,21 @@ class WebViews:
         self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
 
     async def open(self, request: WebViewRequest) -> dict[str, Any]:
-        """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError."""
+        """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError.
+
+        `opens` is the link that opens a mini-program in WeChat, if the last redirect leads there.
+        """
         user_agents = {
             "web_view": f"{request.user_agent} miniProgram/wxdev",
             "wechat": request.user_agent,
+            "phone": _ON_A_PHONE,
             "computer": _ON_A_COMPUTER,
         }
         # The simulated WeChat pages know whose browser it is.
         headers = {
             "user-agent": user_agents[request.browser],
             "accept": "text/html",
+            "accept-language": request.language,
             PERSON: quote(request.person),
         }
         key = (request.person, request.browser)
@@ -65,21 +83,22 @@ class WebViews:
             trust_env=False,
         ) as browser:
             try:
-                page = await _open(browser, request.url)
+                page = await _open(browser, request.url, request.form)
             except (httpx.HTTPError, httpx.InvalidURL) as exc:
                 raise ValueError(f"url: {type(exc).__name__}") from None
             finally:
                 self._cookies[key] = browser.cookies
                 while len(self._cookies) > MOST_BROWSERS:
                     self._cookies.popitem(last=False)
-        return {"url": str(page.url), "status": page.status_code, "html": page.text}
+        opens = None if page.next_request is None else str(page.next_request.url)
+        return {"url": str(page.url), "status": page.status_code, "html": page.text, "opens": opens}
 
 
-async def _open(browser: httpx.AsyncClient, url: str) -> httpx.Response:
-    """Follow all redirects. Raises: HTTPError."""
-    page = await browser.get(url)
+async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
+    """Follow all redirects, but not into WeChat. Raises: HTTPError."""
+    page = await (browser.get(url) if form is None else browser.post(url, data=form, headers={"origin": _origin(url)}))
     for _ in range(MOST_REDIRECTS):
-        if page.next_request is None:
+        if page.next_request is None or _opens_wechat(page.next_request.url):
             return page
         request, twice = page.next_request, page.headers.get(COMES_TWICE)
         if twice is None:
@@ -87,6 +106,15 @@ async def _open(browser: httpx.AsyncClient, url: str) -> httpx.Response:
         else:
             _, page = await asyncio.gather(browser.send(request), _later(browser, str(request.url), float(twice)))
     raise httpx.TooManyRedirects("too many redirects")
+
+
+def _opens_wechat(url: httpx.URL) -> bool:
+    return url.scheme == "weixin" or url.host == _URL_LINK_HOST
+
+
+def _origin(url: str) -> str:
+    parsed = httpx.URL(url)
+    return f"{parsed.scheme}://{parsed.netloc.decode()}"
 
 
 async def _later(browser: httpx.AsyncClient, url: str, seconds: float) -> httpx.Response:

@@ -14,6 +14,9 @@ const TOAST_MS = 4000
 const POLL_MS = 1000
 const TRIED_AGAIN = ['wechat_unavailable', 'wechat_timeout', 'invalid_code', 'code_used']
 const MAKES_CODE = '/getwxacodeunlimit'
+const LINK = /^(weixin:\/\/dl\/business\/|https:\/\/wxaurl\.cn\/)/
+const BY_SCHEME = 1286 // WeChat's numbers for how a mini-program was opened
+const BY_URL_LINK = 1194
 const HELD = 'stable_token' // requested by the service when it has none, or a refused one
 
 const $ = (id) => document.getElementById(id)
@@ -79,7 +82,7 @@ function takePhone() {
   })
   oldRefreshTokens = []
   tokens = auth.user && JSON.parse(localStorage.getItem(`${prefix()}tokens`))
-  $('sheet').hidden = true
+  closeSheet()
   $('later').hidden = appId() !== setup.later_app.app_id
   showUser(auth.user)
   renderTokens()
@@ -205,13 +208,17 @@ const TAPS = {
 }
 
 /**
- * Open a page in a browser. If a page in the web-view calls the mini-program, it gets the answer that pages/authorize
- * of the demo would give.
+ * Open a page in a browser, or post a form. If a page in the web-view calls the mini-program, it gets the answer that
+ * pages/authorize of the demo would give. If the browser is led to WeChat, its page stays, and the mini-program opens.
  */
-async function browse(url) {
-  const seen = await simulated('web-view', { person: person(), url, user_agent: userAgent(), browser: $('browser').value })
+async function browse(url, form = null) {
+  const asker = { person: person(), user_agent: userAgent(), browser: $('browser').value, language: language() }
+  const seen = await simulated('web-view', { ...asker, url, form })
+  if (seen.opens) return openMiniProgram(seen.opens)
+  if (!seen.url.startsWith(`${service}/`)) closeSheet() // the browser has left the login
   const plain = seen.html.replace(/ style="[^"]*"/g, '') // refused by this page's policy
   const page = new DOMParser().parseFromString(plain, 'text/html')
+  page.querySelectorAll('[hidden], noscript').forEach((each) => each.remove())
   const asked = JSON.parse(page.querySelector('main[data-page]')?.dataset.page ?? '{}').url
   if (!asked) return showPage(seen, page)
   const [path, query] = asked.split('?')
@@ -219,20 +226,48 @@ async function browse(url) {
   await browse(await authorize(auth, Object.fromEntries(query.split('&').map((pair) => pair.split('=')))))
 }
 
-/** What the web-view shows: the texts of the page, and its links as buttons. */
+/** What a browser shows: the texts and forms of the page, and its links as buttons. */
 function showPage({ url, status }, page, ...more) {
-  const texts = [...page.querySelectorAll('h1, p, pre')].filter((each) => !each.querySelector('a') && each.textContent.trim())
-  const links = [...page.querySelectorAll('body a[href]:not(noscript a)')].map((link) => {
+  const isForm = (each) => each.tagName === 'FORM'
+  const parts = [...page.querySelectorAll('h1, p, pre, form[method=post]')].filter(
+    (each) => isForm(each) || (!each.querySelector('a') && each.textContent.trim()),
+  )
+  const links = [...page.querySelectorAll('body a[href]')].map((link) => {
     const target = new URL(link.getAttribute('href'), url).href
     return h('button', { type: 'button', class: 'small', onclick: () => tap('openPage', () => browse(target)) }, link.textContent)
   })
   $('web-page').replaceChildren(
     h('p', {}, h('small', {}, `${status} ${url.split('?')[0]}`)),
-    ...texts.map((each) => h(each.tagName === 'PRE' ? 'pre' : 'p', {}, each.textContent)),
+    ...parts.map((each) => (isForm(each) ? formOf(each, url) : h(each.tagName === 'PRE' ? 'pre' : 'p', {}, each.textContent))),
     ...more,
     h('div', { class: 'buttons' }, links),
   )
   $('web-page').hidden = false
+}
+
+/** A form of a browser's page. The simulator posts it, with the browser's cookies. */
+function formOf(form, url) {
+  const fields = [...form.querySelectorAll('input[name]')].map(({ name, type, value }) => h('input', { name, type, value }))
+  const onsubmit = (event) => {
+    event.preventDefault()
+    const values = Object.fromEntries(fields.map(({ name, value }) => [name, value]))
+    return tap('openPage', () => browse(new URL(form.getAttribute('action'), url).href, values))
+  }
+  const seen = fields.filter(({ type }) => type !== 'hidden')
+  const labelled = seen.map((field) => h('label', {}, form.querySelector('label')?.textContent ?? field.name, field))
+  const hidden = fields.filter(({ type }) => type === 'hidden')
+  const button = h('button', { class: 'small' }, form.querySelector('button').textContent)
+  return h('form', { class: 'trouble', onsubmit }, labelled, hidden, h('div', { class: 'buttons' }, button))
+}
+
+/** A link in the phone's browser opens the mini-program, which asks beside it whether the person has pressed it. */
+async function openMiniProgram(url) {
+  const { appid } = partsOf(url)
+  if (appid && appid !== appId()) {
+    $('app').value = appid
+    takePhone()
+  }
+  showClaimed(await claim(auth, opened(url, appid ? BY_SCHEME : BY_URL_LINK)))
 }
 
 let newestScene = ''
@@ -248,9 +283,20 @@ function fillIn() {
 function scanned(code) {
   if (/^[a-z]{4}-?[a-z]{4}$/i.test(code)) return { user_code: code }
   globalThis.wx = { getEnterOptionsSync: () => ({ scene: Number($('entry').value) }) }
+  if (LINK.test(code)) return opened(code, Number($('entry').value))
   const link = code.startsWith(`${service}/`)
   return scanOf(link ? { q: encodeURIComponent(code), scancode_time: Date.now() / 1000 } : { scene: code })
 }
+
+/** What the mini-program gets that a link to WeChat has opened, with WeChat's number for the way. */
+function opened(url, entry) {
+  const { appid, query, cq } = partsOf(url)
+  const given = appid ? Object.fromEntries(new URLSearchParams(query)) : { cq }
+  globalThis.wx = { getEnterOptionsSync: () => ({ scene: entry, query: given }) }
+  return scanOf(given)
+}
+
+const partsOf = (link) => Object.fromEntries(new URL(link).searchParams)
 
 const asked = (platform, name, options) =>
   new Promise((resolve, reject) =>
@@ -299,12 +345,13 @@ function showUser(shown) {
   if (document.activeElement !== $('nickname')) $('nickname').value = user?.nickname ?? ''
 }
 
+function closeSheet() {
+  $('sheet').replaceChildren()
+  $('sheet').hidden = true
+}
+
 function showSheet(...content) {
-  const close = h(
-    'button',
-    { type: 'button', class: 'small', onclick: () => ($('sheet').hidden = true) },
-    text('close'),
-  )
+  const close = h('button', { type: 'button', class: 'small', onclick: closeSheet }, text('close'))
   const children = content.map((child) =>
     child instanceof Node ? child : h('pre', { tabIndex: 0 }, JSON.stringify(child, null, 2)),
   )
@@ -338,14 +385,15 @@ function showDevices(sessions) {
   showSheet(h('ul', { class: 'devices' }, items), ...(items.length > 1 ? [others] : []))
 }
 
-/** The question to the person, with "refuse" as easy to reach as "log in". */
+/** The question to the person, with "refuse" as easy to reach as "log in", and the number to type, if there is one. */
 function showClaimed(claimed) {
   const { client, browser } = claimed
   const say = (name, decide, said) => {
     const onclick = () =>
       tap(name, async () => {
-        await decide(auth, claimed)
-        $('sheet').hidden = true
+        const shown = await decide(auth, claimed)
+        if (shown) return showNumber(shown)
+        closeSheet()
         return text(said)
       })
     return h('button', { type: 'button', class: 'small', onclick }, text(name))
@@ -354,7 +402,16 @@ function showClaimed(claimed) {
     h('p', {}, `${text('logInTo')} `, h('strong', {}, client.title)),
     h('p', {}, h('small', {}, [client.origin, browser?.device, browser?.ip].filter(Boolean).join(' · '))),
     ...(claimed.typed ? [h('p', {}, text('typedCode'))] : []),
+    ...(claimed.link ? [h('p', {}, text('didYouPress'))] : []),
     h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere'), say('approveIt', approve, 'loggedInThere')),
+  )
+}
+
+function showNumber({ number, expiresIn }) {
+  showSheet(
+    h('p', {}, text('typeThere')),
+    h('output', { class: 'login-number' }, `${number.slice(0, 3)} ${number.slice(3)}`),
+    h('p', {}, h('small', {}, text('left').replace('…', duration(expiresIn * 1000)))),
   )
 }
 

@@ -135,18 +135,24 @@ const TEXTS = {
   'entry.1049': ['1049 from the album', '1049 相册中的小程序码'],
   'entry.1012': ['1012 long press, ordinary code', '1012 长按识别二维码'],
   'entry.1013': ['1013 from the album, ordinary code', '1013 相册中的二维码'],
+  'entry.1286': ['1286 plaintext scheme', '1286 明文 Scheme'],
+  'entry.1194': ['1194 URL Link', '1194 URL Link'],
+  'entry.1167': ['1167 link opened inside WeChat', '1167 微信内打开的链接'],
   'entry.1007': ['1007 card in a chat', '1007 单聊卡片'],
   'entry.1008': ['1008 card in a group', '1008 群聊卡片'],
   scanIt: ['Scan', '扫码'],
   webView: ['Browsers', '浏览器'],
   webViewLead: [
     'A browser of the person above opens a website. In the web-view, the mini-program answers where the site logs in; in ' +
-      'WeChat and on a computer, the person does on WeChat’s page.',
-    '上方用户的浏览器打开一个网站。网站请求登录时，在 web-view 中由小程序应答，在微信中和电脑上由用户在微信的页面上确认。',
+      'WeChat and on a computer, the person does on WeChat’s page; on a phone, a button opens the mini-program, which ' +
+      'shows a number to type in the browser.',
+    '上方用户的浏览器打开一个网站。网站请求登录时，在 web-view 中由小程序应答，在微信中和电脑上由用户在微信的页面上确认，' +
+      '在手机浏览器中由按钮打开小程序，再将小程序显示的数字输入浏览器。',
   ],
   browser: ['Browser', '浏览器'],
   'browser.web_view': ['in the mini-program’s web-view', '小程序 web-view'],
   'browser.wechat': ['in WeChat', '微信内置浏览器'],
+  'browser.phone': ['on the phone, outside WeChat', '手机浏览器（微信之外）'],
   'browser.computer': ['on a computer', '电脑浏览器'],
   address: ['Address', '网址'],
   openPage: ['Open', '打开'],
@@ -157,6 +163,11 @@ const TEXTS = {
   loggedInThere: ['Logged in there', '已登录该网站'],
   refusedThere: ['Refused', '已拒绝'],
   typedCode: ['The code was typed: refuse it if somebody told you to.', '代码是手动输入的，如有人让您输入，请拒绝。'],
+  didYouPress: [
+    'Did you press the button in your browser just now? If not, refuse.',
+    '刚才是您在浏览器中点击了按钮吗？如果不是，请拒绝。',
+  ],
+  typeThere: ['Go back to the browser, and type this number there:', '请回到浏览器，输入此数字：'],
   website: ['website', '网站'],
 
   pushes: ['Message push', '消息推送'],
