@@ -4,6 +4,7 @@ A promise ends when it succeeds, when its time is up, or when the service ends. 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Promises:
         self._observe = observe
         self._pause = pause
         self._promises: dict[tuple[str, Hashable], _Promise] = {}
+        self._numbers = Counter[str]()
         self._keeping: asyncio.Task[None] | None = None
         self._is_closing = False
 
@@ -84,7 +86,7 @@ class Promises:
             **fields,
         )
         self._promises[what, key] = _Promise(do, _now() + patience, fields)
-        self._report(what)
+        self._count(what, 1)
         if not self._is_closing and (self._keeping is None or self._keeping.done()):
             self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
 
@@ -98,7 +100,7 @@ class Promises:
         """Forget this promise, which has been kept elsewhere, or just now."""
         if (promise := self._promises.pop((what, key), None)) is not None:
             log.info("promise_kept", what=what, **promise.fields)
-            self._report(what)
+            self._count(what, -1)
 
     async def drain(self) -> None:
         """Wait until no promise is waiting."""
@@ -137,10 +139,11 @@ class Promises:
     def _lose(self, what: str, key: Hashable, reason: str) -> None:
         promise = self._promises.pop((what, key))
         log.error("promise_lost", what=what, reason=reason, **promise.fields)
-        self._report(what)
+        self._count(what, -1)
 
-    def _report(self, what: str) -> None:
-        self._observe(what, sum(kind == what for kind, _ in self._promises))
+    def _count(self, what: str, more: int) -> None:
+        self._numbers[what] += more
+        self._observe(what, self._numbers[what])
 
 
 def _now() -> float:
