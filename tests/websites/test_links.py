@@ -131,6 +131,16 @@ async def test_the_button_comes_first_and_needs_no_script(shop: Site, safari: Br
     assert "https://shop.example.com" in policy
 
 
+async def test_after_a_wrong_number_the_field_is_first_and_without_one_the_button(
+    shop: Site, safari: Browser, phone: Phone
+) -> None:
+    tab = await safari.show()
+    missing = (await type_in(tab, "12")).text
+    assert missing.index('/link"><button') < missing.index("/number")
+    wrong = (await type_in(tab, other(await approved(tab, phone)))).text
+    assert wrong.index("/number") < wrong.index('/link"><button')
+
+
 @pytest.mark.parametrize("user_agent", [IN_WECHAT, IN_WECOM, DESKTOP])
 async def test_other_browsers_have_no_button(
     user_agent: str, shop: Site, make_client: MakeClient, services: Services

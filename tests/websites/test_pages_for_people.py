@@ -123,3 +123,16 @@ async def test_a_phone_is_not_told_to_wait_for_a_scan(shop: Site, browser: Brows
     html = (await browser.show()).html
     assert "Waiting for the phone" not in html
     assert "Confirm in the mini-program, and come back" in html
+
+
+async def test_chinese_titles_and_names_have_no_gaps_around_them(
+    add_site: AddSite, browser: Browser, phone: Phone
+) -> None:
+    await add_site(title="小店", sso=True)
+    tab = await browser.show(ui_locales="zh")
+    assert "<h1>登录小店</h1>" in tab.html
+    assert link(tab, "返回小店")
+    await tab.approved_by(phone)
+    for name, button in {"李梅": "以李梅的身份继续", "Ann": "以 Ann 的身份继续"}.items():
+        assert (await phone.ask("PATCH", json={"nickname": name})).status_code == 200
+        assert f"{button}</button>" in (await browser.open(ui_locales="zh")).text

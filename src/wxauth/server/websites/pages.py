@@ -58,6 +58,11 @@ VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": Fal
 """The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 _WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
+_GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])")
+_NOBODYS_PORTRAIT: Final = (
+    '<svg viewBox="0 0 72 72" width="72" height="72" fill="currentColor">'
+    '<circle cx="36" cy="28" r="12"/><path d="M12 64a24 18 0 0 1 48 0z"/></svg>'
+)
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
 
@@ -109,10 +114,10 @@ def code_page(
     states = {state: texts[state] for state in PageState}
     if is_phone:  # which cannot scan its own screen
         states[PageState.WAITING] = texts["waiting_on_a_phone"]
-    by_link = _link_forms(own_url, texts) if link_target else ""
+    by_link = f"{_link_forms(own_url, texts)}<hr>\n" if link_target else ""
     by_computer = ""
     if is_open_on_computers(asked.client) and not is_phone:
-        by_computer = f'<p><a class="by-computer" href="{own_url}/wechat">{escape(texts["by_computer"])}</a></p>\n'
+        by_computer = f'<a class="button second" href="{own_url}/wechat">{escape(texts["by_computer"])}</a>\n'
     body = f"""
 {_heading(title, asked)}
 {by_link}{first}
@@ -145,30 +150,31 @@ def number_page(request: Request, again: TryAgain, page_id: str, language: Langu
     """The page after a number that is wrong, or that cannot be right yet: to type it again, or to open WeChat again."""
     texts, page = TEXTS[language], again.page
     own_url = f"{_root(request)}{AUTHORIZE_PATH}/{escape(page_id)}"
-    title = texts["log_in_to"].format(title=page.title)
+    title = _without_gaps(texts["log_in_to"].format(title=page.title))
     origin = origin_of(page.redirect_uris[0]) if page.redirect_uris else ""
     body = f"""
 <h1>{escape(title)}</h1>
 <p class="origin">{escape(origin)}</p>
 <p class="status" role="alert">{escape(texts["number_wrong" if again.is_wrong else "number_missing"])}</p>
-{_link_forms(own_url, texts, has_button=target is not None)}
+{_link_forms(own_url, texts, has_button=target is not None, is_number_first=again.is_wrong)}
 {_links(_way_back(own_url, page.title, language))}"""
     return _page(request, title, body, language, form_action=_form_action_of_link(page.redirect_uri, target))
 
 
-def _link_forms(own_url: str, texts: Texts, *, has_button: bool = True) -> str:
+def _link_forms(own_url: str, texts: Texts, *, has_button: bool = True, is_number_first: bool = False) -> str:
     """The button that opens WeChat, and the field for the number that the phone shows then."""
-    button = (
-        f'<form method="post" action="{own_url}/link"><button class="button">{escape(texts["by_link"])}</button></form>'
+    first, second = '"button"', '"button second"'
+    button, send = (second, first) if is_number_first else (first, second)
+    opening = (
+        f'<form method="post" action="{own_url}/link"><button class={button}>{escape(texts["by_link"])}</button></form>'
     )
-    label = escape(texts["type_number"])
-    return f"""{button if has_button else ""}
-<form class="number" method="post" action="{own_url}/number">
-<label for="number">{label}</label>
+    typing = f"""<form class="number" method="post" action="{own_url}/number">
+<label for="number">{escape(texts["type_number"])}</label>
 <input id="number" name="number" inputmode="numeric" autocomplete="off" pattern="[0-9 ]*" maxlength="12" required>
-<button class="button">{escape(texts["send_number"])}</button>
-</form>
-"""
+<button class={send}>{escape(texts["send_number"])}</button>
+</form>"""
+    forms = [opening, typing] if has_button else [typing]
+    return "\n".join(reversed(forms) if is_number_first else forms)
 
 
 def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
@@ -193,14 +199,14 @@ def _ways_to_log_in(
         return escape(texts[name] if app_title is None else texts[f"{name}_by_app"].format(app=app_title))
 
     typed = (
-        f'<br><span class="typed">{started.user_code}</span>'
+        f' <span class="typing"><span class="typed">{started.user_code}</span>'
         f'<button class="copy" type="button" data-copied="{escape(texts["copied"])}" hidden>'
-        f"{escape(texts['copy'])}</button>"
+        f"{escape(texts['copy'])}</button></span>"
     )
     if is_phone:
         return (
-            f"<p>{told('on_a_phone')}{typed}</p>",
-            f"{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
+            f'<p class="type-first">{told("on_a_phone")}{typed}</p>',
+            f"<hr>\n{_paragraph('quiet', texts['with_another_phone'])}\n{picture}",
         )
     return f"<p>{told('how')}</p>\n{picture}", f'<p class="quiet">{told("typed")}{typed}</p>'
 
@@ -238,8 +244,8 @@ def person_page(
     texts, root, title = TEXTS[language], _root(request), _login_title(asked, language)
     own_url = f"{root}{AUTHORIZE_PATH}/{request_id}"
     name = (person.nickname or "").strip()
-    go_on = texts["go_on_as"].format(name=name) if name else texts["go_on_as_you_are"]
-    picture = f'<span class="portrait" aria-hidden="true">{escape(name[:1])}</span>'
+    go_on = _without_gaps(texts["go_on_as"].format(name=name)) if name else texts["go_on_as_you_are"]
+    picture = f'<span class="portrait" aria-hidden="true">{escape(name[:1]) or _NOBODYS_PORTRAIT}</span>'
     if person.avatar_url is not None and person.avatar_url.startswith(f"{issuer}{AVATARS_PATH}"):
         url = escape(f"{root}{person.avatar_url.removeprefix(issuer)}")
         picture = f'<img class="portrait" src="{url}" width="72" height="72" alt="">'
@@ -272,7 +278,7 @@ def log_out_page(
     )
     body = f"""
 <h1>{escape(title)}</h1>
-{_paragraph("", texts["log_out"].format(name=name))}
+{_paragraph("", _without_gaps(texts["log_out"].format(name=name)))}
 <form method="post" action="{_root(request)}/v1/end_session">{fields}
 <button class="button">{escape(texts["log_out_button"])}</button></form>
 {_links(_other_language("", kept, language))}"""
@@ -454,7 +460,12 @@ def _is_on_a_phone(user_agent: str) -> bool:
 
 
 def _login_title(asked: SiteRequest, language: Language) -> str:
-    return TEXTS[language]["log_in_to"].format(title=asked.client.title)
+    return _without_gaps(TEXTS[language]["log_in_to"].format(title=asked.client.title))
+
+
+def _without_gaps(text: str) -> str:
+    """The text without the spaces around a name, where Chinese has none."""
+    return _GAP_IN_CHINESE.sub("", text)
 
 
 def _footer(own_url: str, asked: SiteRequest, parameters: Parameters, language: Language, *, root: str) -> str:
@@ -468,7 +479,8 @@ def _links(*links: str) -> str:
 
 
 def _way_back(own_url: str, title: str | None, language: Language) -> str:
-    return f'<a href="{own_url}/cancel">{escape(TEXTS[language]["back_to"].format(title=title))}</a>'
+    text = _without_gaps(TEXTS[language]["back_to"].format(title=title))
+    return f'<a href="{own_url}/cancel">{escape(text)}</a>'
 
 
 def _other_language(path: str, parameters: Mapping[str, str], language: Language) -> str:

@@ -1,0 +1,112 @@
+// The pages for people who log in to a site, in a real browser beside a running `wxauth dev`: every state of them.
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { after, before, test } from 'node:test'
+import { Complaints, PATIENCE, launch } from '../browser.js'
+import { IPHONE, LANGUAGES, OPENED, addSites, authorizeUrl, be, openCode, openPage, phoneOf, sceneOf, walk } from './walk.js'
+
+const { SERVICE_URL } = process.env
+const SIZES = [
+  { width: 1280, height: 720 },
+  { width: 375, height: 667 },
+]
+const complaints = new Complaints(SERVICE_URL)
+let browser
+let axe
+before(async () => {
+  axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+  browser = await launch()
+  await addSites()
+})
+after(() => browser.close())
+
+/** What is wrong with the page in its current size and colours. */
+const faultsOf = (page, rules) =>
+  page.evaluate(async (rules) => {
+    const { violations } = await window.axe.run({ runOnly: rules, resultTypes: ['violations'] })
+    const faults = violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`)
+    const { scrollWidth, clientWidth } = document.documentElement
+    if (scrollWidth > clientWidth) faults.push(`${scrollWidth} px wide`)
+    for (const each of document.querySelectorAll('a, button, input:not([type=hidden])')) {
+      const { width, height } = each.getBoundingClientRect()
+      if (each.checkVisibility({ visibilityProperty: true }) && (height < 44 || width < 24)) faults.push(`${width} × ${height}: ${each.textContent || each.name}`)
+    }
+    return faults
+  }, rules)
+
+/** The elements that the tabulator key reaches without a visible mark of it. */
+async function unmarked(page) {
+  const faults = []
+  for (let presses = await page.locator('a, button, input:not([type=hidden])').count(); presses > 0; presses--) {
+    await page.keyboard.press('Tab')
+    const fault = await page.evaluate(() => {
+      const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement)
+      return document.activeElement !== document.body && (outlineStyle === 'none' || parseFloat(outlineWidth) < 2) && (document.activeElement.textContent || document.activeElement.name)
+    })
+    if (fault) faults.push(`no focus: ${fault}`)
+  }
+  return faults
+}
+
+for (const lang of Object.keys(LANGUAGES))
+  test(`every state is without barriers, in the light and in the dark, on a computer and on a phone: ${lang}`, async () => {
+    const page = complaints.hear(await openPage(browser, lang))
+    const found = {}
+    let states = 0
+    await walk(page, lang, async (name) => {
+      states += 1
+      const faults = []
+      await page.evaluate(axe)
+      for (const [colorScheme, size, rules] of [
+        ['light', SIZES[1]],
+        ['dark', SIZES[0], ['color-contrast']], // all but the colours is the same
+      ]) {
+        await page.emulateMedia({ colorScheme })
+        await page.setViewportSize(size)
+        faults.push(...(await faultsOf(page, rules)))
+      }
+      if (lang === 'en') faults.push(...(await unmarked(page)))
+      if (faults.length) found[name] = faults
+    })
+    assert.deepEqual(found, {})
+    assert.ok(states > 25, `${states}`)
+    complaints.check()
+    await page.context().close()
+  })
+
+test('nothing moves when the script starts', async () => {
+  for (const lang of Object.keys(LANGUAGES))
+    for (const viewport of SIZES) {
+      const page = await openPage(browser, lang, { viewport })
+      for (const userAgent of [null, IPHONE]) {
+        await be(page, userAgent)
+        await openCode(page, LANGUAGES[lang].site)
+        await page.waitForSelector('.copy:not([hidden])') // the script has started
+        const moved = await page.evaluate(
+          () =>
+            new Promise((resolve) => {
+              const seen = []
+              new PerformanceObserver((list) => seen.push(...list.getEntries())).observe({ type: 'layout-shift', buffered: true })
+              requestAnimationFrame(() => requestAnimationFrame(() => resolve(seen.map(({ value, sources }) => [value, sources.map(({ node }) => node?.outerHTML)]))))
+            }),
+        )
+        assert.deepEqual(moved, [], `${lang} ${viewport.width} ${userAgent}`)
+      }
+      await page.context().close()
+    }
+})
+
+test('without scripts, a person scans, confirms, and continues', async () => {
+  const page = await openPage(browser, 'en', { viewport: SIZES[1], javaScriptEnabled: false })
+  await page.goto(authorizeUrl(LANGUAGES.en.site, { redirect_uri: OPENED }))
+  const phone = await phoneOf('scriptless')
+  await phone.decide(await phone.claim(await sceneOf(page)), 'approve')
+  const onward = page.getByRole('link', { name: 'Continue' })
+  assert.ok((await onward.boundingBox()).height >= 44)
+  assert.equal(await page.locator('.copy').isVisible(), false)
+  await onward.click()
+  await page.waitForURL(`${OPENED}?**`, { timeout: PATIENCE })
+  assert.match(page.url(), /[?&]code=/)
+  await page.context().close()
+})
