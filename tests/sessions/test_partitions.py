@@ -13,10 +13,11 @@ import pytest
 
 from tests.fakes import Clock
 from tests.processes import make_command
-from tests.world import LogIn, LogLines, bearer, leave
+from tests.world import LogIn, LogLines, MakeClient, MakeServices, bearer, leave
 from wxauth.server.checks import examine
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.housekeeping.housekeeping import keep_session_partitions
 from wxauth.server.service.prometheus import STATISTICS_MAX_AGE
 from wxauth.server.sessions.partition_rows import mark_cut
@@ -25,6 +26,9 @@ from wxauth.server.sessions.partitions import begin_partitions, end_partitions, 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 WEEK = timedelta(weeks=1)
+USES_OF_KEPT_PLANS = Statement[int]("""
+SELECT sum(generic_plans)::int AS uses FROM pg_prepared_statements WHERE statement ~ '(FROM|UPDATE) sessions'
+""")
 
 Do = Callable[[], Awaitable[None]]
 
@@ -107,6 +111,59 @@ async def test_erasing_a_user_reaches_every_partition(
     tokens = await login("alice")
     assert (await leave(client, tokens)).status_code == 204
     assert await rows.fetchval("SELECT count(*) FROM sessions") == 0
+
+
+@pytest.mark.parametrize("asked", ["refresh", "me"])
+async def test_a_plan_for_the_sessions_of_all_partitions_is_kept(
+    client: httpx.AsyncClient, login: LogIn, services: Services, on: Do, asked: str
+) -> None:
+    await on()
+    tokens = await login("alice")
+    kept = []
+    for _ in range(8):
+        if asked == "refresh":
+            tokens = (await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})).json()
+        else:
+            await client.get("/v1/me", headers=bearer(tokens))
+        kept.append(await services.database.value(USES_OF_KEPT_PLANS))
+    assert kept == [0, 0, 0, 0, 0, 1, 2, 3], "PostgreSQL keeps no plan before the sixth use"
+
+
+async def test_a_refresh_reads_no_other_user(
+    client: httpx.AsyncClient, login: LogIn, services: Services, rows: asyncpg.Connection, on: Do
+) -> None:
+    async def read() -> int:
+        await services.database.run(Statement[Nothing]("SELECT pg_stat_force_next_flush()"))
+        return int(await rows.fetchval("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'users'"))
+
+    await on()
+    tokens = await login("alice")
+    await rows.execute("""
+        INSERT INTO users (id, created_at, last_login_at)
+        SELECT gen_random_uuid(), now(), now() FROM generate_series(1, 1000)""")
+    await rows.execute("VACUUM ANALYZE users")
+    before = await read()
+    for _ in range(8):
+        tokens = (await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})).json()
+    assert await read() == before
+
+
+async def test_without_prepared_statements_a_plan_is_of_the_partition_of_the_session_alone(
+    database_url: str,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    login: LogIn,
+    rows: asyncpg.Connection,
+    on: Do,
+) -> None:
+    await on()
+    tokens = await login("alice")
+    client = make_client(await make_services(database_url=f"{database_url}&pgbouncer=true"))
+    async with rows.transaction():
+        await rows.execute("LOCK TABLE sessions_default")
+        assert (await client.get("/v1/me", headers=bearer(tokens))).status_code == 200
+        refreshed = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+        assert refreshed.status_code == 200
 
 
 async def test_off_brings_back_the_very_table(login: LogIn, rows: asyncpg.Connection, on: Do, off: Do) -> None:
