@@ -100,3 +100,10 @@ async def test_the_site_shown_can_be_run() -> None:
         answer = await client.get("/logout")
     assert answer.headers["location"].startswith("https://auth.example.com/v1/end_session?id_token_hint=")
     assert {route.path for route in namespace["app"].routes} == {"/", "/login", "/callback", "/logout"}
+
+
+@pytest.mark.parametrize(("guide", "suffix"), [("pages.md", ""), ("pages.zh-CN.md", ".zh-CN")])
+def test_the_guide_shows_every_picture_of_the_login_pages(guide: str, suffix: str) -> None:
+    shown = re.findall(r"\]\(pages/([^)]+)\)", (ROOT / "docs" / guide).read_text())
+    pictures = (ROOT / "docs/pages").glob(f"*{suffix}.png")
+    assert sorted(shown) == sorted(each.name for each in pictures if suffix or ".zh-CN" not in each.name)

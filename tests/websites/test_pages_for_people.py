@@ -133,6 +133,10 @@ async def test_chinese_titles_and_names_have_no_gaps_around_them(
     assert "<h1>登录小店</h1>" in tab.html
     assert link(tab, "返回小店")
     await tab.approved_by(phone)
-    for name, button in {"李梅": "以李梅的身份继续", "Ann": "以 Ann 的身份继续"}.items():
+    for name, button in {
+        "李梅": "以李梅的身份继续",
+        "李梅（店长）": "以李梅（店长）的身份继续",
+        "Ann": "以 Ann 的身份继续",
+    }.items():
         assert (await phone.ask("PATCH", json={"nickname": name})).status_code == 200
         assert f"{button}</button>" in (await browser.open(ui_locales="zh")).text

@@ -15,8 +15,8 @@ const UNKNOWN = 'A'.repeat(22)
 
 /** What a page is told in each language: the sites, whose names are short and long, and a person. */
 export const LANGUAGES = {
-  en: { site: 'shop-en', title: 'Corner Shop', long: 'long-en', longTitle: 'Returns, Repairs and Exchanges for Members of the Corner Shop', person: 'Alice' },
-  'zh-CN': { site: 'shop-zh', title: '小店', long: 'long-zh', longTitle: '街角小店会员服务中心（退换货、维修预约与积分兑换综合办理平台）', person: '李晓梅' },
+  en: { site: 'pages-en', title: 'Corner Shop', long: 'pages-long-en', longTitle: 'Returns, Repairs and Exchanges for Members of the Corner Shop', person: 'Alice', longPerson: 'Alexandra-Constantina_Wolfeschlegelsteinhausenbergerdorff_Kent' },
+  'zh-CN': { site: 'pages-zh', title: '小店', long: 'pages-long-zh', longTitle: '街角小店会员服务中心（退换货、维修预约与积分兑换综合办理平台）', person: '李晓梅', longPerson: '街角小店三号店的店长助理李晓梅（周末值班，急事请打电话，谢谢）' },
 }
 
 /** Add the sites. */
@@ -77,9 +77,10 @@ export { IPHONE }
 
 /** Show each state on this page, and call `look` with its name. */
 export async function walk(page, lang, look) {
-  const { site, long, person } = LANGUAGES[lang]
+  const { site, long, person, longPerson } = LANGUAGES[lang]
   const phone = await phoneOf(`person-${lang}`, person, await portrait(page))
   const nameless = await phoneOf(`nameless-${lang}`)
+  const longNamed = await phoneOf(`long-named-${lang}`, longPerson)
   const show = async (name, path) => {
     await page.goto(SERVICE_URL + path)
     await look(name)
@@ -151,14 +152,15 @@ export async function walk(page, lang, look) {
   await look('form-post')
   await page.unroute('**/post.js')
 
-  for (const [who, name] of [
-    [nameless, 'continue-without-name'],
-    [phone, 'continue'],
+  for (const [name, who, next] of [
+    ['continue-without-name', nameless, site],
+    ['continue-with-long-name', longNamed, long],
+    ['continue', phone, site],
   ]) {
     await openCode(page, site, { prompt: 'login', redirect_uri: OPENED })
     await who.decide(await who.claim(await sceneOf(page)), 'approve')
     await page.waitForURL(`${OPENED}?**`)
-    await page.goto(authorizeUrl(name === 'continue' ? site : long))
+    await page.goto(authorizeUrl(next))
     await look(name)
   }
   await show('log-out', '/v1/end_session')
@@ -170,8 +172,8 @@ export async function walk(page, lang, look) {
 /** Use up this address's logins for a minute, and show the page that says so. */
 export async function walkLimited(page, look) {
   let tries = 0
-  while ((await fetch(authorizeUrl('shop-en'))).status !== 429) assert.ok(++tries < 200)
-  await page.goto(authorizeUrl('shop-en'))
+  while ((await fetch(authorizeUrl(LANGUAGES.en.site))).status !== 429) assert.ok(++tries < 200)
+  await page.goto(authorizeUrl(LANGUAGES.en.site))
   await look('limited')
 }
 

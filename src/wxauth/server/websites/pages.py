@@ -58,7 +58,7 @@ VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": Fal
 """The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 _WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
-_GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])")
+_GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 _NOBODYS_PORTRAIT: Final = (
     '<svg viewBox="0 0 72 72" width="72" height="72" fill="currentColor">'
     '<circle cx="36" cy="28" r="12"/><path d="M12 64a24 18 0 0 1 48 0z"/></svg>'

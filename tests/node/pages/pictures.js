@@ -1,0 +1,27 @@
+// Takes the screenshots of docs/pages.md, in both languages. scripts/pictures runs it.
+import { launch } from '../browser.js'
+import { LANGUAGES, addSites, openPage, walk, walkLimited } from './walk.js'
+
+const [folder] = process.argv.slice(2)
+const ONLY_ON_PHONES = ['phone', 'link', 'number-missing', 'number-wrong', 'used-up', 'account', 'web-view', 'snapshot']
+
+const browser = await launch()
+async function shoot(page, name, lang) {
+  const suffix = lang === 'en' ? '' : `.${lang}`
+  const take = async (size, viewport) => {
+    await page.setViewportSize(viewport)
+    await page.screenshot({ path: `${folder}/${name}.${size}${suffix}.png`, fullPage: true })
+  }
+  if (!ONLY_ON_PHONES.includes(name)) await take('computer', { width: 1280, height: 640 })
+  await take('phone', { width: 375, height: 667 })
+}
+
+await addSites()
+const pages = {}
+for (const lang of Object.keys(LANGUAGES)) {
+  const page = await openPage(browser, lang)
+  await walk(page, lang, (name) => shoot(page, name, lang))
+  pages[lang] = page
+}
+for (const [lang, page] of Object.entries(pages)) await walkLimited(page, (name) => shoot(page, name, lang))
+await browser.close()
