@@ -330,7 +330,8 @@ def test_every_worker_reports_the_usage_of_each_worker(service: TwoWorkers) -> N
         for used in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
             reported = {s.labels["worker"]: s.value for s in scraped.samples if s.name == used}
             assert reported.keys() == names
-            assert all(value > 0 for value in reported.values())
+            # A worker that was forked a moment ago has used less CPU time than Linux counts, which is 10 ms.
+            assert all(value > 0 or used == "process_cpu_seconds_total" for value in reported.values())
         started = {s.value for s in scraped.samples if s.name == "process_start_time_seconds"}
         assert max(started) <= time.time() + 1
         assert min(started) > time.time() - 600
