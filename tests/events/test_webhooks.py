@@ -1085,5 +1085,5 @@ async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_that_use
     clock.advance(seconds=1 + LEASE.total_seconds())
     await deliver(services)
     events = [(event["type"], event["user_id"]) for event in events_in(receiver)][len(told) :]
+    # The second try and the first of the next event go out together: only first tries are in order.
     assert sorted(events) == sorted([("user.created", alice), ("user.created", bob), ("user.banned", alice)])
-    assert events.index(("user.created", alice)) < events.index(("user.banned", alice))
