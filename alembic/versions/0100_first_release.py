@@ -53,7 +53,10 @@ def upgrade() -> None:
             newest record;
             milliseconds bigint;
         BEGIN
-            SELECT id, at INTO newest FROM events WHERE user_id = NEW.user_id ORDER BY id DESC LIMIT 1;
+            SELECT id, at INTO newest FROM events
+             WHERE (user_id, id) >= (NEW.user_id, '00000000-0000-0000-0000-000000000000')
+               AND (user_id, id) <= (NEW.user_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+             ORDER BY user_id DESC, id DESC LIMIT 1;
             IF newest.id >= NEW.id OR newest.at > NEW.at THEN
                 milliseconds := ('x' || left(replace(newest.id::text, '-', ''), 12))::bit(48)::bigint + 1;
                 NEW.id := (lpad(to_hex(milliseconds), 12, '0') || right(replace(NEW.id::text, '-', ''), 20))::uuid;

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -230,3 +231,18 @@ async def test_a_merge_records_the_number_and_the_consents_that_it_brings(
         ("user.phone_bound", {}),
         ("consent.given", {"document": "terms", "version": "3"}),
     ]
+
+
+async def test_an_event_of_a_new_user_reads_no_others_even_if_the_statistics_know_one_user(
+    rows: asyncpg.Connection,
+) -> None:
+    record = (
+        "INSERT INTO events (id, type, at, actor, user_id)"
+        " SELECT gen_random_uuid(), 'user.created', now(), 'system', user_id FROM unnest($1::uuid[]) AS user_id"
+    )
+    await rows.execute(record, [UUID(int=1)] * 200)
+    await rows.execute("ANALYZE events")
+    async with rows.transaction():
+        await rows.execute(record, [uuid4() for _ in range(1000)])
+        read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'events'"
+        assert await rows.fetchval(read) < 1000
