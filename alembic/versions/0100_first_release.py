@@ -352,24 +352,14 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE push_messages (
             digest BYTEA NOT NULL,
-            app_id TEXT NOT NULL,
-            received_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT push_messages_pkey PRIMARY KEY (digest),
-            CONSTRAINT push_messages_digest_check CHECK (octet_length(digest) = 32)
-        )
-    """)
-    op.execute("CREATE INDEX push_messages_received_at_idx ON push_messages (received_at)")
-    op.execute("""
-        CREATE TABLE push_nonces (
-            digest BYTEA NOT NULL,
             content BYTEA,
-            received_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT push_nonces_pkey PRIMARY KEY (digest),
-            CONSTRAINT push_nonces_digest_check CHECK (octet_length(digest) = 32),
-            CONSTRAINT push_nonces_content_check CHECK (octet_length(content) = 32)
+            kept_until TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT push_messages_pkey PRIMARY KEY (digest),
+            CONSTRAINT push_messages_digest_check CHECK (octet_length(digest) = 32),
+            CONSTRAINT push_messages_content_check CHECK (octet_length(content) = 32)
         )
     """)
-    op.execute("CREATE INDEX push_nonces_received_at_idx ON push_nonces (received_at)")
+    op.execute("CREATE INDEX push_messages_kept_until_idx ON push_messages (kept_until)")
     op.execute("""
         CREATE TABLE refusals (
             id UUID NOT NULL,
@@ -1037,7 +1027,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE sweeps")
     op.execute("DROP TABLE signing_keys")
     op.execute("DROP TABLE refusals")
-    op.execute("DROP TABLE push_nonces")
     op.execute("DROP TABLE push_messages")
     op.execute("DROP TABLE profile_changes")
     op.execute("DROP TABLE id_token_keys")

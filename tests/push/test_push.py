@@ -28,9 +28,7 @@ from tests.world import (
     set_roles,
     until,
     until_locked,
-    with_part,
 )
-from wxauth.server.apps.registry import Apps
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import (
     Format,
@@ -39,7 +37,6 @@ from wxauth.server.dev.wechat.push_sender import (
     encrypt,
     push_signature,
 )
-from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.service.waits import Waits
 
@@ -68,7 +65,7 @@ EXAMPLE_PUSH = {
 
 PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
 AN_HOUR = 3600
-HURRIED = Waits(withdrawals=0.25, promises=0.1)
+HURRIED = Waits(pushed_messages=0.25, promises=0.1)
 HARDLY_MORE = 1.8
 """Seconds for an answer, where the database has a quarter of a second."""
 
@@ -368,7 +365,6 @@ async def test_a_message_that_withdraws_nothing_is_accepted_and_changes_nothing(
     await send(client, {"FromUserName": openid, "OpenID": openid, "CreateTime": NOW, **content})
     assert await kept(rows) == PROFILE
     assert await events(rows) == []
-    assert await rows.fetchval("SELECT count(*) FROM push_messages") == 0
 
 
 async def test_revoking_the_phone_number_erases_a_number_still_to_be_bound(
@@ -812,18 +808,9 @@ async def test_a_withdrawal_still_postponed_at_shutdown_is_logged_as_lost(
 async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     cut_off: Services, make_client: MakeClient, log_in: LogInWithAll, log_lines: LogLines
 ) -> None:
-    impatient = Withdrawals(
-        cut_off[Apps].find,
-        cut_off.database,
-        cut_off.clock,
-        background=cut_off.background,
-        promises=cut_off.promises,
-        picture_checks=cut_off[PictureChecks],
-        patience=HURRIED.withdrawals,
-        kept_in_memory=0.0,
-    )
+    cut_off[Withdrawals].kept_in_memory = 0.0
     push = signed(message((await log_in())["user"]["openid"], LEFT))
-    answer = await post(make_client(with_part(cut_off, Withdrawals, impatient)), push)
+    answer = await post(make_client(cut_off), push)
     problem_of(answer, "storage_unavailable", 503)
     await until(lambda: lines_of(log_lines, "promise_lost"))
 

@@ -15,7 +15,8 @@ from tests.push.messages import LEFT, NOW, PLAIN, SEALED, assert_taken, every_wa
 from tests.world import LogIn, LogLines, MakeClient, MakeServices, until
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat.push_sender import Format, Mode, SignedPush, push_signature
-from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.push.rows import MESSAGES_KEPT, SIGNATURES_KEPT
 from wxauth.server.push.withdrawals import Withdrawals
 
 FIVE_MINUTES = 300
@@ -246,35 +247,35 @@ async def test_a_handshake_waits_for_the_database_to_come_back(
 async def test_signatures_and_messages_are_swept_in_time(
     attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    async def kept() -> list[int]:
+    async def kept() -> int:
         await sweep(services, page_size=1, pause=0)
-        return [await rows.fetchval(f"SELECT count(*) FROM {name}") for name in ("push_nonces", "push_messages")]
+        return await rows.fetchval("SELECT count(*) FROM push_messages")
 
     for person in ("alice", "bob", "carol"):
         assert_taken(await post(attacked.client, signed(message(await attacked.log_in(person=person)))))
-    clock.now += PUSH_NONCES_KEPT
-    assert await kept() == [3, 3]
+    clock.now += SIGNATURES_KEPT
+    assert await kept() == 6
     clock.now += A_SECOND
-    assert await kept() == [0, 3]
-    clock.now += PUSH_MESSAGES_KEPT - PUSH_NONCES_KEPT - A_SECOND
-    assert await kept() == [0, 3]
+    assert await kept() == 3
+    clock.now += MESSAGES_KEPT - SIGNATURES_KEPT - A_SECOND
+    assert await kept() == 3
     clock.now += A_SECOND
-    assert await kept() == [0, 0]
+    assert await kept() == 0
 
 
 async def test_a_signature_is_known_for_as_long_as_a_message_may_wait_for_the_database(services: Services) -> None:
     waits = timedelta(seconds=services[Withdrawals].kept_in_memory + 2 * FIVE_MINUTES)
-    assert waits <= PUSH_NONCES_KEPT
+    assert waits <= SIGNATURES_KEPT
 
 
 async def test_the_sweep_skips_locked_rows(
     attacked: Attacked, services: Services, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     assert_taken(await post(attacked.client, signed(TEXT)))
-    clock.now += PUSH_NONCES_KEPT + A_SECOND
+    clock.now += SIGNATURES_KEPT + A_SECOND
     async with rows.transaction():
-        await rows.execute("SELECT FROM push_nonces FOR UPDATE")
+        await rows.execute("SELECT FROM push_messages FOR UPDATE")
         await sweep(services)
-        assert await rows.fetchval("SELECT count(*) FROM push_nonces") == 1
+        assert await rows.fetchval("SELECT count(*) FROM push_messages") == 1
     await sweep(services)
-    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM push_nonces"))
+    await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM push_messages"))

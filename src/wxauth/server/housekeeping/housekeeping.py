@@ -22,7 +22,7 @@ from wxauth.server.numbers.numbers import Numbers
 from wxauth.server.phones.phones import Phones
 from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.picture_checks import PictureChecks
-from wxauth.server.push.rows import sweep_messages, sweep_nonces
+from wxauth.server.push.rows import sweep_messages
 from wxauth.server.refusals.rows import sweep_refusals
 from wxauth.server.sessions.partitions import keep_partitions
 from wxauth.server.sessions.rows import delete_console_sessions
@@ -50,10 +50,6 @@ SESSIONS_PER_TRANSACTION: Final = 5000
 """How many sessions one transaction ends, and how many it deletes."""
 ERASE_PAUSE_SECONDS: Final = 5.0
 """Seconds between two checks for what remains of erased users."""
-PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
-"""How long a repeated message from WeChat is recognised. WeChat repeats a message within seconds."""
-PUSH_NONCES_KEPT: Final = timedelta(hours=2)
-"""Longer than a signature is valid, and longer than a message waits in memory during a database outage."""
 REFUSALS_KEPT: Final = timedelta(days=14)
 """How long refused logins are kept for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
@@ -285,8 +281,7 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
         services[PictureChecks].sweep,
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, began_before=now - WINDOW),
-        partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
-        partial(sweep_nonces, database, received_before=now - PUSH_NONCES_KEPT),
+        partial(sweep_messages, database, now=now),
         partial(sweep_refusals, database, before=now - REFUSALS_KEPT),
         partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
     ):

@@ -15,13 +15,13 @@ from wxauth.errors import (
     Title,
     UnknownApp,
 )
-from wxauth.server.push.withdrawals import Withdrawals
+from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
 
 router = Router("wechat")
 
-WithdrawalsDep = Annotated[Withdrawals, Depends(provide(Withdrawals))]
+PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
@@ -59,9 +59,9 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     failures=[_WRONG_ECHOSTR, *_NOT_TAKEN],
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
-async def verify_push_url(app_id: str, request: Request, withdrawals: WithdrawalsDep) -> PlainTextResponse:
+async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesDep) -> PlainTextResponse:
     """Answer `echostr` if `signature` was made with the app's `push_token`, at most five minutes ago."""
-    text = await withdrawals.echo(app_id, request.query_params)
+    text = await pushed.echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
 
@@ -83,7 +83,7 @@ async def verify_push_url(app_id: str, request: Request, withdrawals: Withdrawal
         },
     },
 )
-async def receive_push(app_id: str, request: Request, withdrawals: WithdrawalsDep) -> PlainTextResponse:
+async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep) -> PlainTextResponse:
     """Process a message, and answer `success`. After any other answer, WeChat sends the message again.
 
     `user_authorization_revoke` erases the fields that `RevokeInfo` names (6: nickname and picture, 8: phone number, 19:
@@ -94,5 +94,5 @@ async def receive_push(app_id: str, request: Request, withdrawals: WithdrawalsDe
     `push_aes_key` the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted
     messages.
     """
-    await withdrawals.receive(app_id, request.query_params, await request.body())
+    await pushed.receive(app_id, request.query_params, await request.body())
     return PlainTextResponse("success", headers=_NO_STORE)

@@ -38,6 +38,7 @@ from wxauth.server.phones.phones import Phones
 from wxauth.server.pictures.avatars import Avatars
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.profile.nicknames import Nicknames
+from wxauth.server.push.receiving import PushedMessages
 from wxauth.server.push.withdrawals import Withdrawals
 from wxauth.server.refusals.refusals import Refusals
 from wxauth.server.risk.risk import Risk
@@ -195,6 +196,7 @@ def build_services(
         pause=waits.deliveries,
     )
     picture_checks = PictureChecks(database, opinions, clock, background=background, policy=settings.avatar_check)
+    withdrawals = Withdrawals(database, clock, promises=promises)
     avatars = Avatars(database, clock, checks=picture_checks, issuer=settings.issuer)
     numbers = Numbers(database, clock, store_pause=waits.numbers_store)
     refusals = Refusals(database, clock, observe_dropped=metrics.refusals_dropped, store_pause=waits.refusals_store)
@@ -298,14 +300,15 @@ def build_services(
             Avatars: avatars,
             PictureChecks: picture_checks,
             Turns: turns,
-            Withdrawals: Withdrawals(
+            Withdrawals: withdrawals,
+            PushedMessages: PushedMessages(
                 apps.find,
                 database,
                 clock,
                 background=background,
-                promises=promises,
+                withdrawals=withdrawals,
                 picture_checks=picture_checks,
-                patience=waits.withdrawals,
+                patience=waits.pushed_messages,
             ),
             Deliveries: deliveries,
             NameResolver: name_resolver,

@@ -12,7 +12,7 @@ from wxauth.server.keys import keyring
 from wxauth.server.limits import turns
 from wxauth.server.numbers import numbers
 from wxauth.server.phones import phones
-from wxauth.server.push import withdrawals
+from wxauth.server.push import receiving
 from wxauth.server.refusals import refusals
 from wxauth.server.users import staff_reads
 from wxauth.server.wechat import client, opinions
@@ -33,12 +33,12 @@ class Waits:
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
     promises: float = promises.RETRY_PAUSE_SECONDS
+    pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     refusals_store: float = refusals.STORE_PAUSE_SECONDS
     staff_reads_store: float = staff_reads.STORE_PAUSE_SECONDS
     turns: float = turns.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
-    withdrawals: float = withdrawals.WITHDRAWAL_TIMEOUT_SECONDS
 
 
 WAITS: Final = Waits()
