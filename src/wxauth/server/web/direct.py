@@ -120,7 +120,10 @@ class DirectRoute(APIRoute):
         answers = failures_of(*of_path, *(failure for each in entailed for failure in each.failures), *failures)
         if self.response_model is not None and 200 not in self.responses:
             answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
-        self.responses = {**answers, **self.responses}
+        for status, declared in self.responses.items():  # besides a page of this status, there may be problems
+            content = {**answers.get(status, {}).get("content", {}), **declared.get("content", {})}
+            answers[status] = {**declared, "content": content} if content else declared
+        self.responses = answers
         security = next((each.security for each in entailed if each.security), None)
         if security is not None:
             self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
