@@ -37,6 +37,15 @@ async def test_a_guard_finds_the_mini_program_in_a_websites_token(
     assert (own.app_id, own.scope) == (APP["app_id"], frozenset())
 
 
+async def test_a_token_that_is_sent_to_userinfo_in_two_ways_is_challenged_as_an_invalid_request(
+    add_site: AddSite, phone: Phone
+) -> None:
+    tokens = await tokens_of(await add_site(device=True), phone)
+    answer = await phone.client.post("/v1/userinfo", headers=bearer(tokens), data={"access_token": "x"})
+    problem_of(answer, "invalid_request", 400)
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_request"'
+
+
 @pytest.mark.no_database
 @pytest.mark.parametrize(
     ("claims", "expected"),

@@ -163,6 +163,14 @@ async def revoke(
     return {}
 
 
+class _MalformedBearer(InvalidRequest):
+    """The access token is sent in no way, or in two ways, that RFC 6750 knows."""
+
+    def headers(self) -> dict[str, str]:
+        """`WWW-Authenticate` (RFC 6750, section 3.1)."""
+        return {"WWW-Authenticate": 'Bearer error="invalid_request"'}
+
+
 async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: ClockDep) -> Principal:
     """The user of the access token in the header, or in the form's `access_token` (RFC 6750, section 2.2).
 
@@ -171,11 +179,11 @@ async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: Clo
     try:
         token = (await form_of(request)).get("access_token") if is_form(request) else None
     except OAuthError as exc:
-        raise InvalidRequest(exc.description, status=400) from None
+        raise _MalformedBearer(exc.description, status=400) from None
     if token is None:
         return await verified(request, verifier, clock)
     if "authorization" in request.headers:
-        raise InvalidRequest("send the access token in the header or in the form, not in both", status=400)
+        raise _MalformedBearer("send the access token in the header or in the form, not in both", status=400)
     return await verifier.verify(token, now=clock().timestamp())
 
 
