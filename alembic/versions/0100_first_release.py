@@ -968,7 +968,9 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE browser_logins (
             id UUID NOT NULL,
+            browser_hash BYTEA NOT NULL,
             cookie_hash BYTEA NOT NULL,
+            proof_id UUID NOT NULL,
             app_id TEXT NOT NULL,
             openid TEXT NOT NULL,
             authenticated_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -983,6 +985,7 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX browser_logins_app_id_openid_idx ON browser_logins (app_id, openid)")
     op.execute("CREATE INDEX browser_logins_authenticated_at_idx ON browser_logins (authenticated_at)")
+    op.execute("CREATE INDEX browser_logins_browser_hash_idx ON browser_logins (browser_hash)")
     op.execute("""
         CREATE TABLE browser_login_sites (
             browser_login_id UUID NOT NULL,

@@ -113,10 +113,12 @@ def sent(answer: httpx.Response, to: str = CALLBACK) -> dict[str, str]:
     return {name: values[0] for name, values in reported.items()}
 
 
-def hidden_fields(page: httpx.Response) -> dict[str, str]:
+def hidden_fields(page: httpx.Response | str) -> dict[str, str]:
     """The hidden fields of a page's form."""
-    assert page.status_code == 200, page.headers.get("location", page.text)
-    found = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page.text)
+    if not isinstance(page, str):
+        assert page.status_code == 200, page.headers.get("location", page.text)
+        page = page.text
+    found = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page)
     return {name: unescape(value) for name, value in found}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import asyncpg
 import httpx
@@ -53,7 +53,8 @@ class PersonPage:
         return found[1]
 
     async def press(self, button: str = "continue", browser: Browser | None = None) -> httpx.Response:
-        return await (browser or self.browser).client.post(f"/v1/authorize/{self.request_id}/{button}")
+        path, fields = f"/v1/authorize/{self.request_id}/{button}", hidden_fields(self.html)
+        return await (browser or self.browser).client.post(path, data=fields)
 
 
 TO_ADMIN = {"client_id": "admin", "redirect_uri": ADMIN_CALLBACK}
@@ -153,6 +154,31 @@ async def test_the_cookie_is_new_at_each_proof_and_stored_as_a_hash(
         )
         assert stored == count
     assert first.encode() not in str(await rows.fetch("SELECT * FROM browser_logins")).encode()
+
+
+@pytest.mark.parametrize("has_login", [False, True])
+async def test_two_tabs_that_go_on_at_once_have_one_login(
+    shop: Site, desk: Site, browser: Browser, phone: Phone, rows: asyncpg.Connection, has_login: bool
+) -> None:
+    if has_login:
+        await tokens_of(shop, browser, phone)
+    tabs = [await browser.show(prompt="login"), await browser.show(**TO_ADMIN, prompt="login")]
+    for tab in tabs:
+        claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
+        assert (await phone.decide(claimed["id"])).status_code == 204
+    sent_before = {"Cookie": "; ".join(f"{each.name}={each.value}" for each in browser.client.cookies.jar)}
+    paths = [f"/v1/authorize/{tab.request_id}/next" for tab in tabs]
+    first, second = await gather(*(browser.client.get(path, headers=sent_before) for path in paths))
+    assert first.headers["set-cookie"] == second.headers["set-cookie"], "whichever comes last is the browser's"
+    assert await rows.fetchval("SELECT count(*) FROM browser_logins") == 1
+    tokens = [
+        (await exchanged(shop, sent(first)["code"])).json(),
+        (await exchanged(desk, code_in(second), redirect_uri=ADMIN_CALLBACK)).json(),
+    ]
+    fields = hidden_fields(await browser.client.get("/v1/end_session"))
+    assert (await browser.client.post("/v1/end_session", data=fields)).status_code == 200
+    for site, each in zip((shop, desk), tokens, strict=True):
+        refused(await site.refresh(each), "invalid_grant")
 
 
 @pytest.mark.parametrize("value", ["x" * 43, "short", ""])
@@ -420,6 +446,24 @@ async def test_a_page_keeps_what_the_site_asked_and_nothing_more(
     assert "code" in sent(await page.press())
 
 
+@pytest.mark.parametrize("button", ["continue", "another"])
+async def test_a_page_of_a_named_person_stores_no_hint_and_repeats_it_when_it_is_stale(
+    shop: Site, desk: Site, browser: Browser, named: Phone, rows: asyncpg.Connection, button: str
+) -> None:
+    await tokens_of(shop, browser, named)
+    hint = (await entered(browser, desk))["id_token"]
+    page = await person_page(browser, id_token_hint=hint)
+    stored = str([await rows.fetch(f"SELECT * FROM {table}") for table in ("login_pages", "site_requests")])
+    assert hint not in stored, "it has the name and the number of the person, whose erasure would not find it here"
+    if button == "continue":
+        assert "code" in sent(await page.press(), ADMIN_CALLBACK)
+        await tokens_of(shop, browser, named, prompt="login")
+        browser.client.cookies.delete(COOKIE)
+    answer = await page.press(button)
+    assert answer.status_code == 303
+    assert parse_qs(urlsplit(answer.headers["location"]).query)["id_token_hint"] == [hint]
+
+
 async def test_of_one_login_each_site_has_twenty_open_sessions(
     shop: Site, desk: Site, browser: Browser, named: Phone, clock: Clock, rows: asyncpg.Connection
 ) -> None:
@@ -448,8 +492,10 @@ async def test_what_has_ended_is_swept_in_batches(
 ) -> None:
     await tokens_of(shop, browser, named)
     await rows.execute(
-        "INSERT INTO browser_logins (id, cookie_hash, app_id, openid, authenticated_at, authenticated_by)"
-        " SELECT gen_random_uuid(), sha256(n::text::bytea), app_id, openid, $1, 'wechat_scan'"
+        "INSERT INTO browser_logins"
+        " (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)"
+        " SELECT gen_random_uuid(), sha256(n::text::bytea), sha256(n::text::bytea), gen_random_uuid(), app_id, openid,"
+        " $1, 'wechat_scan'"
         "   FROM identities, generate_series(1, 2500) n",
         clock(),
     )

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fakes import Clock, Secrets
 from tests.sweeps import Sweep
+from tests.websites import browsers
 from tests.websites import test_web_view as web_view
 from tests.websites.browsers import ASKED, exchanged, hidden_fields, id_claims
 from tests.world import (
@@ -388,6 +389,21 @@ async def test_presses_count_against_the_limit_of_the_address(
     answers = [await browser.get(button) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [303, 303, 429]
     assert "retry-after" in answers[-1].headers
+
+
+async def test_the_pages_of_neighbours_leave_a_browser_with_a_login_its_own(
+    add_site: AddSite, get_browser: GetBrowser, make_services: MakeServices
+) -> None:
+    shop = await add_site(sso=True, account_app_id=PAGE)
+    strict = await make_services(scan_rate_limit="3/minute")
+    held, neighbour = browsers.Browser(get_browser("website", at=strict).client), get_browser(at=strict)
+    phone = Phone(shop.client, await log_in(shop.client, "alice"), lambda: "alice")
+    await browsers.tokens_of(shop, held, phone)
+    page = f"/v1/authorize?{urlencode(ASKED)}"
+    assert [(await neighbour.get(page)).status_code for _ in range(4)] == [200, 200, 200, 429]
+    pages = [await held.open() for _ in range(4)]
+    assert [page.status_code for page in pages] == [200, 200, 200, 429], "its own are limited, too"
+    assert "/continue" in pages[0].text
 
 
 async def test_pages_that_nobody_used_are_swept_away(

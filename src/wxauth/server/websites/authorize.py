@@ -24,7 +24,8 @@ from wxauth.server.websites.browser_logins import (
     Onward,
     WayBack,
     end_login_of_another,
-    new_login,
+    onward_to,
+    proves_login,
     record_proof,
 )
 from wxauth.server.websites.doors import Door
@@ -335,9 +336,9 @@ async def _put_code(
         if grant is None or person is None:
             return None
         door = Door(grant.door)
-        login = new_login(settings, door, cookies, grant.id, is_shared=page.sso)
-        if login is not None:
-            login_id = await record_proof(
+        login = None
+        if proves_login(settings, door, cookies, is_shared=page.sso):
+            login = await record_proof(
                 transaction,
                 settings,
                 Proof(
@@ -350,17 +351,16 @@ async def _put_code(
                     authenticated_by=grant.authenticated_by,
                 ),
                 cookies,
-                login,
                 now=now,
             )
-            if login_id is None:
+            if login is None:
                 return None
-            await name_browser_login(transaction, grant.id, login_id)
+            await name_browser_login(transaction, grant.id, login.id)
         if await put_code(transaction, grant.id, hash_of(code), page, now=now):
             await record_authorized(transaction, person, client_id=page.client_id, door=door, ip=device.ip, now=now)
     if page.sso:
         await end_login_of_another(database, settings, cookies, grant.user_id, now=now)
-    return Onward(sent_back(settings, page, code=code), login)
+    return onward_to(sent_back(settings, page, code=code), cookies, None if login is None else login.proof_id)
 
 
 async def _page(database: Database, page_id: str, cookie: str | None) -> ShownPage:

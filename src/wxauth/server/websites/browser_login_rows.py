@@ -37,11 +37,20 @@ class LoginOwner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLogin:
+    """A browser's login after a proof, and the grant of which its cookie's value is made."""
+
+    id: UUID
+    proof_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PersonPage:
     """A page that shows the person of a browser's login."""
 
     browser_login_id: UUID
     query: str
+    hinted_user_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,21 +88,24 @@ _COUNT: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
-# The browser may still send the former value, if the same proof has been stored before.
-_RENEW: Final = Statement[UUID]("""
+# A browser that does not send the login's value has not received it yet: two of its tabs have gone on at once, or the
+# same proof comes again. It gets the same value once more, because one login has one value.
+_RENEW: Final = Statement[StoredLogin]("""
 UPDATE browser_logins l
-   SET cookie_hash = :new_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
-       authenticated_by = :authenticated_by
+   SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
+       authenticated_by = :authenticated_by,
+       cookie_hash = CASE WHEN l.cookie_hash = :cookie_hash THEN :new_hash ELSE l.cookie_hash END,
+       proof_id = CASE WHEN l.cookie_hash = :cookie_hash THEN :proof_id ELSE l.proof_id END
   FROM identities i
- WHERE (l.cookie_hash = :cookie_hash OR l.cookie_hash = :new_hash) AND l.authenticated_at > :proved_after
+ WHERE (l.cookie_hash = :cookie_hash OR l.browser_hash = :browser_hash) AND l.authenticated_at > :proved_after
    AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
-RETURNING l.id
+RETURNING l.id, l.proof_id
 """)
-_ADD: Final = Statement[UUID]("""
-INSERT INTO browser_logins (id, cookie_hash, app_id, openid, authenticated_at, authenticated_by)
-VALUES (:id, :new_hash, :app_id, :openid, :authenticated_at, :authenticated_by)
+_ADD: Final = Statement[StoredLogin]("""
+INSERT INTO browser_logins (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)
+VALUES (:id, :browser_hash, :new_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
 ON CONFLICT (cookie_hash) DO NOTHING
-RETURNING id
+RETURNING id, proof_id
 """)
 # Waits for a removal of the client, and then finds none. It also touches a row that is there already, to return it.
 _ADD_SITE: Final = Statement[UUID]("""
@@ -104,7 +116,7 @@ RETURNING browser_login_id
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
 _PAGE: Final = Statement[PersonPage]("""
-SELECT p.browser_login_id, p.query
+SELECT p.browser_login_id, p.query, p.hinted_user_id
   FROM login_pages p JOIN site_requests r ON r.id = p.request_id
  WHERE p.page_hash = :page_hash AND p.browser_hash = :browser_hash AND p.query IS NOT NULL AND r.expires_at > :now
 """)
@@ -150,27 +162,30 @@ async def store_proof(
     proof: Proof,
     *,
     login_id: UUID,
+    browser_hash: bytes,
     cookie_hash: bytes | None,
     new_hash: bytes,
     proved_after: datetime,
-) -> UUID | None:
-    """Renew the login of the proof's user in this browser, or make one with the id `login_id`. Returns its id.
+) -> StoredLogin | None:
+    """Renew the login of the proof's user in this browser, or make one with the id `login_id`.
 
     `cookie_hash` is that of the value which the browser has sent. None if the site has been removed.
     """
     values = {
+        "browser_hash": browser_hash,
         "new_hash": new_hash,
+        "proof_id": proof.grant_id,
         "app_id": proof.app_id,
         "openid": proof.openid,
         "authenticated_at": proof.authenticated_at,
         "authenticated_by": proof.authenticated_by,
     }
-    stored = await transaction.value(
+    stored = await transaction.row(
         _RENEW, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=proof.user_id
-    ) or await transaction.value(_ADD, **values, id=login_id)
-    if stored is None:
+    ) or await transaction.row(_ADD, **values, id=login_id)
+    if stored is None or await transaction.value(_ADD_SITE, id=stored.id, client_id=proof.client_id) is None:
         return None
-    return await transaction.value(_ADD_SITE, id=stored, client_id=proof.client_id)
+    return stored
 
 
 async def delete_browser_login(transaction: Transaction, login_id: UUID) -> None:

@@ -18,6 +18,7 @@ from wxauth.server.sessions.rows import end_sessions_of_browser_login
 from wxauth.server.websites.browser_login_rows import (
     BrowserPerson,
     Proof,
+    StoredLogin,
     delete_browser_login,
     find_browser_person,
     lock_browser_login,
@@ -66,6 +67,13 @@ class Onward:
     login: str | None = field(default=None, repr=False)
 
 
+def onward_to(to: WayBack | str, cookies: BrowserCookies, proof_id: UUID | None) -> Onward:
+    """Where a browser goes next, with the value of its login that this proof has made, if there is one."""
+    if proof_id is None or cookies.browser is None:
+        return Onward(to)
+    return Onward(to, login_of(cookies.browser, proof_id))
+
+
 def is_web_view(user_agent: str) -> bool:
     """Whether the browser is a mini-program's web-view, which has no login."""
     return _IN_MINI_PROGRAM in user_agent
@@ -76,31 +84,27 @@ def proved_after(settings: Settings, now: datetime) -> datetime:
     return now - timedelta(seconds=settings.sso_ttl)
 
 
-def new_login(
-    settings: Settings, door: Door, cookies: BrowserCookies, grant_id: UUID, *, is_shared: bool
-) -> str | None:
-    """The value of the browser's login that a grant by this door proves; None if it proves none.
-
-    It is the same if the browser asks twice. `is_shared`: the site was added with `--sso`.
-    """
-    if cookies.browser is None or not (is_shared and settings.sso_ttl and cookies.keeps_login):
-        return None
-    return login_of(cookies.browser, grant_id) if door in MAKES_BROWSER_LOGIN else None
+def proves_login(settings: Settings, door: Door, cookies: BrowserCookies, *, is_shared: bool) -> bool:
+    """Whether a grant by this door proves a login of the browser. `is_shared`: the site was added with `--sso`."""
+    is_kept = is_shared and settings.sso_ttl > 0 and cookies.keeps_login and cookies.browser is not None
+    return is_kept and door in MAKES_BROWSER_LOGIN
 
 
 async def record_proof(
-    transaction: Transaction, settings: Settings, proof: Proof, cookies: BrowserCookies, login: str, *, now: datetime
-) -> UUID | None:
-    """Renew the login of this person in this browser, or make one, with the new value `login`.
+    transaction: Transaction, settings: Settings, proof: Proof, cookies: BrowserCookies, *, now: datetime
+) -> StoredLogin | None:
+    """Renew the login of this person in this browser, or make one. The user is locked.
 
-    The user is locked. Returns the login's id; None if the site has been removed.
+    None if the site has been removed.
     """
+    assert cookies.browser is not None
     return await store_proof(
         transaction,
         proof,
         login_id=new_id(now),
+        browser_hash=hash_of(cookies.browser),
         cookie_hash=None if cookies.login is None else hash_of(cookies.login),
-        new_hash=hash_of(login),
+        new_hash=hash_of(login_of(cookies.browser, proof.grant_id)),
         proved_after=proved_after(settings, now),
     )
 

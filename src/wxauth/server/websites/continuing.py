@@ -4,6 +4,7 @@ The person presses a button on a page that shows their name. A site that has got
 ask without a page (`prompt=none`).
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
@@ -93,27 +94,33 @@ class Continuing:
             raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
         return way_back
 
-    async def go_on(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> WayBack | str:
+    async def go_on(
+        self, page_id: str, cookies: BrowserCookies, hint: Mapping[str, str], *, device: Device
+    ) -> WayBack | str:
         """Where a press of "continue" leads: to the site, or to the request's page anew, if this one is stale.
+
+        `hint` is the site's `id_token_hint`, if it has sent one.
 
         Raises: NotFound, SentBack, Unanswerable, OAuthError, StorageUnavailable.
         """
         page = await self._page(page_id, cookies)
-        asked = await check_request(self._settings, self._database, self._hints, parse_parameters(page.query))
+        parameters = parse_parameters(page.query)
+        asked = await check_request(self._settings, self._database, self._hints, parameters)
+        asked = asked.model_copy(update={"hinted_user_id": page.hinted_user_id})
         person = await self.person_for(asked, cookies)
         if person is not None and person.login_id == page.browser_login_id:
             way_back = await self._give_code(asked, cookies, shown=person, device=device)
             if way_back is not None:
                 return way_back
-        return f"{AUTHORIZE_PATH}?{page.query}"
+        return f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint})}"
 
-    async def use_another(self, page_id: str, cookies: BrowserCookies) -> str:
+    async def use_another(self, page_id: str, cookies: BrowserCookies, hint: Mapping[str, str]) -> str:
         """The path of the request's ordinary page, which wants a new proof.
 
         Raises: NotFound, OAuthError, StorageUnavailable.
         """
         page = await self._page(page_id, cookies)
-        parameters = {**parse_parameters(page.query), "prompt": "login"}
+        parameters = {**parse_parameters(page.query), **hint, "prompt": "login"}
         return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
 
     async def _page(self, page_id: str, cookies: BrowserCookies) -> PersonPage:

@@ -358,11 +358,16 @@ class BrowserLogin(SQLModel, table=True):
         CheckConstraint("octet_length(cookie_hash) = 32", name="cookie_hash"),
         Index(None, "app_id", "openid"),
         Index(None, "authenticated_at"),
+        Index(None, "browser_hash"),
     )
 
     id: UUID = Field(primary_key=True)
+    browser_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of the cookie that identifies the browser."""
     cookie_hash: bytes = Field(sa_type=BYTEA, repr=False)
-    """The hash of the cookie's value, a new one at each proof."""
+    """The hash of the login's own cookie."""
+    proof_id: UUID
+    """The grant whose proof has made the cookie's value, a new one at each proof of a browser that sends the former."""
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     authenticated_at: datetime = Field(sa_type=TIME)

@@ -47,6 +47,7 @@ from wxauth.server.websites.oauth_errors import OAuthError
 from wxauth.server.websites.pages import (
     ASSETS_PATH,
     DOOR,
+    HINT,
     account_page,
     code_page,
     failure_page,
@@ -175,7 +176,8 @@ async def _show_code(
         person = await continuing.person_for(asked, cookies)
         if person is not None:
             # Without what nobody reads, because anybody may add 64 KiB of it to a link.
-            query = urlencode({name: parameters[name] for name in (*_PARAMETERS, DOOR) if name in parameters})
+            kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
+            query = urlencode({name: parameters[name] for name in kept})
             page_id = await site_requests.start_page_with_button(
                 asked, browser=device, cookie=cookie, browser_login_id=person.login_id, query=query
             )

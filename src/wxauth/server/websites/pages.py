@@ -53,6 +53,8 @@ _IN_WECHAT: Final = "MicroMessenger"
 _IN_WECOM: Final = "wxwork"
 CONFIRMED: Final = "confirmed"
 """The field of the page that asks whether to log out."""
+HINT: Final = "id_token_hint"
+"""The site's parameter that the page of a person has in its forms: it has their name and number, so none is stored."""
 _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
@@ -249,12 +251,13 @@ def person_page(
     if person.avatar_url is not None and person.avatar_url.startswith(f"{issuer}{AVATARS_PATH}"):
         url = escape(f"{root}{person.avatar_url.removeprefix(issuer)}")
         picture = f'<img class="portrait" src="{url}" width="72" height="72" alt="">'
+    hint = _hidden({HINT: parameters[HINT]} if HINT in parameters else {})
     body = f"""
 {_heading(title, asked)}
 {picture}
 <p class="name">{escape(name or texts["no_name"])}</p>
-<form method="post" action="{own_url}/continue"><button class="button">{escape(go_on)}</button></form>
-<form method="post" action="{own_url}/another"><button class="link">{escape(texts["another"])}</button></form>
+<form method="post" action="{own_url}/continue">{hint}<button class="button">{escape(go_on)}</button></form>
+<form method="post" action="{own_url}/another">{hint}<button class="link">{escape(texts["another"])}</button></form>
 {_paragraph("warning", texts["not_you"])}
 {_footer(own_url, asked, parameters, language, root=root)}"""
     return _page(request, title, body, language, form_action=f"'self' {_redirect_source(asked.redirect_uri)}")
@@ -272,10 +275,7 @@ def log_out_page(
     texts, title = TEXTS[language], TEXTS[language]["log_out_title"]
     name = (person.nickname or "").strip() or texts["no_name"]
     kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters}
-    fields = "".join(
-        f'<input type="hidden" name="{each}" value="{escape(value)}">'
-        for each, value in {**kept, CONFIRMED: field}.items()
-    )
+    fields = _hidden({**kept, CONFIRMED: field})
     body = f"""
 <h1>{escape(title)}</h1>
 {_paragraph("", _without_gaps(texts["log_out"].format(name=name)))}
@@ -295,7 +295,7 @@ def send_to(request: Request, to: WayBack | str, language: Language) -> Response
     if not to.is_form:
         return redirect_to(to.url)
     texts = TEXTS[language]
-    fields = "".join(f'<input type="hidden" name="{each}" value="{escape(to.answer[each])}">' for each in to.answer)
+    fields = _hidden(to.answer)
     body = f"""
 <h1>{escape(texts["going_back"])}</h1>
 <p class="origin">{escape(origin_of(to.redirect_uri) or "")}</p>
@@ -508,6 +508,10 @@ def _url(parameters: Mapping[str, str]) -> str:
 
 def _paragraph(kind: str, text: str) -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def _hidden(fields: Mapping[str, str]) -> str:
+    return "".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in fields.items())
 
 
 def _root(request: Request) -> str:

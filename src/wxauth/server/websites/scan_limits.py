@@ -17,7 +17,7 @@ class ScanLimits:
 
     Args:
         browsers: Limits the scans and visits to WeChat's page per browser address.
-        pages: Limits the pages with a button, in WeChat's browser, per address.
+        pages: Limits the pages with a button: in WeChat's browser per address, of a browser with a login per login.
         clients: Limits the scans that one confidential client starts.
         pictures: Limits the pictures per app.
     """

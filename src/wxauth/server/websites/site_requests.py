@@ -143,7 +143,10 @@ class SiteRequests:
 
         Raises: RateLimited, OAuthError, StorageUnavailable.
         """
-        await self._scan_limits.pages.admit_address(browser.ip)
+        if browser_login_id is None:
+            await self._scan_limits.pages.admit_address(browser.ip)
+        else:  # whose neighbours behind one address must not use up its pages
+            await self._scan_limits.pages.admit(str(browser_login_id))
         request = _request(asked.client, asked.scope, browser, lasts=VISIT_LASTS, now=self._clock())
         page_id = page_id_of(cookie, request.id)
         page = _page(asked, request.id, page_id, cookie)

@@ -65,7 +65,8 @@ class Visit:
     response_mode: str
     wechat_code_hash: bytes | None
     outcome: str | None
-    sso: bool
+    proof_id: UUID | None
+    """The grant of which the value of the browser's login is made; None if the visit proves none."""
     code_expires_at: datetime | None
     """None if the visitor has no grant, or no longer."""
     is_redeemed: bool
@@ -110,10 +111,12 @@ RETURNING id
 def _visit_part(whose: str) -> str:
     return f"""
 SELECT v.id, v.request_id, v.door, v.app_id, r.client_id, c.near, p.redirect_uri, p.state, p.response_mode,
-       v.wechat_code_hash, v.outcome, c.sso, a.expires_at AS code_expires_at, g.session_id IS NOT NULL AS is_redeemed
+       v.wechat_code_hash, v.outcome, l.proof_id, a.expires_at AS code_expires_at,
+       g.session_id IS NOT NULL AS is_redeemed
   FROM {whose} v JOIN login_pages p ON p.request_id = v.request_id JOIN site_requests r ON r.id = v.request_id
   JOIN clients c ON c.name = r.client_id
-  LEFT JOIN grants g ON g.id = v.id LEFT JOIN authorization_codes a ON a.grant_id = g.id"""  # noqa: S608 - put together from constants
+  LEFT JOIN grants g ON g.id = v.id LEFT JOIN authorization_codes a ON a.grant_id = g.id
+  LEFT JOIN browser_logins l ON l.id = g.browser_login_id"""  # noqa: S608 - put together from constants
 
 
 # Settles the race of two callbacks with one state: the second waits here, and then sees that the visit is taken.

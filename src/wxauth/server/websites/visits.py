@@ -50,7 +50,8 @@ from wxauth.server.websites.browser_logins import (
     Onward,
     WayBack,
     end_login_of_another,
-    new_login,
+    onward_to,
+    proves_login,
     record_proof,
 )
 from wxauth.server.websites.doors import AMR, Door, DoorOutcome
@@ -204,7 +205,7 @@ class Visits:
         to = _destination(self._settings, self._clock, visit, outcome, callback)
         if outcome is not VisitOutcome.LOGGED_IN:
             return Onward(to)
-        return Onward(to, new_login(self._settings, Door(visit.door), callback.cookies, visit.id, is_shared=visit.sso))
+        return onward_to(to, callback.cookies, visit.proof_id)
 
     async def _settle(self, visit: Visit, callback: WeChatCallback, *, device: Device) -> VisitOutcome:
         """Identify the visitor, and store the outcome for callbacks that wait for it."""
@@ -310,9 +311,8 @@ async def _grant(
     now: datetime,
 ) -> None:
     """Store what the person has granted, by pressing the button, the site's code, and the login of the browser."""
-    login_id = None
-    login = new_login(settings, door, callback.cookies, visit.id, is_shared=visit.sso)
-    if login is not None:
+    login = None
+    if proves_login(settings, door, callback.cookies, is_shared=visit.sso):
         proof = Proof(
             grant_id=visit.id,
             client_id=visit.client_id,
@@ -322,7 +322,7 @@ async def _grant(
             authenticated_at=visit.created_at,
             authenticated_by=AMR[door],
         )
-        login_id = await record_proof(transaction, settings, proof, callback.cookies, login, now=now)
+        login = await record_proof(transaction, settings, proof, callback.cookies, now=now)
     grant = GrantFields(
         id=visit.id,
         client_id=visit.client_id,
@@ -336,7 +336,7 @@ async def _grant(
         browser_ip=device.ip,
         browser_user_agent=device.user_agent,
         expires_at=visit.expires_at,
-        browser_login_id=login_id,
+        browser_login_id=None if login is None else login.id,
     )
     code = code_of(callback.cookie, callback.state)
     await visit_rows.approve_visit(transaction, visit)
