@@ -1,7 +1,7 @@
 """Databases that `WXAUTH_DATABASE_URL` may name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +17,14 @@ from tests.world import until
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration, migrate
-from wxauth.server.core.statements import Statement
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
 ONE = Statement[int]("SELECT 1 AS one")
+SLEEP = Statement[Nothing]("SELECT pg_sleep(1)")
 
 
 class Limits(TypedDict):
@@ -326,3 +327,30 @@ async def test_a_migration_that_waits_for_another_one_learns_that_the_database_i
         proxy.drop()
         with pytest.raises(StorageUnavailable):
             await waiting
+
+
+async def in_a_statement(database: Database, begun: asyncio.Event) -> None:
+    begun.set()
+    await database.run(SLEEP)
+
+
+async def at_a_transactions_begin(database: Database, begun: asyncio.Event) -> None:
+    begun.set()
+    async with database.begin() as transaction:
+        await transaction.run(SLEEP)
+
+
+@pytest.mark.parametrize("ask", [in_a_statement, at_a_transactions_begin])
+async def test_a_cancellation_holds_even_if_the_connection_is_lost_in_the_same_moment(
+    database_url: str, ask: Callable[[Database, asyncio.Event], Coroutine[None, None, None]]
+) -> None:
+    async with opened(database_url) as database:
+        await database.value(ONE)
+        begun = asyncio.Event()
+        asking = asyncio.create_task(ask(database, begun))
+        await begun.wait()
+        [connection] = database._connections._lent
+        connection.terminate()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking

@@ -409,9 +409,9 @@ class Database:
         try:
             await connection.execute(self._begin)
         except BaseException as exc:
-            is_lost = self._drop_if_lost(connection, exc)
+            may_be_retried = self._drop_if_lost(connection, exc)
             self._connections.release(connection)
-            if is_lost and not isinstance(exc, TimeoutError):
+            if may_be_retried:
                 raise _ConnectionLost from exc
             raise
         return connection
@@ -430,15 +430,18 @@ class Database:
             rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
             return rows
         except BaseException as exc:
-            if self._drop_if_lost(connection, exc) and not isinstance(exc, TimeoutError):
-                # A timeout is not retried: the second try would take as long.
+            if self._drop_if_lost(connection, exc):
                 raise _ConnectionLost from exc
             raise
         finally:
             self._connections.release(connection)
 
     def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
-        """Drop connections that this failure makes unusable. Returns whether the connection itself is lost."""
+        """Drop connections that this failure makes unusable. Returns whether another one may be tried.
+
+        Not after a timeout, because the second try would take as long; nor if the task was cancelled, however many of
+        its connections are lost: it would go on forever, and its service with it.
+        """
         is_lost = isinstance(exc, _LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too: their server is silent, gone, or a standby now.
@@ -448,7 +451,7 @@ class Database:
         if is_lost or isinstance(exc, (asyncio.CancelledError, *_STATEMENT_LOST)):
             # Aborted, because an orderly close would wait for a server that does not answer.
             connection.terminate()
-        return is_lost
+        return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
 
     async def _connect_to(self, dsn: str, options: Mapping[str, object]) -> asyncpg.Connection:
         try:
