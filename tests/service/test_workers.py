@@ -38,6 +38,13 @@ def lose(parent):
         print("lost", flush=True)
     serve(parent)
 
+def stay(parent):
+    import signal
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    print("stays", flush=True)
+    asyncio.run(parent.report(is_ready=lambda: True))
+
 def fail(parent):
     raise SystemExit({status})
 
@@ -48,7 +55,8 @@ def renew():
 
 configure_logging(level="info", log_format="json")
 with socket.socket() as listener:
-    status = Workers({number}, listener, work={at_first}, renew=renew, max_silent_checks=2).run()
+    status = Workers({number}, listener, work={at_first}, renew=renew, max_silent_checks=2,
+        max_checks_of_leaving=5).run()
 {afterwards}
 sys.exit(status)
 """
@@ -88,6 +96,23 @@ def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
     assert "worker_hangs" in command.output
     assert other in workers_of(command)
     assert victim not in workers_of(command)
+
+
+def test_workers_that_do_not_end_when_told_to_are_killed(start: Start) -> None:
+    command = start(at_first="stay")
+    until(lambda: command.output.count("stays") == 2)
+    assert command.end(signal.SIGTERM) == 0
+    assert command.output.count("worker_hangs") == 2
+
+
+def test_a_worker_that_does_not_end_holds_up_no_reload(start: Start) -> None:
+    command = start(at_first="stay", later="serve", number=1)
+    until(lambda: command.output.count("stays") == 1)
+    (first,) = workers_of(command)
+    command.process.send_signal(signal.SIGHUP)
+    until(lambda: first not in workers_of(command))
+    assert command.output.count("worker_hangs") == 1
+    assert command.end(signal.SIGTERM) == 0
 
 
 def test_the_service_ends_if_the_first_workers_do_not_start(start: Start) -> None:

@@ -28,6 +28,9 @@ SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR
 """Tells a worker that it has been replaced. It finishes its requests and ends."""
 MAX_SILENT_CHECKS: Final = 15
 """How many checks, about a second apart, a worker may be silent before it is killed."""
+MAX_CHECKS_OF_LEAVING: Final = 25
+"""How many checks a worker may take to end before it is killed: more than its graceful time, which is 20 seconds, and
+fewer than the 30 after which the service itself is killed."""
 
 _CHECK_SECONDS: Final = 1.0
 """Between two messages of a worker, between two checks of the parent, and before a restart after a failure."""
@@ -72,6 +75,7 @@ class _Worker:
     """The signal that it is sent at each check until it has ended, because it was leaving before it was ready."""
     silence: int = 0
     """How many checks in a row found no message."""
+    checks_of_leaving: int = 0
 
 
 class Workers:
@@ -83,6 +87,7 @@ class Workers:
         work: The work of each worker.
         renew: Returns the work for new workers after each SIGHUP. Raises: InvalidSettings.
         max_silent_checks: How many checks in a row a worker may be silent before it is killed.
+        max_checks_of_leaving: How many checks a worker may take to end before it is killed.
     """
 
     def __init__(
@@ -93,12 +98,14 @@ class Workers:
         work: Work,
         renew: Callable[[], Work],
         max_silent_checks: int = MAX_SILENT_CHECKS,
+        max_checks_of_leaving: int = MAX_CHECKS_OF_LEAVING,
     ) -> None:
         self._number = number
         self._listener = listener
         self._work = work
         self._renew = renew
         self._max_silent_checks = max_silent_checks
+        self._max_checks_of_leaving = max_checks_of_leaving
         self._former_work: Work | None = None
         self._workers: list[_Worker] = []
         self._has_served = False
@@ -197,8 +204,9 @@ class Workers:
         # Counts checks instead of seconds: if the whole machine was suspended, no worker is to blame.
         for worker in self._workers:
             worker.silence += 1
-            if worker.silence > self._max_silent_checks:
-                log.error("worker_hangs", pid=worker.pid, consequence="it is killed")
+            worker.checks_of_leaving += worker.is_leaving
+            if worker.silence > self._max_silent_checks or worker.checks_of_leaving > self._max_checks_of_leaving:
+                log.error("worker_hangs", pid=worker.pid, is_leaving=worker.is_leaving, consequence="it is killed")
                 os.kill(worker.pid, signal.SIGKILL)
 
     def _repeat_signals(self) -> None:
