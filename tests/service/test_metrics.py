@@ -1,4 +1,4 @@
-"""`/metrics`: counts, times and labels, with one worker and with several."""
+"""`/metrics`: counts, times and labels, with one worker and with several; and how several count for the console."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, is_running, is_suspended, serving, until
-from tests.world import LogIn, Server, bearer
+from tests.world import LogIn, Server, bearer, set_roles
 from wxauth import __version__
 from wxauth.server.dev.wechat import create_simulator
 
@@ -319,6 +319,34 @@ def test_every_worker_reports_the_counts_of_all_workers_even_of_a_dead_worker(se
     assert values_of_workers(service, "wxauth_wechat_seconds_bucket", le="+Inf") == [30, 30]
     assert values_of_workers(service, "wxauth_build_info") == [1, 1]
     assert sorted(path.name for path in service.folder().iterdir()) == files
+
+
+@on_linux
+@pytest.mark.process
+async def test_the_days_of_the_console_have_the_logins_of_all_workers_even_of_a_dead_worker(
+    service: TwoWorkers, rows: asyncpg.Connection
+) -> None:
+    root = service.log_in("root", Connection="close")
+    await set_roles(rows, "admin", user_id=root["user"]["id"])
+
+    def logins() -> int:
+        """As a worker shows them, which first stores its own."""
+        headers = {**bearer(root), "Connection": "close"}
+        answer = service.client.get("/v1/admin/numbers", params={"days": 2}, headers=headers)
+        return sum(day["logins"] for day in answer.json()["days"])
+
+    for number in (3, 4):
+        for worker in service.workers():
+            with service.only(worker):
+                service.log_in_often(10)
+                logins()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: service.has_started == number)  # noqa: B023 - called at once
+    for worker in service.workers():
+        with service.only(worker):
+            service.log_in_often(10)
+            logins()
+    assert logins() == 1 + 3 * 20
 
 
 @on_linux

@@ -1,14 +1,19 @@
 """Workers that hang, or do not start."""
 
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.processes import PATIENCE, Running, children_of, until
+from wxauth.server.core.settings import Settings
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
 
 pytestmark = [
     pytest.mark.process,
@@ -85,6 +90,18 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def workers_of(command: Running) -> set[int]:
     return children_of(command.process.pid)
+
+
+def test_what_is_built_before_the_fork_has_nothing_random_and_no_time(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        pytest.fail("all workers would have the same")
+
+    settings = make_settings(login_rate_limit="5/minute", redis_url="redis://127.0.0.1:1/0")
+    for module, name in ((os, "urandom"), (random, "_urandom"), (random, "random")):
+        monkeypatch.setattr(module, name, refuse)
+    create_app(build_services(settings, clock=refuse))
 
 
 def test_a_worker_that_hangs_is_replaced(start: Start) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -54,7 +55,6 @@ class Numbers:
         self._database = database
         self._clock = clock
         self._store_pause = store_pause
-        self._process: UUID = uuid4()
         self._hours: dict[datetime, _Hour] = {}
         self._storing = asyncio.Lock()
 
@@ -94,6 +94,11 @@ class Numbers:
     async def aclose(self) -> None:
         """Store the last counts, unless that takes more than a moment."""
         await store_at_shutdown(self.store, failed=_FAILED)
+
+    @cached_property
+    def _process(self) -> UUID:
+        # Made with the first store, which is a worker's: whatever is made before the fork is the same in all workers.
+        return uuid4()
 
     async def _store(self) -> None:
         counted = {hour: it for hour, it in self._hours.items() if not it.is_stored}

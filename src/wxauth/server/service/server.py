@@ -166,7 +166,11 @@ def _prepare(settings: Settings) -> bool:
 
 
 def _work(settings: Settings, listener: socket.socket) -> Work:
-    """The work of a worker. What it serves is built here, before the fork, so that the workers share its memory."""
+    """The work of a worker.
+
+    What it serves is built here, before the fork, so that the workers share its memory. What must be a process's own,
+    such as an id by which it stores something, is made when it is first needed.
+    """
     if settings.otlp_url is not None:  # traces have a thread, which does not survive the fork
         return lambda heartbeat: serve_as_worker(settings, build_services(settings), None, listener, heartbeat)
     services = build_services(settings)
