@@ -601,6 +601,16 @@ async def test_a_finished_scan_is_swept_an_hour_later(
     refused(await site.poll(started), "invalid_grant")
 
 
+async def test_a_swept_session_of_a_site_leaves_nothing(
+    site: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    await tokens_of(site, phone)
+    assert await rows.fetchval("SELECT count(*) FROM website_sessions") == 1
+    clock.advance(days=400)
+    await sweep(services, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM website_sessions") == 0
+
+
 async def test_a_client_must_authenticate(site: Site, add_site: AddSite, services: Services, clock: Clock) -> None:
     from tests.world import add_client
 

@@ -35,8 +35,6 @@ from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import published_keys
 from wxauth.server.keys.succession import has_next, signing_key_of
 from wxauth.server.login.login_rows import rehearse_login
-from wxauth.server.sessions.partition_rows import prepared_until
-from wxauth.server.sessions.partitions import TOO_LITTLE_AHEAD
 
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
@@ -142,10 +140,6 @@ async def _check_stored(
     if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):
         message = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
         yield note("sign-up", message, "已关闭，且尚无任何用户：运行 'wxauth users import' 之前无人能登录")
-    partitions_end = await prepared_until(database)
-    if partitions_end is not None and partitions_end - now < TOO_LITTLE_AHEAD:
-        message = "are not prepared for the next two weeks: run 'wxauth partitions on', which says why"
-        yield bad("partitions", message, "未备好今后两周的分区：请运行 'wxauth partitions on'，它会说明原因")
     if settings.admin_page and not await has_administrators(database):
         message = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
         yield note("console", message, "尚无管理员，无人能打开：请运行 'wxauth users grant USER_ID admin'")

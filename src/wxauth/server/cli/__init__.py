@@ -17,7 +17,6 @@ SUMMARIES: Final = {
     "keys": "Manage the keys that sign access tokens and id_tokens.",
     "migrate": "Migrate the database schema to this version.",
     "openapi": "Print the OpenAPI document.",
-    "partitions": "Partition the sessions by week, in a database of hundreds of millions.",
     "refusals": "Print refused logins, the newest first.",
     "secret": "Manage the secret key that encrypts stored values.",
     "serve": "Run the service in production.",

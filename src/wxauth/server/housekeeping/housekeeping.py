@@ -24,7 +24,6 @@ from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.push.rows import sweep_messages
 from wxauth.server.refusals.rows import sweep_refusals
-from wxauth.server.sessions.partitions import keep_partitions
 from wxauth.server.sessions.rows import delete_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, erase_next_page, erase_rest
 from wxauth.server.users.leaving import erase_next_due
@@ -256,13 +255,6 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
             log.info("sessions_swept", sessions=swept)
 
 
-async def keep_session_partitions(services: Services, *, page_size: int, pause: float) -> None:
-    """If sessions are partitioned, prepare the next weeks, and drop the old ones. Raises: StorageUnavailable."""
-    if _clocks_agree(services):
-        now = services.clock()
-        await keep_partitions(services.database, services.settings, now=now, page_size=page_size, pause=pause)
-
-
 async def sweep_other_rows(services: Services, *, page_size: int, pause: float) -> None:
     """Bind the phone numbers that no request has bound. Delete retired keys and other data with a limited retention.
 
@@ -340,6 +332,5 @@ _CHORES: Final = (
     (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
     (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS),
     (sweep_sessions, CHECK_PAUSE_SECONDS),
-    (keep_session_partitions, CHECK_PAUSE_SECONDS),
 )
 """Every chore except `sweep_aged`, which returns its counts, and the seconds between two checks for due work."""

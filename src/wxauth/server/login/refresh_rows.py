@@ -96,13 +96,6 @@ _NEW_PLACE_PART: Final = f""",
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
 
-# Where sessions are partitioned, planning this takes longer than all else, and PostgreSQL keeps a plan only if it takes
-# one for this very session, whose partition it knows, to cost no less. So where plans can be kept, a function that is
-# not immutable hides the id from the planner, and both plans are of all partitions; run, each opens only the session's.
-# The users are joined by ANY: by an equality, PostgreSQL would read all of 12,000 of them, because it expects a
-# session from each partition.
-_ID: Final = "CASE WHEN :is_prepared THEN concat(:session_id::uuid)::uuid ELSE :session_id END"
-
 
 def _rotating_part(place_part: str, of_part: str, returned_part: str) -> str:
     return f"""
@@ -115,7 +108,7 @@ UPDATE sessions s
                          ELSE s.expires_at END,
        last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place_part}
   FROM users
- WHERE s.id = {_ID} AND users.id = ANY (ARRAY[s.user_id])
+ WHERE s.id = :session_id AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active' AND s.client_id {of_part}
 RETURNING s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{returned_part}, {USER}
@@ -195,7 +188,6 @@ async def _rotate(
             grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
             unused_at_most=lifetimes.unused,
             lasts_at_most=lifetimes.at_most,
-            is_prepared=database.prepares,
             **own_values,
         )
         if row is not None and row.is_reused:

@@ -33,13 +33,9 @@ def estimate_of(table: str, condition: str) -> str:
     """A scalar query that counts, or estimates, the rows of a table that meet a condition.
 
     It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
-    a few percent. The table may be partitioned.
+    a few percent.
     """
-    size = (
-        f"SELECT sum(pg_relation_size(COALESCE(inhrelid, '{table}'::regclass)))"  # noqa: S608 - of constants
-        f" FROM (SELECT) AS one LEFT JOIN pg_inherits ON inhparent = '{table}'::regclass"
-    )
-    share = f"LEAST(1.0, 16 * 1048576.0 / GREATEST(({size}), 1))"
+    share = f"LEAST(1.0, 16 * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
     return (
         f"SELECT (count(*) / {share})::bigint FROM {table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"  # noqa: S608 - of constants
         f" WHERE {condition}"

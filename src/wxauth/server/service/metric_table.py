@@ -227,10 +227,4 @@ STORED: Final = (
         is_age=True,
         is_optional=True,
     ),
-    StoredRow(
-        "wxauth_partitions_ahead_seconds",
-        "How far ahead the partitions of the sessions are prepared.",
-        "partitions_ahead",
-        is_optional=True,
-    ),
 )

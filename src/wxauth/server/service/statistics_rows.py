@@ -9,7 +9,6 @@ from sqlmodel import SQLModel
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Statement
 from wxauth.server.numbers.rows import OPEN_SESSIONS_PART
-from wxauth.server.sessions.partition_rows import PREPARED_UNTIL
 
 
 class Statistics(SQLModel):
@@ -22,8 +21,6 @@ class Statistics(SQLModel):
     erasures: int
     sweep_due_at: datetime | None
     """When the first of these sweeps is due, or was."""
-    partitions_ahead: int | None
-    """Seconds until the last week that is prepared ends; None if none are to be."""
 
 
 _STATISTICS: Final = Statement[Statistics](f"""
@@ -34,8 +31,7 @@ SELECT ({OPEN_SESSIONS_PART}) AS open_sessions,
                 WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
          WHERE w.is_enabled) AS webhooks_wait_since,
        (SELECT count(*) FROM erasures) AS erasures,
-       (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)) AS sweep_due_at,
-       extract(epoch FROM {PREPARED_UNTIL} - :now)::int AS partitions_ahead
+       (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)) AS sweep_due_at
 """)  # noqa: S608 - put together from constants
 
 

@@ -89,12 +89,11 @@ class _LastSession(SQLModel):
 
 
 # Read for each request, because since the token was signed the user may have been banned, erased or merged, or the
-# session may have ended. Without the LIMIT, PostgreSQL would plan this anew for each request, at twice its cost, where
-# sessions are partitioned.
+# session may have ended.
 _USER_IN_SESSION: Final = Statement[UserInSession](f"""
 SELECT s.app_id, s.openid, {USER}
-  FROM (SELECT * FROM sessions WHERE id = :session_id LIMIT 1) s JOIN users ON users.id = s.user_id
- WHERE s.user_id = :user_id
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)  # noqa: S608 - put together from constants
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
