@@ -607,28 +607,6 @@ def upgrade() -> None:
             FOR EACH STATEMENT EXECUTE FUNCTION delete_website_sessions()
     """)
     op.execute("""
-        CREATE FUNCTION replace_sessions(
-            person uuid, app text, its_openid text, opened uuid, at_most integer, ended_at timestamptz)
-        RETURNS uuid[] LANGUAGE plpgsql AS $$
-        DECLARE
-            ended uuid[];
-        BEGIN
-            WITH beyond AS (
-                SELECT id FROM sessions
-                 WHERE (user_id, app_id, openid) = (person, app, its_openid) AND client_id IS NULL AND id <> opened
-                   AND revoked_at IS NULL AND expires_at > ended_at
-                 ORDER BY id DESC OFFSET at_most - 1
-            ), replaced AS (
-                UPDATE sessions SET revoked_at = ended_at, revoked_reason = 'replaced', session_key = NULL
-                 WHERE id = ANY (ARRAY(SELECT id FROM beyond)) AND revoked_at IS NULL
-                RETURNING id
-            )
-            SELECT array_agg(id ORDER BY id) INTO ended FROM replaced;
-            RETURN ended;
-        END
-        $$
-    """)
-    op.execute("""
         CREATE TABLE identities (
             app_id TEXT NOT NULL,
             openid TEXT NOT NULL,
@@ -1054,7 +1032,6 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION nickname_bigrams(text)")
     op.execute("DROP FUNCTION delete_former_avatar()")
     op.execute("DROP FUNCTION check_session()")
-    op.execute("DROP FUNCTION replace_sessions(uuid, text, text, uuid, integer, timestamptz)")
     op.execute("DROP FUNCTION queue_backchannel_logout()")
     op.execute("DROP FUNCTION delete_website_sessions()")
     op.execute("DROP FUNCTION take_sessions_along()")

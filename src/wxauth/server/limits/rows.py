@@ -9,35 +9,24 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 
 
-def taking_part(selected: str, *, began_by: str, at_most: str) -> str:
-    """SQL that counts an attempt. If the limit is reached, it writes nothing and returns no row.
-
-    The upsert decides the race of concurrent attempts: the second waits for the first, and increments its count.
-
-    Args:
-        selected: SQL for the columns of a SELECT: the key, the time and 1.
-        began_by: SQL for a time: windows that began at it or earlier are over.
-        at_most: SQL for the limit of attempts in a window.
-    """
-    return f"""
-    INSERT INTO attempts (key, since, number) SELECT {selected}
-    ON CONFLICT (key) DO UPDATE
-       SET since = CASE WHEN attempts.since > {began_by} THEN attempts.since ELSE excluded.since END,
-           number = CASE WHEN attempts.since > {began_by} THEN attempts.number + 1 ELSE 1 END
-     WHERE attempts.since <= {began_by} OR attempts.number < {at_most}
-    RETURNING since"""  # noqa: S608 - put together from constants
-
-
 class _Attempt(SQLModel):
     is_granted: bool
     since_before: datetime | None
 
 
-_TAKE: Final = Statement[_Attempt](f"""
-WITH granted AS ({taking_part(":key, :now, 1", began_by=":began_by", at_most=":at_most")}
+# The upsert decides the race of concurrent attempts: the second waits for the first, and increments its count. If the
+# limit is reached, it writes nothing.
+_TAKE: Final = Statement[_Attempt]("""
+WITH granted AS (
+    INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
+    ON CONFLICT (key) DO UPDATE
+       SET since = CASE WHEN attempts.since > :began_by THEN attempts.since ELSE excluded.since END,
+           number = CASE WHEN attempts.since > :began_by THEN attempts.number + 1 ELSE 1 END
+     WHERE attempts.since <= :began_by OR attempts.number < :at_most
+    RETURNING since
 )
 SELECT EXISTS (SELECT FROM granted) AS is_granted, (SELECT since FROM attempts WHERE key = :key) AS since_before
-""")  # noqa: S608 - put together from constants
+""")
 _GIVE_BACK: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
 _SWEEP: Final = Statement[Nothing]("""
 DELETE FROM attempts WHERE key = ANY (ARRAY(

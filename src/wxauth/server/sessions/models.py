@@ -119,31 +119,6 @@ after_create(
         CREATE TRIGGER sessions_delete_website_sessions AFTER DELETE ON sessions REFERENCING OLD TABLE AS gone
             FOR EACH STATEMENT EXECUTE FUNCTION delete_website_sessions()
     """,
-    # Ends the oldest sessions of an identity, so that with the one that a login opens they are at most so many. It is a
-    # function because its statement sees what others have committed while the login waited for the user's row. The
-    # login's own statement does not: of several logins at once, each would miss the others' sessions.
-    """
-        CREATE FUNCTION replace_sessions(
-            person uuid, app text, its_openid text, opened uuid, at_most integer, ended_at timestamptz)
-        RETURNS uuid[] LANGUAGE plpgsql AS $$
-        DECLARE
-            ended uuid[];
-        BEGIN
-            WITH beyond AS (
-                SELECT id FROM sessions
-                 WHERE (user_id, app_id, openid) = (person, app, its_openid) AND client_id IS NULL AND id <> opened
-                   AND revoked_at IS NULL AND expires_at > ended_at
-                 ORDER BY id DESC OFFSET at_most - 1
-            ), replaced AS (
-                UPDATE sessions SET revoked_at = ended_at, revoked_reason = 'replaced', session_key = NULL
-                 WHERE id = ANY (ARRAY(SELECT id FROM beyond)) AND revoked_at IS NULL
-                RETURNING id
-            )
-            SELECT array_agg(id ORDER BY id) INTO ended FROM replaced;
-            RETURN ended;
-        END
-        $$
-    """,
 )
 
 

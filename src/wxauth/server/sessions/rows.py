@@ -13,7 +13,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import USER, UserInSession
 
 START: Final = UUID(int=0)
@@ -230,6 +230,17 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = N
  WHERE sessions.id = ANY (ARRAY(SELECT id FROM beyond)) AND sessions.user_id = people.id AND revoked_at IS NULL
 RETURNING sessions.id, user_id, expires_at > :now AS was_open
 """)  # noqa: S608 - put together from constants
+# Sees what others have committed while the caller waited for the user's lock, because it is a statement of its own.
+_REPLACE_OLDEST: Final = Statement[UUID]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
+ WHERE id = ANY (ARRAY(
+           SELECT id FROM sessions
+            WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
+              AND revoked_at IS NULL AND expires_at > :now
+            ORDER BY user_id DESC, id DESC OFFSET :at_most - 1))
+   AND revoked_at IS NULL
+RETURNING id
+""")
 # Locked rows are skipped, as in the sweep of expired sessions.
 _DELETE_BEYOND: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
@@ -475,6 +486,30 @@ async def end_sessions_beyond(
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
+async def replace_oldest_sessions(
+    transaction: Transaction,
+    user_id: UUID,
+    *,
+    app_id: str,
+    openid: str,
+    opened: UUID,
+    at_most: int,
+    now: datetime,
+) -> None:
+    """End a locked user's oldest open sessions of an identity: so many remain, with the one just opened."""
+    ended = await transaction.values(
+        _REPLACE_OLDEST,
+        user_id=user_id,
+        app_id=app_id,
+        openid=openid,
+        opened=opened,
+        at_most=at_most,
+        reason=EndReason.REPLACED,
+        now=now,
+    )
+    await record_ended(transaction, user_id, ended, reason=EndReason.REPLACED, by=SYSTEM, app_id=app_id, now=now)
+
+
 async def end_replaced_sessions(
     transaction: Transaction, *, since: UUID, at_most: int, size: int, by: Actor, now: datetime
 ) -> int:
@@ -557,13 +592,22 @@ async def record_ends(
 
 
 async def record_ended(
-    transaction: Transaction, user_id: UUID, session_ids: Sequence[UUID], *, reason: EndReason, by: Actor, now: datetime
+    transaction: Transaction,
+    user_id: UUID,
+    session_ids: Sequence[UUID],
+    *,
+    reason: EndReason,
+    by: Actor,
+    app_id: str | None = None,
+    now: datetime,
 ) -> None:
     """Record that these sessions of a user have ended, the oldest first, with up to a thousand sessions per event."""
     session_ids = sorted(session_ids)  # PostgreSQL returns updated rows in any order
     for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
         data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
-        await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
+        await record_event(
+            transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, app_id=app_id, data=data
+        )
 
 
 async def _end(

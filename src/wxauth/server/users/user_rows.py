@@ -244,13 +244,13 @@ async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collecti
 
 
 async def record_profile_change(
-    transaction: Transaction, user_id: UUID, fields: Sequence[str], *, app_id: str, now: datetime
+    transaction: Transaction, user_id: UUID, fields: Sequence[str], *, app_id: str, ip: str | None = None, now: datetime
 ) -> None:
     """Record which of `nickname` and `avatar_url` a person has changed."""
     await record_event(
         transaction,
         EventType.PROFILE_CHANGED,
-        by=Actor(str(user_id)),
+        by=Actor(str(user_id), ip),
         at=now,
         user_id=user_id,
         app_id=app_id,
