@@ -12,11 +12,13 @@ import stat
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -37,7 +39,7 @@ from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.people import openid_of, unionid_of
 from wxauth.server.moving.batch import Options
 from wxauth.server.moving.exporting import export_users
-from wxauth.server.moving.faults import MAX_LINE, NO_HEADER
+from wxauth.server.moving.faults import GIVEN_BEFORE, MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE
 from wxauth.server.moving.files import DEFAULT_FORM, BadHeader, CsvLines, Form, json_lines
 from wxauth.server.moving.importing import Counts, ImportRefusal, import_users
 from wxauth.server.moving.lines import EXPECTED, Line
@@ -75,17 +77,19 @@ class Mover:
         self._rows = rows
         self.refusals: list[tuple[int, str]] = []
         self.messages: list[str] = []
+        self.others: list[Sequence[int]] = []
 
     async def import_text(self, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
         return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
 
     async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
-        self.refusals, self.messages = [], []
+        self.refusals, self.messages, self.others = [], [], []
 
         def refuse(refusal: ImportRefusal) -> None:
             for fault in refusal.faults:
                 self.refusals.append((refusal.number, fault.field))
                 self.messages.append(fault.wanted.en)
+            self.others.append(tuple(refusal.others))
 
         return await import_users(
             self._services,
@@ -283,7 +287,7 @@ async def test_a_bad_line_is_reported_by_number_and_field_and_the_others_are_imp
     bad = line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
     text = b"\n".join([json.dumps(BOB).encode(), b"", bad, json.dumps(ALICE_THERE).encode()])
     counts = await mover.import_text(text)
-    assert asdict(counts) == {"joined": 0, "lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    assert counts == Counts(lines=4, created=2, refused=1, blank=1)
     assert mover.refusals == [(3, field)]
 
 
@@ -886,6 +890,40 @@ async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_accoun
     assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
 
 
+async def test_a_second_line_of_an_openid_is_refused_if_it_contradicts_the_first(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 2)
+    more = {"phone": "+8613900139000", "last_login_at": "2026-01-01T00:00:00Z"}
+    lines: list[Body] = [
+        {**ALICE, "nickname": "Alice", "roles": ["a", "b"]},
+        {**ALICE, "nickname": "Alice", "roles": ["b", "a"], **more},
+        BOB,
+        {**ALICE, "nickname": "Mallory", "phone": "+8613700137000", "status": "active"},
+        {**ALICE, "roles": ["editor"]},
+        {**ALICE_THERE, "nickname": "Mallory"},
+    ]
+    for options in ({"dry_run": True}, {}, {"overwrite": True}):
+        counts = await mover.import_lines(*lines, **options)
+        assert counts == ((0, 0, 4, 2) if "overwrite" in options else (3, 1, 0, 2)), options
+        assert mover.refusals == [(4, "nickname"), (4, "phone"), (5, "roles")]
+        assert mover.others == [(1, 2), (1,)]
+    assert ("Alice", more["phone"]) in {(user["nickname"], user["phone"]) for user in await mover.users()}
+
+
+async def test_a_refused_line_contradicts_no_later_line(mover: Mover) -> None:
+    refused = {**ALICE, "nickname": "Mallory", "roles": ["admin"]}
+    assert await mover.import_lines(refused, {**ALICE, "nickname": "Alice"}) == (1, 0, 0, 1)
+    assert (await mover.user())["nickname"] == "Alice"
+
+
+async def test_patches_of_one_openids_attributes_follow_each_other(mover: Mover) -> None:
+    lines = [{**ALICE, "attributes": {"tier": tier}} for tier in ("silver", "gold")]
+    assert await mover.import_lines(*lines) == (1, 0, 0, 1)
+    assert await mover.import_lines(*lines, takes_attributes=True) == (0, 1, 1, 0)
+    assert json.loads((await mover.user())["attributes"]) == {"tier": "gold"}
+
+
 # The same as CSV.
 
 
@@ -939,7 +977,6 @@ START = f"{APP['app_id']},"
     ("line", "refused"),
     [
         pytest.param('one,"a ""quoted"" one",', None, id="a quotation mark"),
-        pytest.param('one,,"two\n\nlines, ""quoted"""', None, id="a line break in a cell"),
         pytest.param("one,x", "line", id="a cell too few"),
         pytest.param("one,x,y,z", "line", id="a cell too many"),
         pytest.param('one,"runs away,', "line", id="a quotation mark that is not closed"),
@@ -955,20 +992,62 @@ async def test_a_bad_line_of_csv_costs_no_other_line(mover: Mover, line: str | b
     others = [f'{START}person-{n},"a ""{n}"" b",\n'.encode() for n in range(300)]
     text = [HEADER.encode(), *others[:2], b",,,\n", START.encode(), bad, b"\n", *others[2:], START.encode(), b"last\n"]
     counts = await mover.import_text(b"".join(text), is_csv=True)
-    last = 304 + bad.count(b"\n")
-    assert mover.refusals == [*([(5, refused)] if refused else []), (last, "line")]
-    assert (counts.lines, counts.created) == (302, 301 - bool(refused))
+    assert mover.refusals == [*([(5, refused)] if refused else []), (304, "line")]
+    assert counts == Counts(lines=303, created=301 - bool(refused), refused=1 + bool(refused), blank=1)
 
 
-async def test_every_line_with_an_unclosed_quotation_mark_is_reported(mover: Mover) -> None:
-    text = HEADER + "".join(f'{START}person-{n},"x,\n' for n in range(500)) + f"{START}last,,\n"
-    assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
-    assert mover.refusals == [(number, "line") for number in range(2, 502)]
+NAMED = f'{{"app_id": "{APP["app_id"]}", "openid": "{{}}"'.encode()
+LINES_OF_CSV = {
+    "created": [f"{START}{{}},".encode() + cells for cells in (b"x,y", b'"a ""quoted"" one",', b'stray",', b'"",","')],
+    "refused": [
+        *[f"{START}{{}},".encode() + cells for cells in (b'"opens,', b'"closed" twice,', b"x", b"\xff,", b"x," * 4096)],
+        *[f"{START}NULL,,".encode(), b'says",', b'"'],
+    ],
+    "blank": [b"", b" \t", b",,,"],
+}
+LINES_OF_JSON = {
+    "created": [NAMED + b"}", NAMED + b', "nickname": "\\n"}'],
+    "refused": [NAMED, NAMED + b', "nickname": "', b"{}", b"[]", b'"', b"\xff", NAMED + b" " * MAX_LINE + b"}"],
+    "blank": [b"", b" \t"],
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("is_csv", [True, False])
+async def test_every_line_of_a_file_is_imported_or_refused_or_blank(mover: Mover, seed: int, is_csv: bool) -> None:
+    random, kinds = Random(seed), LINES_OF_CSV if is_csv else LINES_OF_JSON
+    outcomes = [*random.choices(list(kinds), k=500), "refused"]
+    lines = [
+        random.choice(kinds[outcome]).replace(b"{}", b"person-%d" % number) for number, outcome in enumerate(outcomes)
+    ]
+    header = HEADER.encode() if is_csv else b""
+    text = header + b"".join(line + random.choice([b"\n", b"\r\n"]) for line in lines)
+    counts = await mover.import_text(text.rstrip(b"\r\n"), is_csv=is_csv)
+    assert counts == Counts(lines=len(lines), **Counter(outcomes))
+    numbers = enumerate(outcomes, 2 if is_csv else 1)
+    assert list(dict(mover.refusals)) == [number for number, outcome in numbers if outcome == "refused"]
+
+
+@pytest.mark.parametrize("column", ["note", "attributes.note"])
+async def test_two_stray_quotation_marks_cost_no_line_between_them(mover: Mover, column: str) -> None:
+    people = [f"{START}person-{number},小明,{{}}\n" for number in range(100)]
+    lines = [people[20].format('"says'), *(line.format("") for line in people[21:80]), people[80].format('hello"')]
+    text = HEADER.replace("note", column) + "".join(lines)
+    assert await mover.import_text(text.encode(), is_csv=True) == Counts(lines=61, created=60, refused=1)
+    assert mover.refusals == [(2, "line")]
 
 
 @pytest.mark.no_database
 @pytest.mark.parametrize(
-    "text", ["", "openid,unionid\n", "app_id,openid,openid\n", 'app_id,"openid\n', "app_id;openid\n"]
+    "text",
+    [
+        "",
+        "openid,unionid\n",
+        "app_id,openid,attributes.Tier\n",
+        "app_id,openid,openid\n",
+        'app_id,"openid\n',
+        "app_id;openid\n",
+    ],
 )
 def test_csv_needs_a_header(text: str) -> None:
     with pytest.raises(BadHeader):
@@ -1103,6 +1182,14 @@ async def test_a_dry_run_needs_no_memory_for_what_it_has_read(services: Services
 
     few = await peak(1000)
     assert await peak(4000) < few * 1.2
+
+
+async def test_an_import_goes_on_where_no_folder_can_be_written(
+    mover: Mover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    assert await mover.import_lines({**ALICE, "nickname": "A"}, {**ALICE, "nickname": "B"}) == (1, 0, 0, 1)
 
 
 async def test_a_dry_run_finds_in_later_batches_what_earlier_ones_made(
@@ -1454,7 +1541,7 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     file = tmp_path / "users.jsonl"
     file.write_text(json.dumps(FULL) + "\n" + json.dumps({**BOB, "phone": "1"}) + "\n" + json.dumps(BOB))
     status, said, errors = await command("import", str(file), "--dry-run", "--json")
-    expected = {"joined": 0, "lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    expected = asdict(Counts(lines=3, created=2, refused=1))
     assert (status, json.loads(said)) == (1, expected)
     wanted = f"phone: {EXPECTED['phone'].en}"
     assert errors == f"line 2: {wanted}\n1 line: {wanted}\n{RUN_AGAIN}\n{STORED_NOTHING}\n"
@@ -1547,6 +1634,14 @@ async def test_the_command_reports_what_csv_has_cost(
     status, said, errors = imported(str(file), language="C.UTF-8")
     assert (status, said) == (1, "")
     assert errors == [f"line 1: line: {NO_HEADER.wanted.en}; it is: app_id, weixin_openid"]
+    file.write_text("app_id,openid,attributes.Tier\n")
+    assert imported(str(file), language="C.UTF-8")[2] == [
+        f"line 1: line: {WRONG_ATTRIBUTE.wanted.en}; it is: attributes.Tier"
+    ]
+    file.write_text(f"app_id,openid,nickname\n\n{START}o,a\n{START}o,b\n")
+    status, said, errors = imported(str(file), "--dry-run", language="C.UTF-8")
+    assert (status, said) == (1, "lines: 3, created: 1, updated: 0, unchanged: 0, refused: 1, blank: 1\n")
+    assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE.en} (line 3)"
     file.write_text("app_id,openid\n")
     status, _, errors = imported(str(file), "--app-id", "wxunknown", language="C.UTF-8")
     assert (status, len(errors)) == (1, 1)

@@ -1,6 +1,7 @@
 """`wxauth users import` and `export`."""
 
 import os
+import sqlite3
 import stat
 import sys
 from collections import Counter
@@ -32,6 +33,7 @@ _COUNTS: Final = (
     Title("updated", "更新"),
     Title("unchanged", "不变"),
     Title("refused", "拒绝"),
+    Title("blank", "空行"),
 )
 """The counts that are printed. The English is the field's name."""
 
@@ -44,6 +46,7 @@ _JOINED: Final = Title(
     "仅凭 external_id 归入已有用户：{:,} 行。各行是否确为同一个人？如果两张表各自编号，请为 ID 加上前缀",
 )
 _LINE: Final = Title("line {}: {}", "第 {} 行: {}")
+_OTHER_LINES: Final = Title("{} (line {})", "{}（第 {} 行）")
 _ONE_LINE: Final = Title("{:,} line: {}", "{:,} 行: {}")
 _SOME_LINES: Final = Title("{:,} lines: {}", "{:,} 行: {}")
 _HEADER_READ: Final = Title("; it is: {}", "；读到的是: {}")
@@ -57,6 +60,7 @@ _GIVEN_UP: Final = Title(
     "{:,} lines are done: run the same command again, imported lines do not change",
     "已完成 {:,} 行：请重新运行同一命令，已导入的行不会改变",
 )
+_NO_ROOM: Final = Title("the temporary folder (TMPDIR) has no room: {}", "临时目录（TMPDIR）空间不足：{}")
 _WAITING: Final = Title("{}; trying again in {:.0f} s", "{}；{:.0f} 秒后重试")
 
 
@@ -151,6 +155,8 @@ def import_command(
     def refuse(refusal: ImportRefusal) -> None:
         cost.update(refusal.faults)
         faults = "; ".join(map(fault_text, refusal.faults))
+        if refusal.others:
+            faults = in_language(_OTHER_LINES, faults, ", ".join(map(str, refusal.others)))
         click.echo(f"{clear}{in_language(_LINE, refusal.number, faults)}", err=True)
 
     def progress(counts: Counts) -> None:
@@ -171,6 +177,8 @@ def import_command(
         except StorageUnavailable:
             click.echo(f"{clear}{in_language(_GIVEN_UP, done.lines)}", err=True)
             raise
+        except sqlite3.OperationalError as exc:
+            raise Failed(in_language(_NO_ROOM, exc)) from None
 
     name = str(file.name).lower()
     is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
@@ -193,7 +201,8 @@ def import_command(
     if isinstance(lines, CsvLines) and lines.unknown:
         click.echo(in_language(_COLUMNS_IGNORED, ", ".join(map(printable, lines.unknown))), err=True)
     numbers = asdict(counts)
-    text = ", ".join(f"{in_language(name)}: {numbers[name.en]}" for name in _COUNTS)
+    shown_counts = _COUNTS if counts.blank else _COUNTS[:-1]
+    text = ", ".join(f"{in_language(name)}: {numbers[name.en]}" for name in shown_counts)
     show(numbers, text, as_json=as_json)
     if counts.refused:
         click.echo(in_language(_RUN_AGAIN), err=True)

@@ -1,5 +1,6 @@
 """The rules of an import: lines are applied one by one, as logins are, and stored together."""
 
+import json
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import ConsentsNoted, Found, UserToImport, add_events, store
 from wxauth.server.moving.lines import Line, later
-from wxauth.server.moving.made import ConsentKey, IdentityKey, Made, MadeIdentity
+from wxauth.server.moving.made import ConsentKey, GivenFields, IdentityKey, Made, MadeIdentity
 from wxauth.server.users.standing import ADMIN, Standing, StandingChange, change_standing
 
 _A_MOMENT: Final = timedelta(microseconds=1)
@@ -39,6 +40,9 @@ _RULED: Final = frozenset(
 _FILLED: Final = tuple(name for name in UserFields.model_fields if name in Line.model_fields and name not in _RULED)
 """The columns, such as the nickname, that a line only fills if they are empty, or replaces with --overwrite."""
 
+_GIVEN_ONCE: Final = (*_FILLED, "phone", "roles", "status", "ban_reason", "banned_until", "attributes", "erase_at")
+"""The fields of which a user has one value: of two lines of one identity, the value of one would be lost."""
+
 
 class LineOutcome(StrEnum):
     """The result of a line."""
@@ -50,6 +54,7 @@ class LineOutcome(StrEnum):
     """The line updated a user whom only its external_id names: it added an identity."""
     UNCHANGED = "unchanged"
     REFUSED = "refused"
+    BLANK = "blank"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +80,13 @@ class Options:
 
 
 class LineRefused(Exception):
-    """A line that is invalid, or contradicts stored data."""
+    """A line that is invalid, or contradicts stored data or an earlier line."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], others: Sequence[int] = ()) -> None:
         super().__init__()
         self.faults = faults
+        self.others = others
+        """The earlier lines that it contradicts."""
 
 
 class Batch:
@@ -127,15 +134,21 @@ class Batch:
         }
         self._added: list[tuple[UUID, str | None, EventType]] = []
 
-    def take(self, line: Line) -> LineOutcome:
-        """Apply a line. A line that contradicts stored data changes nothing. Raises: LineRefused."""
+    def take(self, number: int, line: Line) -> LineOutcome:
+        """Apply a line. A line that contradicts stored data, or an earlier line, changes nothing.
+
+        Raises: LineRefused.
+        """
         owner_id = self._owner(line)
+        given = self._given(number, line)
         is_joined = self._names_alone(line)
         before = None if owner_id is None else self._users[owner_id]
         user = self._updated(self._newcomer(line) if before is None else before, line, is_new=before is None)
         if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
             raise LineRefused(faults)
 
+        if given:
+            self.made.given[line.app_id, line.openid] = given
         is_changed = user != before
         if is_changed:
             self._users[user.id] = user
@@ -221,6 +234,18 @@ class Batch:
         if any(is_so for _, is_so in found):
             raise LineRefused([fault for fault, is_so in found if is_so])
         return owner_id
+
+    def _given(self, number: int, line: Line) -> GivenFields:
+        """What the lines of this identity say, this one included. Raises: LineRefused, if one contradicts this one."""
+        before = self.made.given.get((line.app_id, line.openid), {})
+        given = {name: (number, hashed) for name in _GIVEN_ONCE if (hashed := _hash(getattr(line, name))) is not None}
+        wrong = [name for name in given.keys() & before.keys() if given[name][1] != before[name][1]]
+        if self._options.takes_attributes and "attributes" in wrong:  # one patch after the other
+            wrong.remove("attributes")
+        if wrong:
+            found = [Fault(name, faults.GIVEN_BEFORE) for name in _GIVEN_ONCE if name in wrong]
+            raise LineRefused(found, sorted({before[name][0] for name in wrong}))
+        return given | before
 
     def _is_leaving_without(self, line: Line, owner_id: UUID | None) -> bool:
         """Whether the user has asked to be erased, and the file does not know: an export of theirs does."""
@@ -410,6 +435,19 @@ class Batch:
                 if held.get(document) != version:
                     consent = {"document": document, "version": version}
                     yield event(EventType.CONSENT_GIVEN, each.user_id, data=consent)
+
+
+def _hash(value: object) -> int | None:
+    """Equal for equal values, in this process; None for no value."""
+    match value:
+        case None:
+            return None
+        case dict():
+            return hash(json.dumps(value, sort_keys=True))
+        case list():
+            return hash(frozenset(value))
+        case _:
+            return hash(value)
 
 
 def _rows_of(

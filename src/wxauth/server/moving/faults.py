@@ -25,11 +25,18 @@ NOT_GBK: Final = Fault("line", Title("must be GBK, as --encoding says", "必须�
 NOT_CSV: Final = Fault(
     "line",
     Title(
-        f"must be CSV of at most {MAX_LINE} bytes: each quotation mark closed, and doubled within a cell",
-        f"必须是不超过 {MAX_LINE} 字节的 CSV：引号须成对，单元格内的引号须写两个",
+        "must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell",
+        "必须是一整行 CSV：引号须成对，单元格内的引号须写两个，单元格内不能换行",
     ),
 )
 WRONG_CELLS: Final = Fault("line", Title("must have as many cells as the header", "单元格数必须与表头一致"))
+WRONG_ATTRIBUTE: Final = Fault(
+    "line",
+    Title(
+        "must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME",
+        "属性列须写作 attributes.名称，名称为 1 至 32 个小写字母、数字或 _，以字母开头",
+    ),
+)
 NO_HEADER: Final = Fault(
     "line",
     Title(
@@ -117,6 +124,10 @@ UNIONID_TAKEN: Final = Fault("unionid", Title("must not be another user's", "不
 EXTERNAL_ID_TAKEN: Final = Fault("external_id", Title("must not be another user's", "不能是另一用户的"))
 ANOTHER_EXTERNAL_ID: Final = Fault(
     "external_id", Title("must be the one that the user has already", "必须与该用户已有的 external_id 一致")
+)
+GIVEN_BEFORE: Final = Title(
+    "must be as in the earlier line with this openid: remove one of the two lines",
+    "必须与前面同一 openid 的行一致：请删去其中一行",
 )
 FORMER_ID_OF_A_USER: Final = Fault("former_ids", Title("must not be the id of a user", "不能是现有用户的 ID"))
 FORMER_ID_ERASED: Final = Fault(

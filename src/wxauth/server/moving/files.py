@@ -2,7 +2,6 @@
 
 import csv
 from codecs import BOM_UTF8
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Final, Literal
@@ -10,7 +9,18 @@ from typing import IO, Final, Literal
 from pydantic_core import from_json, to_json
 
 from wxauth.server.attributes.attributes import typed_attribute
-from wxauth.server.moving.faults import MAX_LINE, NO_HEADER, NOT_CSV, NOT_GBK, NOT_UTF8, TOO_LONG, WRONG_CELLS, Fault
+from wxauth.server.core.users import ATTRIBUTE_NAME
+from wxauth.server.moving.faults import (
+    MAX_LINE,
+    NO_HEADER,
+    NOT_CSV,
+    NOT_GBK,
+    NOT_UTF8,
+    TOO_LONG,
+    WRONG_ATTRIBUTE,
+    WRONG_CELLS,
+    Fault,
+)
 from wxauth.server.moving.lines import Line
 
 _PIECE: Final = 64 * 1024
@@ -19,9 +29,8 @@ _LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
 _ATTRIBUTE: Final = "attributes."
 """Followed by the name of an attribute, it is the name of a column."""
 
-_Physical = tuple[int, bytes | Fault]
-"""A line of the file in UTF-8 with its number; a fault if it cannot be read."""
-
+NumberedLine = tuple[int, bytes | Fault | None]
+"""A line of the file with its number: in UTF-8, a fault if it cannot be read, None if it is blank."""
 
 Encoding = Literal["utf-8", "gbk"]
 
@@ -52,11 +61,11 @@ class BadHeader(Exception):
         """The cells of the first line."""
 
 
-def json_lines(file: IO[bytes], form: Form = DEFAULT_FORM) -> Iterator[tuple[int, bytes | Fault]]:
-    """Each line that is not blank, with its number."""
+def json_lines(file: IO[bytes], form: Form = DEFAULT_FORM) -> Iterator[NumberedLine]:
+    """Each line with its number."""
     is_plain = form.app_id is None and not form.fields
     for number, text in _numbered(file, form.encoding):
-        yield number, text if is_plain or isinstance(text, Fault) else _with_fields(text, form)
+        yield number, _with_fields(text, form) if isinstance(text, bytes) and not is_plain else text
 
 
 def _with_fields(text: bytes, form: Form) -> bytes:
@@ -72,7 +81,7 @@ def _with_fields(text: bytes, form: Form) -> bytes:
 
 
 class CsvLines:
-    """Each record of a CSV file as JSON, with the number of its first line, because a cell may contain line breaks.
+    """Each line of a CSV file as JSON, with its number. No cell contains a line break.
 
     Args:
         file: The file. Its first line contains the names of the fields.
@@ -87,29 +96,37 @@ class CsvLines:
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         self._form = form
         self._lines = _numbered(file, form.encoding)
-        self._ahead: deque[_Physical] = deque()
-        _, header = self._record()
+        self._header, first = next(((number, text) for number, text in self._lines if text is not None), (1, b""))
+        header = first if isinstance(first, Fault) else self._cells(first)
         if isinstance(header, Fault):
             raise BadHeader(header)
         seen = [name.strip() for name in header]
         self._names = [form.fields.get(name, name) for name in seen]
+        if wrong := [name for name in self._names if name.startswith(_ATTRIBUTE) and not is_field(name)]:
+            raise BadHeader(WRONG_ATTRIBUTE, wrong)
         known = [name for name in self._names if is_field(name)]
+        self._known = frozenset(known)
         needed = {"openid", *form.fields.values(), *(() if form.app_id else ("app_id",))}
-        if not needed <= set(known) or len(set(known)) < len(known):
+        if not needed <= self._known or len(self._known) < len(known):
             raise BadHeader(NO_HEADER, seen)
-        self.unknown = [name for name in self._names if name and not is_field(name)]
+        self.unknown = [name for name in self._names if name and name not in self._known]
 
-    def __iter__(self) -> Iterator[tuple[int, bytes | Fault]]:
-        """Each record that is not blank."""
-        while (read := self._record(len(self._names)))[1]:
-            number, cells = read
-            if isinstance(cells, Fault):
-                yield number, cells
-            elif any(cells):  # spreadsheets end a table with empty cells
-                yield number, to_json(self._identity(cells))
+    def __iter__(self) -> Iterator[NumberedLine]:
+        """Each line but the header."""
+        yield from ((number, None) for number in range(1, self._header))
+        for number, text in self._lines:
+            yield number, self._json(text) if isinstance(text, bytes) else text
+
+    def _json(self, text: bytes) -> bytes | Fault | None:
+        cells = self._cells(text)
+        if isinstance(cells, Fault):
+            return cells
+        if len(cells) != len(self._names):
+            return WRONG_CELLS
+        return to_json(self._identity(cells)) if any(cells) else None  # spreadsheets end a table with empty cells
 
     def _identity(self, cells: list[str]) -> dict[str, object]:
-        given = [(name, cell) for name, cell in zip(self._names, cells, strict=True) if cell and is_field(name)]
+        given = [(name, cell) for name, cell in zip(self._names, cells, strict=True) if cell and name in self._known]
         named = {"app_id": self._form.app_id} if self._form.app_id else {}
         identity: dict[str, object] = named | {
             name: _value(name, cell) for name, cell in given if not name.startswith(_ATTRIBUTE)
@@ -119,44 +136,20 @@ class CsvLines:
         }
         return {**identity, "attributes": attributes} if attributes else identity
 
-    def _record(self, width: int | None = None) -> tuple[int, list[str] | Fault]:
-        """The cells of the next record, with the number of its first line; no cells at the end.
-
-        A faulty record ends after its first line, so that an unclosed quotation mark costs no other line.
-        """
-        taken: list[_Physical] = []
-        fault = None
-        cells: list[str] = []
+    def _cells(self, text: bytes) -> list[str] | Fault:
+        """The cells of a line. A line by itself, so that an unclosed quotation mark costs no other line."""
         try:
-            cells = next(csv.reader(self._texts(taken), delimiter=self._form.delimiter, strict=True), [])
+            return next(csv.reader([text.decode()], delimiter=self._form.delimiter, strict=True), [])
         except csv.Error:
-            fault = NOT_CSV
+            return NOT_CSV
         except UnicodeDecodeError:
-            fault = NOT_UTF8
-        if not taken:
-            return 0, []
-        if isinstance(unreadable := taken[0][1], Fault):
-            fault = unreadable
-        elif fault is None and width not in (None, len(cells)):
-            fault = WRONG_CELLS
-        if fault is not None:
-            self._ahead.extendleft(reversed(taken[1:]))
-        return taken[0][0], fault or cells
-
-    def _texts(self, taken: list[_Physical]) -> Iterator[str]:
-        """The text of one line after the other, up to the maximum length of one line in total."""
-        size = 0
-        while (line := self._ahead.popleft() if self._ahead else next(self._lines, None)) is not None:
-            taken.append(line)
-            text = line[1]
-            if isinstance(text, Fault) or (size := size + len(text)) > MAX_LINE:
-                return
-            yield text.decode() + "\n"
+            return NOT_UTF8
 
 
 def is_field(name: str) -> bool:
     """Whether a column of this name is taken."""
-    return name in Line.model_fields or name.startswith(_ATTRIBUTE)
+    first, _, attribute = name.partition(".")
+    return name in Line.model_fields or (first == "attributes" and bool(ATTRIBUTE_NAME.fullmatch(attribute)))
 
 
 def _value(name: str, cell: str) -> object:
@@ -170,8 +163,8 @@ def _value(name: str, cell: str) -> object:
     return cell
 
 
-def _numbered(file: IO[bytes], encoding: Encoding) -> Iterator[_Physical]:
-    """Each line that is not blank, with its number. One that is too long is never read into memory whole.
+def _numbered(file: IO[bytes], encoding: Encoding) -> Iterator[NumberedLine]:
+    """Each line with its number. One that is too long is never read into memory whole.
 
     UTF-8 is not checked here, but where the line is read.
     """
@@ -188,6 +181,8 @@ def _numbered(file: IO[bytes], encoding: Encoding) -> Iterator[_Physical]:
             yield number, TOO_LONG
         elif text.strip():
             yield number, text if encoding == "utf-8" else _from_gbk(text)
+        else:
+            yield number, None
 
 
 def _from_gbk(text: bytes) -> bytes | Fault:

@@ -17,6 +17,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.moving.batch import Batch, LineOutcome, LineRefused, Options
 from wxauth.server.moving.faults import Fault
+from wxauth.server.moving.files import NumberedLine
 from wxauth.server.moving.import_rows import UserToImport, Wanted, apps_of_users, consents_known, find, lock
 from wxauth.server.moving.lines import Line
 from wxauth.server.moving.made import Made, MadeOnDisk
@@ -35,11 +36,13 @@ class ImportRefusal(NamedTuple):
 
     number: int
     faults: Sequence[Fault]
+    others: Sequence[int] = ()
+    """The earlier lines that it contradicts."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """The number of lines by outcome."""
+    """The number of lines by outcome. Each line of the file is counted once, but for the header of CSV."""
 
     joined: int = 0
     """Of those updated, the lines that joined a user by their external_id alone. First, because a mistake is here."""
@@ -48,6 +51,7 @@ class Counts:
     updated: int = 0
     unchanged: int = 0
     refused: int = 0
+    blank: int = 0
 
     def add(self, outcome: LineOutcome) -> None:
         """Count a line."""
@@ -59,7 +63,7 @@ class Counts:
 
 async def import_users(
     services: Services,
-    lines: Iterable[tuple[int, bytes | Fault]],
+    lines: Iterable[NumberedLine],
     options: Options,
     *,
     refuse: Callable[[ImportRefusal], None],
@@ -71,7 +75,7 @@ async def import_users(
 
     Args:
         services: The parts of the service.
-        lines: The lines with their numbers, as JSON; a fault for a line that cannot be read.
+        lines: The lines with their numbers, as JSON.
         options: The options of the import.
         refuse: Called for each refused line, in order.
         progress: Called after each batch.
@@ -84,12 +88,15 @@ async def import_users(
     counts = Counts()
     numbered = iter(lines)
     await services[Apps].refresh()
-    kept = MadeOnDisk() if options.dry_run else None
+    kept = MadeOnDisk()
     parts = {**services.parts, Settings: services.settings}
     while batch := list(islice(numbered, BATCH)):
         refusals: list[ImportRefusal] = []
         readable: list[tuple[int, Line]] = []
         for number, text in batch:
+            if text is None:
+                counts.add(LineOutcome.BLANK)
+                continue
             line = [text] if isinstance(text, Fault) else Line.read(text, parts)
             if isinstance(line, Line):
                 readable.append((number, line))
@@ -118,7 +125,7 @@ async def import_users(
 
 
 async def _import_batch(
-    services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk | None, options: Options
+    services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
 ) -> list[LineOutcome | ImportRefusal]:
     """Import a batch, and return the result of each line. Retried if logins of the same users write first."""
     wanted = _wanted(line for _, line in lines)
@@ -131,15 +138,18 @@ async def _import_batch(
                 batch = await _find(transaction, wanted, kept, options, now=services.clock())
                 if batch is None:
                     continue
-                if kept is None:
+                if not options.dry_run:
                     outcomes = [_outcome(batch, number, line) for number, line in lines]
                     settled = await batch.store(transaction)
         except CONFLICTS as exc:
             conflict = exc
             continue
-        if kept is not None:  # nothing can be lost any more: what is kept is kept once
+        # Nothing can be lost any more: what is kept is kept once.
+        if options.dry_run:
             outcomes, settled = [_outcome(batch, number, line) for number, line in lines], []
             kept.keep(batch.made)
+        else:
+            kept.keep(Made(given=batch.made.given))
         for one in settled:
             one.report()
         return outcomes
@@ -151,7 +161,7 @@ async def _import_batch(
 
 
 async def _find(
-    transaction: Transaction, wanted: Wanted, kept: MadeOnDisk | None, options: Options, *, now: datetime
+    transaction: Transaction, wanted: Wanted, kept: MadeOnDisk, options: Options, *, now: datetime
 ) -> Batch | None:
     """Find and lock the users of the lines; None if they have changed in between: then try again."""
     # Everybody locks in one order: users by their ids, administrators among them.
@@ -165,7 +175,7 @@ async def _find(
             return None
     if not options.dry_run and await are_waiting(transaction, wanted.ids):
         return None  # a user has just been erased
-    made = Made() if kept is None else kept.made(wanted, users)
+    made = kept.made(wanted, users) if options.dry_run else Made(given=kept.given(wanted))
     ids = [user.id for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
     apps = await apps_of_users(transaction, ids, list({app_id for app_id, _ in wanted.identities})) if ids else ()
@@ -174,9 +184,9 @@ async def _find(
 
 def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | ImportRefusal:
     try:
-        return batch.take(line)
+        return batch.take(number, line)
     except LineRefused as exc:
-        return ImportRefusal(number, exc.faults)
+        return ImportRefusal(number, exc.faults, exc.others)
 
 
 def _wanted(lines: Iterable[Line]) -> Wanted:

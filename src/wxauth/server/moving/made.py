@@ -1,13 +1,16 @@
-"""What the lines of an import make: of one batch, or of a dry run as a whole, which keeps it in a temporary database.
+"""What the lines of an import make: of one batch, or of the file as a whole, kept in a temporary database.
 
+An import keeps what each identity was given, to find another line of it; a dry run keeps all that it would have stored.
 In memory, a dry run of 50 million lines would take 75 GB (1.5 KB a line). SQLite's private database begins in memory,
-and goes on in a file of the temporary folder that has no name, so that it is gone with the process.
+and goes on in a file of the temporary folder that has no name, so that it is gone with the process. Where no folder
+can be written, as in a container, it stays in memory.
 """
 
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from tempfile import gettempdir
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,6 +34,10 @@ class MadeIdentity:
     created_at: datetime
 
 
+GivenFields = dict[str, tuple[int, int]]
+"""By field, the number of the line that gave it, and the hash of its value."""
+
+
 @dataclass(slots=True)
 class Made:
     """The changes made by the lines."""
@@ -46,30 +53,44 @@ class Made:
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     former_external_ids: dict[str, UUID] = field(default_factory=dict)
     consents: dict[ConsentKey, dict[str, Any]] = field(default_factory=dict)
+    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
+    """What the lines of an identity have said of its user."""
 
 
-_CACHE_KIB: Final = 65536
+_CACHE_KIB: Final = 8192
 _BY_PAIR: Final = TypeAdapter(tuple[str, str])
 _IDENTITY: Final = TypeAdapter(MadeIdentity)
 _APPS: Final = TypeAdapter(list[str])
+_GIVEN: Final = TypeAdapter(GivenFields)
 _CONSENTS: Final = TypeAdapter(list[ConsentKey])
 _NO_FIELDS: Final = dict.fromkeys(UserToImport.model_fields)
 _NAMED_USERS: Final = ("unionids", "external_ids", "former_external_ids")
 
 
 class MadeOnDisk:
-    """What a dry run would have made so far. A batch gets the part that its lines may concern."""
+    """What the lines have made so far. A batch gets the part that its lines may concern."""
 
     def __init__(self) -> None:
-        self._file = sqlite3.connect("", isolation_level=None)
+        try:
+            gettempdir()
+        except FileNotFoundError:
+            name = ":memory:"
+        else:
+            name = ""
+        self._file = sqlite3.connect(name, isolation_level=None)
         self._file.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._file.execute("PRAGMA journal_mode = OFF")
         self._file.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
 
+    def given(self, wanted: Wanted) -> dict[IdentityKey, GivenFields]:
+        """What earlier lines have said of the identities of a batch."""
+        found = self._found("given", map(_text, wanted.identities))
+        return {_BY_PAIR.validate_json(name): _GIVEN.validate_json(given) for name, given in found}
+
     def made(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
         """What earlier lines have made under the names and ids of a batch, and of these stored users."""
         unionids = [unionid for _, unionid in wanted.unionids]
-        made = Made()
+        made = Made(given=self.given(wanted))
         for kind, names in zip(_NAMED_USERS, (unionids, wanted.external_ids, wanted.external_ids), strict=True):
             setattr(made, kind, {name: UUID(user_id) for name, user_id in self._found(kind, names)})
         for name, user_id in self._found("former_ids", map(str, wanted.ids)):
@@ -109,6 +130,7 @@ class MadeOnDisk:
         for key in made.consents:
             consents.setdefault(str(key[0]), []).append(key)
         self._put("consents", ((name, _text(each)) for name, each in consents.items()))
+        self._put("given", ((_text(key), _text(given)) for key, given in made.given.items()))
         self._file.execute("COMMIT")
 
     def _found(self, kind: str, names: Iterable[str]) -> Sequence[tuple[str, str]]:
