@@ -85,6 +85,24 @@ export class Pages {
   }
 }
 
+const CONTROLS = 'a[href], button, input, select, textarea, summary, [tabindex="0"]'
+
+/** Fail unless Tab alone goes from the page's first control to its last, through each of them, and Shift+Tab goes back. */
+export async function walkByTab(page, where) {
+  const controls = await page.evaluate((selector) => {
+    const isReached = (each) => each.tabIndex >= 0 && !each.disabled && each.checkVisibility({ visibilityProperty: true })
+    window.controls = [...document.querySelectorAll(selector)].filter(isReached)
+    window.controls[0].focus()
+    return window.controls.map((each) => each.outerHTML.slice(0, 120))
+  }, CONTROLS)
+  const expected = [...controls.slice(1), ...controls.toReversed().slice(1)]
+  for (const [press, control] of expected.entries()) {
+    await page.keyboard.press(press < controls.length - 1 ? 'Tab' : 'Shift+Tab')
+    const reached = await page.evaluate(() => window.controls.indexOf(document.activeElement))
+    assert.equal(controls[reached], control, where)
+  }
+}
+
 /** Retry `holds` until it throws nothing, and return its result. */
 export async function eventually(holds) {
   const deadline = Date.now() + PATIENCE

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { after, afterEach, before, beforeEach, test as nodeTest } from 'node:test'
 import { cell } from '../../../src/wxauth/server/console/page/csv.js'
-import { Complaints, Pages, eventually } from '../browser.js'
+import { Complaints, Pages, eventually, walkByTab } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, FIRST_APP, LATER_APP, SERVICE_URL, asks } from './driving.js'
 import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
@@ -308,6 +308,29 @@ test('a list is used by the keyboard, and a press on a row opens it', async () =
   await page.goBack()
   await rows().filter({ hasText: shortened(person) }).getByText('active').click()
   await isShown(person)
+})
+
+test('each page is walked through by Tab alone, there and back, and Enter opens a person from a list', async () => {
+  const [first] = [await newcomer(), await newcomer()]
+  await change(first, { roles: ['tester'] })
+  const body = { name: 'walked', url: new URL('/webhook', DESK_URL).href, types: ['user.erased'] }
+  await asks(root, '/v1/admin/webhooks', { method: 'POST', body: JSON.stringify(body) })
+  await page.route(/\/v1\/admin\/(users|logins|events)\?/, (route) => route.continue({ url: `${route.request().url()}&limit=3` }))
+  const sections = SECTIONS.toReversed().map((name) => name.replace('-', '').toLowerCase())
+  for (const fragment of [`users/${first.user.id}`, 'signins?show=refused', 'webhooks/walked', ...sections]) {
+    await goTo(fragment)
+    await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'))
+    await walkByTab(page, fragment)
+  }
+  await goTo(`users?q=${first.user.id}`)
+  const link = page.getByRole('link', { name: first.user.nickname, exact: true })
+  await link.waitFor()
+  await page.keyboard.press('ArrowDown')
+  await page.keyboard.press('Tab')
+  assert.ok(await link.evaluate((each) => each === document.activeElement))
+  await page.keyboard.press('Enter')
+  await isShown(first)
+  await asks(root, '/v1/admin/webhooks/walked', { method: 'DELETE' })
 })
 
 test('a filter opens within the window, moves nothing, and is left by Escape', async () => {

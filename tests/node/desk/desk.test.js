@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { Complaints, Pages, eventually } from '../browser.js'
+import { Complaints, Pages, eventually, walkByTab } from '../browser.js'
 
 const { DESK_URL, SERVICE_URL } = process.env
 const DESK = new URL(DESK_URL).origin
@@ -75,6 +75,11 @@ test('a login is shown up to WeChat, and nothing secret with it', async () => {
   assert.match(written, /"session_key": "•••"/)
   assert.doesNotMatch(written, /dev-secret|eyJ[\w-]{20}|wxr_[\w-]{20}/)
   assert.match(await shown('#user-id'), /^[0-9a-f-]{36}$/)
+})
+
+test('the page is walked through by Tab alone, there and back', async () => {
+  await logIn()
+  await walkByTab(page)
 })
 
 test('what was sent before the page knew anything of the service is shown too', async () => {

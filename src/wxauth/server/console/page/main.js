@@ -54,17 +54,17 @@ function frame() {
     { type: 'button', class: 'menu', 'aria-expanded': 'false', 'aria-controls': 'sections' },
     text('menu'),
   )
-  menu.onclick = () => {
+  menu.addEventListener('click', () => {
     const isOpen = nav.classList.toggle('open')
     menu.setAttribute('aria-expanded', String(isOpen))
-  }
+  })
   nav.addEventListener('click', () => {
     nav.classList.remove('open')
     menu.setAttribute('aria-expanded', 'false')
   })
   const user = administrator()
   const out = h('button', { type: 'button' }, text('signOut'))
-  out.onclick = () => busy(out, null, async () => (await signOut(), showSignIn(text('signedOut'))))
+  out.addEventListener('click', () => busy(out, null, async () => (await signOut(), showSignIn(text('signedOut')))))
   return h(
     'div',
     { class: 'frame' },
@@ -124,7 +124,7 @@ function showSignIn(message, kind = 'status') {
   document.querySelectorAll('dialog').forEach((each) => each.remove())
   const scanTrouble = h('div', {})
   const scan = h('button', { type: 'button', class: 'primary' }, text('scan'))
-  scan.onclick = () => busy(scan, scanTrouble, beginScan)
+  scan.addEventListener('click', () => busy(scan, scanTrouble, beginScan))
   const trouble = h('div', {})
   const input = h('input', { id: 'link', type: 'password', autocomplete: 'off', required: true })
   const go = h('button', {}, text('open'))

@@ -84,8 +84,8 @@ function opening(row, open) {
   if (!open) return row
   row.className = 'opens'
   row.tabIndex = -1 // reached by the arrow keys: see `keyboard.js`
-  row.onclick = ({ target }) => target.closest(PRESSED_ITSELF) || getSelection().toString() || open(row)
-  row.onkeydown = (event) => event.key === 'Enter' && event.target === row && open(row)
+  row.addEventListener('click', ({ target }) => target.closest(PRESSED_ITSELF) || getSelection().toString() || open(row))
+  row.addEventListener('keydown', ({ key, target }) => key === 'Enter' && target === row && open(row))
   return row
 }
 
@@ -122,12 +122,12 @@ export function list({ place, caption, columns, ask, cells, open = () => null, n
         more.hidden = !last.next_cursor
         more.textContent = text(isStopped ? 'searchOn' : 'more')
       }
-      more.onclick = () =>
-        busy(more, trouble, async () => {
-          last = await ask(last.next_cursor)
-          shown.append(last.items.map(row))
-          tell()
-        })
+      const next = async () => {
+        last = await ask(last.next_cursor)
+        shown.append(last.items.map(row))
+        tell()
+      }
+      more.addEventListener('click', () => busy(more, trouble, next))
       tell()
       const prepend = (items) => {
         shown.prepend(items.map(row))
@@ -260,12 +260,12 @@ function choices(control, there, separator) {
   const chips = there.map(([word, meaning]) => {
     const shown = meaning ? [meaning, h('code', {}, word)] : word
     const chip = h('button', { type: 'button', class: 'small chip' }, shown)
-    chip.onclick = () => {
+    chip.addEventListener('click', () => {
       const chosen = words(control.value)
       const next = chosen.includes(word) ? chosen.filter((each) => each !== word) : [...chosen, word]
       control.value = next.join(separator)
       control.dispatchEvent(new Event('input', { bubbles: true }))
-    }
+    })
     return [chip, word]
   })
   const look = () => {
@@ -341,10 +341,10 @@ export const code = (value) => (value ? h('code', { class: value.length > LONGES
 /** The last letters of an id, which tell people apart. A press copies the whole id. */
 export function shortId(id) {
   const button = h('button', { type: 'button', class: 'id', title: id }, h('span', { class: 'unseen' }, `${text('copy')} `), id.slice(-SHORT_ID))
-  button.onclick = async () => {
+  button.addEventListener('click', async () => {
     await navigator.clipboard.writeText(id)
     toast(text('copied'))
-  }
+  })
   return button
 }
 

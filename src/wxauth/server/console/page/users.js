@@ -93,7 +93,7 @@ export function picture({ nickname, avatar_url: url }, kind = 'small') {
   const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(nickname ?? '?')][0])
   if (!isShown(url)) return letter
   const image = h('img', { class: `picture ${kind}`, alt: '', referrerPolicy: 'no-referrer', loading: 'lazy' })
-  image.onerror = () => image.replaceWith(letter)
+  image.addEventListener('error', () => image.replaceWith(letter))
   image.src = url
   return image
 }
