@@ -5,7 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from secrets import token_urlsafe
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -19,8 +19,10 @@ from wxauth.server.limits.rates import PICTURES
 from wxauth.server.pictures.picture_checks import PictureChecks
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
 from wxauth.server.pictures.rows import Avatar, read_avatar, replace_avatar
-from wxauth.server.pictures.thumbnails import thumbnail_of
 from wxauth.server.users.person import Person
+
+if TYPE_CHECKING:
+    from wxauth.server.pictures.thumbnails import Thumbnail
 
 AVATARS_PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
@@ -82,7 +84,7 @@ class Avatars:
             check_file(file)
             await PICTURES.count_user(self._database, user, now=self._clock())
             async with turn:
-                picture = await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
+                picture = await asyncio.get_running_loop().run_in_executor(self._executor, _thumbnail_of, file)
         except UnusablePicture as exc:
             raise InvalidRequest.of("file", str(exc)) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
@@ -117,3 +119,9 @@ class Avatars:
 
 def _file_name(avatar: Avatar) -> str:
     return f"{avatar.id}.{_EXTENSIONS[avatar.content_type]}"
+
+
+def _thumbnail_of(file: bytes) -> "Thumbnail":
+    from wxauth.server.pictures.thumbnails import thumbnail_of  # Pillow is 6 MB, which few processes need
+
+    return thumbnail_of(file)

@@ -5,8 +5,6 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-import phonenumbers
-
 _WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
 """The form of WeChat's openids, which have 28 characters, and of its unionids."""
 _TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
@@ -52,6 +50,8 @@ def id_in(text: str) -> UUID | None:
 def _is_number(text: str, *, region: str) -> bool:
     if not _TYPED_NUMBER.fullmatch(text):
         return False
+    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+
     for typed in (text, f"+{text}"):  # also with a country code, but without a plus
         try:
             number = phonenumbers.parse(typed, region)

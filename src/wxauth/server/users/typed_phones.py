@@ -4,8 +4,6 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-import phonenumbers
-
 _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
 """What most tables hold; the library takes 84 µs for one, so 84 s for a million lines of an import."""
 
@@ -15,6 +13,8 @@ def possible_numbers(text: str, *, region: str) -> Sequence[str]:
 
     A number without a plus may have a country code nevertheless: `8613800138001`.
     """
+    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+
     meant = {text, f"+{text}"}
     try:
         number = phonenumbers.parse(text, region)
@@ -27,6 +27,8 @@ def number_in(text: str, *, region: str) -> str | None:
     """The number in E.164 that this text certainly means, as it is dialled in the region; None if it means none."""
     if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
         return f"+86{text}"
+    import phonenumbers
+
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:

@@ -7,8 +7,6 @@ from io import BytesIO
 from typing import Final
 from uuid import UUID
 
-import segno
-
 from wxauth.errors import NotFound, RateLimited, UnknownApp, WeChatError, WeChatMisconfigured
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -106,6 +104,8 @@ class ScanPictures:
 
 @lru_cache(maxsize=256)  # drawing takes milliseconds, and requests for a picture are not limited
 def _drawn(text: str) -> bytes:
+    import segno  # 2 MB with its XML writers, which a process without such pictures does not need
+
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)
     return output.getvalue()

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import phonenumbers
-
 from wxauth.errors import WeChatBadResponse
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
@@ -21,6 +19,8 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
 
     Raises: WeChatBadResponse, whose message never contains the number.
     """
+    import phonenumbers  # 2 MB, which a process without phone numbers does not need
+
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
         raise WeChatBadResponse("the phone number is not marked as this app's")
