@@ -303,6 +303,7 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE signing_keys (
             id UUID NOT NULL,
+            alg TEXT NOT NULL,
             kid TEXT NOT NULL,
             public_jwk JSONB NOT NULL,
             private_key BYTEA NOT NULL,
@@ -311,21 +312,8 @@ def upgrade() -> None:
             retires_at TIMESTAMP WITH TIME ZONE,
             CONSTRAINT signing_keys_pkey PRIMARY KEY (id),
             CONSTRAINT signing_keys_kid_key UNIQUE (kid),
+            CONSTRAINT signing_keys_alg_check CHECK (alg IN ('ES256', 'RS256')),
             CONSTRAINT signing_keys_retires_at_check CHECK (retires_at > activates_at)
-        )
-    """)
-    op.execute("""
-        CREATE TABLE id_token_keys (
-            id UUID NOT NULL,
-            kid TEXT NOT NULL,
-            public_jwk JSONB NOT NULL,
-            private_key BYTEA NOT NULL,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            retires_at TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT id_token_keys_pkey PRIMARY KEY (id),
-            CONSTRAINT id_token_keys_kid_key UNIQUE (kid),
-            CONSTRAINT id_token_keys_retires_at_check CHECK (retires_at > activates_at)
         )
     """)
     op.execute("""
@@ -1010,7 +998,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE refusals")
     op.execute("DROP TABLE push_messages")
     op.execute("DROP TABLE profile_changes")
-    op.execute("DROP TABLE id_token_keys")
     op.execute("DROP TABLE hourly_numbers")
     op.execute("DROP TABLE feed_swept")
     op.execute("DROP TABLE feed")

@@ -5,7 +5,7 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -41,7 +41,7 @@ from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Api, Simulator, create_simulator
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
@@ -505,13 +505,19 @@ def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, Front]]:
         yield url, front
 
 
-class NoIdTokenKeys:
+class KeysAsRead:
     """Of a service that answers in another thread, where it may use no connection of the test's."""
 
     is_ready = True
-    public_jwks: Sequence[Mapping[str, str]] = ()
 
-    async def refresh_if_empty(self) -> None:
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    @property
+    def jwks(self) -> bytes:
+        return self._keys.jwks
+
+    async def refresh_for_first_site(self) -> None:
         """There is none to come."""
 
 
@@ -524,7 +530,7 @@ def service(
 
         async def start() -> str:
             services = await make_simulated_services(issuer=url)
-            front.app = create_app(with_part(services, IdTokenKeys, NoIdTokenKeys()))
+            front.app = create_app(with_part(services, KeyRing, KeysAsRead(services[KeyRing])))
             return url
 
         yield start

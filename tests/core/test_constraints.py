@@ -16,7 +16,7 @@ AVATAR_COLUMNS = "INSERT INTO avatars (id, user_id, content_type, content, creat
 EVENT_COLUMNS = "INSERT INTO events (id, type, at, actor, data)"
 AVATAR = "Yp4Zt2Vq8nCwRk1EtTmHYj"
 SIGNING_KEY_COLUMNS = (
-    "INSERT INTO signing_keys (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)"
+    "INSERT INTO signing_keys (id, alg, kid, public_jwk, private_key, created_at, activates_at, retires_at)"
 )
 
 
@@ -30,7 +30,7 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
         VALUES ('wxa', 'openid-alice', '{ALICE}', now()), ('wxb', 'openid-bob', '{BOB}', now());
         {SESSION_COLUMNS}
         VALUES ('{SESSION}', '{ALICE}', 'wxa', 'openid-alice', now(), now(), now() + interval '30 days');
-        {SIGNING_KEY_COLUMNS} VALUES ('{SESSION}', 'kid', '{{}}', '\\x00', now(), now(), NULL);
+        {SIGNING_KEY_COLUMNS} VALUES ('{SESSION}', 'ES256', 'kid', '{{}}', '\\x00', now(), now(), NULL);
     """)
     return rows
 
@@ -114,7 +114,11 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
         ("events_type_check", f"{EVENT_COLUMNS} VALUES ('{OTHER}', 'User Created', now(), 'system', '{{}}')"),
         ("events_actor_check", f"{EVENT_COLUMNS} VALUES ('{OTHER}', 'user.created', now(), '', '{{}}')"),
         ("events_data_check", f"{EVENT_COLUMNS} VALUES ('{OTHER}', 'user.created', now(), 'system', '[]')"),
-        ("signing_keys_kid_key", f"{SIGNING_KEY_COLUMNS} VALUES ('{OTHER}', 'kid', '{{}}', '', now(), now(), NULL)"),
+        (
+            "signing_keys_kid_key",
+            f"{SIGNING_KEY_COLUMNS} VALUES ('{OTHER}', 'ES256', 'kid', '{{}}', '', now(), now(), NULL)",
+        ),
+        ("signing_keys_alg_check", "UPDATE signing_keys SET alg = 'HS256'"),
         ("signing_keys_retires_at_check", "UPDATE signing_keys SET retires_at = activates_at"),
     ],
 )

@@ -19,6 +19,7 @@ from wxauth.server.core.sealing import Sealer
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
 from wxauth.server.keys.keyring import KeyRing, unsealed_key
+from wxauth.tokens.keys import SigningKey
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -40,7 +41,7 @@ class Issuer:
 
     async def rotate(self) -> str:
         """A valid token, signed by a newly added key."""
-        key = unsealed_key(await self.keys.rotate(), self.sealer)
+        key = unsealed_key(await self.keys.rotate(), self.sealer, SigningKey)
         return Forger(self.token, key).with_header(kid=key.kid)
 
 

@@ -18,7 +18,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.keys.rows import SIGNING_KEY_TABLE, store_keys
+from wxauth.server.keys.rows import store_keys
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey
 
@@ -43,6 +43,7 @@ async def add_key(services: Services, *, activates_in: float = 0) -> str:
     key, now = SigningKey.generate(), services.clock()
     stored = StoredSigningKey(
         id=uuid7(),
+        alg="ES256",
         kid=key.kid,
         public_jwk=key.public_jwk,
         private_key=services.sealer.seal(key.to_der(), context=b"signing_keys\0" + key.kid.encode()),
@@ -51,7 +52,7 @@ async def add_key(services: Services, *, activates_in: float = 0) -> str:
         retires_at=None,
     )
     async with services.database.begin() as transaction:
-        await store_keys(transaction, SIGNING_KEY_TABLE, [], [stored])
+        await store_keys(transaction, [], [stored])
     return key.kid
 
 

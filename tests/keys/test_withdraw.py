@@ -187,7 +187,7 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
     done = await asyncio.gather(
         *(replica[KeyRing].withdraw(kid, by=OPERATOR) for replica in replicas), return_exceptions=True
     )
-    assert sorted(type(result).__name__ for result in done) == ["NoSuchKey"] * 4 + ["list"]
+    assert sorted(type(result).__name__ for result in done) == ["NoSuchKey"] * 4 + ["StoredSigningKey"]
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'signing_key.withdrawn'") == 1
 

@@ -39,7 +39,7 @@ from wxauth.server.events.webhook_bodies import (
     WebhookChange,
     WebhooksAnswer,
 )
-from wxauth.server.keys.admin_routes import KeysAnswer, RotatedKeysAnswer, WithdrawnKeyAnswer
+from wxauth.server.keys.routes import KeysAnswer, RotatedKeysAnswer, WithdrawnKeyAnswer
 from wxauth.server.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,

@@ -14,7 +14,7 @@ from wxauth.server.clients.clients import add_client, build_client
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.keys.rows import ID_TOKEN_KEYS, store_keys
+from wxauth.server.keys.rows import store_keys
 from wxauth.server.keys.rsa_keys import RsaKey
 
 
@@ -25,6 +25,7 @@ def id_token_key() -> StoredSigningKey:
     sealed = Sealer([b64decode(SECRET_KEY)]).seal(key.to_der(), context=signing_key_context(key.kid))
     return StoredSigningKey(
         id=uuid4(),
+        alg="RS256",
         kid=key.kid,
         public_jwk=key.public_jwk,
         private_key=sealed,
@@ -46,7 +47,7 @@ async def add_site(
     """Add an OAuth client: `await add_site("shop", device=True)`."""
     if not request.node.get_closest_marker("no_signing_key"):
         async with services.database.begin() as transaction:
-            await store_keys(transaction, ID_TOKEN_KEYS, [], [id_token_key])
+            await store_keys(transaction, [], [id_token_key])
 
     async def add(name: str = "shop", **options: Any) -> Site:
         site = build_client(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})

@@ -65,10 +65,6 @@ ALL = (SITE, REQUEST, PAGE, SCAN, VISIT, USER, IDENTITY, GRANT, CODE)
         ("grants_approving_session_id_check", "UPDATE grants SET door = 'scan'"),
         ("grants_approving_session_id_check", "UPDATE grants SET approving_session_id = id"),
         ("wrong_user_codes_user_id_fkey", "INSERT INTO wrong_user_codes SELECT id, now(), 1 FROM scans"),
-        (
-            "id_token_keys_retires_at_check",
-            "INSERT INTO id_token_keys VALUES (gen_random_uuid(), 'kid', '{}', 'x', now(), now(), now())",
-        ),
     ],
 )
 async def test_a_row_that_violates_a_constraint_is_refused(

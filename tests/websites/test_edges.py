@@ -129,7 +129,9 @@ async def test_reseal_covers_the_keys_of_id_tokens(
     done = await reseal(services.database, Sealer([new, old]), now=clock())
     assert (done.signing_keys, done.not_opened) == (2, 0)
     prefix = Sealer([new]).prefix
-    assert (await rows.fetchval("SELECT private_key FROM id_token_keys")).startswith(prefix)
+    assert [row["private_key"][: len(prefix)] for row in await rows.fetch("SELECT private_key FROM signing_keys")] == [
+        prefix
+    ] * 2
 
 
 @pytest.mark.oldest_postgres

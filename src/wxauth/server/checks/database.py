@@ -33,8 +33,9 @@ from wxauth.server.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.rows import published_keys
-from wxauth.server.keys.succession import has_next, signing_key_of
+from wxauth.server.keys.succession import has_next, keys_for, signing_key_of
 from wxauth.server.login.login_rows import rehearse_login
+from wxauth.tokens.claims import ALGORITHM
 
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
@@ -128,7 +129,7 @@ async def _check_stored(
         message = f"is refused by the database: {reason}; see the privileges and triggers of its tables"
         yield bad("login", message, f"被数据库拒绝：{reason}；请检查表的权限与触发器")
     sealer = Sealer(settings.secret_keys)
-    keys = found.signing_keys = await published_keys(database, now=now)
+    keys = found.signing_keys = keys_for(ALGORITHM, await published_keys(database, now=now))
     yield _judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))

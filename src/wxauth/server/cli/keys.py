@@ -10,11 +10,10 @@ from wxauth.server.cli.resources import T, read_settings, with_database
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_from_either_ring
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.server.keys.models import StoredSigningKey
 from wxauth.server.keys.succession import NoSuchKey
-from wxauth.server.service.build import make_key_rings
+from wxauth.server.service.build import make_key_ring
 
 
 @click.group()
@@ -49,7 +48,7 @@ def rotate_command(as_json: bool) -> None:
 
     If a key is waiting already, none is made. Where there are websites, the keys of id_tokens are rotated too.
     """
-    key = _with_key_rings(lambda keys, id_token_keys, _now: rotate_both(keys, id_token_keys, by=OPERATOR))
+    key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
     show(row, "{kid} signs from {signs_from}".format(**row), as_json=as_json)
 
@@ -66,21 +65,17 @@ def withdraw_command(kid: str, as_json: bool) -> None:
     new key does.
     """
 
-    async def withdraw(keys: KeyRing, id_token_keys: IdTokenKeys, now: datetime) -> StoredSigningKey:
+    async def withdraw(keys: KeyRing) -> StoredSigningKey:
         try:
-            return await withdraw_from_either_ring(keys, id_token_keys, kid, by=OPERATOR, now=now)
+            return await keys.withdraw(kid, by=OPERATOR)
         except NoSuchKey:
             raise Failed("there is no published key with that id: see 'wxauth keys list'") from None
 
-    signs = _with_key_rings(withdraw)
+    signs = _with_key_ring(withdraw)
     show({"kid": kid, "signing": signs.kid}, f"{kid} is withdrawn; {signs.kid} signs now", as_json=as_json)
 
 
-def _with_key_rings(ask: Callable[[KeyRing, IdTokenKeys, datetime], Awaitable[T]]) -> T:
+def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
     """Return the result of `ask`, called with the stored keys. Requires all settings. Raises: Failed."""
     settings = read_settings(Settings)
-
-    async def with_rings(database: Database, now: datetime) -> T:
-        return await ask(*make_key_rings(settings, database, lambda: now), now)
-
-    return with_database(with_rings)
+    return with_database(lambda database, now: ask(make_key_ring(settings, database, lambda: now)))

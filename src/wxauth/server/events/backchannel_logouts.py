@@ -16,8 +16,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import Settings
 from wxauth.server.events.backchannel_rows import LeasedLogout, lease_logout, settle_logout
 from wxauth.server.events.sending import LEASE, Answer, send
-from wxauth.server.keys.both_rings import id_token_key
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
 from wxauth.tokens.issuer import sign
 from wxauth.tokens.keys import SigningKey, base64url
@@ -64,7 +63,6 @@ class BackchannelLogouts:
         database: Database,
         clock: Clock,
         keys: KeyRing,
-        id_token_keys: IdTokenKeys,
         transport: httpx.AsyncBaseTransport,
         observe: Callable[[str], None],
         patience: float = RECEIVER_TIMEOUT_SECONDS,
@@ -73,7 +71,6 @@ class BackchannelLogouts:
         self._database = database
         self._clock = clock
         self._keys = keys
-        self._id_token_keys = id_token_keys
         self._transport = transport
         self._observe = observe
         self._patience = patience
@@ -89,7 +86,7 @@ class BackchannelLogouts:
         """
         if logout.uri is None:
             return None
-        key = await id_token_key(self._keys, self._id_token_keys, logout.id_token_alg, now=self._clock())
+        key = await self._keys.id_token_key(logout.id_token_alg, self._clock())
         token = logout_token(key, logout, issuer=self._settings.issuer, now=self._clock())
         answer = await send(
             self._transport,

@@ -1,12 +1,13 @@
 """The service's own keys: stored in PostgreSQL, sealed, and the same in every replica."""
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 
+from pydantic import Field
 from pydantic_core import to_json
+from typing_extensions import TypedDict
 
 from wxauth.errors import KeysUnavailable, StorageUnavailable
 from wxauth.server.core.clock import Clock
@@ -16,18 +17,21 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.keys.models import StoredSigningKey
-from wxauth.server.keys.rows import (
-    ID_TOKEN_KEYS,
-    SIGNING_KEY_TABLE,
-    KeyTable,
-    id_token_keys_are_needed,
-    lock_keys,
-    public_half,
-    published_keys,
-    store_keys,
+from wxauth.server.keys.rows import has_sites, lock_keys, public_half, published_keys, store_keys
+from wxauth.server.keys.rsa_keys import RSA_ALGORITHM, RsaKey, verifier_of
+from wxauth.server.keys.succession import (
+    Keys,
+    KeyState,
+    NoSuchKey,
+    has_next,
+    is_due,
+    key_state,
+    keys_for,
+    rotated,
+    signing_key_of,
+    without_key,
 )
-from wxauth.server.keys.rsa_keys import RsaKey, verifier_of
-from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing_key_of, without_key
+from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
@@ -39,10 +43,18 @@ log = get_logger()
 
 
 class PrivateKey(Protocol):
-    """The type of the keys in a ring."""
+    """The type of the keys of one algorithm."""
 
     kid: str
     public_jwk: dict[str, str]
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key."""
+
+    @classmethod
+    def from_der(cls, der: bytes) -> Self:
+        """Load a private key from `to_der`."""
 
     def to_der(self) -> bytes:
         """The private key as PKCS#8."""
@@ -51,15 +63,53 @@ class PrivateKey(Protocol):
 Key = TypeVar("Key", bound=PrivateKey)
 
 
-class Ring(ABC, Generic[Key]):
-    """Keys of one kind, as last read from the database.
+class _Kind(Generic[Key]):
+    """The keys of one algorithm, as last read from the database."""
+
+    def __init__(self, alg: str, key_type: type[Key]) -> None:
+        self.alg = alg
+        self.key_type = key_type
+        self.stored: Keys = []
+        """Those that can be unsealed."""
+        self.keys: dict[str, Key] = {}
+        self.unopened: list[str] = []
+        """The kids of the others."""
+
+    def signing_key(self, now: datetime) -> Key:
+        """The newest active one. Raises: StorageUnavailable, if none has been read yet."""
+        if not self.stored:
+            raise StorageUnavailable("the signing keys have not been read yet")
+        return self.keys[signing_key_of(self.stored, now).kid]
+
+    def take(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
+        """Replace what was read before. Raises: CannotOpen, if none can be unsealed."""
+        keys: dict[str, Key] = {}
+        for row in stored:
+            try:
+                keys[row.kid] = self.keys.get(row.kid) or unsealed_key(row, sealer, self.key_type)
+            except CannotOpen:
+                continue
+        if not keys:
+            raise CannotOpen("no signing key can be decrypted")
+        unopened = [row.kid for row in stored if row.kid not in keys]
+        if unopened and unopened != self.unopened:
+            log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY.en)
+        left = {row.kid for row in stored}
+        for row in self.stored:
+            if row.kid not in left and (row.retires_at is None or row.retires_at > now):
+                log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
+        self.stored, self.keys, self.unopened = [row for row in stored if row.kid in keys], keys, unopened
+
+
+class KeyRing:
+    """The keys that sign access tokens and, where there are websites, id_tokens. Each rotates by itself.
+
+    It is the `KeySource` of our own routes' verifier.
 
     Args:
-        max_age: The age at which the signing key is rotated.
+        max_age: The age at which a signing key is rotated.
         refresh_pause: Seconds between two reads of the stored keys.
     """
-
-    table: ClassVar[KeyTable]
 
     def __init__(
         self,
@@ -75,77 +125,118 @@ class Ring(ABC, Generic[Key]):
         self._clock = clock
         self._max_age = max_age
         self._refresh_pause = refresh_pause
-        self._stored: list[StoredSigningKey] = []
-        self._keys: dict[str, Key] = {}
-        self.unopened: list[str] = []
-        """The kids of stored keys that cannot be unsealed with our secret keys. The others are in use."""
-
-    @abstractmethod
-    async def _generate(self) -> Key:
-        """Make a key."""
-
-    @abstractmethod
-    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> Key:
-        """Raises: CannotOpen."""
+        self._of_access_tokens = _Kind(ALGORITHM, SigningKey)
+        self._of_id_tokens = _Kind(RSA_ALGORITHM, RsaKey)
+        self._kinds: Sequence[_Kind[Any]] = (self._of_access_tokens, self._of_id_tokens)
+        self._looked_for_sites_at: datetime | None = None
 
     @property
-    def public_jwks(self) -> list[dict[str, str]]:
-        """The public keys (RFC 7517)."""
-        return [key.public_jwk for key in self._keys.values()]
+    def unopened(self) -> list[str]:
+        """The kids of stored keys that cannot be unsealed with our secret keys. The others are in use."""
+        return [kid for kind in self._kinds for kid in kind.unopened]
 
     @property
     def jwks(self) -> bytes:
         """The JWK set (RFC 7517, section 5)."""
-        return to_json({"keys": self.public_jwks})
-
-    def signing_key(self, now: datetime) -> Key:
-        """The key that signs now: the newest active one. Raises: StorageUnavailable, if none has been read yet."""
-        if not self._stored:
-            raise StorageUnavailable("the signing keys have not been read yet")
-        return self._keys[signing_key_of(self._stored, now).kid]
+        return to_json({"keys": [key.public_jwk for kind in self._kinds for key in kind.keys.values()]})
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a key to sign with."""
-        return bool(self._keys)
+        """Whether there is a key to sign access tokens with."""
+        return bool(self._of_access_tokens.keys)
+
+    def signing_key(self, now: datetime) -> SigningKey:
+        """The key that signs access tokens now. Raises: StorageUnavailable, if none has been read yet."""
+        return self._of_access_tokens.signing_key(now)
+
+    async def id_token_key(self, alg: str | None, now: datetime) -> RsaKey | SigningKey:
+        """The key that signs id_tokens and logout tokens for a client with this algorithm.
+
+        Raises: StorageUnavailable, CannotOpen.
+        """
+        if alg != RSA_ALGORITHM:
+            return self.signing_key(now)
+        if not self._of_id_tokens.keys:  # the first site may just have been added
+            await self.refresh()
+        return self._of_id_tokens.signing_key(now)
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """The published key of access tokens with this id, or None. Raises: KeysUnavailable, if none was read yet."""
+        if not self.is_ready:
+            raise KeysUnavailable("the signing keys have not been read yet")
+        key = self._of_access_tokens.keys.get(kid)
+        return None if key is None else key.verification_key
+
+    async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
+        """The verifier of an id_token's signature: python-jose's key object; None if there is no such key.
+
+        A key of RS256 may have retired. Raises: StorageUnavailable, CannotOpen.
+        """
+        if alg == ALGORITHM:
+            if not self.is_ready:
+                await self.refresh()
+            found = await self.find(kid)
+            return None if found is None else found.key
+        if alg != RSA_ALGORITHM:
+            return None
+        if (key := self._of_id_tokens.keys.get(kid)) is not None:
+            return key.verifier
+        stored = await public_half(self._database, kid)
+        return None if stored is None else verifier_of(stored)
 
     async def refresh(self) -> None:
         """Read the stored keys. If there is none, or the signing key has reached its age, add a key.
 
         Raises: StorageUnavailable; CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
         """
-        await self._read(self._is_due)
+        await self._read(lambda stored, now: is_due(stored, now, max_age=self._max_age))
+
+    async def refresh_for_first_site(self) -> None:
+        """Refresh if there is no key of id_tokens, but a site, because another replica may have made its first one.
+
+        At most once per `refresh_pause`: without a site there is never such a key, and each request for the JWK set
+        would query the database.
+        """
+        now, looked_at = self._clock(), self._looked_for_sites_at
+        is_recent = looked_at is not None and now - looked_at < timedelta(seconds=self._refresh_pause)
+        if not self._of_id_tokens.keys and not is_recent:
+            self._looked_for_sites_at = now
+            await self.try_refresh()
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add a key that signs as soon as every cache has had time to fetch it, unless there is a next key already.
+        """Add keys that sign as soon as every cache has had time to fetch them, unless there are next ones already.
 
-        Returns the newest key. With `by`, the rotation is recorded in the audit trail.
+        Returns the newest key of access tokens. With `by`, its rotation is recorded in the audit trail.
 
         Raises: StorageUnavailable, CannotOpen.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
-        return self._stored[-1]
+        return self._of_access_tokens.stored[-1]
 
-    async def withdraw(self, kid: str, *, by: Actor) -> Sequence[StoredSigningKey]:
+    async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
         """Withdraw a key at once, for example because it was stolen. Its tokens are no longer valid.
 
         Every process drops it within seconds. Sessions continue: a refresh gives a token of another key. Returns the
-        keys that are still published.
+        key that now signs in its place.
 
         Raises: NoSuchKey, StorageUnavailable, CannotOpen.
         """
         now = self._clock()
-        if stored := await published_keys(self._database, now=now, table=self.table):
-            self._take(stored)  # first: a wrong secret key raises here, before it seals a new key
-        key = await self._generate()
+        published = await published_keys(self._database, now=now)
+        alg = next((row.alg for row in published if row.kid == kid), None)
+        if alg is None:
+            raise NoSuchKey(kid)
+        kind = next(each for each in self._kinds if each.alg == alg)
+        kind.take(keys_for(alg, published), self._sealer, now)  # a wrong secret key raises before it seals a new key
+        key = await asyncio.to_thread(kind.key_type.generate)
         async with self._database.begin() as transaction:
-            before = await lock_keys(transaction, self.table, now=now)
-            after = without_key(before, kid, lambda activates_at: self._sealed(key, activates_at), now=now)
-            await store_keys(transaction, self.table, before, after)
+            before = keys_for(alg, await lock_keys(transaction, now=now))
+            after = without_key(before, kid, lambda activates_at: self._sealed(alg, key, activates_at), now=now)
+            await store_keys(transaction, before, after)
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
-            stored = await lock_keys(transaction, self.table, now=now)
-        self._take(stored)
-        return stored
+            stored = keys_for(alg, await published_keys(transaction, now=now))
+        kind.take(stored, self._sealer, now)
+        return signing_key_of(stored, now)
 
     async def keep_fresh(self) -> None:
         """Refresh forever, despite outages."""
@@ -154,7 +245,7 @@ class Ring(ABC, Generic[Key]):
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh. If that fails, log why, and keep the keys as last read."""
+        """Refresh. If that fails, log why, and keep the keys as last kind."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:
@@ -165,36 +256,42 @@ class Ring(ABC, Generic[Key]):
             log.exception("signing_keys_not_read")
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
-        """Read the stored keys, and add another one if `wants_another` returns True."""
+        """Read the stored keys, and add another one to those of an algorithm for which `wants_another` returns True."""
         now = self._clock()
-        stored = await published_keys(self._database, now=now, table=self.table)
-        if stored:
-            self._take(stored)  # first: a wrong secret key raises here, before it seals a new key
-        if not wants_another(stored, now):
-            return
-        key = await self._generate()
+        published = await published_keys(self._database, now=now)
+        for kind in self._kinds:
+            stored = keys_for(kind.alg, published)
+            if stored:
+                kind.take(stored, self._sealer, now)  # first: a wrong secret key raises here, before it seals a new key
+            elif kind is self._of_id_tokens and not await has_sites(self._database):
+                continue
+            if wants_another(stored, now):
+                await self._add(kind, wants_another, by=by if kind is self._of_access_tokens else None, now=now)
+
+    async def _add(
+        self, kind: _Kind[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
+    ) -> None:
+        key = await asyncio.to_thread(kind.key_type.generate)  # takes a tenth of a second for RS256
         async with self._database.begin() as transaction:
-            before = await lock_keys(transaction, self.table, now=now)
+            before = keys_for(kind.alg, await lock_keys(transaction, now=now))
             is_ours = wants_another(before, now)  # otherwise another worker has added it
             if is_ours:
-                after = rotated(before, lambda activates_at: self._sealed(key, activates_at), now=now)
-                await store_keys(transaction, self.table, before, after)
-            stored = await lock_keys(transaction, self.table, now=now)
+                after = rotated(before, lambda activates_at: self._sealed(kind.alg, key, activates_at), now=now)
+                await store_keys(transaction, before, after)
+            stored = keys_for(kind.alg, await published_keys(transaction, now=now))
             if is_ours and by is not None:  # automatic rotation is logged, not recorded in the trail
                 data = {"kid": stored[-1].kid}
                 await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
-        self._take(stored)
+        kind.take(stored, self._sealer, now)
         if is_ours:
             event = "signing_key_rotated" if before else "signing_key_made"
-            log.info(event, kid=self._stored[-1].kid, signs_from=self._stored[-1].activates_at)
+            log.info(event, kid=stored[-1].kid, signs_from=stored[-1].activates_at)
 
-    def _is_due(self, stored: Keys, now: datetime) -> bool:
-        return is_due(stored, now, max_age=self._max_age)
-
-    def _sealed(self, key: Key, activates_at: datetime) -> StoredSigningKey:
+    def _sealed(self, alg: str, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
         now = self._clock()
         return StoredSigningKey(
             id=new_id(now),
+            alg=alg,
             kid=key.kid,
             public_jwk=key.public_jwk,
             private_key=self._sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
@@ -203,107 +300,40 @@ class Ring(ABC, Generic[Key]):
             retires_at=None,
         )
 
-    def _take(self, stored: Sequence[StoredSigningKey]) -> None:
-        keys: dict[str, Key] = {}
-        unopened: list[str] = []
-        for row in stored:
-            try:
-                keys[row.kid] = self._keys.get(row.kid) or self._unsealed(row, self._sealer)
-            except CannotOpen:
-                unopened.append(row.kid)
-        if not keys:
-            raise CannotOpen("no signing key can be decrypted")
-        if unopened and unopened != self.unopened:
-            log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY.en)
-        self.unopened = unopened
-        self._log_withdrawn(stored)
-        self._stored, self._keys = [row for row in stored if row.kid in keys], keys
 
-    def _log_withdrawn(self, stored: Keys) -> None:
-        now, left = self._clock(), {key.kid for key in stored}
-        for key in self._stored:
-            if key.kid not in left and (key.retires_at is None or key.retires_at > now):
-                log.warning("signing_key_withdrawn", kid=key.kid, consequence="its tokens are refused")
+class KeyAnswer(TypedDict):
+    """A published key."""
+
+    kid: Annotated[str, Field(examples=["…"])]
+    alg: Annotated[str, Field(description="`ES256` signs access tokens, `RS256` id_tokens.", examples=["ES256"])]
+    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.", examples=["signing"])]
+    signs_from: datetime
+    published_until: Annotated[datetime | None, Field(description="Null until it has a successor.")]
 
 
-class KeyRing(Ring[SigningKey]):
-    """The keys that sign and verify access tokens, and the `KeySource` of our own routes' verifier."""
+async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
+    """The keys of access tokens, and those of id_tokens: former ones, the signing key, the next one.
 
-    table = SIGNING_KEY_TABLE
-
-    async def find(self, kid: str) -> VerificationKey | None:
-        """The published key with this id, or None. Raises: KeysUnavailable, if none has been read yet."""
-        if not self._keys:
-            raise KeysUnavailable("the signing keys have not been read yet")
-        key = self._keys.get(kid)
-        return None if key is None else key.verification_key
-
-    async def _generate(self) -> SigningKey:
-        return SigningKey.generate()
-
-    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> SigningKey:
-        return unsealed_key(row, sealer)
+    Raises: StorageUnavailable.
+    """
+    published = await published_keys(database, now=now)
+    of_access_tokens, of_id_tokens = (keys_for(alg, published) for alg in (ALGORITHM, RSA_ALGORITHM))
+    return _key_answers(of_access_tokens, now), _key_answers(of_id_tokens, now)
 
 
-class IdTokenKeys(Ring[RsaKey]):
-    """The keys that sign id_tokens, for websites. There are none before the first site."""
-
-    table = ID_TOKEN_KEYS
-
-    _read_at: datetime | None = None
-
-    async def refresh(self) -> None:
-        """As `Ring.refresh`, if there is a site."""
-        self._read_at = self._clock()
-        if self.is_ready or await id_token_keys_are_needed(self._database):
-            await super().refresh()
-
-    async def rotate(self) -> StoredSigningKey | None:  # type: ignore[override]  # there may be none
-        """As `Ring.rotate`; None if there is no site."""
-        return await super().rotate() if await id_token_keys_are_needed(self._database) else None
-
-    async def read(self, now: datetime) -> RsaKey:
-        """The key that signs now. If there is none, it refreshes: the first site may just have been added.
-
-        Raises: StorageUnavailable, CannotOpen.
-        """
-        if not self.is_ready:
-            await self.refresh()
-        return self.signing_key(now)
-
-    async def refresh_if_empty(self) -> None:
-        """Refresh if there is no key yet, because another replica may have made the first one.
-
-        At most once per `refresh_pause`: without a site there is never a key, and each request for the JWK set would
-        query the database.
-        """
-        pause, now = timedelta(seconds=self._refresh_pause), self._clock()
-        if not self.is_ready and (self._read_at is None or now - self._read_at >= pause):
-            await self.try_refresh()
-
-    async def keep_fresh(self) -> None:
-        """Refresh forever, despite outages."""
-        while True:
-            await asyncio.sleep(self._refresh_pause)
-            await self.try_refresh()
-
-    async def verifier(self, kid: str) -> Any | None:
-        """The verifier for a key's signatures; None if no such key is stored. The key may have retired.
-
-        Raises: StorageUnavailable.
-        """
-        if (key := self._keys.get(kid)) is not None:
-            return key.verifier
-        stored = await public_half(self._database, kid)
-        return None if stored is None else verifier_of(stored)
-
-    async def _generate(self) -> RsaKey:
-        return await asyncio.to_thread(RsaKey.generate)  # takes a tenth of a second or more
-
-    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> RsaKey:
-        return RsaKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
+def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
+    return [
+        {
+            "kid": key.kid,
+            "alg": key.alg,
+            "state": key_state(key, keys, now),
+            "signs_from": key.activates_at,
+            "published_until": key.retires_at,
+        }
+        for key in keys
+    ]
 
 
-def unsealed_key(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
+def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
     """Unseal a stored key. Raises: CannotOpen."""
-    return SigningKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
+    return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))

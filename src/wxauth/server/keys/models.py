@@ -1,4 +1,4 @@
-"""The models of signing keys, and their tables."""
+"""The model of signing keys, and their table."""
 
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,10 @@ from wxauth.server.core.models import TIME
 
 
 class StoredSigningKey(SQLModel):
-    """A key that signs access tokens, or id_tokens for websites. Its private key is sealed."""
+    """A key that signs access tokens (ES256), or id_tokens for websites (RS256). Its private key is sealed."""
 
     id: UUID = Field(primary_key=True)
+    alg: str = Field(sa_type=Text)
     kid: str = Field(sa_type=Text)
     public_jwk: dict[str, Any] = Field(sa_type=JSONB)
     private_key: bytes = Field(sa_type=BYTEA, repr=False)
@@ -30,21 +31,12 @@ class StoredSigningKey(SQLModel):
     """When the key is no longer published."""
 
 
-class AccessTokenKey(StoredSigningKey, table=True):
-    """A key that signs access tokens."""
+class SigningKeyRow(StoredSigningKey, table=True):
+    """A signing key. The first one of id_tokens is made for the first site."""
 
     __tablename__ = "signing_keys"
     __table_args__ = (
         UniqueConstraint("kid"),
-        CheckConstraint("retires_at > activates_at", name="retires_at"),
-    )
-
-
-class IdTokenKey(StoredSigningKey, table=True):
-    """A key that signs id_tokens for websites. The first one is made for the first site."""
-
-    __tablename__ = "id_token_keys"
-    __table_args__ = (
-        UniqueConstraint("kid"),
+        CheckConstraint("alg IN ('ES256', 'RS256')", name="alg"),
         CheckConstraint("retires_at > activates_at", name="retires_at"),
     )

@@ -1,18 +1,60 @@
-"""The JWK set with the public keys (RFC 7517)."""
+"""The JWK set with the public keys (RFC 7517), and `/v1/admin/keys`, where administrators see and change the keys."""
 
+from datetime import datetime
 from hashlib import sha256
+from typing import Annotated, Final
 
-from pydantic_core import to_json
+from fastapi import Depends
+from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
-from wxauth.errors import KeysUnavailable, Title
-from wxauth.server.keys.dependencies import IdTokenKeysDep, KeyRingDep
-from wxauth.server.keys.succession import JWKS_MAX_AGE
+from wxauth.errors import KeysUnavailable, NotFound, Title
+from wxauth.server.core.logs import get_logger
+from wxauth.server.keys.keyring import KeyAnswer, KeyRing, list_published
+from wxauth.server.keys.succession import JWKS_MAX_AGE, NoSuchKey
+from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.caching import cacheable_response
+from wxauth.server.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.server.web.direct import Router
 
 router = Router("keys")
+admin_router = Router("admin")
+
+KeyRingDep = Annotated[KeyRing, Depends(provide(KeyRing))]
+Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
+
+_NO_SUCH_KEY: Final = NotFound("there is no published key with that id")
+
+log = get_logger()
+
+
+class KeysAnswer(TypedDict):
+    """The published keys."""
+
+    items: Annotated[list[KeyAnswer], Field(description="The keys of access tokens, the oldest first.")]
+    id_token_keys: Annotated[
+        list[KeyAnswer],
+        Field(description="The keys of id_tokens, if there are websites; the oldest first.", examples=[[]]),
+    ]
+    next_cursor: None
+
+
+class RotatedKeysAnswer(TypedDict):
+    """The key that signs next."""
+
+    kid: Annotated[str, Field(examples=["…"])]
+    signs_from: Annotated[
+        datetime, Field(description="When every cache has had time to fetch it.", examples=["2026-11-20T08:06:00Z"])
+    ]
+
+
+class WithdrawnKeyAnswer(TypedDict):
+    """The withdrawn key, and the key that signs now."""
+
+    kid: Annotated[str, Field(examples=["…"])]
+    signing: Annotated[str, Field(examples=["…"])]
 
 
 @router.get(
@@ -36,12 +78,48 @@ router = Router("keys")
     },
     failures=[KeysUnavailable],
 )
-async def jwks(request: Request, keys: KeyRingDep, id_token_keys: IdTokenKeysDep) -> Response:
+async def jwks(request: Request, keys: KeyRingDep) -> Response:
     """The keys that verify access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
     if not keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
-    await id_token_keys.refresh_if_empty()  # another replica may have issued the first id_token
-    jwks = to_json({"keys": [*keys.public_jwks, *id_token_keys.public_jwks]})
+    await keys.refresh_for_first_site()
+    jwks = keys.jwks
     etag = f'"{sha256(jwks).hexdigest()[:32]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
     return cacheable_response(request, jwks, etag=etag, headers=headers, media_type="application/json")
+
+
+@admin_router.get("/v1/admin/keys", summary=Title("List the signing keys", "列出签名密钥"))
+async def list_keys(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> KeysAnswer:
+    """Every published key: former keys, the signing key, the next key."""
+    of_access_tokens, of_id_tokens = await list_published(database, now=clock())
+    return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
+
+
+@admin_router.post("/v1/admin/keys/rotate", summary=Title("Rotate the signing key", "发布新的签名密钥"))
+async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> RotatedKeysAnswer:
+    """Publish a new key, which signs six minutes later.
+
+    Siblings pick it up automatically. If there is a next key already, it is kept.
+    """
+    key = await keys.rotate(by=administrator)
+    return {"kid": key.kid, "signs_from": key.activates_at}
+
+
+@admin_router.post(
+    "/v1/admin/keys/{kid}/withdraw",
+    summary=Title("Withdraw a signing key", "立即撤回签名密钥"),
+    failures=[_NO_SUCH_KEY],
+)
+async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:
+    """For a stolen key: its tokens are refused from now on.
+
+    If it was signing, its successor (made if necessary) signs at once. If it was next in line, a replacement is made.
+    Sessions continue: their next refresh gives a token of another key.
+    """
+    try:
+        signs = await keys.withdraw(kid, by=administrator)
+    except NoSuchKey:
+        raise NotFound(_NO_SUCH_KEY.detail) from None
+    log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)
+    return {"kid": kid, "signing": signs.kid}

@@ -23,7 +23,7 @@ _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
 """A key that signs later than this was made by a clock ahead of ours. It does not count as the next key."""
 
 Keys = Sequence[StoredSigningKey]
-"""All published keys, the oldest first."""
+"""All published keys of an algorithm, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
 """Makes a key that signs from this time on."""
 
@@ -38,6 +38,11 @@ class KeyState(StrEnum):
     NEXT = "next"
     SIGNING = "signing"
     FORMER = "former"
+
+
+def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
+    """The keys of an algorithm."""
+    return [key for key in published if key.alg == alg]
 
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:

@@ -46,9 +46,8 @@ from wxauth.server.events import feed_routes, webhook_routes
 from wxauth.server.events.placing import keep_placing
 from wxauth.server.events.webhook_deliveries import Deliveries
 from wxauth.server.housekeeping.housekeeping import keep_erasing, keep_replacing_sessions, keep_sweeping
-from wxauth.server.keys import admin_routes as admin_key_routes
 from wxauth.server.keys import routes as key_routes
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.login import leaving_routes, session_key_routes
 from wxauth.server.login import routes as login_routes
 from wxauth.server.login.bodies import LoginRequest
@@ -113,7 +112,7 @@ _ROUTERS: Final = (
     admin_phone_routes.router,
     session_key_routes.router,
     app_routes.router,
-    admin_key_routes.router,
+    key_routes.admin_router,
     number_routes.router,
     refusal_routes.router,
     check_routes.router,
@@ -276,7 +275,6 @@ async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
         services[Numbers].keep_storing(),
         services[Refusals].keep_storing(),
         services[StaffReads].keep_storing(),
-        services[IdTokenKeys].keep_fresh(),
         keep_sweeping(services),
         keep_erasing(services),
         keep_replacing_sessions(services),
@@ -299,7 +297,6 @@ async def _read_what_is_stored(services: Services) -> None:
         await correct_clock(services.clock, services.database)
     await services[KeyRing].try_refresh()
     await services[Apps].try_refresh()
-    await services[IdTokenKeys].try_refresh()
     await services[ConsoleSessions].add_as_site()
     await _log_exempt_networks(services)
 

@@ -26,7 +26,7 @@ from wxauth.server.events.webhook_transport import WebhookTransport
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.housekeeping.housekeeping import sweep_names
 from wxauth.server.keys.issuing import Issuer
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
 from wxauth.server.limits.turns import Turns
@@ -104,7 +104,7 @@ def build_services(
     tracing = tracing or make_tracing(settings)
     database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
+    keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = PrometheusMetrics(database=database, clock=clock, sweeps=sweep_names(settings))
     apps = Apps(
@@ -185,7 +185,6 @@ def build_services(
             database=database,
             clock=clock,
             keys=keys,
-            id_token_keys=id_token_keys,
             transport=receivers,
             observe=metrics.backchannel_logout,
             patience=waits.backchannel_logouts,
@@ -250,7 +249,7 @@ def build_services(
         settings=settings, database=database, clock=clock, apps=apps, sealer=sealer, wechat_api=wechat_api
     )
     turns = Turns(patience=waits.turns)
-    hints = IdTokenHints(settings, database, keys, id_token_keys)
+    hints = IdTokenHints(settings, database, keys)
     console_tokens = ConsoleTokens(settings.secret_keys)
     return Services(
         settings=settings,
@@ -263,7 +262,6 @@ def build_services(
         verifier=verifier,
         parts={
             KeyRing: keys,
-            IdTokenKeys: id_token_keys,
             Issuer: issuer,
             Apps: apps,
             RefreshTokens: refresh_tokens,
@@ -370,7 +368,6 @@ def build_services(
                 apps=apps,
                 proofs=proofs,
                 keys=keys,
-                id_token_keys=id_token_keys,
                 metrics=metrics,
                 numbers=numbers,
             ),
@@ -381,7 +378,6 @@ def build_services(
                 metrics=metrics,
                 numbers=numbers,
                 keys=keys,
-                id_token_keys=id_token_keys,
                 issuer=issuer,
                 verifier=verifier,
                 refresh_tokens=refresh_tokens,
@@ -409,15 +405,12 @@ def build_services(
     )
 
 
-def make_key_rings(
+def make_key_ring(
     settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
-) -> tuple[KeyRing, IdTokenKeys]:
-    """The keys that sign access tokens, and those that sign id_tokens."""
+) -> KeyRing:
+    """The keys that sign access tokens and id_tokens."""
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
-    return (
-        KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause),
-        IdTokenKeys(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause),
-    )
+    return KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause)
 
 
 def make_tracing(settings: Settings) -> Tracing:

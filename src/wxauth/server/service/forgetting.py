@@ -19,7 +19,7 @@ from wxauth.server.core.sealing import Sealer, webhook_secret_context
 from wxauth.server.core.trail import OPERATOR, EventType, record_event
 from wxauth.server.events.signatures import new_webhook_secret
 from wxauth.server.events.webhook_rows import disable_webhook, replace_secrets, sealed_otherwise
-from wxauth.server.keys.rows import KEY_TABLES, lock_keys, store_keys
+from wxauth.server.keys.rows import lock_keys, store_keys
 from wxauth.server.phones.rows import answers_sealed_otherwise, delete_answer
 from wxauth.server.session_keys.rows import clear_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
@@ -100,9 +100,8 @@ async def _forget_apps(database: Database, sealer: Sealer, done: SealedCounts, *
 
 
 async def _forget_signing_keys(database: Database, sealer: Sealer, done: SealedCounts, *, now: datetime) -> None:
-    for table in reversed(KEY_TABLES):
-        async with database.begin() as transaction:
-            stored = await lock_keys(transaction, table, now=now)
-            kept = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]
-            await store_keys(transaction, table, stored, kept)
-        done.signing_keys += len(stored) - len(kept)
+    async with database.begin() as transaction:
+        stored = await lock_keys(transaction, now=now)
+        kept = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]
+        await store_keys(transaction, stored, kept)
+    done.signing_keys += len(stored) - len(kept)

@@ -18,7 +18,7 @@ from wxauth.server.checks.sealed import (
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.events.webhook_rows import replace_secrets, sealed_otherwise
-from wxauth.server.keys.rows import KEY_TABLES, published_keys, replace_private_key
+from wxauth.server.keys.rows import published_keys, replace_private_key
 from wxauth.server.phones.rows import answers_sealed_otherwise, replace_answer
 from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.server.sessions.rows import END, START
@@ -73,13 +73,12 @@ async def _reseal_session_keys(database: Database, sealer: Sealer, done: Reseale
 
 
 async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Resealed, *, now: datetime) -> None:
-    keys = [(key, table) for table in KEY_TABLES for key in await published_keys(database, now=now, table=table)]
-    for key, table in keys:
+    for key in await published_keys(database, now=now):
         if key.private_key.startswith(sealer.prefix):
             continue
         match SEALED_SIGNING_KEYS.sealed_anew(sealer, key):
             case [bytes() as anew]:
-                done.signing_keys += await replace_private_key(database, key, anew, table=table)
+                done.signing_keys += await replace_private_key(database, key, anew)
             case _:
                 done.not_opened += 1
 

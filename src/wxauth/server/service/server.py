@@ -27,7 +27,7 @@ from wxauth.server.core.timekeeping import correct_clock
 from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.pictures.routes import UPLOAD_PATH
 from wxauth.server.service.app import create_app
-from wxauth.server.service.build import build_services, import_tracing, make_key_rings
+from wxauth.server.service.build import build_services, import_tracing, make_key_ring
 from wxauth.server.service.prometheus import count_as_a_worker, delete_shared_folder, shared_by_workers
 from wxauth.server.service.readiness import Readiness, is_migrated
 from wxauth.server.service.workers import SUPERSEDED, Heartbeat, Work, Workers
@@ -231,16 +231,15 @@ async def check_stored_state(settings: Settings) -> bool:
 
 async def _check_secret_key(settings: Settings, database: Database) -> None:
     clock = DatabaseClock()
-    keys, id_token_keys = make_key_rings(settings, database, clock)
+    keys = make_key_ring(settings, database, clock)
     apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
     await correct_clock(clock, database)  # first, because `refresh` may create and date the first key
     try:
         await keys.refresh()
-        await id_token_keys.refresh()
     except CannotOpen:
         raise InvalidSettings([WRONG_SECRET_KEY.en]) from None
     await apps.refresh()
-    if keys.unopened or id_token_keys.unopened or apps.unopened:
+    if keys.unopened or apps.unopened:
         raise InvalidSettings([WRONG_SECRET_KEY.en])
 
 

@@ -25,7 +25,7 @@ class Statistics(SQLModel):
 
 _STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_PART}) AS open_sessions,
-       (SELECT max(activates_at) FROM signing_keys WHERE activates_at <= :now) AS key_signs_since,
+       (SELECT max(activates_at) FROM signing_keys WHERE alg = 'ES256' AND activates_at <= :now) AS key_signs_since,
        (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                SELECT at FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest

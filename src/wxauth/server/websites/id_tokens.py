@@ -11,17 +11,15 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.site_scopes import claims_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.keys.rsa_keys import RsaKey
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.websites.requests import MAX_TOKEN_LENGTH
-from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.issuer import sign
 from wxauth.tokens.keys import SigningKey, base64url
 
@@ -82,7 +80,7 @@ def id_token(
     return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
 
-async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKeys, token: str) -> IdTokenHint | None:
+async def read_hint(settings: Settings, keys: KeyRing, token: str) -> IdTokenHint | None:
     """Read an id_token of this service, even an expired one; None if it is not one. Raises: StorageUnavailable."""
     form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
     if form is None:
@@ -91,7 +89,7 @@ async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKey
         header = from_json(_decoded(form[1]))
         if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or a foreign token
             return None
-        verifier = await _verifier(keys, id_token_keys, header["alg"], header["kid"])
+        verifier = await keys.id_token_verifier(header["alg"], header["kid"])
         if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
             return None
         claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
@@ -105,33 +103,20 @@ async def read_hint(settings: Settings, keys: KeyRing, id_token_keys: IdTokenKey
 class IdTokenHints:
     """Reads the `id_token_hint` of sites' requests."""
 
-    def __init__(self, settings: Settings, database: Database, keys: KeyRing, id_token_keys: IdTokenKeys) -> None:
+    def __init__(self, settings: Settings, database: Database, keys: KeyRing) -> None:
         self._settings = settings
         self._database = database
         self._keys = keys
-        self._id_token_keys = id_token_keys
 
     async def person(self, token: str, *, client_id: str) -> UUID | None:
         """The user whom a client's id_token names, even if it has expired; after a merge, the one who remains.
 
         None if it is no id_token of ours for this client. Raises: StorageUnavailable.
         """
-        hint = await read_hint(self._settings, self._keys, self._id_token_keys, token)
+        hint = await read_hint(self._settings, self._keys, token)
         if hint is None or hint.client_id != client_id:
             return None
         return await current_user(self._database, hint.user_id) or hint.user_id
-
-
-async def _verifier(keys: KeyRing, id_token_keys: IdTokenKeys, alg: str, kid: str) -> Any | None:
-    """The key's verifier; None if there is no such key of that algorithm. Raises: StorageUnavailable."""
-    if alg == ALGORITHM:
-        if not keys.is_ready:
-            await keys.refresh()
-        key = await keys.find(kid)
-        return None if key is None else key.key
-    if not id_token_keys.is_ready:
-        await id_token_keys.refresh()
-    return await id_token_keys.verifier(kid) if alg == ID_TOKEN_ALG else None
 
 
 def _decoded(part: str) -> bytes:

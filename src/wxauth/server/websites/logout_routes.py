@@ -17,8 +17,8 @@ from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
-from wxauth.server.keys.dependencies import IdTokenKeysDep, KeyRingDep
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
+from wxauth.server.keys.routes import KeyRingDep
 from wxauth.server.limits.turns import Turns
 from wxauth.server.users.callers import TurnsDep
 from wxauth.server.users.merging_rows import current_user
@@ -65,7 +65,6 @@ async def end_session(
     request: Request,
     settings: SettingsDep,
     keys: KeyRingDep,
-    id_token_keys: IdTokenKeysDep,
     database: DatabaseDep,
     clock: ClockDep,
     turns: TurnsDep,
@@ -76,7 +75,7 @@ async def end_session(
     hint, nothing ends by the request itself, because anybody could have made the link: in a browser with a login, a
     page asks whether to log out.
     """
-    return await _log_out(request, settings, keys, id_token_keys, database, clock, turns, request.url.query)
+    return await _log_out(request, settings, keys, database, clock, turns, request.url.query)
 
 
 @router.post(
@@ -100,7 +99,6 @@ async def end_session_by_form(
     request: Request,
     settings: SettingsDep,
     keys: KeyRingDep,
-    id_token_keys: IdTokenKeysDep,
     database: DatabaseDep,
     clock: ClockDep,
     turns: TurnsDep,
@@ -113,14 +111,13 @@ async def end_session_by_form(
         root = request.scope.get("root_path", "")
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return RedirectResponse(f"{root}/v1/end_session?{text}", SEE_OTHER, headers=headers)
-    return await _log_out(request, settings, keys, id_token_keys, database, clock, turns, text)
+    return await _log_out(request, settings, keys, database, clock, turns, text)
 
 
 async def _log_out(
     request: Request,
     settings: Settings,
     keys: KeyRing,
-    id_token_keys: IdTokenKeys,
     database: Database,
     clock: Clock,
     turns: Turns,
@@ -138,7 +135,7 @@ async def _log_out(
     try:
         if "id_token_hint" not in parameters:
             return await _without_hint(request, settings, database, clock, turns, parameters, cookies, language)
-        hint = await read_hint(settings, keys, id_token_keys, parameters["id_token_hint"])
+        hint = await read_hint(settings, keys, parameters["id_token_hint"])
         client = None if hint is None else await find_site(database, hint.client_id)
         if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
             return message_page(request, "wrong_logout", language, status=400)

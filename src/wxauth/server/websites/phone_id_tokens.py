@@ -16,8 +16,7 @@ from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.both_rings import id_token_key
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.rates import SITES
 from wxauth.server.login.proof import Proofs
 from wxauth.server.numbers.numbers import Numbers
@@ -50,7 +49,6 @@ class PhoneIdTokens:
         apps: Apps,
         proofs: Proofs,
         keys: KeyRing,
-        id_token_keys: IdTokenKeys,
         metrics: Metrics,
         numbers: Numbers,
     ) -> None:
@@ -60,7 +58,6 @@ class PhoneIdTokens:
         self._apps = apps
         self._proofs = proofs
         self._keys = keys
-        self._id_token_keys = id_token_keys
         self._metrics = metrics
         self._numbers = numbers
 
@@ -76,11 +73,11 @@ class PhoneIdTokens:
             raise WrongAppKind(f"a session of the kind {kind} is no phone's")
         try:
             # Before the code is used up, because this may fail.
-            await id_token_key(self._keys, self._id_token_keys, client.id_token_alg, now=self._clock())
+            await self._keys.id_token_key(client.id_token_alg, self._clock())
             await self._proofs.prove(caller, login_code, ip=ip)
             now = self._clock()
             client, person = await _authorized(self._database, caller, client_id, ip=ip, now=now)
-            key = await id_token_key(self._keys, self._id_token_keys, client.id_token_alg, now=now)
+            key = await self._keys.id_token_key(client.id_token_alg, now)
         except WxAuthError as exc:
             self._metrics.door(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
             raise

@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import InvalidToken
+from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.models import Client
 from wxauth.server.clients.site_scopes import OPENID_SCOPE
 from wxauth.server.clients.uris import is_registered
@@ -17,9 +18,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import Settings
 from wxauth.server.core.users import UserInSession
-from wxauth.server.keys.both_rings import id_token_key
 from wxauth.server.keys.issuing import Issuer, TokenSession
-from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.keyring import KeyRing
 from wxauth.server.limits.turns import Turns
 from wxauth.server.login.refresh_rows import RefreshRefusal, RefreshRefused, rotate_refresh_token_of_website
 from wxauth.server.numbers.numbers import Numbers
@@ -74,7 +74,6 @@ class SiteTokens:
         *,
         clock: Clock,
         settings: Settings,
-        id_token_keys: IdTokenKeys,
         issuer: Issuer,
         database: Database,
         metrics: Metrics,
@@ -86,7 +85,6 @@ class SiteTokens:
     ) -> None:
         self._clock = clock
         self._settings = settings
-        self._id_token_keys = id_token_keys
         self._issuer = issuer
         self._database = database
         self._metrics = metrics
@@ -118,7 +116,7 @@ class SiteTokens:
         if device_code is None:
             raise invalid_oauth_request("device_code is missing")
         now = self._clock()
-        await _ensure_keys(self._id_token_keys, self._issuer, now)
+        await _ensure_keys(self._keys, self._issuer, now)
         lifetimes = website_session_lifetimes(self._settings)
         session_id = new_id(now)
         code_hash = hash_of(device_code)
@@ -159,7 +157,7 @@ class SiteTokens:
         if not is_proved or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # no longer
             raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
         now = self._clock()
-        await _ensure_keys(self._id_token_keys, self._issuer, now)
+        await _ensure_keys(self._keys, self._issuer, now)
         lifetimes = website_session_lifetimes(self._settings)
         session_id = new_id(now)
         code_hash = hash_of(form["code"])
@@ -217,7 +215,7 @@ class SiteTokens:
         if not set(requested) <= set(allowed):
             raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
         now = self._clock()
-        await _ensure_keys(self._id_token_keys, self._issuer, now)
+        await _ensure_keys(self._keys, self._issuer, now)
         outcome = await rotate_refresh_token_of_website(
             self._database,
             token,
@@ -278,7 +276,7 @@ class SiteTokens:
         }
         if OPENID_SCOPE in names:
             answer["id_token"] = id_token(
-                await id_token_key(self._keys, self._id_token_keys, client.id_token_alg, now=now),
+                await self._keys.id_token_key(client.id_token_alg, now),
                 issuer=self._settings.issuer,
                 client=client,
                 user=user,
@@ -306,10 +304,10 @@ class SiteTokens:
         await end_web_session(self._database, self._clock, client.name, session_id, site_knows=True)
 
 
-async def _ensure_keys(id_token_keys: IdTokenKeys, issuer: Issuer, now: datetime) -> None:
+async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
     """Check that there are signing keys, before a code or token is spent. Raises: StorageUnavailable."""
     issuer.ensure_ready(now)
-    await id_token_keys.read(now)
+    await keys.id_token_key(ID_TOKEN_ALG, now)
 
 
 def count_redeemed(metrics: Metrics, numbers: Numbers, door: Door, *, now: datetime) -> None:
