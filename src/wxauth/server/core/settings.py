@@ -876,8 +876,8 @@ class Settings(DatabaseSettings):
         int,
         Field(ge=1, le=256),
         Setting(
-            "Number of worker processes. SIGHUP replaces them one by one with new settings: [workers.md](workers.md).",
-            "工作进程数。收到 SIGHUP 时按新配置逐个替换，见 [workers.md](workers.zh-CN.md)。",
+            "Number of worker processes. SIGHUP replaces them one by one: [operations.md](operations.md#workers).",
+            "工作进程数。收到 SIGHUP 时按新配置逐个替换，见 [operations.md](operations.zh-CN.md#工作进程)。",
         ),
     ] = 1
 

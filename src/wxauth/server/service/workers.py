@@ -1,8 +1,8 @@
 """Worker processes, forked from a parent that has imported and built everything, which watches, replaces and ends them.
 
-A forked process shares the memory of its parent's imports; docs/workers.md has the numbers. uvicorn's supervisor spawns
-its workers, and leaves them on the port when it is killed. Replace this with it once it forks, and takes its workers
-along. See docs/decisions/0003-forked-workers.md.
+A forked process shares the memory of its parent's imports; docs/decisions/0003-forked-workers.md has the numbers.
+uvicorn's supervisor spawns its workers, and leaves them on the port when it is killed. Replace this with it once it
+forks, and takes its workers along.
 """
 
 import asyncio
