@@ -1,61 +1,5 @@
 """All failures that a caller can get, as one tree.
 
-WxAuthError
-├── RequestRefused        the request is invalid
-│   ├── InvalidRequest          422 (or 400)
-│   │   └── AppRefused          422  WeChat rejects the app's id or secret
-│   ├── PayloadTooLarge         413
-│   ├── NotFound                404
-│   ├── MethodNotAllowed        405
-│   └── UnknownApp              400
-├── WeChatError           an error from WeChat, or no answer
-│   ├── InvalidCode             400  errcode 40029
-│   ├── CodeUsed                400  errcode 40163
-│   ├── WeChatUserBlocked       403  errcode 40226
-│   ├── SessionKeyExpired       409  errcodes 87007, 87009; data that cannot be decrypted
-│   ├── WeChatRateLimited       429  errcodes 45009, 45011
-│   ├── WeChatUnavailable       503  errcode -1 after retries, no connection, upstream 5xx
-│   ├── WeChatTimeout           504
-│   ├── WeChatBadResponse       502
-│   └── WeChatMisconfigured     502  the operator must fix it
-├── BearerError           the access token (RFC 6750)
-│   ├── MissingToken            401
-│   ├── InvalidToken            401
-│   │   └── TokenExpired        401
-│   ├── InsufficientRole        403
-│   └── InsufficientScope       403  a website's token where a phone's is required
-│       └── ClientLacksScope    403  a service client's
-├── SessionError          the refresh token (RFC 6749's invalid_grant)
-│   ├── InvalidRefreshToken     400
-│   ├── RefreshTokenExpired     400
-│   ├── RefreshTokenReused      400
-│   ├── SessionReplaced         400
-│   └── SessionRevoked          400
-├── ScanRefused           a scanned code, as the phone sees it
-│   ├── ScanOver                404
-│   ├── ScanForwarded           403
-│   ├── ScanTooFar              403
-│   └── ScanTaken               409
-├── InvalidClient               401  a service, not a user
-├── InvalidSignature            403  a message push that WeChat did not sign
-├── RateLimited                 429  wxauth's own limit
-├── AccountDisabled             403
-├── AccountLeaving              403
-├── LoginTooOld                 403  an administrator's change that requires a fresh login
-├── WrongPerson                 403  the new wx.login code belongs to another person than the session
-├── CursorExpired               410
-├── NameTaken                   409  the name of a client or a webhook
-├── SignUpClosed                403
-├── SignUpRefused               403  the operator's own service refuses a newcomer
-├── SignUpUnavailable           503  that service does not answer
-├── LastAdmin                   409
-├── AppTaken, AppInSettings     409  the app exists already, or is defined in the settings
-├── PhoneTaken                  409
-├── MergeRefused                409
-├── KeysUnavailable             503
-├── StorageUnavailable          503
-└── InternalError               500
-
 `code` and the titles are public and stable. `detail` is for the developer who reads the answer: it is
 sent unchanged, so it must never contain a secret, an upstream URL or the caller's input.
 """
@@ -95,6 +39,13 @@ class WxAuthError(Exception):
     is_answered_by_guard: bool = False
     """Whether a guard raised this error. The guard then sends the answer itself."""
 
+    def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
+        super().__init_subclass__()
+        if code is not None:
+            cls.code = code
+        if status is not None:
+            cls.status = status
+
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)
         self.detail = detail
@@ -115,11 +66,9 @@ class RequestRefused(WxAuthError):
     """The request is invalid, whoever sends it."""
 
 
-class InvalidRequest(RequestRefused):
+class InvalidRequest(RequestRefused, code="invalid_request", status=422):
     """The body or a parameter is invalid. `errors` names the fields, never their values."""
 
-    code = "invalid_request"
-    status = 422
     title = Title("The request is not valid.", "请求内容有误。")
 
     def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422) -> None:
@@ -149,27 +98,21 @@ class AppRefused(InvalidRequest):
         return {**super().members(), "wechat_errcode": self.errcode}
 
 
-class PayloadTooLarge(RequestRefused):
+class PayloadTooLarge(RequestRefused, code="payload_too_large", status=413):
     """The body is larger than this path accepts."""
 
-    code = "payload_too_large"
-    status = 413
     title = Title("The request is too large.", "请求内容过大。")
 
 
-class NotFound(RequestRefused):
+class NotFound(RequestRefused, code="not_found", status=404):
     """No such path."""
 
-    code = "not_found"
-    status = 404
     title = Title("Not found.", "没有找到。")
 
 
-class MethodNotAllowed(RequestRefused):
+class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
     """The path exists, but not with this method."""
 
-    code = "method_not_allowed"
-    status = 405
     title = Title("This method is not allowed here.", "不支持此请求方法。")
 
     def __init__(self, detail: str, *, allow: Sequence[str]) -> None:
@@ -181,19 +124,15 @@ class MethodNotAllowed(RequestRefused):
         return {"Allow": ", ".join(self.allow)}
 
 
-class UnknownApp(RequestRefused):
+class UnknownApp(RequestRefused, code="unknown_app", status=400):
     """The request names an app that is not configured."""
 
-    code = "unknown_app"
-    status = 400
     title = Title("This app is not known here.", "未知的应用。")
 
 
-class WrongAppKind(RequestRefused):
+class WrongAppKind(RequestRefused, code="wrong_app_kind", status=422):
     """This kind of app does not have this feature."""
 
-    code = "wrong_app_kind"
-    status = 422
     title = Title("This kind of app cannot do that.", "该类型的应用不支持此操作。")
 
 
@@ -214,77 +153,59 @@ class WeChatError(WxAuthError):
         return {} if self.errcode is None else {"wechat_errcode": self.errcode}
 
 
-class InvalidCode(WeChatError):
+class InvalidCode(WeChatError, code="invalid_code", status=400):
     """The code is invalid, has expired, or belongs to another app."""
 
-    code = "invalid_code"
-    status = 400
     title = Title("That did not work, please try again.", "操作失败，请重试。")
 
 
-class CodeUsed(WeChatError):
+class CodeUsed(WeChatError, code="code_used", status=400):
     """The code has been exchanged before."""
 
-    code = "code_used"
-    status = 400
     title = Title("This was already used, please try again.", "该凭证已被使用，请重试。")
 
 
-class WeChatUserBlocked(WeChatError):
+class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
     """WeChat rates this person as a high risk."""
 
-    code = "wechat_user_blocked"
-    status = 403
     title = Title("WeChat does not allow this account to log in.", "微信已限制该账号登录。")
 
 
-class SessionKeyExpired(WeChatError):
+class SessionKeyExpired(WeChatError, code="session_key_expired", status=409):
     """The session_key is not the one that WeChat now uses for this person."""
 
-    code = "session_key_expired"
-    status = 409
     title = Title("Please log in again, then tap once more.", "请重新登录，然后再点一次。")
 
 
-class WeChatRateLimited(WeChatError):
+class WeChatRateLimited(WeChatError, code="wechat_rate_limited", status=429):
     """WeChat's own limit: per user and minute, or the app's daily quota."""
 
-    code = "wechat_rate_limited"
-    status = 429
     title = Title("Too many attempts, please try again later.", "操作过于频繁，请稍后再试。")
     retry_after = 60
 
 
-class WeChatUnavailable(WeChatError):
+class WeChatUnavailable(WeChatError, code="wechat_unavailable", status=503):
     """WeChat is busy, failing or unreachable."""
 
-    code = "wechat_unavailable"
-    status = 503
     title = Title("WeChat is busy, please try again.", "微信服务繁忙，请稍后再试。")
     retry_after = 3
 
 
-class WeChatTimeout(WeChatError):
+class WeChatTimeout(WeChatError, code="wechat_timeout", status=504):
     """WeChat did not answer in time."""
 
-    code = "wechat_timeout"
-    status = 504
     title = Title("WeChat did not answer in time, please try again.", "微信响应超时，请重试。")
 
 
-class WeChatBadResponse(WeChatError):
+class WeChatBadResponse(WeChatError, code="wechat_bad_response", status=502):
     """WeChat's answer is not what its documentation describes."""
 
-    code = "wechat_bad_response"
-    status = 502
     title = Title("WeChat gave an unexpected answer, please try again.", "微信返回异常，请重试。")
 
 
-class WeChatMisconfigured(WeChatError):
+class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
     """WeChat rejects the app itself: its id, secret, IP address or permission."""
 
-    code = "wechat_misconfigured"
-    status = 502
     title = Title("This is not available right now.", "该功能暂不可用。")
 
 
@@ -301,20 +222,16 @@ class BearerError(WxAuthError):
         return {"WWW-Authenticate": self.challenge}
 
 
-class MissingToken(BearerError):
+class MissingToken(BearerError, code="missing_token", status=401):
     """No `Authorization` header, another scheme, or no token after `Bearer`."""
 
-    code = "missing_token"
-    status = 401
     title = Title("Please log in.", "请先登录。")
     challenge = "Bearer"
 
 
-class InvalidToken(BearerError):
+class InvalidToken(BearerError, code="invalid_token", status=401):
     """The token is not one of ours, or is no longer valid."""
 
-    code = "invalid_token"
-    status = 401
     title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
     challenge = 'Bearer error="invalid_token"'
 
@@ -324,27 +241,22 @@ class InvalidToken(BearerError):
         """What the token has and what was expected, for the guard's log only. Empty for a malformed token."""
 
 
-class TokenExpired(InvalidToken):
+class TokenExpired(InvalidToken, code="token_expired"):
     """The token was valid and has expired."""
 
-    code = "token_expired"
     title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
 
 
-class InsufficientRole(BearerError):
+class InsufficientRole(BearerError, code="insufficient_role", status=403):
     """The user does not have the required role."""
 
-    code = "insufficient_role"
-    status = 403
     title = Title("You are not allowed to do this.", "没有权限进行此操作。")
     challenge = 'Bearer error="insufficient_scope"'
 
 
-class InsufficientScope(BearerError):
+class InsufficientScope(BearerError, code="insufficient_scope", status=403):
     """The token is valid, but does not allow this."""
 
-    code = "insufficient_scope"
-    status = 403
     title = Title("These credentials do not allow that.", "当前凭据无权进行此操作。")
     challenge = 'Bearer error="insufficient_scope"'
 
@@ -358,38 +270,33 @@ class SessionError(WxAuthError):
     status = 400
 
 
-class InvalidRefreshToken(SessionError):
+class InvalidRefreshToken(SessionError, code="invalid_refresh_token"):
     """The refresh token is not one of ours, or its user has been erased."""
 
-    code = "invalid_refresh_token"
     title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
 
 
-class RefreshTokenExpired(SessionError):
+class RefreshTokenExpired(SessionError, code="refresh_token_expired"):
     """The session was idle for too long, or has reached its maximum age."""
 
-    code = "refresh_token_expired"
     title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
 
 
-class RefreshTokenReused(SessionError):
+class RefreshTokenReused(SessionError, code="refresh_token_reused"):
     """The refresh token has been rotated already, so somebody else may have it. The session has been ended."""
 
-    code = "refresh_token_reused"
     title = Title("You have been logged out to keep your account safe.", "为保护账号安全，已退出登录，请重新登录。")
 
 
-class SessionRevoked(SessionError):
+class SessionRevoked(SessionError, code="session_revoked"):
     """The session has been ended."""
 
-    code = "session_revoked"
     title = Title("You have been logged out, please log in again.", "您已退出登录，请重新登录。")
 
 
-class SessionReplaced(SessionError):
+class SessionReplaced(SessionError, code="session_replaced"):
     """A newer login took the session's place, because the app lets a person have only so many."""
 
-    code = "session_replaced"
     title = Title("You have logged in on another device.", "您的账号已在其他设备登录。")
 
 
@@ -400,46 +307,36 @@ class ScanRefused(WxAuthError):
     """The person cannot log in with this code."""
 
 
-class ScanOver(ScanRefused):
+class ScanOver(ScanRefused, code="scan_over", status=404):
     """The code is unknown, expired or already decided, or another scan has taken it over."""
 
-    code = "scan_over"
-    status = 404
     title = Title("This code is no longer good, please get a new one.", "二维码已失效，请在网页上刷新。")
 
 
-class ScanForwarded(ScanRefused):
+class ScanForwarded(ScanRefused, code="scan_forwarded", status=403):
     """The code was not scanned with the camera: it came from a picture or a chat, or was typed."""
 
-    code = "scan_forwarded"
-    status = 403
     title = Title("Scan with the camera, never a code sent to you.", "请用相机直接扫码，勿扫他人发来的码。")
 
 
-class ScanTooFar(ScanRefused):
+class ScanTooFar(ScanRefused, code="scan_too_far", status=403):
     """Phone and browser must be in the same network, and it is not certain that they are."""
 
-    code = "scan_too_far"
-    status = 403
     title = Title("Join the network of the computer, then scan again.", "请连接电脑所在的网络后再扫码。")
 
 
-class ScanTaken(ScanRefused):
+class ScanTaken(ScanRefused, code="scan_taken", status=409):
     """Somebody else has scanned the code first."""
 
-    code = "scan_taken"
-    status = 409
     title = Title("Somebody else has scanned this code.", "该二维码已被他人扫描。")
 
 
 # Service clients.
 
 
-class InvalidClient(WxAuthError):
+class InvalidClient(WxAuthError, code="invalid_client", status=401):
     """The client's name or secret is missing or wrong."""
 
-    code = "invalid_client"
-    status = 401
     title = Title("The credentials of the service are not valid.", "服务的凭据无效。")
 
     def headers(self) -> dict[str, str]:
@@ -455,41 +352,33 @@ class ClientLacksScope(InsufficientScope):
         return {}
 
 
-class NameTaken(WxAuthError):
+class NameTaken(WxAuthError, code="name_taken", status=409):
     """A client or webhook of this name exists already."""
 
-    code = "name_taken"
-    status = 409
     title = Title("This name is taken.", "该名称已被使用。")
 
 
 # Message push.
 
 
-class CursorExpired(WxAuthError):
+class CursorExpired(WxAuthError, code="cursor_expired", status=410):
     """Events after the cursor have been deleted, or the database was restored from before the cursor."""
 
-    code = "cursor_expired"
-    status = 410
     title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
 
 
-class InvalidSignature(WxAuthError):
+class InvalidSignature(WxAuthError, code="invalid_signature", status=403):
     """The message push is not from WeChat, or not for this app."""
 
-    code = "invalid_signature"
-    status = 403
     title = Title("This message is not from WeChat.", "该消息并非来自微信。")
 
 
 # The service.
 
 
-class RateLimited(WxAuthError):
+class RateLimited(WxAuthError, code="rate_limited", status=429):
     """Too many requests of one kind from one address, client or user."""
 
-    code = "rate_limited"
-    status = 429
     title = Title("Too many attempts, please try again later.", "操作过于频繁，请稍后再试。")
 
     def __init__(self, detail: str, *, retry_after: int = 60) -> None:
@@ -497,11 +386,9 @@ class RateLimited(WxAuthError):
         self.retry_after = retry_after
 
 
-class AccountDisabled(WxAuthError):
+class AccountDisabled(WxAuthError, code="account_disabled", status=403):
     """The user is banned."""
 
-    code = "account_disabled"
-    status = 403
     title = Title("This account has been disabled.", "该账号已被停用。")
 
     def __init__(
@@ -520,11 +407,9 @@ class AccountDisabled(WxAuthError):
         return {} if self.until is None else {"until": self.until}
 
 
-class AccountLeaving(WxAuthError):
+class AccountLeaving(WxAuthError, code="account_leaving", status=403):
     """The person has asked to be erased, and may still change their mind."""
 
-    code = "account_leaving"
-    status = 403
     title = Title("This account is about to be deleted.", "该账号正在注销中。")
 
     def __init__(self, erase_at: datetime, *, user_id: UUID | None = None) -> None:
@@ -537,11 +422,9 @@ class AccountLeaving(WxAuthError):
         return {"erase_at": self.erase_at}
 
 
-class LoginTooOld(WxAuthError):
+class LoginTooOld(WxAuthError, code="login_too_old", status=403):
     """The change has lasting effect and requires a session that was opened recently."""
 
-    code = "login_too_old"
-    status = 403
     title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
 
     def __init__(
@@ -550,35 +433,27 @@ class LoginTooOld(WxAuthError):
         super().__init__(detail)
 
 
-class WrongPerson(WxAuthError):
+class WrongPerson(WxAuthError, code="wrong_person", status=403):
     """The new `wx.login` code belongs to another person than the session."""
 
-    code = "wrong_person"
-    status = 403
     title = Title("This WeChat account is not the one that is logged in.", "当前微信与已登录的账号不是同一人。")
 
 
-class SnapshotUser(WxAuthError):
+class SnapshotUser(WxAuthError, code="snapshot_user", status=403):
     """WeChat showed a snapshot of the page, whose user is made up."""
 
-    code = "snapshot_user"
-    status = 403
     title = Title("WeChat shows a preview of this page.", "微信展示的是预览页，请点击使用完整服务。")
 
 
-class SignUpClosed(WxAuthError):
+class SignUpClosed(WxAuthError, code="sign_up_closed", status=403):
     """The app is closed to new users."""
 
-    code = "sign_up_closed"
-    status = 403
     title = Title("This app is not open to new users.", "暂不开放新用户注册。")
 
 
-class SignUpRefused(WxAuthError):
+class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
     """The operator's own service has refused a new user, with a text of its own or without one."""
 
-    code = "sign_up_refused"
-    status = 403
     title = Title("This service does not accept your registration.", "暂时无法为你注册。")
 
     def __init__(self, detail: str = "the operator's service has refused this person", *, title: str | None = None):
@@ -587,84 +462,64 @@ class SignUpRefused(WxAuthError):
             self.title = Title(title, title)  # type: ignore[misc]  # this error's own, in place of the class's
 
 
-class SignUpUnavailable(WxAuthError):
+class SignUpUnavailable(WxAuthError, code="sign_up_unavailable", status=503):
     """The operator's own service does not say whether a new user may sign up."""
 
-    code = "sign_up_unavailable"
-    status = 503
     title = Title("Registration is not possible now, please try again.", "暂时无法注册，请稍后再试。")
     retry_after = 3
 
 
-class LastAdmin(WxAuthError):
+class LastAdmin(WxAuthError, code="last_admin", status=409):
     """The last administrator must remain."""
 
-    code = "last_admin"
-    status = 409
     title = Title("The last administrator cannot be removed.", "不能移除最后一位管理员。")
 
 
-class AppTaken(WxAuthError):
+class AppTaken(WxAuthError, code="app_taken", status=409):
     """An app with this id exists already."""
 
-    code = "app_taken"
-    status = 409
     title = Title("This app is there already.", "该应用已存在。")
 
 
-class AppInSettings(WxAuthError):
+class AppInSettings(WxAuthError, code="app_in_settings", status=409):
     """The app is defined in the settings and must be changed there."""
 
-    code = "app_in_settings"
-    status = 409
     title = Title("This app is in the settings and is changed there.", "该应用由配置文件指定，请在配置中修改。")
 
 
-class PhoneTaken(WxAuthError):
+class PhoneTaken(WxAuthError, code="phone_taken", status=409):
     """The phone number belongs to another user, and PHONE_POLICY refuses it."""
 
-    code = "phone_taken"
-    status = 409
     title = Title("This phone number belongs to another account.", "该手机号已绑定其他账号。")
 
 
-class MergeRefused(WxAuthError):
+class MergeRefused(WxAuthError, code="merge_refused", status=409):
     """These two users cannot be merged."""
 
-    code = "merge_refused"
-    status = 409
     title = Title("These two accounts cannot be merged.", "这两个账号无法合并。")
 
 
-class SplitRefused(WxAuthError):
+class SplitRefused(WxAuthError, code="split_refused", status=409):
     """This part cannot be split from the user."""
 
-    code = "split_refused"
-    status = 409
     title = Title("This account cannot be split.", "该账号无法拆分。")
 
 
-class KeysUnavailable(WxAuthError):
+class KeysUnavailable(WxAuthError, code="keys_unavailable", status=503):
     """The guard has no verification keys and cannot fetch them."""
 
-    code = "keys_unavailable"
-    status = 503
     title = Title("The login service is not reachable, please try again.", "暂时无法验证登录，请稍后再试。")
     retry_after = 5
 
 
-class StorageUnavailable(WxAuthError):
+class StorageUnavailable(WxAuthError, code="storage_unavailable", status=503):
     """The database does not answer."""
 
-    code = "storage_unavailable"
-    status = 503
     title = Title("The service is busy, please try again.", "服务繁忙，请稍后再试。")
     retry_after = 3
 
 
-class InternalError(WxAuthError):
+class InternalError(WxAuthError, code="internal_error", status=500):
     """A fault of ours. The log has the details under the same `request_id`."""
 
-    code = "internal_error"
-    status = 500
     title = Title("Something went wrong, please try again.", "服务出错，请稍后再试。")
