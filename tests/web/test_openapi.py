@@ -6,87 +6,55 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
 import pytest
-from jsonschema import Draft202012Validator
-from pydantic import BaseModel, TypeAdapter
+from jsonschema import Draft202012Validator, FormatChecker
+from pydantic import BaseModel
 
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.world import Admin, MakeClient, MakeServices, bearer
-from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
+from wxauth.server.apps.bodies import AppChangeRequest, AppRequest
 from wxauth.server.attributes.bodies import AttributesRequest
-from wxauth.server.checks.routes import CheckReportAnswer
 from wxauth.server.clients.bodies import (
-    ClientAnswer,
     ClientChangeRequest,
     ClientRequest,
-    ClientsAnswer,
-    ClientSecretAnswer,
-    NewClientAnswer,
 )
-from wxauth.server.consents.bodies import ConsentsAnswer, ConsentsRequest
-from wxauth.server.events.feed_bodies import FeedAnswer
+from wxauth.server.consents.bodies import ConsentsRequest
 from wxauth.server.events.webhook_bodies import (
-    DeliveriesAnswer,
     NewWebhook,
-    ReplayedAnswer,
     ReplayRequest,
-    TrialAnswer,
-    WebhookAnswer,
     WebhookChange,
-    WebhooksAnswer,
 )
-from wxauth.server.keys.routes import KeysAnswer, RotatedKeysAnswer, WithdrawnKeyAnswer
 from wxauth.server.login.bodies import (
-    DecryptedAnswer,
     DecryptRequest,
     LoginRequest,
     LogoutRequest,
     ProofRequest,
     RefreshRequest,
     SessionKeyResetRequest,
-    SessionKeysAnswer,
-    TokenAnswer,
 )
-from wxauth.server.numbers.routes import NumbersAnswer
-from wxauth.server.phones.admin_routes import PhoneAnswer
 from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.profile.bodies import ProfileChange
-from wxauth.server.refusals.routes import RefusalsAnswer
 from wxauth.server.service.app import create_api
-from wxauth.server.siblings.bodies import IntrospectionAnswer, WeChatTokenAnswer
-from wxauth.server.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
+from wxauth.server.siblings.user_bodies import LookupRequest
 from wxauth.server.users.bodies import (
-    EventsAnswer,
     MergeRequest,
-    OwnIdentitiesAnswer,
-    SessionsAnswer,
-    SplitAnswer,
     SplitRequest,
-    UserAnswer,
     UserChangeRequest,
-    UserDetailAnswer,
-    UsersAnswer,
 )
-from wxauth.server.users.listing_routes import LoginsAnswer, NamesAnswer
-from wxauth.server.web.answers import Problem
 from wxauth.server.websites.bodies import (
-    AuthorizationAnswer,
     AuthorizationRequest,
-    ClaimedAnswer,
     ClaimRequest,
-    DeviceAuthorizationAnswer,
-    NumberAnswer,
-    PhoneIdTokenAnswer,
     PhoneIdTokenRequest,
-    UserinfoAnswer,
-    WebTokensAnswer,
 )
 
 DOCUMENT = create_api().openapi()
+FORMATS = FormatChecker()
+
 OPERATIONS: dict[str, dict[str, Any]] = {
     f"{method} {path}": operation
     for path, methods in DOCUMENT["paths"].items()
@@ -122,52 +90,11 @@ BODIES: dict[str, type[BaseModel]] = {
         ReplayRequest,
     )
 }
-MODELS = {
-    "TokenAnswer": TokenAnswer,
-    "UserAnswer": UserAnswer,
-    "PhoneAnswer": PhoneAnswer,
-    "SplitAnswer": SplitAnswer,
-    "UsersAnswer": UsersAnswer,
-    "UserDetailAnswer": UserDetailAnswer,
-    "OwnIdentitiesAnswer": OwnIdentitiesAnswer,
-    "SessionsAnswer": SessionsAnswer,
-    "SessionKeysAnswer": SessionKeysAnswer,
-    "ConsentsAnswer": ConsentsAnswer,
-    "EventsAnswer": EventsAnswer,
-    "DecryptedAnswer": DecryptedAnswer,
-    "WeChatTokenAnswer": WeChatTokenAnswer,
-    "IntrospectionAnswer": IntrospectionAnswer,
-    "AppAnswer": AppAnswer,
-    "AppsAnswer": AppsAnswer,
-    "ClientAnswer": ClientAnswer,
-    "ClientsAnswer": ClientsAnswer,
-    "ClientSecretAnswer": ClientSecretAnswer,
-    "NewClientAnswer": NewClientAnswer,
-    "KeysAnswer": KeysAnswer,
-    "RotatedKeysAnswer": RotatedKeysAnswer,
-    "WithdrawnKeyAnswer": WithdrawnKeyAnswer,
-    "NumbersAnswer": NumbersAnswer,
-    "RefusalsAnswer": RefusalsAnswer,
-    "LoginsAnswer": LoginsAnswer,
-    "NamesAnswer": NamesAnswer,
-    "CheckReportAnswer": CheckReportAnswer,
-    "UserForSiblingsAnswer": UserForSiblingsAnswer,
-    "LookupAnswer": LookupAnswer,
-    "FeedAnswer": FeedAnswer,
-    "AuthorizationAnswer": AuthorizationAnswer,
-    "ClaimedAnswer": ClaimedAnswer,
-    "NumberAnswer": NumberAnswer,
-    "PhoneIdTokenAnswer": PhoneIdTokenAnswer,
-    "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
-    "WebTokensAnswer": WebTokensAnswer,
-    "UserinfoAnswer": UserinfoAnswer,
-    "WebhookAnswer": WebhookAnswer,
-    "WebhooksAnswer": WebhooksAnswer,
-    "TrialAnswer": TrialAnswer,
-    "DeliveriesAnswer": DeliveriesAnswer,
-    "ReplayedAnswer": ReplayedAnswer,
-    "Problem": Problem,
-}
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_time(value: object) -> bool:
+    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
 
 
 def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
@@ -289,12 +216,8 @@ def test_every_operation_has_a_description_and_an_example(operation: dict[str, A
 def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, Any]) -> None:
     for status, response in operation["responses"].items():
         for content in response.get("content", {}).values():
-            reference = content.get("schema", {}).get("$ref")
-            model = MODELS[reference.rpartition("/")[2]] if reference else Any
-            for example in _examples(content):
-                TypeAdapter(model).validate_python(example)
-                if model is Problem:
-                    assert str(example["status"]) == status
+            if content.get("schema", {}).get("$ref") == "#/components/schemas/Problem":
+                assert all(str(example["status"]) == status for example in _examples(content))
     for content in operation.get("requestBody", {}).get("content", {}).values():
         if "properties" in content["schema"]:
             assert set(content["schema"].get("required", ())) <= content["example"].keys()
@@ -313,7 +236,7 @@ def test_every_schema_default_and_example_is_valid_by_the_schema_around_it() -> 
     with Sweep() as sweep:
         for place, schema in _schemas(document):
             Draft202012Validator.check_schema(schema)
-            whole = Draft202012Validator({**schema, "components": document["components"]})
+            whole = Draft202012Validator({**schema, "components": document["components"]}, format_checker=FORMATS)
             for kind, value in _values(schema):
                 checked[kind] += 1
                 with sweep.case(kind, place):
@@ -321,7 +244,9 @@ def test_every_schema_default_and_example_is_valid_by_the_schema_around_it() -> 
         for operation in (operation for path in document["paths"].values() for operation in path.values()):
             bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
             for content in (content for body in bodies for content in body.get("content", {}).values()):
-                whole = Draft202012Validator({**content.get("schema", {}), "components": document["components"]})
+                whole = Draft202012Validator(
+                    {**content.get("schema", {}), "components": document["components"]}, format_checker=FORMATS
+                )
                 for example in _examples(content):
                     checked["of a body"] += 1
                     with sweep.case(operation["operationId"]):

@@ -11,8 +11,8 @@ from wxauth.server.cli.printing import json_option, printable, show
 from wxauth.server.cli.resources import with_database
 from wxauth.server.core.ip_addresses import IpNetwork
 from wxauth.server.refusals.refusals import list_refusals
-from wxauth.server.refusals.routes import refusals_answer
 from wxauth.server.refusals.rows import RefusalSearch
+from wxauth.server.web.paging import items_of
 
 
 def _network(_context: click.Context, _parameter: click.Parameter, value: str | None) -> IpNetwork | None:
@@ -71,4 +71,4 @@ def refusals(
         for refusal in page.items
     ]
     header = ("AT", "CODE", "APP_ID", "USER_ID", "NETWORK", "REQUEST_ID", "COUNT")
-    show(refusals_answer(page), [header, *rows], *more(page.next_cursor), as_json=as_json)
+    show(items_of(page), [header, *rows], *more(page.next_cursor), as_json=as_json)

@@ -12,12 +12,13 @@ from wxauth.server.cli.printing import Failed, json_option, show, to_the_minute
 from wxauth.server.cli.resources import with_services
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.core.trail import OPERATOR, SENT_TO_SIBLINGS, EventType
-from wxauth.server.events.webhook_bodies import deliveries_answer, new_webhook_answer, trial_answer, webhook_answer
+from wxauth.server.events.webhook_bodies import new_webhook_answer, trial_answer, webhook_answer
 from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import (
     Webhooks,
     WithSecret,
 )
+from wxauth.server.web.paging import items_of
 
 
 def _webhook_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -149,22 +150,22 @@ def secret_command(webhook_name: str, as_json: bool) -> None:
 def deliveries_command(webhook_name: str, state: str | None, limit: int, cursor: UUID | None, as_json: bool) -> None:
     """Print the deliveries of a webhook, sent and pending, the newest first."""
     chosen = None if state is None else DeliveryState(state)
-    page = deliveries_answer(
-        with_services(lambda services: services[Webhooks].deliveries(webhook_name, chosen, before=cursor, limit=limit))
+    page = with_services(
+        lambda services: services[Webhooks].deliveries(webhook_name, chosen, before=cursor, limit=limit)
     )
     rows = [
         (
-            str(row["event_id"]),
-            row["type"],
-            row["state"],
-            str(row["attempts"]),
-            str(row["status"] or row["error"] or "-"),
-            to_the_minute(row["next_at"]),
+            str(row.event_id),
+            row.type,
+            row.state,
+            str(row.attempts),
+            str(row.status or row.error or "-"),
+            to_the_minute(row.next_at),
         )
-        for row in page["items"]
+        for row in page.items
     ]
     header = ("EVENT_ID", "TYPE", "STATE", "ATTEMPTS", "ANSWER", "NEXT_AT")
-    show(page, [header, *rows], *more(page["next_cursor"]), as_json=as_json)
+    show(items_of(page), [header, *rows], *more(page.next_cursor), as_json=as_json)
 
 
 @webhooks.command()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final, Literal, NotRequired, Self
+from typing import Annotated, Final, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
@@ -13,10 +13,10 @@ from wxauth.server.core.receiver_urls import MAX_URL
 from wxauth.server.events.feed_bodies import KnownType
 from wxauth.server.events.models import Webhook
 from wxauth.server.events.sending import Answer
-from wxauth.server.events.webhook_rows import DeliveryRow, DeliveryState
+from wxauth.server.events.webhook_rows import DeliveryState
 from wxauth.server.events.webhooks import WithSecret
-from wxauth.server.web.bodies import ShownEventId, Time
-from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery
+from wxauth.server.web.bodies import Time
+from wxauth.server.web.paging import OrEmpty, PageQuery
 
 _EXAMPLE_NAME: Final = "orders"
 _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
@@ -98,29 +98,6 @@ class TrialAnswer(TypedDict):
     error: NotRequired[str]
 
 
-class DeliveryAnswer(TypedDict):
-    """An event for a webhook."""
-
-    id: Annotated[UUID, Field(examples=["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"])]
-    event_id: Annotated[ShownEventId, Field(description="The `webhook-id` of all attempts.")]
-    type: Annotated[str, Field(examples=["user.merged"])]
-    state: Literal["pending", "delivered", "failed"]
-    attempts: Annotated[int, Field(examples=[1])]
-    status: Annotated[int | None, Field(description="The status of the last answer.", examples=[500])]
-    error: Annotated[str | None, Field(description="Why the last attempt got no answer.")]
-    next_at: Annotated[
-        datetime | None, Field(description="The earliest time of the next attempt.", examples=["2026-11-20T10:00:05Z"])
-    ]
-    at: datetime
-
-
-class DeliveriesAnswer(TypedDict):
-    """Some deliveries, the newest first."""
-
-    items: list[DeliveryAnswer]
-    next_cursor: NextCursor
-
-
 class ReplayedAnswer(TypedDict):
     """How many events are delivered again."""
 
@@ -153,24 +130,3 @@ def trial_answer(answer: Answer) -> TrialAnswer:
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}
-
-
-def deliveries_answer(page: Page[DeliveryRow]) -> DeliveriesAnswer:
-    """A page of deliveries."""
-    items: list[DeliveryAnswer] = [delivery_answer(row) for row in page.items]
-    return {"items": items, "next_cursor": page.next_cursor}
-
-
-def delivery_answer(row: DeliveryRow) -> DeliveryAnswer:
-    """A delivery as it is listed."""
-    return {
-        "id": row.id,
-        "event_id": row.event_id,
-        "type": row.type,
-        "state": DeliveryState(row.state).value,
-        "attempts": row.attempts,
-        "status": row.status,
-        "error": row.error,
-        "next_at": row.next_at,
-        "at": row.at,
-    }

@@ -9,7 +9,6 @@ from pydantic import AfterValidator
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients.models import CLIENT_NAME
 from wxauth.server.events.webhook_bodies import (
-    DeliveriesAnswer,
     DeliveriesQuery,
     NewWebhook,
     ReplayedAnswer,
@@ -18,16 +17,17 @@ from wxauth.server.events.webhook_bodies import (
     WebhookAnswer,
     WebhookChange,
     WebhooksAnswer,
-    deliveries_answer,
     new_webhook_answer,
     trial_answer,
     webhook_answer,
     webhooks_answer,
 )
+from wxauth.server.events.webhook_rows import DeliveryRow
 from wxauth.server.events.webhooks import Webhooks
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.dependencies import provide
 from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import Items, items_of
 
 NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
@@ -114,9 +114,9 @@ async def renew_webhook_secret(
 )
 async def list_deliveries(
     _: AdministratorDep, webhooks: WebhooksDep, name: WebhookName, query: Annotated[DeliveriesQuery, Query()]
-) -> DeliveriesAnswer:
+) -> Items[DeliveryRow]:
     """The deliveries of the last 30 days, sent and pending, the newest first."""
-    return deliveries_answer(await webhooks.deliveries(name, query.state, before=query.cursor, limit=query.limit))
+    return items_of(await webhooks.deliveries(name, query.state, before=query.cursor, limit=query.limit))
 
 
 @router.post(

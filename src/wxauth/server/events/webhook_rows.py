@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel
@@ -22,14 +22,19 @@ _COLUMNS: Final = ", ".join(Webhook.model_fields)
 class DeliveryRow(SQLModel):
     """A delivery as it is listed."""
 
-    id: UUID
-    event_id: UUID
-    type: str
-    state: str
-    attempts: int
-    status: int | None
-    error: str | None
-    next_at: datetime | None
+    id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
+    event_id: UUID = Field(
+        description="The `webhook-id` of all attempts.",
+        schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
+    )
+    type: str = Field(schema_extra={"examples": ["user.merged"]})
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int = Field(schema_extra={"examples": [1]})
+    status: int | None = Field(description="The status of the last answer.", schema_extra={"examples": [500]})
+    error: str | None = Field(description="Why the last attempt got no answer.")
+    next_at: datetime | None = Field(
+        description="The earliest time of the next attempt.", schema_extra={"examples": ["2026-11-20T10:00:05Z"]}
+    )
     at: datetime
 
 

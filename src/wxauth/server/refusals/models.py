@@ -13,18 +13,29 @@ from wxauth.server.core.models import TIME
 class Refusal(SQLModel):
     """A refused login, or several of one minute, of which the first is described."""
 
-    id: UUID = Field(primary_key=True)
-    at: datetime = Field(sa_type=TIME)
-    code: str = Field(sa_type=Text)
-    wechat_errcode: int | None
-    app_id: str | None = Field(sa_type=Text)
-    user_id: UUID | None
+    id: UUID = Field(primary_key=True, exclude=True)
+    at: datetime = Field(sa_type=TIME, schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
+    code: str = Field(sa_type=Text, schema_extra={"examples": ["account_disabled"]})
+    wechat_errcode: int | None = Field(description="WeChat's errcode, if it gave one.")
+    app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    user_id: UUID | None = Field(
+        description="Null if unknown.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
+    )
     """Not a foreign key: a user may have too many rows to delete within an erasure."""
-    network: str | None = Field(sa_type=CIDR)
-    """The client address, truncated to its /24 or /48 network."""
-    request_id: str = Field(sa_type=Text)
-    """At most 64 characters of it."""
-    count: int = Field(sa_column_kwargs={"server_default": text("1")})
+    network: str | None = Field(
+        sa_type=CIDR, description="The /24 or /48 of the address.", schema_extra={"examples": ["203.0.113.0/24"]}
+    )
+    request_id: str = Field(
+        sa_type=Text,
+        description="At most 64 characters of it.",
+        schema_extra={"examples": ["0f8fad5bd9cb469fa16570867728950e"]},
+    )
+    count: int = Field(
+        sa_column_kwargs={"server_default": text("1")},
+        description="How many this entry stands for: those of this user or network with this `code`, from `at` to "
+        "the end of its minute. The other fields are those of the first.",
+        schema_extra={"examples": [1]},
+    )
 
 
 class RefusedLogin(Refusal, table=True):

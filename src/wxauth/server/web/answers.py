@@ -139,7 +139,7 @@ def example_of(hint: Any) -> Any:
             if not _may_be_absent(field) or _examples_in(field)
         }
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return {name: _example_of_field(field) for name, field in hint.model_fields.items()}
+        return {name: _example_of_field(field) for name, field in hint.model_fields.items() if not field.exclude}
     if kind is list:
         return [example_of(get_args(hint)[0])]
     if kind is Literal:

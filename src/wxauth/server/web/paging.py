@@ -117,6 +117,18 @@ class _OrEmpty:
 OrEmpty: Final = _OrEmpty()
 
 
+class Items(BaseModel, Generic[Row]):
+    """Some rows of a list."""
+
+    items: list[Row]
+    next_cursor: NextCursor
+
+
+def items_of(page: Page[Row]) -> Items[Row]:
+    """The answer with the rows of a page."""
+    return Items.model_construct(items=list(page.items), next_cursor=page.next_cursor)
+
+
 class PageQuery(BaseModel):
     """The page of a list to answer. An empty parameter means the same as an absent one."""
 
@@ -124,6 +136,11 @@ class PageQuery(BaseModel):
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
         default=None, description="The `next_cursor` of the previous page."
     )
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What the rows of the list must have."""
+        return {name: value for name, value in self if name not in PageQuery.model_fields}
 
     @field_validator("*", mode="before")
     @classmethod
