@@ -54,7 +54,7 @@ class ManagedApps:
     async def add(self, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
         """Add an app. Every process knows it within seconds. With `is_checked`, WeChat must first accept id and secret.
 
-        Raises: AppTaken, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
+        Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
         """
         await self._apps.refresh()
         if any(known.app.app_id == app.app_id for known in self._apps.all()):
@@ -78,7 +78,7 @@ class ManagedApps:
     async def change(self, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor) -> KnownApp:
         """Change the given fields of an app, by name. Secrets are SecretStr. None clears an optional field.
 
-        Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
+        Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
         """
         await self._ensure_stored(app_id)
         if is_checked and "app_secret" in changes:
@@ -104,7 +104,7 @@ class ManagedApps:
     async def remove(self, app_id: str, *, by: Actor) -> None:
         """Remove an app and its secrets. Nobody can log in to it any more. Open sessions continue.
 
-        Raises: NotFound, AppInSettings, StorageUnavailable.
+        Raises: NotFound, AppInSettings.
         """
         await self._ensure_stored(app_id)
         async with self._database.begin() as transaction:
@@ -117,7 +117,7 @@ class ManagedApps:
         await self._apps.refresh()
 
     async def read(self, app_id: str) -> KnownApp:
-        """Read an app, after refreshing the registry. Raises: NotFound, StorageUnavailable."""
+        """Read an app, after refreshing the registry. Raises: NotFound."""
         await self._apps.refresh()
         found = next((known for known in self._apps.all() if known.app.app_id == app_id), None)
         if found is None:

@@ -141,7 +141,7 @@ class Apps:
         return None if self.default is None else self.default.app.app_id
 
     async def refresh(self) -> None:
-        """Read the stored apps. Raises: StorageUnavailable."""
+        """Read the stored apps."""
         try:
             stored = await stored_apps(self._database)
         except StorageUnavailable:

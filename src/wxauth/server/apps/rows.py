@@ -28,7 +28,7 @@ _IS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE nam
 
 
 async def stored_apps(database: Database) -> Sequence[SealedApp]:
-    """Every stored app, in the order in which they were added. Raises: StorageUnavailable."""
+    """Every stored app, in the order in which they were added."""
     return await database.rows(_APPS)
 
 
@@ -43,7 +43,7 @@ async def store_app(transaction: Transaction, app: SealedApp) -> bool:
 
 
 async def is_name_of_site(database: Database, name: str) -> bool:
-    """Whether a site has this name. Raises: StorageUnavailable."""
+    """Whether a site has this name."""
     return bool(await database.value(_IS_SITES, name=name))
 
 
@@ -58,8 +58,5 @@ async def delete_app(transaction: Transaction, app_id: str) -> bool:
 
 
 async def replace_app_secrets(database: Database, app: SealedApp, anew: bytes) -> bool:
-    """Replace an app's sealed secrets. Returns False if they have changed since they were read.
-
-    Raises: StorageUnavailable.
-    """
+    """Replace an app's sealed secrets. Returns False if they have changed since they were read."""
     return await database.value(_RESEAL, app_id=app.app_id, former=app.secrets, anew=anew) is not None

@@ -201,60 +201,60 @@ SELECT w.name, w.is_enabled,
 
 
 async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequence[WebhookState]:
-    """The state of each webhook, by name. Raises: StorageUnavailable."""
+    """The state of each webhook, by name."""
     return await database.rows(_WEBHOOKS, stuck_since=stuck_since)
 
 
 async def read_server(database: Database) -> PostgresServer:
-    """The server behind the connection. Raises: StorageUnavailable."""
+    """The server behind the connection."""
     row = await database.row(_SERVER)
     assert row is not None
     return row
 
 
 async def read_wal(database: Database) -> WalStatistics:
-    """The server's write-ahead log. Raises: StorageUnavailable."""
+    """The server's write-ahead log."""
     row = await database.row(_WAL)
     assert row is not None
     return row
 
 
 async def read_upkeep(database: Database, *, idle_since: datetime) -> Upkeep:
-    """The state of the server's upkeep. Raises: StorageUnavailable."""
+    """The state of the server's upkeep."""
     row = await database.row(_UPKEEP, tables=[*all_tables().tables], idle_since=idle_since)
     assert row is not None
     return row
 
 
 async def read_rights(database: Database) -> RoleRights:
-    """The privileges of our role. Raises: StorageUnavailable."""
+    """The privileges of our role."""
     row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
     assert row is not None
     return row
 
 
 async def some_session_keys(database: Database) -> Sequence[SealedSessionKey]:
-    """The session_keys of the oldest and of the newest sessions. Raises: StorageUnavailable."""
+    """The session_keys of the oldest and of the newest sessions."""
     return await database.rows(_SESSION_KEYS, size=SAMPLE)
 
 
 async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:
-    """The oldest phone answers whose number is not bound yet. Raises: StorageUnavailable."""
+    """The oldest phone answers whose number is not bound yet."""
     return await pending_answers(database, asked_before=now, size=SAMPLE)
 
 
 async def has_users(database: Database) -> bool:
-    """Whether there is any user. Raises: StorageUnavailable."""
+    """Whether there is any user."""
     return bool(await database.value(_HAS_USERS))
 
 
 async def has_administrators(database: Database) -> bool:
-    """Whether there is an administrator. Raises: StorageUnavailable."""
+    """Whether there is an administrator."""
     return bool(await database.value(_HAS_ADMINISTRATORS))
 
 
 async def some_users(database: Database, app_id: str) -> UserSample:
-    """Statistics of a sample of an app's users. Raises: StorageUnavailable."""
+    """Statistics of a sample of an app's users."""
     row = await database.row(_USERS, app_id=app_id, size=SAMPLE)
     assert row is not None
     return row

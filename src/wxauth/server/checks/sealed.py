@@ -96,7 +96,7 @@ class SealedCounts:
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Some values of each kind, except signing keys, which are few and all checked. Raises: StorageUnavailable."""
+    """Some values of each kind, except signing keys, which are few and all checked."""
     values = [
         *(value for key in await some_session_keys(database) for value in SEALED_SESSION_KEYS.values(key)),
         *(

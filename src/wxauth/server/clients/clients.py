@@ -159,7 +159,7 @@ def build_client(name: str, options: Mapping[str, Any]) -> Client:
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
     """Add a client. Returns its credentials, which are not stored; None for a public client.
 
-    Raises: NameTaken, StorageUnavailable.
+    Raises: NameTaken.
     """
     secret, secret_hash = (None, None) if client.is_public else _new_secret()
     if not await rows.store_client(database, client, secret_hash=secret_hash, by=by, now=now):
@@ -180,7 +180,7 @@ async def change_client(
 
     Null, false or empty clears an optional field. `reserved` are names that no site may have: see `reserved_names`.
 
-    Raises: NotFound, WrongClient, StorageUnavailable.
+    Raises: NotFound, WrongClient.
     """
     async with database.begin() as transaction:
         client = await rows.lock_client(transaction, name)
@@ -204,7 +204,7 @@ async def renew_secret(
 
     The former secret still works for a day, unless `at_once`. Any secret before that is refused from now on.
 
-    Raises: NotFound; InvalidRequest, if the client is public; StorageUnavailable.
+    Raises: NotFound; InvalidRequest, if the client is public.
     """
     secret, secret_hash = _new_secret()
     former_until = None if at_once else now + FORMER_SECRET_KEPT
@@ -216,7 +216,7 @@ async def renew_secret(
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Remove a client, and end its sessions. Raises: NotFound, StorageUnavailable."""
+    """Remove a client, and end its sessions. Raises: NotFound."""
     if not await rows.delete_client(database, name, by=by, now=now):
         raise NotFound(NO_SUCH_CLIENT)
 
@@ -240,7 +240,7 @@ async def ensure_own_client(
 
     Its name is reserved, and its scopes may include some that no command can give.
 
-    Raises: ValueError, for a name that is not reserved; StorageUnavailable.
+    Raises: ValueError, for a name that is not reserved.
     """
     if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
@@ -266,7 +266,7 @@ async def authenticate(
 ) -> ProvedClient:
     """Authenticate a client, and check that it has the needed scope. An impossible name costs no query.
 
-    Raises: InvalidClient, ClientLacksScope, StorageUnavailable.
+    Raises: InvalidClient, ClientLacksScope.
     """
     name = credentials.client_id
     found = await rows.find_secrets(database, name) if is_client_name(name) else None
@@ -277,7 +277,7 @@ async def authenticate(
 
 
 async def authenticate_and_read(database: Database, credentials: Credentials, *, now: datetime) -> Client:
-    """Authenticate a client, and read it with the same query. Raises: InvalidClient, StorageUnavailable."""
+    """Authenticate a client, and read it with the same query. Raises: InvalidClient."""
     name = credentials.client_id
     found = await rows.find_with_secrets(database, name) if is_client_name(name) else None
     client, stored = found or (None, None)
@@ -292,10 +292,7 @@ def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
 
 
 async def reserved_names(database: Database, audience: str, apps: Sequence[App] = ()) -> Sequence[str]:
-    """The names that no site may have, because its tokens would be confused: the audience, these and all stored apps.
-
-    Raises: StorageUnavailable.
-    """
+    """The names no site may have, because its tokens would be confused: the audience, these and all stored apps."""
     return [audience, *(app.app_id for app in apps), *(app.app_id for app in await stored_apps(database))]
 
 
@@ -338,10 +335,7 @@ async def refuse_wrong_receiver(values: Mapping[str, Any], resolver: NameResolve
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """The sites that have the name of the audience or an app, so that their tokens are confused.
-
-    Raises: StorageUnavailable.
-    """
+    """The sites that have the name of the audience or an app, so that their tokens are confused."""
     return await rows.sites_named(database, await reserved_names(database, settings.audience, settings.apps))
 
 

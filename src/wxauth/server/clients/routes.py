@@ -126,7 +126,7 @@ async def renew_client_secret(
 
 
 async def _check_apps(apps: Apps, values: Mapping[str, Any]) -> None:
-    """Check the kinds of the apps in these fields. Raises: WrongClient, StorageUnavailable."""
+    """Check the kinds of the apps in these fields. Raises: WrongClient."""
     if clients.refers_to_apps(values):
         await apps.refresh()  # another replica may just have added the app
         clients.refuse_wrong_apps(values, {known.app.app_id: known.app.kind for known in apps.all()})

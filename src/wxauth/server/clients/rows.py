@@ -81,12 +81,12 @@ RETURNING scopes
 
 
 async def find_secrets(database: Database, name: str) -> Secrets | None:
-    """The hashes and scopes of a client, or None. Raises: StorageUnavailable."""
+    """The hashes and scopes of a client, or None."""
     return await database.row(_FIND_SECRETS, name=name)
 
 
 async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secrets] | None:
-    """The client of this name with the hashes of its secrets, or None. Raises: StorageUnavailable."""
+    """The client of this name with the hashes of its secrets, or None."""
     row = await database.row(_FIND_WITH_SECRETS, name=name)
     if row is None:
         return None
@@ -96,29 +96,29 @@ async def find_with_secrets(database: Database, name: str) -> tuple[Client, Secr
 
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
-    """The site of this name, or None. Raises: StorageUnavailable."""
+    """The site of this name, or None."""
     return await asked.row(_FIND_SITE, name=name)
 
 
 async def all_clients(database: Database) -> Sequence[AddedClient]:
-    """Every client, by name. Raises: StorageUnavailable."""
+    """Every client, by name."""
     return await database.rows(_ALL)
 
 
 async def sites_named(database: Database, names: Sequence[str]) -> Sequence[str]:
-    """Those of these names that belong to sites. Raises: StorageUnavailable."""
+    """Those of these names that belong to sites."""
     return await database.values(_SITES_NAMED, names=names)
 
 
 async def public_redirect_uris(database: Database) -> Sequence[str]:
-    """The redirect URIs of all public clients. Raises: StorageUnavailable."""
+    """The redirect URIs of all public clients."""
     return await database.values(_PUBLIC_REDIRECT_URIS)
 
 
 async def store_client(
     database: Database, client: Client, *, secret_hash: bytes | None, by: Actor, now: datetime
 ) -> bool:
-    """Store a new client. Returns False if its name is taken. Raises: StorageUnavailable."""
+    """Store a new client. Returns False if its name is taken."""
     async with database.begin() as transaction:
         if await transaction.value(_ADD, client=client, secret_hash=secret_hash, now=now) is None:
             return False
@@ -128,7 +128,7 @@ async def store_client(
 
 
 async def ensure_public_client(database: Database, client: Client, *, now: datetime) -> None:
-    """Add or replace a public client. Raises: StorageUnavailable."""
+    """Add or replace a public client."""
     async with database.begin() as transaction:
         await transaction.run(_ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
 
@@ -146,10 +146,7 @@ async def store_change(transaction: Transaction, client: Client) -> None:
 async def renew_secret(
     database: Database, name: str, *, secret_hash: bytes, former_until: datetime | None, by: Actor, now: datetime
 ) -> Sequence[str] | None:
-    """Replace a client's secret. Returns its scopes, or None if no client of this name has a secret.
-
-    Raises: StorageUnavailable.
-    """
+    """Replace a client's secret. Returns its scopes, or None if no client of this name has a secret."""
     async with database.begin() as transaction:
         scopes = await transaction.value(_RENEW, name=name, secret_hash=secret_hash, former_until=former_until)
         if scopes is not None:
@@ -158,7 +155,7 @@ async def renew_secret(
 
 
 async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Delete a client, and end its sessions. Returns False if there is none. Raises: StorageUnavailable."""
+    """Delete a client, and end its sessions. Returns False if there is none."""
     async with database.begin() as transaction:
         # Before the client's own row, as when a login opens a session of this client.
         await lock_users_of_client(transaction, name)

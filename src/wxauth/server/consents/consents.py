@@ -37,7 +37,7 @@ async def give_consents(
 
     Consents that the user has given before are not recorded again.
 
-    Raises: InvalidToken, if the user has just been erased; RateLimited; StorageUnavailable.
+    Raises: InvalidToken, if the user has just been erased; RateLimited.
     """
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
@@ -63,7 +63,7 @@ async def give_consents(
 async def withdraw(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
-    """Record that a user withdraws their consent. Raises: NotFound, InvalidToken, StorageUnavailable."""
+    """Record that a user withdraws their consent. Raises: NotFound, InvalidToken."""
     async with database.begin() as transaction:
         before = await lock_consents(transaction, user_id)
         if before is None:

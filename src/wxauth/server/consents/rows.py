@@ -139,10 +139,7 @@ async def withdraw_consent(transaction: Transaction, user_id: UUID, *, document:
 async def newest_consents(
     database: Database, user_id: UUID, *, limit: int, after: tuple[datetime, UUID] | None = None
 ) -> Sequence[ConsentRow]:
-    """A page of a user's consents, the newest first. `after` is time and id of the last one on the previous page.
-
-    Raises: StorageUnavailable.
-    """
+    """A page of a user's consents, the newest first. `after` is time and id of the last one on the previous page."""
     before_given_at, before_id = after or (None, None)
     return await database.rows(
         _NEWEST, user_id=user_id, limit=limit, before_given_at=before_given_at, before_id=before_id
@@ -150,9 +147,6 @@ async def newest_consents(
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """The user's consents to these documents (document → version) that are not withdrawn, the newest first.
-
-    Raises: StorageUnavailable.
-    """
+    """The user's consents to these documents (document → version) that are not withdrawn, the newest first."""
     rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)

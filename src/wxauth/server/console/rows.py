@@ -59,12 +59,12 @@ _MARK: Final = Statement[Nothing]("INSERT INTO console_sessions (session_id) VAL
 
 
 async def some_administrators(database: Database) -> Sequence[UUID]:
-    """Up to two of the active administrators. Raises: StorageUnavailable."""
+    """Up to two of the active administrators."""
     return await database.values(_ADMINISTRATORS)
 
 
 async def is_staff(database: Database, user_id: UUID) -> bool:
-    """Whether this user has a staff role, and may log in. Raises: StorageUnavailable."""
+    """Whether this user has a staff role, and may log in."""
     return await database.value(_IS_STAFF, user_id=user_id, staff=list(STAFF_ROLES)) is not None
 
 

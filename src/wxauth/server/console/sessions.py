@@ -149,7 +149,7 @@ class ConsoleSessions:
     async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
         """Open a session with a link, which works once.
 
-        Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff; StorageUnavailable.
+        Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff.
         """
         now, user = self._clock(), None
         session_id = new_id(now)
@@ -179,8 +179,7 @@ class ConsoleSessions:
 
         If a used code comes again with its verifier, its session ends, as at /v1/token.
 
-        Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited;
-            StorageUnavailable.
+        Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
         now, granted = self._clock(), None
         session_id = new_id(now)
@@ -218,7 +217,7 @@ class ConsoleSessions:
         """Continue the session in a cookie, with a new token for the cookie.
 
         Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends
-            the session; StorageUnavailable.
+            the session.
         """
         token = self._console_tokens.parse(kept_by)
         if token is None:
@@ -244,7 +243,7 @@ class ConsoleSessions:
         return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)
 
     async def end(self, kept_by: str) -> None:
-        """End the session in a cookie. Idempotent. Raises: StorageUnavailable."""
+        """End the session in a cookie. Idempotent."""
         token = self._console_tokens.parse(kept_by)
         if token is None:
             return
@@ -270,7 +269,7 @@ class ConsoleSessions:
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
     """Make a link for this administrator or support user; for None, for the only administrator.
 
-    Raises: NoAdministrator, SeveralAdministrators, StorageUnavailable.
+    Raises: NoAdministrator, SeveralAdministrators.
     """
     if user_id is None:
         administrators = await some_administrators(database)

@@ -214,6 +214,8 @@ class Snapshot(Transaction):
 class Database:
     """Runs statements on one PostgreSQL database. Connections are opened when first needed.
 
+    Whatever takes a `Database`, or a part that has one, may raise StorageUnavailable. Only this class repeats it.
+
     Args:
         url: `postgresql://...`, with one host or several. `pgbouncer=true` in the query is for poolers in transaction
             mode: no prepared statements, and no settings at the start of a connection. `pgbouncer=prepared` is the

@@ -26,15 +26,12 @@ _CURRENT: Final = Statement[str]("SELECT version_num FROM alembic_version")
 
 
 async def is_schema_usable(database: Database) -> bool:
-    """Whether the schema has the revision that this version needs, or a newer one from a newer replica.
-
-    Raises: StorageUnavailable.
-    """
+    """Whether the schema has the revision that this version needs, or a newer one from a newer replica."""
     return is_usable(await current_revision(database))
 
 
 async def current_revision(database: Database) -> str | None:
-    """The schema's revision; None if there is no schema. Raises: StorageUnavailable."""
+    """The schema's revision; None if there is no schema."""
     return await database.value(_CURRENT) if await database.value(_IS_MIGRATED) else None
 
 

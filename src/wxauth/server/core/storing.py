@@ -12,7 +12,7 @@ LAST_STORE_SECONDS: Final = 2.0
 """How long the last store may take when the service ends."""
 
 Store = Callable[[], Awaitable[None]]
-"""Stores what was gathered since the last call. Raises: StorageUnavailable."""
+"""Stores what was gathered since the last call."""
 
 log = get_logger()
 

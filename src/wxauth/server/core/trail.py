@@ -213,10 +213,7 @@ async def record_event(
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
 ) -> Sequence[EventFields]:
-    """The newest matching events before the id `before`. Data and addresses of erased users are left out.
-
-    Raises: StorageUnavailable.
-    """
+    """The newest matching events before the id `before`. Data and addresses of erased users are left out."""
     since, end = id_range(search.since, search.until, before)
     newest = {"since": since, "before": end, "limit": limit}
     types = list(dict.fromkeys(search.types))

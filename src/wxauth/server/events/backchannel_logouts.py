@@ -76,7 +76,7 @@ class BackchannelLogouts:
         self._patience = patience
 
     async def lease(self, client_id: str, *, now: datetime) -> LeasedLogout | None:
-        """Lease a site's next due logout. Raises: StorageUnavailable."""
+        """Lease a site's next due logout."""
         return await lease_logout(self._database, client_id, now=now, until=now + LEASE)
 
     async def deliver(self, logout: LeasedLogout) -> datetime | None:
@@ -106,7 +106,7 @@ class BackchannelLogouts:
         return next_at
 
     async def settle(self, logout: LeasedLogout, next_at: datetime | None) -> None:
-        """Store the outcome. Raises: StorageUnavailable."""
+        """Store the outcome."""
         await settle_logout(self._database, logout, next_at=next_at)
 
 

@@ -45,12 +45,12 @@ _PUT_OFF: Final = Statement[Nothing](
 
 
 async def lease_logout(database: Database, client_id: str, *, now: datetime, until: datetime) -> LeasedLogout | None:
-    """Lease a site's next due logout: it is this process's alone until that time. Raises: StorageUnavailable."""
+    """Lease a site's next due logout: it is this process's alone until that time."""
     return await database.row(_LEASE, client_id=client_id, now=now, until=until)
 
 
 async def settle_logout(database: Database, logout: LeasedLogout, *, next_at: datetime | None) -> None:
-    """Store when the next attempt is due; without one, forget the logout. Raises: StorageUnavailable."""
+    """Store when the next attempt is due; without one, forget the logout."""
     attempt = {"session_id": logout.session_id, "attempts": logout.attempts}
     if next_at is None:
         await database.run(_FINISH, **attempt)

@@ -34,7 +34,7 @@ async def read_page(database: Database, after: Place | None, types: Sequence[str
     The cursor points past every event that was examined, so that the next request does not examine events of other
     types again.
 
-    Raises: CursorExpired, StorageUnavailable.
+    Raises: CursorExpired.
     """
     wanted = [kind for kind in SENT_TO_SIBLINGS if kind in types]  # without duplicates
     page = await read_feed(database, after, wanted, limit=limit)
@@ -47,7 +47,7 @@ async def read_page(database: Database, after: Place | None, types: Sequence[str
 
 
 async def begin_now(database: Database) -> FeedPage:
-    """An empty page with a cursor to future events. Raises: StorageUnavailable."""
+    """An empty page with a cursor to future events."""
     return FeedPage([], cursor_of(await last_place(database)))
 
 

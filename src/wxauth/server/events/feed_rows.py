@@ -211,7 +211,7 @@ class FeedSlice(NamedTuple):
 
 
 async def are_unplaced(database: Database, *, now: datetime) -> bool:
-    """Whether there are events without a place, or folded profile changes to send. Raises: StorageUnavailable."""
+    """Whether there are events without a place, or folded profile changes to send."""
     return bool(await database.value(_ARE_UNPLACED, sent_before=now - PROFILE_PAUSE))
 
 
@@ -242,7 +242,7 @@ async def place_some(transaction: Transaction, *, limit: int) -> Sequence[Placed
 
 
 async def last_place(database: Database) -> Place:
-    """The place of the newest event. Raises: StorageUnavailable."""
+    """The place of the newest event."""
     row = await database.row(_LAST)
     assert row is not None
     return Place(row.position, row.event_id)
@@ -256,8 +256,6 @@ async def read_feed(database: Database, after: Place | None, types: Sequence[str
         after: The place that the reader has reached; None for the beginning.
         types: Stored names of types; empty for all types.
         limit: Maximum number of events.
-
-    Raises: StorageUnavailable.
     """
     position, event_id = after or BEGINNING
     values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}

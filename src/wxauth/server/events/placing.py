@@ -26,10 +26,7 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give all waiting events places, unless another process is doing so, and return how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Give all waiting events places, unless another process is doing so, and return how many."""
     placed = 0
     while True:
         now = services.clock()

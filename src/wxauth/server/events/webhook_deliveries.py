@@ -136,7 +136,7 @@ class Deliveries:
         await keep_doing(wait_and_begin, pause=0, put_off="deliveries_held_up", failed="deliveries_held_up")
 
     async def begin_due(self) -> None:
-        """Start as many due deliveries as the limits allow. Raises: StorageUnavailable."""
+        """Start as many due deliveries as the limits allow."""
         for receiver, priority in await due_receivers(self._database, now=self._clock()):
             self._begin(receiver, priority)
 

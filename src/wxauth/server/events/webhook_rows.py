@@ -296,12 +296,12 @@ class DeliveryOutcome:
 
 
 async def all_webhooks(database: Database) -> Sequence[Webhook]:
-    """Every webhook, by name. Raises: StorageUnavailable."""
+    """Every webhook, by name."""
     return await database.rows(_ALL)
 
 
 async def find_webhook(database: Database, name: str) -> Webhook | None:
-    """The webhook of this name. Raises: StorageUnavailable."""
+    """The webhook of this name."""
     return await database.row(_FIND, name=name)
 
 
@@ -316,7 +316,7 @@ async def add_webhook(
     by: Actor,
     now: datetime,
 ) -> Webhook | None:
-    """Add a webhook; None if the name is taken. Raises: StorageUnavailable."""
+    """Add a webhook; None if the name is taken."""
     async with database.begin() as transaction:
         added: Webhook | None = await transaction.row(
             _ADD, id=webhook_id, name=name, url=url, types=list(types), secret=secret, now=now
@@ -336,7 +336,7 @@ async def change_webhook(
     by: Actor,
     now: datetime,
 ) -> Webhook | None:
-    """Change the given fields of a webhook; None if there is no such webhook. Raises: StorageUnavailable."""
+    """Change the given fields of a webhook; None if there is no such webhook."""
     async with database.begin() as transaction:
         chosen = None if types is None else list(types)
         changed: Webhook | None = await transaction.row(
@@ -350,7 +350,7 @@ async def change_webhook(
 async def renew_secret(
     database: Database, webhook: Webhook, secret: bytes, *, former_until: datetime, by: Actor, now: datetime
 ) -> Webhook | None:
-    """Replace a webhook's secret; None if the webhook is gone. Raises: StorageUnavailable."""
+    """Replace a webhook's secret; None if the webhook is gone."""
     async with database.begin() as transaction:
         renewed: Webhook | None = await transaction.row(_RENEW, id=webhook.id, secret=secret, former_until=former_until)
         if renewed is not None:
@@ -360,10 +360,7 @@ async def renew_secret(
 
 
 async def delete_webhook(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Remove a webhook. False if there is none of this name. Its deliveries are deleted later.
-
-    Raises: StorageUnavailable.
-    """
+    """Remove a webhook. False if there is none of this name. Its deliveries are deleted later."""
     async with database.begin() as transaction:
         if await transaction.value(_DELETE, name=name) is None:
             return False
@@ -372,10 +369,7 @@ async def delete_webhook(database: Database, name: str, *, by: Actor, now: datet
 
 
 async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime) -> bool:
-    """Disable a webhook that has answered 410 (Gone). False if it was not enabled.
-
-    Raises: StorageUnavailable.
-    """
+    """Disable a webhook that has answered 410 (Gone). False if it was not enabled."""
     async with database.begin() as transaction:
         name = await transaction.value(_DISABLE, id=webhook_id)
         if name is None:
@@ -406,7 +400,7 @@ async def queue_again(
 
 
 async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
-    """An event in the feed. Raises: StorageUnavailable."""
+    """An event in the feed."""
     return await database.row(_PLACED_EVENT, event_id=event_id)
 
 
@@ -416,8 +410,6 @@ async def placed_since(
     """Among the `size` events before a position, those since a time, and the position before which to continue.
 
     That position is None if there are no more.
-
-    Raises: StorageUnavailable.
     """
     rows = await database.rows(_PLACED_SINCE, before=before, size=size, since=since)
     events = [row for row in rows if row.is_included]
@@ -429,10 +421,7 @@ Receiver = UUID | str
 
 
 async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[Receiver, Priority]]:
-    """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority.
-
-    Raises: StorageUnavailable.
-    """
+    """The sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
     return [
         (row.webhook_id or row.client_id or "", Priority(row.priority)) for row in await database.rows(_DUE, now=now)
     ]
@@ -441,20 +430,14 @@ async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[
 async def lease_delivery(
     database: Database, webhook_id: UUID, priority: Priority, *, now: datetime, until: datetime
 ) -> LeasedDelivery | None:
-    """Lease a webhook's next due delivery of a priority: it is this process's alone until that time.
-
-    Raises: StorageUnavailable.
-    """
+    """Lease a webhook's next due delivery of a priority: it is this process's alone until that time."""
     return await database.row(_LEASE, webhook_id=webhook_id, priority=priority, now=now, until=until)
 
 
 async def settle_delivery(
     database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: DeliveryOutcome, now: datetime
 ) -> bool:
-    """Store the outcome of an attempt. Whether it is the webhook's first success in a minute.
-
-    Raises: StorageUnavailable.
-    """
+    """Store the outcome of an attempt. Whether it is the webhook's first success in a minute."""
     succeeded = await database.value(
         _SETTLE,
         webhook_id=webhook_id,
@@ -470,10 +453,7 @@ async def settle_delivery(
 
 
 async def resume_deliveries(database: Database, webhook_id: UUID, *, now: datetime, size: int) -> int:
-    """Make some of a webhook's deliveries that have failed twice or more due now, and return how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Make some of a webhook's deliveries that have failed twice or more due now, and return how many."""
     async with database.begin() as transaction:
         return await transaction.run(_RESUME, webhook_id=webhook_id, now=now, size=size)
 
@@ -481,32 +461,23 @@ async def resume_deliveries(database: Database, webhook_id: UUID, *, now: dateti
 async def list_deliveries(
     database: Database, webhook_id: UUID, states: Sequence[DeliveryState], *, before: UUID | None, limit: int
 ) -> Sequence[DeliveryRow]:
-    """The newest deliveries in these states, older than `before`. Raises: StorageUnavailable."""
+    """The newest deliveries in these states, older than `before`."""
     return await database.rows(_DELIVERIES, webhook_id=webhook_id, states=list(states), before=before, limit=limit)
 
 
 async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
-    """Delete some deliveries settled before a time, or of removed webhooks, and return how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete some deliveries settled before a time, or of removed webhooks, and return how many."""
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, before=before, size=size)
 
 
 async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[Webhook]:
-    """Webhooks with a sealed secret that does not begin with the prefix.
-
-    Raises: StorageUnavailable.
-    """
+    """Webhooks with a sealed secret that does not begin with the prefix."""
     return await database.rows(_SEALED_OTHERWISE, prefix=prefix)
 
 
 async def replace_secrets(database: Database, webhook: Webhook, secret: bytes, former: bytes | None) -> bool:
-    """Replace a webhook's sealed secrets, unless they have changed since. Returns whether they were replaced.
-
-    Raises: StorageUnavailable.
-    """
+    """Replace a webhook's sealed secrets, unless they have changed since. Returns whether they were replaced."""
     replaced = await database.value(
         _RESEAL,
         id=webhook.id,

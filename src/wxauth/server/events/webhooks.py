@@ -58,7 +58,7 @@ class Webhooks:
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
         """Add a webhook, and return it with its secret, which is stored sealed and cannot be read again.
 
-        Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
+        Raises: InvalidRequest, if the URL is refused; NameTaken.
         """
         await self._check(url)
         now, secret = self._clock(), new_webhook_secret()
@@ -73,11 +73,11 @@ class Webhooks:
         return WithSecret(added, shown_secret(secret))
 
     async def all(self) -> Sequence[Webhook]:
-        """Every webhook, by name. Raises: StorageUnavailable."""
+        """Every webhook, by name."""
         return await webhook_rows.all_webhooks(self._database)
 
     async def read(self, name: str) -> Webhook:
-        """The webhook of this name. Raises: NotFound, StorageUnavailable."""
+        """The webhook of this name. Raises: NotFound."""
         webhook = await webhook_rows.find_webhook(self._database, name)
         if webhook is None:
             raise _no_such_webhook()
@@ -94,7 +94,7 @@ class Webhooks:
     ) -> Webhook:
         """Change the given fields of a webhook. An enabled webhook gets the events that were waiting for it.
 
-        Raises: NotFound; InvalidRequest, if the URL is refused; StorageUnavailable.
+        Raises: NotFound; InvalidRequest, if the URL is refused.
         """
         if url is not None:
             await self.read(name)  # first, so that an unknown webhook is reported before a wrong URL
@@ -109,7 +109,7 @@ class Webhooks:
         return changed
 
     async def remove(self, name: str, *, by: Actor) -> None:
-        """Remove a webhook. It gets no more events. Raises: NotFound, StorageUnavailable."""
+        """Remove a webhook. It gets no more events. Raises: NotFound."""
         if not await webhook_rows.delete_webhook(self._database, name, by=by, now=self._clock()):
             raise _no_such_webhook()
         log.info("webhook_removed", webhook=name, actor=by.name)
@@ -117,7 +117,7 @@ class Webhooks:
     async def renew_secret(self, name: str, *, by: Actor) -> WithSecret:
         """Replace a webhook's secret. The former one also signs for a day. There is at most one former secret.
 
-        Raises: NotFound, StorageUnavailable.
+        Raises: NotFound.
         """
         now = self._clock()
         webhook = await self.read(name)
@@ -134,7 +134,7 @@ class Webhooks:
     async def send_test(self, name: str, *, by: Actor) -> Answer:
         """Send a test message, even to a disabled webhook, and return its outcome.
 
-        Raises: NotFound, StorageUnavailable.
+        Raises: NotFound.
         """
         now = self._clock()
         webhook = await self.read(name)
@@ -152,7 +152,7 @@ class Webhooks:
     async def deliveries(
         self, name: str, state: DeliveryState | None, *, before: UUID | None, limit: int
     ) -> Page[DeliveryRow]:
-        """The newest deliveries of a webhook, older than `before`. Raises: NotFound, StorageUnavailable."""
+        """The newest deliveries of a webhook, older than `before`. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if state is None else [state]
         found = await webhook_rows.list_deliveries(self._database, webhook.id, states, before=before, limit=limit + 1)
@@ -168,7 +168,7 @@ class Webhooks:
     ) -> int:
         """Deliver one event again, or all events since a time, if the webhook gets their types. Returns how many.
 
-        Raises: NotFound, if there is no such webhook or event; StorageUnavailable.
+        Raises: NotFound, if there is no such webhook or event.
         """
         webhook = await self.read(name)
         replayed = 0

@@ -139,8 +139,6 @@ async def replace_sessions(services: Services) -> None:
     """End the oldest open sessions, and delete the oldest ended ones, beyond the limits per identity.
 
     Only identities with a recent login are checked.
-
-    Raises: StorageUnavailable.
     """
     ended = deleted = 0
     while page := await replace_old_sessions(
@@ -160,7 +158,7 @@ async def replace_sessions(services: Services) -> None:
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
-    """Do every chore that is due, once. Raises: StorageUnavailable."""
+    """Do every chore that is due, once."""
     await erase_remains(services, page_size=page_size, pause=pause)
     for chore, _ in _CHORES:
         await chore(services, page_size=page_size, pause=pause)
@@ -168,7 +166,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
-    """Do every due chore once, and sweep old events and addresses even if not due. Raises: StorageUnavailable."""
+    """Do every due chore once, and sweep old events and addresses even if not due."""
     for lap, _ in _laps(services.settings):
         await begin_lap(services.database, lap, now=services.clock())
     await erase_rest(services.database)
@@ -176,7 +174,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
 
 
 async def erase_remains(services: Services, *, page_size: int, pause: float) -> None:
-    """Erase what remains of erased users, unless another worker is doing so. Raises: StorageUnavailable."""
+    """Erase what remains of erased users, unless another worker is doing so."""
     while page := await erase_next_page(services.database, size=page_size):
         if page.is_last:
             log.info("erasure_completed", user_id=page.user_id)
@@ -184,10 +182,7 @@ async def erase_remains(services: Services, *, page_size: int, pause: float) -> 
 
 
 async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:
-    """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS).
-
-    Raises: StorageUnavailable.
-    """
+    """If a lap is due, delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS)."""
     if not _clocks_agree(services):
         return Swept()
     now = services.clock()
@@ -231,7 +226,7 @@ def _laps(settings: Settings) -> list[tuple[Lap, timedelta]]:
 
 
 async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
-    """If a sweep is due, delete the sessions that ended long ago. Raises: StorageUnavailable."""
+    """If a sweep is due, delete the sessions that ended long ago."""
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
@@ -256,10 +251,7 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
 
 
 async def sweep_other_rows(services: Services, *, page_size: int, pause: float) -> None:
-    """Bind the phone numbers that no request has bound. Delete retired keys and other data with a limited retention.
-
-    Raises: StorageUnavailable.
-    """
+    """Bind the phone numbers that no request has bound. Delete retired keys and other data with a limited retention."""
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=page_size)
     if not _clocks_agree(services):
@@ -282,7 +274,7 @@ async def sweep_other_rows(services: Services, *, page_size: int, pause: float) 
 
 
 async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: float) -> None:
-    """Delete sites' requests, scans, visits, grants and browsers' logins that are over. Raises: StorageUnavailable."""
+    """Delete sites' requests, scans, visits, grants and browsers' logins that are over."""
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
@@ -299,20 +291,20 @@ async def sweep_logins_to_sites(services: Services, *, page_size: int, pause: fl
 
 
 async def renew_url_links(services: Services, *, page_size: int, pause: float) -> None:
-    """Renew WeChat's URL Links before they end. Raises: StorageUnavailable."""
+    """Renew WeChat's URL Links before they end."""
     if _clocks_agree(services):
         await services[UrlLinks].renew(size=page_size)
 
 
 async def lift_ended_bans(services: Services, *, page_size: int, pause: float) -> None:
-    """Lift the bans that have ended. Raises: StorageUnavailable."""
+    """Lift the bans that have ended."""
     size = min(page_size, BANS_PER_TRANSACTION)
     while await lift_bans(services.database, size=size, now=services.clock()) >= size:  # noqa: ASYNC110
         await asyncio.sleep(pause)
 
 
 async def erase_those_who_left(services: Services, *, page_size: int, pause: float) -> None:
-    """Erase the users whose days of grace are over. Raises: StorageUnavailable."""
+    """Erase the users whose days of grace are over."""
     if not _clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110

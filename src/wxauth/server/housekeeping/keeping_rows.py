@@ -94,7 +94,7 @@ class LappedPage:
 
 
 async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
-    """Start a lap now, at the first row. Raises: StorageUnavailable."""
+    """Start a lap now, at the first row."""
     async with database.begin() as transaction:
         await note_progress(transaction, lap.name, START, due_at=now)
 
@@ -104,7 +104,7 @@ async def lap_page(
 ) -> LappedPage | None:
     """Sweep the lap's next page.
 
-    None if another worker is sweeping, or the next lap is not due yet. Raises: StorageUnavailable.
+    None if another worker is sweeping, or the next lap is not due yet.
     """
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK):

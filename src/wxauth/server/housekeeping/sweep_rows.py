@@ -73,8 +73,6 @@ async def replace_old_sessions(
 
     Only identities that have logged in since the last run are checked. None if another worker is doing this or has just
     done it.
-
-    Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK_REPLACING):
@@ -97,7 +95,7 @@ async def sweep_page(
 ) -> SweptPage | None:
     """Delete the sessions on the sweep's next page that ended before a time.
 
-    None if another worker is sweeping, or the next sweep is not due yet. Raises: StorageUnavailable.
+    None if another worker is sweeping, or the next sweep is not due yet.
     """
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK):

@@ -46,7 +46,7 @@ class Issuer:
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def ensure_ready(self, now: datetime) -> None:
-        """Check that there is a key, before a code or a refresh token is used up. Raises: StorageUnavailable."""
+        """Check that there is a key, before a code or a refresh token is used up."""
         self._keys.signing_key(now)
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:

@@ -152,7 +152,7 @@ class KeyRing:
     async def id_token_key(self, alg: str | None, now: datetime) -> RsaKey | SigningKey:
         """The key that signs id_tokens and logout tokens for a client with this algorithm.
 
-        Raises: StorageUnavailable, CannotOpen.
+        Raises: CannotOpen.
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
@@ -170,7 +170,7 @@ class KeyRing:
     async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
         """The verifier of an id_token's signature: python-jose's key object; None if there is no such key.
 
-        A key of RS256 may have retired. Raises: StorageUnavailable, CannotOpen.
+        A key of RS256 may have retired. Raises: CannotOpen.
         """
         if alg == ALGORITHM:
             if not self.is_ready:
@@ -187,7 +187,7 @@ class KeyRing:
     async def refresh(self) -> None:
         """Read the stored keys. If there is none, or the signing key has reached its age, add a key.
 
-        Raises: StorageUnavailable; CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
+        Raises: CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
         """
         await self._read(lambda stored, now: is_due(stored, now, max_age=self._max_age))
 
@@ -208,7 +208,7 @@ class KeyRing:
 
         Returns the newest key of access tokens. With `by`, its rotation is recorded in the audit trail.
 
-        Raises: StorageUnavailable, CannotOpen.
+        Raises: CannotOpen.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
         return self._of_access_tokens.stored[-1]
@@ -219,7 +219,7 @@ class KeyRing:
         Every process drops it within seconds. Sessions continue: a refresh gives a token of another key. Returns the
         key that now signs in its place.
 
-        Raises: NoSuchKey, StorageUnavailable, CannotOpen.
+        Raises: NoSuchKey, CannotOpen.
         """
         now = self._clock()
         published = await published_keys(self._database, now=now)
@@ -312,10 +312,7 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """The keys of access tokens, and those of id_tokens: former ones, the signing key, the next one.
-
-    Raises: StorageUnavailable.
-    """
+    """The keys of access tokens, and those of id_tokens: former ones, the signing key, the next one."""
     published = await published_keys(database, now=now)
     of_access_tokens, of_id_tokens = (keys_for(alg, published) for alg in (ALGORITHM, RSA_ALGORITHM))
     return _key_answers(of_access_tokens, now), _key_answers(of_id_tokens, now)

@@ -39,7 +39,7 @@ _HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE ti
 
 
 async def published_keys(asked: Database | Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
-    """The published keys, the oldest first. Raises: StorageUnavailable, without a transaction."""
+    """The published keys, the oldest first."""
     return await asked.rows(_PUBLISHED, now=now)
 
 
@@ -66,20 +66,17 @@ async def store_keys(
 
 
 async def replace_private_key(database: Database, key: StoredSigningKey, sealed_anew: bytes) -> bool:
-    """Replace a key's sealed private half. Returns False if it has changed since it was read.
-
-    Raises: StorageUnavailable.
-    """
+    """Replace a key's sealed private half. Returns False if it has changed since it was read."""
     return await database.value(_REPLACE, id=key.id, former=key.private_key, anew=sealed_anew) is not None
 
 
 async def public_half(database: Database, kid: str) -> dict[str, Any] | None:
-    """The public JWK of a stored key of id_tokens, or None. Raises: StorageUnavailable."""
+    """The public JWK of a stored key of id_tokens, or None."""
     return await database.value(_PUBLIC_HALF, kid=kid)
 
 
 async def has_sites(database: Database) -> bool:
-    """Whether there is a website, which needs keys of id_tokens. Raises: StorageUnavailable."""
+    """Whether there is a website, which needs keys of id_tokens."""
     return bool(await database.value(_HAS_SITES))
 
 
@@ -88,7 +85,5 @@ async def delete_retired_keys(database: Database, *, now: datetime, longest_sess
 
     A key of id_tokens is kept for `longest_session` beyond that, because an id_token can end its website's session all
     that time.
-
-    Raises: StorageUnavailable.
     """
     return await database.values(_DELETE_RETIRED, now=now, last_sessions_began_at=now - longest_session)

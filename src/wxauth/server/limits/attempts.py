@@ -31,7 +31,7 @@ class Attempts:
 
         It is counted for the identity instead of the user, because an erasure must not reset the count.
 
-        Raises: RateLimited, StorageUnavailable.
+        Raises: RateLimited.
         """
         who = app_id.encode(), openid.encode()
         await self._rate.count(self._database, *who, now=self._clock())

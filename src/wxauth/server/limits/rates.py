@@ -34,7 +34,7 @@ class Rate:
     async def count(self, asked: Database | Transaction, *who: bytes, now: datetime) -> None:
         """Count one more. If it is counted in a transaction, a rollback undoes that.
 
-        Raises: RateLimited; StorageUnavailable, without a transaction.
+        Raises: RateLimited.
         """
         since = await take_attempt(asked, self.key(*who), at_most=self.at_most, began_by=now - self.window, now=now)
         if since is not None:

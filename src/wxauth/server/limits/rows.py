@@ -37,24 +37,18 @@ DELETE FROM attempts WHERE key = ANY (ARRAY(
 async def take_attempt(
     asked: Database | Transaction, key: bytes, *, at_most: int, began_by: datetime, now: datetime
 ) -> datetime | None:
-    """Count an attempt, and return None. If the limit is reached, count nothing, and return when the window began.
-
-    Raises: StorageUnavailable, without a transaction.
-    """
+    """Count an attempt, and return None. If the limit is reached, count nothing, and return when the window began."""
     row = await asked.row(_TAKE, key=key, now=now, began_by=began_by, at_most=at_most)
     assert row is not None
     return None if row.is_granted else row.since_before or now
 
 
 async def give_back_attempt(database: Database, key: bytes) -> None:
-    """Decrement the count. Raises: StorageUnavailable."""
+    """Decrement the count."""
     await database.run(_GIVE_BACK, key=key)
 
 
 async def sweep_attempts(database: Database, *, began_before: datetime, size: int) -> int:
-    """Delete counts that began before a time, the oldest first, at most `size`. Returns how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete counts that began before a time, the oldest first, at most `size`. Returns how many."""
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, began_before=began_before, size=size)

@@ -91,7 +91,7 @@ class Entering:
         picture is left out if the user changes them too often. Somebody who has asked to be erased is refused, unless
         the person `stays`.
 
-        Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, AccountLeaving, StorageUnavailable.
+        Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, AccountLeaving.
         """
         identity, wechat_ms = await self.exchange_code(app, code)
         now, nicknames = self._clock(), self._nicknames
@@ -157,7 +157,7 @@ class Entering:
         A session is opened for `expires_in` seconds, unless that is None.
 
         Raises: SnapshotUser, SignUpClosed, LacksUnionid, SignUpRefused, SignUpUnavailable, AccountDisabled,
-            AccountLeaving, StorageUnavailable.
+            AccountLeaving.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
         may_sign_up = self._settings.may_sign_up(app) and not lacks_unionid

@@ -24,7 +24,7 @@ async def leave(
 
     Returns when the caller is erased, if there are days of grace; None if that is done.
 
-    Raises: LastAdmin, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+    Raises: LastAdmin, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
     """
     await account.check_may_leave(database, clock, caller)
     await proofs.prove(caller, login_code, ip=ip)

@@ -100,7 +100,7 @@ class Logins:
         not in force or cannot be recorded: the person is asked for it again.
 
         Raises: UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused,
-            SignUpUnavailable, AccountDisabled, AccountLeaving, StorageUnavailable.
+            SignUpUnavailable, AccountDisabled, AccountLeaving.
         """
         try:
             return await self._log_in(
@@ -163,7 +163,7 @@ class Logins:
         """Exchange a refresh token for a new pair of tokens. Every use rotates it.
 
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
-            AccountDisabled, StorageUnavailable.
+            AccountDisabled.
         """
         now = self._clock()
         token = self._refresh_tokens.parse(refresh_token)
@@ -196,7 +196,7 @@ class Logins:
         )
 
     async def log_out(self, *, session_id: UUID) -> None:
-        """End a session. Idempotent: it may have ended, or may never have existed. Raises: StorageUnavailable."""
+        """End a session. Idempotent: it may have ended, or may never have existed."""
         user_id = await end_session(
             self._database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self._clock()
         )

@@ -237,7 +237,7 @@ async def record_login(
     accounts of one person, whose users were merged, may have an openid each. The unionid is also ignored if its user
     was split from this one. But if its user is banned, the login is that user's, and refused.
 
-    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving, StorageUnavailable.
+    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
     """
     ids = _Ids(session=new_id(now), new_user=new_id(now))
     conflict: BaseException | None = None
@@ -329,7 +329,7 @@ async def _settled(
 ) -> EnteredUser | _UnionidConflict | None:
     """The user of all other logins, or why the unionid cannot be theirs. None if the login must be tried again.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, StorageUnavailable.
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving.
     """
     people = await people_of(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid)
     if people == People(None, None):

@@ -33,7 +33,7 @@ class Proofs:
 
         This does not check that the session is still open: the statement that relies on the proof must do that.
 
-        Raises: RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+        Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         app_id, openid = caller.user.app_id, caller.user.openid
         await self._limiter.admit_address(ip)

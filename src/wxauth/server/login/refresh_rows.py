@@ -142,10 +142,7 @@ async def rotate_refresh_token(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSession | RefreshRefused:
-    """Rotate a mini-program's refresh token. If it is reused, the session ends. One statement, unless it is refused.
-
-    Raises: StorageUnavailable.
-    """
+    """Rotate a mini-program's refresh token. If it is reused, the session ends. One statement, unless it is refused."""
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
 
@@ -161,10 +158,7 @@ async def rotate_refresh_token_of_website(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSessionOfWebsite | RefreshRefused:
-    """Rotate the refresh token of a website. The session must have one of the scopes, and all that are demanded.
-
-    Raises: StorageUnavailable.
-    """
+    """Rotate the refresh token of a website. The session must have one of the scopes, and all that are demanded."""
     website = {"client_id": client_id, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
 

@@ -48,7 +48,7 @@ SELECT i.app_id, i.openid,
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
-    """Every identity with its user, in pages of one snapshot. Raises: StorageUnavailable."""
+    """Every identity with its user, in pages of one snapshot."""
     async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows

@@ -12,7 +12,7 @@ _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> int:
-    """Write every identity of one consistent snapshot, and return how many. Raises: StorageUnavailable."""
+    """Write every identity of one consistent snapshot, and return how many."""
     number = 0
     async for rows in all_identities(database):
         write(b"".join(to_json(_line(row)) + b"\n" for row in rows))

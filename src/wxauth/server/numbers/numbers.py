@@ -69,7 +69,7 @@ class Numbers:
         hour.is_stored = False
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> Overview:
-        """The totals, and the counts of the last `days` days up to today at that offset. Raises: StorageUnavailable."""
+        """The totals, and the counts of the last `days` days up to today at that offset."""
         now = self._clock()
         await self.store()
         there_are = await totals(self._database, now=now)
@@ -79,7 +79,7 @@ class Numbers:
         return Overview(there_are.users, there_are.sessions, found)
 
     async def store(self) -> None:
-        """Store everything counted since the last store. Raises: StorageUnavailable."""
+        """Store everything counted since the last store."""
         async with self._storing:
             await self._store()
 
@@ -88,7 +88,7 @@ class Numbers:
         await keep_storing(self.store, pause=self._store_pause, failed=_FAILED)
 
     async def merge_hours(self) -> None:
-        """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one. Raises: StorageUnavailable."""
+        """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""
         await merge_hours(self._database, before=_hour_of(self._clock() - SUMMED_UP_AFTER))
 
     async def aclose(self) -> None:

@@ -84,7 +84,7 @@ ON CONFLICT (hour, process) DO UPDATE
 
 
 async def totals(database: Database, *, now: datetime) -> TotalsRow:
-    """The numbers of users and open sessions. Raises: StorageUnavailable."""
+    """The numbers of users and open sessions."""
     row = await database.row(_TOTALS, now=now)
     assert row is not None
     return row
@@ -93,16 +93,16 @@ async def totals(database: Database, *, now: datetime) -> TotalsRow:
 async def store_numbers(
     database: Database, process: UUID, *, hours: Sequence[datetime], new_users: Sequence[int], logins: Sequence[int]
 ) -> None:
-    """Store a process's totals for these hours. Raises: StorageUnavailable."""
+    """Store a process's totals for these hours."""
     await database.run(_STORE, process=process, hours=hours, new_users=new_users, logins=logins)
 
 
 async def numbers_of(database: Database, *, first: date, last: date, utc_offset: timedelta) -> Sequence[DayRow]:
-    """The counts of all processes for each of these days at that offset. Raises: StorageUnavailable."""
+    """The counts of all processes for each of these days at that offset."""
     return await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
 
 
 async def merge_hours(database: Database, *, before: datetime) -> None:
-    """Merge the rows of all processes for each hour before a time into one row. Raises: StorageUnavailable."""
+    """Merge the rows of all processes for each hour before a time into one row."""
     async with database.begin() as transaction:
         await transaction.run(_SUM_UP, before=before, sums=SUMS)

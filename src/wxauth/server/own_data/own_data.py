@@ -123,7 +123,7 @@ class Export:
 
 
 async def export_mine(database: Database, clock: Clock, caller: Caller, *, ip: str | None) -> Export:
-    """Export everything stored about the caller. Raises: RateLimited, InvalidToken, StorageUnavailable."""
+    """Export everything stored about the caller. Raises: RateLimited, InvalidToken."""
     user_id, now = caller.user.id, clock()
     key = sha256(b"export\0" + user_id.bytes).digest()
     since = await take_attempt(database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
@@ -148,7 +148,7 @@ async def export_person(
         now: The time.
         whole_within: Seconds within which a large document must be downloaded; None for no limit.
 
-    Raises: NotFound, RateLimited, StorageUnavailable.
+    Raises: NotFound, RateLimited.
     """
     while True:
         try:

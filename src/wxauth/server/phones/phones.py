@@ -153,7 +153,7 @@ class Phones:
         If the same identity sends the same code again, WeChat's stored answer is used.
 
         Raises: WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been banned or
-            erased, or is leaving; StorageUnavailable.
+            erased, or is leaving.
         """
         if not app.is_mini_program:
             raise WrongAppKind("only a mini-program has the phone button")
@@ -186,10 +186,7 @@ class Phones:
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first.
-
-        Raises: StorageUnavailable.
-        """
+        """Bind up to `size` numbers that their requests did not bind, such as after a crash. Oldest first."""
         untouched_since = self._clock() - UNTOUCHED_FOR
         for answer in await pending_answers(self._database, asked_before=untouched_since, size=size):
             try:

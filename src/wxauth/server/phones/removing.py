@@ -16,7 +16,7 @@ log = get_logger()
 
 
 async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> None:
-    """Remove the caller's number. Idempotent. Raises: InvalidToken, StorageUnavailable."""
+    """Remove the caller's number. Idempotent. Raises: InvalidToken."""
     user_id, now = caller.user.id, clock()
     async with database.begin() as transaction:
         await lock_standing(transaction, user_id)
@@ -33,7 +33,7 @@ async def remove_phone_of(
 ) -> None:
     """Remove a user's number. Idempotent. A former id means the user that remains.
 
-    Raises: NotFound, InsufficientRole, StorageUnavailable.
+    Raises: NotFound, InsufficientRole.
     """
 
     async def remove(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:

@@ -177,10 +177,7 @@ DELETE FROM phone_answers WHERE code_hash = ANY (ARRAY(
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserFields | None:
-    """The stored answer to a code; the user, if its number has been bound; None if there is no answer.
-
-    Raises: StorageUnavailable.
-    """
+    """The stored answer to a code; the user, if its number has been bound; None if there is no answer."""
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None or row.sealed is None:
         return row
@@ -194,7 +191,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
 
 
 async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Store an answer. False if its identity has been erased. Raises: StorageUnavailable."""
+    """Store an answer. False if its identity has been erased."""
     try:
         await database.run(_ADD, **asdict(answer))
     except asyncpg.ForeignKeyViolationError:
@@ -203,12 +200,12 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
 
 
 async def pending_answers(database: Database, *, asked_before: datetime, size: int) -> Sequence[StoredAnswer]:
-    """The oldest answers whose number is neither bound nor refused. Raises: StorageUnavailable."""
+    """The oldest answers whose number is neither bound nor refused."""
     return await database.rows(_PENDING, asked_before=asked_before, size=size)
 
 
 async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) -> None:
-    """Record that an answer cannot be used. Raises: StorageUnavailable."""
+    """Record that an answer cannot be used."""
     await database.run(_NOTE_REFUSAL, code_hash=code_hash, now=now)
 
 
@@ -228,8 +225,6 @@ async def bind_phone(
         policy: What happens if another user has verified the number. `link` refuses it here: see `link_phone`.
         yields_to_newer: Whether a number that the user has bound since the answer takes precedence.
         now: The time.
-
-    Raises: StorageUnavailable.
     """
     verified_until = answer.asked_at if policy == "move" else None
     for _ in range(_ATTEMPTS):
@@ -277,10 +272,7 @@ async def link_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> LinkedPhone | None:
-    """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed.
-
-    Raises: StorageUnavailable.
-    """
+    """Merge the answer's user into the user who has the number, and settle the answer. None if that is not allowed."""
     identity = {"app_id": answer.app_id, "openid": answer.openid}
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
@@ -329,32 +321,23 @@ async def delete_answers(transaction: Transaction, user_id: UUID) -> None:
 async def answers_sealed_otherwise(
     database: Database, *, prefix: bytes, after: bytes, size: int
 ) -> Sequence[StoredAnswer]:
-    """The next answers whose sealed value does not begin with the prefix. Raises: StorageUnavailable."""
+    """The next answers whose sealed value does not begin with the prefix."""
     return await database.rows(_SEALED_OTHERWISE, after=after, prefix=prefix, size=size)
 
 
 async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) -> bool:
-    """Replace an answer's sealed value, if it has not changed since it was read. Returns whether it was replaced.
-
-    Raises: StorageUnavailable.
-    """
+    """Replace an answer's sealed value, if it has not changed since it was read. Returns whether it was replaced."""
     replaced = await database.value(_REPLACE, code_hash=answer.code_hash, former=answer.sealed, anew=anew)
     return replaced is not None
 
 
 async def delete_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Delete an answer, if its sealed value has not changed since it was read. Returns whether it was deleted.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete an answer, if its sealed value has not changed since it was read. Returns whether it was deleted."""
     return await database.value(_DELETE_UNCHANGED, code_hash=answer.code_hash, sealed=answer.sealed) is not None
 
 
 async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:
-    """Delete up to `size` answers fetched before a time, oldest first, and return how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete up to `size` answers fetched before a time, oldest first, and return how many."""
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, asked_before=asked_before, size=size)
 

@@ -76,8 +76,7 @@ class Avatars:
         A picture counts towards the rate limit even if it turns out to be broken, because decoding is the expensive
         part.
 
-        Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased;
-            StorageUnavailable.
+        Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased.
         """
         turn = self._turns.setdefault(user.id, asyncio.Lock())
         try:
@@ -105,7 +104,7 @@ class Avatars:
         return UserInSession.of(changed, app_id=user.app_id, openid=user.openid)
 
     async def read(self, file_name: str) -> Avatar:
-        """The picture at `AVATARS_PATH` with this file name. Raises: NotFound, StorageUnavailable."""
+        """The picture at `AVATARS_PATH` with this file name. Raises: NotFound."""
         match = _FILE_NAME.fullmatch(file_name)
         avatar = match and await read_avatar(self._database, match[1])
         if avatar is None or _file_name(avatar) != file_name:

@@ -51,10 +51,7 @@ RETURNING CASE WHEN openid IS NULL THEN '' ELSE app_id END AS unanswered_of
 async def note_asked(
     database: Database, *, app_id: str, trace_id: str, openid: str, avatar_id: str, now: datetime
 ) -> Check | None:
-    """Remember what was asked. Returns what is known of the check; None if the identity has just been erased.
-
-    Raises: StorageUnavailable.
-    """
+    """Remember what was asked. Returns what is known of the check; None if the identity has just been erased."""
     async with database.begin() as transaction:
         return await transaction.row(
             _ASKED, app_id=app_id, trace_id=trace_id, openid=openid, avatar_id=avatar_id, now=now
@@ -62,7 +59,7 @@ async def note_asked(
 
 
 async def note_answered(database: Database, verdict: PictureVerdict, *, app_id: str, now: datetime) -> Check:
-    """Remember what WeChat answered. Returns what is known of the check. Raises: StorageUnavailable."""
+    """Remember what WeChat answered. Returns what is known of the check."""
     async with database.begin() as transaction:
         check = await transaction.row(
             _ANSWERED,
@@ -87,9 +84,6 @@ async def is_picture_of(transaction: Transaction, user_id: UUID, avatar_id: str)
 
 
 async def sweep_checks(database: Database, *, before: datetime, size: int) -> Sequence[str]:
-    """Delete up to `size` checks that began before a time. Returns the app of each, or '' if nothing was asked.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete up to `size` checks that began before a time. Returns the app of each, or '' if nothing was asked."""
     async with database.begin() as transaction:
         return await transaction.values(_SWEEP, before=before, size=size)

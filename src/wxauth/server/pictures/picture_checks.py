@@ -64,10 +64,7 @@ class PictureChecks:
             self._opinions.report_missing("avatar", person.app_id, "too_busy")
 
     async def settle(self, app_id: str, verdict: PictureVerdict) -> None:
-        """Carry out WeChat's verdict, once. One about an unknown picture is kept for a while, and changes nothing.
-
-        Raises: StorageUnavailable.
-        """
+        """Carry out WeChat's verdict, once. One about an unknown picture is kept for a while, and changes nothing."""
         if verdict.suggest is None:
             await self._drop(app_id, verdict)
             return
@@ -75,10 +72,7 @@ class PictureChecks:
         await self._carry_out(app_id, verdict.trace_id, check)
 
     async def sweep(self, *, size: int) -> int:
-        """Delete up to `size` checks that WeChat has not answered in time. Returns how many.
-
-        Raises: StorageUnavailable.
-        """
+        """Delete up to `size` checks that WeChat has not answered in time. Returns how many."""
         swept = await sweep_checks(self._database, before=self._clock() - ANSWERED_WITHIN, size=size)
         for app_id, pictures in Counter(app_id for app_id in swept if app_id).items():
             log.warning("pictures_without_verdict", app_id=app_id, pictures=pictures)

@@ -47,10 +47,7 @@ class Avatar:
 async def replace_avatar(
     database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, openid: str, now: datetime
 ) -> UserFields | None:
-    """Replace a user's picture. Returns the changed user; None if the user is banned or erased.
-
-    Raises: StorageUnavailable.
-    """
+    """Replace a user's picture. Returns the changed user; None if the user is banned or erased."""
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
         user: UserFields | None = await transaction.row(
@@ -70,6 +67,6 @@ async def replace_avatar(
 
 
 async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
-    """The picture of this id; None if there is none. Raises: StorageUnavailable."""
+    """The picture of this id; None if there is none."""
     row = await database.row(_READ, avatar_id=avatar_id)
     return None if row is None else Avatar(avatar_id, row.content_type, row.content)

@@ -30,8 +30,7 @@ async def change_profile(
     Returns the changed user.
 
     Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has
-        changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased;
-        StorageUnavailable.
+        changed the profile, or caused checks at WeChat, too often; InvalidToken, if the user has just been erased.
     """
     if avatars.serves(changes.get("avatar_url")):  # a form also sends our own URL back
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}

@@ -71,7 +71,7 @@ class Nicknames:
     ) -> T:
         """Store a nickname, unless the policy is `block` and WeChat refuses it. An unchanged nickname is not checked.
 
-        Raises: InvalidRequest; RateLimited; StorageUnavailable; any exception of `store`.
+        Raises: InvalidRequest; RateLimited; any exception of `store`.
         """
         if not self.must_check(nickname, before=before):
             return await store()

@@ -33,7 +33,7 @@ async def store_profile(
 
     Returns the changed user; None if the user is gone.
 
-    Raises: RateLimited, StorageUnavailable.
+    Raises: RateLimited.
     """
     # A transaction is never retried after a lost connection: a retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:

@@ -62,7 +62,7 @@ class PushedMessages:
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """The response that WeChat expects before it saves a push URL.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
         """
         now = self._clock()
         signature = read_handshake(self._app_with_push(app_id), query, now=now)
@@ -75,7 +75,7 @@ class PushedMessages:
     async def receive(self, app_id: str, query: Mapping[str, str], body: bytes) -> None:
         """Carry out a message. Messages of other kinds, and messages about unknown people, are ignored.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
         """
         message = read_message(self._app_with_push(app_id), query, body, now=self._clock())
         await self._in_time(self._process(message), name=f"message in {app_id}")

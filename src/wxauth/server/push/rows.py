@@ -34,7 +34,7 @@ DELETE FROM push_messages WHERE digest = ANY (ARRAY(
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
-    """Bind a signature to this message, across all replicas. Raises: InvalidSignature, StorageUnavailable."""
+    """Bind a signature to this message, across all replicas. Raises: InvalidSignature."""
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
         raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
@@ -46,9 +46,6 @@ async def remember_message(transaction: Transaction, digest: bytes, *, now: date
 
 
 async def sweep_messages(database: Database, *, now: datetime, size: int) -> int:
-    """Delete up to `size` signatures and messages that are no longer needed, and return how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete up to `size` signatures and messages that are no longer needed, and return how many."""
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, now=now, size=size)

@@ -53,7 +53,7 @@ class Withdrawals:
     async def carry_out(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
         """Carry out a withdrawal, now or later, once its signature is bound to the message.
 
-        Raises: InvalidSignature, StorageUnavailable.
+        Raises: InvalidSignature.
         """
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest

@@ -140,7 +140,7 @@ class Refusals:
         return True
 
     async def store(self) -> None:
-        """Store the refusals noted since the last store. On failure they are dropped. Raises: StorageUnavailable."""
+        """Store the refusals noted since the last store. On failure they are dropped."""
         async with self._storing:
             waiting, self._waiting = self._waiting, {}
             if not waiting:
@@ -161,10 +161,7 @@ class Refusals:
 
 
 async def list_refusals(database: Database, search: RefusalSearch, *, before: UUID | None, limit: int) -> Page[Refusal]:
-    """A page of the refusals that match a search and are older than `before`, newest first.
-
-    Raises: StorageUnavailable.
-    """
+    """A page of the refusals that match a search and are older than `before`, newest first."""
     if search.request_id is not None:
         search = replace(search, request_id=search.request_id[:MAX_REQUEST_ID])
     return Page.of(await find_refusals(database, search, before=before, limit=limit + 1), limit)

@@ -86,7 +86,7 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
 
 
 async def store_refusals(database: Database, refusals: Sequence[Refusal]) -> None:
-    """Store refused logins, except those of users who no longer exist. Raises: StorageUnavailable."""
+    """Store refused logins, except those of users who no longer exist."""
     await database.run(
         _STORE,
         ids=[each.id for each in refusals],
@@ -104,7 +104,7 @@ async def store_refusals(database: Database, refusals: Sequence[Refusal]) -> Non
 async def find_refusals(
     database: Database, search: RefusalSearch, *, before: UUID | None, limit: int
 ) -> Sequence[Refusal]:
-    """The newest refused logins that match the search and are older than `before`. Raises: StorageUnavailable."""
+    """The newest refused logins that match the search and are older than `before`."""
     network = None if search.network is None else TRUNCATED.widened(search.network)
     first, end = id_range(search.since, search.until, before)
     return await database.rows(
@@ -137,9 +137,6 @@ def _statement(search: RefusalSearch, network: IpNetwork | None) -> Statement[Re
 
 
 async def sweep_refusals(database: Database, *, before: datetime, size: int) -> int:
-    """Delete up to `size` refused logins older than a time, oldest first, and return how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete up to `size` refused logins older than a time, oldest first, and return how many."""
     async with database.begin() as transaction:
         return await transaction.run(_SWEEP, before=first_id_at(before), size=size)

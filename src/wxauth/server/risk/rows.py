@@ -17,7 +17,7 @@ SELECT status = 'disabled' AS is_banned FROM identities JOIN users ON users.id =
 
 
 async def note_judged(database: Database, user_id: UUID) -> None:
-    """Record that WeChat need not be asked about this user again. Raises: StorageUnavailable."""
+    """Record that WeChat need not be asked about this user again."""
     await database.run(_NOTE_JUDGED, user_id=user_id)
 
 
@@ -27,5 +27,5 @@ async def note_judged_in(transaction: Transaction, user_id: UUID) -> None:
 
 
 async def is_banned(database: Database, person: Person) -> bool:
-    """Whether the identity's user is banned now; False if there is none. Raises: StorageUnavailable."""
+    """Whether the identity's user is banned now; False if there is none."""
     return bool(await database.value(_IS_BANNED, app_id=person.app_id, openid=person.openid))

@@ -36,8 +36,6 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     Each page is a transaction of its own, so the command may be stopped and run again at any time. The signing keys
     come last, because no service starts until they are gone. If the lost key is found in between, only what was erased
     by then is lost.
-
-    Raises: StorageUnavailable.
     """
     done = SealedCounts()
     await _forget_phone_answers(database, sealer, done, page_size=page_size)

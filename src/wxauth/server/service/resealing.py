@@ -42,8 +42,6 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     A value is replaced only if it has not changed since it was read, and each page is a transaction of its own, so the
     command may be stopped and run again at any time. The signing keys come last: until they are resealed, no service
     starts without the former secret key, so nobody discards that key while another value still needs it.
-
-    Raises: StorageUnavailable.
     """
     done = Resealed()
     await _reseal_phone_answers(database, sealer, done, page_size=page_size)

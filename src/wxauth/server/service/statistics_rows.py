@@ -36,7 +36,7 @@ SELECT ({OPEN_SESSIONS_PART}) AS open_sessions,
 
 
 async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
-    """The metrics that come from the database. Raises: StorageUnavailable."""
+    """The metrics that come from the database."""
     row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
     assert row is not None
     return row

@@ -107,18 +107,12 @@ UPDATE sessions SET session_key = NULL FROM free WHERE sessions.id = free.id
 async def keys_in_session(
     database: Database, *, session_id: UUID, user_id: UUID, now: datetime
 ) -> KeysInSession | None:
-    """The keys for a session's data; None if the session has ended, or its user is banned, erased or merged.
-
-    Raises: StorageUnavailable.
-    """
+    """The keys for a session's data; None if the session has ended, or its user is banned, erased or merged."""
     return await database.row(_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
 
 
 async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:
-    """The newest key of each identity of a user, the oldest identity first; empty if there is no such user.
-
-    Raises: StorageUnavailable.
-    """
+    """The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
     return await database.rows(_OF_USER, user_id=user_id)
 
 
@@ -128,7 +122,7 @@ async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes)
 
 
 async def keep_key(database: Database, session_id: UUID, sealed: bytes) -> None:
-    """Give a session a new key, unless it has ended. Raises: StorageUnavailable."""
+    """Give a session a new key, unless it has ended."""
     await database.run(_KEEP, session_id=session_id, sealed=sealed)
 
 
@@ -138,8 +132,6 @@ async def session_keys_sealed_otherwise(
     """The keys in a page of sessions that do not begin with the prefix, and the last session id of the page.
 
     After the last page, that id is `END`.
-
-    Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         until, _ = await last_of_page(transaction, after=after, size=size)
@@ -147,10 +139,7 @@ async def session_keys_sealed_otherwise(
 
 
 async def replace_session_keys(database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes]) -> int:
-    """Replace these sealed keys, except those that have changed or are locked. Returns how many were replaced.
-
-    Raises: StorageUnavailable.
-    """
+    """Replace these sealed keys, except those that have changed or are locked. Returns how many were replaced."""
     async with database.begin() as transaction:
         return await transaction.run(
             _REPLACE,
@@ -161,10 +150,7 @@ async def replace_session_keys(database: Database, former: Sequence[SealedSessio
 
 
 async def clear_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
-    """Clear these keys, except those that have changed or are locked. Returns how many were cleared.
-
-    Raises: StorageUnavailable.
-    """
+    """Clear these keys, except those that have changed or are locked. Returns how many were cleared."""
     async with database.begin() as transaction:
         return await transaction.run(
             _CLEAR, session_ids=[key.session_id for key in keys], former=[key.sealed for key in keys]

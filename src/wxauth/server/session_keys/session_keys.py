@@ -60,7 +60,7 @@ class SessionKeys:
         """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
 
         Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
-            WrongAppKind, SessionKeyExpired, InvalidRequest, StorageUnavailable.
+            WrongAppKind, SessionKeyExpired, InvalidRequest.
         """
         now = self._clock()
         keys = await keys_in_session(self._database, session_id=principal.session_id, user_id=principal.id, now=now)
@@ -82,7 +82,7 @@ class SessionKeys:
         return opened
 
     async def check(self, user_id: UUID) -> Sequence[SessionKeyState]:
-        """Check with WeChat the stored key of each identity of a user. Raises: NotFound, StorageUnavailable."""
+        """Check with WeChat the stored key of each identity of a user. Raises: NotFound."""
         return await asyncio.gather(*(self._check(key) for key in await self._current_keys(user_id)))
 
     async def reset(self, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[SessionKeyState]:
@@ -90,7 +90,7 @@ class SessionKeys:
 
         This is done one by one: if a new key cannot be stored, no other key is replaced.
 
-        Raises: NotFound, UnknownApp, WrongAppKind, StorageUnavailable.
+        Raises: NotFound, UnknownApp, WrongAppKind.
         """
         if app_id is not None and not self._apps.find(app_id).is_mini_program:
             raise WrongAppKind(_NO_KEY)

@@ -317,10 +317,7 @@ _LAST_OF_PAGE: Final = Statement[_LastSession](
 async def user_in_session(
     asked: Database | Transaction, *, session_id: UUID, user_id: UUID, now: datetime
 ) -> UserInSession | None:
-    """The user, with the identity of this session; None if the session has ended, or the user is banned or gone.
-
-    Raises: StorageUnavailable, without a transaction.
-    """
+    """The user, with the identity of this session; None if the session has ended, or the user is banned or gone."""
     return await asked.row(_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
 
 
@@ -330,8 +327,6 @@ async def open_sessions(
     """A page of a user's open sessions, the last used first.
 
     `after` is the time of use and the id of the last session on the previous page.
-
-    Raises: StorageUnavailable.
     """
     last_used_at, session_id = after or (None, None)
     return await database.rows(
@@ -340,15 +335,12 @@ async def open_sessions(
 
 
 async def past_sessions(database: Database, user_id: UUID, *, now: datetime, limit: int) -> Sequence[PastSession]:
-    """A user's sessions that have ended or expired and are still stored, the last used first.
-
-    Raises: StorageUnavailable.
-    """
+    """A user's sessions that have ended or expired and are still stored, the last used first."""
     return await database.rows(_PAST_SESSIONS, user_id=user_id, now=now, limit=limit)
 
 
 async def are_of_one_user(database: Database, one_id: UUID, other_id: UUID) -> bool:
-    """Whether these sessions, open or ended, are the same user's, whoever that is now. Raises: StorageUnavailable."""
+    """Whether these sessions, open or ended, are the same user's, whoever that is now."""
     return bool(await database.value(_ARE_OF_ONE_USER, one_id=one_id, other_id=other_id))
 
 
@@ -370,7 +362,7 @@ async def lock_user_of_session(transaction: Transaction, session_id: UUID) -> UU
 
 
 async def session_opened_at(asked: Database | Transaction, session_id: UUID) -> datetime | None:
-    """When a session was opened; None if there is none. Raises: StorageUnavailable, without a transaction."""
+    """When a session was opened; None if there is none."""
     return await asked.value(_OPENED_AT, session_id=session_id)
 
 
@@ -387,8 +379,6 @@ async def end_session(
 
     Without `by`, it is ended by its user. If the user does so from another session, the browser's login that opened
     this one ends, too. With `site_knows`, its site gets no logout token.
-
-    Raises: StorageUnavailable.
     """
     statement = _END_KNOWN_TO_SITE if site_knows else _END
     if reason is EndReason.SIGNED_OUT_ELSEWHERE:
@@ -408,8 +398,6 @@ async def end_session_of_website(
     """End a session of a website. Returns the user's id, or None if the website has no such open session.
 
     With `site_knows`, the website gets no logout token.
-
-    Raises: StorageUnavailable.
     """
     statement = _END_ONE_KNOWN_TO_WEBSITE if site_knows else _END_ONE_OF_WEBSITE
     return await _end(database, statement, session_id=session_id, reason=reason, by=None, now=now, client_id=client_id)
@@ -443,7 +431,7 @@ async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: A
 
 
 async def delete_console_sessions(database: Database) -> None:
-    """Delete the console's rows of sessions that have been deleted. Raises: StorageUnavailable."""
+    """Delete the console's rows of sessions that have been deleted."""
     await database.run(_DELETE_CONSOLES)
 
 

@@ -19,7 +19,7 @@ async def introspect(verifier: Verifier, database: Database, token: str, *, now:
 
     A token signed by this service costs one indexed read, any other costs none.
 
-    Raises: KeysUnavailable, StorageUnavailable.
+    Raises: KeysUnavailable.
     """
     try:
         principal = await verifier.verify(token, now=now.timestamp())

@@ -63,7 +63,7 @@ async def look_up(
 ) -> Sequence[UserForSiblings]:
     """The users found, in the order of the arguments: ids, openids, external ids.
 
-    An id or external id that was merged away finds the remaining user. Raises: StorageUnavailable.
+    An id or external id that was merged away finds the remaining user.
     """
     return await database.rows(
         _LOOK_UP,
@@ -75,7 +75,7 @@ async def look_up(
 
 
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
-    """Record, at most once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
+    """Record, at most once a day, that a service client was given an app's WeChat token."""
     await database.run(
         _RECORD_READING,
         id=_id_of_reading(by.name, app_id, now),

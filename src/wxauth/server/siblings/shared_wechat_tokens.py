@@ -35,7 +35,7 @@ class SharedWeChatTokens:
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
         """The app's WeChat token, for a service client. The audit trail records this once a day per client.
 
-        Raises: UnknownApp, WrongAppKind, WeChatError, StorageUnavailable.
+        Raises: UnknownApp, WrongAppKind, WeChatError.
         """
         app = self._app_with_token(app_id)
         with self._metrics.wechat_token_read(app.app_id):
@@ -48,7 +48,7 @@ class SharedWeChatTokens:
 
         The former token stops working for everybody.
 
-        Raises: UnknownApp, WrongAppKind, WeChatError, StorageUnavailable.
+        Raises: UnknownApp, WrongAppKind, WeChatError.
         """
         app = self._app_with_token(app_id)
         forced, now = EventType.WECHAT_TOKEN_FORCED, self._clock()

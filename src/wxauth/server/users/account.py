@@ -39,8 +39,7 @@ class Caller:
 async def caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
     """Read the user of a verified access token.
 
-    Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
-        StorageUnavailable.
+    Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed.
     """
     user = await user_in_session(database, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
@@ -49,7 +48,7 @@ async def caller(database: Database, principal: Principal, *, now: datetime) -> 
 
 
 async def check_may_leave(database: Database, clock: Clock, caller: Caller) -> None:
-    """Check that the caller could be erased now. Raises: LastAdmin, InvalidToken, StorageUnavailable."""
+    """Check that the caller could be erased now. Raises: LastAdmin, InvalidToken."""
 
     async def decide(transaction: Transaction, _: Standing) -> bool:
         await check_session(transaction, caller, now=clock())
@@ -64,7 +63,7 @@ async def erase_me(database: Database, clock: Clock, caller: Caller, *, grace: t
 
     Returns when the caller is erased; None if that is done.
 
-    Raises: LastAdmin, InvalidToken, StorageUnavailable.
+    Raises: LastAdmin, InvalidToken.
     """
     user_id, now = caller.user.id, clock()
     erase_at = now + grace if grace else None
@@ -85,13 +84,13 @@ async def erase_me(database: Database, clock: Clock, caller: Caller, *, grace: t
 async def list_sessions(
     database: Database, clock: Clock, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> Page[OpenSession]:
-    """A page of the caller's open sessions, the last used first. Raises: StorageUnavailable."""
+    """A page of the caller's open sessions, the last used first."""
     found = await open_sessions(database, caller.user.id, now=clock(), limit=limit + 1, after=after)
     return Page.by_time(found, limit, lambda session: (session.last_used_at, session.id))
 
 
 async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -> None:
-    """Sign the caller out everywhere else. Raises: InvalidToken, StorageUnavailable."""
+    """Sign the caller out everywhere else. Raises: InvalidToken."""
     user_id, now = caller.user.id, clock()
     async with database.begin() as transaction:
         await lock_standing(transaction, user_id)  # as everybody does who ends several sessions, to avoid deadlocks
@@ -107,7 +106,7 @@ async def end_other_sessions(database: Database, clock: Clock, caller: Caller) -
 
 
 async def end_my_session(database: Database, clock: Clock, caller: Caller, session_id: UUID) -> None:
-    """End one of the caller's sessions. Idempotent. Raises: NotFound, StorageUnavailable."""
+    """End one of the caller's sessions. Idempotent. Raises: NotFound."""
     if not await are_of_one_user(database, session_id, caller.session_id):
         raise NotFound("there is no such session of yours")
     is_this_one = session_id == caller.session_id

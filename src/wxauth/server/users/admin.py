@@ -117,8 +117,6 @@ async def list_users(
     """A page of the users that match, the newest first, before the id `before`.
 
     After `seconds`, the page has only what was found until then.
-
-    Raises: StorageUnavailable.
     """
     found = await user_rows.find_users(database, search, before=before, limit=limit + 1, seconds=seconds)
     if found.stopped_at is None or len(found.users) > limit:
@@ -129,7 +127,7 @@ async def list_users(
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:
     """A user, with all identities and the sessions used last. For a former id, the user that remains after the merge.
 
-    Raises: NotFound, StorageUnavailable.
+    Raises: NotFound.
     """
     user = await read_listed_user(database, user_id)
     return UserDetail(
@@ -145,7 +143,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
     """A user with all identities. For a former id, the user that remains after the merge.
 
-    Raises: NotFound, StorageUnavailable.
+    Raises: NotFound.
     """
     user = await user_rows.read_user(database, user_id)
     while user is None:  # again, if the user that remains has just been merged, too
@@ -170,7 +168,7 @@ async def change_user(
     Without `may_add_roles`, nobody can get a role, and no ban of staff can be changed. With `spares_staff`, users who
     are staff cannot be changed.
 
-    Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
+    Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TooManyRoles.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", "Must be in the future")
@@ -203,7 +201,7 @@ async def change_user(
 async def change_attributes(database: Database, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime) -> None:
     """Apply a checked merge patch to a user's attributes. A former id means the user that remains.
 
-    Raises: InvalidRequest, if they would be too many; NotFound, StorageUnavailable.
+    Raises: InvalidRequest, if they would be too many; NotFound.
     """
 
     async def decide(transaction: Transaction, remaining_id: UUID, _: Standing) -> bool:
@@ -224,7 +222,7 @@ async def merge_users(
 ) -> UserDetail:
     """Merge two users, as `merge_by_operator` does. Returns the user that remains.
 
-    Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable.
+    Raises: NotFound, MergeRefused, LastAdmin.
     """
     user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now, observe=observe)
     return await read_user(database, user_id, now=now)
@@ -242,7 +240,7 @@ async def split_user(
 ) -> tuple[UserDetail, UserDetail]:
     """Split a user in two, as `split` does. Returns the user and the new one.
 
-    Raises: NotFound, SplitRefused, StorageUnavailable.
+    Raises: NotFound, SplitRefused.
     """
     identity = {"app_id": app_id, "openid": openid}
     remaining_id, new_user_id = await split(database, user_id, **identity, external_ids=external_ids, by=by, now=now)
@@ -250,7 +248,7 @@ async def split_user(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin, StorageUnavailable."""
+    """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin."""
 
     async def erase(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
         await erasing.erase_user(transaction, remaining_id, by=by, now=now)
@@ -267,7 +265,7 @@ async def end_all_sessions(
 
     A former id means the user that remains.
 
-    Raises: NotFound, InsufficientRole, StorageUnavailable.
+    Raises: NotFound, InsufficientRole.
     """
 
     async def end(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
@@ -285,7 +283,7 @@ async def end_one_session(
 
     A former id means the user that remains.
 
-    Raises: NotFound, InsufficientRole, StorageUnavailable.
+    Raises: NotFound, InsufficientRole.
     """
 
     async def end(transaction: Transaction, remaining_id: UUID, _: Standing) -> UUID:
@@ -300,7 +298,7 @@ async def end_one_session(
 
 
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventFields]:
-    """A page of the events that match, the newest first, before the id `before`. Raises: StorageUnavailable."""
+    """A page of the events that match, the newest first, before the id `before`."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
 
 
@@ -317,7 +315,7 @@ async def decide_about(
     If the id has just come to mean another user, by a merge or a split, that one is locked instead. With
     `spares_staff`, users who are staff are refused.
 
-    Raises: NotFound, LastAdmin, InsufficientRole, StorageUnavailable; what `decide` raises.
+    Raises: NotFound, LastAdmin, InsufficientRole; what `decide` raises.
     """
     for _ in range(_ATTEMPTS):
         remaining_id = await _remaining(database, user_id)

@@ -181,7 +181,7 @@ FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(Login
 async def is_fresh(database: Database, session_id: UUID, *, longest: int, now: datetime) -> bool:
     """Whether a session was opened within `longest` seconds, so that a stolen token gives no lasting access.
 
-    Of `ADMIN_FRESH_LOGIN`, 0 means that any session will do. Raises: StorageUnavailable.
+    Of `ADMIN_FRESH_LOGIN`, 0 means that any session will do.
     """
     if not longest:
         return True

@@ -102,7 +102,7 @@ async def erase_next_page(
 ) -> ErasedPage | None:
     """Erase the next page that waits, only of these ids if any are given.
 
-    Returns None if nothing waits, or another worker is erasing a page. Raises: StorageUnavailable.
+    Returns None if nothing waits, or another worker is erasing a page.
     """
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -115,17 +115,14 @@ async def erase_next_page(
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Erase all that waits, only of these ids if any are given. Raises: StorageUnavailable."""
+    """Erase all that waits, only of these ids if any are given."""
     while await are_waiting(database, user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
 
 
 async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | None = None) -> bool:
-    """Whether there are rows left to erase, only of these ids if any are given.
-
-    Raises: StorageUnavailable, without a transaction.
-    """
+    """Whether there are rows left to erase, only of these ids if any are given."""
     return bool(await asked.value(_ARE_WAITING, user_ids=user_ids))
 
 

@@ -39,7 +39,7 @@ async def cancel_leaving(
 
 
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
-    """Keep a user who has come back, unless they are banned. Raises: StorageUnavailable."""
+    """Keep a user who has come back, unless they are banned."""
     async with database.begin() as transaction:
         standing = await lock_standing(transaction, user_id)
         if standing is None or standing.is_banned:
@@ -58,7 +58,7 @@ def check_may_enter(user_id: UUID, standing: Standing) -> None:
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:
-    """Erase a user whose time has come. Returns whether there was one. Raises: StorageUnavailable."""
+    """Erase a user whose time has come. Returns whether there was one."""
     async with database.begin() as transaction:
         user_id = await lock_next_due(transaction, now=now)
         if user_id is None:

@@ -102,8 +102,6 @@ async def find_logins(database: Database, search: LoginSearch, *, before: UUID |
 
     Only the ids are indexed, which begin with their times, and those of one user. Otherwise sessions are searched in
     windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
-
-    Raises: StorageUnavailable.
     """
     lowest, before = id_range(search.since, search.until, before)
     found: list[ListedLogin] = []
@@ -136,5 +134,5 @@ async def find_logins(database: Database, search: LoginSearch, *, before: UUID |
 
 
 async def glimpses_of(database: Database, user_ids: Sequence[UUID]) -> Sequence[Glimpse]:
-    """Who these users are, in no order. Ids of nobody are left out. Raises: StorageUnavailable."""
+    """Who these users are, in no order. Ids of nobody are left out."""
     return await database.rows(_GLIMPSES, ids=list(user_ids))

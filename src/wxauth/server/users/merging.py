@@ -195,7 +195,7 @@ async def link_unionid(
     Nothing is done if both are the same user, if one of them does not exist, or if they were split. Somebody who is
     leaving is merged only if the person `stays`.
 
-    Raises: AccountDisabled, AccountLeaving, StorageUnavailable.
+    Raises: AccountDisabled, AccountLeaving.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     for _ in range(_ATTEMPTS):
@@ -273,7 +273,7 @@ async def merge_by_operator(
 
     A former id means the user that remained after its merge.
 
-    Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable.
+    Raises: NotFound, MergeRefused, LastAdmin.
     """
     for _ in range(_ATTEMPTS_OF_OPERATORS):
         user_id, remaining_id = await current_user(database, former_id), await current_user(database, into)

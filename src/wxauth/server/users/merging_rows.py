@@ -159,7 +159,7 @@ _FORMER: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :u
 
 
 async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
-    """The users of an identity and of a unionid. Raises: StorageUnavailable, without a transaction."""
+    """The users of an identity and of a unionid."""
     people: People | None = await asked.row(PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
     assert people is not None
     return people
@@ -193,7 +193,7 @@ async def note_ban(transaction: Transaction, user_id: UUID, *, origin: UUID) -> 
 
 
 async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID | None:
-    """The user of a present or former id; None if there is none. Raises: StorageUnavailable, without a transaction."""
+    """The user of a present or former id; None if there is none."""
     return await asked.value(_CURRENT, user_id=user_id)
 
 
@@ -230,10 +230,7 @@ async def may_link_by_phone(
 
 
 async def are_split(asked: Database | Transaction, one_id: UUID, other_id: UUID) -> bool:
-    """Whether one of these two users was split from the other, so that they must not be merged automatically again.
-
-    Raises: StorageUnavailable, without a transaction.
-    """
+    """Whether one of these two users was split from the other, so that they must not be merged automatically again."""
     return bool(await asked.value(_ARE_SPLIT, one_id=one_id, other_id=other_id))
 
 
@@ -243,7 +240,7 @@ async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
 
 
 async def remaining_user(database: Database, former_id: UUID) -> UUID | None:
-    """The user into whom this one was merged; None if this id was never merged. Raises: StorageUnavailable."""
+    """The user into whom this one was merged; None if this id was never merged."""
     return await database.value(_REMAINING, former_id=former_id)
 
 

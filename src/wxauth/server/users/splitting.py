@@ -50,7 +50,7 @@ async def split(
 
     Returns the ids of the user and of the new user.
 
-    Raises: NotFound, SplitRefused, StorageUnavailable.
+    Raises: NotFound, SplitRefused.
     """
     for _ in range(_ATTEMPTS):
         remaining_id = await current_user(database, user_id)

@@ -42,7 +42,7 @@ SELECT noted.id, kind, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN i
 
 
 async def store_reads(database: Database, reads: Sequence[StaffRead]) -> None:
-    """Store events of what staff have read. Raises: StorageUnavailable."""
+    """Store events of what staff have read."""
     await database.run(
         _STORE,
         ids=[each.id for each in reads],

@@ -75,7 +75,7 @@ class StaffReads:
         self._note(EventType.STAFF_READ, by, user_id, {"what": what.value})
 
     async def store(self) -> None:
-        """Store what was noted since the last store. On failure it waits for the next. Raises: StorageUnavailable."""
+        """Store what was noted since the last store. On failure it waits for the next."""
         async with self._storing:
             waiting, self._waiting = self._waiting, []
             others, self._others = self._others, {}

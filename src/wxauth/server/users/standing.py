@@ -129,7 +129,7 @@ async def decide_with_standing(
     Returns what `decide` returns, or None if there is no such user. All administrators are locked only if the user is
     one, and `decide` may end that, so that other decisions do not wait for each other.
 
-    Raises: LastAdmin, if the user is the only administrator; StorageUnavailable; what `decide` raises.
+    Raises: LastAdmin, if the user is the only administrator; what `decide` raises.
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
@@ -193,7 +193,7 @@ async def change_standing(
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
-    """Lift up to `size` bans whose end has come. Returns how many. Raises: StorageUnavailable."""
+    """Lift up to `size` bans whose end has come. Returns how many."""
     async with database.begin() as transaction:
         settled = [
             await change_standing(

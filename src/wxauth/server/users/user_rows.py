@@ -165,8 +165,6 @@ async def find_users(
     Whether the text is an id or part of a nickname is decided without the other criteria and the cursor, so that all
     pages have the same kind of search. Nicknames are searched in windows of users, the newest first, until the page is
     full or `seconds` have passed.
-
-    Raises: StorageUnavailable.
     """
     filters: dict[str, object] = {"status": search.status, "role": search.role, "app_id": search.app_id}
     filters = {name: value for name, value in filters.items() if value is not None}
@@ -207,12 +205,12 @@ async def find_users(
 
 
 async def read_user(database: Database, user_id: UUID) -> ListedUser | None:
-    """A user with all identities; None if there is no such user. Raises: StorageUnavailable."""
+    """A user with all identities; None if there is no such user."""
     return await database.row(_USER_BY_ID, user_id=user_id)
 
 
 async def identities_of(database: Database, user_id: UUID) -> Sequence[OwnIdentity]:
-    """A user's identities, the oldest first. Raises: StorageUnavailable."""
+    """A user's identities, the oldest first."""
     return await database.rows(_IDENTITIES_OF, user_id=user_id)
 
 

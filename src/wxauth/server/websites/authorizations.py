@@ -87,7 +87,7 @@ class Authorizations:
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
         """Answer a site's request, proved by a new `wx.login`. Returns the URL that takes the web-view back.
 
-        Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+        Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
             client, redirect_uri = await requesting_site(self._database, parameters)

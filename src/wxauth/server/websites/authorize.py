@@ -135,7 +135,7 @@ class PageState(StrEnum):
 async def check_request(
     settings: Settings, database: Database, hints: IdTokenHints, parameters: Parameters
 ) -> SiteRequest:
-    """Check a site's request. Raises: Unanswerable, SentBack, StorageUnavailable."""
+    """Check a site's request. Raises: Unanswerable, SentBack."""
     client, redirect_uri = await requesting_site(database, parameters)
     asked = checked_request(settings, client, redirect_uri, parameters)
     return await bound_to_hint(settings, hints, asked, parameters)
@@ -144,7 +144,7 @@ async def check_request(
 async def bound_to_hint(
     settings: Settings, hints: IdTokenHints, asked: SiteRequest, parameters: Parameters
 ) -> SiteRequest:
-    """The request of the person whom its `id_token_hint` names, if it has one. Raises: SentBack, StorageUnavailable."""
+    """The request of the person whom its `id_token_hint` names, if it has one. Raises: SentBack."""
     if "id_token_hint" not in parameters:
         return asked
     user_id = await hints.person(parameters["id_token_hint"], client_id=asked.client.name)
@@ -154,7 +154,7 @@ async def bound_to_hint(
 
 
 async def requesting_site(database: Database, parameters: Parameters) -> tuple[Client, str]:
-    """The client and redirect URI of a request. Raises: Unanswerable, StorageUnavailable."""
+    """The client and redirect URI of a request. Raises: Unanswerable."""
     name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
     client = await find_site(database, name) if is_client_name(name) else None
     if client is None or "client_id" in parameters.repeated:
@@ -257,7 +257,7 @@ def cookie_for(given: str | None) -> str:
 
 
 async def scan_state(database: Database, clock: Clock, page_id: str, cookie: str | None) -> PageState:
-    """The state of the scan that this browser shows. Raises: NotFound, StorageUnavailable."""
+    """The state of the scan that this browser shows. Raises: NotFound."""
     return _state(await _page(database, page_id, cookie), now=clock())
 
 
@@ -266,7 +266,7 @@ async def go_on_after_decision(
 ) -> Onward:
     """Take the browser back to the site after the person's decision, with a code or an error.
 
-    Raises: NotFound, before a decision and once the scan is over; StorageUnavailable.
+    Raises: NotFound, before a decision and once the scan is over.
     """
     page = await _page(database, page_id, cookies.browser)
     match _state(page, now=clock()):
@@ -280,7 +280,7 @@ async def go_on_after_decision(
 async def cancel(settings: Settings, database: Database, clock: Clock, page_id: str, cookie: str | None) -> Onward:
     """Take the browser back to the site from a page on which the person does not log in.
 
-    Raises: NotFound, if this browser has no such page; StorageUnavailable.
+    Raises: NotFound, if this browser has no such page.
     """
     page = await page_to_press(database, **page_hashes(page_id, cookie), now=clock())
     if page is None:
@@ -304,10 +304,7 @@ async def onward_with_code(
     *,
     device: Device,
 ) -> Onward:
-    """Take the browser back to the site with a code for a grant; with an error if it cannot be redeemed any more.
-
-    Raises: StorageUnavailable.
-    """
+    """Take the browser back to the site with a code for a grant; with an error if it cannot be redeemed any more."""
     try:
         onward = await _put_code(settings, database, clock, page, grant_id, cookies, device=device)
     except AnotherPerson as exc:
@@ -327,7 +324,7 @@ async def _put_code(
 ) -> Onward | None:
     """Store a code for a grant, and the login of the browser that it proves. None if it cannot be redeemed any more.
 
-    Raises: AnotherPerson, StorageUnavailable.
+    Raises: AnotherPerson.
     """
     now, code = clock(), new_secret()
     async with database.begin() as transaction:

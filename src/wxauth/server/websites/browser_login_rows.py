@@ -130,7 +130,7 @@ RETURNING id
 async def find_browser_person(
     database: Database, cookie_hash: bytes, *, client_id: str, proved_after: datetime
 ) -> BrowserPerson | None:
-    """The person whose login a browser has, unless banned; None without a login. Raises: StorageUnavailable."""
+    """The person whose login a browser has, unless banned; None without a login."""
     return await database.row(_FIND, cookie_hash=cookie_hash, client_id=client_id, proved_after=proved_after)
 
 
@@ -194,16 +194,10 @@ async def delete_browser_login(transaction: Transaction, login_id: UUID) -> None
 
 
 async def person_page(database: Database, *, page_hash: bytes, browser_hash: bytes, now: datetime) -> PersonPage | None:
-    """The page on which this browser shows a person; None if it is another browser's, or over.
-
-    Raises: StorageUnavailable.
-    """
+    """The page on which this browser shows a person; None if it is another browser's, or over."""
     return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash, now=now)
 
 
 async def sweep_browser_logins(database: Database, *, size: int, before: datetime) -> int:
-    """Delete the logins whose proof is as old as `before`, at most `size`. Returns how many.
-
-    Raises: StorageUnavailable.
-    """
+    """Delete the logins whose proof is as old as `before`, at most `size`. Returns how many."""
     return len(await database.values(_SWEEP, before=before, size=size))

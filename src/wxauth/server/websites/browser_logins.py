@@ -112,24 +112,21 @@ async def record_proof(
 async def end_login_of_another(
     database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
 ) -> None:
-    """End the login of this browser if it is another user's: this user has just proved to use the browser.
-
-    Raises: StorageUnavailable.
-    """
+    """End the login of this browser if it is another user's: this user has just proved to use the browser."""
     await _end(database, settings, cookies, now=now, other_than=user_id)
 
 
 async def end_login(
     database: Database, settings: Settings, cookies: BrowserCookies, user_id: UUID, *, now: datetime
 ) -> None:
-    """End the login of this browser and its sites' sessions, if it is this user's. Raises: StorageUnavailable."""
+    """End the login of this browser and its sites' sessions, if it is this user's."""
     await _end(database, settings, cookies, now=now, of=user_id)
 
 
 async def person_in(
     database: Database, settings: Settings, cookies: BrowserCookies, *, client_id: str = "", now: datetime
 ) -> BrowserPerson | None:
-    """The person whose login this browser has; None without one. Raises: StorageUnavailable."""
+    """The person whose login this browser has; None without one."""
     if cookies.login is None or settings.sso_ttl == 0:
         return None
     after = proved_after(settings, now)

@@ -72,10 +72,7 @@ class Continuing:
         self._hints = hints
 
     async def person_for(self, asked: SiteRequest, cookies: BrowserCookies) -> BrowserPerson | None:
-        """The person whose login this browser has, if it answers the site's request; else None.
-
-        Raises: StorageUnavailable.
-        """
+        """The person whose login this browser has, if it answers the site's request; else None."""
         if not asked.client.sso:
             return None
         now = self._clock()
@@ -83,7 +80,7 @@ class Continuing:
         return person if person is not None and _answers(person, asked, now=now) else None
 
     async def answer_silently(self, asked: SiteRequest, cookies: BrowserCookies, *, device: Device) -> WayBack:
-        """What answers `prompt=none`. Raises: SentBack, Unanswerable, StorageUnavailable."""
+        """What answers `prompt=none`. Raises: SentBack, Unanswerable."""
         person = await self.person_for(asked, cookies)
         if person is None:
             raise refusal(self._settings, asked, "login_required", "this browser has no login that may be used")
@@ -101,7 +98,7 @@ class Continuing:
 
         `hint` is the site's `id_token_hint`, if it has sent one.
 
-        Raises: NotFound, SentBack, Unanswerable, OAuthError, StorageUnavailable.
+        Raises: NotFound, SentBack, Unanswerable, OAuthError.
         """
         page = await self._page(page_id, cookies)
         parameters = parse_parameters(page.query)
@@ -117,7 +114,7 @@ class Continuing:
     async def use_another(self, page_id: str, cookies: BrowserCookies, hint: Mapping[str, str]) -> str:
         """The path of the request's ordinary page, which wants a new proof.
 
-        Raises: NotFound, OAuthError, StorageUnavailable.
+        Raises: NotFound, OAuthError.
         """
         page = await self._page(page_id, cookies)
         parameters = {**parse_parameters(page.query), **hint, "prompt": "login"}
@@ -134,7 +131,7 @@ class Continuing:
     ) -> WayBack | None:
         """The way back with a code for the login of this person; None if it has ended, or is another one's now.
 
-        Raises: SentBack, Unanswerable, StorageUnavailable.
+        Raises: SentBack, Unanswerable.
         """
         assert cookies.login is not None
         settings, now, code, name = self._settings, self._clock(), new_secret(), asked.client.name

@@ -304,5 +304,5 @@ async def open_session(
 
 
 async def sweep_grants(database: Database, *, size: int, now: datetime) -> int:
-    """Delete grants whose time is over, at most `size`. Returns how many. Raises: StorageUnavailable."""
+    """Delete grants whose time is over, at most `size`. Returns how many."""
     return len(await database.values(_SWEEP, before=now - OUTCOME_KEPT, size=size))

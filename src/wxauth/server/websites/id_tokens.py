@@ -81,7 +81,7 @@ def id_token(
 
 
 async def read_hint(settings: Settings, keys: KeyRing, token: str) -> IdTokenHint | None:
-    """Read an id_token of this service, even an expired one; None if it is not one. Raises: StorageUnavailable."""
+    """Read an id_token of this service, even an expired one; None if it is not one."""
     form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
     if form is None:
         return None
@@ -111,7 +111,7 @@ class IdTokenHints:
     async def person(self, token: str, *, client_id: str) -> UUID | None:
         """The user whom a client's id_token names, even if it has expired; after a merge, the one who remains.
 
-        None if it is no id_token of ours for this client. Raises: StorageUnavailable.
+        None if it is no id_token of ours for this client.
         """
         hint = await read_hint(self._settings, self._keys, token)
         if hint is None or hint.client_id != client_id:

@@ -138,17 +138,14 @@ UPDATE scans SET expires_at = LEAST(expires_at, :now) FROM ended WHERE request_i
 
 
 async def link_page(database: Database, *, page_hash: bytes, browser_hash: bytes, now: datetime) -> LinkPage | None:
-    """The page that a browser shows; None if it is another browser's, or over. Raises: StorageUnavailable."""
+    """The page that a browser shows; None if it is another browser's, or over."""
     return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash, now=now)
 
 
 async def put_link(
     database: Database, link_id: UUID, *, request_id: UUID, scene_hash: bytes, expires_at: datetime
 ) -> bool:
-    """Give a page a new link, which ends the one before. False if the page has used up its links.
-
-    Raises: StorageUnavailable.
-    """
+    """Give a page a new link, which ends the one before. False if the page has used up its links."""
     put = await database.value(
         _PUT,
         id=link_id,
@@ -171,7 +168,7 @@ async def claim_link(transaction: Transaction, link_id: UUID, *, session_id: UUI
 
 
 async def held_link(database: Database, link_id: UUID, *, session_id: UUID, now: datetime) -> HeldLink | None:
-    """The link, if this session has claimed it, decided or not. Raises: StorageUnavailable."""
+    """The link, if this session has claimed it, decided or not."""
     return await database.row(_HELD, link_id=link_id, session_id=session_id, now=now)
 
 

@@ -93,7 +93,7 @@ class Links:
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
         """Where links of a site with this app, added with `--link` or not, lead, as a source of a page's policy.
 
-        None: its pages have no link now. Raises: StorageUnavailable.
+        None: its pages have no link now.
         """
         url = await self._base(app_id) if link else None
         if url is None:
@@ -104,7 +104,7 @@ class Links:
     async def url_after_press(self, page_id: str, cookies: BrowserCookies, *, device: Device) -> str:
         """The URL that opens the mini-program, with a scene of its own. It ends the link before.
 
-        Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
+        Raises: NotFound, PressesUsedUp, RateLimited.
         """
         now, scene = self._clock(), new_scene()
         page = await self._page(page_id, cookies, now=now)
@@ -127,7 +127,7 @@ class Links:
 
         The same `login_code` gets the same number again. Another one does not: a stolen access token must not read it.
 
-        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         held = await link_rows.held_link(self._database, link_id, session_id=caller.session_id, now=self._clock())
         if held is None:
@@ -178,7 +178,7 @@ class Links:
     async def deny(self, caller: Caller, link_id: UUID) -> bool:
         """Deny a link that this session has claimed. False if there is no such link. Idempotent.
 
-        Raises: ScanOver, StorageUnavailable.
+        Raises: ScanOver.
         """
         now = self._clock()
         async with self._database.begin() as transaction:
@@ -201,7 +201,7 @@ class Links:
 
         A number is counted before it is compared, so that of many at once three are compared.
 
-        Raises: NotFound, StorageUnavailable.
+        Raises: NotFound.
         """
         now, number = self._clock(), "".join(typed.split())
         hashes = page_hashes(page_id, cookies.browser)
@@ -265,7 +265,7 @@ class Links:
         return app if app.is_mini_program else None
 
     async def _base(self, app_id: str | None) -> str | None:
-        """What opens the app, without the scene; None if nothing does. Raises: StorageUnavailable."""
+        """What opens the app, without the scene; None if nothing does."""
         app = None if self._settings.scan_link == "off" else self._app(app_id)
         if app is None:
             return None

@@ -64,8 +64,7 @@ class PhoneIdTokens:
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
         """An id_token of the client for the caller, proved by a new login at WeChat. It opens no session here.
 
-        Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson,
-            StorageUnavailable.
+        Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         client = await _client(self._database, client_id)
         kind = self._apps.find(caller.user.app_id).kind

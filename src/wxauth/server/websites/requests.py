@@ -114,7 +114,7 @@ async def form_of(request: Request) -> Parameters:
 async def client_of(request: Request, database: Database, clock: Clock, form: Parameters) -> Client:
     """The client, authenticated by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
 
-    Raises: OAuthError, InvalidClient, InvalidRequest, StorageUnavailable.
+    Raises: OAuthError, InvalidClient, InvalidRequest.
     """
     credentials = _credentials_in(request, form)
     name = credentials.client_id if credentials else form.get("client_id")

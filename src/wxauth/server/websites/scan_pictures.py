@@ -55,7 +55,7 @@ class ScanPictures:
         self._being_made: dict[UUID, asyncio.Task[CodePicture]] = {}
 
     async def of(self, scene: str) -> CodePicture:
-        """The picture of an open scan. Raises: NotFound, StorageUnavailable."""
+        """The picture of an open scan. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
             scan = await scan_rows.shown_scan(self._database, hash_of(scene), now=self._clock())

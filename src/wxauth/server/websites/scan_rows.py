@@ -182,15 +182,12 @@ RETURNING user_id
 
 
 async def shown_scan(database: Database, scene_hash: bytes, *, now: datetime) -> ShownScan | None:
-    """The scan of this scene, until it is decided. Raises: StorageUnavailable."""
+    """The scan of this scene, until it is decided."""
     return await database.row(_SHOWN, scene_hash=scene_hash, now=now)
 
 
 async def keep_picture(database: Database, scan_id: UUID, picture: CodePicture) -> CodePicture:
-    """Store a scan's picture. Returns the stored one: this picture, unless another was stored first.
-
-    Raises: StorageUnavailable.
-    """
+    """Store a scan's picture. Returns the stored one: this picture, unless another was stored first."""
     try:
         stored = await database.row(
             _KEEP_PICTURE, scan_id=scan_id, content_type=picture.content_type, content=picture.content
@@ -222,7 +219,7 @@ async def store_claim(transaction: Transaction, scan: OpenScan, *, session_id: U
 
 
 async def held_claim(database: Database, scan_id: UUID, *, session_id: UUID, now: datetime) -> HeldClaim | None:
-    """The claim of a scan, if this session holds the claim and it has not expired. Raises: StorageUnavailable."""
+    """The claim of a scan, if this session holds the claim and it has not expired."""
     return await database.row(_CLAIMED, scan_id=scan_id, session_id=session_id, now=now)
 
 
@@ -239,20 +236,17 @@ async def store_verdict(transaction: Transaction, scan_id: UUID, verdict: Verdic
 
 
 async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tuple[int, datetime]:
-    """Count an attempt to type a user code. Returns its number within the minute, and when the minute is over.
-
-    Raises: StorageUnavailable.
-    """
+    """Count an attempt to type a user code. Returns its number within the minute, and when the minute is over."""
     tries = await database.row(_COUNT_TRY, user_id=user_id, now=now, minute_ago=now - MINUTE)
     assert tries is not None
     return tries.number, tries.since + MINUTE
 
 
 async def give_try_back(database: Database, user_id: UUID) -> None:
-    """Uncount an attempt whose code was right. Raises: StorageUnavailable."""
+    """Uncount an attempt whose code was right."""
     await database.run(_GIVE_TRY_BACK, user_id=user_id)
 
 
 async def sweep_tries(database: Database, *, size: int, now: datetime) -> int:
-    """Delete the attempt counts whose minute is over, at most `size`. Returns how many. Raises: StorageUnavailable."""
+    """Delete the attempt counts whose minute is over, at most `size`. Returns how many."""
     return len(await database.values(_SWEEP_TRIES, before=now - MINUTE, size=size))

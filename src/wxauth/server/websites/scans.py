@@ -116,7 +116,7 @@ class Scans:
         A scan for the console requires a fresh login of an administrator. Otherwise a stolen access token could approve
         a login to it, and so become a fresh session.
 
-        Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
+        Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
         """
         now = self._clock()
         settings, door = self._settings, Door.SCAN if opening.user_code is None else Door.TYPED
@@ -175,7 +175,7 @@ class Scans:
         WeChat is asked only while the scan can still be approved. Changes in the meantime are detected when the verdict
         is stored.
 
-        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+        Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         if await _is_approved(self._database, self._clock, caller, scan_id):
             return
@@ -191,7 +191,7 @@ class Scans:
     async def decide(self, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
         """Store the verdict on a scan that this session has claimed. Idempotent.
 
-        Raises: ScanOver, StorageUnavailable.
+        Raises: ScanOver.
         """
         now, session_id = self._clock(), caller.session_id
         async with self._database.begin() as transaction:
@@ -245,14 +245,14 @@ async def _taken(transaction: Transaction, scan: OpenScan, claim: Claim, *, now:
 
 
 async def _count_try(database: Database, caller: Caller, *, now: datetime) -> None:
-    """Count an attempt to type a code. Raises: RateLimited, StorageUnavailable."""
+    """Count an attempt to type a code. Raises: RateLimited."""
     number, until = await scan_rows.count_try(database, caller.user.id, now=now)
     if number > WRONG_USER_CODES:
         raise RateLimited("too many wrong codes of this user", retry_after=max(1, ceil((until - now).total_seconds())))
 
 
 async def _is_approved(database: Database, clock: Clock, caller: Caller, scan_id: UUID) -> bool:
-    """Whether this session has approved the scan. Raises: ScanOver, if it no longer can; StorageUnavailable."""
+    """Whether this session has approved the scan. Raises: ScanOver, if it no longer can."""
     claim = await scan_rows.held_claim(database, scan_id, session_id=caller.session_id, now=clock())
     if claim is None or claim.verdict == Verdict.DENIED:
         raise ScanOver(_NOT_HELD)

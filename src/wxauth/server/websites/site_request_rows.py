@@ -120,7 +120,7 @@ RETURNING EXISTS (SELECT FROM scans WHERE scans.request_id = site_requests.id AN
 
 
 async def add_page(database: Database, request: SiteRequestFields, page: LoginPageFields, scan: NewScan) -> Adding:
-    """Store the request of a page that shows a code. Raises: StorageUnavailable."""
+    """Store the request of a page that shows a code."""
     return await _add(database, _ADD_PAGE, **request.model_dump(), **page.model_dump(), **asdict(scan))
 
 
@@ -132,7 +132,7 @@ async def add_page_without_scan(
     browser_login_id: UUID | None,
     query: str | None,
 ) -> Adding:
-    """Store the request of a page that shows no code, but perhaps a person. Raises: StorageUnavailable."""
+    """Store the request of a page that shows no code, but perhaps a person."""
     values = {**request.model_dump(), **page.model_dump(), "browser_login_id": browser_login_id, "query": query}
     return await _add(database, _ADD_PAGE_WITHOUT_SCAN, **values)
 
@@ -140,7 +140,7 @@ async def add_page_without_scan(
 async def add_device(
     database: Database, request: SiteRequestFields, scan: NewScan, *, device_code_hash: bytes
 ) -> Adding:
-    """Store the request of a device that shows a code. Raises: StorageUnavailable."""
+    """Store the request of a device that shows a code."""
     return await _add(database, _ADD_DEVICE, **request.model_dump(), **asdict(scan), device_code_hash=device_code_hash)
 
 
@@ -153,7 +153,7 @@ async def _add(database: Database, statement: Statement[UUID], **values: object)
 
 
 async def shown_page(database: Database, *, page_hash: bytes, browser_hash: bytes) -> ShownPage | None:
-    """The request that a browser shows with a scan; None if it is not this browser's. Raises: StorageUnavailable."""
+    """The request that a browser shows with a scan; None if it is not this browser's."""
     return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash)
 
 
@@ -170,7 +170,7 @@ async def poll_is_too_early(transaction: Transaction, request_id: UUID, *, more:
 async def sweep_site_requests(
     database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
 ) -> int:
-    """Delete requests whose time is over, at most `size`. Returns how many. Raises: StorageUnavailable."""
+    """Delete requests whose time is over, at most `size`. Returns how many."""
     swept = await database.values(_SWEEP, now=now, size=size)
     observe(ScanOutcome.EXPIRED, sum(swept))
     return len(swept)

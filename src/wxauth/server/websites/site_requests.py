@@ -88,7 +88,7 @@ class SiteRequests:
     ) -> StartedScan:
         """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
-        Raises: OAuthError, RateLimited, StorageUnavailable.
+        Raises: OAuthError, RateLimited.
         """
         if ip is None and client.near:
             raise invalid_oauth_request("this client was added with --near: browser_ip is required")
@@ -112,7 +112,7 @@ class SiteRequests:
     ) -> StartedScan:
         """Start a scan that our own page shows in a browser. With `has_link`, the page also has a link to WeChat.
 
-        Raises: RateLimited, OAuthError, StorageUnavailable.
+        Raises: RateLimited, OAuthError.
         """
         lasts = LINK_REQUEST_LASTS if has_link else SCAN_LASTS
         await self._scan_limits.browsers.admit_address(browser.ip)
@@ -141,7 +141,7 @@ class SiteRequests:
         The button leads to WeChat's page; on a page with `browser_login_id`, on to the site, which has asked by the
         parameters `query`.
 
-        Raises: RateLimited, OAuthError, StorageUnavailable.
+        Raises: RateLimited, OAuthError.
         """
         if browser_login_id is None:
             await self._scan_limits.pages.admit_address(browser.ip)

@@ -95,7 +95,7 @@ class SiteTokens:
         self._turns = turns
 
     async def issue(self, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
-        """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited, StorageUnavailable."""
+        """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
         if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and held in a cookie that scripts cannot read
             raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
         grant_type = form.get("grant_type")
@@ -255,7 +255,7 @@ class SiteTokens:
     async def _tokens_of(self, session: WebSession, *, now: datetime) -> dict[str, Any]:
         """The answer of RFC 6749, section 5.1, without the scopes that the client has lost since.
 
-        Raises: OAuthError, StorageUnavailable.
+        Raises: OAuthError.
         """
         user, client = session.user, session.client
         allowed = client.site_scopes
@@ -292,7 +292,7 @@ class SiteTokens:
         return answer
 
     async def revoke(self, client: Client, token: str) -> None:
-        """End the session of a token, if the token belongs to this client. Raises: StorageUnavailable."""
+        """End the session of a token, if the token belongs to this client."""
         refresh_token = self._refresh_tokens.parse(token)
         if refresh_token is not None:
             session_id = refresh_token.session_id
@@ -305,7 +305,7 @@ class SiteTokens:
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
-    """Check that there are signing keys, before a code or token is spent. Raises: StorageUnavailable."""
+    """Check that there are signing keys, before a code or token is spent."""
     issuer.ensure_ready(now)
     await keys.id_token_key(ID_TOKEN_ALG, now)
 
@@ -333,10 +333,7 @@ _WHY: Final = {
 async def end_web_session(
     database: Database, clock: Clock, client_id: str, session_id: UUID, *, site_knows: bool = False
 ) -> None:
-    """End a session, if it belongs to this client. With `site_knows`, the client gets no logout token.
-
-    Raises: StorageUnavailable.
-    """
+    """End a session, if it belongs to this client. With `site_knows`, the client gets no logout token."""
     user_id = await end_session_of_website(
         database,
         session_id=session_id,

@@ -36,35 +36,35 @@ DELETE FROM url_links WHERE app_id = :app_id AND sealed = :sealed RETURNING app_
 
 
 async def url_links(database: Database) -> Sequence[SealedUrlLink]:
-    """Every app's link. Raises: StorageUnavailable."""
+    """Every app's link."""
     return await database.rows(_ALL)
 
 
 async def url_link(database: Database, app_id: str) -> SealedUrlLink | None:
-    """The link of an app. Raises: StorageUnavailable."""
+    """The link of an app."""
     return await database.row(_ONE, app_id=app_id)
 
 
 async def put_url_link(database: Database, link: SealedUrlLink) -> None:
-    """Store a new link in place of the one before. Raises: StorageUnavailable."""
+    """Store a new link in place of the one before."""
     await database.run(_PUT, **link.model_dump())
 
 
 async def take_due(database: Database, *, size: int, now: datetime, retry_at: datetime) -> Sequence[SealedUrlLink]:
-    """The links that are due to be renewed: no other replica gets them until `retry_at`. Raises: StorageUnavailable."""
+    """The links that are due to be renewed: no other replica gets them until `retry_at`."""
     return await database.rows(_TAKE_DUE, size=size, now=now, retry_at=retry_at)
 
 
 async def delete_old(database: Database, *, made_before: datetime) -> None:
-    """Delete the links that no longer work. Raises: StorageUnavailable."""
+    """Delete the links that no longer work."""
     await database.run(_DELETE_OLD, made_before=made_before)
 
 
 async def replace_url_link(database: Database, link: SealedUrlLink, anew: bytes) -> bool:
-    """Replace a sealed link. Returns False if it has changed since it was read. Raises: StorageUnavailable."""
+    """Replace a sealed link. Returns False if it has changed since it was read."""
     return await database.value(_RESEAL, app_id=link.app_id, former=link.sealed, anew=anew) is not None
 
 
 async def delete_url_link(database: Database, link: SealedUrlLink) -> bool:
-    """Delete a link. Returns False if it has changed since it was read. Raises: StorageUnavailable."""
+    """Delete a link. Returns False if it has changed since it was read."""
     return await database.value(_DELETE_ONE, app_id=link.app_id, sealed=link.sealed) is not None

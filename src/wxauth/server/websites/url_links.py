@@ -49,7 +49,7 @@ class UrlLinks:
         """When WeChat may be asked again for an app's link."""
 
     async def of(self, app: App) -> str | None:
-        """The link of an app; None if WeChat makes none. Raises: StorageUnavailable."""
+        """The link of an app; None if WeChat makes none."""
         link = await url_link_rows.url_link(self._database, app.app_id)
         if link is not None and link.opens == self._opens and self._clock() < link.made_at + URL_LINK_LASTS:
             try:
@@ -66,7 +66,7 @@ class UrlLinks:
         return await asyncio.shield(making)  # others may wait for it after this request is cancelled
 
     async def renew(self, *, size: int) -> None:
-        """Renew the links that are due, and delete those that no longer work. Raises: StorageUnavailable."""
+        """Renew the links that are due, and delete those that no longer work."""
         now = self._clock()
         await url_link_rows.delete_old(self._database, made_before=now - URL_LINK_LASTS)
         if self._settings.scan_link != "url":

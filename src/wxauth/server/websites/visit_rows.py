@@ -162,7 +162,7 @@ SELECT EXISTS (
 async def page_to_press(
     database: Database, *, page_hash: bytes, browser_hash: bytes, now: datetime
 ) -> PressedPage | None:
-    """The page that a browser shows; None if it is another browser's, or over. Raises: StorageUnavailable."""
+    """The page that a browser shows; None if it is another browser's, or over."""
     return await database.row(_PAGE, page_hash=page_hash, browser_hash=browser_hash, now=now)
 
 
@@ -177,10 +177,7 @@ async def add_visit(
     app_id: str,
     now: datetime,
 ) -> bool:
-    """Store a visit that begins now. False if its page has used up its visits, or is over.
-
-    Raises: StorageUnavailable.
-    """
+    """Store a visit that begins now. False if its page has used up its visits, or is over."""
     added = await database.value(
         _ADD,
         id=visit_id,
@@ -199,17 +196,17 @@ async def add_visit(
 async def take_visit(
     database: Database, *, state_hash: bytes, browser_hash: bytes, code_hash: bytes, now: datetime
 ) -> Visit | None:
-    """Take a visit. Returns it for the first callback, None for all others. Raises: StorageUnavailable."""
+    """Take a visit. Returns it for the first callback, None for all others."""
     return await database.row(_TAKE, state_hash=state_hash, browser_hash=browser_hash, code_hash=code_hash, now=now)
 
 
 async def find_visit(database: Database, *, state_hash: bytes, browser_hash: bytes) -> Visit | None:
-    """The visit of this state; None if it is another browser's. Raises: StorageUnavailable."""
+    """The visit of this state; None if it is another browser's."""
     return await database.row(_FIND, state_hash=state_hash, browser_hash=browser_hash)
 
 
 async def settle_visit(database: Database, visit_id: UUID, outcome: VisitOutcome) -> None:
-    """Store the outcome of a visit, unless it has one already. Raises: StorageUnavailable."""
+    """Store the outcome of a visit, unless it has one already."""
     await database.value(_SETTLE, id=visit_id, outcome=outcome)
 
 
@@ -226,9 +223,6 @@ async def approve_visit(transaction: Transaction, visit: LockedVisit) -> None:
 async def has_any_role(
     database: Database, roles: Collection[str], *, app_id: str, openid: str, unionid: str | None
 ) -> bool:
-    """Whether the user of this identity, or of this unionid, has one of these roles.
-
-    Raises: StorageUnavailable.
-    """
+    """Whether the user of this identity, or of this unionid, has one of these roles."""
     ids = {"app_id": app_id, "openid": openid, "unionid": unionid}
     return bool(await database.value(_HAS_ANY_ROLE, roles=sorted(roles), **ids))

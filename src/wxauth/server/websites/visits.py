@@ -150,7 +150,7 @@ class Visits:
     async def after_press(self, page_id: str, cookie: str | None, *, device: Device) -> WayBack | str:
         """Where a press of the button leads: to WeChat's page, or to the site with an error.
 
-        Raises: NotFound, PressesUsedUp, RateLimited, StorageUnavailable.
+        Raises: NotFound, PressesUsedUp, RateLimited.
         """
         hashes = page_hashes(page_id, cookie)
         page = await visit_rows.page_to_press(self._database, **hashes, now=self._clock())
@@ -185,7 +185,7 @@ class Visits:
     async def finish(self, callback: WeChatCallback, *, device: Device) -> Onward:
         """Where the browser goes after a callback from WeChat's page: to the site, or to a page of ours.
 
-        Raises: NotFound, if this browser has no such visit; StorageUnavailable.
+        Raises: NotFound, if this browser has no such visit.
         """
         if not _STATE.fullmatch(callback.state):
             raise NotFound("no state of ours")
@@ -286,7 +286,7 @@ def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
 async def _wait_for_outcome(settings: Settings, database: Database, hashes: dict[str, bytes]) -> Visit:
     """Wait for the visit's outcome, until it has one, nobody works on it, or the time is up.
 
-    Raises: NotFound, StorageUnavailable.
+    Raises: NotFound.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
