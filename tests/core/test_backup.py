@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import httpx
 import pytest
 
-from tests.docs import DOCS, both_languages, code_blocks
+from tests.docs import DOCS, ROOT, both_languages, code_blocks
 from tests.fakes import WeChatByRespx
 from tests.forked import stand_in
 from tests.problems import problem_of
@@ -20,6 +21,7 @@ from tests.world import LogIn, MakeClient, MakeServices, bearer, leave
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
 BackUp = Callable[[], None]
+WRAPPER = ROOT / "deploy/systemd/wxauth"
 
 
 @pytest.fixture
@@ -102,6 +104,14 @@ async def test_a_user_erased_after_the_backup_is_back(
     assert again["user"]["id"] == alice["user"]["id"]
 
 
+async def is_empty(database_url: str) -> bool:
+    database = await asyncpg.connect(database_url)
+    try:
+        return not await database.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+    finally:
+        await database.close()
+
+
 def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
     """The output of the commands. They leave one file, readable only by its owner."""
     done = subprocess.run(["sh", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
@@ -113,12 +123,14 @@ def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 @both_languages
-async def test_the_backup_and_restore_commands_shown_work_with_a_poolers_url_in_a_file(
-    login: LogIn, database_url: str, tmp_path: Path, language: str
+async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_poolers_url_in_a_file(
+    login: LogIn, database_url: str, empty_database_url: str, tmp_path: Path, language: str
 ) -> None:
     await login("alice")
-    secret = tmp_path / "database_url"
+    secret = tmp_path / "secrets/database_url"
+    secret.parent.mkdir()
     secret.write_text(f"{database_url}&pgbouncer=prepared")
+    (tmp_path / "settings.env").write_text(f"WXAUTH_DATABASE_URL={empty_database_url}")
     shown = code_blocks(DOCS / f"backups{language}.md", "sh")
     [dump] = [block for block in shown if "pg_dump" in block]
     [drill] = [block for block in shown if "dropdb drill" in block]
@@ -136,7 +148,9 @@ async def test_the_backup_and_restore_commands_shown_work_with_a_poolers_url_in_
     programs = tmp_path / "programs"
     programs.mkdir()
     environment = {
-        "PATH": f"{Path(postgres_program('psql')).parent}:{stand_in(programs).parent}:{os.environ['PATH']}",
+        "PATH": f"{WRAPPER.parent}:{Path(postgres_program('psql')).parent}:{os.environ['PATH']}",
+        "WXAUTH_ETC": str(tmp_path),
+        "WXAUTH_PROGRAM": str(stand_in(programs)),
         "PGHOST": server["host"][0],
         "PGPORT": server["port"][0],
         "PGUSER": "postgres",
@@ -144,6 +158,7 @@ async def test_the_backup_and_restore_commands_shown_work_with_a_poolers_url_in_
     done = await asyncio.to_thread(run_shown, dump + drill, tmp_path, environment)
     assert "    1 |" in done  # user, and when the newest login was
     assert "schema at" in done
+    assert await is_empty(empty_database_url)  # the service's own database was not migrated
 
 
 @both_languages
