@@ -137,9 +137,14 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     def reload_work() -> Work:
         nonlocal settings
         new = load_settings(Settings)
+        if misspelt := unknown_names({}):  # in `.env`; the default would replace the former value
+            raise InvalidSettings(misspelt)
         if not _prepare(new):
             raise InvalidSettings(["WXAUTH_DATABASE_URL: must name a reachable, migrated database"])
-        changed = [name for name in Settings.model_fields if getattr(new, name) != getattr(settings, name)]
+        given = settings.model_fields_set | new.model_fields_set  # other values follow from those
+        changed = [
+            name for name in Settings.model_fields if name in given and getattr(new, name) != getattr(settings, name)
+        ]
         log.info(
             "settings_read",
             changed=[PREFIX + name.upper() for name in changed],
