@@ -3,7 +3,7 @@
 Zensical builds it, the successor of Material for MkDocs by the same people: MkDocs has had no release since 2024, and
 Material only mends faults. A link to a page or heading that is not there fails the build. Pages load nothing from other
 hosts. `SITE_SOURCE` may have a URL, such as https://github.com/OWNER/NAME/blob/main: links to files that are not
-guides then lead there, otherwise they are text.
+guides then lead there, otherwise they are text. `SECURITY_CONTACT` may have a URI for `/.well-known/security.txt`.
 """
 
 import json
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -145,6 +146,10 @@ def build(folder: Path, *, source: str | None = None) -> None:
             write_source(language, made, source=source)
             subprocess.run([ZENSICAL, "build", "--strict"], cwd=made, check=True)  # noqa: S603 - our own program
             shutil.copytree(made / "out", folder / ("" if language == "en" else language))
+    if contact := os.environ.get("SECURITY_CONTACT"):
+        expires = datetime.now(UTC) + timedelta(days=360)
+        (folder / ".well-known").mkdir()
+        (folder / ".well-known/security.txt").write_text(f"Contact: {contact}\nExpires: {expires:%Y-%m-%dT%H:%M:%SZ}\n")
 
 
 if __name__ == "__main__":

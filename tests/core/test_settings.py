@@ -85,6 +85,7 @@ DEFAULTS = {
     "HOST": "127.0.0.1",
     "PORT": 8000,
     "WORKERS": 1,
+    "SECURITY_CONTACT": None,
 }
 
 WRONG = [
@@ -171,6 +172,8 @@ WRONG = [
     ("CHECK_FILES", "docs:hunter2"),
     ("CHECK_FILES", "v1/me:hunter2"),
     ("CHECK_FILES", "a.txt:hunter2,a.txt:hunter3"),
+    ("SECURITY_CONTACT", "hunter2@example.com"),
+    ("SECURITY_CONTACT", "mailto:a@b\nPolicy: hunter2"),
     ("LINK_CHECK_FILE", "nothing"),
     ("LINK_CHECK_FILE", "../name.txt:content"),
     ("LINK_CHECK_FILE", "name.txt:"),

@@ -1,6 +1,7 @@
 """`scripts/site` makes a searchable site of the guides, in both languages, that loads nothing from elsewhere."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -19,7 +20,8 @@ ELSEWHERE: Final = re.compile(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built") / "site"
-    subprocess.run([ROOT / "scripts/site", folder], check=True, capture_output=True, timeout=300)
+    env = {**os.environ, "SECURITY_CONTACT": "mailto:security@example.com"}
+    subprocess.run([ROOT / "scripts/site", folder], env=env, check=True, capture_output=True, timeout=300)
     return folder
 
 
@@ -32,6 +34,11 @@ def test_the_site_has_every_guide_in_both_languages_and_a_search(site: Path) -> 
     for folder, title in (("", "Support"), ("zh", "客服")):
         found = json.loads((site / folder / "search.json").read_text())
         assert title in json.dumps(found, ensure_ascii=False)
+
+
+@pytest.mark.foreign
+def test_the_site_names_its_security_contact(site: Path) -> None:
+    assert "Contact: mailto:security@example.com\n" in (site / ".well-known/security.txt").read_text()
 
 
 @pytest.mark.foreign

@@ -297,6 +297,12 @@ def _ignore_service_link(value: object) -> object:
     return value
 
 
+def _check_contact(value: str) -> str:
+    if not re.fullmatch(r"mailto:[^\s@]+@[^\s@]+|tel:\+[\d-]+|https://[^\s]+", value):
+        raise ValueError("must be a URI like mailto:security@example.com or https://example.com/security")
+    return value
+
+
 def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
@@ -360,4 +366,5 @@ PagePath = Annotated[str, AfterValidator(_check_page)]
 SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
 DomainFile = Annotated[str, AfterValidator(_check_domain_file)]
+ContactUri = Annotated[str, AfterValidator(_check_contact)]
 RootFiles = Annotated[tuple[DomainFile, ...], AfterValidator(_check_root_files)]

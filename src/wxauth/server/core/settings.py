@@ -44,6 +44,7 @@ from wxauth.server.core.setting_types import (
     Audience,
     Claims,
     CommaList,
+    ContactUri,
     DatabaseUrl,
     Days,
     Documents,
@@ -880,6 +881,17 @@ class Settings(DatabaseSettings):
             "工作进程数。收到 SIGHUP 时按新配置逐个替换，见 [operations.md](operations.zh-CN.md#工作进程)。",
         ),
     ] = 1
+
+    security_contact: Annotated[
+        ContactUri | None,
+        EmptyIsNone,
+        Setting(
+            "Where to report a vulnerability of this installation: `mailto:…`, `https://…` or `tel:…`. Served in "
+            "`/.well-known/security.txt` (RFC 9116), valid for 360 days from each start.",
+            "报告本部署安全问题的联系方式：`mailto:…`、`https://…` 或 `tel:…`。写入 `/.well-known/security.txt`"
+            "（RFC 9116），有效期自每次启动起 360 天。",
+        ),
+    ] = None
 
     @field_validator("apps")
     @classmethod

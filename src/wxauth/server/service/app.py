@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -95,6 +96,8 @@ Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`
 """
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
+_CONTACT_LASTS: Final = timedelta(days=360)
+"""RFC 9116, section 2.5.5: less than a year."""
 """Seconds between two checks whether the database is there."""
 
 _ROUTERS: Final = (
@@ -222,19 +225,19 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     add_console(api)
     if services is not None:
         api.state.services = services
-        api.router.routes.extend(_route_of_domain_file(value) for value in services.settings.check_files)
+        api.router.routes.extend(_route_of_text(*value.split(":", 1)) for value in services.settings.check_files)
+        if contact := services.settings.security_contact:
+            text = f"Contact: {contact}\nExpires: {services.clock() + _CONTACT_LASTS:%Y-%m-%dT%H:%M:%SZ}\n"
+            api.router.routes.append(_route_of_text(".well-known/security.txt", text))
     api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 
 
-def _route_of_domain_file(value: str) -> Route:
-    """The route of a file with which WeChat verifies a domain: `name:content`."""
-    name, _, content = value.partition(":")
-
+def _route_of_text(path: str, text: str) -> Route:
     async def read(_: Request) -> Response:
-        return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
+        return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
 
-    return Route(f"/{name}", read)
+    return Route(f"/{path}", read)
 
 
 @asynccontextmanager
