@@ -386,7 +386,7 @@ def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
     assert [code for code in codes if f"  refused_{code}: [" not in texts] == []
     options = (CONSOLE_PAGE / "signins.js").read_text(encoding="utf-8").partition("CODES = [")[2].partition("\n]")[0]
     assert set(re.findall(r"'(\w+)'", options)) == codes
-    for page in ("support.md", "support.zh-CN.md"):
+    for page in ("console.md", "console.zh-CN.md"):
         shown = (DOCS / page).read_text(encoding="utf-8")
         assert [code for code in codes if f"`{code}`" not in shown] == []
 

@@ -31,7 +31,7 @@ def test_the_site_has_every_guide_in_both_languages_and_a_search(site: Path) -> 
         name = guide.name.replace(".zh-CN.md", ".html").replace("README", "index")
         assert 'lang="en"' in (site / name).read_text()
         assert 'lang="zh"' in (site / "zh" / name).read_text()
-    for folder, title in (("", "Support"), ("zh", "客服")):
+    for folder, title in (("", "The console and support"), ("zh", "管理后台与客服")):
         found = json.loads((site / folder / "search.json").read_text())
         assert title in json.dumps(found, ensure_ascii=False)
 
@@ -61,8 +61,8 @@ def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path, link: str) ->
 
 
 def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_source() -> None:
-    assert "[Guides](README.md)" in page(DOCS / "support.md", "en")
-    assert '<a href="zh/support.html" hreflang="zh-CN">中文</a>' in page(DOCS / "support.md", "en")
+    assert "[Guides](README.md)" in page(DOCS / "console.md", "en")
+    assert '<a href="zh/console.html" hreflang="zh-CN">中文</a>' in page(DOCS / "console.md", "en")
     assert "[隐私](privacy.md)" in page(DOCS / "README.zh-CN.md", "zh")
     assert '<a href="../index.html" hreflang="en">English</a>' in page(DOCS / "README.zh-CN.md", "zh")
     assert "[deploy](https://code.test/deploy/README.md)" in page(
