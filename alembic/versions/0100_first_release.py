@@ -285,13 +285,17 @@ def upgrade() -> None:
         CREATE TABLE backchannel_logouts (
             session_id UUID NOT NULL,
             client_id TEXT NOT NULL,
+            priority SMALLINT NOT NULL,
             user_id UUID NOT NULL,
             attempts INTEGER DEFAULT 0 NOT NULL,
             next_at TIMESTAMP WITH TIME ZONE NOT NULL,
             CONSTRAINT backchannel_logouts_pkey PRIMARY KEY (session_id)
         )
     """)
-    op.execute("CREATE INDEX backchannel_logouts_client_id_next_at_idx ON backchannel_logouts (client_id, next_at)")
+    op.execute("""
+        CREATE INDEX backchannel_logouts_client_id_priority_next_at_idx
+            ON backchannel_logouts (client_id, priority, next_at)
+    """)
     op.execute("""
         CREATE TABLE sweeps (
             name TEXT NOT NULL,
@@ -570,8 +574,9 @@ def upgrade() -> None:
         BEGIN
             IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
                AND current_setting('wxauth.site_knows', true) IS DISTINCT FROM 'on' THEN
-                INSERT INTO backchannel_logouts (session_id, client_id, user_id, next_at)
-                SELECT NEW.id, name, NEW.user_id, NEW.revoked_at
+                INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
+                SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
+                       NEW.user_id, NEW.revoked_at
                   FROM clients WHERE name = NEW.client_id AND backchannel_logout_uri IS NOT NULL;
             END IF;
             RETURN NULL;

@@ -1,11 +1,15 @@
 """Logout tokens: sites learn that a session has ended (OpenID Connect Back-Channel Logout 1.0)."""
 
-from collections.abc import Callable
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from secrets import token_urlsafe
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 import httpx
 from pydantic_core import to_json
@@ -33,6 +37,8 @@ RETRY_SCHEDULE: Final = (
     timedelta(minutes=10),
 )
 """The pause before each attempt but the first."""
+MAX_CONCURRENT_FOR_ONE_USER: Final = 2
+"""Tokens of one priority about one user that a site gets at once from a process: half of those that it gets."""
 FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
 """After these, the same site would refuse the next token, too."""
 
@@ -74,10 +80,33 @@ class BackchannelLogouts:
         self._transport = transport
         self._observe = observe
         self._patience = patience
+        self._leasing = asyncio.Lock()
+        self._under_way: Counter[tuple[str, int, UUID]] = Counter()
 
-    async def lease(self, client_id: str, *, now: datetime) -> LeasedLogout | None:
-        """Lease a site's next due logout."""
-        return await lease_logout(self._database, client_id, now=now, until=now + LEASE)
+    @asynccontextmanager
+    async def lease(self, client_id: str, *, priority: int, now: datetime) -> AsyncIterator[LeasedLogout | None]:
+        """A site's next due logout, leased to this process. Some of a user's at once keep back that user's others."""
+        async with self._leasing:  # else two at once could count the same user
+            busy = [
+                user_id
+                for (*line, user_id), number in self._under_way.items()
+                if line == [client_id, priority] and number >= MAX_CONCURRENT_FOR_ONE_USER
+            ]
+            logout = await lease_logout(
+                self._database, client_id, priority=priority, except_of=busy, now=now, until=now + LEASE
+            )
+            if logout is None:
+                key = None
+            else:
+                key = (client_id, priority, logout.user_id)
+                self._under_way[key] += 1
+        try:
+            yield logout
+        finally:
+            if key is not None:
+                self._under_way[key] -= 1
+                if not self._under_way[key]:
+                    del self._under_way[key]
 
     async def deliver(self, logout: LeasedLogout) -> datetime | None:
         """Send a new logout token once. Returns when to try again, or None if that is not necessary or useless.
@@ -95,10 +124,10 @@ class BackchannelLogouts:
             headers={"content-type": "application/x-www-form-urlencoded"},
             patience=self._patience,
         )
-        outcome = _outcome_of(answer, attempts=logout.attempts)
-        next_at = self._clock() + RETRY_SCHEDULE[logout.attempts - 1] if outcome is LogoutOutcome.RETRIED else None
+        outcome = _outcome_of(answer, attempts=logout.attempts + 1)
+        next_at = self._clock() + RETRY_SCHEDULE[logout.attempts] if outcome is LogoutOutcome.RETRIED else None
         self._observe(outcome)
-        fields = {"client_id": logout.client_id, "attempt": logout.attempts, "status": answer.status}
+        fields = {"client_id": logout.client_id, "attempt": logout.attempts + 1, "status": answer.status}
         if outcome is LogoutOutcome.DELIVERED:
             log.info("backchannel_logout_sent", **fields)
         else:

@@ -210,10 +210,12 @@ class BackchannelLogout(SQLModel, table=True):
     """
 
     __tablename__ = "backchannel_logouts"
-    __table_args__ = (Index(None, "client_id", "next_at"),)
+    __table_args__ = (Index(None, "client_id", "priority", "next_at"),)
 
     session_id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
+    priority: int = Field(sa_type=SmallInteger)
+    """See `Priority` in `events/webhook_rows.py`."""
     user_id: UUID
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     next_at: datetime = Field(sa_type=TIME)

@@ -9,8 +9,8 @@ attempt could not be stored.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from random import Random, SystemRandom
@@ -192,16 +192,16 @@ class Deliveries:
         try:
             while not self._is_closing:
                 now = self._clock()
-                delivery = await self._lease(receiver, priority, now=now)
-                if delivery is None:
-                    return
-                if is_first:  # not earlier: to find that all due ones wait for others takes as long as there are many
-                    self._begin(receiver, priority)
-                    is_first = False
-                if isinstance(delivery, LeasedLogout):
-                    await self._log_out(delivery, now=now)
-                else:
-                    await self._deliver(delivery, now=now)
+                async with self._lease(receiver, priority, now=now) as delivery:
+                    if delivery is None:
+                        return
+                    if is_first:  # not earlier: to find that all due ones wait takes as long as there are many
+                        self._begin(receiver, priority)
+                        is_first = False
+                    if isinstance(delivery, LeasedLogout):
+                        await self._log_out(delivery, now=now)
+                    else:
+                        await self._deliver(delivery, now=now)
         except StorageUnavailable as exc:  # leased again when this lease is over
             log.warning("delivery_held_up", receiver=str(receiver), reason=exc.code)
         except Exception:
@@ -212,12 +212,15 @@ class Deliveries:
             if not under_way[receiver]:
                 del under_way[receiver]
 
+    @asynccontextmanager
     async def _lease(
         self, receiver: Receiver, priority: Priority, *, now: datetime
-    ) -> LeasedDelivery | LeasedLogout | None:
+    ) -> AsyncIterator[LeasedDelivery | LeasedLogout | None]:
         if isinstance(receiver, str):
-            return await self._logouts.lease(receiver, now=now)
-        return await lease_delivery(self._database, receiver, priority, now=now, until=now + LEASE)
+            async with self._logouts.lease(receiver, priority=priority, now=now) as logout:
+                yield logout
+        else:
+            yield await lease_delivery(self._database, receiver, priority, now=now, until=now + LEASE)
 
     async def _log_out(self, logout: LeasedLogout, *, now: datetime) -> None:
         next_at = await self._logouts.deliver(logout)

@@ -156,10 +156,10 @@ WITH RECURSIVE sites (client_id) AS (
              ORDER BY l.client_id LIMIT 1)
       FROM sites WHERE sites.client_id IS NOT NULL
 )
-SELECT NULL::uuid AS webhook_id, client_id, -1 AS priority
-  FROM sites CROSS JOIN LATERAL (
+SELECT NULL::uuid AS webhook_id, client_id, priority
+  FROM sites CROSS JOIN generate_series(-2, -1) AS priority CROSS JOIN LATERAL (
        SELECT FROM backchannel_logouts l
-        WHERE l.client_id = sites.client_id AND l.next_at <= :now
+        WHERE l.client_id = sites.client_id AND l.priority = priority.priority AND l.next_at <= :now
         ORDER BY l.next_at LIMIT 1) due
  UNION ALL
 SELECT w.id, NULL, priority
@@ -274,8 +274,10 @@ class Priority(IntEnum):
     the first tries of one user's events go to a webhook one after the other.
     """
 
+    BAN_LOGOUT = -2
+    """Logout tokens after a ban or an administrator's act, to sites. Nobody can cause these for themselves."""
     LOGOUT = -1
-    """Logout tokens, to sites. The others are of events, to webhooks."""
+    """Other logout tokens. The others are of events, to webhooks."""
     BAN = 0
     """Bans, and sessions ended by a ban or an administrator. Nobody can cause these for themselves."""
     ERASURE = 1

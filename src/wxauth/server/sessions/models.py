@@ -93,8 +93,9 @@ after_create(
         BEGIN
             IF NEW.client_id IS NOT NULL AND OLD.revoked_at IS NULL AND NEW.expires_at > NEW.revoked_at
                AND current_setting('wxauth.site_knows', true) IS DISTINCT FROM 'on' THEN
-                INSERT INTO backchannel_logouts (session_id, client_id, user_id, next_at)
-                SELECT NEW.id, name, NEW.user_id, NEW.revoked_at
+                INSERT INTO backchannel_logouts (session_id, client_id, priority, user_id, next_at)
+                SELECT NEW.id, name, CASE WHEN NEW.revoked_reason IN ('banned', 'administrator') THEN -2 ELSE -1 END,
+                       NEW.user_id, NEW.revoked_at
                   FROM clients WHERE name = NEW.client_id AND backchannel_logout_uri IS NOT NULL;
             END IF;
             RETURN NULL;
