@@ -1,4 +1,4 @@
-"""The examples in docs/websites.md run, and each attack that the guides name has its test."""
+"""The examples in docs/websites.md run, and its options are those of the command."""
 
 import re
 import tomllib
@@ -16,15 +16,6 @@ from wxauth.server.service.app import create_api
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/websites.md"
-TESTS = "\n".join(file.read_text() for file in sorted(ROOT.glob("tests/**/test_*.py")))
-
-
-@pytest.mark.parametrize("page", ["websites-security.md", "doors.md"])
-def test_each_attack_has_a_test(page: str) -> None:
-    for attack, defence, test in table(GUIDE.with_name(page), "attack"):
-        assert attack
-        assert defence
-        assert re.search(rf"^(async )?def {test.strip('`')}\(", TESTS, re.MULTILINE), test
 
 
 def test_the_options_are_those_of_the_command() -> None:

@@ -385,12 +385,11 @@ class Settings(DatabaseSettings):
             "…]` in JSON. The first mini-program is the default. To receive message push, add `push_token` (Token); to "
             "accept only encrypted messages, also `push_aes_key` (EncodingAESKey), both as in WeChat's console. "
             '`"sign_up": "closed"` admits only existing users. For apps that are no mini-programs, add `kind`: '
-            "[doors.md](doors.md). Apps can also be added at run time: [apps.md](apps.md).",
+            "can also be added at run time: [doors.md](doors.md).",
             '多个小程序，代替 `APP_ID` 与 `APP_SECRET`：`[{"app_id": "…", "app_secret": "…"}, …]`（JSON），'
             "第一个小程序为默认。接收消息推送时另填 `push_token`（Token）；只收加密消息时再填 "
             '`push_aes_key`（EncodingAESKey），均与微信后台一致。`"sign_up": "closed"` 只允许已有的用户登录。'
-            "小程序以外的应用另填 `kind`，见 [doors.md](doors.zh-CN.md)。"
-            "也可在运行时添加应用，见 [apps.md](apps.zh-CN.md)。",
+            "小程序以外的应用另填 `kind`；也可在运行时添加应用，见 [doors.md](doors.zh-CN.md)。",
         ),
     ] = Field((), validate_default=True)
 
