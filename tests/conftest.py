@@ -4,7 +4,6 @@ import gc
 import io
 import os
 import pickle
-import random
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -18,7 +17,6 @@ import asyncpg
 import httpx
 import pytest
 import respx
-from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from tests import programs
 from tests.database_proxy import Proxy
@@ -26,7 +24,7 @@ from tests.databases import TEMPLATE, SharedDatabase, delete_signing_key, make_t
 from tests.declared import check_declared
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, START, Clock, Secrets, WeChatByRespx, WeChatBySimulator
 from tests.loops import UnhurriedLoop
-from tests.processes import catch_interrupts, use_memory
+from tests.processes import catch_ignored_signals, use_memory
 from tests.world import (
     AddSibling,
     Admin,
@@ -55,9 +53,11 @@ from wxauth.server.service.waits import WAITS, Waits
 
 gc.disable()  # until all tests are collected
 use_memory()
-catch_interrupts()
+catch_ignored_signals()
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+AT_REST = {"autovacuum_naptime": "1d", "shared_buffers": "128MB", "checkpoint_timeout": "1h"}
+"""Settings of PostgreSQL: nothing but the tests is to work there, at random."""
 STARTS_PROGRAMS = {"foreign", "process", "wheel", *programs.MARKS.values()}
 """The marks of tests that start programs."""
 SETTINGS = {
@@ -69,40 +69,11 @@ SETTINGS = {
 }
 
 
+pytest_plugins = ["tests.workers"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=3, help="how many random histories tests/histories draws")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes: none for a few named files; otherwise two more than processors, because some tests wait."""
-    named = [Path(argument.partition("::")[0]) for argument in config.args]
-    if config.args_source is pytest.Config.ArgsSource.ARGS and all(path.suffix == ".py" for path in named):
-        return 0
-    return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-class ByFile(LoadFileScheduling):
-    """Runs each file in one process, but the parts of a page that is tested in several in one each, and histories."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid if "_in_a_browser[" in nodeid or "/test_histories.py" in nodeid else super()._split_scope(nodeid)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    return ByFile(config, log)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Load the files in an order of each process's own, so that they compile different ones, and each only once."""
-    report = yield
-    if isinstance(collector, pytest.Directory):
-        random.Random(os.environ.get("PYTEST_XDIST_WORKER", "")).shuffle(report.result)
-    return report
 
 
 @pytest.hookimpl(trylast=True)  # after deselected tests have been removed
@@ -120,6 +91,7 @@ def pytest_collection_finish() -> None:
     # Imported and collected objects live to the end. Traversing them again and again takes a fifth of the tests' time.
     # What is garbage among them stays, too: traversing all once to find it takes 0.4 s in each process.
     gc.freeze()
+    gc.set_threshold(20_000, 20, 100)  # and what a test leaves is little
     gc.enable()
 
 
@@ -145,7 +117,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     programs = Path(folder_of_programs) if folder_of_programs else None
     with (
         tempfile.TemporaryDirectory(prefix="wxauth-") as folder,
-        EmbeddedPostgres(Path(folder) / "data", lasting=False, programs=programs) as server,
+        EmbeddedPostgres(Path(folder) / "data", lasting=False, programs=programs, options=AT_REST) as server,
     ):
         yield server
 
@@ -261,12 +233,12 @@ def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
 @pytest.fixture
 def log_lines(logs: io.BytesIO) -> LogLines:
     """The log lines of this test so far."""
-    start = len(logs.getvalue())
+    start = logs.tell()
 
     def lines() -> list[dict[str, object]]:
         from pydantic_core import from_json
 
-        return [from_json(line) for line in logs.getvalue()[start:].splitlines()]
+        return [from_json(line) for line in logs.getbuffer()[start:].tobytes().splitlines()]
 
     return lines
 

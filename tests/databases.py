@@ -36,21 +36,22 @@ MAKE_CLEANING = """
      WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'signing_keys')
 """
 CLEANING = """
-    SELECT pg_terminate_backend(pid)
+CREATE SCHEMA cleaning;
+CREATE FUNCTION cleaning.clean(rows int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_terminate_backend(pid)
       FROM pg_stat_activity
-     WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), {rows})
+     WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), rows)
        AND (application_name <> '{lasting}' OR state <> 'idle');
     {everything};
     DELETE FROM signing_keys WHERE to_jsonb(signing_keys) <> '{key}';
     INSERT INTO signing_keys SELECT * FROM jsonb_populate_record(NULL::signing_keys, '{key}') ON CONFLICT DO NOTHING;
     UPDATE alembic_version SET version_num = '{version}' WHERE version_num <> '{version}';
-    DO $$
-    BEGIN
-        IF EXISTS (SELECT FROM pg_db_role_setting) THEN
-            RAISE EXCEPTION 'a test left a setting on a database or a role: mark it with own_database';
-        END IF;
-    END $$;
+    IF EXISTS (SELECT FROM pg_db_role_setting) THEN
+        RAISE EXCEPTION 'a test left a setting on a database or a role: mark it with own_database';
+    END IF;
+END $$;
 """
+"""A function, whose plans are kept."""
 
 
 async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
@@ -93,18 +94,19 @@ class SharedDatabase:
     async def make(self) -> None:
         await self._admin.execute(f"DROP DATABASE IF EXISTS {SHARED} WITH (FORCE)")
         await self._admin.execute(f"CREATE DATABASE {SHARED} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
-        connection = await asyncpg.connect(self.url)
+        connection = await asyncpg.connect(self.url, server_settings=CLEANER)
+        cleaning = CLEANING.format(
+            lasting=LASTING,
+            everything=await connection.fetchval(MAKE_CLEANING),
+            key=await connection.fetchval("SELECT to_jsonb(signing_keys)::text FROM signing_keys"),
+            version=await connection.fetchval("SELECT version_num FROM alembic_version"),
+        )
+        await connection.execute(cleaning)
         await connection.execute(REFUSE_CHANGES)
         await connection.close()
         self.rows = await asyncpg.connect(self.url)
         self._cleaner = await asyncpg.connect(self.url, server_settings=CLEANER)
-        self._cleaning = CLEANING.format(
-            rows=self.rows.get_server_pid(),
-            lasting=LASTING,
-            everything=await self._cleaner.fetchval(MAKE_CLEANING),
-            key=await self._cleaner.fetchval("SELECT to_jsonb(signing_keys)::text FROM signing_keys"),
-            version=await self._cleaner.fetchval("SELECT version_num FROM alembic_version"),
-        )
+        self._cleaning = f"SELECT cleaning.clean({self.rows.get_server_pid()})"
 
     async def clean(self) -> None:
         """Restore the database. If that fails, make a new one, so that only the test that caused it fails."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 """The time of each test's clock at the beginning."""
 
 _START = 12
+_RUN = re.compile(rf"[^\s\"',:;(){{}}\[\]<>]{{{_START},}}")
+"""Text in which a secret may be: without what no secret has."""
 _SHORTEST_PHONE = 8
 
 
@@ -48,7 +51,7 @@ class Secrets:
             self.add(secret)
 
     def add(self, secret: str) -> str:
-        assert len(secret) >= _START, "too short to be distinguished from other text"
+        assert _RUN.match(secret), "too short to be distinguished from other text, or would not be searched for"
         self._starts |= {secret[:_START], quote(secret, safe="")[:_START]}
         return secret
 
@@ -76,7 +79,9 @@ class Secrets:
 
 
 def _has_any(starts: set[str], text: str) -> bool:
-    return not starts.isdisjoint(text[i : i + _START] for i in range(len(text)))
+    return any(
+        not starts.isdisjoint([run[i : i + _START] for i in range(len(run) - _START + 1)]) for run in _RUN.findall(text)
+    )
 
 
 def _tokens_in(response: httpx.Response) -> list[str]:

@@ -32,7 +32,7 @@ LONGEST_REQUEST = 128 * 1024
 USED_LATER = ("uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "sqlalchemy.dialects.postgresql.asyncpg")
 """Modules that libraries import on first use."""
 ADDRESS = os.environ.setdefault("TESTS_FORKED_AT", f"wxauth-tests-{secrets.token_hex(8)}")
-"""Where the process listens that forks, in Linux's own name space for sockets. Processes of pytest-xdist inherit it."""
+"""Where the process listens that forks, in Linux's own name space for sockets. All processes of a run inherit it."""
 
 is_possible = sys.platform == "linux"
 """Other systems lack pidfds, packets on sockets, and that name space."""

@@ -37,10 +37,12 @@ def use_memory() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 
-def catch_interrupts() -> None:
-    """Make children react to SIGINT, which a shell's background jobs ignore, and so would their children."""
+def catch_ignored_signals() -> None:
+    """Make children react to SIGINT, which a shell's background jobs ignore, and SIGHUP, which nohup does."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def environment(**variables: str) -> dict[str, str]:
