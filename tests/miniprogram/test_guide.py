@@ -17,6 +17,7 @@ TRIED_ONCE_MORE = {"code_used", "invalid_code", "wechat_unavailable", "wechat_ti
 OF_THE_CLIENT = {
     "network_error",
     "timeout",
+    "aborted",
     "wx_login_failed",
     "phone_refused",
     "phone_quota_used_up",

@@ -115,7 +115,18 @@ export interface RequestOptions {
   timeout?: number
   dataType?: string
   responseType?: 'text' | 'arraybuffer'
+  /** The answer comes in pieces, as of a language model. A 401 before the first piece is answered as ever. */
+  enableChunked?: boolean
+  /** Called with each piece, if `enableChunked` is set. A character may be split between two. */
+  onChunk?(piece: ArrayBuffer): void
+  /** Called with the request's task, and with that of the second try after a 401. `abort()` rejects with `aborted`. */
+  onTask?(task: RequestTask): void
   [other: string]: unknown
+}
+
+/** What `wx.request` returns, reduced to the member used here. */
+export interface RequestTask {
+  abort(): void
 }
 
 /** An answer with any status. */
@@ -145,10 +156,10 @@ export declare class AuthError extends Error {
     },
   )
   /**
-   * The service's code, or `network_error`, `timeout`, `wx_login_failed`, `phone_refused`, `phone_quota_used_up`,
-   * `invalid_argument`, `origin_not_allowed`, `http_error` (an answer that is not a problem document). `session_revoked`
-   * also means that a logout, or another person on this phone, came between; `session_replaced` that a login on another
-   * device took this session's place: only `login()` gets a new one.
+   * The service's code, or `network_error`, `timeout`, `aborted` (by `onTask`), `wx_login_failed`, `phone_refused`,
+   * `phone_quota_used_up`, `invalid_argument`, `origin_not_allowed`, `http_error` (an answer that is not a problem
+   * document). `session_revoked` also means that a logout, or another person on this phone, came between;
+   * `session_replaced` that a login on another device took this session's place: only `login()` gets a new one.
    */
   code: string
   /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English if WeChat is not in Chinese. */

@@ -6,6 +6,7 @@ const TITLES = {
 	__proto__: null,
 	network_error: '网络不可用|No network',
 	timeout: '网络超时|Timed out',
+	aborted: '已取消|Cancelled',
 	wx_login_failed: '微信登录失败|WeChat login failed',
 	phone_refused: '未授权手机号|No phone number',
 	phone_quota_used_up: '暂时无法获取手机号|No phone number at present',
@@ -101,12 +102,18 @@ export function createAuth(options) {
 		return time <= at + life - Math.min(31000, life / 2 + 1000, life * 0.75) // the server counts in whole seconds
 	}
 
-	async function call(name, args) {
+	async function call(name, args, observe) {
 		let timer
 		try {
 			return await new Promise((resolve, reject) => {
-				timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' }) // some never call back
-				host[name]({ ...args, redirect: 'manual', success: (answer) => resolve(answer || {}), fail: reject, complete() {} })
+				const wait = () => {
+					clearTimeout(timer)
+					timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' }) // some never call back
+				}
+				wait()
+				const success = (answer) => resolve(answer || {})
+				const task = host[name]({ ...args, redirect: 'manual', success, fail: reject, complete() {} })
+				if (observe) observe(task, wait)
 			})
 		} catch (e) {
 			const detail = e && (e.errMsg || e.message)
@@ -199,17 +206,45 @@ export function createAuth(options) {
 		return tokens
 	}
 
-	// After a 401, sent again with another token.
-	async function send(name, args, tokenFor, refused) {
+	// After a 401, sent again with another token, unless the page has had a piece of the answer.
+	async function send(name, args, tokenFor, watch = /** @type {any} */ ({}), refused) {
 		const token = await tokenFor(refused)
 		const header = { ...args.header }
 		for (const key in header) if (/^authorization$/i.test(key)) delete header[key]
 		header.Authorization = `Bearer ${token}`
-		const answer = await call(name, { ...args, header })
-		return answer.statusCode === 401 && !refused ? send(name, args, tokenFor, token) : answer
+		const answer = await call(name, { ...args, header }, watch.begin)
+		const isLast = answer.statusCode !== 401 || refused || watch.hasPiece
+		return isLast ? answer : send(name, args, tokenFor, watch, token)
 	}
 
-	async function guarded(name, args) {
+	// Gives the page the tasks and the pieces of a request with its second try.
+	function watched(enableChunked, onChunk, onTask) {
+		let stop, abort // the latest task
+		const watch = { hasPiece: false, isAborted: false, aborted: new Promise((_, reject) => (stop = reject)), begin }
+		function begin(task, wait) {
+			let status // with the head, on most platforms; the body of a 401 is no piece
+			if (enableChunked) {
+				if (task.onHeadersReceived) task.onHeadersReceived((head) => (status = head.statusCode))
+				task.onChunkReceived(({ data }) => {
+					wait()
+					if (status === 401 || watch.isAborted) return
+					watch.hasPiece = true
+					if (onChunk) onChunk(data)
+				})
+			}
+			if (!onTask) return
+			abort = task.abort.bind(task)
+			task.abort = () => {
+				watch.isAborted = true
+				stop(new AuthError('aborted'))
+				abort()
+			}
+			Promise.resolve().then(() => onTask(task)) // later, so that its errors are its own
+		}
+		return watch
+	}
+
+	async function guarded(name, { onChunk, onTask, ...args }) {
 		const path = given(args.url, 'url')
 		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
 		if (!trusted.includes(originOf(url))) {
@@ -217,13 +252,16 @@ export function createAuth(options) {
 		}
 		const asked = era
 		let owner = user && user.openid
+		const watch = watched(args.enableChunked, onChunk, onTask)
 		const tokenFor = async (refused) => {
 			const { access } = await current(refused, asked)
 			check(asked, owner)
+			if (watch.isAborted) fail('aborted')
 			owner = user.openid
 			return access
 		}
-		const { statusCode, data, header = {} } = await send(name, { ...args, url }, tokenFor)
+		const answer = await Promise.race([watch.aborted, send(name, { ...args, url }, tokenFor, watch)])
+		const { statusCode, data, header = {} } = answer
 		return { statusCode, data, header }
 	}
 

@@ -85,6 +85,8 @@ export class Phone {
     this.isOnline = true
     /** How this phone spells the names of headers. */
     this.headerName = (name) => name
+    /** Whether it gives the status with the head of an answer in pieces. WeChat's developer tools do not. */
+    this.hasStatusInHead = true
     /** How often each callback is called. */
     this.callbacks = 1
     /** All network calls in order: their options and kinds. */
@@ -129,13 +131,14 @@ export class Phone {
 function makeWx(phone) {
   const isRunning = () => phone.wx === wx
 
-  /** Runs the work, then the callbacks, never at once. */
+  /** Runs the work, then the callbacks, never at once. Returns what interrupts it. */
   function start(name, options, kind, work) {
     if (!isRunning()) throw new Error('this run of the mini-program has ended')
     const fate = (phone.fates.get(kind) || []).shift() || ((ask) => ask())
     phone.calls.push({ name, kind, time: phone.time, ...options })
     if (fate.thrown) throw fate.thrown[0]
-    const interrupted = new Promise((_, interrupt) => phone.interrupted.push(interrupt))
+    let interrupt
+    const interrupted = new Promise((_, reject) => phone.interrupted.push((interrupt = reject)))
     Promise.race([interrupted, fate(work)])
       .then(
         (answer) => ['success', { ...answer, errMsg: `${name}:ok` }],
@@ -153,6 +156,7 @@ function makeWx(phone) {
           }
         }),
       )
+    return interrupt
   }
 
   async function overNetwork(work) {
@@ -185,7 +189,12 @@ function makeWx(phone) {
     request(options) {
       const { url, data, timeout = 60000, dataType = 'json', responseType = 'text', redirect = 'follow' } = options
       const method = options.method || 'GET'
-      start('request', options, `${method} ${pathOf(url)}`, async () => {
+      const heard = { head: () => {}, piece: () => {} }
+      let isAborted = false
+      const onHead = (statusCode, header) => heard.head({ header, ...(phone.hasStatusInHead && { statusCode }) })
+      const onPiece = (piece) => isAborted || heard.piece({ data: new Uint8Array(piece).buffer })
+      const pieces = options.enableChunked ? { onHead, onPiece } : undefined
+      const interrupt = start('request', options, `${method} ${pathOf(url)}`, async () => {
         if (!/^https?:\/\/[^\s\\]+$/i.test(url)) throw `fail invalid url "${url}"`
         if (!METHODS.includes(method)) throw 'fail method is invalid'
         if (!(timeout > 0)) throw 'fail timeout'
@@ -195,7 +204,7 @@ function makeWx(phone) {
         const inQuery = method === 'GET' && data !== null && typeof data === 'object'
         const target = inQuery ? url + (url.includes('?') ? '&' : '?') + formOf(data) : url
         const body = inQuery ? undefined : textOf(data, header['content-type'])
-        const answer = await overNetwork(() => exchange(target, method, header, body, redirect))
+        const answer = await overNetwork(() => exchange(target, method, header, body, redirect, pieces))
         const text = answer.body.toString()
         return {
           statusCode: answer.statusCode,
@@ -208,7 +217,11 @@ function makeWx(phone) {
                 : text,
         }
       })
-      return { abort() {} }
+      const abort = () => {
+        isAborted = true
+        interrupt('fail abort')
+      }
+      return { abort, onHeadersReceived: (fn) => (heard.head = fn), onChunkReceived: (fn) => (heard.piece = fn) }
     },
 
     uploadFile(options) {
@@ -251,12 +264,16 @@ function makeWx(phone) {
   return wx
 }
 
-/** Sends one request over HTTP. Redirects are returned, or followed as WeChat does, with all headers. */
-export function exchange(url, method, header, body, redirect = 'manual') {
+/**
+ * Sends one request over HTTP. Redirects are returned, or followed as WeChat does, with all headers. If `pieces` are
+ * wanted, they get the body.
+ */
+export function exchange(url, method, header, body, redirect = 'manual', pieces = undefined) {
   return new Promise((resolve, reject) => {
     const sent = send(new URL(url), { method, headers: header, agent: false }, (answer) => {
       const chunks = []
-      answer.on('data', (chunk) => chunks.push(chunk))
+      if (pieces) pieces.onHead(answer.statusCode, answer.headers)
+      answer.on('data', (chunk) => (pieces ? pieces.onPiece(chunk) : chunks.push(chunk)))
       answer.on('error', () => reject(CLOSED))
       answer.on('end', () => {
         const { statusCode, headers } = answer

@@ -139,7 +139,7 @@ export async function endSession(auth) {
   assert.equal(status, 204)
 }
 
-/** A server that records its requests, and ends with the test. */
+/** A server that records its requests, and ends with the test. A body may be a function that writes to the response. */
 export async function listen(t, answer) {
   const requests = []
   const server = createServer(async (request, response) => {
@@ -148,10 +148,12 @@ export async function listen(t, answer) {
     const { method, url, headers } = request
     requests.push({ method, url, headers, body: Buffer.concat(chunks).toString() })
     const [status, header, body] = await answer(requests.at(-1), requests.length)
-    response.writeHead(status, header).end(body)
+    response.writeHead(status, header)
+    if (typeof body === 'function') await body(response)
+    else response.end(body)
   })
   await new Promise((ready) => server.listen(0, '127.0.0.1', ready))
-  t.after(() => server.close())
+  t.after(() => (server.close(), server.closeAllConnections()))
   return { url: `http://127.0.0.1:${server.address().port}`, requests }
 }
 

@@ -56,6 +56,13 @@ Page({
       enableHttp2: true,
     })
     this.setData({ statusCode: statusCode + 1, data, date: header.Date })
+    let shown = 0
+    await auth.request({
+      url: 'https://api.example.com/chat',
+      enableChunked: true,
+      onChunk: (piece) => (shown += piece.byteLength),
+      onTask: (task) => task.abort(),
+    })
     // @ts-expect-error: wx.request knows no PATCH
     await auth.request({ url: '/v1/me', method: 'PATCH' })
   },
