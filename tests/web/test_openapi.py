@@ -16,13 +16,14 @@ from pydantic import BaseModel
 
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
-from tests.world import Admin, MakeClient, MakeServices, bearer
+from tests.world import AddSibling, Admin, MakeClient, MakeServices, bearer
 from wxauth.server.apps.bodies import AppChangeRequest, AppRequest
 from wxauth.server.attributes.bodies import AttributesRequest
 from wxauth.server.clients.bodies import (
     ClientChangeRequest,
     ClientRequest,
 )
+from wxauth.server.clients.models import Scope
 from wxauth.server.consents.bodies import ConsentsRequest
 from wxauth.server.events.webhook_bodies import (
     NewWebhook,
@@ -40,6 +41,7 @@ from wxauth.server.login.bodies import (
 from wxauth.server.phones.bodies import PhoneRequest
 from wxauth.server.profile.bodies import ProfileChange
 from wxauth.server.service.app import create_api
+from wxauth.server.siblings.bodies import SignatureRequest
 from wxauth.server.siblings.user_bodies import LookupRequest
 from wxauth.server.users.bodies import (
     MergeRequest,
@@ -85,6 +87,7 @@ BODIES: dict[str, type[BaseModel]] = {
         ClientChangeRequest,
         AppChangeRequest,
         LookupRequest,
+        SignatureRequest,
         NewWebhook,
         WebhookChange,
         ReplayRequest,
@@ -156,6 +159,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("verify", "get /v1/verify"),
         ("introspect", "post /v1/introspect"),
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),
+        ("sign_with_session_key", "post /v1/apps/{app_id}/signatures"),
         ("look_user_up", "get /v1/users/{user_id}"),
         ("look_users_up", "post /v1/users/lookup"),
         ("patch_attributes", "patch /v1/users/{user_id}/attributes"),
@@ -381,7 +385,8 @@ def boolean_fields() -> dict[str, set[str]]:
     return found
 
 
-async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin) -> None:
+async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin, add_sibling: AddSibling) -> None:
+    sibling = await add_sibling("shop", Scope.SIGN)
     fields = boolean_fields()
     wrong: list[object] = [0, 1, 0.0, "", "0", "false", "off", "yes", [], {}]
     options = {"is_public", "device", "near", "user_code", "sso", "link", "phone_id_token"}
@@ -392,8 +397,9 @@ async def test_a_boolean_of_a_body_is_true_or_false_and_nothing_else(root: Admin
             for member in members:
                 for value in wrong:
                     with sweep.case(name, member, value):
-                        headers = bearer(root.answer)
-                        answer = await root.client.request(method.upper(), path, json={member: value}, headers=headers)
+                        is_for_sibling = OPERATIONS[name].get("security") == [{"service_client": []}]
+                        who = {"auth": sibling} if is_for_sibling else {"headers": bearer(root.answer)}
+                        answer = await root.client.request(method.upper(), path, json={member: value}, **who)
                         errors = problem_of(answer, "invalid_request", 422)["errors"]
                         assert member in {error["field"] for error in errors}
 
@@ -408,6 +414,7 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
     for name in (
         "post /v1/introspect",
         "get /v1/apps/{app_id}/access-token",
+        "post /v1/apps/{app_id}/signatures",
         "get /v1/users/{user_id}",
         "post /v1/users/lookup",
         "patch /v1/users/{user_id}/attributes",

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Final
 
 from wxauth.errors import RateLimited
+from wxauth.server.core.clock import Clock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import Settings
@@ -20,14 +22,29 @@ class ClientOperation(StrEnum):
     """Looks users up."""
     TOKEN = "token"  # noqa: S105 - no password
     """Exchanges a code or a refresh token: of confidential clients, because anybody can name a public one."""
+    SIGN = "sign"
+    """Has data signed with a session_key."""
+    SIGN_CHECK = "sign_check"
+    """Has WeChat asked first whether that session_key is valid."""
+
+
+RATES_IN_A_PROCESS: Final = {ClientOperation.SIGN: "100/second", ClientOperation.SIGN_CHECK: "10/second"}
+"""The operations that `CLIENT_RATE_LIMIT` does not limit. Each process counts them for itself."""
 
 
 class ClientLimits:
-    """Counts each client's requests. `make` returns a limiter for a rate and a name."""
+    """Counts each client's requests. `make` returns a limiter, shared by all processes, for a rate and a name."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, make: Callable[[str, str], RateLimiter]) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, clock: Clock, make: Callable[[str, str], RateLimiter]
+    ) -> None:
         self._metrics = metrics
-        self._limiters = {kind: make(settings.client_rate_limit, f"client-{kind}") for kind in ClientOperation}
+        self._limiters = {
+            kind: RateLimiter(RATES_IN_A_PROCESS[kind], what=f"client-{kind}", clock=clock)
+            if kind in RATES_IN_A_PROCESS
+            else make(settings.client_rate_limit, f"client-{kind}")
+            for kind in ClientOperation
+        }
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
         """Count a request of a client, whose name has been proved. Raises: RateLimited."""

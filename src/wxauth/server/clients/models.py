@@ -33,6 +33,8 @@ class Scope(StrEnum):
     """Read the feed of events."""
     ATTRIBUTES = "attributes"
     """Change the attributes of users."""
+    SIGN = "sign"
+    """Have data signed with the session_keys."""
 
 
 IdTokenAlg = Literal["RS256", "ES256"]

@@ -68,6 +68,7 @@ IntrospectingClientDep = Annotated[
 WeChatTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.WECHAT_TOKEN)), FOR_CLIENT]
 UsersClientDep = Annotated[ProvedClient, Depends(_counted(Scope.USERS, ClientOperation.USERS)), _FOR_COUNTED_CLIENT]
 AttributesClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ATTRIBUTES)), FOR_CLIENT]
+SigningClientDep = Annotated[ProvedClient, Depends(_counted(Scope.SIGN, ClientOperation.SIGN)), _FOR_COUNTED_CLIENT]
 EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 
 

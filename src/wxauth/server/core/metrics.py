@@ -26,6 +26,9 @@ class Metrics(Protocol):
     def wechat_token_read(self, app_id: str) -> "CountedBlock":
         """Count the request for a WeChat token in the block."""
 
+    def signature(self, app_id: str) -> "CountedBlock":
+        """Count the request for a signature in the block."""
+
     def merged(self, source: str) -> None:
         """Count a merge of two users."""
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
@@ -80,6 +81,7 @@ class EventType(StrEnum):
     SESSION_KEY_RESET = "session_key.reset"
     WECHAT_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
     WECHAT_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
+    CLIENT_SIGNED = "client.signed"
 
     @property
     def logged(self) -> str:
@@ -137,6 +139,11 @@ class EventSearch:
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
+""")
+# The id is derived from type, actor, app and day, so that a second event on the same day conflicts and is not stored.
+_RECORD_DAILY: Final = Statement[Nothing]("""
+INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :actor, :app_id, :ip::text::inet)
+ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
@@ -210,6 +217,12 @@ async def record_event(
     )
 
 
+async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id: str, now: datetime) -> None:
+    """Record, at most once a UTC day over all processes, that somebody uses an app in this way."""
+    event_id = _id_of_day(kind, by.name, app_id, now=now)
+    await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
+
+
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
 ) -> Sequence[EventFields]:
@@ -236,3 +249,11 @@ def _id_in(actor: str) -> UUID | None:
         return UUID(actor)
     except ValueError:
         return None
+
+
+def _id_of_day(*names: str, now: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562, section 5.7) of the start of the day, with a hash of the names as its random bits."""
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
+    digest = sha256("\0".join(names).encode()).digest()[:10]
+    return UUID(bytes=milliseconds + bytes([0x70 | digest[0] & 0x0F, digest[1], 0x80 | digest[2] & 0x3F]) + digest[3:])

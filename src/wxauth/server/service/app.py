@@ -184,7 +184,10 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     app = SiteCors(app, settings, services.database)
     app = Edge(
         app,
-        larger_bodies={picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD},
+        larger_bodies={
+            picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD,
+            sibling_routes.SIGNATURES_PATH: sibling_routes.MAX_SIGNATURE_BODY,
+        },
         refused=partial(_note_refusal, services),
         answered=services[PrometheusMetrics].answered,
     )

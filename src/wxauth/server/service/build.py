@@ -158,7 +158,7 @@ def build_services(
 
     login_limiter = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
     scan_limits = ScanLimits.of(settings, partial(make_limiter, RateLimiter))
-    client_limits = ClientLimits(settings, metrics, partial(make_limiter, RateLimiter))
+    client_limits = ClientLimits(settings, metrics, clock, partial(make_limiter, RateLimiter))
     phones = Phones(
         database,
         sealer,

@@ -102,6 +102,11 @@ WECHAT_TOKEN_READS: Final = CounterRow(
     "Requests of service clients for WeChat access tokens, by app and outcome: ok or the code of the error.",
     ("app_id", "outcome"),
 )
+SIGNATURES: Final = CounterRow(
+    "wxauth_signatures",
+    "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
+    ("app_id", "outcome"),
+)
 POLICY_CHECKS: Final = CounterRow(
     "wxauth_policy_checks",
     "Checks by RISK_POLICY, NICKNAME_CHECK and AVATAR_CHECK, by outcome: pass, flagged, blocked, or the reason for "
@@ -123,7 +128,8 @@ DOORS: Final = CounterRow(
 )
 CLIENT_REQUESTS: Final = CounterRow(
     "wxauth_client_requests",
-    "Requests of clients, by client, operation (introspect, users, token) and outcome: ok or rate_limited.",
+    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check) and outcome: ok or "
+    "rate_limited.",
     ("client", "operation", "outcome"),
 )
 WEBHOOK_DELIVERIES: Final = CounterRow(
@@ -145,6 +151,7 @@ COUNTERS: Final = (
     REFUSALS_DROPPED,
     WECHAT_CALLS,
     WECHAT_TOKEN_READS,
+    SIGNATURES,
     POLICY_CHECKS,
     MERGES,
     SCANS,

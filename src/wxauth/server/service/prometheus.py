@@ -57,6 +57,7 @@ from wxauth.server.service.metric_table import (
     REQUESTS,
     SCANS,
     SIGN_UP_HOOK_SECONDS,
+    SIGNATURES,
     STORED,
     WEBHOOK_DELIVERIES,
     WECHAT_CALLS,
@@ -171,6 +172,11 @@ class PrometheusMetrics(Collector):
     def wechat_token_read(self, app_id: str) -> CountedBlock:
         """Count the handing out of a WeChat token in the block."""
         return CountedBlock(lambda outcome, _: self._counters[WECHAT_TOKEN_READS][app_id, outcome].inc())
+
+    def signature(self, app_id: str) -> CountedBlock:
+        """Count the request for a signature in the block."""
+        label = self._app_labels.get(app_id, _UNKNOWN_APP)
+        return CountedBlock(lambda outcome, _: self._counters[SIGNATURES][label, outcome].inc())
 
     def merged(self, source: str) -> None:
         """Count a merge of two users."""

@@ -37,6 +37,19 @@ class CurrentKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyOfLogin:
+    """The session_key of an identity's newest login, sealed, and the standing of its user."""
+
+    openid: str
+    user_id: UUID
+    status: str
+    banned_until: datetime | None
+    erase_at: datetime | None
+    sealed: bytes | None = field(repr=False)
+    """None if that login's session has ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class SealedSessionKey:
     """A stored session_key."""
 
@@ -68,6 +81,24 @@ SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
  WHERE i.user_id = :user_id
  ORDER BY i.created_at, i.app_id, i.openid
 """)
+
+
+def _of_newest_login(condition: str) -> Statement[KeyOfLogin]:
+    # A website's session has no key. Its user comes first in the order, so that the planner takes the index on both.
+    return Statement[KeyOfLogin](f"""
+SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
+       (SELECT s.session_key FROM sessions s
+         WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
+         ORDER BY s.user_id DESC, s.id DESC LIMIT 1) AS sealed
+  FROM identities i JOIN users ON users.id = i.user_id
+ WHERE i.app_id = :app_id AND {condition}
+""")  # noqa: S608 - put together from constants
+
+
+_OF_OPENID: Final = _of_newest_login("i.openid = :openid")
+_OF_USER_IN_APP: Final = _of_newest_login(
+    "i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"
+)
 # Concurrent changes: a login has a session of its own, which stays the newest; the end of this session removes its key;
 # and the former key may have been sealed anew, so it is not compared.
 _REPLACE_CURRENT: Final = Statement[UUID](
@@ -114,6 +145,18 @@ async def keys_in_session(
 async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:
     """The newest key of each identity of a user, the oldest identity first; empty if there is no such user."""
     return await database.rows(_OF_USER, user_id=user_id)
+
+
+async def keys_of_newest_logins(
+    database: Database, *, app_id: str, openid: str | None, user_id: UUID | None
+) -> Sequence[KeyOfLogin]:
+    """That of an identity, or those of a user's identities in an app, at most two.
+
+    A former id means the user that remains.
+    """
+    if openid is not None:
+        return await database.rows(_OF_OPENID, app_id=app_id, openid=openid)
+    return await database.rows(_OF_USER_IN_APP, app_id=app_id, user_id=user_id)
 
 
 async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> bool:

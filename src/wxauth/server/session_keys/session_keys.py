@@ -1,12 +1,17 @@
-"""Use of session_keys: decrypting data from WeChat, and having WeChat check and reset them."""
+"""Use of session_keys: decrypting data from WeChat, signing, and having WeChat check and reset them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
+from hashlib import sha256
+from hmac import digest
 from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import (
+    AccountDisabled,
+    AccountLeaving,
     InvalidRequest,
     InvalidToken,
     NotFound,
@@ -21,8 +26,17 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, session_key_context
 from wxauth.server.core.settings import App
-from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.session_keys.rows import CurrentKey, KeysInSession, current_keys, keys_in_session, replace_key
+from wxauth.server.core.trail import Actor, EventType, record_daily, record_event
+from wxauth.server.core.users import UserStatus
+from wxauth.server.session_keys.rows import (
+    CurrentKey,
+    KeyOfLogin,
+    KeysInSession,
+    current_keys,
+    keys_in_session,
+    keys_of_newest_logins,
+    replace_key,
+)
 from wxauth.server.sessions.rows import lock_user_of_session
 from wxauth.server.users.merging_rows import current_user
 from wxauth.server.wechat.api import WeChatApi
@@ -46,8 +60,16 @@ class SessionKeyState:
     """Why it is unknown: the error code."""
 
 
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature with the session_key of this identity."""
+
+    openid: str
+    value: str
+
+
 class SessionKeys:
-    """Decrypts data with the session_keys, and has WeChat check and reset them."""
+    """Decrypts data and signs with the session_keys, and has WeChat check and reset them."""
 
     def __init__(self, *, clock: Clock, database: Database, apps: Apps, wechat_api: WeChatApi, sealer: Sealer) -> None:
         self._clock = clock
@@ -55,6 +77,8 @@ class SessionKeys:
         self._apps = apps
         self._wechat_api = wechat_api
         self._sealer = sealer
+        self._signed_on: dict[tuple[str, str], date] = {}
+        """The last day on which a client had something signed for an app, as the trail has it."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
         """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
@@ -81,6 +105,34 @@ class SessionKeys:
         log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)
         return opened
 
+    async def sign(
+        self, app_id: str, data: bytes, *, openid: str | None, user_id: UUID | None, is_checked: bool, by: Actor
+    ) -> Signature:
+        """Sign with the newest session_key of an identity: of this openid, or this user's only one in the app.
+
+        WeChat accepts only the key that it gave last. With `is_checked`, it is asked first. The audit trail records
+        once a day that a client signs for an app.
+
+        Raises: UnknownApp, WrongAppKind, NotFound, InvalidRequest (the user has several identities in the app),
+            AccountDisabled, AccountLeaving, SessionKeyExpired, other WeChatError.
+        """
+        app = self._apps.find(app_id)
+        if not app.is_mini_program:
+            raise WrongAppKind(_NO_KEY)
+        found = await keys_of_newest_logins(self._database, app_id=app_id, openid=openid, user_id=user_id)
+        if not found:
+            raise NotFound("there is no such user in this app")
+        if len(found) > 1:
+            raise InvalidRequest.of("openid", "Field required: this user has several identities in this app")
+        key = found[0]
+        session_key = self._usable(key, app_id)
+        if session_key is None or (
+            is_checked and not await self._wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
+        ):
+            raise SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
+        await self._note_signing(app_id, by)
+        return Signature(key.openid, digest(session_key, data, sha256).hex())
+
     async def check(self, user_id: UUID) -> Sequence[SessionKeyState]:
         """Check with WeChat the stored key of each identity of a user. Raises: NotFound."""
         return await asyncio.gather(*(self._check(key) for key in await self._current_keys(user_id)))
@@ -96,6 +148,20 @@ class SessionKeys:
             raise WrongAppKind(_NO_KEY)
         keys = await self._current_keys(user_id)
         return [await self._reset(key, by=by) for key in keys if app_id in (None, key.app_id)]
+
+    def _usable(self, key: KeyOfLogin, app_id: str) -> bytes | None:
+        """The key in plain text; None if there is none. Raises: AccountDisabled, AccountLeaving."""
+        if key.status == UserStatus.DISABLED:
+            raise AccountDisabled(until=key.banned_until, user_id=key.user_id)
+        if key.erase_at is not None:
+            raise AccountLeaving(key.erase_at, user_id=key.user_id)
+        return None if key.sealed is None else self._unsealed(app_id, key.openid, key.sealed)
+
+    async def _note_signing(self, app_id: str, by: Actor) -> None:
+        now = self._clock()
+        if self._signed_on.get((by.name, app_id)) != now.date():
+            await record_daily(self._database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
+            self._signed_on[by.name, app_id] = now.date()
 
     async def _current_keys(self, user_id: UUID) -> Sequence[CurrentKey]:
         remaining_id = await current_user(self._database, user_id)

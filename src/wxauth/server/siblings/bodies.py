@@ -1,11 +1,34 @@
 """Answers to sibling services."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Final, Literal, NotRequired, Self
+from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownOpenid, ShownSessionId, ShownUserId
+from wxauth.server.web.bodies import (
+    EXAMPLE_APP_ID,
+    EXAMPLE_OPENID,
+    TEXT,
+    ShownOpenid,
+    ShownSessionId,
+    ShownUserId,
+)
+
+MAX_SIGNED: Final = 16 * 1024
+"""Bytes of data that are signed."""
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
+"""An openid, an app id or an external id."""
+
+
+def _short_enough(data: str) -> str:
+    if len(data.encode()) > MAX_SIGNED:
+        raise ValueError(f"Must have at most {MAX_SIGNED} bytes")
+    return data
+
+
+_Signed = Annotated[str, AfterValidator(_short_enough)]
 
 
 class IntrospectionAnswer(TypedDict):
@@ -32,6 +55,41 @@ class IntrospectionAnswer(TypedDict):
         ]
     ]
     external_id: NotRequired[Annotated[str, Field(description="The user's current external id. Absent if none.")]]
+
+
+class SignatureRequest(BaseModel):
+    """What to sign, and with whose session_key: that of `openid`, or of `user_id`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"openid": EXAMPLE_OPENID, "data": '{"offerId":"1450000000","env":0}'}]},
+        hide_input_in_errors=True,
+    )
+
+    openid: ShortText | None = None
+    user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
+    data: _Signed = Field(description="Up to 16,384 bytes of UTF-8. They are signed as they are.")
+    check_: StrictBool = Field(
+        default=False, alias="check", description="Whether WeChat is asked first if the session_key is valid."
+    )
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.openid is None) == (self.user_id is None):
+            raise ValueError("Must have either openid or user_id")
+        return self
+
+
+class SignatureAnswer(TypedDict):
+    """A signature with the session_key of this identity."""
+
+    signature: Annotated[
+        str,
+        Field(
+            description="HMAC-SHA256, 64 lower-case hexadecimal digits.",
+            examples=["654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b"],
+        ),
+    ]
+    openid: ShownOpenid
 
 
 class WeChatTokenAnswer(TypedDict):

@@ -1,14 +1,11 @@
-"""The statements that look users up, and record which client was given an app's WeChat token."""
+"""The statement that looks users up."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
-from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.trail import Actor, EventType
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER
 from wxauth.server.users.user_rows import IdentityJson, UserWithIdentities
 
@@ -47,11 +44,6 @@ SELECT {USER},
   FROM wanted JOIN users ON users.id = wanted.user_id
  ORDER BY wanted.place
 """)  # noqa: S608 - put together from constants
-# The id is derived from client, app and day, so that a second event on the same day conflicts and is not stored.
-_RECORD_READING: Final = Statement[Nothing]("""
-INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :client_id, :app_id, :ip::text::inet)
-ON CONFLICT (id) DO NOTHING
-""")
 
 
 async def look_up(
@@ -72,24 +64,3 @@ async def look_up(
         openids=[each["openid"] for each in openids],
         external_ids=list(external_ids),
     )
-
-
-async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
-    """Record, at most once a day, that a service client was given an app's WeChat token."""
-    await database.run(
-        _RECORD_READING,
-        id=_id_of_reading(by.name, app_id, now),
-        type=EventType.WECHAT_TOKEN_READ.value,
-        now=now,
-        client_id=by.name,
-        app_id=app_id,
-        ip=by.ip,
-    )
-
-
-def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:
-    """A UUIDv7 (RFC 9562, section 5.7) of the start of the day, with a hash of both names as its random bits."""
-    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
-    names = sha256("\0".join((client_id, app_id)).encode()).digest()[:10]
-    return UUID(bytes=milliseconds + bytes([0x70 | names[0] & 0x0F, names[1], 0x80 | names[2] & 0x3F]) + names[3:])

@@ -10,8 +10,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.metrics import Metrics
 from wxauth.server.core.settings import App
-from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
-from wxauth.server.siblings.rows import record_reading
+from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_daily, record_event
 from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
@@ -40,7 +39,8 @@ class SharedWeChatTokens:
         app = self._app_with_token(app_id)
         with self._metrics.wechat_token_read(app.app_id):
             token = await self._wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
-        await record_reading(self._database, Actor(client_id, ip), app_id=app.app_id, now=self._clock())
+        read, by = EventType.WECHAT_TOKEN_READ, Actor(client_id, ip)
+        await record_daily(self._database, read, by=by, app_id=app.app_id, now=self._clock())
         return token
 
     async def force(self, app_id: str) -> None:

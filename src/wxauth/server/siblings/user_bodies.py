@@ -5,25 +5,24 @@ from datetime import datetime
 from typing import Annotated, Final, Literal, NotRequired, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 from wxauth.server.attributes.bodies import ShownAttributes
 from wxauth.server.clients.models import Scope
+from wxauth.server.siblings.bodies import ShortText
 from wxauth.server.siblings.rows import UserForSiblings
 from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer, ShownEraseAt
-from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownNickname, ShownPictureUrl, ShownUserId
+from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownNickname, ShownPictureUrl, ShownUserId
 
 LOOKED_UP_AT_ONCE: Final = 200
-
-_ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 
 
 class LookupOpenid(BaseModel):
     """One openid in one app."""
 
-    app_id: _ShortText
-    openid: _ShortText
+    app_id: ShortText
+    openid: ShortText
 
 
 class LookupRequest(BaseModel):
@@ -33,7 +32,7 @@ class LookupRequest(BaseModel):
 
     ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
     openids: list[LookupOpenid] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
-    external_ids: list[_ShortText] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    external_ids: list[ShortText] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
 
     @model_validator(mode="after")
     def _has_allowed_number(self) -> Self:

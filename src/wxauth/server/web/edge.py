@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final, NamedTuple
 
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuthError
@@ -51,7 +52,7 @@ class Edge:
     """The outermost layer around the app.
 
     Args:
-        larger_bodies: The size limits, in bytes, of paths whose bodies may be larger than `MAX_BODY`.
+        larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
         refused: Called with each request that was answered with a problem document, and its error.
         answered: Called with each answered request, its status, and its duration in seconds.
     """
@@ -65,7 +66,7 @@ class Edge:
         answered: Callable[[Scope, int, float], None],
     ) -> None:
         self._app = app
-        self._larger_bodies = larger_bodies
+        self._larger_bodies = [(compile_path(path)[0], limit) for path, limit in larger_bodies.items()]
         self._refused = refused
         self._answered = answered
 
@@ -132,7 +133,8 @@ class Edge:
 
     def _check_size(self, size: int, scope: Scope) -> None:
         """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
-        limit = self._larger_bodies.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_BODY)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        limit = next((limit for pattern, limit in self._larger_bodies if pattern.match(path)), MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body may have {limit} bytes")
 

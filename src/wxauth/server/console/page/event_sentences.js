@@ -11,7 +11,7 @@ export const TYPES = [
   ...['identity.added', 'identity.removed', 'consent.given', 'consent.withdrawn', 'session.ended'],
   ...['staff.searched', 'staff.read', 'scan.approved', 'site.authorized'],
   ...['risk.flagged', 'nickname.flagged', 'avatar.flagged', 'console.link_made', 'console.opened', 'session_key.reset'],
-  ...['app.added', 'app.changed', 'app.removed', 'access_token.read', 'access_token.forced'],
+  ...['app.added', 'app.changed', 'app.removed', 'access_token.read', 'access_token.forced', 'client.signed'],
   ...['client.added', 'client.changed', 'client.secret_renewed', 'client.removed'],
   ...['webhook.added', 'webhook.changed', 'webhook.secret_renewed', 'webhook.disabled', 'webhook.removed'],
   ...['signing_key.rotated', 'signing_key.withdrawn'],

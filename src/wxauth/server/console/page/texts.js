@@ -458,6 +458,7 @@ const TEXTS = {
   'event_webhook.removed': ['A webhook was removed', '移除 Webhook'],
   'event_session_key.reset': ['Had WeChat replace the session_key', '重置 session_key'],
   'event_access_token.read': ['A service read WeChat’s access token', '服务读取了 access_token'],
+  'event_client.signed': ['A service had data signed with session_keys', '服务用 session_key 签名'],
   'event_access_token.forced': ['WeChat’s access token was replaced', '强制刷新 access_token'],
   'event_staff.searched': ['Staff searched for people', '工作人员查找用户'],
   'event_staff.read': ['Staff read a person’s data', '工作人员查看用户资料'],

@@ -1,0 +1,402 @@
+"""`POST /v1/apps/{app_id}/signatures`: a sibling has data signed with a person's session_key."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from hashlib import sha256
+from hmac import digest
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
+from tests.problems import problem_of
+from tests.sweeps import swept
+from tests.world import (
+    NOBODY,
+    AddSibling,
+    Admin,
+    Body,
+    LogIn,
+    LogLines,
+    MakeClient,
+    MakeServices,
+    Service,
+    add_client,
+    bearer,
+    leave,
+)
+from wxauth.server.clients.clients import Credentials
+from wxauth.server.clients.models import Scope
+from wxauth.server.core.database import Database
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.service.build import build_services
+
+APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
+GOODS = ' {"offerId": "1450000000", "env":0, "productId":"会员\\u0000"}\n'
+VECTOR = (
+    "o0q0otL8aEzpcZL/FT9WsQ==",
+    '{"foo":"bar"}',
+    "654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b",
+)
+"""WeChat's own: key, message, signature."""
+
+Sign = Callable[..., Awaitable[httpx.Response]]
+
+
+@pytest.fixture
+async def shop(add_sibling: AddSibling) -> Credentials:
+    return await add_sibling("shop", Scope.SIGN)
+
+
+@pytest.fixture
+def sign(client: httpx.AsyncClient, shop: Credentials) -> Sign:
+    """Have `GOODS` signed by the shop, or as the arguments have it."""
+
+    async def ask(
+        *, app_id: str = APP_ID, auth: Any = shop, at: httpx.AsyncClient = client, **body: object
+    ) -> httpx.Response:
+        return await at.post(f"/v1/apps/{app_id}/signatures", auth=auth, json={"data": GOODS, **body})
+
+    return ask
+
+
+def signature(key: str, data: str = GOODS) -> str:
+    return digest(key.encode(), data.encode(), sha256).hex()
+
+
+def key_of_last_login(wechat: WeChatByRespx) -> str:
+    code = wechat.calls[-1]["js_code"]
+    return b64encode(code.encode()[-16:]).decode()
+
+
+async def test_data_is_signed_with_the_key_as_wechat_wrote_it(
+    sign: Sign, client: httpx.AsyncClient, wechat: WeChatByRespx
+) -> None:
+    key, data, expected = VECTOR
+    code = wechat.code_for("alice")
+    wechat.sessions[code]["session_key"] = key
+    user = (await client.post("/v1/login", json={"code": code})).json()["user"]
+    answer = await sign(openid=user["openid"], data=data)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    assert answer.json() == {"signature": expected, "openid": user["openid"]}
+
+
+@swept("data", ["", GOODS, '{"b":1,"a":2}', "\ufeff\r\n", "é" * 8192, "\x01" * 16384, "💰" * 4096])
+async def test_what_is_signed_is_the_data_as_it_stands(
+    sign: Sign, login: LogIn, wechat: WeChatByRespx, data: str
+) -> None:
+    user = (await login())["user"]
+    answer = await sign(openid=user["openid"], data=data)
+    assert answer.json()["signature"] == signature(key_of_last_login(wechat), data)
+
+
+async def test_a_body_may_be_as_long_as_json_makes_it_and_no_longer(
+    sign: Sign, client: httpx.AsyncClient, login: LogIn, shop: Credentials
+) -> None:
+    openid = (await login())["user"]["openid"]
+    written = json.dumps({"openid": openid, "data": "\x7f" * 16384}).replace("\x7f", "\\u007f")
+    path = f"/v1/apps/{APP_ID}/signatures"
+    for content, status in ((written.ljust(128 * 1024), 200), (written.ljust(128 * 1024 + 1), 413)):
+        assert (await client.post(path, auth=shop, content=content)).status_code == status
+    problem_of(await sign(openid=openid, data="é" * 8193), "invalid_request", 422)
+
+
+async def test_the_newest_login_counts_and_each_app_has_its_own_key(
+    sign: Sign, login: LogIn, wechat: WeChatByRespx
+) -> None:
+    first = await login(unionid="u-alice")
+    await login(unionid="u-alice", app=OTHER_APP)
+    other_key = key_of_last_login(wechat)
+    second = await login(unionid="u-alice")
+    key = key_of_last_login(wechat)
+    for named in ({"openid": first["user"]["openid"]}, {"user_id": second["user"]["id"]}):
+        assert (await sign(**named)).json() == {"signature": signature(key), "openid": first["user"]["openid"]}
+    there = (await sign(app_id=OTHER_APP_ID, user_id=first["user"]["id"])).json()
+    assert there["signature"] == signature(other_key)
+
+
+async def test_a_session_of_a_website_does_not_count(
+    sign: Sign, login: LogIn, rows: asyncpg.Connection, wechat: WeChatByRespx
+) -> None:
+    user = (await login())["user"]
+    key = key_of_last_login(wechat)
+    later = await login()
+    await rows.execute("UPDATE sessions SET client_id = 'shop', session_key = NULL WHERE id = $1", later["session_id"])
+    assert (await sign(openid=user["openid"])).json()["signature"] == signature(key)
+
+
+async def test_after_the_newest_session_has_ended_the_person_logs_in_again(
+    sign: Sign, login: LogIn, client: httpx.AsyncClient, wechat: WeChatByRespx
+) -> None:
+    openid = (await login())["user"]["openid"]
+    await client.post("/v1/logout", headers=bearer(await login()))
+    problem_of(await sign(openid=openid), "session_key_expired", 409)  # WeChat would refuse the key of the first login
+    await login()
+    assert (await sign(openid=openid)).json()["signature"] == signature(key_of_last_login(wechat))
+
+
+async def test_a_former_id_means_who_remains(sign: Sign, login: LogIn, root: Admin) -> None:
+    former = (await login("bob", app=OTHER_APP))["user"]["id"]
+    into = (await login("alice"))["user"]
+    await root.merge(former, into=into["id"])
+    assert (await sign(user_id=former)).json()["openid"] == into["openid"]
+
+
+async def test_of_a_user_with_several_identities_in_the_app_the_openid_is_wanted(
+    sign: Sign, login: LogIn, root: Admin
+) -> None:
+    bob, alice = await login("bob"), await login("alice")
+    await root.merge(bob["user"]["id"], into=alice["user"]["id"])
+    problem = problem_of(await sign(user_id=alice["user"]["id"]), "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == ["openid"]
+    assert (await sign(openid=bob["user"]["openid"])).status_code == 200
+
+
+@swept(
+    "body",
+    [{}, {"openid": "o", "user_id": str(NOBODY)}, {"openid": ""}, {"openid": "a\x00b"}, {"user_id": "alice"}]
+    + [{"openid": "o", **wrong} for wrong in ({"data": None}, {"data": 1}, {"check": 1}, {"data": "é" * 8193})],
+)
+async def test_a_wrong_request_is_refused(sign: Sign, body: Body) -> None:
+    problem_of(await sign(**body), "invalid_request", 422)
+
+
+async def test_data_that_is_no_utf8_is_refused(client: httpx.AsyncClient, shop: Credentials) -> None:
+    for content in (b'{"openid": "o", "data": "\xff"}', b'{"openid": "o", "data": "\\ud800"}', b'{"openid": "o"}'):
+        answer = await client.post(f"/v1/apps/{APP_ID}/signatures", auth=shop, content=content)
+        problem_of(answer, "invalid_request", 422)
+
+
+async def test_of_nobody_nothing_is_signed(sign: Sign, login: LogIn) -> None:
+    user = (await login(app=OTHER_APP))["user"]
+    for named in ({"openid": user["openid"]}, {"user_id": user["id"]}, {"user_id": str(NOBODY)}):
+        problem_of(await sign(**named), "not_found", 404)
+
+
+async def test_only_a_mini_program_that_is_known_has_keys(sign: Sign, root: Admin) -> None:
+    account = {"app_id": "wxaccount0000000a1", "kind": "official_account", "app_secret": "x" * 32, "check": False}
+    assert (await root.ask("POST", "/apps", json=account)).status_code == 200
+    problem_of(await sign(openid="o", app_id=account["app_id"]), "wrong_app_kind", 422)
+    problem_of(await sign(openid="o", app_id="wx0000000000000000"), "unknown_app", 400)
+
+
+async def test_a_disabled_app_goes_on_signing(sign: Sign, login: LogIn, root: Admin) -> None:
+    app = {"app_id": "wxlater0000000000a1", "app_secret": "x" * 32}
+    await root.ask("POST", "/apps", json={**app, "check": False})
+    openid = (await login(app=app))["user"]["openid"]
+    await root.ask("PATCH", f"/apps/{app['app_id']}", json={"is_enabled": False})
+    assert (await sign(openid=openid, app_id=app["app_id"])).status_code == 200
+
+
+async def test_of_who_is_banned_or_leaving_nothing_is_signed(
+    make_services: MakeServices, make_client: MakeClient, login: LogIn, sign: Sign, root: Admin
+) -> None:
+    patient = make_client(await make_services(erasure_grace_days=7))
+    alice, bob = await login("alice"), await login("bob")
+    await root.change(alice["user"]["id"], status="disabled", until="2027-01-01T00:00:00Z")
+    for named in ({"openid": alice["user"]["openid"]}, {"user_id": alice["user"]["id"]}):
+        assert problem_of(await sign(**named), "account_disabled", 403)["until"] == "2027-01-01T00:00:00Z"
+    assert (await leave(patient, bob)).status_code == 202
+    problem_of(await sign(openid=bob["user"]["openid"]), "account_leaving", 403)
+
+
+async def test_only_a_service_client_with_the_scope_may_sign(
+    sign: Sign, client: httpx.AsyncClient, login: LogIn, shop: Credentials, add_sibling: AddSibling
+) -> None:
+    alice = await login()
+    openid = alice["user"]["openid"]
+    others = await add_sibling("others", *(scope for scope in Scope if scope is not Scope.SIGN))
+    problem_of(await sign(openid=openid, auth=others), "insufficient_scope", 403)
+    for auth in (None, shop._replace(client_secret="wrong")):
+        problem_of(await sign(openid=openid, auth=auth), "invalid_client", 401)
+    body, path = {"openid": openid, "data": ""}, f"/v1/apps/{APP_ID}/signatures"
+    problem_of(await client.post(path, json=body, headers=bearer(alice)), "invalid_client", 401)
+
+
+async def test_a_key_that_cannot_be_unsealed_is_as_none(sign: Sign, login: LogIn, rows: asyncpg.Connection) -> None:
+    openid = (await login())["user"]["openid"]
+    await rows.execute("UPDATE sessions SET session_key = '\\x00'")
+    problem_of(await sign(openid=openid), "session_key_expired", 409)
+
+
+# How often, and what it costs.
+
+
+async def test_a_client_may_sign_a_hundred_times_a_second_whatever_the_others_do(
+    sign: Sign, login: LogIn, add_sibling: AddSibling, clock: Clock
+) -> None:
+    openid = (await login())["user"]["openid"]
+    answers = await asyncio.gather(*(sign(openid=openid) for _ in range(101)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 100 + [429]
+    assert next(answer for answer in answers if answer.status_code == 429).headers["retry-after"] == "1"
+    other = await add_sibling("forum", Scope.SIGN)
+    assert (await sign(openid=openid, auth=other)).status_code == 200
+    clock.advance(seconds=1)
+    assert (await sign(openid=openid)).status_code == 200
+
+
+async def test_each_process_counts_for_itself_without_redis(
+    make_services: MakeServices, make_client: MakeClient, sign: Sign, login: LogIn
+) -> None:
+    openid = (await login())["user"]["openid"]
+    services = await make_services(redis_url="redis://127.0.0.1:1", client_rate_limit="1/hour")
+    replica = make_client(services)
+    for at in (None, replica):
+        answers = [await sign(openid=openid, **({} if at is None else {"at": at})) for _ in range(60)]
+        assert {answer.status_code for answer in answers} == {200}
+
+
+class CountingDatabase(Database):
+    """Counts its queries."""
+
+    asked = 0
+
+    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
+        self.asked += 1
+        return await super()._answer(text, arguments)
+
+
+async def test_a_signature_costs_one_query_besides_that_of_the_client(
+    sign: Sign,
+    login: LogIn,
+    make_settings: Callable[..., Settings],
+    make_client: MakeClient,
+    database_url: str,
+    clock: Clock,
+) -> None:
+    openid = (await login())["user"]["openid"]
+    async with aclosing(CountingDatabase(database_url)) as database:
+        counted = make_client(build_services(make_settings(), clock=clock, database=database))
+        assert (await sign(openid=openid, at=counted)).status_code == 200
+        database.asked = 0
+        assert (await sign(openid=openid, at=counted)).status_code == 200
+        assert database.asked == 2
+
+
+# What remains of it.
+
+
+async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(
+    sign: Sign,
+    login: LogIn,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    rows: asyncpg.Connection,
+    clock: Clock,
+) -> None:
+    openid, there = (await login())["user"]["openid"], (await login(app=OTHER_APP))["user"]["openid"]
+    replica = make_client(await make_services())
+    await sign(openid="nobody")
+    await asyncio.gather(*(sign(openid=openid) for _ in range(5)), *(sign(openid=openid, at=replica) for _ in range(5)))
+    await sign(app_id=OTHER_APP_ID, openid=there)
+    clock.advance(days=1)
+    for _ in range(2):
+        await sign(openid=openid)
+    events = await rows.fetch(
+        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events WHERE type = 'client.signed' ORDER BY at"
+    )
+    assert [(event["actor"], event["app_id"], event["user_id"]) for event in events] == [
+        ("shop", APP_ID, None),
+        ("shop", OTHER_APP_ID, None),
+        ("shop", APP_ID, None),
+    ]
+    assert (events[0]["ip"], events[0]["data"]) == ("127.0.0.1", "{}")
+
+
+@pytest.mark.own_database
+async def test_nothing_is_signed_that_the_trail_does_not_record(
+    sign: Sign, login: LogIn, rows: asyncpg.Connection
+) -> None:
+    openid = (await login())["user"]["openid"]
+    await rows.execute("ALTER TABLE events RENAME TO away")
+    problem_of(await sign(openid=openid), "storage_unavailable", 503)
+    await rows.execute("ALTER TABLE away RENAME TO events")
+    assert (await sign(openid=openid)).status_code == 200
+
+
+async def test_signatures_are_counted_by_outcome(sign: Sign, client: httpx.AsyncClient, login: LogIn) -> None:
+    openid = (await login())["user"]["openid"]
+    await sign(openid=openid)
+    await sign(openid="nobody")
+    await sign()
+    await sign(openid=openid, app_id="wx0000000000000000")
+    await sign(openid=openid, auth=None)
+    lines = (await client.get("/metrics")).text.splitlines()
+    assert {line for line in lines if line.startswith("wxauth_signatures_total")} == {
+        f'wxauth_signatures_total{{app_id="{APP_ID}",outcome="{outcome}"}} 1.0'
+        for outcome in ("ok", "not_found", "invalid_request", "invalid_client")
+    } | {'wxauth_signatures_total{app_id="unknown",outcome="unknown_app"} 1.0'}
+
+
+async def test_no_log_line_has_the_data_or_the_signature(
+    sign: Sign, login: LogIn, secrets: Secrets, log_lines: LogLines
+) -> None:
+    openid = (await login())["user"]["openid"]
+    data = secrets.add_unlogged("Goods-of-the-log-test")
+    secrets.add_unlogged((await sign(openid=openid, data=data)).json()["signature"])
+    await sign(openid=openid, user_id=str(NOBODY), data=data)
+    assert data not in json.dumps(log_lines())
+
+
+# With WeChat asked first.
+
+
+@pytest.fixture
+async def simulated_shop(simulated_services: Services, clock: Clock) -> Credentials:
+    return await add_client(simulated_services.database, "shop", scopes=[Scope.SIGN], now=clock())
+
+
+@pytest.fixture
+def checked(service: Service, simulated_shop: Credentials) -> Sign:
+    async def ask(openid: str, data: str = "", *, check: bool = True) -> httpx.Response:
+        body = {"openid": openid, "data": data, "check": check}
+        return await service.client.post(f"/v1/apps/{APPS[0]['app_id']}/signatures", auth=simulated_shop, json=body)
+
+    return ask
+
+
+async def test_wechat_is_asked_first_if_the_shop_wants_it(checked: Sign, service: Service) -> None:
+    openid = (await service.log_in())["user"]["openid"]
+    unasked = await checked(openid, check=False)
+    assert not service.simulator.calls_of("checksession")
+    assert (await checked(openid)).json() == unasked.json()
+    [call] = service.simulator.calls_of("checksession")
+    assert call.query["signature"] == unasked.json()["signature"], "WeChat takes the signature of the empty text"
+
+
+async def test_a_key_that_wechat_has_replaced_is_expired(checked: Sign, service: Service) -> None:
+    openid = (await service.log_in())["user"]["openid"]
+    service.simulator.fail("checksession", errcode=87009)
+    problem_of(await checked(openid), "session_key_expired", 409)
+    assert (await checked(openid)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "status"),
+    [
+        ({"errcode": 45011}, "wechat_rate_limited", 429),
+        ({"errcode": 48001}, "wechat_misconfigured", 502),
+        ({"status": 502}, "wechat_unavailable", 503),
+    ],
+)
+async def test_other_failures_of_wechats_are_as_elsewhere(
+    checked: Sign, service: Service, fault: Body, code: str, status: int
+) -> None:
+    openid = (await service.log_in())["user"]["openid"]
+    service.simulator.fail("checksession", times=None, **fault)
+    problem_of(await checked(openid), code, status)
+
+
+async def test_a_client_has_ten_checks_a_second(checked: Sign, service: Service) -> None:
+    openid = (await service.log_in())["user"]["openid"]
+    assert [(await checked(openid)).status_code for _ in range(11)] == [200] * 10 + [429]
+    assert (await checked(openid, check=False)).status_code == 200
+    assert len(service.simulator.calls_of("checksession")) == 10
