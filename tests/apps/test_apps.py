@@ -563,6 +563,16 @@ async def test_an_operator_sees_and_clears_what_wechat_counts(apps: Command) -> 
     table = (await apps("quota", app_id, **SIMULATED)).stdout
     assert PHONE_PATH in table
     assert "/wxa/msg_sec_check" in table
+    with serving(create_simulator()) as wechat_url:
+        simulated = {**SIMULATED, "WXAUTH_WECHAT_BASE_URL": wechat_url}
+        for errcode in (76021, 76022):
+            async with httpx.AsyncClient() as operator:
+                await operator.post(f"{wechat_url}/faults", json={"api": "quota_get", "errcode": errcode})
+            first, *others = json.loads((await apps("quota", app_id, "--json", **simulated)).stdout)
+            assert {first[name] for name in ("daily_limit", "used", "remain")} == {None}
+            assert {item["daily_limit"] for item in others} == {1_000_000}
+        of_none = await apps("quota", app_id, "/wxa/nothing", **simulated)
+        assert (of_none.returncode, "76021" in of_none.stderr) == (1, True)
     assert (await apps("quota", app_id, "getuserphonenumber", **SIMULATED)).returncode == 2
     assert (await apps("clear-quota", app_id, **SIMULATED)).returncode == 2  # without a terminal, and without --yes
     for _ in range(10):

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, Final, TypeVar
 
 import click
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from wxauth.errors import WeChatBadResponse
 from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
 from wxauth.server.apps.managing import ManagedApps
 from wxauth.server.apps.registry import Apps, KnownApp
@@ -27,6 +28,8 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 """The secrets, in the order of the prompts."""
+_HAS_NO_QUOTA: Final = frozenset({76021, 76022})
+"""WeChat's errcodes for a path that it does not know or count."""
 
 
 def _choice(option: str, *values: str, help: str) -> Callable[[Command], Command]:
@@ -217,20 +220,33 @@ def force_token_command(app_id: str) -> None:
 def quota_command(app_id: str, api: str | None, as_json: bool) -> None:
     """Print how often an app may call WeChat today, and has called it.
 
-    API is a path such as /wxa/business/getuserphonenumber; without it, those that wxauth calls.
+    API is a path such as /wxa/business/getuserphonenumber; without it, those that wxauth calls, with - for any whose
+    numbers WeChat does not give (76021, 76022).
     """
     if api is not None and not api.startswith("/"):
         raise click.UsageError("API must be a path, such as /wxa/business/getuserphonenumber.")
 
-    async def ask(services: Services) -> list[tuple[str, Quota]]:
+    async def ask(services: Services) -> list[tuple[str, Quota | None]]:
         app = _with_wechat_token(services, app_id)
-        paths = PATHS_WITH_QUOTA if api is None else (api,)
-        return [(path, await services[WeChatApi].quota(app, path)) for path in paths]
+        if api is not None:
+            return [(api, await services[WeChatApi].quota(app, api))]
+        return [(path, await quota_of(services[WeChatApi], app, path)) for path in PATHS_WITH_QUOTA]
 
-    found = with_services(ask)
-    rows = [(path, *map(str, (quota.daily_limit, quota.used, quota.remain))) for path, quota in found]
-    items = [{"cgi_path": path, **asdict(quota)} for path, quota in found]
-    show(items, [("CGI_PATH", "DAILY_LIMIT", "USED", "REMAIN"), *rows], as_json=as_json)
+    async def quota_of(wechat: WeChatApi, app: App, path: str) -> Quota | None:
+        try:
+            return await wechat.quota(app, path)
+        except WeChatBadResponse as exc:
+            if exc.errcode not in _HAS_NO_QUOTA:
+                raise
+            return None
+
+    numbers = [field.name for field in fields(Quota)]
+    items = [
+        {"cgi_path": path, **{name: getattr(quota, name, None) for name in numbers}}
+        for path, quota in with_services(ask)
+    ]
+    rows = [tuple("-" if value is None else str(value) for value in item.values()) for item in items]
+    show(items, [("CGI_PATH", *map(str.upper, numbers)), *rows], as_json=as_json)
 
 
 @apps.command("clear-quota")
